@@ -1,0 +1,5 @@
+"""`python -m bot` is `lookalike`."""
+
+from bot.cli import main
+
+main()

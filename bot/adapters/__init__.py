@@ -1,0 +1,1 @@
+"""One module per platform; each translates updates to requests and replies to messages."""

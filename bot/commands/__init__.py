@@ -1,0 +1,1 @@
+"""One module per command of `lookalike`; each is imported only when it is called."""

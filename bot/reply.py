@@ -1,0 +1,105 @@
+"""What the bot answers, within the platform's limits, in words of no platform."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["Button", "Document", "Limits", "Picture", "Reply"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one platform can carry.
+
+    Attributes:
+        text_chars: Longest message without a picture, UTF-16 code units.
+        caption_chars: Longest text under a picture, UTF-16 code units.
+        picture_bytes: Largest picture.
+        picture_width_plus_height_px: Largest sum of the sides.
+        document_bytes: Largest file.
+        action_bytes: Longest ``Button.action``, UTF-8 bytes.
+        buttons_per_row: Most buttons side by side.
+        button_rows: Most rows.
+        label_chars: Longest button label.
+    """
+
+    text_chars: int = 4096
+    caption_chars: int = 1024
+    picture_bytes: int = 10_000_000
+    picture_width_plus_height_px: int = 10_000
+    document_bytes: int = 50_000_000
+    action_bytes: int = 64
+    buttons_per_row: int = 5
+    button_rows: int = 5
+    label_chars: int = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Button:
+    """Something to press under a reply.
+
+    Attributes:
+        label: What is written on it.
+        action: What comes back as ``Request.action``; at most 64 bytes of ``[A-Za-z0-9_:.-]``,
+            so that every platform can carry it. Holds no user id.
+    """
+
+    label: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture ready to be sent.
+
+    Attributes:
+        jpeg: The bytes of a JPEG file; never shown by repr.
+        width_px: Width.
+        height_px: Height.
+        alt: What is on it, for those who can't see it.
+    """
+
+    jpeg: bytes = field(repr=False)
+    width_px: int
+    height_px: int
+    alt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file to be handed over.
+
+    Attributes:
+        content: The bytes; never shown by repr.
+        filename: Plain file name.
+        media_type: Such as ``"application/json"``.
+    """
+
+    content: bytes = field(repr=False)
+    filename: str
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One message.
+
+    Attributes:
+        text: Plain text, no markup; the caption where there is a picture.
+        picture: At most one.
+        buttons: Rows of buttons.
+        document: At most one; never together with a picture.
+        replaces: For the answer to a button: whether it takes the place of the message that
+            carried the button (True) or is a message of its own (False).
+        notice: Short text (200 characters at most) for a pressed button that needs no message:
+            shown as a toast where the platform has one, else as ``text``.
+        private: Meant for the asker alone, where the platform can do that.
+    """
+
+    text: str = ""
+    picture: Picture | None = None
+    buttons: tuple[tuple[Button, ...], ...] = ()
+    document: Document | None = None
+    replaces: bool = False
+    notice: str | None = None
+    private: bool = False

@@ -1,0 +1,109 @@
+"""Photo -> faces -> embeddings: the one door into the engine for everybody else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from engine.decode import DecodeLimits, decode
+from engine.errors import FaceTooSmall, NoFace, WeightsCorrupt, WeightsMissing
+from engine.types import Concern, Embedding, Face, Photo
+
+if TYPE_CHECKING:
+    from engine.backbones import Backbone
+    from engine.detector import Detector
+
+__all__ = ["Engine", "comparable"]
+
+
+class Engine:
+    """Decodes, detects and embeds; safe to call from several threads at once.
+
+    The detector and each backbone are loaded at first use, under a lock, and kept.
+
+    Args:
+        load_detector: Makes the detector.
+        load_backbone: Makes a backbone by name; raises WeightsMissing or WeightsCorrupt.
+        limits: What is decoded at most.
+    """
+
+    def __init__(
+        self,
+        *,
+        load_detector: Callable[[], Detector],
+        load_backbone: Callable[[str], Backbone],
+        limits: DecodeLimits | None = None,
+    ) -> None:
+        self._limits = limits or DecodeLimits()
+        self._load_detector = load_detector
+        self._load_backbone = load_backbone
+        self._detector: Detector | None = None
+        self._backbones: dict[str, Backbone] = {}
+        self._lock = threading.Lock()
+
+    def decode(self, data: bytes) -> Photo:
+        """The picture in untrusted bytes.
+
+        Raises:
+            NotAnImage: If there is no picture in them.
+            TooLarge: If they exceed the limits.
+        """
+        return decode(data, self._limits)
+
+    def detect(self, photo: Photo) -> tuple[Face, ...]:
+        """Every face in the photo, largest first; empty if there is none."""
+        if self._detector is None:
+            with self._lock:
+                if self._detector is None:
+                    self._detector = self._load_detector()
+        return self._detector.detect(photo)
+
+    def backbone(self, name: str) -> Backbone:
+        """The backbone of that name, loaded and ready.
+
+        Raises:
+            WeightsMissing: If its weights are not on this machine.
+            WeightsCorrupt: If they are damaged.
+        """
+        ready = self._backbones.get(name)
+        if ready is None:
+            with self._lock:
+                ready = self._backbones.get(name)
+                if ready is None:
+                    ready = self._load_backbone(name)
+                    self._backbones[name] = ready
+        return ready
+
+    def why_unavailable(self, name: str) -> str | None:
+        """Why that backbone can't be used, as a sentence; None if it is ready."""
+        try:
+            self.backbone(name)
+        except (WeightsMissing, WeightsCorrupt) as problem:
+            return str(problem)
+        return None
+
+    def embed(
+        self, sightings: Sequence[tuple[Photo, Face]], backbone: str
+    ) -> tuple[Embedding, ...]:
+        """One embedding per face, in the given order; faces of several photos share a batch."""
+        if not sightings:
+            return ()
+        network = self.backbone(backbone)
+        return network.embed([network.crop(photo, face) for photo, face in sightings])
+
+
+def comparable(faces: Sequence[Face]) -> tuple[Face, ...]:
+    """The faces that are large enough to be compared, in the given order.
+
+    Raises:
+        NoFace: If there is no face at all.
+        FaceTooSmall: If every face is too small.
+    """
+    if not faces:
+        raise NoFace("there is no face in the picture")
+    large = tuple(face for face in faces if Concern.SMALL not in face.concerns)
+    if not large:
+        edge_px = round(max(min(face.box.w, face.box.h) for face in faces))
+        raise FaceTooSmall(f"the largest face is only {edge_px} px wide", edge_px=edge_px)
+    return large

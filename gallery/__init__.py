@@ -1,0 +1,1 @@
+"""People and their portraits: catalogue, vectors, search and calibrated scores. No chats."""

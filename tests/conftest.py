@@ -1,0 +1,47 @@
+"""Photos that every test may use, and the folders that only some machines have."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+SHARED_FACES = Path(__file__).resolve().parents[1] / ".." / "shared" / "faces"
+
+
+@pytest.fixture(scope="session")
+def hopper_jpeg() -> bytes:
+    """Grace Hopper, 512 x 600, public domain (US Navy), as it comes with matplotlib."""
+    from matplotlib import cbook
+
+    return Path(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)).read_bytes()
+
+
+@pytest.fixture(scope="session")
+def collins_jpeg() -> bytes:
+    """Eileen Collins, 512 x 512, public domain (NASA), as it comes with scikit-image."""
+    from PIL import Image
+    from skimage import data
+
+    buffer = io.BytesIO()
+    Image.fromarray(data.astronaut()).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def hard_faces() -> Path:
+    """Hard pictures by kind; not part of the repository."""
+    folder = SHARED_FACES / "hard"
+    if not folder.is_dir():
+        pytest.skip("the hard pictures are not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def people_photos() -> Path:
+    """Folders of people; not part of the repository."""
+    folder = SHARED_FACES / "people"
+    if not folder.is_dir():
+        pytest.skip("the people's photos are not on this machine")
+    return folder
