@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
-__all__ = ["Button", "Document", "Limits", "Picture", "Reply"]
+__all__ = ["Button", "Document", "FaceAnswer", "Limits", "MatchAnswer", "Picture", "Reply"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Limits:
         buttons_per_row: Most buttons side by side.
         button_rows: Most rows.
         label_chars: Longest button label.
+        whispers: Whether a reply in a group can be shown to the asker alone.
     """
 
     text_chars: int = 4096
@@ -32,6 +34,7 @@ class Limits:
     buttons_per_row: int = 5
     button_rows: int = 5
     label_chars: int = 40
+    whispers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,55 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class MatchAnswer:
+    """One match, for front ends that draw the answer themselves.
+
+    Attributes:
+        rank: From 1.
+        name: The person, or "" where two photos were compared.
+        score: 0 to 100.
+        word: What that score is called, in the asker's language.
+        cosine: In [-1, 1].
+        one_in: A likeness this high is found between 1 in so many strangers.
+        categories: The person's categories.
+        credit: Author and licence of the portrait; "" if unknown.
+        credit_url: Where the portrait comes from, or None.
+        portrait: JPEG file of the portrait, absolute; None where two photos were compared.
+    """
+
+    rank: int
+    name: str
+    score: float
+    word: str
+    cosine: float
+    one_in: float
+    categories: tuple[str, ...] = ()
+    credit: str = ""
+    credit_url: str | None = None
+    portrait: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FaceAnswer:
+    """The matches of one face, for front ends that draw the answer themselves.
+
+    Attributes:
+        face: Number of the face in the photo, from 1, largest first.
+        faces: How many faces the photo has.
+        model: Backbone that answered.
+        box: Where the face is, (x, y, w, h) as fractions of the photo's width and height; None
+            where two photos were compared.
+        matches: Best first.
+    """
+
+    face: int
+    faces: int
+    model: str
+    box: tuple[float, float, float, float] | None
+    matches: tuple[MatchAnswer, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """One message.
 
@@ -94,6 +146,7 @@ class Reply:
         notice: Short text (200 characters at most) for a pressed button that needs no message:
             shown as a toast where the platform has one, else as ``text``.
         private: Meant for the asker alone, where the platform can do that.
+        answers: What the picture shows, as values; empty where it shows no answer.
     """
 
     text: str = ""
@@ -103,3 +156,4 @@ class Reply:
     replaces: bool = False
     notice: str | None = None
     private: bool = False
+    answers: tuple[FaceAnswer, ...] = ()

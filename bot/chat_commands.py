@@ -1,0 +1,75 @@
+"""The commands of the chat, the same on every platform."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bot.wording import Wording
+
+__all__ = ["CHAT_COMMANDS", "ChatCommand", "chat_commands"]
+
+# Command -> how many photos it can take. The order is that of menus and of /help.
+CHAT_COMMANDS: dict[str, Literal[0, 1, 2]] = {
+    "lookalike": 1,
+    "compare": 2,
+    "top": 1,
+    "model": 1,
+    "category": 1,
+    "settings": 0,
+    "history": 0,
+    "about": 0,
+    "privacy": 0,
+    "mydata": 0,
+    "forget": 0,
+    "help": 0,
+    "start": 0,
+}
+
+# Commands whose answer is nobody else's business.
+PRIVATE = frozenset({"history", "mydata", "forget"})
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCommand:
+    """A command as a platform's menu shows it.
+
+    Attributes:
+        name: Without slash, such as ``"top"``; equals ``Request.command``.
+        description: What it does, in the asker's language; 256 characters at most, on Discord
+            100.
+        argument: What may follow it, in the asker's language, such as ``"number"``; None where
+            nothing does.
+        photos: How many photos it can take, 0 to 2.
+        private: Whether the answer is meant for the asker alone.
+    """
+
+    name: str
+    description: str
+    argument: str | None = None
+    photos: Literal[0, 1, 2] = 0
+    private: bool = False
+
+    @property
+    def takes_photo(self) -> bool:
+        """Whether it can take a photo."""
+        return self.photos > 0
+
+
+def chat_commands(wording: Wording, language: str | None = None) -> tuple[ChatCommand, ...]:
+    """Every command, in the order of menus, described in that language."""
+    hints = {
+        "top": wording.text("command.top.hint", language),
+        "model": wording.text("command.model.hint", language),
+        "category": wording.text("command.category.hint", language),
+    }
+    return tuple(
+        ChatCommand(
+            name=name,
+            description=wording.text(f"command.{name}.description", language),
+            argument=hints.get(name),
+            photos=photos,
+            private=name in PRIVATE,
+        )
+        for name, photos in CHAT_COMMANDS.items()
+    )
