@@ -1,0 +1,234 @@
+"""What the bot does with a request, the same for every platform: the door for adapters.
+
+``Conversation.answer`` never raises for anything a person does: every problem becomes a sentence
+that says what to do. The parts lie beside this module: ``answering`` (photos), ``choosing``
+(settings), ``personal`` (what is stored), ``telling`` (help and the like).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from bot.actions import Action
+from bot.answering import Answering
+from bot.chat_commands import CHAT_COMMANDS, PRIVATE, ChatCommand, chat_commands
+from bot.choosing import Choosing
+from bot.fitting import fit
+from bot.identity import Identity
+from bot.logs import where
+from bot.model_desk import ModelDesk
+from bot.personal import Personal
+from bot.reply import Limits, Reply
+from bot.request import Request, Sender
+from bot.telling import Telling
+from bot.turn import Turn
+from bot.wording import Wording
+from engine.errors import Busy, LookalikeError, SetupProblem
+
+__all__ = ["Choices", "Conversation", "ModelChoice"]
+
+log = logging.getLogger(__name__)
+
+NOTICE_CHARS = 200
+Answer = Callable[[Turn], Awaitable[Reply]]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """A model as a menu shows it.
+
+    Attributes:
+        name: What ``/model`` takes, such as ``"senet"``.
+        title: Its full name.
+        ready: Whether it can answer now.
+        state: Why not, or "ready", in the asker's language.
+    """
+
+    name: str
+    title: str
+    ready: bool
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What somebody has chosen and could choose, for front ends with menus.
+
+    Attributes:
+        models: Every configured model.
+        categories: Every category of the gallery.
+        model: The chosen model.
+        top: How many matches are shown in this chat.
+        category: The category searched in this chat; None for all.
+    """
+
+    models: tuple[ModelChoice, ...]
+    categories: tuple[str, ...]
+    model: str
+    top: int
+    category: str | None
+
+
+class Conversation:
+    """Turns requests into replies; safe for any number of requests at once on one event loop.
+
+    ``bot.app.open_conversation`` makes one from the settings.
+    """
+
+    def __init__(
+        self,
+        *,
+        wording: Wording,
+        identity: Identity,
+        desk: ModelDesk,
+        answering: Answering,
+        choosing: Choosing,
+        personal: Personal,
+        telling: Telling,
+    ) -> None:
+        self.wording = wording
+        self._identity = identity
+        self._desk = desk
+        self._answering = answering
+        self._choosing = choosing
+        self._commands: dict[str, Answer] = {
+            "lookalike": answering.lookalike,
+            "compare": answering.compare,
+            "top": self._top,
+            "model": self._model,
+            "category": self._category,
+            "settings": choosing.settings,
+            "history": personal.history,
+            "about": telling.about,
+            "privacy": personal.privacy,
+            "mydata": personal.my_data,
+            "forget": personal.ask_to_forget,
+            "help": telling.help,
+            "start": telling.start,
+        }
+        self._actions: dict[str, Callable[[Turn, Action], Awaitable[Reply]]] = {
+            "see": answering.see,
+            "raw": answering.raw,
+            "next": answering.next_photo,
+            "both": answering.both,
+            "pair": answering.pair,
+            "rawpair": answering.raw_pair,
+            "model": choosing.press_model,
+            "top": choosing.press_top,
+            "category": choosing.press_category,
+            "forget": personal.press_forget,
+        }
+
+    def chat_commands(self, language: str | None = None) -> tuple[ChatCommand, ...]:
+        """Every command in the order of menus, described in that language, for registration."""
+        return chat_commands(self.wording, language)
+
+    async def choices(self, sender: Sender) -> Choices:
+        """What the sender has chosen and could choose."""
+        return await self._choosing.choices(self._identity.who(sender), sender.language)
+
+    async def answer(self, request: Request, limits: Limits) -> Reply:
+        """The reply to a request, within the limits.
+
+        Never raises for a person's mistake, a missing model, a full queue or a fault of ours: the
+        reply says what to do. Only cancellation passes through.
+        """
+        turn = Turn(request, limits, self._identity.who(request.sender), self.wording)
+        started = time.perf_counter()
+        try:
+            reply = await self._reply(turn)
+            outcome = "answered"
+        except LookalikeError as problem:
+            reply = self._apology(turn, problem)
+            outcome = type(problem).__name__
+            if isinstance(problem, SetupProblem):
+                log.warning("cannot answer", extra={"reason": str(problem)})
+        except asyncio.CancelledError:
+            self._note(turn, "cancelled", started)
+            raise
+        except Exception as problem:  # noqa: BLE001 - whatever it is, the person gets an answer
+            # The message may quote a photo's bytes or an id: only type and place are logged.
+            log.error("fault", extra={"fault": where(problem)})  # noqa: TRY400
+            reply = Reply(text=turn.say("error.internal"))
+            outcome = "fault"
+        self._note(turn, outcome, started)
+        return fit(reply, limits)
+
+    async def _reply(self, turn: Turn) -> Reply:
+        request = turn.request
+        if request.action is not None:
+            action = Action.parse(request.action)
+            press = self._actions.get(action.verb) if action else None
+            if action is None or press is None:
+                turn.notes["asked"] = "stale button"
+                return Reply(text=turn.say("stale.button"), private=True)
+            turn.notes["asked"] = f"button {action.verb}"
+            return await press(turn, action)
+        if request.command is None:
+            turn.notes["asked"] = "photo" if request.photos else "text"
+            if request.photos:
+                return await self._answering.lookalike(turn)
+            return Reply(text=turn.say("hint.send_photo"))
+        answer = self._commands.get(request.command)
+        if answer is None:
+            turn.notes["asked"] = "unknown command"
+            return self._unknown(turn, request.command)
+        turn.notes["asked"] = request.command
+        if turn.public and request.command in PRIVATE - {"forget"}:
+            return Reply(text=turn.say("private.ask_privately"))
+        return await answer(turn)
+
+    async def _model(self, turn: Turn) -> Reply:
+        """``/model senet`` chooses; with a photo it answers that photo, too."""
+        if turn.request.photos and turn.request.arguments:
+            await self._choosing.choose_model(turn, turn.request.arguments)
+            return await self._answering.photo(turn)
+        return await self._choosing.model(turn)
+
+    async def _category(self, turn: Turn) -> Reply:
+        """``/category film`` chooses; with a photo it answers that photo, too."""
+        if turn.request.photos and turn.request.arguments:
+            await self._choosing.choose_category(turn, turn.request.arguments)
+            return await self._answering.photo(turn)
+        return await self._choosing.category(turn)
+
+    async def _top(self, turn: Turn) -> Reply:
+        """``/top 3`` sets the default; with a photo it answers that photo and sets nothing."""
+        if turn.request.photos:
+            top = self._choosing.parse_top(turn, turn.request.arguments)
+            return await self._answering.photo(turn, top=top)
+        return await self._choosing.top(turn)
+
+    def _unknown(self, turn: Turn, given: str) -> Reply:
+        near = difflib.get_close_matches(given, CHAT_COMMANDS, n=1, cutoff=0.6)
+        if near:
+            return Reply(text=turn.say("error.unknown_command_near", given=given, near=near[0]))
+        return Reply(text=turn.say("error.unknown_command", given=given))
+
+    def _apology(self, turn: Turn, problem: LookalikeError) -> Reply:
+        details = dict(problem.details)
+        if isinstance(problem, Busy):
+            details["count"] = max(1, round(float(str(details.get("seconds", 1)))))
+        text = turn.say(problem.key, **details)
+        if turn.request.action is not None and len(text) <= NOTICE_CHARS:
+            return Reply(text=text, notice=text, private=True)
+        return Reply(text=text)
+
+    def _note(self, turn: Turn, outcome: str, started: float) -> None:
+        sender = turn.request.sender
+        log.info(
+            "answer",
+            extra={
+                "platform": sender.platform,
+                "group": sender.is_group,
+                "outcome": outcome,
+                **turn.notes,
+                **{f"{step}_ms": round(ms, 1) for step, ms in turn.ms.items()},
+                "total_ms": round((time.perf_counter() - started) * 1000, 1),
+            },
+        )

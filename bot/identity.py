@@ -1,0 +1,112 @@
+"""From a platform's user id to the keys under which things are filed, and the key that does it.
+
+Nothing outside this module sees a user id: rows, queues and memories are keyed by
+HMAC-SHA256(secret, platform and id), and the secret lies apart from the database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bot.request import Sender
+from engine.errors import BadSettings
+
+__all__ = ["LEAST_KEY_CHARS", "Identity", "Who", "secret_key"]
+
+LEAST_KEY_CHARS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Somebody in a chat, as keys of 32 bytes.
+
+    Attributes:
+        user: Of the person on their platform.
+        chat: Of the person in this chat; two people in one chat have unrelated keys.
+    """
+
+    user: bytes = field(repr=False)
+    chat: bytes = field(repr=False)
+
+
+class Identity:
+    """Derives keys from one secret.
+
+    Args:
+        secret: At least 32 characters or bytes of randomness.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def who(self, sender: Sender) -> Who:
+        """The keys of a sender."""
+        return Who(
+            user=self._keyed("user", sender.platform, sender.user_id),
+            chat=self._keyed("chat", sender.platform, sender.user_id, sender.chat_id),
+        )
+
+    def tag(self, purpose: str, who: Who) -> str:
+        """A short proof that a button was made for that person: 12 hexadecimal digits."""
+        return self._keyed("tag", purpose, who.user.hex()).hex()[:12]
+
+    def fingerprint(self) -> str:
+        """Tells two secrets apart and says nothing about either."""
+        return self._keyed("fingerprint").hex()
+
+    def sealing_key(self, user: bytes) -> bytes:
+        """The AES-256 key of a person's rows."""
+        return self._keyed("seal", user.hex())
+
+    def _keyed(self, *parts: str) -> bytes:
+        # Lengths keep ("ab", "c") and ("a", "bc") apart.
+        message = b"".join(
+            len(raw).to_bytes(4, "big") + raw for raw in (part.encode() for part in parts)
+        )
+        return hmac.digest(self._secret, message, hashlib.sha256)
+
+
+def secret_key(path: Path, given: str | None = None) -> bytes:
+    """The secret: the given one, else that of the file, made at first use.
+
+    The file is made complete, for its owner alone (mode 600), and by one process only, however
+    many start at once.
+
+    Raises:
+        BadSettings: If the given one is too short, or the file can't be read, made or used.
+    """
+    if given is not None:
+        if len(given) < LEAST_KEY_CHARS:
+            raise BadSettings(f"database.key has fewer than {LEAST_KEY_CHARS} characters")
+        return given.encode()
+    try:
+        if not path.exists():
+            _make(path)
+        found = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else "it is not text"
+        raise BadSettings(f"the secret key {path} can't be used: {reason}") from None
+    if len(found) < LEAST_KEY_CHARS:
+        raise BadSettings(f"the secret key {path} is too short; put the right one back")
+    return found.encode()
+
+
+def _make(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)  # fails if somebody else was first; rename would overwrite
+    finally:
+        draft.unlink()
