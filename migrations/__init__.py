@@ -1,0 +1,101 @@
+"""Brings a database's tables up to date: Alembic, one line of versions per room.
+
+The rooms keep their own versions (``migrations/gallery``, ``migrations/store``) and their own
+version tables, so that both may live in one database. A version file is called
+``vNNNN_what_it_does.py`` and its revision is ``ROOM_NNNN``; the highest is the head.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from engine.errors import SetupProblem
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from sqlalchemy import Connection
+
+__all__ = ["Room", "alembic_config", "current", "head", "upgrade", "version_table"]
+
+Room = Literal["gallery", "store"]
+
+FOLDER = Path(__file__).parent
+_FILE = re.compile(r"v(\d{4})_\w+\.py")
+
+
+def version_table(room: Room) -> str:
+    """Name of the table that records the room's revision."""
+    return f"alembic_version_{room}"
+
+
+@cache
+def head(room: Room) -> str:
+    """The newest revision that comes with this program.
+
+    Raises:
+        LookupError: If the room has no versions.
+    """
+    names = (_FILE.fullmatch(path.name) for path in (FOLDER / room).iterdir())
+    numbers = sorted(match[1] for match in names if match)
+    if not numbers:
+        raise LookupError(f"there are no versions in migrations/{room}")
+    return f"{room}_{numbers[-1]}"
+
+
+def current(room: Room, connection: Connection) -> str | None:
+    """The revision that the database records, or None for one without the room's tables."""
+    import sqlalchemy as sa
+
+    table = version_table(room)
+    if not sa.inspect(connection).has_table(table):
+        return None
+    revision: str | None = connection.scalar(
+        sa.select(sa.column("version_num")).select_from(sa.table(table))
+    )
+    return revision
+
+
+def upgrade(room: Room, connection: Connection) -> None:
+    """Makes the room's tables those of this program, in the connection's transaction.
+
+    A database that is up to date costs two look-ups; Alembic is imported only for one that isn't.
+
+    Args:
+        room: Whose tables.
+        connection: A synchronous connection; the caller commits.
+
+    Raises:
+        SetupProblem: If a newer program made the database.
+    """
+    recorded = current(room, connection)
+    if recorded == head(room):
+        return
+    if recorded is not None and recorded > head(room):
+        raise SetupProblem(
+            f"the {room}'s tables were made by a newer version of lookalike "
+            f"({recorded}; this one knows {head(room)}): update lookalike"
+        )
+    from alembic import command
+
+    config = alembic_config(room)
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def alembic_config(room: Room) -> Config:
+    """Alembic's view of one room."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", _escaped(FOLDER))
+    config.set_main_option("version_locations", _escaped(FOLDER / room))
+    config.set_main_option("path_separator", "newline")
+    config.attributes["room"] = room
+    return config
+
+
+def _escaped(path: Path) -> str:
+    return str(path).replace("%", "%%")  # Config interpolates percent signs

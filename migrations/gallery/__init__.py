@@ -1,0 +1,1 @@
+"""Versions of the gallery's tables (gallery/tables.py)."""
