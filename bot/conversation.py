@@ -26,7 +26,7 @@ from bot.personal import Personal
 from bot.reply import Limits, Reply
 from bot.request import Request, Sender
 from bot.telling import Telling
-from bot.turn import Turn
+from bot.turn import Refusal, Turn
 from bot.wording import Wording
 from engine.errors import Busy, LookalikeError, SetupProblem
 
@@ -148,6 +148,9 @@ class Conversation:
             outcome = type(problem).__name__
             if isinstance(problem, SetupProblem):
                 log.warning("cannot answer", extra={"reason": str(problem)})
+        except Refusal as refusal:
+            reply = refusal.reply
+            outcome = "refused"
         except asyncio.CancelledError:
             self._note(turn, "cancelled", started)
             raise

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bot.reply import Limits
+from bot.reply import Limits, Reply
 from bot.request import Request
 from bot.wording import Wording
 
 if TYPE_CHECKING:
     from bot.identity import Who
 
-__all__ = ["Turn"]
+__all__ = ["Refusal", "Turn"]
 
 
 @dataclass(slots=True)
@@ -55,3 +55,11 @@ class Turn:
             yield
         finally:
             self.ms[step] = self.ms.get(step, 0.0) + (time.perf_counter() - started) * 1000
+
+
+class Refusal(Exception):  # noqa: N818 - not an error of ours: the asker is told what to do
+    """Ends a turn with a reply that says what to do instead."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__("refused")
+        self.reply = reply

@@ -1,0 +1,356 @@
+"""What is remembered about people between restarts: their choices and their match history.
+
+No photo, no embedding, no user id: rows are filed under keyed hashes and sealed
+(``bot.identity``, ``bot.sealing``). Everything about somebody can be exported and forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from filelock import AsyncFileLock
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+import migrations
+from bot.identity import Identity, Who
+from bot.sealing import seal, unseal
+from bot.tables import ChatChoiceRow, KeyRow, PastMatchRow, StoreTables, UserChoiceRow
+from engine.errors import BadSettings, TryLater
+
+__all__ = ["Choice", "PastMatch", "Store", "database_url"]
+
+DAY_S = 86_400
+# SQLAlchemy's names of the drivers that work with asyncio, for URLs that name none.
+ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+
+BUSY_TIMEOUT_MS = 5_000
+LOCK_TIMEOUT_S = 30
+
+USER_CHOICES = StoreTables.metadata.tables[UserChoiceRow.__tablename__]
+CHAT_CHOICES = StoreTables.metadata.tables[ChatChoiceRow.__tablename__]
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What somebody chose; None where the default holds.
+
+    Attributes:
+        model: Backbone, in every chat.
+        top: How many matches are shown in this chat, 1 to 10.
+        category: The category searched in this chat.
+    """
+
+    model: str | None = None
+    top: int | None = None
+    category: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PastMatch:
+    """A match of the history.
+
+    Attributes:
+        person: Name, as it was shown.
+        score: 0 to 100.
+        model: Backbone that answered.
+        at_s: When, seconds since 1970 (UTC).
+    """
+
+    person: str
+    score: float
+    model: str
+    at_s: int
+
+
+def database_url(url: str | None, home: Path) -> sa.URL:
+    """The database's address with a driver that works with asyncio.
+
+    Args:
+        url: Any SQLAlchemy URL; None for a SQLite file in the data folder.
+        home: The data folder.
+
+    Raises:
+        BadSettings: If the URL can't be read; its password is not shown.
+    """
+    if url is None:
+        return sa.URL.create("sqlite+aiosqlite", database=str(home / "lookalike.db"))
+    try:
+        address = sa.make_url(url)
+    except ArgumentError:
+        raise BadSettings("database.url is not an address that SQLAlchemy can read") from None
+    return address.set(drivername=ASYNC_DRIVERS.get(address.drivername, address.drivername))
+
+
+class Store:
+    """Choices and history, for any number of tasks at once.
+
+    ``Store.open`` makes one. Every method raises TryLater when the database does not answer.
+    """
+
+    def __init__(
+        self, engine: AsyncEngine, identity: Identity, *, history_days: int, clock: Clock
+    ) -> None:
+        self._engine = engine
+        self._identity = identity
+        self._history_days = history_days
+        self._clock = clock
+        self._writing = asyncio.Lock()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        url: sa.URL,
+        identity: Identity,
+        *,
+        history_days: int = 30,
+        clock: Clock = time.time,
+    ) -> AsyncIterator[Store]:
+        """Connects, brings the tables up to date, deletes what is too old; closes at the end.
+
+        Args:
+            url: From ``database_url``.
+            identity: Whose secret files and seals the rows.
+            history_days: How long matches are kept; 0 keeps none.
+            clock: Seconds since 1970.
+
+        Raises:
+            BadSettings: If the database can't be opened, or belongs to another secret.
+            SetupProblem: If a newer program made it.
+        """
+        engine = _connect(url)
+        try:
+            try:
+                await _prepare(engine, url, identity)
+            except SQLAlchemyError as problem:
+                raise BadSettings(_why(problem)) from None
+            store = cls(engine, identity, history_days=history_days, clock=clock)
+            await store.sweep()
+            yield store
+        finally:
+            await engine.dispose()
+
+    @property
+    def history_days(self) -> int:
+        """How long matches are kept; 0 keeps none."""
+        return self._history_days
+
+    async def choice(self, who: Who) -> Choice:
+        """What somebody chose, here and everywhere."""
+        async with self._reading() as connection:
+            user = await self._content(connection, USER_CHOICES, who.user, who.user)
+            chat = await self._content(connection, CHAT_CHOICES, who.chat, who.user)
+        return Choice(user.get("model"), chat.get("top"), chat.get("category"))
+
+    async def choose_model(self, who: Who, model: str | None) -> None:
+        """Remembers the model for every chat; None returns to the default."""
+        await self._change(USER_CHOICES, who.user, who, model=model)
+
+    async def choose_top(self, who: Who, top: int | None) -> None:
+        """Remembers how many matches are shown in this chat."""
+        await self._change(CHAT_CHOICES, who.chat, who, top=top)
+
+    async def choose_category(self, who: Who, category: str | None) -> None:
+        """Remembers which category is searched in this chat; None for all."""
+        await self._change(CHAT_CHOICES, who.chat, who, category=category)
+
+    async def remember(self, who: Who, match: PastMatch) -> None:
+        """Adds a match to the history; nothing where none is kept."""
+        if not self._history_days:
+            return
+        content = {"person": match.person, "score": round(match.score, 1), "model": match.model}
+        sealed = self._seal(PastMatchRow.__tablename__, who.user, content)
+        async with self._transaction() as connection:
+            await connection.execute(
+                sa.insert(PastMatchRow).values(
+                    user_key=who.user.hex(), at_s=match.at_s, sealed=sealed
+                )
+            )
+
+    async def history(self, who: Who, limit: int | None = None) -> tuple[PastMatch, ...]:
+        """Somebody's matches that are young enough, newest first."""
+        async with self._reading() as connection:
+            rows = await connection.execute(
+                sa.select(PastMatchRow.at_s, PastMatchRow.sealed)
+                .where(PastMatchRow.user_key == who.user.hex(), PastMatchRow.at_s >= self._oldest())
+                .order_by(PastMatchRow.at_s.desc(), PastMatchRow.id.desc())
+                .limit(limit)
+            )
+            found = rows.all()
+        return tuple(
+            PastMatch(at_s=at_s, **self._unseal(PastMatchRow.__tablename__, who.user, sealed))
+            for at_s, sealed in found
+        )
+
+    async def export(self, who: Who) -> dict[str, Any]:
+        """Everything stored about somebody, in every chat, as values for JSON."""
+        async with self._reading() as connection:
+            user = await self._content(connection, USER_CHOICES, who.user, who.user)
+            rows = await connection.execute(
+                sa.select(ChatChoiceRow.sealed).where(ChatChoiceRow.user_key == who.user.hex())
+            )
+            choices = [self._unseal(CHAT_CHOICES.name, who.user, row.sealed) for row in rows]
+        return {
+            "choices": user,
+            "choices_by_chat": choices,
+            "matches": [
+                {
+                    "person": match.person,
+                    "score": match.score,
+                    "model": match.model,
+                    "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(match.at_s)),
+                }
+                for match in await self.history(who)
+            ],
+        }
+
+    async def forget(self, who: Who) -> None:
+        """Deletes everything stored about somebody, in every chat."""
+        async with self._transaction() as connection:
+            for table in (PastMatchRow, ChatChoiceRow, UserChoiceRow):
+                await connection.execute(sa.delete(table).where(table.user_key == who.user.hex()))
+        await self._empty_log()
+
+    async def sweep(self) -> int:
+        """Deletes matches that are too old; how many there were."""
+        async with self._transaction() as connection:
+            result = await connection.execute(
+                sa.delete(PastMatchRow).where(PastMatchRow.at_s < self._oldest())
+            )
+        if result.rowcount:
+            await self._empty_log()
+        return int(result.rowcount)
+
+    def now_s(self) -> int:
+        """The time for a new match."""
+        return int(self._clock())
+
+    def _oldest(self) -> int:
+        if not self._history_days:
+            return 2**62  # nothing is young enough
+        return int(self._clock()) - self._history_days * DAY_S
+
+    async def _change(self, table: sa.Table, key: bytes, who: Who, **change: object) -> None:
+        """Reads, changes and writes one row of choices; an empty one is deleted."""
+        # Two presses by one person at once must not lose one: writers take turns.
+        async with self._writing, self._transaction() as connection:
+            content = await self._content(connection, table, key, who.user)
+            content = {
+                name: value for name, value in {**content, **change}.items() if value is not None
+            }
+            column = table.primary_key.columns[0]
+            await connection.execute(sa.delete(table).where(column == key.hex()))
+            if content:
+                row = {column.name: key.hex(), "sealed": self._seal(table.name, who.user, content)}
+                if "user_key" in table.c:
+                    row["user_key"] = who.user.hex()
+                await connection.execute(sa.insert(table).values(row))
+
+    async def _content(
+        self, connection: AsyncConnection, table: sa.Table, key: bytes, user: bytes
+    ) -> dict[str, Any]:
+        sealed = await connection.scalar(
+            sa.select(table.c.sealed).where(table.primary_key.columns[0] == key.hex())
+        )
+        return {} if sealed is None else self._unseal(table.name, user, sealed)
+
+    def _seal(self, table: str, user: bytes, content: dict[str, Any]) -> bytes:
+        return seal(self._identity.sealing_key(user), table, content)
+
+    def _unseal(self, table: str, user: bytes, sealed: bytes) -> dict[str, Any]:
+        return unseal(self._identity.sealing_key(user), table, sealed)
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with self._engine.connect() as connection:
+                yield connection
+        except (SQLAlchemyError, OSError) as problem:
+            raise TryLater(_why(problem)) from None
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with self._engine.begin() as connection:
+                yield connection
+        except (SQLAlchemyError, OSError) as problem:
+            raise TryLater(_why(problem)) from None
+
+    async def _empty_log(self) -> None:
+        """Deleted rows also leave SQLite's write-ahead log."""
+        if self._engine.dialect.name == "sqlite":
+            async with self._reading() as connection:
+                await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _connect(url: sa.URL) -> AsyncEngine:
+    is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+    try:
+        if is_file:
+            _make_file(Path(str(url.database)))
+        # Parameters are sealed rows and keys: they stay out of every message.
+        engine = create_async_engine(url, hide_parameters=True, pool_pre_ping=not is_file)
+    except ImportError as problem:
+        raise BadSettings(f"database.url needs the package {problem.name}: install it") from None
+    except OSError as problem:
+        raise BadSettings(f"the database can't be made: {problem.strerror}") from None
+    except SQLAlchemyError as problem:
+        raise BadSettings(_why(problem)) from None
+    if url.get_backend_name() == "sqlite":
+        sa.event.listen(engine.sync_engine, "connect", _tune_sqlite)
+    return engine
+
+
+def _make_file(path: Path) -> None:
+    """The database is for its owner's eyes; SQLite gives its log the same mode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+
+
+def _tune_sqlite(connection: Any, _record: object) -> None:
+    """Write-ahead log: readers never wait for a writer. Deleted content is overwritten."""
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = NORMAL",
+        f"busy_timeout = {BUSY_TIMEOUT_MS}",
+        "secure_delete = ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+async def _prepare(engine: AsyncEngine, url: sa.URL, identity: Identity) -> None:
+    """Migrates and checks the secret; one process at a time where the database is a file."""
+    async with AsyncExitStack() as stack:
+        if url.get_backend_name() == "sqlite" and url.database:
+            lock = AsyncFileLock(f"{url.database}.lock", timeout=LOCK_TIMEOUT_S)
+            await stack.enter_async_context(lock)
+        connection = await stack.enter_async_context(engine.begin())
+        await connection.run_sync(lambda plain: migrations.upgrade("store", plain))
+        recorded = await connection.scalar(sa.select(KeyRow.fingerprint))
+        if recorded is None:
+            await connection.execute(
+                sa.insert(KeyRow).values(id=1, fingerprint=identity.fingerprint())
+            )
+        elif recorded != identity.fingerprint():
+            raise BadSettings(
+                "the database was written with another secret key: put the right secret.key (or "
+                "LOOKALIKE_DATABASE__KEY) back, or delete the database to start afresh"
+            )
+
+
+def _why(problem: Exception) -> str:
+    """What the driver says, without SQL and without values."""
+    original = getattr(problem, "orig", None) or problem
+    return f"the database does not answer: {type(original).__name__}"

@@ -1,0 +1,1 @@
+"""Versions of the bot's own tables (bot/tables.py)."""
