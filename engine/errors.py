@@ -18,6 +18,7 @@
     │   └── SpaceMismatch     vectors of two models were about to be compared
     └── TryLater          time: the same request may work later
         ├── Busy              the queue is full
+        │   └── TooFast           one person has asked too often
         ├── Deadline          the answer took too long
         └── SourceDown        a server that should answer does not
 
@@ -44,6 +45,7 @@ __all__ = [
     "SetupProblem",
     "SourceDown",
     "SpaceMismatch",
+    "TooFast",
     "TooLarge",
     "TryLater",
     "WeightsCorrupt",
@@ -143,9 +145,15 @@ class TryLater(LookalikeError):
 
 
 class Busy(TryLater):
-    """The queue is full, or this sender has sent too much."""
+    """The queue is full."""
 
     key = "error.busy"
+
+
+class TooFast(Busy):
+    """One person has asked too often in a minute."""
+
+    key = "error.too_fast"
 
 
 class Deadline(TryLater):

@@ -1,0 +1,263 @@
+"""Between the event loop and the engine's threads: admission, fairness, batches, deadline.
+
+A photo goes through three steps, each off the event loop: sight (fetch, decode, detect), embed
+(with everybody else's faces that wait for the same model), finish (search, draw).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from bot.fair_gate import FairGate
+from engine.errors import Busy, Deadline, TooFast
+
+if TYPE_CHECKING:
+    from engine.pipeline import Engine
+    from engine.types import Embedding, Face, Photo
+
+__all__ = ["Recognizer", "Sight"]
+
+T = TypeVar("T")
+Sighting = tuple["Photo", "Face"]
+Waiting = tuple[Sighting, "asyncio.Future[Embedding]"]
+
+WINDOW_S = 60.0
+# Buttons under an answer cost less than a photo, and pressing through them is no flood.
+PRESSES_PER_PHOTO = 3
+# Photos being downloaded or waiting to be decoded at once: each may be as large as the limit.
+MOST_FETCHING = 12
+MOST_FACES_PER_BATCH = 16
+# Weight of the newest photo in the running mean of what one costs.
+SMOOTHING = 0.1
+FIRST_GUESS_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A photo that was decoded and searched for faces.
+
+    Attributes:
+        photo: As decoded.
+        faces: Largest first; may be empty.
+        ms: Milliseconds by step: fetch, wait, decode, detect.
+    """
+
+    photo: Photo
+    faces: tuple[Face, ...]
+    ms: dict[str, float]
+
+
+class Recognizer:
+    """One engine for everybody.
+
+    Args:
+        engine: Decodes, detects, embeds.
+        length: Most photos and presses that are in work or wait; beyond it Busy is raised at once.
+        per_minute: Most photos of one person in a minute.
+        deadline_s: Longest time from asking to answer.
+        workers: Threads for decoding and detecting; the processor's cores by default.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        length: int = 64,
+        per_minute: int = 20,
+        deadline_s: float = 30.0,
+        workers: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._length = length
+        self._per_minute = per_minute
+        self._deadline_s = deadline_s
+        self._clock = clock
+        self._workers = workers or _cores()
+        self._fetching = FairGate(max(MOST_FETCHING, self._workers))
+        self._sighting = FairGate(self._workers)
+        self._threads = ThreadPoolExecutor(self._workers * 3, thread_name_prefix="recognizer")
+        self._waiting: dict[str, deque[Waiting]] = {}
+        self._batches: dict[str, asyncio.Task[None]] = {}
+        self._asked: OrderedDict[tuple[bytes, str], deque[float]] = OrderedDict()
+        self._inside = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._cost_s = FIRST_GUESS_S
+        self._work_s = 0.0
+        self._closed = False
+
+    @asynccontextmanager
+    async def admitted(self, person: bytes, *, press: bool = False) -> AsyncIterator[None]:
+        """One photo's, or one pressed button's, place in the queue and its deadline.
+
+        Args:
+            person: The asker's key.
+            press: For a button: it counts against a more generous limit.
+
+        Raises:
+            TooFast: At once, if this person has asked too often in the last minute.
+            Busy: At once, if the queue is full or the program is stopping.
+            Deadline: If what is done inside takes too long.
+        """
+        if self._closed or self._inside >= self._length:
+            raise Busy("the queue is full", seconds=self.wait_s())
+        self._count(person, "press" if press else "photo")
+        self._inside += 1
+        self._empty.clear()
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                yield
+        except TimeoutError:
+            raise Deadline("the answer took too long") from None
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                self._empty.set()
+            # Thread time since the last one left: with many inside, that of one on average.
+            self._cost_s += SMOOTHING * (self._work_s - self._cost_s)
+            self._work_s = 0.0
+
+    def wait_s(self) -> float:
+        """About how long a new photo would wait, from what the last ones took."""
+        return max(1.0, self._inside * self._cost_s / self._workers)
+
+    async def sight(self, person: bytes, fetch: Callable[[], Awaitable[bytes]]) -> Sight:
+        """Fetches, decodes and searches a photo, in the person's turn.
+
+        Raises:
+            PhotoProblem: If it is no picture or too large.
+            TryLater: If the platform does not hand it over.
+        """
+        began = time.perf_counter()
+        await self._fetching.enter(person)
+        try:
+            entered = time.perf_counter()
+            # A list, so that the thread that decodes can drop the only reference to the bytes.
+            data = [await fetch()]
+            fetched = time.perf_counter()
+            await self._sighting.enter(person)
+            photo, faces, ms = await self._in_thread(lambda: self._see(data), self._sighting.leave)
+        finally:
+            self._fetching.leave()
+        ended = time.perf_counter()
+        ms["fetch"] = (fetched - entered) * 1000
+        ms["wait"] = (ended - began) * 1000 - sum(ms.values())
+        return Sight(photo, faces, ms)
+
+    async def embed(self, sightings: Sequence[Sighting], model: str) -> tuple[Embedding, ...]:
+        """One embedding per face; faces of other people that wait meanwhile share the batch."""
+        loop = asyncio.get_running_loop()
+        queue = self._waiting.setdefault(model, deque())
+        futures = [loop.create_future() for _ in sightings]
+        queue.extend(zip(sightings, futures, strict=True))
+        running = self._batches.get(model)
+        if running is None or running.done():
+            self._batches[model] = asyncio.create_task(self._embed_waiting(model))
+        return tuple(await asyncio.gather(*futures))
+
+    async def finish(self, function: Callable[[], T]) -> T:
+        """Runs what is left of an answer, such as searching and drawing, off the event loop."""
+        return await self._in_thread(function)
+
+    async def close(self, patience_s: float = 8.0) -> None:
+        """Admits nobody any more, waits for what is inside, then stops the threads."""
+        self._closed = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await self._empty.wait()
+        for batch in self._batches.values():
+            batch.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def tidy(self) -> None:
+        """Forgets who has not asked in the last minute."""
+        oldest = self._clock() - WINDOW_S
+        for key in [key for key, times in self._asked.items() if times[-1] < oldest]:
+            del self._asked[key]
+
+    def _see(self, data: list[bytes]) -> tuple[Photo, tuple[Face, ...], dict[str, float]]:
+        started = time.perf_counter()
+        photo = self._engine.decode(data.pop())
+        decoded = time.perf_counter()
+        faces = self._engine.detect(photo)
+        detected = time.perf_counter()
+        ms = {"decode": (decoded - started) * 1000, "detect": (detected - decoded) * 1000}
+        return photo, faces, ms
+
+    async def _embed_waiting(self, model: str) -> None:
+        """Embeds in batches until nobody waits for this model."""
+        queue = self._waiting[model]
+        while queue:
+            batch = [queue.popleft() for _ in range(min(len(queue), MOST_FACES_PER_BATCH))]
+            batch = [(sighting, future) for sighting, future in batch if not future.done()]
+            if not await self._embed_batch(batch, model):
+                for single in batch:  # so that one odd photo harms nobody else's
+                    await self._embed_batch([single], model)
+
+    async def _embed_batch(self, batch: Sequence[Waiting], model: str) -> bool:
+        """Embeds them at once; False if that failed and may succeed one by one."""
+        if not batch:
+            return True
+        sightings = [sighting for sighting, _ in batch]
+        try:
+            embeddings = await self._in_thread(lambda: self._engine.embed(sightings, model))
+        except Exception as problem:  # noqa: BLE001 - handed to whoever waits for it
+            if len(batch) > 1:
+                return False
+            if not batch[0][1].done():
+                batch[0][1].set_exception(problem)
+            return True
+        for (_, future), embedding in zip(batch, embeddings, strict=True):
+            if not future.done():
+                future.set_result(embedding)
+        return True
+
+    async def _in_thread(
+        self, function: Callable[[], T], leave: Callable[[], object] | None = None
+    ) -> T:
+        """Runs it in a thread; its place at a gate is free when the thread is, not before."""
+        loop = asyncio.get_running_loop()
+
+        def timed() -> tuple[T, float]:
+            started = time.perf_counter()
+            result = function()
+            return result, time.perf_counter() - started
+
+        def free(_: object) -> None:
+            assert leave is not None
+            with suppress(RuntimeError):  # the loop is gone, and so is everybody at the gate
+                loop.call_soon_threadsafe(leave)
+
+        future = self._threads.submit(timed)
+        if leave is not None:
+            future.add_done_callback(free)
+        result, spent_s = await asyncio.wrap_future(future)
+        self._work_s += spent_s
+        return result
+
+    def _count(self, person: bytes, kind: str) -> None:
+        most = self._per_minute * (PRESSES_PER_PHOTO if kind == "press" else 1)
+        now = self._clock()
+        times = self._asked.setdefault((person, kind), deque())
+        while times and times[0] <= now - WINDOW_S:
+            times.popleft()
+        if len(times) >= most:
+            raise TooFast("one person has asked too often", seconds=times[0] + WINDOW_S - now)
+        times.append(now)
+
+
+def _cores() -> int:
+    """Processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return max(1, os.cpu_count() or 1)
