@@ -1,0 +1,100 @@
+"""Opens the catalogue's database: pragmas, transactions and migration."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+from engine.errors import BadSettings, GalleryCorrupt
+from migrations import current, head, upgrade
+
+__all__ = ["changing", "connect", "migrate", "translated"]
+
+_BUSY_TIMEOUT_S = 15.0
+
+
+def connect(file: Path) -> Engine:
+    """The SQLite database in a file, which need not exist yet.
+
+    Write-ahead logging, so that others read while one writes; foreign keys are checked.
+    """
+    database = create_engine(
+        URL.create("sqlite", database=str(file)), connect_args={"timeout": _BUSY_TIMEOUT_S}
+    )
+    event.listen(database, "connect", _on_connect)
+    event.listen(database, "begin", _on_begin)
+    return database
+
+
+def migrate(database: Engine) -> None:
+    """Brings the tables up to date; the caller holds the gallery's lock where that matters."""
+    with database.connect() as connection:
+        if current("gallery", connection) == head("gallery"):
+            return
+    with changing(database) as connection:
+        upgrade("gallery", connection)
+
+
+@contextmanager
+def changing(database: Engine) -> Iterator[Connection]:
+    """A transaction that will write: all of it counts, or nothing."""
+    options = database.execution_options(lookalike_writes=True)
+    with options.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def translated(file: Path) -> Iterator[None]:
+    """Turns what SQLite says of a bad file into a sentence for the operator.
+
+    Raises:
+        BadSettings: If the file can't be opened or written.
+        GalleryCorrupt: If it is no database.
+    """
+    try:
+        yield
+    except DatabaseError as problem:
+        reason = problem.orig
+        code = getattr(reason, "sqlite_errorcode", 0) & 0xFF
+        if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
+            raise GalleryCorrupt(
+                f"{file} is damaged: restore it from a backup, or move the folder away and add "
+                "the people again"
+            ) from problem
+        if isinstance(problem, OperationalError) and code in _UNUSABLE:
+            raise BadSettings(
+                f"the gallery {file} can't be used ({reason}): check the folder's rights and "
+                "free space, or choose another one with --home"
+            ) from problem
+        raise
+
+
+_UNUSABLE = {
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+}
+
+
+def _on_connect(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # transactions begin where _on_begin says, not where sqlite3
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _on_begin(connection: Connection) -> None:
+    # A transaction that reads first and writes later fails when somebody else wrote in between,
+    # whatever the timeout; one that is going to write says so at once.
+    writes = connection.get_execution_options().get("lookalike_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,203 @@
+"""Writes the catalogue: people, portraits, rejections, and which rows of the vectors count.
+
+Every function works inside the caller's transaction (gallery/database.py, ``changing``), so that
+a batch counts whole or not at all.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from engine.types import Box, Space
+from gallery.catalogue import category_name, folded
+from gallery.sources import FoundPerson, FoundPortrait
+from gallery.tables import (
+    CategoryRow,
+    DeadRow,
+    PersonCategoryRow,
+    PersonRow,
+    PortraitRow,
+    RejectionRow,
+    RevisionRow,
+    SpaceRow,
+)
+
+__all__ = [
+    "bury_rows",
+    "delete_person",
+    "delete_space",
+    "enrol_person",
+    "enrol_portrait",
+    "forget_rejection",
+    "note_change",
+    "register_space",
+    "remember_rejection",
+    "set_rows",
+]
+
+
+def note_change(connection: Connection) -> None:
+    """Tells every reader to look again."""
+    connection.execute(update(RevisionRow).values(number=RevisionRow.number + 1))
+
+
+def enrol_person(connection: Connection, person: FoundPerson) -> int:
+    """The person's id; they are added if they are new, and completed if more is known now."""
+    row = connection.execute(select(PersonRow).where(PersonRow.key == person.key)).one_or_none()
+    known = {
+        "wikidata_id": person.wikidata_id,
+        "country": person.country,
+        "gender": person.gender,
+        "fame": person.fame,
+    }
+    if row is None:
+        name = unicodedata.normalize("NFC", person.name)
+        person_id = connection.execute(
+            insert(PersonRow)
+            .values(key=person.key, name=name, folded_name=folded(name), **known)
+            .returning(PersonRow.id)
+        ).scalar_one()
+    else:
+        person_id = row.id
+        news = {
+            field: value
+            for field, value in known.items()
+            if value is not None and getattr(row, field) != value
+        }
+        if news:
+            connection.execute(update(PersonRow).where(PersonRow.id == person_id).values(**news))
+    _join_categories(connection, person_id, person.categories)
+    return person_id
+
+
+def _join_categories(connection: Connection, person_id: int, names: Sequence[str]) -> None:
+    wanted = {category_name(name) for name in names} - {""}
+    if not wanted:
+        return
+    known = select(CategoryRow.name, CategoryRow.id).where(CategoryRow.name.in_(wanted))
+    ids = dict(connection.execute(known).tuples().all())
+    for name in sorted(wanted - ids.keys()):
+        ids[name] = connection.execute(
+            insert(CategoryRow).values(name=name).returning(CategoryRow.id)
+        ).scalar_one()
+    joined = set(
+        connection.scalars(
+            select(PersonCategoryRow.category_id).where(PersonCategoryRow.person_id == person_id)
+        )
+    )
+    for category_id in sorted(set(ids.values()) - joined):
+        connection.execute(
+            insert(PersonCategoryRow).values(person_id=person_id, category_id=category_id)
+        )
+
+
+def enrol_portrait(
+    connection: Connection,
+    person_id: int,
+    found: FoundPortrait,
+    *,
+    sha256: str,
+    size_px: tuple[int, int],
+    landmarks: Sequence[Sequence[float]],
+    box: Box,
+) -> int:
+    """Adds a portrait and returns its id.
+
+    Args:
+        connection: Inside a transaction that writes.
+        person_id: Whose.
+        found: Author, licence and source.
+        sha256: Of the original bytes; not in the catalogue yet.
+        size_px: Width and height of the thumbnail.
+        landmarks: Five pairs (x, y), thumbnail pixels.
+        box: The face, thumbnail pixels.
+    """
+    return connection.execute(
+        insert(PortraitRow)
+        .values(
+            person_id=person_id,
+            sha256=sha256,
+            width_px=size_px[0],
+            height_px=size_px[1],
+            landmarks=[[float(x), float(y)] for x, y in landmarks],
+            box_x=box.x,
+            box_y=box.y,
+            box_w=box.w,
+            box_h=box.h,
+            author=found.author,
+            licence=found.licence,
+            licence_url=found.licence_url,
+            source_url=found.source_url,
+        )
+        .returning(PortraitRow.id)
+    ).scalar_one()
+
+
+def remember_rejection(connection: Connection, sha256: str, reason: str, screening: int) -> None:
+    """Remembers why a picture was not taken, in place of what was remembered before."""
+    forget_rejection(connection, sha256)
+    connection.execute(
+        insert(RejectionRow).values(sha256=sha256, reason=reason, screening=screening)
+    )
+
+
+def forget_rejection(connection: Connection, sha256: str) -> None:
+    """Forgets that a picture was not taken."""
+    connection.execute(delete(RejectionRow).where(RejectionRow.sha256 == sha256))
+
+
+def delete_person(connection: Connection, person_id: int) -> tuple[str, ...]:
+    """Removes a person and their portraits; returns the portraits' hashes.
+
+    Rows of vectors are left to ``bury_rows``.
+    """
+    hashes = connection.scalars(
+        select(PortraitRow.sha256).where(PortraitRow.person_id == person_id)
+    ).all()
+    connection.execute(delete(PersonRow).where(PersonRow.id == person_id))
+    unused = select(PersonCategoryRow.category_id)
+    connection.execute(delete(CategoryRow).where(CategoryRow.id.not_in(unused)))
+    return tuple(hashes)
+
+
+def register_space(connection: Connection, space: Space, generation: int) -> None:
+    """Adds a space without rows, whose manifest has that number."""
+    connection.execute(
+        insert(SpaceRow).values(
+            id=space.id,
+            backbone=space.backbone,
+            weights_sha256=space.weights_sha256,
+            recipe=space.recipe,
+            dimensions=space.dimensions,
+            generation=generation,
+            row_count=0,
+        )
+    )
+
+
+def set_rows(
+    connection: Connection, space: Space, *, generation: int, row_count: int, keep_dead: bool
+) -> None:
+    """Says which manifest holds and how many rows count."""
+    connection.execute(
+        update(SpaceRow)
+        .where(SpaceRow.id == space.id)
+        .values(generation=generation, row_count=row_count)
+    )
+    if not keep_dead:
+        connection.execute(delete(DeadRow).where(DeadRow.space_id == space.id))
+
+
+def bury_rows(connection: Connection, space: Space, row_numbers: Iterable[int]) -> None:
+    """Marks rows of the vectors as no longer counting."""
+    rows = [{"space_id": space.id, "row_number": int(number)} for number in row_numbers]
+    if rows:
+        connection.execute(insert(DeadRow), rows)
+
+
+def delete_space(connection: Connection, space: Space) -> None:
+    """Forgets a space; its files are swept by the next build."""
+    connection.execute(delete(SpaceRow).where(SpaceRow.id == space.id))
