@@ -1,0 +1,201 @@
+"""The backbones: which there are, and one door to load any of them.
+
+A backbone turns a face into a unit vector. Its record says where its weights come from and on
+what terms; its space says which vectors may be compared with its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from engine.errors import BadSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from engine.types import Embedding, Face, Photo, Space
+
+__all__ = ["BACKBONES", "Backbone", "BackboneRecord", "find_record", "load_backbone"]
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneRecord:
+    """What is known of a backbone before it is loaded.
+
+    Attributes:
+        name: As settings and commands call it.
+        title: As people call it.
+        dimensions: Length of an embedding.
+        input_px: Edge of the square crop it takes.
+        recipe: Version of crop, normalisation and averaging; raised when any of them changes.
+        licence: Terms of code and weights.
+        training_data: What the weights were learned from.
+        source: Who published them, a URL.
+        file_name: The weight file's name, at the mirror and in the models folder; of a bundled
+            backbone the path inside ``package``.
+        size_bytes: Size of the weight file, about; exact for a bundled one. None if unknown.
+        bundled: Whether a Python package brings the weights, so that nothing is downloaded.
+        mirror: Whether an embedding is the sum over the crop and its mirror image.
+        package: The distribution that brings them, if bundled.
+        sha256: Of the weight file, where its publisher fixed it.
+    """
+
+    name: str
+    title: str
+    dimensions: int
+    input_px: int
+    recipe: int
+    licence: str
+    training_data: str
+    source: str
+    file_name: str
+    size_bytes: int | None
+    bundled: bool
+    mirror: bool
+    package: str | None = None
+    sha256: str | None = None
+
+    @property
+    def remedy(self) -> str:
+        """What to do about damaged weights, as the end of a sentence."""
+        if self.bundled:
+            return f"run `pip install --force-reinstall --no-deps {self.package}`"
+        return f"run `lookalike models download {self.name} --again`"
+
+
+_VGGFACE2_LICENCE = (
+    "code MIT (Refik Can Malli); weights learned from VGGFace2, whose data were CC BY-SA 4.0"
+)
+_VGGFACE2_DATA = (
+    "VGGFace2 (Cao et al. 2018): 3.3 million photos of 9,131 people found on the web; "
+    "accuracy is uneven across groups of people"
+)
+
+BACKBONES: Mapping[str, BackboneRecord] = MappingProxyType(
+    {
+        "resnet": BackboneRecord(
+            name="resnet",
+            title="VGGFace2 ResNet-50",
+            dimensions=2048,
+            input_px=224,
+            recipe=1,
+            licence=_VGGFACE2_LICENCE,
+            training_data=_VGGFACE2_DATA,
+            source="https://github.com/rcmalli/keras-vggface",
+            file_name="rcmalli_vggface_tf_notop_resnet50.h5",
+            size_bytes=95_000_000,
+            bundled=False,
+            mirror=False,
+        ),
+        "senet": BackboneRecord(
+            name="senet",
+            title="VGGFace2 SE-ResNet-50",
+            dimensions=2048,
+            input_px=224,
+            recipe=1,
+            licence=_VGGFACE2_LICENCE,
+            training_data=_VGGFACE2_DATA,
+            source="https://github.com/rcmalli/keras-vggface",
+            file_name="rcmalli_vggface_tf_notop_senet50.h5",
+            size_bytes=105_000_000,
+            bundled=False,
+            mirror=False,
+        ),
+        "dlib": BackboneRecord(
+            name="dlib",
+            title="dlib face ResNet",
+            dimensions=128,
+            input_px=150,
+            recipe=1,
+            licence="CC0 1.0 (Davis King, dlib-models)",
+            training_data=(
+                "about 3 million photos of 7,485 people: FaceScrub, VGG Face and photos "
+                "found on the web by dlib's author"
+            ),
+            source="https://github.com/davisking/dlib-models",
+            file_name="models/dlib_face_recognition_resnet_model_v1.dat",
+            size_bytes=22_466_066,
+            bundled=True,
+            mirror=True,
+            package="face_recognition_models",
+            sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+        ),
+    }
+)
+
+
+class Backbone(Protocol):
+    """Turns crops of faces into unit vectors; safe to use from several threads at once."""
+
+    @property
+    def record(self) -> BackboneRecord:
+        """What is known of it."""
+
+    @property
+    def space(self) -> Space:
+        """Which vectors may be compared with its own."""
+
+    def crop(self, photo: Photo, face: Face) -> NDArray[np.uint8]:
+        """The face as the network wants it: uint8 (S, S, 3) RGB, S = ``record.input_px``."""
+
+    def embed(self, crops: Sequence[NDArray[np.uint8]]) -> tuple[Embedding, ...]:
+        """One embedding per crop, in the given order; any number of crops."""
+
+
+def find_record(name: str) -> BackboneRecord:
+    """The record of that name.
+
+    Raises:
+        BadSettings: If there is no such backbone.
+    """
+    record = BACKBONES.get(name)
+    if record is None:
+        raise BadSettings(f"there is no backbone {name!r}; there are {', '.join(BACKBONES)}")
+    return record
+
+
+def load_backbone(
+    name: str,
+    *,
+    models_folder: Path,
+    cache_folder: Path,
+    runtime: Literal["openvino", "tensorflow"] = "openvino",
+    precision: Literal["auto", "f32", "bf16"] = "auto",
+    threads: int | None = None,
+) -> Backbone:
+    """A backbone, checked and ready to embed.
+
+    Args:
+        name: ``"resnet"``, ``"senet"`` or ``"dlib"``.
+        models_folder: Where downloaded weights are.
+        cache_folder: Where graphs and compiled networks are kept for the next start.
+        runtime: ``"tensorflow"`` runs the published package keras-vggface itself, in f32;
+            ``dlib`` was never published for TensorFlow and runs on OpenVINO either way.
+        precision: For OpenVINO; ``"auto"`` is bf16 where the processor computes in it.
+        threads: Cores for one batch; None: all of them.
+
+    Raises:
+        BadSettings: If there is no such backbone.
+        WeightsMissing: If its weights are not on this machine.
+        WeightsCorrupt: If they are truncated, changed, of a wrong shape or not finite.
+        SetupProblem: If the runtime is not installed.
+    """
+    from engine import weights  # it imports this module's records
+
+    record = find_record(name)
+    path = weights.installed(name, models_folder)
+    sha256 = weights.checked_sha256(name, path)
+    if runtime == "tensorflow" and not record.bundled:
+        from engine.reference import ReferenceBackbone  # needs the extra
+
+        return ReferenceBackbone.load(record, path, sha256)
+    from engine.backbones.network import NetworkBackbone  # loads OpenVINO
+
+    return NetworkBackbone.load(
+        record, path, sha256, cache_folder=cache_folder, precision=precision, threads=threads
+    )

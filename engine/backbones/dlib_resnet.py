@@ -1,0 +1,288 @@
+"""dlib's face ResNet: its own serialization, read strictly, and the network as ONNX.
+
+The network is that of dlib's examples/dnn_face_recognition_ex.cpp (davisking/dlib). The file
+holds, in dlib's serialization (dlib/dnn/core.h, dlib/dnn/layers.h, dlib/serialize.h): the versions
+of all layers from the loss inwards, then the layers themselves from the input outwards. Every
+value but the weights is known beforehand, so any other value means that the file is another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine.backbones.graph import GraphWriter, Malformed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["DlibWeights", "Stage", "read_weights", "write_graph"]
+
+INPUT_PX = 150
+DIMENSIONS = 128
+MEAN_RGB = (122.782, 117.001, 104.298)  # dlib/dnn/input.h, input_rgb_image_sized
+SCALE = 1 / 256
+
+# (channels, whether it halves the picture), from the input to the output.
+BLOCKS: tuple[tuple[int, bool], ...] = (
+    *[(32, False)] * 3,
+    (64, True),
+    *[(64, False)] * 3,
+    (128, True),
+    *[(128, False)] * 2,
+    (256, True),
+    *[(256, False)] * 2,
+    (256, True),
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stage:
+    """A convolution and the affine layer after it.
+
+    Attributes:
+        weights: float32 (out, in, height, width).
+        bias: float32 (out,).
+        gamma: float32 (out,), factor of the affine layer.
+        beta: float32 (out,), summand of the affine layer.
+    """
+
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    gamma: NDArray[np.float32]
+    beta: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DlibWeights:
+    """Everything the file has to say.
+
+    Attributes:
+        stem: The 7 x 7 convolution.
+        blocks: Two stages per residual block, from the input to the output.
+        output: float32 (256, 128), the fully connected layer without bias.
+    """
+
+    stem: Stage
+    blocks: tuple[tuple[Stage, Stage], ...]
+    output: NDArray[np.float32]
+
+
+def read_weights(data: bytes) -> DlibWeights:
+    """The weights in a serialized ``anet_type``, as views of ``data``.
+
+    Raises:
+        Malformed: If anything in it differs from that network, is not finite, or is left over.
+    """
+    reader = _Reader(data)
+    reader.integers(1)
+    reader.text("loss_metric_2")
+    reader.reals(2)
+    reader.integers(*_layer_versions(), 3)
+    reader.text("input_rgb_image_sized")
+    reader.reals(3)
+    reader.integers(INPUT_PX, INPUT_PX)
+    stem = reader.stage(32, 3, 7, stride=2, padding=0, first=True)
+    reader.plain_layer("relu_")
+    reader.plain_layer("max_pool_2", 3, 3, 2, 2, 0, 0)
+    channels = 32
+    blocks = []
+    for width, halves in BLOCKS:
+        blocks.append(reader.block(width, channels, halves=halves))
+        channels = width
+    reader.plain_layer("avg_pool_2", 0, 0, 1, 1, 0, 0)
+    output = reader.fully_connected(channels, DIMENSIONS)
+    reader.end()
+    return DlibWeights(stem, tuple(blocks), output)
+
+
+def write_graph(weights: DlibWeights, folder: Path) -> Path:
+    """Writes the network as ONNX into the folder; the graph file's path.
+
+    Its output is not normalised, as dlib's is not.
+    """
+    with GraphWriter(folder, name="dlib", input_px=INPUT_PX, dimensions=DIMENSIONS) as graph:
+        x = graph.pictures(mean=MEAN_RGB)
+        x = graph.node("Relu", _convolve(graph, x, weights.stem, stride=2, pad=0, factor=SCALE))
+        x = graph.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2])
+        channels, edge = 32, ((INPUT_PX - 7) // 2 + 1 - 3) // 2 + 1
+        for (width, halves), stages in zip(BLOCKS, weights.blocks, strict=True):
+            x, edge = _block(graph, x, stages, channels=channels, edge=edge, halves=halves)
+            channels = width
+        x = graph.node("Flatten", graph.node("GlobalAveragePool", x), axis=1)
+        return graph.finish(graph.node("MatMul", x, graph.tensor(weights.output)))
+
+
+def _block(
+    graph: GraphWriter,
+    x: str,
+    stages: tuple[Stage, Stage],
+    *,
+    channels: int,
+    edge: int,
+    halves: bool,
+) -> tuple[str, int]:
+    """A residual block; its output and that output's edge.
+
+    The smaller operand of the sum is padded with zeros at the end of rows, columns and channels.
+    """
+    first, second = stages
+    main = _convolve(graph, x, first, stride=2 if halves else 1, pad=0 if halves else 1)
+    main = _convolve(graph, graph.node("Relu", main), second, stride=1, pad=1)
+    if not halves:
+        return graph.node("Relu", graph.node("Add", main, x)), edge
+    main_edge, pooled_edge = (edge - 3) // 2 + 1, (edge - 2) // 2 + 1
+    shortcut = graph.node("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
+    edge = max(main_edge, pooled_edge)
+    main = _pad(graph, main, 0, edge - main_edge)
+    shortcut = _pad(graph, shortcut, len(second.bias) - channels, edge - pooled_edge)
+    return graph.node("Relu", graph.node("Add", main, shortcut)), edge
+
+
+def _pad(graph: GraphWriter, x: str, channels: int, edge: int) -> str:
+    if not channels and not edge:
+        return x
+    return graph.node("Pad", x, graph.tensor(np.array([0, 0, 0, 0, 0, channels, edge, edge])))
+
+
+def _convolve(
+    graph: GraphWriter, x: str, stage: Stage, *, stride: int, pad: int, factor: float = 1.0
+) -> str:
+    """Convolution and affine layer in one; ``factor`` multiplies the input."""
+    gamma = stage.gamma.astype(np.float64)
+    return graph.convolution(
+        x,
+        stage.weights * (gamma * factor).reshape(-1, 1, 1, 1),
+        stage.bias * gamma + stage.beta,
+        stride=stride,
+        pads=(pad, pad, pad, pad),
+    )
+
+
+def _layer_versions() -> Iterator[int]:
+    """Versions of the layers from the loss inwards: 2, and 1 for tags and skips."""
+    yield from (2, 2)  # fully connected, average pool
+    for _, halves in reversed(BLOCKS):
+        yield from (2, 2)  # relu, sum
+        if halves:
+            yield from (2, 1, 1)  # average pool, skip, tag
+        yield from (2, 2, 2, 2, 2, 1)  # affine, convolution, relu, affine, convolution, tag
+    yield from (2, 2, 2)  # max pool, relu, affine; the first convolution has version 3
+
+
+class _Reader:
+    """Reads dlib's serialization front to back; every method raises Malformed."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def integers(self, *expected: int) -> None:
+        """Packed integers of known values."""
+        for value in expected:
+            self._expect(self._integer(), value)
+
+    def reals(self, count: int) -> None:
+        """Floating-point numbers that do not matter here: a mantissa and an exponent each."""
+        for _ in range(2 * count):
+            self._integer()
+
+    def text(self, expected: str) -> None:
+        """A string of known value."""
+        self.integers(len(expected))
+        self._expect(bytes(self._take(len(expected))), expected.encode("ascii"))
+
+    def plain_layer(self, kind: str, *geometry: int) -> None:
+        """A layer without weights."""
+        self.text(kind)
+        self.integers(*geometry)
+        self._layer_end()
+
+    def block(self, width: int, channels: int, *, halves: bool) -> tuple[Stage, Stage]:
+        """The layers of a residual block."""
+        first = self.stage(
+            width, channels, 3, stride=2 if halves else 1, padding=0 if halves else 1
+        )
+        self.plain_layer("relu_")
+        second = self.stage(width, width, 3, stride=1, padding=1)
+        if halves:
+            self.plain_layer("avg_pool_2", 2, 2, 2, 2, 0, 0)
+        self.plain_layer("add_prev_")
+        self.plain_layer("relu_")
+        return first, second
+
+    def stage(
+        self,
+        width: int,
+        channels: int,
+        edge: int,
+        *,
+        stride: int,
+        padding: int,
+        first: bool = False,
+    ) -> Stage:
+        """A convolution and its affine layer; the layer at the input ends with one value more."""
+        self.text("con_4")
+        filters = width * channels * edge * edge
+        values = self._tensor(filters + width, 1, 1, 1)
+        self.integers(width, edge, edge, stride, stride, padding, padding)
+        self.integers(1, width, channels, edge, edge, 1, 1, width, 1, 1)
+        self.reals(4)
+        self._layer_end()
+        if first:
+            self.integers(1)  # samples made from one input
+        self.text("affine_")
+        affine = self._tensor(2 * width, 1, 1, 1)
+        self.integers(1, 1, width, 1, 1, 1, 1, width, 1, 1, 0)
+        self._layer_end()
+        weights = values[:filters].reshape(width, channels, edge, edge)
+        return Stage(weights, values[filters:], affine[:width], affine[width:])
+
+    def fully_connected(self, inputs: int, outputs: int) -> NDArray[np.float32]:
+        """The fully connected layer without bias."""
+        self.text("fc_2")
+        self.integers(outputs, inputs)
+        values = self._tensor(inputs, outputs, 1, 1)
+        self.integers(1, inputs, outputs, 1, 1, 1, 0, 0, 0, 0, 1)
+        self.reals(4)
+        self._layer_end()
+        return values.reshape(inputs, outputs)
+
+    def end(self) -> None:
+        """Nothing is left."""
+        self._expect(len(self._data), self._at)
+
+    def _layer_end(self) -> None:
+        """What every layer ends with: three flags and three empty tensors."""
+        for flag in self._take(3):
+            if flag not in b"01":
+                raise Malformed(f"it holds no flag at byte {self._at}")
+        for _ in range(3):
+            self.integers(2, 0, 0, 0, 0)
+
+    def _tensor(self, *shape: int) -> NDArray[np.float32]:
+        self.integers(2, *shape)
+        values = np.frombuffer(self._take(4 * int(np.prod(shape))), "<f4")
+        if not np.isfinite(values).all():
+            raise Malformed("it holds values that are not finite")
+        return values
+
+    def _integer(self) -> int:
+        (control,) = self._take(1)
+        magnitude = int.from_bytes(self._take(control & 0x0F), "little")
+        return -magnitude if control & 0x80 else magnitude
+
+    def _take(self, count: int) -> memoryview:
+        if self._at + count > len(self._data):
+            raise Malformed("it ends too early")
+        piece = memoryview(self._data)[self._at : self._at + count]
+        self._at += count
+        return piece
+
+    def _expect(self, found: object, expected: object) -> None:
+        if found != expected:
+            raise Malformed(f"it is no dlib face network (byte {self._at})")

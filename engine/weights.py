@@ -1,0 +1,298 @@
+"""Where weights come from, and that they are still what they were.
+
+Beside every downloaded weight file lies a record of its SHA-256, written when the file was first
+seen and checked on every load. No checksum of the VGGFace2 files is published, so the first
+download is trusted if every layer, shape and value of it can be right, and a later change is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+from engine.backbones import BackboneRecord, find_record
+from engine.download import Patience, fetch
+from engine.errors import SetupProblem, WeightsCorrupt, WeightsMissing
+
+__all__ = [
+    "checked_sha256",
+    "damaged",
+    "download",
+    "file_sha256",
+    "installed",
+    "recorded_sha256",
+    "verify",
+]
+
+_log = logging.getLogger(__name__)
+
+
+def installed(name: str, models_folder: Path) -> Path:
+    """The weight file of a backbone; it exists, but was not looked into.
+
+    Raises:
+        BadSettings: If there is no such backbone.
+        WeightsMissing: If it is not there.
+    """
+    record = find_record(name)
+    path = _bundled(record) if record.bundled else models_folder / record.file_name
+    if path is not None and path.is_file():
+        return path
+    if record.bundled:
+        raise WeightsMissing(
+            f"the weights of {name} are missing: run `pip install {record.package}`"
+        )
+    raise WeightsMissing(
+        f"the weights of {name} are not in {models_folder}: run `lookalike models download {name}`"
+    )
+
+
+def checked_sha256(name: str, path: Path) -> str:
+    """The SHA-256 of a weight file that is as it was when it was first seen.
+
+    A file without a record (copied there by hand) is looked through once and recorded.
+
+    Raises:
+        WeightsMissing: If it can't be read.
+        WeightsCorrupt: If it changed, or fits no network.
+    """
+    record = find_record(name)
+    sha256 = file_sha256(path)
+    expected = record.sha256 or recorded_sha256(path)
+    if expected is None:
+        _check_structure(record, path)
+        _record(path, sha256, source=None)
+    elif sha256 != expected:
+        raise WeightsCorrupt(damaged(record, "the file differs from its recorded SHA-256"))
+    return sha256
+
+
+def verify(name: str, models_folder: Path) -> str:
+    """Checks a backbone's weights as thoroughly as files can be: hash, layers, shapes, values.
+
+    Returns:
+        The SHA-256.
+
+    Raises:
+        WeightsMissing: If they are not there.
+        WeightsCorrupt: If anything is wrong with them.
+    """
+    path = installed(name, models_folder)
+    sha256 = checked_sha256(name, path)
+    _check_structure(find_record(name), path)
+    return sha256
+
+
+def download(
+    name: str,
+    models_folder: Path,
+    *,
+    base_url: str,
+    progress: Callable[[int, int | None], None] | None = None,
+    again: bool = False,
+    patience: Patience | None = None,
+) -> Path:
+    """Fetches a backbone's weights unless they are there and sound.
+
+    Resumes what an earlier call left. The file appears in its place only when it is whole and
+    every layer, shape and value was checked. Of several processes one downloads, the others wait.
+
+    Args:
+        name: The backbone; nothing is fetched for a bundled one.
+        models_folder: Made if need be.
+        base_url: The folder at the mirror.
+        progress: Called with the bytes there are and the bytes there will be, if known.
+        again: Fetch even if there is a file, and trust what comes even if it differs from the
+            first download.
+        patience: How long to wait for the server.
+
+    Returns:
+        The weight file.
+
+    Raises:
+        WeightsMissing: If the server has no such file, or the URL can't be used.
+        WeightsCorrupt: If what it sends fits no network, or differs from the first download.
+        SourceDown: If it does not answer.
+        SetupProblem: If the models folder can't be written.
+    """
+    record = find_record(name)
+    if record.bundled:
+        return installed(name, models_folder)
+    target = models_folder / record.file_name
+    url = urljoin(base_url if base_url.endswith("/") else f"{base_url}/", record.file_name)
+    with _alone(target):
+        trusted = None
+        if not again:
+            trusted = _recorded_or_none(target)
+            with contextlib.suppress(WeightsMissing, WeightsCorrupt):
+                checked_sha256(name, installed(name, models_folder))
+                return target
+        part = target.with_name(f"{target.name}.part")
+        fetch(url, part, progress=progress, patience=patience)
+        with _discarding(part):
+            sha256 = _acceptable(record, part, url, trusted)
+        _put_in_place(part, target, sha256, url)
+    return target
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, 64 hexadecimal digits.
+
+    Raises:
+        WeightsMissing: If it can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as exc:
+        raise WeightsMissing(f"{path} can't be read: {exc.strerror}") from exc
+
+
+def recorded_sha256(path: Path) -> str | None:
+    """The SHA-256 recorded when the weight file was first seen; None if there is no record.
+
+    Raises:
+        WeightsCorrupt: If there is a record that can't be read.
+    """
+    note = _note(path)
+    try:
+        found: Any = json.loads(note.read_text(encoding="utf-8"))
+        sha256 = str(found["sha256"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise WeightsCorrupt(
+            f"the record {note} can't be read; if you trust {path.name}, delete the record"
+        ) from exc
+    return sha256
+
+
+def damaged(record: BackboneRecord, reason: str) -> str:
+    """The sentence about weights that can't be used, with what to do about it."""
+    return f"the weights of {record.name} are damaged ({reason}): {record.remedy}"
+
+
+def _bundled(record: BackboneRecord) -> Path | None:
+    """The file inside its package, which is found but not imported."""
+    try:
+        spec = importlib.util.find_spec(str(record.package))
+    except (ImportError, ValueError):
+        return None
+    folders = spec.submodule_search_locations if spec is not None else None
+    return Path(next(iter(folders)), record.file_name) if folders else None
+
+
+def _check_structure(record: BackboneRecord, path: Path) -> None:
+    from engine.backbones.graph import Malformed  # only to look into files
+
+    try:
+        _read_through(record, path)
+    except Malformed as exc:
+        raise WeightsCorrupt(damaged(record, str(exc))) from exc
+
+
+def _read_through(record: BackboneRecord, path: Path) -> None:
+    """Reads every weight; raises Malformed."""
+    if record.name == "dlib":
+        from engine.backbones import dlib_resnet  # only to look into files
+
+        dlib_resnet.read_weights(path.read_bytes())
+    else:
+        from engine.backbones import vggface  # only to look into files
+
+        vggface.check_weights(path, vggface.VARIANTS[record.name])
+
+
+def _acceptable(record: BackboneRecord, part: Path, url: str, trusted: str | None) -> str:
+    """The SHA-256 of a download that may be used."""
+    from engine.backbones.graph import Malformed  # only to look into files
+
+    try:
+        _read_through(record, part)
+    except Malformed as exc:
+        raise WeightsCorrupt(
+            f"what {url} sends are no weights of {record.name} ({exc}): "
+            "set models.base_url to a server that has the file"
+        ) from exc
+    sha256 = file_sha256(part)
+    if trusted is not None and sha256 != trusted:
+        raise WeightsCorrupt(
+            f"{url} sends another file than at the first download; if you trust it, {record.remedy}"
+        )
+    return sha256
+
+
+def _put_in_place(part: Path, target: Path, sha256: str, url: str) -> None:
+    """Swaps the new file in; killed at any point, it leaves nothing that would be refused."""
+    try:
+        _note(target).unlink(missing_ok=True)
+        part.replace(target)
+        part.with_name(f"{part.name}.json").unlink(missing_ok=True)
+    except OSError as exc:
+        raise SetupProblem(f"{target.parent} can't be written: {exc.strerror}") from exc
+    _record(target, sha256, source=url)
+
+
+def _record(path: Path, sha256: str, *, source: str | None) -> None:
+    """Remembers the hash; where it can't be written, the file is looked through at every load."""
+    note = _note(path)
+    values = {
+        "sha256": sha256,
+        "size_bytes": path.stat().st_size,
+        "source": source,
+        "recorded_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    temporary = note.with_name(f"{note.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
+        temporary.replace(note)
+    except OSError as exc:
+        _log.warning("the record %s can't be written: %s", note, exc.strerror)
+
+
+def _recorded_or_none(path: Path) -> str | None:
+    with contextlib.suppress(WeightsCorrupt):
+        return recorded_sha256(path)
+    return None
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+@contextmanager
+def _discarding(part: Path) -> Iterator[None]:
+    """Deletes a download that is refused, so that the next one starts afresh."""
+    try:
+        yield
+    except WeightsCorrupt:
+        part.unlink(missing_ok=True)
+        part.with_name(f"{part.name}.json").unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Only one process downloads a file; the others wait for it."""
+    from filelock import FileLock  # only to download
+
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except (OSError, NotImplementedError) as exc:
+        raise SetupProblem(f"{target.parent} can't be written: {exc}") from exc
+    try:
+        yield
+    finally:
+        lock.release()
