@@ -13,6 +13,7 @@ from collections.abc import Sequence
 __all__ = ["base_level", "embedding_levels", "visual_order"]
 
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
+_RIGHT = {"R", "AL", "AN"}
 _NEUTRAL = {"B", "S", "WS", "ON", "ES", "ET", "CS", "BN", "NSM"}
 
 
@@ -32,6 +33,10 @@ def embedding_levels(text: str, base: int) -> tuple[int, ...]:
         text: One line without explicit directional controls.
         base: Level of the paragraph, 0 or 1.
     """
+    if not base and (
+        text.isascii() or not _RIGHT.intersection(map(unicodedata.bidirectional, text))
+    ):
+        return (0,) * len(text)
     start = "R" if base else "L"
     kinds = [unicodedata.bidirectional(char) or "ON" for char in text]
     _resolve_weak(kinds, start)

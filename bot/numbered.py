@@ -1,0 +1,119 @@
+"""A photo whose faces carry numbers, so that a person can say which one is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bot.framing import continued_warp
+from bot.sheet import BACKGROUND, INK, SELECTED, Sheet, badge_text
+from engine.types import Box, Face, Photo
+
+__all__ = ["draw_numbered"]
+
+_LOWEST_PX = 300
+_AROUND = 0.3  # of a face's height that is kept above and below it
+_LARGEST_SCALE = 4.0
+
+
+def draw_numbered(
+    sheet: Sheet,
+    photo: Photo,
+    faces: Sequence[Face],
+    *,
+    highest_px: int,
+    selected: int | None = None,
+) -> int:
+    """Draws the photo across the sheet's top with a numbered frame around each face.
+
+    All of the photo is shown if it fits the height; otherwise the part with the faces.
+
+    Args:
+        sheet: Where to draw.
+        photo: The photo.
+        faces: In the order of their numbers, which count from 1.
+        highest_px: What the photo may take of the sheet.
+        selected: The face to stress, counted from 0.
+
+    Returns:
+        Height that the photo takes.
+    """
+    matrix, height_px = _view(photo, faces, sheet.width_px, highest_px)
+    pixels = continued_warp(photo.pixels, matrix, (sheet.width_px, height_px)).copy()
+    scale, (shift_x, shift_y) = matrix[0, 0], matrix[:, 2]
+    boxes = [
+        Box(f.box.x * scale + shift_x, f.box.y * scale + shift_y, f.box.w * scale, f.box.h * scale)
+        for f in faces
+    ]
+    for at, box in enumerate(boxes):
+        _corners(pixels, box, SELECTED if at == selected else INK)
+    sheet.photo(pixels, 0, 0)
+    taken: list[tuple[int, int, int, int]] = []
+    for at, box in enumerate(boxes):
+        badge = round(float(np.clip(0.3 * box.h, 40, 60)))
+        _, width = badge_text(at + 1, badge)
+        x, y = _place(box, width, badge, (sheet.width_px, height_px), taken)
+        taken.append((x, y, width, badge))
+        paper, ink = (SELECTED, BACKGROUND) if at == selected else (BACKGROUND, INK)
+        sheet.badge(at + 1, x, y, badge, paper=paper, ink=ink)
+    return height_px
+
+
+def _view(
+    photo: Photo, faces: Sequence[Face], width_px: int, highest_px: int
+) -> tuple[NDArray[np.float64], int]:
+    """Which part of the photo is shown: a matrix that only scales and shifts, and the height."""
+    scale = min(width_px / photo.width_px, _LARGEST_SCALE)
+    upper, lower = 0.0, float(photo.height_px)
+    if photo.height_px * scale > highest_px:
+        if faces:
+            upper = max(0.0, min(f.box.y - _AROUND * f.box.h for f in faces))
+            lower = min(lower, max(f.box.y + (1 + _AROUND) * f.box.h for f in faces))
+        scale = min(scale, highest_px / max(lower - upper, 1.0))
+        shown = highest_px / scale
+        upper = float(np.clip((upper + lower - shown) / 2, 0, max(0, photo.height_px - shown)))
+        lower = min(upper + shown, float(photo.height_px))
+    height_px = max(_LOWEST_PX, min(highest_px, round((lower - upper) * scale)))
+    shift_x = (width_px - photo.width_px * scale) / 2 + (scale - 1) / 2
+    shift_y = (height_px - (lower - upper) * scale) / 2 - upper * scale + (scale - 1) / 2
+    return np.array([[scale, 0, shift_x], [0, scale, shift_y]]), height_px
+
+
+def _corners(pixels: NDArray[np.uint8], box: Box, colour: tuple[int, int, int]) -> None:
+    """Four corners of a frame, light on a dark rim, so that they show on every photo."""
+    arm = 0.26 * min(box.w, box.h)
+    thick = int(np.clip(0.02 * box.h, 3, 6))
+    x0, y0, x1, y1 = box.x, box.y, box.x + box.w, box.y + box.h
+    lines = [
+        np.round([(x + dx * arm, y), (x, y), (x, y + dy * arm)]).astype(np.int32)
+        for x, y, dx, dy in ((x0, y0, 1, 1), (x1, y0, -1, 1), (x1, y1, -1, -1), (x0, y1, 1, -1))
+    ]
+    cv2.polylines(pixels, lines, False, BACKGROUND, thick + 4, cv2.LINE_AA)
+    cv2.polylines(pixels, lines, False, colour, thick, cv2.LINE_AA)
+
+
+def _place(
+    box: Box,
+    width_px: int,
+    height_px: int,
+    picture_px: tuple[int, int],
+    taken: Sequence[tuple[int, int, int, int]],
+) -> tuple[int, int]:
+    """A corner of the box whose badge covers no other badge; the first one if all do."""
+    places = []
+    for corner_x in (box.x, box.x + box.w):
+        for corner_y in (box.y, box.y + box.h):
+            x = np.clip(corner_x - width_px / 2, 6, picture_px[0] - width_px - 6)
+            y = np.clip(corner_y - height_px / 2, 6, picture_px[1] - height_px - 6)
+            places.append((round(float(x)), round(float(y))))
+    for x, y in places:
+        free = all(
+            x + width_px < tx or tx + tw < x or y + height_px < ty or ty + th < y
+            for tx, ty, tw, th in taken
+        )
+        if free:
+            return x, y
+    return places[0]
