@@ -1,8 +1,8 @@
 """What the bot does with a request, the same for every platform: the door for adapters.
 
 ``Conversation.answer`` never raises for anything a person does: every problem becomes a sentence
-that says what to do. The parts lie beside this module: ``answering`` (photos), ``choosing``
-(settings), ``personal`` (what is stored), ``telling`` (help and the like).
+that says what to do. The parts lie beside this module: ``answering`` and ``comparing``
+(photos), ``choosing`` (settings), ``personal`` (what is stored), ``telling`` (help and the like).
 """
 
 from __future__ import annotations
@@ -12,22 +12,21 @@ import difflib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from bot.actions import Action
 from bot.answering import Answering
 from bot.chat_commands import CHAT_COMMANDS, PRIVATE, ChatCommand, chat_commands
-from bot.choosing import Choosing
+from bot.choosing import Choices, Choosing, ModelChoice
+from bot.comparing import Comparing
 from bot.fitting import fit
 from bot.identity import Identity
 from bot.logs import where
-from bot.model_desk import ModelDesk
 from bot.personal import Personal
 from bot.reply import Limits, Reply
 from bot.request import Request, Sender
 from bot.telling import Telling
 from bot.turn import Refusal, Turn
-from bot.wording import Wording
+from bot.wording import Wording, plain
 from engine.errors import Busy, LookalikeError, SetupProblem
 
 __all__ = ["Choices", "Conversation", "ModelChoice"]
@@ -35,43 +34,8 @@ __all__ = ["Choices", "Conversation", "ModelChoice"]
 log = logging.getLogger(__name__)
 
 NOTICE_CHARS = 200
+UNKNOWN_CHARS = 32
 Answer = Callable[[Turn], Awaitable[Reply]]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelChoice:
-    """A model as a menu shows it.
-
-    Attributes:
-        name: What ``/model`` takes, such as ``"senet"``.
-        title: Its full name.
-        ready: Whether it can answer now.
-        state: Why not, or "ready", in the asker's language.
-    """
-
-    name: str
-    title: str
-    ready: bool
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """What somebody has chosen and could choose, for front ends with menus.
-
-    Attributes:
-        models: Every configured model.
-        categories: Every category of the gallery.
-        model: The chosen model.
-        top: How many matches are shown in this chat.
-        category: The category searched in this chat; None for all.
-    """
-
-    models: tuple[ModelChoice, ...]
-    categories: tuple[str, ...]
-    model: str
-    top: int
-    category: str | None
 
 
 class Conversation:
@@ -85,20 +49,19 @@ class Conversation:
         *,
         wording: Wording,
         identity: Identity,
-        desk: ModelDesk,
         answering: Answering,
+        comparing: Comparing,
         choosing: Choosing,
         personal: Personal,
         telling: Telling,
     ) -> None:
         self.wording = wording
         self._identity = identity
-        self._desk = desk
         self._answering = answering
         self._choosing = choosing
         self._commands: dict[str, Answer] = {
             "lookalike": answering.lookalike,
-            "compare": answering.compare,
+            "compare": comparing.compare,
             "top": self._top,
             "model": self._model,
             "category": self._category,
@@ -115,9 +78,9 @@ class Conversation:
             "see": answering.see,
             "raw": answering.raw,
             "next": answering.next_photo,
-            "both": answering.both,
-            "pair": answering.pair,
-            "rawpair": answering.raw_pair,
+            "both": comparing.both,
+            "pair": comparing.pair,
+            "rawpair": comparing.raw_pair,
             "model": choosing.press_model,
             "top": choosing.press_top,
             "category": choosing.press_category,
@@ -163,26 +126,31 @@ class Conversation:
         return fit(reply, limits)
 
     async def _reply(self, turn: Turn) -> Reply:
-        request = turn.request
-        if request.action is not None:
-            action = Action.parse(request.action)
-            press = self._actions.get(action.verb) if action else None
-            if action is None or press is None:
-                turn.notes["asked"] = "stale button"
-                return Reply(text=turn.say("stale.button"), private=True)
-            turn.notes["asked"] = f"button {action.verb}"
-            return await press(turn, action)
-        if request.command is None:
-            turn.notes["asked"] = "photo" if request.photos else "text"
-            if request.photos:
-                return await self._answering.lookalike(turn)
-            return Reply(text=turn.say("hint.send_photo"))
-        answer = self._commands.get(request.command)
+        if turn.request.action is not None:
+            return await self._pressed(turn, turn.request.action)
+        if turn.request.command is not None:
+            return await self._commanded(turn, turn.request.command)
+        turn.notes["asked"] = "photo" if turn.request.photos else "text"
+        if turn.request.photos:
+            return await self._answering.lookalike(turn)
+        return Reply(text=turn.say("hint.send_photo"))
+
+    async def _pressed(self, turn: Turn, text: str) -> Reply:
+        action = Action.parse(text)
+        press = self._actions.get(action.verb) if action else None
+        if action is None or press is None:
+            turn.notes["asked"] = "stale button"
+            return Reply(text=turn.say("stale.button"), private=True)
+        turn.notes["asked"] = f"button {action.verb}"
+        return await press(turn, action)
+
+    async def _commanded(self, turn: Turn, command: str) -> Reply:
+        answer = self._commands.get(command)
         if answer is None:
             turn.notes["asked"] = "unknown command"
-            return self._unknown(turn, request.command)
-        turn.notes["asked"] = request.command
-        if turn.public and request.command in PRIVATE - {"forget"}:
+            return self._unknown(turn, command)
+        turn.notes["asked"] = command
+        if turn.public and command in PRIVATE - {"forget"}:
             return Reply(text=turn.say("private.ask_privately"))
         return await answer(turn)
 
@@ -208,6 +176,7 @@ class Conversation:
         return await self._choosing.top(turn)
 
     def _unknown(self, turn: Turn, given: str) -> Reply:
+        given = plain(given)[:UNKNOWN_CHARS]
         near = difflib.get_close_matches(given, CHAT_COMMANDS, n=1, cutoff=0.6)
         if near:
             return Reply(text=turn.say("error.unknown_command_near", given=given, near=near[0]))

@@ -97,11 +97,14 @@ class Recognizer:
         self._closed = False
 
     @asynccontextmanager
-    async def admitted(self, person: bytes, *, press: bool = False) -> AsyncIterator[None]:
+    async def admitted(
+        self, person: bytes, *, photos: int = 1, press: bool = False
+    ) -> AsyncIterator[None]:
         """One photo's, or one pressed button's, place in the queue and its deadline.
 
         Args:
             person: The asker's key.
+            photos: How many photos are answered at once.
             press: For a button: it counts against a more generous limit.
 
         Raises:
@@ -111,7 +114,7 @@ class Recognizer:
         """
         if self._closed or self._inside >= self._length:
             raise Busy("the queue is full", seconds=self.wait_s())
-        self._count(person, "press" if press else "photo")
+        self._count(person, "press" if press else "photo", photos)
         self._inside += 1
         self._empty.clear()
         try:
@@ -245,7 +248,7 @@ class Recognizer:
         self._work_s += spent_s
         return result
 
-    def _count(self, person: bytes, kind: str) -> None:
+    def _count(self, person: bytes, kind: str, asked: int) -> None:
         most = self._per_minute * (PRESSES_PER_PHOTO if kind == "press" else 1)
         now = self._clock()
         times = self._asked.setdefault((person, kind), deque())
@@ -253,7 +256,7 @@ class Recognizer:
             times.popleft()
         if len(times) >= most:
             raise TooFast("one person has asked too often", seconds=times[0] + WINDOW_S - now)
-        times.append(now)
+        times.extend([now] * asked)
 
 
 def _cores() -> int:

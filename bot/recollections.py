@@ -52,7 +52,8 @@ class KeptPhoto:
             return photo
         pixels = cv2.imdecode(np.frombuffer(jpeg or b"", np.uint8), cv2.IMREAD_COLOR)
         assert pixels is not None  # it is our own encoding
-        return Photo(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), self._source_size_px, self._format)
+        rgb = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+        return Photo(rgb, self._source_size_px, self._format)
 
     def pack(self) -> None:
         """Compresses the photo to a tenth of its size; not for the event loop."""

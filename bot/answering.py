@@ -1,0 +1,328 @@
+"""Photos in, cards out: what the bot does with a photo and with the buttons under its answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bot.actions import Action
+from bot.buttons import answer_buttons
+from bot.captions import caption, match_answers, numbers
+from bot.chat_arguments import MOST_MATCHES, read_wish
+from bot.looking import Looker, Subject, recalled
+from bot.reply import FaceAnswer, MatchAnswer, Picture, Reply
+from bot.request import Attachment
+from bot.store import PastMatch
+from bot.turn import Refusal, Turn
+from bot.wording import isolate
+from engine.errors import LookalikeError
+
+if TYPE_CHECKING:
+    from gallery.collection import Gallery, Match
+
+    from bot.card import CardEntry
+    from bot.model_desk import ModelDesk
+    from bot.recognizer import Recognizer
+    from bot.store import Choice, Store
+    from engine.pipeline import Engine
+
+__all__ = ["Answering"]
+
+log = logging.getLogger(__name__)
+
+MOST_FACES = 200
+MOST_ALBUM = 10
+NOTICE_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is asked about a photo.
+
+    Attributes:
+        model: Backbone that answers.
+        wanted: Backbone that was asked for; another than ``model`` where that isn't ready.
+        top: How many matches.
+        category: The category to search; None for all.
+        number: Number of the face, from 1.
+        page: Which faces have a button, from 0.
+        mine: Whether the asker sent the photo, so that the match goes into their history.
+    """
+
+    model: str
+    wanted: str
+    top: int
+    category: str | None
+    number: int = 1
+    page: int = 0
+    mine: bool = True
+
+
+class Answering:
+    """Answers photos."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        gallery: Gallery,
+        recognizer: Recognizer,
+        desk: ModelDesk,
+        store: Store,
+        looker: Looker,
+    ) -> None:
+        self._engine = engine
+        self._gallery = gallery
+        self._recognizer = recognizer
+        self._desk = desk
+        self._store = store
+        self._looker = looker
+
+    async def lookalike(self, turn: Turn) -> Reply:
+        """A photo, or ``/lookalike`` with one; ``/lookalike 3 senet film`` holds for it alone."""
+        arguments = turn.request.arguments if turn.request.command else ""
+        if not arguments:
+            return await self.photo(turn)
+        names = [standing.name for standing in self._desk.standings()]
+        wish = read_wish(arguments, models=names, categories=self._gallery.categories())
+        choice = await self._store.choice(turn.who)
+        return await self.photo(
+            turn,
+            top=wish.top,
+            choice=dataclasses.replace(
+                choice,
+                model=wish.model or choice.model,
+                category=None if wish.everybody else wish.category or choice.category,
+            ),
+        )
+
+    async def photo(
+        self, turn: Turn, *, top: int | None = None, choice: Choice | None = None
+    ) -> Reply:
+        """Answers the largest face of the first photo; the others get buttons.
+
+        Args:
+            turn: With at least one photo.
+            top: How many matches, for this photo only.
+            choice: In place of the asker's settings.
+        """
+        photos = turn.request.photos
+        if not photos:
+            command = turn.request.command or "lookalike"
+            raise Refusal(Reply(text=turn.say("error.no_photo", command=command)))
+        if choice is None:
+            choice = await self._store.choice(turn.who)
+        model = self._desk.answering(choice.model)
+        ask = Ask(
+            model=model,
+            wanted=choice.model or model,
+            top=top or choice.top or 1,
+            category=self._known_category(turn, choice.category),
+        )
+        return await self._fresh(turn, photos[0], ask, rest=photos[1:MOST_ALBUM])
+
+    async def see(self, turn: Turn, action: Action) -> Reply:
+        """A button: another face, another model, more matches."""
+        subject, ask, token = await self._recalled(turn, action)
+        if subject is None:
+            if not turn.request.photos:
+                raise self._looker.stale(turn)
+            reply = await self._fresh(turn, turn.request.photos[0], ask)
+        else:
+            async with self._recognizer.admitted(turn.who.user, press=True):
+                reply = await self._answer(turn, subject, ask, token)
+        # Somebody else's press answers them and leaves the asker's answer alone.
+        return dataclasses.replace(reply, replaces=ask.mine)
+
+    async def raw(self, turn: Turn, action: Action) -> Reply:
+        """A button: the numbers behind an answer."""
+        subject, ask, _ = await self._recalled(turn, action)
+        async with self._recognizer.admitted(turn.who.user, press=True):
+            if subject is None:
+                if not turn.request.photos:
+                    raise self._looker.stale(turn)
+                subject = await self._looker.look(turn, turn.request.photos[0])
+            ask = self._clamped(subject, ask)
+            answers = match_answers(turn, await self._search(turn, subject, ask))
+        text = numbers(turn, answers, ask.model)
+        return Reply(
+            text=text,
+            notice=text if len(text) <= NOTICE_CHARS else None,
+            private=True,
+            answers=(_face_answer(subject, ask, answers),),
+        )
+
+    async def next_photo(self, turn: Turn, action: Action) -> Reply:
+        """A button: another photo of the album."""
+        recollection = self._looker.recall(action.text(0))
+        number = action.number(1, least=2, most=MOST_ALBUM)
+        if recollection is None or number is None or number - 2 >= len(recollection.rest):
+            raise self._looker.stale(turn)
+        choice = await self._store.choice(turn.who)
+        model = self._desk.answering(choice.model)
+        ask = Ask(
+            model=model,
+            wanted=choice.model or model,
+            top=choice.top or 1,
+            category=self._known_category(turn, choice.category),
+            mine=recollection.owner == turn.who.user,
+        )
+        return await self._fresh(turn, recollection.rest[number - 2], ask)
+
+    async def _fresh(
+        self, turn: Turn, attachment: Attachment, ask: Ask, rest: tuple[Attachment, ...] = ()
+    ) -> Reply:
+        async with self._recognizer.admitted(turn.who.user):
+            subject = await self._looker.look(turn, attachment)
+            token = self._looker.remember(turn, subject, category=ask.category, rest=rest)
+            return await self._answer(turn, subject, ask, token, album=1 + len(rest))
+
+    async def _recalled(self, turn: Turn, action: Action) -> tuple[Subject | None, Ask, str]:
+        """The remembered photo, if it still is, and what the button asks about it."""
+        token = action.text(0)
+        recollection = self._looker.recall(token)
+        wanted = action.text(2)
+        if self._desk.standing(wanted) is None:
+            raise Refusal(Reply(text=turn.say("stale.button"), private=True))
+        if recollection is not None:
+            category, mine = recollection.category, recollection.owner == turn.who.user
+        else:
+            category, mine = (await self._store.choice(turn.who)).category, True
+        ask = Ask(
+            model=self._desk.answering(wanted),
+            wanted=wanted,
+            top=action.number(3, least=1, most=MOST_MATCHES) or 1,
+            category=self._known_category(turn, category),
+            number=action.number(1, least=1, most=MOST_FACES) or 1,
+            page=action.number(4, most=MOST_FACES) or 0,
+            mine=mine,
+        )
+        subject = recalled(recollection.photos[0]) if recollection else None
+        return subject, ask, token
+
+    async def _answer(
+        self, turn: Turn, subject: Subject, ask: Ask, token: str, *, album: int = 1
+    ) -> Reply:
+        """One face of one photo, as card, words and buttons."""
+        ask = self._clamped(subject, ask)
+        turn.notes |= {"model": ask.model, "top": ask.top}
+        first_time = (ask.number, ask.model) not in subject.kept.embeddings
+        matches = await self._search(turn, subject, ask)
+        answers = match_answers(turn, matches)
+        with turn.timed("draw"):
+            picture, answer = await self._recognizer.finish(
+                lambda: (
+                    self._draw(turn, subject, ask, matches, answers),
+                    _face_answer(subject, ask, answers),
+                )
+            )
+        if ask.mine and first_time:
+            await self._note_match(turn, ask.model, answers[0])
+        text = caption(
+            turn,
+            answers,
+            model=ask.model,
+            wanted=ask.wanted,
+            category=ask.category,
+            face=subject.faces[ask.number - 1],
+            number=ask.number,
+            count=len(subject.faces),
+        )
+        if album > 1:
+            text += "\n" + turn.say("answer.album", count=album - 1)
+        buttons = answer_buttons(
+            turn,
+            token,
+            number=ask.number,
+            count=len(subject.faces),
+            page=ask.page,
+            model=ask.model,
+            others=[name for name in self._desk.ready() if name != ask.model],
+            top=ask.top,
+            shown=len(answers),
+            album=album,
+        )
+        return Reply(text=text, picture=picture, buttons=buttons, answers=(answer,))
+
+    async def _search(self, turn: Turn, subject: Subject, ask: Ask) -> tuple[Match, ...]:
+        embedding = await self._looker.embedding(turn, subject, ask.number, ask.model)
+        with turn.timed("search"):
+            return await self._recognizer.finish(
+                lambda: self._gallery.top_matches(embedding, ask.top, category=ask.category)
+            )
+
+    def _draw(
+        self,
+        turn: Turn,
+        subject: Subject,
+        ask: Ask,
+        matches: Sequence[Match],
+        answers: Sequence[MatchAnswer],
+    ) -> Picture:
+        from bot.card import draw_card, draw_card_with_faces
+
+        entries = [
+            self._entry(match, answer) for match, answer in zip(matches, answers, strict=True)
+        ]
+        photo, faces = subject.photo(), subject.faces
+        if len(faces) > 1:
+            picture = draw_card_with_faces(photo, faces, entries, answered=ask.number - 1)
+        else:
+            picture = draw_card(photo, faces[0], entries)
+        if len(answers) == 1:
+            best = answers[0]
+            alt = turn.say("answer.alt", name=isolate(best.name), score=round(best.score))
+        else:
+            names = ", ".join(isolate(answer.name) for answer in answers)
+            alt = turn.say("answer.alt_many", names=names)
+        return dataclasses.replace(picture, alt=alt)
+
+    def _entry(self, match: Match, answer: MatchAnswer) -> CardEntry:
+        from bot.card import CardEntry
+
+        portrait = match.portrait
+        pixels = self._engine.decode(portrait.thumbnail.read_bytes()).pixels
+        # The settings may make decoding reduce even a thumbnail.
+        landmarks = portrait.landmarks * (pixels.shape[1] / portrait.width_px)
+        return CardEntry(
+            portrait=pixels,
+            portrait_landmarks=landmarks.astype("float32"),
+            name=answer.name,
+            score=answer.score,
+            word=answer.word,
+            credit=answer.credit,
+            rank=None,
+        )
+
+    async def _note_match(self, turn: Turn, model: str, best: MatchAnswer) -> None:
+        """Into the history; a database that hangs costs the entry, not the answer."""
+        match = PastMatch(best.name, best.score, model, self._store.now_s())
+        try:
+            with turn.timed("store"):
+                await self._store.remember(turn.who, match)
+        except LookalikeError as problem:
+            log.warning("history not written", extra={"reason": str(problem)})
+
+    def _known_category(self, turn: Turn, category: str | None) -> str | None:
+        """The category, if somebody is still in it."""
+        if category is not None and category not in self._gallery.categories():
+            text = turn.say("error.nobody_in_category", category=isolate(category))
+            raise Refusal(Reply(text=text))
+        return category
+
+    def _clamped(self, subject: Subject, ask: Ask) -> Ask:
+        """A number of a face that is not there becomes the largest face's."""
+        return ask if subject.face(ask.number) else dataclasses.replace(ask, number=1)
+
+
+def _face_answer(subject: Subject, ask: Ask, answers: tuple[MatchAnswer, ...]) -> FaceAnswer:
+    return FaceAnswer(
+        face=ask.number,
+        faces=len(subject.faces),
+        model=ask.model,
+        box=subject.fraction(subject.faces[ask.number - 1]),
+        matches=answers,
+    )

@@ -1,0 +1,147 @@
+"""The words of an answer: names, scores, what a score is called, credits, raw numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from bot.reply import MatchAnswer
+from bot.wording import isolate, plain
+from engine.types import Concern, Face
+
+if TYPE_CHECKING:
+    from gallery.collection import Match
+
+    from bot.turn import Turn
+    from gallery.catalogue import Portrait
+
+__all__ = ["CONCERNS", "WORDS", "caption", "credit_of", "match_answers", "numbers", "word_key"]
+
+# Lowest score -> what it is called. By product.md strangers reach 50 once in 10,000 pairs and the
+# same person 90 in the median; so the last words are kept for what chance alone hardly makes.
+WORDS = (
+    (86.0, "word.same"),
+    (70.0, "word.twin"),
+    (58.0, "word.striking"),
+    (48.0, "word.strong"),
+    (38.0, "word.clear"),
+    (28.0, "word.family"),
+    (18.0, "word.hint"),
+    (float("-inf"), "word.stretch"),
+)
+
+CONCERNS = {Concern.BLURRED: "answer.blurred", Concern.TURNED: "answer.turned"}
+
+
+def word_key(score: float) -> str:
+    """Key of what a score is called."""
+    return next(key for least, key in WORDS if score >= least)
+
+
+def credit_of(portrait: Portrait, unknown_author: str) -> str:
+    """Author and licence on one line; "" if neither is known."""
+    parts = [plain(part) for part in (portrait.author, portrait.licence) if part]
+    if portrait.licence and not portrait.author:
+        parts = [unknown_author, *parts]
+    return ", ".join(parts)
+
+
+def match_answers(turn: Turn, matches: Sequence[Match]) -> tuple[MatchAnswer, ...]:
+    """The matches in the asker's words."""
+    unknown = turn.say("answer.unknown_author")
+    return tuple(
+        MatchAnswer(
+            rank=rank,
+            name=plain(match.person.name),
+            score=match.score,
+            word=turn.say(word_key(match.score)),
+            cosine=match.cosine,
+            one_in=match.one_in,
+            categories=match.person.categories,
+            credit=credit_of(match.portrait, unknown),
+            credit_url=match.portrait.source_url,
+            portrait=match.portrait.thumbnail,
+        )
+        for rank, match in enumerate(matches, 1)
+    )
+
+
+def caption(
+    turn: Turn,
+    answers: Sequence[MatchAnswer],
+    *,
+    model: str,
+    wanted: str,
+    category: str | None,
+    face: Face,
+    number: int,
+    count: int,
+) -> str:
+    """What stands under the card.
+
+    Args:
+        turn: Who asks, in which language.
+        answers: Best first, at least one.
+        model: Backbone that answered.
+        wanted: Backbone that was asked for.
+        category: The category searched; None for all.
+        face: The face that was answered.
+        number: Its number, from 1.
+        count: How many faces there are.
+    """
+    lines = []
+    if count > 1:
+        lines.append(turn.say("answer.face", number=number, count=count))
+    if len(answers) == 1:
+        best = answers[0]
+        lines.append(
+            turn.say(
+                "answer.best", name=isolate(best.name), score=round(best.score), word=best.word
+            )
+        )
+    else:
+        lines += [
+            turn.say(
+                "answer.ranked",
+                rank=answer.rank,
+                name=isolate(answer.name),
+                score=round(answer.score),
+                word=answer.word,
+            )
+            for answer in answers
+        ]
+    lines.append(turn.say("answer.model", model=model))
+    if wanted != model:
+        lines.append(turn.say("answer.fallback", wanted=wanted, model=model))
+    if category is not None:
+        lines.append(turn.say("answer.category", category=isolate(category)))
+    lines += _credits(turn, answers)
+    lines += [turn.say(key) for concern, key in CONCERNS.items() if concern in face.concerns]
+    return "\n".join(lines)
+
+
+def _credits(turn: Turn, answers: Sequence[MatchAnswer]) -> list[str]:
+    known = {answer.rank: isolate(answer.credit) for answer in answers if answer.credit}
+    if not known:
+        return []
+    if len(answers) == 1:
+        return [turn.say("answer.credit", credit=next(iter(known.values())))]
+    if len(set(known.values())) == 1 and len(known) == len(answers):
+        return [turn.say("answer.credits", credit=next(iter(known.values())))]
+    listed = "; ".join(f"{rank}. {credit}" for rank, credit in known.items())
+    return [turn.say("answer.credits", credit=listed)]
+
+
+def numbers(turn: Turn, answers: Sequence[MatchAnswer], model: str) -> str:
+    """The raw numbers behind an answer, a line per match."""
+    return "\n".join(
+        turn.say(
+            "numbers.line" if answer.name else "numbers.compared",
+            name=isolate(answer.name),
+            score=f"{answer.score:.1f}",
+            cosine=f"{answer.cosine:.4f}",
+            model=model,
+            strangers=max(1, round(min(answer.one_in, 1e12))),
+        )
+        for answer in answers
+    )

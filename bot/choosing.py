@@ -1,0 +1,280 @@
+"""What people choose: model, number of matches, category; by command or by button."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bot.actions import ALL, Action, category_tag
+from bot.buttons import Rows, grid
+from bot.chat_arguments import MOST_MATCHES, means_everybody, read_category, read_model, read_top
+from bot.model_desk import State
+from bot.reply import Button, Reply
+from bot.turn import Refusal, Turn
+from bot.wording import Wording, isolate
+
+if TYPE_CHECKING:
+    from gallery.collection import Gallery
+
+    from bot.identity import Who
+    from bot.model_desk import ModelDesk, Standing
+    from bot.store import Store
+
+__all__ = ["Choices", "Choosing", "ModelChoice"]
+
+TOPS = (1, 3, 5, 10)
+SHOWN_GIVEN_CHARS = 40
+CHOSEN, NOT_CHOSEN = "●", "○"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """A model as a menu shows it.
+
+    Attributes:
+        name: What ``/model`` takes, such as ``"senet"``.
+        title: Its full name.
+        ready: Whether it can answer now.
+        state: Why not, or "ready", in the asker's language.
+    """
+
+    name: str
+    title: str
+    ready: bool
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What somebody has chosen and could choose, for front ends with menus.
+
+    Attributes:
+        models: Every configured model.
+        categories: Every category of the gallery.
+        model: The chosen model.
+        top: How many matches are shown in this chat.
+        category: The category searched in this chat; None for all.
+    """
+
+    models: tuple[ModelChoice, ...]
+    categories: tuple[str, ...]
+    model: str
+    top: int
+    category: str | None
+
+
+class Choosing:
+    """Shows and changes what people have chosen."""
+
+    def __init__(
+        self, *, wording: Wording, store: Store, desk: ModelDesk, gallery: Gallery
+    ) -> None:
+        self._wording = wording
+        self._store = store
+        self._desk = desk
+        self._gallery = gallery
+
+    async def choices(self, who: Who, language: str | None) -> Choices:
+        """What somebody has chosen and could choose."""
+        choice = await self._store.choice(who)
+        return Choices(
+            models=tuple(
+                ModelChoice(
+                    name=standing.name,
+                    title=standing.title,
+                    ready=standing.state is State.READY,
+                    state=self._state(standing, language),
+                )
+                for standing in self._desk.standings()
+            ),
+            categories=self._gallery.categories(),
+            model=choice.model or self._desk.default,
+            top=choice.top or 1,
+            category=choice.category,
+        )
+
+    async def settings(self, turn: Turn) -> Reply:
+        """``/settings``."""
+        choice = await self._store.choice(turn.who)
+        return Reply(
+            text=turn.say(
+                "settings.text",
+                model=choice.model or self._desk.default,
+                count=choice.top or 1,
+                category=self._shown_category(turn, choice.category),
+            )
+        )
+
+    async def model(self, turn: Turn) -> Reply:
+        """``/model`` shows the choice, ``/model senet`` makes it."""
+        if turn.request.arguments:
+            return Reply(text=await self.choose_model(turn, turn.request.arguments))
+        chosen = (await self._store.choice(turn.who)).model or self._desk.default
+        return self._model_menu(turn, chosen)
+
+    async def choose_model(self, turn: Turn, given: str) -> str:
+        """Stores the model meant; what to say about it.
+
+        Raises:
+            Refusal: If there is no such model.
+        """
+        names = [standing.name for standing in self._desk.standings()]
+        name = read_model(given, names)
+        if name is None:
+            text = turn.say("model.unknown", given=_quote(given), models=", ".join(names))
+            raise Refusal(Reply(text=text))
+        await self._store.choose_model(turn.who, name)
+        turn.notes["model"] = name
+        if name in self._desk.ready() or not self._desk.ready():
+            return turn.say("model.chosen", model=name)
+        standin = self._desk.answering(name)
+        return turn.say("model.chosen_not_ready", model=name, standin=standin)
+
+    async def press_model(self, turn: Turn, action: Action) -> Reply:
+        """A button of the model menu; in a group it counts for whoever presses it."""
+        text = await self.choose_model(turn, action.text(0))
+        if turn.request.sender.is_group:
+            return Reply(text=text, notice=text, private=True)
+        name = read_model(action.text(0), [one.name for one in self._desk.standings()])
+        menu = self._model_menu(turn, name or self._desk.default)
+        return Reply(text=menu.text, buttons=menu.buttons, replaces=True, notice=text)
+
+    def parse_top(self, turn: Turn, given: str) -> int:
+        """The number of matches meant.
+
+        Raises:
+            Refusal: If it is none from 1 to 10.
+        """
+        top = read_top(given)
+        if top is None:
+            raise Refusal(Reply(text=turn.say("top.out_of_range", most=MOST_MATCHES)))
+        return top
+
+    async def top(self, turn: Turn) -> Reply:
+        """``/top`` shows how many matches are shown in this chat, ``/top 3`` changes it."""
+        if turn.request.arguments:
+            top = self.parse_top(turn, turn.request.arguments)
+            await self._store.choose_top(turn.who, top)
+            return Reply(text=turn.say("top.chosen", count=top))
+        return self._top_menu(turn, (await self._store.choice(turn.who)).top or 1)
+
+    async def press_top(self, turn: Turn, action: Action) -> Reply:
+        """A button of the menu of numbers."""
+        top = self.parse_top(turn, action.text(0))
+        await self._store.choose_top(turn.who, top)
+        text = turn.say("top.chosen", count=top)
+        if turn.request.sender.is_group:
+            return Reply(text=text, notice=text, private=True)
+        menu = self._top_menu(turn, top)
+        return Reply(text=menu.text, buttons=menu.buttons, replaces=True, notice=text)
+
+    async def category(self, turn: Turn) -> Reply:
+        """``/category`` shows the choice, ``/category film`` makes it, ``all`` clears it."""
+        if turn.request.arguments:
+            return Reply(text=await self.choose_category(turn, turn.request.arguments))
+        return self._category_menu(turn, (await self._store.choice(turn.who)).category)
+
+    async def choose_category(self, turn: Turn, given: str) -> str:
+        """Stores the category meant; what to say about it.
+
+        Raises:
+            Refusal: If there is no such category.
+        """
+        names = self._gallery.categories()
+        name = read_category(given, names)
+        if name is None and not means_everybody(given):
+            if not names:
+                raise Refusal(Reply(text=turn.say("category.none")))
+            listed = ", ".join(isolate(name) for name in (*names, ALL))
+            text = turn.say("category.unknown", given=_quote(given), categories=listed)
+            raise Refusal(Reply(text=text))
+        await self._store.choose_category(turn.who, name)
+        return turn.say("category.chosen", category=self._shown_category(turn, name))
+
+    async def press_category(self, turn: Turn, action: Action) -> Reply:
+        """A button of the category menu."""
+        tag = action.text(0)
+        names = {category_tag(name): name for name in self._gallery.categories()}
+        if tag != ALL and tag not in names:
+            raise Refusal(Reply(text=turn.say("stale.button"), private=True))
+        category = names.get(tag)
+        await self._store.choose_category(turn.who, category)
+        text = turn.say("category.chosen", category=self._shown_category(turn, category))
+        if turn.request.sender.is_group:
+            return Reply(text=text, notice=text, private=True)
+        menu = self._category_menu(turn, category)
+        return Reply(text=menu.text, buttons=menu.buttons, replaces=True, notice=text)
+
+    def _model_menu(self, turn: Turn, chosen: str) -> Reply:
+        language = turn.request.sender.language
+        lines = [turn.say("model.choose", model=chosen)]
+        buttons = []
+        for standing in self._desk.standings():
+            mark = CHOSEN if standing.name == chosen else NOT_CHOSEN
+            lines.append(
+                turn.say(
+                    "model.line",
+                    mark=mark,
+                    model=standing.name,
+                    title=standing.title,
+                    state=self._state(standing, language),
+                )
+            )
+            action = Action.of("model", standing.name).encode()
+            buttons.append(Button(f"{mark} {standing.name}", action))
+        return Reply(text="\n".join(lines), buttons=grid(buttons, turn.limits.buttons_per_row))
+
+    def _top_menu(self, turn: Turn, chosen: int) -> Reply:
+        buttons = [
+            Button(
+                f"{CHOSEN if top == chosen else NOT_CHOSEN} {top}", Action.of("top", top).encode()
+            )
+            for top in TOPS
+        ]
+        return Reply(
+            text=turn.say("top.now", count=chosen),
+            buttons=grid(buttons, turn.limits.buttons_per_row),
+        )
+
+    def _category_menu(self, turn: Turn, chosen: str | None) -> Reply:
+        names = self._gallery.categories()
+        if not names:
+            return Reply(text=turn.say("category.none"))
+        text = turn.say("category.choose", category=self._shown_category(turn, chosen))
+        most = turn.limits.button_rows * turn.limits.buttons_per_row
+        if len(names) >= most:
+            listed = ", ".join(isolate(name) for name in (*names, ALL))
+            text += f"\n\n{listed}"
+        return Reply(text=text, buttons=self._category_buttons(turn, names[: most - 1], chosen))
+
+    def _category_buttons(self, turn: Turn, names: tuple[str, ...], chosen: str | None) -> Rows:
+        everybody = Button(
+            f"{CHOSEN if chosen is None else NOT_CHOSEN} {turn.say('category.all')}",
+            Action.of("category", ALL).encode(),
+        )
+        each = [
+            Button(
+                f"{CHOSEN if name == chosen else NOT_CHOSEN} {name}",
+                Action.of("category", category_tag(name)).encode(),
+            )
+            for name in names
+        ]
+        # Names are long: three side by side can be read on a phone, if all then have room.
+        per_row = min(3, turn.limits.buttons_per_row)
+        if len(each) + 1 > per_row * turn.limits.button_rows:
+            per_row = turn.limits.buttons_per_row
+        return grid([everybody, *each], per_row)
+
+    def _shown_category(self, turn: Turn, category: str | None) -> str:
+        return turn.say("category.all") if category is None else isolate(category)
+
+    def _state(self, standing: Standing, language: str | None) -> str:
+        if standing.state is State.FETCHING and standing.percent is not None:
+            return self._wording.text("model.fetching_percent", language, percent=standing.percent)
+        return self._wording.text(standing.state.value, language)
+
+
+def _quote(given: str) -> str:
+    """What somebody wrote, short enough to be said back."""
+    short = " ".join(given.split())
+    return isolate(short if len(short) <= SHOWN_GIVEN_CHARS else short[:SHOWN_GIVEN_CHARS] + "…")

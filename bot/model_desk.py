@@ -1,0 +1,285 @@
+"""Which backbones can answer now; fetches and prepares the others in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from engine.backbones import BACKBONES
+from engine.errors import GalleryMissing, LookalikeError, SetupProblem, WeightsMissing
+
+if TYPE_CHECKING:
+    from gallery.collection import Gallery
+
+    from engine.pipeline import Engine
+
+__all__ = ["FALLBACK_MODEL", "ModelDesk", "Standing", "State", "in_daemon_thread"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FALLBACK_MODEL = "dlib"
+# Pauses between attempts to fetch weights: a mirror that is down is not hammered.
+PAUSES_S = (30.0, 120.0, 600.0, 1800.0)
+REFRESH_S = 15.0
+OPENING_S = 15.0
+LEAVING_S = 2.0
+
+
+class State(StrEnum):
+    """What a backbone is doing; the value names its sentence."""
+
+    READY = "model.ready"
+    FETCHING = "model.fetching"
+    BUILDING = "model.building"
+    MISSING = "model.missing"
+    BROKEN = "model.broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How it stands with a backbone.
+
+    Attributes:
+        name: Such as ``"senet"``.
+        title: Its full name.
+        state: Whether it can answer.
+        percent: Of the download, while that is known.
+        reason: Why it can't answer, for the operator.
+    """
+
+    name: str
+    title: str
+    state: State
+    percent: int | None = None
+    reason: str | None = None
+
+
+class _Stopped(Exception):  # noqa: N818 - no error: the program is ending
+    """Leaves a download or a build at the next report of progress."""
+
+
+class ModelDesk:
+    """Knows which backbones are ready.
+
+    Args:
+        engine: Loads them.
+        gallery: Gets their vectors.
+        configured: Names, in the order in which they are prepared.
+        default: Answers those who chose nothing.
+        models_folder: Where weights are kept.
+        base_url: Where missing weights come from.
+        fetch: Whether missing weights are fetched.
+        refresh_s: How often the gallery is looked at for what other processes added.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        gallery: Gallery,
+        *,
+        configured: Iterable[str],
+        default: str,
+        models_folder: Path,
+        base_url: str,
+        fetch: bool,
+        refresh_s: float = REFRESH_S,
+    ) -> None:
+        self._engine = engine
+        self._gallery = gallery
+        self._default = default
+        self._models_folder = models_folder
+        self._base_url = base_url
+        self._fetch = fetch
+        self._refresh_s = refresh_s
+        self._stopping = threading.Event()
+        self._opening: asyncio.Task[None] | None = None
+        names = dict.fromkeys((*configured, FALLBACK_MODEL))
+        self._standings = {
+            name: Standing(name, BACKBONES[name].title, State.MISSING) for name in names
+        }
+
+    @property
+    def default(self) -> str:
+        """Who answers those who chose nothing."""
+        return self._default
+
+    def standings(self) -> tuple[Standing, ...]:
+        """Every configured backbone."""
+        return tuple(self._standings.values())
+
+    def standing(self, name: str) -> Standing | None:
+        """One backbone; None if it is not configured."""
+        return self._standings.get(name)
+
+    def ready(self) -> tuple[str, ...]:
+        """Names of those that can answer now."""
+        return tuple(one.name for one in self.standings() if one.state is State.READY)
+
+    def answering(self, wanted: str | None = None) -> str:
+        """Who answers somebody who wants that backbone: it, the default, or another.
+
+        Raises:
+            WeightsMissing: If none is ready.
+        """
+        ready = self.ready()
+        for name in (wanted, self._default, FALLBACK_MODEL, *ready):
+            if name in ready:
+                return name
+        raise WeightsMissing("no backbone is ready yet")
+
+    async def open(self, patience_s: float = OPENING_S) -> None:
+        """Gets ready whatever is on this machine; what takes longer than that goes on behind."""
+        self._opening = asyncio.create_task(self._prepare_installed())
+        await asyncio.wait({self._opening}, timeout=patience_s)
+
+    async def close(self) -> None:
+        """Stops downloads and builds at their next step."""
+        self._stopping.set()
+        if self._opening is not None:
+            await asyncio.wait({self._opening}, timeout=LEAVING_S)
+
+    async def _prepare_installed(self) -> None:
+        for name in (FALLBACK_MODEL, *self._in_order()):
+            if self._standings[name].state is State.MISSING:
+                await self._prepare(name, fetch=False)
+
+    async def keep_up(self, stop: asyncio.Event) -> None:
+        """Prepares what is missing and follows what other processes add, until stopped."""
+        work = asyncio.create_task(self._keep_up())
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+        finally:
+            self._stopping.set()
+            stopped.cancel()
+            work.cancel()
+
+    async def _keep_up(self) -> None:
+        if self._opening is not None:
+            await self._opening
+        loop = asyncio.get_running_loop()
+        attempts = dict.fromkeys(self._in_order(), 0)
+        due = dict.fromkeys(attempts, loop.time())
+        seen = await in_daemon_thread(self._gallery.revision)
+        while True:
+            for name in attempts:
+                waiting = self._standings[name].state in (State.MISSING, State.BROKEN)
+                if waiting and due[name] <= loop.time():
+                    await self._prepare(name, fetch=self._fetch)
+                    due[name] = loop.time() + PAUSES_S[min(attempts[name], len(PAUSES_S) - 1)]
+                    attempts[name] += 1
+            await asyncio.sleep(self._refresh_s)
+            seen = await self._follow(seen)
+
+    def _in_order(self) -> list[str]:
+        """The default first: it is what people wait for."""
+        return sorted(self._standings, key=lambda name: name != self._default)
+
+    async def _prepare(self, name: str, *, fetch: bool) -> None:
+        """Weights, then the network, then the gallery's vectors; whatever fails is noted."""
+        try:
+            await in_daemon_thread(lambda: self._get_ready(name, fetch=fetch))
+        except _Stopped:
+            return
+        except WeightsMissing as problem:
+            self._note(name, State.MISSING, reason=str(problem))
+        except LookalikeError as problem:
+            known = self._standings[name].reason
+            state = State.BROKEN if isinstance(problem, SetupProblem) else State.MISSING
+            self._note(name, state, reason=str(problem))
+            if known != str(problem):
+                log.warning("model unavailable", extra={"model": name, "reason": str(problem)})
+
+    def _get_ready(self, name: str, *, fetch: bool) -> None:
+        """In a thread of its own."""
+        from engine import weights
+
+        try:
+            weights.installed(name, self._models_folder)
+        except WeightsMissing:
+            if not fetch:
+                raise
+            self._download(name)
+        self._note(name, State.BUILDING)
+        self._build(name)
+        self._note(name, State.READY)
+        log.info("model ready", extra={"model": name})
+
+    def _download(self, name: str) -> None:
+        from engine import weights
+
+        record = BACKBONES[name]
+        log.info("fetching weights", extra={"model": name, "licence": record.licence})
+        self._note(name, State.FETCHING)
+
+        def progress(done: int, total: int | None) -> None:
+            self._check()
+            percent = min(100, done * 100 // total) if total else None
+            self._note(name, State.FETCHING, percent=percent)
+
+        weights.download(name, self._models_folder, base_url=self._base_url, progress=progress)
+
+    def _build(self, name: str) -> None:
+        """The vectors that the gallery lacks; an empty gallery lacks none."""
+        from gallery.build import build
+
+        self._engine.backbone(name)
+        try:
+            build(self._gallery, self._engine, name, progress=lambda *_: self._check())
+        except GalleryMissing:
+            return
+
+    async def _follow(self, seen: int) -> int:
+        """Sees what other processes added, and embeds it for every backbone that answers."""
+        revision = await in_daemon_thread(self._gallery.revision)
+        if revision == seen:
+            return seen
+        await in_daemon_thread(self._gallery.refresh)
+        for name in self.ready():
+            await in_daemon_thread(functools.partial(self._build, name))
+        return int(await in_daemon_thread(self._gallery.revision))
+
+    def _note(
+        self, name: str, state: State, *, percent: int | None = None, reason: str | None = None
+    ) -> None:
+        self._standings[name] = replace(
+            self._standings[name], state=state, percent=percent, reason=reason
+        )
+
+    def _check(self) -> None:
+        if self._stopping.is_set():
+            raise _Stopped
+
+
+async def in_daemon_thread(function: Callable[[], T]) -> T:
+    """Runs what may take minutes in a thread that never holds up the end of the program."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def deliver(settle: Callable[[Any], None], outcome: object) -> None:
+        if not future.done():
+            settle(outcome)
+
+    def run() -> None:
+        try:
+            outcome: object = function()
+            settle: Callable[[Any], None] = future.set_result
+        except Exception as problem:  # noqa: BLE001 - handed to whoever waits
+            outcome, settle = problem, future.set_exception
+        with contextlib.suppress(RuntimeError):  # nobody waits: the loop is closed
+            loop.call_soon_threadsafe(deliver, settle, outcome)
+
+    threading.Thread(target=run, name="background", daemon=True).start()
+    return await future

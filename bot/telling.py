@@ -1,0 +1,57 @@
+"""Help, greeting, and what the bot is made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bot import __version__
+from bot.chat_commands import chat_commands
+from bot.reply import Reply
+from bot.turn import Turn
+from bot.wording import Wording
+from engine.backbones import BACKBONES
+
+if TYPE_CHECKING:
+    from gallery.collection import Gallery
+
+    from bot.model_desk import ModelDesk
+
+__all__ = ["Telling"]
+
+
+class Telling:
+    """Answers ``/start``, ``/help`` and ``/about``."""
+
+    def __init__(self, *, wording: Wording, desk: ModelDesk, gallery: Gallery) -> None:
+        self._wording = wording
+        self._desk = desk
+        self._gallery = gallery
+
+    async def start(self, turn: Turn) -> Reply:
+        """A greeting that says what to do."""
+        return Reply(text=turn.say("start.text"))
+
+    async def help(self, turn: Turn) -> Reply:
+        """Every command."""
+        lines = [
+            f"/{command.name} - {command.description}"
+            for command in chat_commands(self._wording, turn.request.sender.language)
+            if command.name not in {"start", "help"}
+        ]
+        parts = (turn.say("help.intro"), "\n".join(lines), turn.say("help.outro"))
+        return Reply(text="\n\n".join(parts))
+
+    async def about(self, turn: Turn) -> Reply:
+        """Version, people, models and their licences, whose the portraits are."""
+        models = [
+            turn.say(
+                "about.model",
+                name=standing.name,
+                title=standing.title,
+                licence=BACKBONES[standing.name].licence,
+            )
+            for standing in self._desk.standings()
+        ]
+        people = turn.say("about.people", count=len(self._gallery.people()))
+        text = turn.say("about.text", version=__version__, people=people, models="\n".join(models))
+        return Reply(text=text)
