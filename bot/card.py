@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.card_rows import CardEntry, draw_rows, score_text
+from bot.card_rows import CAMERA, CardEntry, capital, draw_rows, score_text
 from bot.framing import frame_face, shared_frame
 from bot.numbered import draw_numbered
 from bot.reply import Picture
@@ -197,7 +197,12 @@ def _draw_caption(sheet: Sheet, top: int, caption: _Caption) -> int:
     if caption.word:
         size = min(40, name.size_px - 2)
         line = set_text(
-            caption.word, width_px=width, height_px=104, size_px=size, min_size_px=28, lines=2
+            capital(caption.word),
+            width_px=width,
+            height_px=104,
+            size_px=size,
+            min_size_px=28,
+            lines=2,
         )
         sheet.block(line, _PAD, y, INK)
         y += line.height_px
@@ -206,7 +211,12 @@ def _draw_caption(sheet: Sheet, top: int, caption: _Caption) -> int:
     y += _BAR + 18
     if caption.credit:
         line = set_text(
-            caption.credit, width_px=width, height_px=64, size_px=25, min_size_px=20, lines=2
+            CAMERA + caption.credit,
+            width_px=width,
+            height_px=64,
+            size_px=25,
+            min_size_px=20,
+            lines=2,
         )
         sheet.block(line, _PAD, y, MUTED)
         y += line.height_px + 8

@@ -12,7 +12,10 @@ from bot.framing import frame_face, shared_frame
 from bot.sheet import INK, MUTED, Sheet, score_colour
 from bot.typesetting import Block, set_text
 
-__all__ = ["CardEntry", "draw_rows", "score_text"]
+__all__ = ["CAMERA", "CardEntry", "capital", "draw_rows", "score_text"]
+
+CAMERA = "\N{CAMERA} "
+"""Before a credit, in place of the word "photo" in some language."""
 
 _GAP = 6
 
@@ -93,6 +96,11 @@ def score_text(score: float, size_px: int) -> Block:
     )
 
 
+def capital(text: str) -> str:
+    """The text as it stands on a line of its own."""
+    return text[:1].title() + text[1:]
+
+
 def _draw_text(sheet: Sheet, entry: CardEntry, style: _Style, place: tuple[int, int, int]) -> None:
     """Name and score on one baseline, then the word, the bar and the credit, centred in height."""
     left, y, width = place
@@ -106,8 +114,9 @@ def _draw_text(sheet: Sheet, entry: CardEntry, style: _Style, place: tuple[int, 
         lines=2,
         bold=True,
     )
-    word = _line(entry.word, style.word, width)
-    credit = _line(entry.credit, style.credit, width, lines=1 if style.word else 2)
+    word = _line(capital(entry.word), style.word, width)
+    source = CAMERA + entry.credit if entry.credit else ""
+    credit = _line(source, style.credit, width, lines=1 if style.word else 2)
     baseline_px = max(name.baseline_px, round(0.76 * style.score))
     name_px = baseline_px - name.baseline_px if len(name.lines) == 1 else 0
     head_px = max(name_px + name.height_px, baseline_px + round(0.2 * style.score))

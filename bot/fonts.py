@@ -17,6 +17,7 @@ from pathlib import Path
 from PIL import ImageFont, features
 
 __all__ = [
+    "EMOJI",
     "FONT_LOCK",
     "LATIN",
     "Typeface",
@@ -61,7 +62,7 @@ def _noto(script: str) -> Typeface:
 
 
 LATIN = _noto("Sans")
-_EMOJI = _noto("Emoji")
+EMOJI = _noto("Emoji")
 _SYMBOLS = _noto("SansSymbols")
 _DEJAVU = Typeface("matplotlib", "DejaVuSans.ttf", "DejaVuSans-Bold.ttf")
 _JP, _KR, _SC, _TC = (
@@ -137,7 +138,7 @@ def typefaces_for(character: str, han: Typeface | None = None) -> tuple[Typeface
     if script in _CJK_SCRIPTS:
         own = cjk
     ranked = [own] if own else []
-    ranked += [face for face in (LATIN, _EMOJI, _SYMBOLS, _DEJAVU, cjk) if face is not own]
+    ranked += [face for face in (LATIN, EMOJI, _SYMBOLS, _DEJAVU, cjk) if face is not own]
     return tuple(face for face in ranked if covers(face, character))
 
 

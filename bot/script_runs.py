@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from bot.bidi import base_level, embedding_levels, visual_order
-from bot.fonts import Typeface, covers, han_typeface, typefaces_for
+from bot.fonts import EMOJI, Typeface, covers, han_typeface, typefaces_for
 
 __all__ = ["Dressed", "Run", "cleaned", "dressed", "line_breaks", "runs_of"]
 
@@ -106,7 +106,7 @@ def _choose(cluster: str, han: Typeface, current: Typeface | None) -> Typeface |
     visible = [char for char in cluster if _needs_glyph(char)]
     if not visible:
         return None
-    neutral = unicodedata.category(cluster[0])[0] not in "LM"
+    neutral = unicodedata.category(cluster[0])[0] not in "LM" and current != EMOJI
     if current and neutral and all(covers(current, char) for char in visible):
         return current
     for face in typefaces_for(visible[0], han):

@@ -26,7 +26,8 @@ SELECTED: Colour = (255, 208, 64)
 _SCALE_SCORES = (0.0, 35.0, 65.0, 100.0)
 _SCALE_COLOURS = ((104, 145, 230), (84, 190, 208), (152, 214, 120), (255, 221, 77))
 
-_QUALITIES = (88, 80, 70, 60, 45, 30)
+# Each with the bytes it takes at most, compared with the first.
+_QUALITIES = ((88, 1.0), (80, 0.75), (70, 0.6), (60, 0.5), (45, 0.4), (30, 0.0))
 _MOST_BYTES = 250_000
 
 
@@ -135,10 +136,14 @@ def _capsule(width_px: int, height_px: int) -> Image.Image:
 
 def _jpeg(paper: Image.Image) -> bytes:
     data = b""
-    for quality in _QUALITIES:
+    wanted = 1.0
+    for quality, share in _QUALITIES:
+        if share > wanted:
+            continue
         buffer = io.BytesIO()
         paper.save(buffer, "JPEG", quality=quality)
         data = buffer.getvalue()
         if len(data) <= _MOST_BYTES:
             break
+        wanted = min(wanted, share * _MOST_BYTES / len(data))
     return data
