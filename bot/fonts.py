@@ -106,7 +106,7 @@ def shapes_text() -> bool:
 
 @cache
 def _characters(path: Path) -> frozenset[int]:
-    from fontTools.ttLib import TTFont  # noqa: PLC0415 - only for what _KNOWN leaves open
+    from fontTools.ttLib import TTFont
 
     # The fonts of the collection share one character map's extent: number 0 stands for all.
     with TTFont(path, fontNumber=0, lazy=True) as font:
