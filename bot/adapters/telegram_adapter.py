@@ -1,0 +1,219 @@
+"""The Telegram bot: how it connects, listens and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from telegram import (
+    Bot,
+    BotCommand,
+    BotCommandScopeAllGroupChats,
+    BotCommandScopeAllPrivateChats,
+    Update,
+)
+from telegram.error import BadRequest, InvalidToken, TelegramError
+from telegram.ext import Application, ApplicationBuilder, TypeHandler
+
+from bot.adapters.telegram_files import Files
+from bot.adapters.telegram_limits import ChatRateLimiter
+from bot.adapters.telegram_polling import REFUSED_TOKEN, Polling, insist
+from bot.adapters.telegram_session import Answers, Session
+from bot.chat_commands import ChatCommand, chat_commands
+from bot.settings import TelegramSettings
+from bot.wording import FALLBACK, LANGUAGES, Wording
+from engine.errors import BadSettings, BadToken
+
+__all__ = ["TelegramAdapter"]
+
+log = logging.getLogger(__name__)
+
+ALLOWED_UPDATES = (Update.MESSAGE, Update.CALLBACK_QUERY, Update.GUEST_MESSAGE)
+CONCURRENT_UPDATES = 256
+CONNECTIONS = 256
+
+
+class TelegramAdapter:
+    """Telegram, by long polling or, where ``webhook.url`` is set, by webhook.
+
+    Polling loses no photo when the process is killed (``telegram_polling``). A webhook may: its
+    updates count as delivered when they arrive, since Telegram sends the items of an album one
+    after another and each only when the one before has been taken.
+
+    Args:
+        conversation: Answers.
+        settings: With a token.
+        cache_folder: Not used; every adapter takes it.
+        wording: The sentences said by the adapter itself, and the menu's.
+        grace_s: How long unanswered updates are waited for when the program stops.
+        album_quiet_s: An album is complete when nothing has been added to it for so long.
+    """
+
+    name = "telegram"
+
+    def __init__(
+        self,
+        conversation: Answers,
+        settings: TelegramSettings,
+        *,
+        cache_folder: Path | None = None,  # noqa: ARG002 - every adapter takes it
+        wording: Wording | None = None,
+        grace_s: float = 6.0,
+        album_quiet_s: float = 0.6,
+    ) -> None:
+        _silence_libraries()
+        self._conversation = conversation
+        self._settings = settings
+        self._wording = wording or Wording.load()
+        self._grace_s = grace_s
+        self._album_quiet_s = album_quiet_s
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serves until ``stop`` is set; then what is in work is finished or its sender told.
+
+        A network failure is retried for ever, at the very first request too.
+
+        Raises:
+            BadToken: If Telegram refuses the token.
+            BadSettings: If the webhook can't be used.
+        """
+        app = self._application()
+        files = Files(app.bot, base_file_url=self._settings.base_file_url)
+        try:
+            if await insist(app.initialize, stop, purpose="getMe"):
+                await self._serve(app, files, stop)
+        except InvalidToken:
+            raise BadToken(REFUSED_TOKEN) from None  # the library's message quotes the token
+        finally:
+            await app.shutdown()
+            await app.bot.shutdown()  # where the application was never initialised
+            await files.close()
+
+    def _application(self) -> Application[Any, Any, Any, Any, Any, Any]:
+        token = self._settings.token
+        try:
+            return (
+                ApplicationBuilder()
+                .token(token.get_secret_value() if token else "")
+                .base_url(self._settings.base_url)
+                .base_file_url(self._settings.base_file_url)
+                .rate_limiter(ChatRateLimiter())
+                .concurrent_updates(CONCURRENT_UPDATES)
+                .connection_pool_size(CONNECTIONS)
+                .connect_timeout(10)
+                .read_timeout(20)
+                .write_timeout(20)
+                .media_write_timeout(60)
+                .pool_timeout(60)
+                .get_updates_connect_timeout(10)
+                .get_updates_read_timeout(10)
+                .get_updates_pool_timeout(10)
+                .job_queue(None)
+                .build()
+            )
+        except InvalidToken:
+            raise BadToken(REFUSED_TOKEN) from None
+
+    async def _serve(
+        self, app: Application[Any, Any, Any, Any, Any, Any], files: Files, stop: asyncio.Event
+    ) -> None:
+        polling = Polling(app.bot, app.update_queue, allowed_updates=ALLOWED_UPDATES)
+        session = Session(
+            app.bot,
+            self._conversation,
+            wording=self._wording,
+            files=files,
+            album_quiet_s=self._album_quiet_s,
+            done=polling.answered,
+        )
+        app.add_handler(TypeHandler(Update, session.take))
+        await app.start()
+        publishing = asyncio.create_task(self._publish_commands(app.bot, stop))
+        try:
+            if self._settings.webhook.url:
+                await self._listen(app, self._settings.webhook.url, stop)
+            else:
+                delete = partial(app.bot.delete_webhook, drop_pending_updates=False)
+                if await insist(delete, stop, purpose="deleteWebhook"):
+                    log.info("telegram: polling")
+                    await polling.run(stop)
+        finally:
+            publishing.cancel()
+            if app.updater and app.updater.running:
+                await app.updater.stop()
+            await session.finish(self._grace_s)
+            await asyncio.gather(publishing, polling.confirm(), return_exceptions=True)
+            await app.stop()
+
+    async def _listen(
+        self,
+        app: Application[Any, Any, Any, Any, Any, Any],
+        url: str,
+        stop: asyncio.Event,
+    ) -> None:
+        hook = self._settings.webhook
+        assert app.updater  # the builder makes one
+        start = partial(
+            app.updater.start_webhook,
+            listen=hook.listen,
+            port=hook.port,
+            url_path=re.escape(urlsplit(url).path),  # the library takes a regular expression
+            webhook_url=url,
+            secret_token=hook.secret.get_secret_value() if hook.secret else secrets.token_hex(32),
+            allowed_updates=ALLOWED_UPDATES,
+            drop_pending_updates=False,
+        )
+        try:
+            started = await insist(start, stop, purpose="setWebhook")
+        except BadRequest as problem:
+            raise BadSettings(f"Telegram refuses telegram.webhook: {problem.message}") from None
+        except OSError as problem:
+            raise BadSettings(
+                f"telegram.webhook.port {hook.port} can't be used: {problem.strerror}"
+            ) from None
+        if started:
+            log.info("telegram: listening for the webhook")
+            await stop.wait()
+
+    async def _publish_commands(self, bot: Bot, stop: asyncio.Event) -> None:
+        """Registers the menu for private chats and groups in every language."""
+        for language in LANGUAGES:
+            commands = chat_commands(self._wording, language)
+            in_groups = tuple(c for c in commands if not c.private and c.name != "start")
+            for scope, chosen in (
+                (BotCommandScopeAllPrivateChats(), commands),
+                (BotCommandScopeAllGroupChats(), in_groups),
+            ):
+                publish = partial(
+                    bot.set_my_commands,
+                    _menu(chosen),
+                    scope=scope,
+                    # English is for everybody whose language is not spoken.
+                    language_code=None if language == FALLBACK else language,
+                )
+                try:
+                    await insist(publish, stop, purpose="setMyCommands")
+                except TelegramError as problem:
+                    log.warning("telegram: the menu is refused: %s", type(problem).__name__)
+                    return
+
+
+def _menu(commands: tuple[ChatCommand, ...]) -> list[BotCommand]:
+    return [BotCommand(command.name, command.description) for command in commands]
+
+
+def _silence_libraries() -> None:
+    """Keeps tokens and ids out of the log, whatever its level.
+
+    httpx logs every address, and Telegram's hold the token; python-telegram-bot logs whole
+    updates, and quotes the token where it is refused. What an operator needs is logged here.
+    """
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("telegram").setLevel(logging.CRITICAL + 1)

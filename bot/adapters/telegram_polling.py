@@ -1,0 +1,197 @@
+"""Fetches updates from Telegram, and confirms each one only when it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+from telegram import Bot, Update
+from telegram.error import BadRequest, Conflict, InvalidToken, RetryAfter, TelegramError
+
+from bot.adapters.telegram_limits import pause_after
+from engine.errors import BadToken
+
+__all__ = ["REFUSED_TOKEN", "Polling", "insist", "or_stop"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+REFUSED_TOKEN = (
+    "Telegram refuses the bot's token; "  # noqa: S105 - a sentence
+    "put the one that @BotFather gave you into telegram.token"
+)
+LONGEST_PAUSE_S = 30.0
+
+
+class Polling:
+    """Long polling that loses no update when the process is killed.
+
+    Telegram forgets an update as soon as a poll names a higher one. So while something is being
+    answered, polls name the oldest unanswered update, and what they bring again is recognised.
+
+    An update is let go unanswered after ``hold_s``, when more than ``hold_most`` wait, or when it
+    is older than this process: what a predecessor died of is tried once more, not for ever.
+
+    Args:
+        bot: Asks Telegram.
+        queue: Where updates go.
+        allowed_updates: The kinds asked for.
+        poll_s: How long Telegram may wait before it says that there is nothing.
+        hold_s: How long an update in work stays unconfirmed.
+        hold_most: How many stay unconfirmed; below 100, which is the most that one poll brings.
+    """
+
+    def __init__(
+        self,
+        bot: Bot,
+        queue: asyncio.Queue[object],
+        *,
+        allowed_updates: Sequence[str],
+        poll_s: int = 30,
+        hold_s: float = 60.0,
+        hold_most: int = 60,
+    ) -> None:
+        self._bot = bot
+        self._queue = queue
+        self._allowed_updates = allowed_updates
+        self._poll_s = poll_s
+        self._hold_s = hold_s
+        self._hold_most = hold_most
+        self._born = time.time()
+        self._next: int | None = None
+        self._held: dict[int, float] = {}
+        self._seen: set[int] = set()
+        self._all_answered = asyncio.Event()
+        self._all_answered.set()
+
+    def answered(self, update_id: int) -> None:
+        """Notes that an update needs nothing more."""
+        self._held.pop(update_id, None)
+        if not self._held:
+            self._all_answered.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Fetches until ``stop`` is set; a failing network is retried for ever.
+
+        Raises:
+            BadToken: If Telegram refuses the token.
+        """
+        failures, pace_s = 0, 0.1
+        while not stop.is_set():
+            self._let_go()
+            offset = self._offset()
+            try:
+                updates = await or_stop(self._poll(offset), stop)
+            except InvalidToken:
+                raise BadToken(REFUSED_TOKEN) from None
+            except TelegramError as problem:
+                failures += 1
+                await or_stop(asyncio.sleep(_pause_s(problem, failures)), stop)
+                continue
+            failures = 0
+            fresh = self._take(updates or (), offset)
+            pace_s = 0.1 if fresh else min(pace_s * 1.5, 0.5)
+            if self._held:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._all_answered.wait(), pace_s)
+
+    async def confirm(self) -> None:
+        """Tells Telegram, once polling has ended, what need not come again."""
+        if self._next is not None:
+            await self._bot.get_updates(
+                offset=self._offset(), limit=1, timeout=0, allowed_updates=self._allowed_updates
+            )
+
+    def _offset(self) -> int | None:
+        return min(self._held, default=self._next)
+
+    async def _poll(self, offset: int | None) -> tuple[Update, ...]:
+        return await self._bot.get_updates(
+            offset=offset,
+            timeout=0 if self._held else self._poll_s,
+            allowed_updates=self._allowed_updates,
+        )
+
+    def _take(self, updates: Sequence[Update], offset: int | None) -> bool:
+        """Hands over what is new; says whether anything is."""
+        fresh = [update for update in updates if update.update_id not in self._seen]
+        for update in fresh:
+            if self._is_young(update):
+                self._held[update.update_id] = time.monotonic()
+                self._all_answered.clear()
+            self._next = update.update_id + 1
+            self._queue.put_nowait(update)
+        seen = self._seen.union(update.update_id for update in updates)
+        self._seen = {update_id for update_id in seen if offset is None or update_id >= offset}
+        return bool(fresh)
+
+    def _is_young(self, update: Update) -> bool:
+        message = update.message or update.guest_message
+        return message is not None and message.date.timestamp() >= self._born - 1
+
+    def _let_go(self) -> None:
+        oldest = time.monotonic() - self._hold_s
+        for update_id, since in list(self._held.items()):
+            if since < oldest or len(self._held) > self._hold_most:
+                self.answered(update_id)
+
+
+async def insist(
+    call: Callable[[], Awaitable[object]], stop: asyncio.Event, *, purpose: str
+) -> bool:
+    """Repeats a request until it succeeds (True) or ``stop`` is set (False).
+
+    Raises:
+        InvalidToken: If Telegram refuses the token.
+        BadRequest: If Telegram does not accept the request as it is.
+    """
+    failures = 0
+    while not stop.is_set():
+        try:
+            return await or_stop(_true(call), stop) or False
+        except (InvalidToken, BadRequest):
+            raise
+        except TelegramError as problem:
+            failures += 1
+            if failures == 1:
+                log.info("telegram: %s has to be repeated", purpose)
+            await or_stop(asyncio.sleep(_pause_s(problem, failures)), stop)
+    return False
+
+
+async def or_stop(call: Awaitable[T], stop: asyncio.Event) -> T | None:
+    """The result of a call; None, and the call is cancelled, once ``stop`` is set."""
+    work = asyncio.ensure_future(call)
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return work.result() if work.done() else None
+    finally:
+        for task in (work, stopped):
+            task.cancel()
+        await asyncio.gather(work, stopped, return_exceptions=True)
+
+
+async def _true(call: Callable[[], Awaitable[object]]) -> bool:
+    await call()
+    return True
+
+
+def _pause_s(problem: TelegramError, failures: int) -> float:
+    if isinstance(problem, RetryAfter):
+        return 0.1 + pause_after(problem)
+    pause_s = min(LONGEST_PAUSE_S, 0.5 * 2.0 ** min(failures - 1, 10))
+    if failures in {1, 5} or failures % 50 == 0:
+        cause = type(problem.__cause__ or problem).__name__
+        reason = (
+            "another process polls with the same token; stop one of them"
+            if isinstance(problem, Conflict)
+            else f"no answer ({cause})"
+        )
+        log.warning("telegram: %s; trying again", reason)
+    return pause_s * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
