@@ -1,0 +1,222 @@
+"""`lookalike models`: which backbones there are, fetching their weights, checking them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bot.cli import Context, common
+from engine import weights
+from engine.backbones import BACKBONES, BackboneRecord, find_record, load_backbone
+from engine.errors import LookalikeError, SetupProblem, WeightsCorrupt, WeightsMissing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bot.settings import Settings
+
+__all__ = ["command"]
+
+_names = click.Choice(list(BACKBONES))
+
+
+@click.group()
+@common
+def command() -> None:
+    """List, download and verify backbones."""
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@common
+@click.pass_obj
+def list_models(context: Context, *, as_json: bool) -> None:
+    """Show every backbone, where it comes from and whether it can be used."""
+    models_folder = context.settings().models_folder
+    entries = [_entry(record, models_folder) for record in BACKBONES.values()]
+    if as_json:
+        click.echo(json.dumps(entries, indent=2, ensure_ascii=False))
+    else:
+        _print_table(entries)
+
+
+@command.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, type=_names)
+@click.option("--again", is_flag=True, help="Fetch anew, and trust what comes.")
+@click.option("--yes", is_flag=True, help="Accept the terms without being asked.")
+@common
+@click.pass_obj
+def download(context: Context, *, names: Sequence[str], again: bool, yes: bool) -> None:
+    """Fetch the weights of backbones, after showing their terms."""
+    settings = context.settings()
+    for name in dict.fromkeys(names):
+        _download(find_record(name), settings, again=again, yes=yes)
+
+
+@command.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1, type=_names)
+@common
+@click.pass_obj
+def verify(context: Context, *, names: Sequence[str]) -> None:
+    """Check weights: hash, layers, shapes, values, and whether they tell people apart.
+
+    Without a NAME: every backbone whose weights are here.
+    """
+    settings = context.settings()
+    problems: list[SetupProblem] = []
+    for name in dict.fromkeys(names or BACKBONES):
+        try:
+            _verify(name, settings)
+        except WeightsMissing as problem:
+            if names:
+                problems.append(problem)
+            else:
+                click.echo(f"{name}: not downloaded")
+        except SetupProblem as problem:
+            click.echo(f"{name}: can't be used")
+            problems.append(problem)
+    if problems:
+        for earlier in problems[:-1]:
+            click.echo(f"lookalike: {earlier}", err=True)
+        raise problems[-1]
+
+
+def _entry(record: BackboneRecord, models_folder: Path) -> dict[str, Any]:
+    """What `list` tells of a backbone."""
+    path = sha256 = reason = None
+    state = "ready"
+    try:
+        path = weights.installed(record.name, models_folder)
+        sha256 = weights.checked_sha256(record.name, path)
+    except WeightsMissing as problem:
+        state, reason = "missing", str(problem)
+    except WeightsCorrupt as problem:
+        state, reason = "damaged", str(problem)
+    return {
+        "name": record.name,
+        "title": record.title,
+        "dimensions": record.dimensions,
+        "state": state,
+        "reason": reason,
+        "bundled": record.bundled,
+        "size_bytes": record.size_bytes,
+        "path": str(path) if path is not None else None,
+        "sha256": sha256,
+        "licence": record.licence,
+        "training_data": record.training_data,
+        "source": record.source,
+    }
+
+
+def _print_table(entries: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for heading in ("model", "network", "vector", "weights", "state"):
+        table.add_column(heading)
+    for entry in entries:
+        size = f"{entry['size_bytes'] / 1e6:.0f} MB" if entry["size_bytes"] else ""
+        table.add_row(entry["name"], entry["title"], str(entry["dimensions"]), size, entry["state"])
+    Console(highlight=False).print(table)
+    for entry in entries:
+        words = f"{entry['name']}: {entry['licence']}. Learned from {entry['training_data']}."
+        click.echo(f"\n{click.wrap_text(words, 88, subsequent_indent='  ')}")
+        if entry["reason"]:
+            click.echo(f"  {entry['reason']}")
+
+
+def _download(record: BackboneRecord, settings: Settings, *, again: bool, yes: bool) -> None:
+    name, folder = record.name, settings.models_folder
+    if record.bundled:
+        path = weights.installed(name, folder)
+        weights.checked_sha256(name, path)
+        click.echo(f"{name} comes with the package {record.package}: nothing to download")
+        return
+    if not again and _entry(record, folder)["state"] == "ready":
+        click.echo(f"{name} is there already: {weights.installed(name, folder)}")
+        return
+    _show_terms(record, settings.models.base_url)
+    if not yes:
+        _ask()
+    with _progress_bar(name) as progress:
+        path = weights.download(
+            name, folder, base_url=settings.models.base_url, progress=progress, again=again
+        )
+    click.echo(f"{name} is ready: {path}\nSHA-256 {weights.recorded_sha256(path)}")
+
+
+def _show_terms(record: BackboneRecord, base_url: str) -> None:
+    size = f", about {record.size_bytes / 1e6:.0f} MB" if record.size_bytes else ""
+    click.echo(f"{record.name}: {record.title}{size}")
+    for heading, words in (
+        ("from", base_url),
+        ("published", record.source),
+        ("licence", record.licence),
+        ("training data", record.training_data),
+    ):
+        click.echo(click.wrap_text(words, 88, f"  {heading}: ".ljust(18), " " * 18))
+
+
+def _ask() -> None:
+    if not sys.stdin.isatty():
+        raise SetupProblem("nobody is here to accept these terms: run it again with --yes")
+    click.confirm("Download?", default=True, abort=True)
+
+
+@contextmanager
+def _progress_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
+    from rich import progress
+    from rich.console import Console
+
+    # What a retry means to people is what the bar shows.
+    logging.getLogger("stamina").setLevel(logging.ERROR)
+    with progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _verify(name: str, settings: Settings) -> None:
+    """One line about a backbone; a warning if it does not tell people apart."""
+    from engine.backbones.separation import free_portraits, separation
+
+    sha256 = weights.verify(name, settings.models_folder)
+    backbone = load_backbone(
+        name,
+        models_folder=settings.models_folder,
+        cache_folder=settings.cache_folder,
+        runtime=settings.models.runtime,
+        precision=settings.models.precision,
+    )
+    click.echo(f"{name}: sound, SHA-256 {sha256}")
+    portraits = free_portraits()
+    if len(portraits) < 2:
+        click.echo('  whether it tells people apart: run `pip install "lookalike[demo]"` to check')
+        return
+    try:
+        found = separation(backbone, portraits)
+    except LookalikeError as problem:
+        click.echo(f"  warning: {problem}", err=True)
+        return
+    cosines = f"same person >= {found.same:.3f}, strangers <= {found.strangers:.3f}"
+    if found.separates:
+        click.echo(f"  tells people apart: {cosines}")
+    else:
+        click.echo(
+            f"  warning: {name} does not tell people apart ({cosines}); "
+            "its weights are probably not those of a trained network",
+            err=True,
+        )
