@@ -114,7 +114,7 @@ class Rejected:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SpaceState:
     """What counts of one space's vectors.
 
@@ -129,6 +129,14 @@ class SpaceState:
     generation: int
     row_count: int
     dead: NDArray[np.int64]
+
+    def same_rows(self, other: SpaceState) -> bool:
+        """Whether an index of one is an index of the other."""
+        return (
+            self.generation == other.generation
+            and self.row_count == other.row_count
+            and np.array_equal(self.dead, other.dead)
+        )
 
 
 def folded(name: str) -> str:
@@ -270,10 +278,14 @@ class Catalogue:
         with self.snapshot() as connection:
             return dict(connection.execute(query).tuples().all())
 
+    def moment(self) -> tuple[int, tuple[SpaceState, ...]]:
+        """The revision and every embedding space, as of one moment."""
+        with self.snapshot() as connection:
+            return revision(connection), space_states(connection)
+
     def space_states(self) -> tuple[SpaceState, ...]:
         """Every embedding space, by id."""
-        with self.snapshot() as connection:
-            return space_states(connection)
+        return self.moment()[1]
 
     def owner(self, sha256: str) -> Person | None:
         """Whose portrait the picture with that hash is."""
