@@ -1,0 +1,288 @@
+"""`lookalike match`: a photo in, the people its faces resemble out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bot.cli import Context, common
+from engine.errors import GalleryMissing, NoFace, NotAnImage, WeightsCorrupt, WeightsMissing
+
+if TYPE_CHECKING:
+    from bot.reply import Picture
+    from bot.settings import Settings
+    from engine.pipeline import Engine
+    from engine.types import Face, Photo
+    from gallery.collection import Gallery, Match
+
+__all__ = ["Answer", "answer_photo", "command", "draw_answer", "lines", "spoken_model"]
+
+STANDIN = "dlib"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """What was found in one photo.
+
+    Attributes:
+        model: Backbone that answered.
+        photo: Decoded, perhaps reduced.
+        faces: Those asked for, largest first.
+        numbers: Their numbers in the photo, from 1.
+        matches: One tuple per face, best first.
+        ms: Milliseconds by step: decode, detect, embed, search, total.
+    """
+
+    model: str
+    photo: Photo
+    faces: tuple[Face, ...]
+    numbers: tuple[int, ...]
+    matches: tuple[tuple[Match, ...], ...]
+    ms: dict[str, float]
+
+
+def spoken_model(settings: Settings, engine: Engine, gallery: Gallery) -> tuple[str, str | None]:
+    """Which backbone answers where none was asked for, and why it is not the configured one.
+
+    The configured one if its weights are here and the gallery was built with it, else dlib.
+    """
+    wanted = settings.default_model
+    if wanted == STANDIN:
+        return wanted, None
+    try:
+        space = engine.backbone(wanted).space
+    except (WeightsMissing, WeightsCorrupt) as problem:
+        return STANDIN, str(problem)
+    if space not in gallery.spaces():
+        return STANDIN, f"run `lookalike gallery build --model {wanted}` to search with it"
+    return wanted, None
+
+
+def answer_photo(
+    engine: Engine,
+    gallery: Gallery,
+    data: bytes,
+    *,
+    model: str,
+    top: int,
+    face: int | None = None,
+    category: str | None = None,
+) -> Answer:
+    """The matches of the faces in a photo.
+
+    Args:
+        engine: Decodes, detects, embeds.
+        gallery: Is searched.
+        data: The bytes of a picture.
+        model: Backbone that answers.
+        top: Matches per face, at least 1.
+        face: Number of the one face meant, from 1, largest first; None: all that are large
+            enough to be compared.
+        category: Search among these people only.
+
+    Raises:
+        PhotoProblem: If there is no picture, no face, no face of that number, or none that is
+            large enough.
+        SetupProblem: If the backbone or the gallery is not ready.
+    """
+    from engine.pipeline import comparable
+
+    ms: dict[str, float] = {}
+    with _timed(ms, "decode"):
+        photo = engine.decode(data)
+    with _timed(ms, "detect"):
+        found = engine.detect(photo)
+    large = comparable(found)
+    if face is not None:
+        if face > len(large):
+            raise NoFace(f"there is no face number {face}: the photo has {len(large)}")
+        large = (large[face - 1],)
+    engine.backbone(model)  # loading is no part of what one photo costs
+    with _timed(ms, "embed"):
+        embeddings = engine.embed([(photo, one) for one in large], model)
+    with _timed(ms, "search"):
+        matches = tuple(gallery.top_matches(one, top, category=category) for one in embeddings)
+    ms["total"] = sum(ms.values())
+    numbers = (face,) if face is not None else tuple(range(1, len(large) + 1))
+    return Answer(model, photo, large, numbers, matches, ms)
+
+
+def draw_answer(engine: Engine, answer: Answer) -> Picture:
+    """The card of the largest face; with several faces, below the photo with numbered boxes."""
+    from bot.captions import credit_of, word_key
+    from bot.card import CardEntry, draw_card, draw_card_with_faces
+    from bot.wording import Wording
+
+    say = Wording.load().text
+    entries = []
+    for match in answer.matches[0]:
+        portrait = match.portrait
+        pixels = engine.decode(portrait.thumbnail.read_bytes()).pixels
+        scale = pixels.shape[1] / portrait.width_px  # the settings may reduce a thumbnail, too
+        entries.append(
+            CardEntry(
+                portrait=pixels,
+                portrait_landmarks=(portrait.landmarks * scale).astype("float32"),
+                name=match.person.name,
+                score=match.score,
+                word=say(word_key(match.score)),
+                credit=credit_of(portrait, say("answer.unknown_author")),
+            )
+        )
+    if len(answer.faces) > 1:
+        return draw_card_with_faces(answer.photo, answer.faces, entries, answered=0)
+    return draw_card(answer.photo, answer.faces[0], entries)
+
+
+def lines(answer: Answer) -> Iterator[str]:
+    """The answer in words, line by line."""
+    from bot.captions import credit_of, word_key
+    from bot.wording import Wording
+
+    say = Wording.load().text
+    several = len(answer.faces) > 1
+    for number, face, matches in zip(answer.numbers, answer.faces, answer.matches, strict=True):
+        if several:
+            yield f"Face {number}:"
+        for rank, match in enumerate(matches, 1):
+            bar = "█" * round(match.score / 5)
+            place = f"{rank}. " if len(matches) > 1 else ""
+            word = say(word_key(match.score))
+            yield f"{place}{match.person.name}  {bar:░<20}  {match.score:.0f}/100, {word}"
+            credit = credit_of(match.portrait, say("answer.unknown_author"))
+            yield f"   cosine {match.cosine:.3f}" + (f"; photo: {credit}" if credit else "")
+        for concern in face.concerns:
+            yield f"   (the face is {concern})"
+    yield f"Model {answer.model}, {answer.ms['total']:.0f} ms"
+
+
+def _as_json(answer: Answer, path: Path) -> dict[str, Any]:
+    scale = answer.photo.source_size_px[0] / answer.photo.width_px
+    faces = []
+    for face, matches in zip(answer.faces, answer.matches, strict=True):
+        box = (face.box.x, face.box.y, face.box.w, face.box.h)
+        faces.append(
+            {
+                "box": [round(side * scale, 1) for side in box],
+                "confidence": round(face.confidence, 4),
+                "concerns": [str(concern) for concern in face.concerns],
+                "matches": [_match_json(match) for match in matches],
+            }
+        )
+    ms = {step: round(value, 2) for step, value in answer.ms.items()}
+    return {"model": answer.model, "photo": str(path), "faces": faces, "ms": ms}
+
+
+def _match_json(match: Match) -> dict[str, Any]:
+    portrait = match.portrait
+    return {
+        "person": match.person.name,
+        "category": ", ".join(match.person.categories) or None,
+        "cosine": round(match.cosine, 6),
+        "score": round(match.score, 2),
+        "one_in": round(match.one_in, 1),
+        "portrait": str(portrait.thumbnail),
+        "license": portrait.licence,
+        "author": portrait.author,
+    }
+
+
+@contextlib.contextmanager
+def _timed(ms: dict[str, float], step: str) -> Iterator[None]:
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        ms[step] = (time.perf_counter() - started) * 1000
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    """The bytes of a photo, one more than allowed at most, so that decoding refuses it."""
+    try:
+        if path == Path("-"):
+            return sys.stdin.buffer.read(max_bytes + 1)
+        with path.open("rb") as file:
+            return file.read(max_bytes + 1)
+    except OSError as problem:
+        raise NotAnImage(f"{path} can't be read: {problem.strerror}") from problem
+
+
+def _write(path: Path, jpeg: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_bytes(jpeg)
+        temporary.replace(path)
+    except OSError as problem:
+        raise click.FileError(str(path), problem.strerror) from problem
+
+
+def _checked_category(gallery: Gallery, category: str | None) -> str | None:
+    if category is None or category == "all":
+        return None
+    known: Sequence[str] = gallery.categories()
+    for name in known:
+        if name.casefold() == category.casefold():
+            return name
+    there = ", ".join(known) or "none yet"
+    raise GalleryMissing(
+        f"nobody in the gallery is in the category {category!r}; there are {there}"
+    )
+
+
+@click.command(short_help="Find the lookalikes of the faces in a photo.")
+@click.argument("photo", type=click.Path(path_type=Path))
+@click.option(
+    "--model",
+    type=click.Choice(("resnet", "senet", "dlib")),
+    help="Backbone that answers (default: the configured one, dlib until it is ready).",
+)
+@click.option("--top", type=click.IntRange(1, 100), default=1, help="Matches per face.")
+@click.option("--face", type=click.IntRange(1), help="Only this face, counted from the largest.")
+@click.option("--category", help="Search among these people only.")
+@click.option("--card", type=click.Path(path_type=Path), help="Write the answer as a picture.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@common
+@click.pass_obj
+def command(
+    context: Context,
+    photo: Path,
+    model: str | None,
+    top: int,
+    face: int | None,
+    category: str | None,
+    card: Path | None,
+    as_json: bool,
+) -> None:
+    """Find the lookalikes of the faces in PHOTO (a file, or - for standard input)."""
+    from bot.app import open_engine, open_gallery
+
+    settings = context.settings()
+    data = _read(photo, settings.photo.max_bytes)
+    engine = open_engine(settings)
+    with contextlib.closing(open_gallery(settings)) as gallery:
+        why = None
+        if model is None:
+            model, why = spoken_model(settings, engine, gallery)
+        category = _checked_category(gallery, category)
+        answer = answer_photo(
+            engine, gallery, data, model=model, top=top, face=face, category=category
+        )
+        if card is not None:
+            _write(card, draw_answer(engine, answer).jpeg)
+    if as_json:
+        click.echo(json.dumps(_as_json(answer, photo), ensure_ascii=False, indent=2))
+    else:
+        for line in lines(answer):
+            click.echo(line)
+        if card is not None:
+            click.echo(f"Card: {card.absolute()}")
+    if why is not None:
+        click.echo(f"{settings.default_model} is not ready, so {STANDIN} answered: {why}", err=True)
