@@ -1,22 +1,29 @@
-"""Composition root: settings -> engine, gallery. Everything heavy is imported on demand."""
+"""Composition root: settings -> engine, gallery, conversation. Heavy parts come on demand."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from engine.errors import SetupProblem
+
 if TYPE_CHECKING:
+    from bot.conversation import Conversation
     from bot.settings import Settings
     from engine.pipeline import Engine
     from gallery.collection import Gallery
 
-__all__ = ["open_engine", "open_gallery"]
+__all__ = ["open_conversation", "open_engine", "open_gallery"]
 
 
 def open_engine(settings: Settings) -> Engine:
     """The engine as configured; networks are loaded at first use."""
+    from engine.detector import Detector, DetectorOptions
+
     from engine.backbones import Backbone, load_backbone
     from engine.decode import DecodeLimits
-    from engine.detector import Detector, DetectorOptions
     from engine.pipeline import Engine
 
     def detector() -> Detector:
@@ -48,3 +55,95 @@ def open_gallery(settings: Settings) -> Gallery:
     from gallery.collection import Gallery
 
     return Gallery.open(settings.gallery_folder)
+
+
+@asynccontextmanager
+async def open_conversation(settings: Settings) -> AsyncIterator[Conversation]:
+    """Everything behind the adapters, ready to answer; put away in order at the end.
+
+    While it is open it also looks after itself: missing weights are fetched, what other processes
+    add to the gallery is embedded, what is too old is deleted.
+
+    Raises:
+        SetupProblem: If the database, its key or a package is missing or can't be used.
+    """
+    try:
+        from bot.conversation import Conversation
+        from bot.store import Store, database_url
+    except ModuleNotFoundError as missing:
+        raise SetupProblem(
+            f"the package {missing.name} is missing: run `pip install 'lookalike[chat]'`"
+        ) from None
+    from bot.answering import Answering
+    from bot.choosing import Choosing
+    from bot.comparing import Comparing
+    from bot.identity import Identity, secret_key
+    from bot.looking import Looker
+    from bot.model_desk import ModelDesk
+    from bot.personal import Personal
+    from bot.recognizer import Recognizer
+    from bot.recollections import Recollections
+    from bot.telling import Telling
+    from bot.upkeep import keep_up
+    from bot.wording import Wording
+
+    async with AsyncExitStack() as stack:
+        key = settings.database.key
+        identity = Identity(
+            secret_key(settings.home / "secret.key", key.get_secret_value() if key else None)
+        )
+        store = await stack.enter_async_context(
+            Store.open(
+                database_url(settings.database.url, settings.home),
+                identity,
+                history_days=settings.database.history_days,
+            )
+        )
+        engine = open_engine(settings)
+        gallery = await asyncio.to_thread(open_gallery, settings)
+        stack.callback(gallery.close)
+        recognizer = Recognizer(
+            engine,
+            length=settings.queue.length,
+            per_minute=settings.queue.photos_per_minute,
+            deadline_s=settings.queue.deadline_s,
+        )
+        stack.push_async_callback(recognizer.close)
+        recollections = Recollections(
+            lifetime_s=settings.memory.minutes * 60,
+            most_bytes=settings.memory.megabytes * 1_000_000,
+        )
+        desk = ModelDesk(
+            engine,
+            gallery,
+            configured=settings.models.configured,
+            default=settings.default_model,
+            models_folder=settings.models_folder,
+            base_url=settings.models.base_url,
+            fetch=settings.models.fetch,
+        )
+        stack.push_async_callback(desk.close)
+        await desk.open()
+        looker = Looker(recognizer, recollections)
+        wording = Wording.load()
+        conversation = Conversation(
+            wording=wording,
+            identity=identity,
+            answering=Answering(
+                engine=engine,
+                gallery=gallery,
+                recognizer=recognizer,
+                desk=desk,
+                store=store,
+                looker=looker,
+            ),
+            comparing=Comparing(
+                gallery=gallery, recognizer=recognizer, desk=desk, store=store, looker=looker
+            ),
+            choosing=Choosing(wording=wording, store=store, desk=desk, gallery=gallery),
+            personal=Personal(identity=identity, store=store, recollections=recollections),
+            telling=Telling(wording=wording, desk=desk, gallery=gallery),
+        )
+        upkeep = keep_up(desk=desk, store=store, recognizer=recognizer, recollections=recollections)
+        await stack.enter_async_context(upkeep)
+        yield conversation

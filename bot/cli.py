@@ -24,12 +24,16 @@ EXIT_TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
 
 # Command -> its line in `--help`. The module bot.commands.<name> holds its `command`.
 COMMANDS = {
+    "run": "Run the bots; without a token, the chat in the browser.",
+    "chat": "Talk to the bot in the terminal.",
     "match": "Find the lookalikes of the faces in a photo.",
     "gallery": "Add, build, list and remove people.",
     "models": "List, download and verify backbones.",
     "evaluate": "Measure accuracy on labelled photos.",
     "bench": "Measure speed, side by side with the published packages.",
     "demo": "Show a first answer on a sample photo.",
+    "doctor": "Find what is wrong with the set-up, and how to mend it.",
+    "db": "Bring the bot's database up to date.",
 }
 
 

@@ -13,13 +13,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bot.ending import BACKGROUND
 from engine.backbones import BACKBONES
 from engine.errors import GalleryMissing, LookalikeError, SetupProblem, WeightsMissing
 
 if TYPE_CHECKING:
-    from gallery.collection import Gallery
-
     from engine.pipeline import Engine
+    from gallery.collection import Gallery
 
 __all__ = ["FALLBACK_MODEL", "ModelDesk", "Standing", "State", "in_daemon_thread"]
 
@@ -102,6 +102,8 @@ class ModelDesk:
         self._fetch = fetch
         self._refresh_s = refresh_s
         self._stopping = threading.Event()
+        # Held by the thread that downloads or builds: one at a time.
+        self._working = threading.Lock()
         self._opening: asyncio.Task[None] | None = None
         names = dict.fromkeys((*configured, FALLBACK_MODEL))
         self._standings = {
@@ -143,30 +145,19 @@ class ModelDesk:
         await asyncio.wait({self._opening}, timeout=patience_s)
 
     async def close(self) -> None:
-        """Stops downloads and builds at their next step."""
+        """Stops downloads and builds at their next step, and waits a little for it."""
         self._stopping.set()
         if self._opening is not None:
-            await asyncio.wait({self._opening}, timeout=LEAVING_S)
+            self._opening.cancel()
+        await in_daemon_thread(lambda: self._working.acquire(timeout=LEAVING_S))
 
     async def _prepare_installed(self) -> None:
         for name in (FALLBACK_MODEL, *self._in_order()):
             if self._standings[name].state is State.MISSING:
                 await self._prepare(name, fetch=False)
 
-    async def keep_up(self, stop: asyncio.Event) -> None:
-        """Prepares what is missing and follows what other processes add, until stopped."""
-        work = asyncio.create_task(self._keep_up())
-        stopped = asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                work.result()
-        finally:
-            self._stopping.set()
-            stopped.cancel()
-            work.cancel()
-
-    async def _keep_up(self) -> None:
+    async def keep_up(self) -> None:
+        """Prepares what is missing and follows what other processes add, until cancelled."""
         if self._opening is not None:
             await self._opening
         loop = asyncio.get_running_loop()
@@ -206,15 +197,17 @@ class ModelDesk:
         """In a thread of its own."""
         from engine import weights
 
-        try:
-            weights.installed(name, self._models_folder)
-        except WeightsMissing:
-            if not fetch:
-                raise
-            self._download(name)
-        self._note(name, State.BUILDING)
-        self._build(name)
-        self._note(name, State.READY)
+        with self._working:
+            self._check()
+            try:
+                weights.installed(name, self._models_folder)
+            except WeightsMissing:
+                if not fetch:
+                    raise
+                self._download(name)
+            self._note(name, State.BUILDING)
+            self._build(name)
+            self._note(name, State.READY)
         log.info("model ready", extra={"model": name})
 
     def _download(self, name: str) -> None:
@@ -241,6 +234,11 @@ class ModelDesk:
         except GalleryMissing:
             return
 
+    def _build_again(self, name: str) -> None:
+        with self._working, contextlib.suppress(_Stopped):
+            self._check()
+            self._build(name)
+
     async def _follow(self, seen: int) -> int:
         """Sees what other processes added, and embeds it for every backbone that answers."""
         revision = await in_daemon_thread(self._gallery.revision)
@@ -248,7 +246,7 @@ class ModelDesk:
             return seen
         await in_daemon_thread(self._gallery.refresh)
         for name in self.ready():
-            await in_daemon_thread(functools.partial(self._build, name))
+            await in_daemon_thread(functools.partial(self._build_again, name))
         return int(await in_daemon_thread(self._gallery.revision))
 
     def _note(
@@ -281,5 +279,5 @@ async def in_daemon_thread(function: Callable[[], T]) -> T:
         with contextlib.suppress(RuntimeError):  # nobody waits: the loop is closed
             loop.call_soon_threadsafe(deliver, settle, outcome)
 
-    threading.Thread(target=run, name="background", daemon=True).start()
+    threading.Thread(target=run, name=BACKGROUND, daemon=True).start()
     return await future

@@ -5,25 +5,50 @@ Order of precedence: arguments, environment (``LOOKALIKE_SECTION__KEY``), TOML f
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from engine.errors import BadSettings
 
-__all__ = ["Settings", "default_home", "load_settings"]
+__all__ = ["Settings", "default_home", "known_settings", "load_settings", "secrets_of"]
 
-BACKBONES = ("resnet", "senet", "dlib")
 BackboneName = Literal["resnet", "senet", "dlib"]
+BACKBONES: tuple[BackboneName, ...] = ("resnet", "senet", "dlib")
+
+
+def _unset_if_empty(value: object) -> object:
+    """Container files often set a variable to nothing; that means not set."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _stripped(value: object) -> object:
+    """A token copied with the line's end."""
+    return _unset_if_empty(value.strip() if isinstance(value, str) else value)
+
+
+OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_stripped)]
+OptionalText = Annotated[str | None, BeforeValidator(_stripped)]
 
 
 class _Section(BaseModel):
@@ -58,16 +83,16 @@ class ModelsSettings(_Section):
 class GallerySettings(_Section):
     """The gallery of celebrities."""
 
-    url: str | None = None
-    contact: str | None = None
+    url: OptionalText = None
+    contact: OptionalText = None
 
 
 class DatabaseSettings(_Section):
     """Where users' settings and match history are kept."""
 
-    url: str | None = None
+    url: OptionalText = None
     history_days: Annotated[int, Field(ge=0)] = 30
-    key: SecretStr | None = None
+    key: OptionalSecret = None
 
 
 class QueueSettings(_Section):
@@ -78,19 +103,26 @@ class QueueSettings(_Section):
     deadline_s: Annotated[float, Field(gt=0)] = 30.0
 
 
+class MemorySettings(_Section):
+    """Answered photos, kept in memory only, so that buttons need no second upload."""
+
+    minutes: Annotated[float, Field(ge=0)] = 60.0
+    megabytes: Annotated[int, Field(ge=0)] = 24
+
+
 class WebhookSettings(_Section):
     """Telegram webhook; used instead of long polling when ``url`` is set."""
 
-    url: str | None = None
+    url: OptionalText = None
     listen: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8443
-    secret: SecretStr | None = None
+    secret: OptionalSecret = None
 
 
 class TelegramSettings(_Section):
     """The Telegram bot; off without a token."""
 
-    token: SecretStr | None = None
+    token: OptionalSecret = None
     base_url: str = "https://api.telegram.org/bot"
     base_file_url: str = "https://api.telegram.org/file/bot"
     webhook: WebhookSettings = WebhookSettings()
@@ -99,10 +131,10 @@ class TelegramSettings(_Section):
 class DiscordSettings(_Section):
     """The Discord bot; off without a token."""
 
-    token: SecretStr | None = None
-    api_url: str | None = None
-    gateway_url: str | None = None
-    cdn_url: str | None = None
+    token: OptionalSecret = None
+    api_url: OptionalText = None
+    gateway_url: OptionalText = None
+    cdn_url: OptionalText = None
     sharded: bool = False
 
 
@@ -131,7 +163,7 @@ class Settings(BaseSettings):
         validate_default=True,
     )
 
-    home: Path = Field(default_factory=lambda: default_home())
+    home: Path = Field(default_factory=lambda: default_home())  # noqa: PLW0108 - defined below
     default_model: BackboneName = "resnet"
     photo: PhotoSettings = PhotoSettings()
     detector: DetectorSettings = DetectorSettings()
@@ -139,6 +171,7 @@ class Settings(BaseSettings):
     gallery: GallerySettings = GallerySettings()
     database: DatabaseSettings = DatabaseSettings()
     queue: QueueSettings = QueueSettings()
+    memory: MemorySettings = MemorySettings()
     telegram: TelegramSettings = TelegramSettings()
     discord: DiscordSettings = DiscordSettings()
     web: WebSettings = WebSettings()
@@ -158,6 +191,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment before the file; nothing else is read."""
         return (env_settings, init_settings)
 
     @property
@@ -193,14 +227,41 @@ def load_settings(config: Path | None = None, *, home: Path | None = None) -> Se
             sentence names the key and never shows a secret's value.
     """
     values = _read(config)
+    _refuse_unknown_environment()
     try:
         settings = Settings(**values)
     except ValidationError as problem:
         raise BadSettings(_sentence(problem)) from None
-    _refuse_unknown_environment()
+    except SettingsError as problem:
+        raise BadSettings(f"the environment can't be used: {problem}") from None
     if home is not None:
         settings = settings.model_copy(update={"home": home.expanduser().absolute()})
     return settings
+
+
+def known_settings() -> dict[str, Any]:
+    """Every setting by its full name, such as ``queue.length``, with its default."""
+    return dict(_walk(Settings, ""))
+
+
+def secrets_of(settings: Settings) -> tuple[str, ...]:
+    """Every secret that is set, so that it can be kept out of the log."""
+    found = [
+        settings.telegram.token,
+        settings.telegram.webhook.secret,
+        settings.discord.token,
+        settings.database.key,
+    ]
+    return tuple(secret.get_secret_value() for secret in found if secret is not None)
+
+
+def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, field in model.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            yield from _walk(section, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field.get_default(call_default_factory=True)
 
 
 def _read(config: Path | None) -> dict[str, Any]:
@@ -217,23 +278,35 @@ def _read(config: Path | None) -> dict[str, Any]:
 
 def _sentence(problem: ValidationError) -> str:
     parts = []
-    for error in problem.errors(include_input=False, include_url=False):
+    for error in problem.errors(include_input=False, include_url=False, include_context=False):
         key = ".".join(str(part) for part in error["loc"])
         if error["type"] == "extra_forbidden":
-            parts.append(f"the setting {key} is unknown")
+            parts.append(f"the setting {key} is unknown{_suggestion(key)}")
         else:
             parts.append(f"the setting {key} is wrong: {error['msg']}")
     return "; ".join(parts) + " (config.example.toml explains every setting)"
 
 
+def _suggestion(key: str) -> str:
+    """What may have been meant: a name much like it, or the same name in another section."""
+    known = [*known_settings(), *Settings.model_fields]
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    if not near:
+        last = key.rpartition(".")[2]
+        near = [name for name in known if name.rpartition(".")[2] == last]
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 def _refuse_unknown_environment() -> None:
-    sections = Settings.model_fields
-    for name in os.environ:
-        if not name.upper().startswith("LOOKALIKE_"):
+    """A misspelt variable would otherwise be passed over in silence."""
+    known = {name.replace(".", "__") for name in known_settings()}
+    sections = {name.rpartition("__")[0] for name in known} - {""}
+    for variable in os.environ:
+        if not variable.upper().startswith("LOOKALIKE_"):
             continue
-        path = name.upper().removeprefix("LOOKALIKE_").lower().split("__")
-        field = sections.get(path[0])
-        if field is None:
-            raise BadSettings(f"the environment variable {name} sets nothing that is known")
-
-
+        name = variable.upper().removeprefix("LOOKALIKE_").lower()
+        if name in known or name in sections or name in Settings.model_fields:
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        hint = f"; did you mean LOOKALIKE_{near[0].upper()}?" if near else ""
+        raise BadSettings(f"the environment variable {variable} sets nothing that is known{hint}")

@@ -1,0 +1,194 @@
+"""The terminal: a line is a photo's path, a command, or the number of a button."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import locale
+import shlex
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import click
+
+from bot.conversation import Conversation
+from bot.model_desk import in_daemon_thread
+from bot.reply import Button, Limits, Reply
+from bot.request import Attachment, Request, Sender
+from engine.errors import NotAnImage
+
+__all__ = ["TerminalAdapter"]
+
+LIMITS = Limits(text_chars=100_000, caption_chars=100_000, label_chars=60, buttons_per_row=8)
+LEAVE = frozenset({"/quit", "/exit", "/bye"})
+
+
+class TerminalAdapter:
+    """Talks with whoever sits at the terminal, or with a pipe.
+
+    Args:
+        conversation: Answers.
+        home: Where a card goes that can't be written beside its photo, and other files.
+    """
+
+    name = "terminal"
+
+    def __init__(self, conversation: Conversation, *, home: Path) -> None:
+        self._conversation = conversation
+        self._home = home
+        self._sender = Sender(
+            platform="terminal",
+            user_id=_user(),
+            chat_id="terminal",
+            language=_language(),
+        )
+        self._buttons: tuple[Button, ...] = ()
+        self._photos: tuple[Path, ...] = ()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Answers line by line until the input ends, ``/quit`` or ``stop``."""
+        if sys.stdin.isatty():
+            with contextlib.suppress(ImportError):
+                import readline  # noqa: F401 - importing it gives input() a history
+            self._show(await self._ask(Request(self._sender, command="start")), ())
+        while not stop.is_set():
+            line = await _line_or(stop)
+            if line is None or line.strip() in LEAVE:
+                return
+            if line.strip():
+                await self.say(line.strip())
+
+    async def say(self, line: str) -> Reply:
+        """Answers one line and shows the reply."""
+        request, photos = self._understood(line)
+        reply = await self._ask(request)
+        self._show(reply, photos)
+        return reply
+
+    async def _ask(self, request: Request) -> Reply:
+        return await self._conversation.answer(request, LIMITS)
+
+    def _understood(self, line: str) -> tuple[Request, tuple[Path, ...]]:
+        """The request in a line, and the photos it is about."""
+        if line.isdecimal() and 1 <= int(line) <= len(self._buttons):
+            action = self._buttons[int(line) - 1].action
+            photos = tuple(_attachment(path) for path in self._photos)
+            return Request(self._sender, photos=photos, action=action), self._photos
+        if not line.startswith("/") or _as_path(line) is not None:
+            paths = _paths(line)
+            photos = tuple(_attachment(path) for path in paths)
+            if not paths and _looks_like_path(line):
+                photos = (_attachment(Path(line)),)
+            return Request(self._sender, photos=photos), paths
+        command, _, rest = line[1:].partition(" ")
+        words, paths = _split(rest)
+        photos = tuple(_attachment(path) for path in paths)
+        request = Request(self._sender, command=command.lower(), arguments=words, photos=photos)
+        return request, paths
+
+    def _show(self, reply: Reply, photos: tuple[Path, ...]) -> None:
+        click.echo(reply.text)
+        if reply.picture is not None:
+            click.echo(f"→ {self._written(reply.picture.jpeg, photos)}")
+        if reply.document is not None:
+            path = self._home / reply.document.filename
+            path.write_bytes(reply.document.content)
+            click.echo(f"→ {path}")
+        if reply.picture is not None or reply.buttons:
+            self._photos = photos
+            self._buttons = tuple(button for row in reply.buttons for button in row)
+        if reply.buttons:
+            labels = enumerate(self._buttons, 1)
+            click.echo("  ".join(f"[{number}] {button.label}" for number, button in labels))
+        click.echo()
+
+    def _written(self, jpeg: bytes, photos: tuple[Path, ...]) -> Path:
+        """Where the card was written: beside the photo, or in the data folder."""
+        places = [self._home / "lookalike.jpg"]
+        if photos:
+            places.insert(0, photos[0].with_name(f"{photos[0].stem}.lookalike.jpg"))
+        for place in places:
+            with contextlib.suppress(OSError):
+                place.write_bytes(jpeg)
+                return place
+        raise NotAnImage(f"the card can't be written to {places[-1].parent}")
+
+
+def _attachment(path: Path) -> Attachment:
+    async def fetch() -> bytes:
+        try:
+            return await asyncio.to_thread(path.read_bytes)
+        except OSError:
+            raise NotAnImage("the file can't be read") from None
+
+    return Attachment(fetch)
+
+
+def _paths(line: str) -> tuple[Path, ...]:
+    """The files named in a line: one whole path, or several quoted as a shell would have them."""
+    whole = _as_path(line)
+    if whole is not None:
+        return (whole,)
+    return _split(line)[1]
+
+
+def _split(line: str) -> tuple[str, tuple[Path, ...]]:
+    """Words, and the files among them."""
+    whole = _as_path(line)
+    if whole is not None:
+        return "", (whole,)
+    try:
+        parts = shlex.split(line)
+    except ValueError:  # an apostrophe is no quotation mark
+        parts = line.split()
+    found = [(part, _as_path(part)) for part in parts]
+    words = " ".join(part for part, path in found if path is None)
+    return words, tuple(path for _, path in found if path is not None)
+
+
+def _as_path(text: str) -> Path | None:
+    """The file of that name, if there is one."""
+    text = text.strip().strip("'\"")
+    if text.startswith("file://"):
+        text = unquote(urlsplit(text).path)
+    try:
+        path = Path(text).expanduser()
+        return path if path.is_file() else None
+    except (OSError, ValueError, RuntimeError):
+        return None
+
+
+def _looks_like_path(line: str) -> bool:
+    return " " not in line and ("." in line or "/" in line or "\\" in line)
+
+
+def _read_line() -> str | None:
+    try:
+        return input("> " if sys.stdin.isatty() else "")
+    except EOFError:
+        return None
+
+
+async def _line_or(stop: asyncio.Event) -> str | None:
+    """The next line; None at the end of the input or once ``stop`` is set."""
+    line = asyncio.ensure_future(in_daemon_thread(_read_line))
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({line, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if line.done():
+        return line.result()
+    line.cancel()
+    return None
+
+
+def _language() -> str | None:
+    return (locale.getlocale()[0] or "").replace("_", "-") or None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container without a user database
+        return "somebody"

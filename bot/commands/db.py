@@ -1,0 +1,45 @@
+"""`lookalike db`: the bot's database."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from bot.cli import Context, common
+from engine.errors import SetupProblem
+
+__all__ = ["command"]
+
+
+@click.group()
+def command() -> None:
+    """Look after the database of choices and history."""
+
+
+@command.command()
+@common
+@click.pass_obj
+def upgrade(context: Context) -> None:
+    """Bring the tables up to date; `run` and `chat` do so by themselves."""
+    try:
+        from bot.identity import Identity, secret_key
+        from bot.store import Store, database_url
+    except ModuleNotFoundError as missing:
+        raise SetupProblem(
+            f"the package {missing.name} is missing: run `pip install 'lookalike[chat]'`"
+        ) from None
+    import migrations
+
+    settings = context.settings()
+    given = settings.database.key
+    key = secret_key(settings.home / "secret.key", given.get_secret_value() if given else None)
+    url = database_url(settings.database.url, settings.home)
+
+    async def open_once() -> None:
+        async with Store.open(url, Identity(key), history_days=settings.database.history_days):
+            pass
+
+    asyncio.run(open_once())
+    shown = url.render_as_string(hide_password=True)
+    click.echo(f"{shown} is up to date ({migrations.head('store')})")
