@@ -103,7 +103,12 @@ def _resolve_brackets(text: str, kinds: list[str], start: str) -> None:
         if start not in inside:
             before = (_direction(kind) for kind in reversed(kinds[:first]))
             side = next((found for found in before if found), start)
-        kinds[first] = kinds[last] = side
+        for bracket in (first, last):
+            kinds[bracket] = side
+            for at in range(bracket + 1, len(kinds)):  # marks on a bracket go with it
+                if unicodedata.bidirectional(text[at]) != "NSM":
+                    break
+                kinds[at] = side
 
 
 def _bracket_pairs(text: str, kinds: Sequence[str]) -> list[tuple[int, int]]:

@@ -21,11 +21,11 @@ __all__ = [
     "FONT_LOCK",
     "LATIN",
     "Typeface",
+    "candidates",
     "covers",
     "han_typeface",
     "opened",
     "shapes_text",
-    "typefaces_for",
 ]
 
 FONT_LOCK = threading.RLock()
@@ -83,9 +83,13 @@ _CJK_SCRIPTS = {"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL", "B
 _CJK_SCRIPTS |= {"IDEOGRAPHIC", "FULLWIDTH", "HALFWIDTH"}
 
 # Ranges without a hole, so that common names need no character map (a test reads the maps).
+_CJK_RANGES = (
+    *((0x20, 0x7E), (0x3041, 0x3096), (0x30A1, 0x30FE)),
+    *((0x4E00, 0x9FEF), (0xAC00, 0xD7A3)),
+)
 _KNOWN: dict[Typeface, tuple[tuple[int, int], ...]] = {
-    LATIN: ((0x20, 0x7E), (0xA0, 0x17F), (0x410, 0x44F)),
-    **dict.fromkeys((_JP, _KR, _SC, _TC), ((0x3041, 0x3096), (0x4E00, 0x9FEF), (0xAC00, 0xD7A3))),
+    LATIN: ((0x20, 0x7E), (0xA0, 0x17F), (0x410, 0x44F), (0x2010, 0x2027)),
+    **dict.fromkeys((_JP, _KR, _SC, _TC), _CJK_RANGES),
 }
 
 
@@ -125,21 +129,18 @@ def covers(typeface: Typeface, character: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def typefaces_for(character: str, han: Typeface | None = None) -> tuple[Typeface, ...]:
-    """The installed typefaces with a glyph for the character, best first; empty if none has.
+def candidates(character: str, han: Typeface | None = None) -> tuple[Typeface, ...]:
+    """The typefaces to be asked for a glyph of the character (``covers``), best first.
 
     Args:
         character: One character.
-        han: Which of the CJK typefaces to prefer; see ``han_typeface``.
+        han: Which of the CJK typefaces to ask; see ``han_typeface``.
     """
     script = unicodedata.name(character, "").split(" ", 1)[0]
     cjk = han or _SC
-    own = _BY_SCRIPT.get(script)
-    if script in _CJK_SCRIPTS:
-        own = cjk
-    ranked = [own] if own else []
-    ranked += [face for face in (LATIN, EMOJI, _SYMBOLS, _DEJAVU, cjk) if face is not own]
-    return tuple(face for face in ranked if covers(face, character))
+    own = cjk if script in _CJK_SCRIPTS else _BY_SCRIPT.get(script)
+    others = (LATIN, EMOJI, _SYMBOLS, _DEJAVU, cjk)
+    return (*((own,) if own else ()), *(face for face in others if face is not own))
 
 
 def han_typeface(text: str) -> Typeface:

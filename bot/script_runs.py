@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from bot.bidi import base_level, embedding_levels, visual_order
-from bot.fonts import EMOJI, Typeface, covers, han_typeface, typefaces_for
+from bot.fonts import EMOJI, Typeface, candidates, covers, han_typeface
 
 __all__ = ["Dressed", "Run", "cleaned", "dressed", "line_breaks", "runs_of"]
 
@@ -109,7 +109,7 @@ def _choose(cluster: str, han: Typeface, current: Typeface | None) -> Typeface |
     neutral = unicodedata.category(cluster[0])[0] not in "LM" and current != EMOJI
     if current and neutral and all(covers(current, char) for char in visible):
         return current
-    for face in typefaces_for(visible[0], han):
+    for face in candidates(visible[0], han):
         if all(covers(face, char) for char in visible):
             return face
     return None

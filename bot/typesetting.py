@@ -15,7 +15,7 @@ from typing import Literal
 from PIL import Image, ImageDraw
 
 from bot.bidi import base_level
-from bot.fonts import FONT_LOCK, Typeface, opened, shapes_text, typefaces_for
+from bot.fonts import FONT_LOCK, Typeface, opened, shapes_text
 from bot.script_runs import Run, cleaned, dressed, line_breaks, runs_of
 
 __all__ = ["Block", "set_text"]
@@ -156,7 +156,7 @@ class _Setting:
             end -= 1
         clusters = self.clusters[start:end]
         if cut:
-            clusters += tuple((_ELLIPSIS, face) for face in typefaces_for(_ELLIPSIS)[:1])
+            clusters += dressed(_ELLIPSIS)
         return _measured(clusters, self.base, size_px, bold=self.bold)
 
     def _longest(
