@@ -86,6 +86,7 @@ def fetch(
     import httpx  # only to download
 
     patience = patience or Patience()
+    _check_url(url)
     timeout = httpx.Timeout(patience.stall_s, connect=patience.connect_s)
     headers = {"Accept-Encoding": "identity", "User-Agent": "lookalike"}
     with (
@@ -194,7 +195,7 @@ class _Transfer:
         self, file: BinaryIO, response: httpx.Response, done: int, total: int | None
     ) -> None:
         self._progress(done, total)
-        for piece in response.iter_raw(1 << 16):
+        for piece in response.iter_raw():
             done += len(piece)
             if done > (total or _MOST_BYTES):
                 raise WeightsMissing(f"{self.url} sends more than it announced; {_MIRROR}")
@@ -237,6 +238,16 @@ class _Transfer:
 
 
 _MIRROR = "set models.base_url to a server that has the file"
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise WeightsMissing(f"{url} is no web address; {_MIRROR}")
 
 
 def _fields(identity: _Identity) -> tuple[str, str | None, int | None]:

@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
 
 from engine.backbones import BackboneRecord, find_record
 from engine.download import Patience, fetch
@@ -129,7 +128,7 @@ def download(
     if record.bundled:
         return installed(name, models_folder)
     target = models_folder / record.file_name
-    url = urljoin(base_url if base_url.endswith("/") else f"{base_url}/", record.file_name)
+    url = f"{base_url.rstrip('/')}/{record.file_name}"
     with _alone(target):
         trusted = None
         if not again:
