@@ -18,16 +18,16 @@ from bot.request import Attachment
 from bot.store import PastMatch
 from bot.turn import Refusal, Turn
 from bot.wording import isolate
-from engine.errors import LookalikeError
+from engine.errors import GalleryMissing, LookalikeError
 
 if TYPE_CHECKING:
-    from gallery.collection import Gallery, Match
-
     from bot.card import CardEntry
     from bot.model_desk import ModelDesk
     from bot.recognizer import Recognizer
     from bot.store import Choice, Store
     from engine.pipeline import Engine
+    from engine.types import Embedding
+    from gallery.collection import Gallery, Match
 
 __all__ = ["Answering"]
 
@@ -87,7 +87,8 @@ class Answering:
         if not arguments:
             return await self.photo(turn)
         names = [standing.name for standing in self._desk.standings()]
-        wish = read_wish(arguments, models=names, categories=self._gallery.categories())
+        categories = await self._recognizer.finish(self._gallery.categories)
+        wish = read_wish(arguments, models=names, categories=categories)
         choice = await self._store.choice(turn.who)
         return await self.photo(
             turn,
@@ -120,7 +121,7 @@ class Answering:
             model=model,
             wanted=choice.model or model,
             top=top or choice.top or 1,
-            category=self._known_category(turn, choice.category),
+            category=choice.category,
         )
         return await self._fresh(turn, photos[0], ask, rest=photos[1:MOST_ALBUM])
 
@@ -167,7 +168,7 @@ class Answering:
             model=model,
             wanted=choice.model or model,
             top=choice.top or 1,
-            category=self._known_category(turn, choice.category),
+            category=choice.category,
             mine=recollection.owner == turn.who.user,
         )
         return await self._fresh(turn, recollection.rest[number - 2], ask)
@@ -195,7 +196,7 @@ class Answering:
             model=self._desk.answering(wanted),
             wanted=wanted,
             top=action.number(3, least=1, most=MOST_MATCHES) or 1,
-            category=self._known_category(turn, category),
+            category=category,
             number=action.number(1, least=1, most=MOST_FACES) or 1,
             page=action.number(4, most=MOST_FACES) or 0,
             mine=mine,
@@ -250,9 +251,17 @@ class Answering:
     async def _search(self, turn: Turn, subject: Subject, ask: Ask) -> tuple[Match, ...]:
         embedding = await self._looker.embedding(turn, subject, ask.number, ask.model)
         with turn.timed("search"):
-            return await self._recognizer.finish(
-                lambda: self._gallery.top_matches(embedding, ask.top, category=ask.category)
-            )
+            return await self._recognizer.finish(lambda: self._matches(turn, embedding, ask))
+
+    def _matches(self, turn: Turn, embedding: Embedding, ask: Ask) -> tuple[Match, ...]:
+        try:
+            return self._gallery.top_matches(embedding, ask.top, category=ask.category)
+        except GalleryMissing:
+            category = ask.category
+            if category is None or category in self._gallery.categories():
+                raise
+            text = turn.say("error.nobody_in_category", category=isolate(category))
+            raise Refusal(Reply(text=text)) from None
 
     def _draw(
         self,
@@ -305,13 +314,6 @@ class Answering:
                 await self._store.remember(turn.who, match)
         except LookalikeError as problem:
             log.warning("history not written", extra={"reason": str(problem)})
-
-    def _known_category(self, turn: Turn, category: str | None) -> str | None:
-        """The category, if somebody is still in it."""
-        if category is not None and category not in self._gallery.categories():
-            text = turn.say("error.nobody_in_category", category=isolate(category))
-            raise Refusal(Reply(text=text))
-        return category
 
     def _clamped(self, subject: Subject, ask: Ask) -> Ask:
         """A number of a face that is not there becomes the largest face's."""

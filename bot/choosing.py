@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,10 @@ from bot.turn import Refusal, Turn
 from bot.wording import Wording, isolate
 
 if TYPE_CHECKING:
-    from gallery.collection import Gallery
-
     from bot.identity import Who
     from bot.model_desk import ModelDesk, Standing
     from bot.store import Store
+    from gallery.collection import Gallery
 
 __all__ = ["Choices", "Choosing", "ModelChoice"]
 
@@ -87,7 +87,7 @@ class Choosing:
                 )
                 for standing in self._desk.standings()
             ),
-            categories=self._gallery.categories(),
+            categories=await self._categories(),
             model=choice.model or self._desk.default,
             top=choice.top or 1,
             category=choice.category,
@@ -172,7 +172,7 @@ class Choosing:
         """``/category`` shows the choice, ``/category film`` makes it, ``all`` clears it."""
         if turn.request.arguments:
             return Reply(text=await self.choose_category(turn, turn.request.arguments))
-        return self._category_menu(turn, (await self._store.choice(turn.who)).category)
+        return await self._category_menu(turn, (await self._store.choice(turn.who)).category)
 
     async def choose_category(self, turn: Turn, given: str) -> str:
         """Stores the category meant; what to say about it.
@@ -180,7 +180,7 @@ class Choosing:
         Raises:
             Refusal: If there is no such category.
         """
-        names = self._gallery.categories()
+        names = await self._categories()
         name = read_category(given, names)
         if name is None and not means_everybody(given):
             if not names:
@@ -194,7 +194,7 @@ class Choosing:
     async def press_category(self, turn: Turn, action: Action) -> Reply:
         """A button of the category menu."""
         tag = action.text(0)
-        names = {category_tag(name): name for name in self._gallery.categories()}
+        names = {category_tag(name): name for name in await self._categories()}
         if tag != ALL and tag not in names:
             raise Refusal(Reply(text=turn.say("stale.button"), private=True))
         category = names.get(tag)
@@ -202,7 +202,7 @@ class Choosing:
         text = turn.say("category.chosen", category=self._shown_category(turn, category))
         if turn.request.sender.is_group:
             return Reply(text=text, notice=text, private=True)
-        menu = self._category_menu(turn, category)
+        menu = await self._category_menu(turn, category)
         return Reply(text=menu.text, buttons=menu.buttons, replaces=True, notice=text)
 
     def _model_menu(self, turn: Turn, chosen: str) -> Reply:
@@ -236,8 +236,8 @@ class Choosing:
             buttons=grid(buttons, turn.limits.buttons_per_row),
         )
 
-    def _category_menu(self, turn: Turn, chosen: str | None) -> Reply:
-        names = self._gallery.categories()
+    async def _category_menu(self, turn: Turn, chosen: str | None) -> Reply:
+        names = await self._categories()
         if not names:
             return Reply(text=turn.say("category.none"))
         text = turn.say("category.choose", category=self._shown_category(turn, chosen))
@@ -264,6 +264,9 @@ class Choosing:
         if len(each) + 1 > per_row * turn.limits.button_rows:
             per_row = turn.limits.buttons_per_row
         return grid([everybody, *each], per_row)
+
+    async def _categories(self) -> tuple[str, ...]:
+        return await asyncio.to_thread(self._gallery.categories)
 
     def _shown_category(self, turn: Turn, category: str | None) -> str:
         return turn.say("category.all") if category is None else isolate(category)

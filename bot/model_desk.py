@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bot.ending import BACKGROUND
 from engine.backbones import BACKBONES
-from engine.errors import GalleryMissing, LookalikeError, SetupProblem, WeightsMissing
+from engine.errors import Busy, GalleryMissing, LookalikeError, SetupProblem, WeightsMissing
 
 if TYPE_CHECKING:
     from engine.pipeline import Engine
@@ -32,6 +32,8 @@ FALLBACK_MODEL = "dlib"
 PAUSES_S = (30.0, 120.0, 600.0, 1800.0)
 REFRESH_S = 15.0
 OPENING_S = 15.0
+# A build that was cut short must not answer with the few it got to.
+ENOUGH = 0.9
 LEAVING_S = 2.0
 
 
@@ -163,7 +165,7 @@ class ModelDesk:
         loop = asyncio.get_running_loop()
         attempts = dict.fromkeys(self._in_order(), 0)
         due = dict.fromkeys(attempts, loop.time())
-        seen = await in_daemon_thread(self._gallery.revision)
+        seen = await in_daemon_thread(self._gallery.catalogue.revision)
         while True:
             for name in attempts:
                 waiting = self._standings[name].state in (State.MISSING, State.BROKEN)
@@ -206,8 +208,14 @@ class ModelDesk:
                     raise
                 self._download(name)
             self._note(name, State.BUILDING)
-            self._build(name)
-            self._note(name, State.READY)
+            self._engine.backbone(name)
+            if self._searchable(name):
+                self._note(name, State.READY)
+                with contextlib.suppress(Busy):  # another process adds people; we follow later
+                    self._build(name)
+            else:
+                self._build(name)
+                self._note(name, State.READY)
         log.info("model ready", extra={"model": name})
 
     def _download(self, name: str) -> None:
@@ -228,26 +236,31 @@ class ModelDesk:
         """The vectors that the gallery lacks; an empty gallery lacks none."""
         from gallery.build import build
 
-        self._engine.backbone(name)
-        try:
+        with contextlib.suppress(GalleryMissing):
             build(self._gallery, self._engine, name, progress=lambda *_: self._check())
-        except GalleryMissing:
-            return
+        self._gallery.refresh()
+
+    def _searchable(self, name: str) -> bool:
+        """Whether nearly everybody can be found by this backbone."""
+        space = self._engine.backbone(name).space
+        stats = self._gallery.stats()
+        known = stats.vectors.get(space, 0)
+        return known > 0 and known >= ENOUGH * stats.portraits
 
     def _build_again(self, name: str) -> None:
-        with self._working, contextlib.suppress(_Stopped):
+        with self._working, contextlib.suppress(_Stopped, Busy):
             self._check()
             self._build(name)
 
     async def _follow(self, seen: int) -> int:
         """Sees what other processes added, and embeds it for every backbone that answers."""
-        revision = await in_daemon_thread(self._gallery.revision)
+        revision = await in_daemon_thread(self._gallery.catalogue.revision)
         if revision == seen:
             return seen
         await in_daemon_thread(self._gallery.refresh)
         for name in self.ready():
             await in_daemon_thread(functools.partial(self._build_again, name))
-        return int(await in_daemon_thread(self._gallery.revision))
+        return int(await in_daemon_thread(self._gallery.catalogue.revision))
 
     def _note(
         self, name: str, state: State, *, percent: int | None = None, reason: str | None = None

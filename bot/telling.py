@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from bot import __version__
@@ -12,9 +13,8 @@ from bot.wording import Wording
 from engine.backbones import BACKBONES
 
 if TYPE_CHECKING:
-    from gallery.collection import Gallery
-
     from bot.model_desk import ModelDesk
+    from gallery.collection import Gallery
 
 __all__ = ["Telling"]
 
@@ -52,6 +52,7 @@ class Telling:
             )
             for standing in self._desk.standings()
         ]
-        people = turn.say("about.people", count=len(self._gallery.people()))
+        stats = await asyncio.to_thread(self._gallery.stats)
+        people = turn.say("about.people", count=stats.people)
         text = turn.say("about.text", version=__version__, people=people, models="\n".join(models))
         return Reply(text=text)
