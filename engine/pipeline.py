@@ -42,6 +42,11 @@ class Engine:
         self._backbones: dict[str, Backbone] = {}
         self._lock = threading.Lock()
 
+    @property
+    def limits(self) -> DecodeLimits:
+        """What is decoded at most."""
+        return self._limits
+
     def decode(self, data: bytes) -> Photo:
         """The picture in untrusted bytes.
 
