@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from engine.errors import SpaceMismatch
 from engine.types import Embedding, Space
-from gallery.likeness import SAME_PHOTO_STRETCH, person_cosines
+from gallery.likeness import SAME_PHOTO_STRETCH, evened_norms, person_cosines
 from gallery.vectors import VectorFiles, quantized
 
 __all__ = ["SAME_PHOTO_STRETCH", "GalleryIndex", "Hit", "person_cosines"]
@@ -79,7 +79,9 @@ class GalleryIndex:
         self.person_ids: NDArray[np.int64] = persons
         self._starts = np.append(starts, len(rows))
         self._person_index = person_index
-        self._sum_norms = self._norms(records, dead)
+        self._norms = evened_norms(
+            self._sum_norms(records, dead), np.diff(self._starts), self.space.backbone
+        )
 
     def __len__(self) -> int:
         """How many people can be found."""
@@ -151,7 +153,7 @@ class GalleryIndex:
         if not self._in_order:
             cosines = cosines[self._rows]
         cosines += _ROUNDING
-        bounds = person_cosines(cosines, self._person_index, self._sum_norms)
+        bounds = person_cosines(cosines, self._person_index, self._norms)
         return bounds.astype(np.float32, copy=False) + _ROUNDING
 
     def _code_bounds(
@@ -178,7 +180,7 @@ class GalleryIndex:
         index = np.repeat(np.arange(len(people)), ends - starts)
         vectors = self._vectors[self._rows[places]].astype(np.float64)
         cosines = np.clip(vectors @ vector.astype(np.float64), -1.0, 1.0)
-        likenesses = person_cosines(cosines, index, self._sum_norms[people])
+        likenesses = person_cosines(cosines, index, self._norms[people])
         best = np.lexsort((places, -np.round(cosines, _DECIMALS), index))
         best = best[np.append(0, np.cumsum(ends - starts)[:-1])]
         found = zip(people, places[best], np.round(likenesses, _DECIMALS), strict=True)
@@ -188,7 +190,7 @@ class GalleryIndex:
         ]
         return sorted(hits, key=_rank)
 
-    def _norms(self, records: NDArray[np.void], dead: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _sum_norms(self, records: NDArray[np.void], dead: NDArray[np.int64]) -> NDArray[np.float64]:
         """Length of the sum of each person's vectors: float64 (len(self),)."""
         growth = np.bincount(
             self._person_index, weights=records["growth"][self._rows], minlength=len(self)

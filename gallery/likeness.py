@@ -6,27 +6,65 @@ everywhere.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SAME_PHOTO_STRETCH", "person_cosines"]
+__all__ = ["SAME_PERSON", "SAME_PHOTO_STRETCH", "evened_norms", "person_cosines"]
 
-SAME_PHOTO_STRETCH: Final = 3.0
+SAME_PHOTO_STRETCH: Final = 2.0
+
+SAME_PERSON: Final = MappingProxyType({"dlib": 0.957, "resnet": 0.70, "senet": 0.70})
+"""Cosine of two photos of one person, in the median; measured for dlib (gallery/priors.py), an
+estimate for the others."""
+
+_EVENING: Final = 0.7
+"""How much of what several portraits gain over one is taken back. Measured with dlib on 597 people
+with 1 to 4 portraits each: a stranger with one portrait is then found as often as one with four
+(0: 0.3 times as often, 1: twice), one likeness in 1,000 of strangers is the same for 1, 2, 3 and 4
+portraits within 2 %, and of probes of people with 1 to 4 portraits 95.6 % instead of 94.5 % find
+their person first."""
 
 _SHORTEST_SUM = 1e-3  # portraits that cancel each other out have no mean direction
+
+
+def evened_norms(
+    sum_norms: NDArray[np.floating], portraits: NDArray[np.integer], backbone: str
+) -> NDArray[np.float64]:
+    """What a person's sum of cosines is divided by: made even between few and many portraits.
+
+    The mean of many portraits is nearer to everybody than one portrait is, to strangers, too:
+    dividing by the length of the sum alone would make a person more alike to all by being
+    photographed more often. With c the usual cosine between two photos of one person, the mean of
+    n unit vectors has the length ``sqrt((1 + (n - 1) c) / n)`` where it would have 1 if all were
+    alike; that factor, to the power ``_EVENING``, is taken back. One portrait: no change.
+
+    Args:
+        sum_norms: (P,), length of the sum of each person's unit vectors.
+        portraits: (P,), how many they are, at least 1 each.
+        backbone: Whose vectors they are.
+
+    Returns:
+        float64 (P,), for ``person_cosines``.
+    """
+    usual = SAME_PERSON.get(backbone, 0.7)
+    usual_length = np.sqrt((1 + (portraits - 1) * usual) / portraits)
+    norms: NDArray[np.float64] = sum_norms / usual_length**_EVENING
+    return norms
 
 
 def person_cosines(
     portrait_cosines: NDArray[np.floating],
     person_index: NDArray[np.integer],
-    person_sum_norms: NDArray[np.floating],
+    person_norms: NDArray[np.floating],
 ) -> NDArray[np.floating]:
     """The likeness of a face to each person: that to the mean of their portraits.
 
     A face is compared with the direction of the sum of a person's unit vectors, which averages
-    out pose and light; ``cos(q, sum x_i) = sum(q . x_i) / |sum x_i|``. One exception: a photo of
+    out pose and light; ``cos(q, sum x_i) = sum(q . x_i) / |sum x_i|``, but for what
+    ``evened_norms`` takes back from people with several portraits. One exception: a photo of
     which the gallery holds the very picture must reach 1. So the best portrait counts too, its
     distance from 1 stretched by ``SAME_PHOTO_STRETCH``; that exceeds the mean only for nearly the
     same picture, and never between people. The result never falls when a portrait's cosine rises.
@@ -34,7 +72,7 @@ def person_cosines(
     Args:
         portrait_cosines: (..., N), cosines of one or several faces with N >= 1 portraits.
         person_index: (N,), rising without gaps from 0 to P - 1: whose portrait each is.
-        person_sum_norms: (P,), length of the sum of each person's unit vectors.
+        person_norms: (P,), from ``evened_norms``.
 
     Returns:
         (..., P), in [-1, 1], of the type of ``portrait_cosines``.
@@ -42,9 +80,7 @@ def person_cosines(
     starts = np.flatnonzero(np.diff(person_index, prepend=-1))
     best = np.maximum.reduceat(portrait_cosines, starts, axis=-1)
     total = np.add.reduceat(portrait_cosines, starts, axis=-1)
-    norms = person_sum_norms.astype(portrait_cosines.dtype)
-    mean = np.where(
-        person_sum_norms < _SHORTEST_SUM, best, total / np.maximum(norms, _SHORTEST_SUM)
-    )
+    norms = person_norms.astype(portrait_cosines.dtype)
+    mean = np.where(person_norms < _SHORTEST_SUM, best, total / np.maximum(norms, _SHORTEST_SUM))
     stretched = 1.0 - SAME_PHOTO_STRETCH * (1.0 - best)
     return np.clip(np.maximum(mean, stretched), -1.0, 1.0)
