@@ -20,6 +20,7 @@ class Behaviour:
         headers: Sent as well.
         bytes_sent: Close after so many bytes of the body.
         stall_s: Wait so long after those bytes, before closing.
+        delay_s: Wait so long before answering.
         ranges: Whether a range is honoured.
         checks_validator: Whether If-Range is heeded.
         etag: Send an ETag.
@@ -30,6 +31,7 @@ class Behaviour:
     headers: dict[str, str] = field(default_factory=dict)
     bytes_sent: int | None = None
     stall_s: float = 0.0
+    delay_s: float = 0.0
     ranges: bool = True
     checks_validator: bool = True
     etag: bool = True
@@ -100,6 +102,7 @@ def serving(content: bytes) -> Iterator[Source]:
 
 
 def _answer(request: BaseHTTPRequestHandler, source: Source, behaviour: Behaviour) -> None:
+    source.stop.wait(behaviour.delay_s)
     if behaviour.status not in (200, 206):
         request.send_response(behaviour.status)
         for name, value in {"Content-Length": "0", **behaviour.headers}.items():

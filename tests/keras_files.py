@@ -23,6 +23,7 @@ def write_keras_file(
     change: Change | None = None,
     stored_name: Callable[[str], str] = lambda name: name,
     root: str = "",
+    large_kernels: bool = True,
 ) -> Path:
     """Writes random weights that a network can run with; compressed, so that the file is small.
 
@@ -33,6 +34,8 @@ def write_keras_file(
         change: Replaces the values of (layer, weight).
         stored_name: The layer's name in the file.
         root: Group that holds everything; the file itself if empty.
+        large_kernels: False: kernels of over 10,000 values are all one value, which takes no
+            room in the file and no time to read; ``change`` does not see them.
     """
     random = np.random.default_rng(seed)
     with h5py.File(path, "w") as file:
@@ -48,6 +51,10 @@ def write_keras_file(
             weights = [f"{name}/{weight}:0".encode() for weight in layer.shapes]
             folder.attrs["weight_names"] = np.array(weights)
             for stored, (weight, shape) in zip(weights, layer.shapes.items(), strict=True):
+                if np.prod(shape) > 10_000 and not large_kernels:
+                    value = random.uniform(1e-4, 1e-3)
+                    folder.create_dataset(stored.decode(), shape, np.float32, fillvalue=value)
+                    continue
                 values: NDArray[np.generic] = _values(random, weight, shape)
                 if change is not None:
                     values = change(layer.name, weight, values.astype(np.float32))
@@ -56,11 +63,11 @@ def write_keras_file(
 
 
 def write_network_file(
-    path: Path, name: str, *, seed: int = 0, change: Change | None = None
+    path: Path, name: str, *, seed: int = 0, change: Change | None = None, runs: bool = False
 ) -> Path:
-    """A weight file of ``resnet`` or ``senet``."""
+    """A weight file of ``resnet`` or ``senet``; its vectors differ from each other if ``runs``."""
     layers = vggface.layers(vggface.VARIANTS[name])
-    return write_keras_file(path, layers, seed=seed, change=change)
+    return write_keras_file(path, layers, seed=seed, change=change, large_kernels=runs)
 
 
 def _values(
