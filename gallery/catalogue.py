@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,8 @@ __all__ = [
     "space_states",
     "thumbnail_path",
 ]
+
+Value = TypeVar("Value")
 
 _CHUNK = 500  # values in one IN (...); SQLite's oldest limit is 999
 
@@ -248,6 +250,17 @@ class Catalogue:
                 )
             }
 
+    def portraits_by_hash(self, hashes: Collection[str]) -> tuple[Portrait, ...]:
+        """The portraits of pictures with these hashes."""
+        with self.snapshot() as connection:
+            return tuple(
+                portrait
+                for chunk in _chunks(hashes)
+                for portrait in self._portraits(
+                    connection, select(PortraitRow).where(PortraitRow.sha256.in_(chunk))
+                )
+            )
+
     def categories(self) -> dict[str, int]:
         """Every category with somebody in it, and how many people, by name."""
         query = (
@@ -393,7 +406,7 @@ def category_name(words: str) -> str:
     return " ".join(unicodedata.normalize("NFC", words).replace("_", " ").casefold().split())
 
 
-def _chunks(values: Collection[int]) -> Iterator[Sequence[int]]:
+def _chunks(values: Collection[Value]) -> Iterator[Sequence[Value]]:
     listed = list(values)
     for start in range(0, len(listed), _CHUNK):
         yield listed[start : start + _CHUNK]

@@ -333,7 +333,7 @@ class Gallery:
         if space.id not in moment.calibrations:
             path = self.space_folder(space) / "calibration.json"
             try:
-                learned = Calibration.from_json(json.loads(path.read_bytes()))
+                learned = Calibration.from_json(json.loads(path.read_bytes())["calibration"])
             except FileNotFoundError:
                 learned = prior(space)
             except (OSError, ValueError, KeyError, TypeError) as problem:

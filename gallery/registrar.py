@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from engine.types import Box, Space
 from gallery.catalogue import category_name, folded
@@ -28,14 +28,17 @@ from gallery.tables import (
 __all__ = [
     "bury_rows",
     "delete_person",
+    "delete_portraits",
     "delete_space",
     "enrol_person",
     "enrol_portrait",
     "forget_rejection",
     "note_change",
+    "person_count",
     "register_space",
     "remember_rejection",
     "set_rows",
+    "unbury_rows",
 ]
 
 
@@ -149,6 +152,11 @@ def forget_rejection(connection: Connection, sha256: str) -> None:
     connection.execute(delete(RejectionRow).where(RejectionRow.sha256 == sha256))
 
 
+def person_count(connection: Connection) -> int:
+    """How many people there are."""
+    return connection.scalar(select(func.count()).select_from(PersonRow)) or 0
+
+
 def delete_person(connection: Connection, person_id: int) -> tuple[str, ...]:
     """Removes a person and their portraits; returns the portraits' hashes.
 
@@ -161,6 +169,12 @@ def delete_person(connection: Connection, person_id: int) -> tuple[str, ...]:
     unused = select(PersonCategoryRow.category_id)
     connection.execute(delete(CategoryRow).where(CategoryRow.id.not_in(unused)))
     return tuple(hashes)
+
+
+def delete_portraits(connection: Connection, portrait_ids: Sequence[int]) -> None:
+    """Removes portraits; rows of vectors are left to ``bury_rows``."""
+    for portrait_id in portrait_ids:
+        connection.execute(delete(PortraitRow).where(PortraitRow.id == portrait_id))
 
 
 def register_space(connection: Connection, space: Space, generation: int) -> None:
@@ -178,17 +192,18 @@ def register_space(connection: Connection, space: Space, generation: int) -> Non
     )
 
 
-def set_rows(
-    connection: Connection, space: Space, *, generation: int, row_count: int, keep_dead: bool
-) -> None:
-    """Says which manifest holds and how many rows count."""
+def set_rows(connection: Connection, space: Space, *, generation: int, row_count: int) -> None:
+    """Says which generation's files hold the space's vectors, and how many rows count."""
     connection.execute(
         update(SpaceRow)
         .where(SpaceRow.id == space.id)
         .values(generation=generation, row_count=row_count)
     )
-    if not keep_dead:
-        connection.execute(delete(DeadRow).where(DeadRow.space_id == space.id))
+
+
+def unbury_rows(connection: Connection, space: Space) -> None:
+    """Forgets which rows don't count, because there are new files without them."""
+    connection.execute(delete(DeadRow).where(DeadRow.space_id == space.id))
 
 
 def bury_rows(connection: Connection, space: Space, row_numbers: Iterable[int]) -> None:

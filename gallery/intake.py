@@ -1,0 +1,299 @@
+"""From a photo that a source found to a portrait in the gallery.
+
+Looking at a photo (``Looker``) needs nobody's permission and runs in several threads; what was
+seen is enrolled in batches (``Enroller``) by the one thread that writes: thumbnails first, then
+vectors, and the transaction that makes both count last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection
+
+from engine.errors import GalleryCorrupt, PhotoProblem, SetupProblem, TooLarge
+from engine.pipeline import Engine
+from engine.types import Space
+from gallery import registrar
+from gallery.catalogue import Person, category_name, space_states, thumbnail_path
+from gallery.collection import Gallery
+from gallery.database import changing
+from gallery.report import Rejection, Report
+from gallery.screen import SCREENING, Reason, Thumbnail, clear_face, thumbnail
+from gallery.sources import FoundPerson, FoundPortrait
+from gallery.vectors import VectorFiles, write_atomically
+
+__all__ = ["Enroller", "Fresh", "Known", "Looked", "Looker", "Refused", "append_rows"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A photo that can't be a portrait.
+
+    Attributes:
+        reason: A ``Reason``, for duplicates followed by the name.
+        sha256: Of a photo that need not be looked at again, else None.
+    """
+
+    reason: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A photo that is a portrait of the same person already.
+
+    Attributes:
+        news: Whether the source knows more about the person than the gallery.
+    """
+
+    news: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fresh:
+    """A photo that can become a portrait.
+
+    Attributes:
+        sha256: Of its bytes.
+        thumbnail: What is kept of it.
+        crops: Per backbone, what it embeds.
+    """
+
+    sha256: str
+    thumbnail: Thumbnail
+    crops: Mapping[str, NDArray[np.uint8]]
+
+
+Looked = Refused | Known | Fresh
+
+
+class Looker:
+    """Looks at photos; safe to use from several threads.
+
+    Args:
+        gallery: Knows which photos it has and which it refused.
+        engine: Sees.
+        backbones: For which ones to cut crops.
+        again: Whether to look again at photos that were refused before.
+    """
+
+    def __init__(
+        self, gallery: Gallery, engine: Engine, backbones: Sequence[str], *, again: bool
+    ) -> None:
+        self._catalogue = gallery.catalogue
+        self._engine = engine
+        self._backbones = tuple(backbones)
+        self._again = again
+
+    def __call__(self, found: FoundPortrait) -> Looked:
+        """What becomes of a photo."""
+        try:
+            content = found.read(self._engine.limits.max_bytes)
+        except TooLarge:
+            return Refused(Reason.TOO_LARGE)
+        except OSError:
+            return Refused(Reason.UNREADABLE)
+        sha256 = hashlib.sha256(content).hexdigest()
+        owner = self._catalogue.owner(sha256)
+        if owner is not None:
+            return _owned(found, owner)
+        if not self._again:
+            earlier = self._catalogue.rejected(sha256, SCREENING)
+            if earlier is not None:
+                return Refused(earlier.reason)
+        try:
+            return self._screened(content, sha256)
+        except SetupProblem:
+            raise
+        except Exception:  # noqa: BLE001 - one odd photo must not end a night's work
+            _log.exception("looking at %s failed", found.origin)
+            return Refused(Reason.FAILED)
+
+    def _screened(self, content: bytes, sha256: str) -> Looked:
+        try:
+            photo = self._engine.decode(content)
+        except TooLarge:
+            return Refused(Reason.TOO_LARGE)
+        except PhotoProblem:
+            return Refused(Reason.UNREADABLE, sha256)
+        face = clear_face(photo, self._engine.detect(photo))
+        if isinstance(face, Reason):
+            return Refused(face, sha256)
+        crops = {name: self._engine.backbone(name).crop(photo, face) for name in self._backbones}
+        return Fresh(sha256, thumbnail(photo, face), crops)
+
+
+class Enroller:
+    """Enrols what was seen; only within ``Gallery.writing``.
+
+    Args:
+        gallery: Where.
+        engine: Embeds.
+        backbones: Into whose spaces.
+        report: Counts what is done, when it is done.
+    """
+
+    def __init__(
+        self, gallery: Gallery, engine: Engine, backbones: Sequence[str], report: Report
+    ) -> None:
+        self._gallery = gallery
+        self._engine = engine
+        self._backbones = tuple(backbones)
+        self._report = report
+
+    def __call__(self, batch: Sequence[tuple[FoundPortrait, Looked]]) -> None:
+        """Makes a batch count: all of it, or nothing."""
+        settled = self._without_duplicates(batch)
+        fresh = [(found, seen) for found, seen in settled if isinstance(seen, Fresh)]
+        pictures = [seen for _, seen in fresh]
+        vectors = {name: self._embedded(name, pictures) for name in self._backbones}
+        for seen in pictures:
+            path = thumbnail_path(self._gallery.catalogue.portraits_folder, seen.sha256)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, seen.thumbnail.jpeg)
+        if not any(map(_changes, (seen for _, seen in settled))):
+            self._count(settled, 0)
+            return
+        with changing(self._gallery.catalogue.database) as connection:
+            newcomers = self._enrol(connection, settled, vectors)
+            registrar.note_change(connection)
+        self._count(settled, newcomers)
+
+    def _without_duplicates(
+        self, batch: Sequence[tuple[FoundPortrait, Looked]]
+    ) -> list[tuple[FoundPortrait, Looked]]:
+        """The batch, where a photo that came twice, or came in since it was seen, counts once."""
+        settled: list[tuple[FoundPortrait, Looked]] = []
+        first: dict[str, FoundPortrait] = {}
+        for found, seen in batch:
+            now: Looked = seen
+            if isinstance(seen, Fresh):
+                owner = self._gallery.catalogue.owner(seen.sha256)
+                twin = first.setdefault(seen.sha256, found)
+                if owner is not None:
+                    now = _owned(found, owner)
+                elif twin is not found and twin.person.key == found.person.key:
+                    now = Known(news=True)
+                elif twin is not found:
+                    now = Refused(f"{Reason.DUPLICATE} {twin.person.name}")
+            settled.append((found, now))
+        return settled
+
+    def _embedded(self, name: str, fresh: Sequence[Fresh]) -> NDArray[np.float32]:
+        if not fresh:
+            return np.empty((0, 0), np.float32)
+        embeddings = self._engine.backbone(name).embed([seen.crops[name] for seen in fresh])
+        return np.stack([embedding.vector for embedding in embeddings])
+
+    def _enrol(
+        self,
+        connection: Connection,
+        settled: Sequence[tuple[FoundPortrait, Looked]],
+        vectors: Mapping[str, NDArray[np.float32]],
+    ) -> int:
+        before = registrar.person_count(connection)
+        ids: dict[FoundPerson, int] = {}
+        portraits: list[int] = []
+        persons: list[int] = []
+        for found, seen in settled:
+            if isinstance(seen, Refused):
+                if seen.sha256 is not None:
+                    registrar.remember_rejection(connection, seen.sha256, seen.reason, SCREENING)
+                continue
+            if found.person not in ids:
+                ids[found.person] = registrar.enrol_person(connection, found.person)
+            person_id = ids[found.person]
+            if isinstance(seen, Fresh):
+                registrar.forget_rejection(connection, seen.sha256)
+                portraits.append(
+                    registrar.enrol_portrait(
+                        connection,
+                        person_id,
+                        found,
+                        sha256=seen.sha256,
+                        size_px=(seen.thumbnail.width_px, seen.thumbnail.height_px),
+                        landmarks=seen.thumbnail.landmarks.tolist(),
+                        box=seen.thumbnail.box,
+                    )
+                )
+                persons.append(person_id)
+        if portraits:
+            for name, rows in vectors.items():
+                space = self._engine.backbone(name).space
+                append_rows(connection, self._gallery, space, rows, portraits, persons)
+        return registrar.person_count(connection) - before
+
+    def _count(self, settled: Sequence[tuple[FoundPortrait, Looked]], newcomers: int) -> None:
+        report = self._report
+        report.people_added += newcomers
+        for found, seen in settled:
+            if isinstance(seen, Refused):
+                name = found.person.name
+                report.rejected.append(Rejection(found.origin, name, str(seen.reason)))
+            elif isinstance(seen, Known):
+                report.unchanged += 1
+            else:
+                report.added += 1
+                report.embedded.update(self._backbones)
+
+
+def append_rows(
+    connection: Connection,
+    gallery: Gallery,
+    space: Space,
+    vectors: NDArray[np.float32],
+    portraits: Sequence[int],
+    persons: Sequence[int],
+) -> None:
+    """Writes vectors to a space's files and lets the transaction count them.
+
+    Raises:
+        GalleryCorrupt: If the space's files are gone or damaged.
+    """
+    folder = gallery.space_folder(space)
+    state = next((s for s in space_states(connection) if s.space == space), None)
+    if state is None:
+        files = VectorFiles.create(folder, space)
+        registrar.register_space(connection, space, files.manifest.generation)
+        row_count, dead = 0, np.empty(0, np.int64)
+    else:
+        row_count, dead = state.row_count, state.dead
+        try:
+            files = VectorFiles.open(folder, space, state.generation)
+        except FileNotFoundError as problem:
+            raise GalleryCorrupt(
+                f"vectors of {space.id} are missing: run `lookalike gallery build --model "
+                f"{space.backbone}`"
+            ) from problem
+    row_count = files.append(row_count, vectors, portraits, persons, dead)
+    registrar.set_rows(connection, space, generation=files.manifest.generation, row_count=row_count)
+
+
+def _owned(found: FoundPortrait, owner: Person) -> Known | Refused:
+    """What becomes of a photo that is somebody's portrait already."""
+    person = found.person
+    if owner.key != person.key:
+        return Refused(f"{Reason.DUPLICATE} {owner.name}")
+    more = [
+        (person.wikidata_id, owner.wikidata_id),
+        (person.country, owner.country),
+        (person.gender, owner.gender),
+        (person.fame, owner.fame),
+    ]
+    joins = {category_name(name) for name in person.categories} - set(owner.categories)
+    return Known(news=bool(joins) or any(new not in (None, old) for new, old in more))
+
+
+def _changes(seen: Looked) -> bool:
+    """Whether the catalogue has to be written for it."""
+    if isinstance(seen, Known):
+        return seen.news
+    return isinstance(seen, Fresh) or seen.sha256 is not None

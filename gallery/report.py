@@ -1,0 +1,103 @@
+"""What a run did, and how it says how far it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Progress", "Rejection", "Report", "no_progress"]
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done (``"photos"``, or the name of a backbone), how many are done, and
+of how many (None if nobody knows)."""
+
+
+def no_progress(what: str, done: int, total: int | None) -> None:
+    """Tells nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A photo that did not become a portrait.
+
+    Attributes:
+        photo: Where it is, as its source says.
+        person: Whose portrait it would have been.
+        reason: Why not; ``gallery.screen.Reason``, for duplicates followed by whose it is.
+    """
+
+    photo: str
+    person: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run did.
+
+    Attributes:
+        added: Portraits that are new.
+        unchanged: Portraits that were there already.
+        people_added: People who are new.
+        rejected: Photos not taken.
+        embedded: Vectors made, per backbone.
+        dropped: Portraits of the catalogue whose thumbnail is lost or damaged, as person names.
+        astray: Photos in nobody's folder.
+        closed: Folders that can't be read.
+        ignored: Files that are no photos.
+        swept: Files that nothing refers to, removed.
+        seconds: How long it took.
+        interrupted: Whether it was stopped before the end; what is done is kept.
+    """
+
+    added: int = 0
+    unchanged: int = 0
+    people_added: int = 0
+    rejected: list[Rejection] = field(default_factory=list)
+    embedded: Counter[str] = field(default_factory=Counter)
+    dropped: list[str] = field(default_factory=list)
+    astray: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
+    ignored: int = 0
+    swept: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def photos(self) -> int:
+        """How many photos were looked at."""
+        return self.added + self.unchanged + len(self.rejected)
+
+    @property
+    def photos_per_s(self) -> float:
+        """Photos looked at in a second."""
+        return self.photos / self.seconds if self.seconds > 0 else 0.0
+
+    def reasons(self) -> Counter[str]:
+        """Rejections by reason; duplicates together."""
+        return Counter(
+            "duplicate" if r.reason.startswith("duplicate of") else r.reason for r in self.rejected
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As printed with ``--json``."""
+        return {
+            "added": self.added,
+            "unchanged": self.unchanged,
+            "people_added": self.people_added,
+            "rejected": [
+                {"photo": r.photo, "person": r.person, "reason": r.reason} for r in self.rejected
+            ],
+            "rejected_by_reason": dict(self.reasons().most_common()),
+            "embedded": dict(self.embedded),
+            "dropped": self.dropped,
+            "astray": list(self.astray),
+            "closed": list(self.closed),
+            "ignored": self.ignored,
+            "swept": self.swept,
+            "seconds": round(self.seconds, 3),
+            "photos_per_s": round(self.photos_per_s, 1),
+            "interrupted": self.interrupted,
+        }
