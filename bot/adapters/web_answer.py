@@ -1,0 +1,235 @@
+"""Answers as they stand on the page: both pictures in their own proportions, score bar, buttons."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+import cv2
+from nicegui import ui
+
+from bot.reply import Button, FaceAnswer, MatchAnswer, Reply
+from engine.decode import DecodeLimits, decode
+from engine.errors import PhotoProblem
+
+__all__ = ["AnswerList", "Entry"]
+
+PREVIEW = DecodeLimits(max_bytes=25_000_000, long_side_px=900)
+KEPT = 30
+
+Say = Callable[..., str]
+Press = Callable[[str, Sequence[bytes]], Awaitable[Reply]]
+
+
+class AnswerList:
+    """The session's answers, newest first; the oldest go after ``KEPT``.
+
+    Args:
+        say: A sentence in the visitor's language.
+        press: Answers a button's action; gets the photos of the entry as well.
+    """
+
+    def __init__(self, say: Say, press: Press) -> None:
+        self._say = say
+        self._press = press
+        self._entries: deque[Entry] = deque()
+        self._list = ui.column().classes("w-full gap-4").props('role="log" aria-live="polite"')
+
+    def greet(self, text: str) -> None:
+        """What stands there before the first photo."""
+        with self._list, ui.card().classes("w-full"):
+            ui.label(text).classes("said")
+
+    def begin(self, *, uploads: Sequence[bytes] = (), said: str = "") -> Entry:
+        """A new entry at the top that waits for its answer."""
+        with self._list:
+            card = ui.card().classes("w-full gap-3").mark("answer")
+        card.move(target_index=0)
+        entry = Entry(self, card, uploads)
+        entry.wait(self._say("web.looking"), said)
+        self._entries.appendleft(entry)
+        if len(self._entries) > KEPT:
+            self._entries.pop().delete()
+        return entry
+
+    def say(self, key: str, **details: object) -> str:
+        """A sentence in the visitor's language."""
+        return self._say(key, **details)
+
+    async def press(self, action: str, photos: Sequence[bytes]) -> Reply:
+        """The reply to a pressed button."""
+        return await self._press(action, photos)
+
+
+class Entry:
+    """One photo or command and the answer to it."""
+
+    def __init__(self, answers: AnswerList, card: ui.card, uploads: Sequence[bytes]) -> None:
+        self._answers = answers
+        self._card = card
+        self._uploads = tuple(uploads)
+        self._previews: dict[int, str | None] = {}
+
+    def delete(self) -> None:
+        """Takes the entry off the page."""
+        self._card.delete()
+
+    def wait(self, words: str, said: str) -> None:
+        """Shows that the answer is on its way."""
+        with self._card:
+            if said:
+                ui.label(said).classes("credit")
+            with ui.row().classes("items-center"):
+                ui.spinner(size="1.6rem")
+                ui.label(words)
+
+    async def show(self, reply: Reply) -> None:
+        """Puts the reply in the entry's place."""
+        preview = await self._preview() if _is_pair(reply, self._uploads) else None
+        self._card.clear()
+        with self._card:
+            if preview or not reply.picture:
+                for answer in reply.answers:
+                    self._pair(answer, preview)
+            else:
+                _image(_data_url(reply.picture.jpeg), reply.picture.alt)
+            for answer in reply.answers:
+                self._scores(answer)
+            if reply.text:
+                self._text(reply)
+            self._buttons(reply)
+        if reply.document:
+            ui.download(reply.document.content, reply.document.filename)
+
+    def _text(self, reply: Reply) -> None:
+        if not reply.answers:
+            ui.label(reply.text).classes("said")
+            return
+        with ui.expansion(self._answers.say("web.details")).classes("w-full credit"):
+            ui.label(reply.text).classes("said")
+
+    def _pair(self, answer: FaceAnswer, preview: str | None) -> None:
+        first = answer.matches[0]
+        if preview and first.portrait:
+            with ui.element("div").classes("pair"):
+                self._figure(preview, self._answers.say("web.you"), box=answer.box)
+                self._figure(_data_url(first.portrait.read_bytes()), first.name, match=first)
+
+    def _scores(self, answer: FaceAnswer) -> None:
+        first, *others = answer.matches
+        self._score(first)
+        for match in others:
+            with ui.element("div").classes("pair"):
+                if match.portrait:
+                    with ui.element("div").style("flex: 0 0 5rem"):
+                        _image(_data_url(match.portrait.read_bytes()), match.name)
+                with ui.column().classes("grow gap-0 min-w-0"):
+                    self._score(match)
+                    self._credit(match)
+
+    def _figure(
+        self,
+        source: str,
+        alt: str,
+        *,
+        box: tuple[float, float, float, float] | None = None,
+        match: MatchAnswer | None = None,
+    ) -> None:
+        with ui.element("figure"):
+            with ui.element("div").classes("frame"):
+                _image(source, alt)
+                if box:
+                    x, y, w, h = (100 * share for share in box)
+                    place = f"left:{x:.2f}%;top:{y:.2f}%;width:{w:.2f}%;height:{h:.2f}%"
+                    ui.element("div").classes("box").style(place)
+            if match:
+                self._credit(match)
+
+    def _credit(self, match: MatchAnswer) -> None:
+        if not match.credit:
+            return
+        text = self._answers.say("answer.credit", credit=match.credit)
+        with ui.element("figcaption" if match.rank == 1 else "div").classes("credit"):
+            if match.credit_url and match.credit_url.startswith(("https://", "http://")):
+                ui.link(text, match.credit_url, new_tab=True)
+            else:
+                ui.label(text)
+
+    def _score(self, match: MatchAnswer) -> None:
+        with ui.row().classes("items-baseline w-full no-wrap gap-3"):
+            if match.name:
+                name = f"{match.rank}. {match.name}" if match.rank > 1 else match.name
+                ui.label(name).classes("name").props('dir="auto"')
+            ui.label(match.word).classes("grow")
+            ui.label(f"{match.score:.0f} %").classes("score")
+        bar = ui.linear_progress(match.score / 100, show_value=False, size="0.8rem")
+        bar.props("rounded").style("color: var(--accent)")
+        label = self._answers.say("web.score_bar", name=match.name, score=round(match.score))
+        bar.props["aria-label"] = label
+
+    def _buttons(self, reply: Reply) -> None:
+        for row in reply.buttons:
+            with ui.row().classes("gap-2"):
+                for button in row:
+                    ui.button(button.label, on_click=self._pressed(button)).props(
+                        "outline no-caps dense padding='xs md'"
+                    )
+        if reply.picture:
+            picture = reply.picture
+            ui.button(
+                self._answers.say("web.card"),
+                icon="download",
+                on_click=lambda: ui.download(picture.jpeg, "lookalike.jpg", "image/jpeg"),
+            ).props("flat no-caps dense")
+
+    def _pressed(self, button: Button) -> Callable[[], Awaitable[None]]:
+        async def press() -> None:
+            reply = await self._answers.press(button.action, self._uploads)
+            if reply.notice:
+                ui.notify(reply.notice, multi_line=True, position="top", timeout=6000)
+            elif reply.replaces:
+                await self.show(reply)
+            else:
+                entry = self._answers.begin(uploads=self._uploads)
+                await entry.show(reply)
+
+        return press
+
+    async def _preview(self) -> str | None:
+        """The first photo as a data URL, in its own proportions; None if there is none."""
+        if not self._uploads:
+            return None
+        if 0 not in self._previews:
+            self._previews[0] = await asyncio.to_thread(_reencoded, self._uploads[0])
+        return self._previews[0]
+
+
+def _is_pair(reply: Reply, uploads: Sequence[bytes]) -> bool:
+    """Whether the page shows the two pictures themselves, and not the card.
+
+    The card numbers the faces of a group and shows which photo of an album is meant.
+    """
+    one = len(reply.answers) == 1 and len(uploads) == 1
+    return one and reply.answers[0].faces == 1 and reply.answers[0].matches[0].portrait is not None
+
+
+def _reencoded(photo: bytes) -> str | None:
+    """A JPEG that every browser shows, upright, whatever was sent."""
+    try:
+        pixels = decode(photo, PREVIEW).pixels
+    except PhotoProblem:
+        return None
+    done, jpeg = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    return _data_url(jpeg.tobytes()) if done else None
+
+
+def _data_url(jpeg: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+
+
+def _image(source: str, alt: str) -> None:
+    image = ui.element("img")
+    image.props["src"] = source
+    image.props["alt"] = alt
