@@ -22,7 +22,7 @@ _EYES_APART = (0.165, 0.185, 0.21, 0.24)
 The first shows head and shoulders; the last is for photos that end close to the face.
 """
 _COVERED_ENOUGH = 0.94
-_LEAST_APART = 1e-3  # px: landmarks that coincide are drawn somehow, not refused
+_LEAST_APART = 2.0  # px in the photo: nothing is seen of a smaller face, and pixels stay pixels
 _HEAD_SHIFT = 0.45
 """Of the nose's offset: a head turned aside extends away from where its nose points."""
 
@@ -30,12 +30,12 @@ _FRONTAL, _ASIDE, _PROFILE = 1.05, 1.25, 2.0
 """Eyes to mouth over eye to eye: seen from the front (the template of ``engine.align``), where a
 turn begins to hide how far apart the eyes are, and where they say nothing any more."""
 
-
 _COARSE = 16  # px of the frame to one of the continuation, which varies slowly
 _FEATHER = 0.05  # of the frame's longer side: where the photo gives way to its continuation
 _UNSEEN_PX = 1.5  # an edge of the photo this close to the frame's is left sharp
 _NEAR, _FAR = 0.06, 0.3  # of the frame's longer side: how far colours spread, standard deviations
 _FAR_SHARE = 0.05  # so that there is a colour where the near spread does not reach
+_LEAST_WEIGHT = 1e-6
 _HEAD_WEIGHT = 0.02  # of the face's own pixels: skin is no background
 
 
@@ -253,6 +253,7 @@ def _ambience(
     spread = np.dstack([colours, known])
     near = cv2.GaussianBlur(spread, (0, 0), _NEAR * max(size))
     far = cv2.GaussianBlur(near, (0, 0), _FAR * max(size))
-    both = near + _FAR_SHARE * far + 1e-6
-    even = np.clip(both[..., :3] / both[..., 3:], 0, 255).astype(np.uint8)
+    mean = (*cv2.mean(picture)[:3], 1.0)  # of the edge alone if nothing of the photo is in view
+    both = near + _FAR_SHARE * far + _LEAST_WEIGHT * np.array(mean, np.float32)
+    even = np.clip(np.round(both[..., :3] / both[..., 3:]), 0, 255).astype(np.uint8)
     return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
