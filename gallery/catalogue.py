@@ -285,6 +285,12 @@ class Catalogue:
             portraits = connection.scalar(select(func.count()).select_from(PortraitRow))
         return people or 0, portraits or 0
 
+    def portrait_counts(self) -> dict[int, int]:
+        """How many portraits everybody has, by person id."""
+        query = select(PortraitRow.person_id, func.count()).group_by(PortraitRow.person_id)
+        with self.snapshot() as connection:
+            return dict(connection.execute(query).tuples().all())
+
     def rejections(self) -> dict[str, int]:
         """How many pictures were not taken, by reason."""
         query = select(RejectionRow.reason, func.count()).group_by(RejectionRow.reason)

@@ -154,6 +154,10 @@ class Gallery:
         """Every portrait of a person, oldest first."""
         return self.catalogue.portraits(person_id)
 
+    def portrait_counts(self) -> dict[int, int]:
+        """How many portraits everybody has, by person id."""
+        return self.catalogue.portrait_counts()
+
     def categories(self) -> tuple[str, ...]:
         """Every category that somebody is in, by name."""
         return tuple(self.catalogue.categories())
@@ -179,6 +183,10 @@ class Gallery:
             },
             rejections=self.catalogue.rejections(),
         )
+
+    def size_bytes(self) -> int:
+        """What the gallery takes on disk."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
     def refresh(self) -> None:
         """Sees what has been changed since, here or by another process; cheap if nothing has."""
