@@ -1,0 +1,169 @@
+"""The same sentences in every language, and exactly those that are spoken."""
+
+from __future__ import annotations
+
+import ast
+import re
+import string
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.captions import CONCERNS, WORDS
+from bot.chat_commands import CHAT_COMMANDS, chat_commands
+from bot.model_desk import State
+from bot.wording import LANGUAGES, Wording, isolate, placeholders, plain
+from engine import errors
+
+ROOT = Path(__file__).resolve().parents[2]
+# CLDR 46: the categories that whole numbers have in each language.
+CATEGORIES = {
+    "en": {"one", "other"},
+    "hi": {"one", "other"},
+    "es": {"one", "many", "other"},
+    "ru": {"one", "few", "many", "other"},
+}
+ERROR_KEYS = {
+    kind.key
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, errors.LookalikeError)
+}
+
+
+@pytest.fixture(scope="module")
+def wording() -> Wording:
+    return Wording.load()
+
+
+def string_literals() -> set[str]:
+    """Every string in the code of the bot, without docstrings' company: exact literals only."""
+    files = [path for path in (ROOT / "bot").rglob("*.py") if "commands" not in path.parts]
+    assert len(files) > 20, "the code was not found"
+    return {
+        node.value
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+def section(key: str) -> str:
+    return key.partition(".")[0]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_language_has_the_same_keys(wording: Wording, language: str) -> None:
+    assert wording.keys(language) == wording.keys("en")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_template_has_the_placeholders_of_the_english_one(
+    wording: Wording, language: str
+) -> None:
+    """In a plural form the count may be left out ("the other one"), nothing else."""
+    for key in wording.keys("en"):
+        english = frozenset().union(*map(placeholders, wording.templates(key, "en").values()))
+        for category, template in wording.templates(key, language).items():
+            assert placeholders(template) <= english, (key, category)
+            assert english - placeholders(template) <= {"count"}, (key, category)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_plural_forms_are_complete(wording: Wording, language: str) -> None:
+    for key in wording.keys(language):
+        forms = set(wording.templates(key, language))
+        assert forms in ({"other"}, CATEGORIES[language]), key
+
+
+def test_every_sentence_is_spoken_somewhere_and_every_spoken_one_exists(wording: Wording) -> None:
+    """Keys in the code, in the tables that name keys, and in the files are the same set."""
+    literals = string_literals()
+    described = {f"command.{name}.description" for name in CHAT_COMMANDS}
+    named = ERROR_KEYS | described | {key for _, key in WORDS} | set(CONCERNS.values())
+    named |= {state.value for state in State}
+    assert named <= wording.keys()
+    sections = set(map(section, wording.keys()))
+    spoken = {
+        text
+        for text in literals
+        if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", text) and section(text) in sections
+    }
+    settings = {text for text in spoken if text.startswith(("web.enabled", "web.host", "web.port"))}
+    assert spoken - settings - wording.keys() == set(), "spoken, but not written"
+    assert wording.keys() - literals - named == set(), "written, but never spoken"
+
+
+@pytest.mark.parametrize("language", [*LANGUAGES, "pt-BR", "", None, "zh-Hant-TW"])
+def test_every_sentence_can_be_said(wording: Wording, language: str | None) -> None:
+    for key in sorted(wording.keys()):
+        for count in (0, 1, 2, 5, 11, 21, 1_000_000):
+            spoken = wording.language(language)
+            template = wording.templates(key, spoken)
+            names = frozenset().union(*map(placeholders, template.values())) - {"count"}
+            text = wording.text(key, language, count=count, **dict.fromkeys(names, "x"))
+            assert text.strip() == text
+            assert "{" not in text
+
+
+def test_languages_of_regions_and_unknown_ones(wording: Wording) -> None:
+    assert [wording.language(tag) for tag in ("es-MX", "hi_IN", "RU", "pt-BR", "tlh", None)] == [
+        "es",
+        "hi",
+        "ru",
+        "en",
+        "en",
+        "en",
+    ]
+
+
+def test_russian_plurals(wording: Wording) -> None:
+    said = [wording.text("error.busy", "ru", count=count) for count in (1, 2, 5, 11, 21, 112)]
+    words = [re.search(r"секунд\w*", text)[0] for text in said]  # type: ignore[index]
+    assert words == ["секунду", "секунды", "секунд", "секунд", "секунду", "секунд"]
+
+
+def test_numbers_are_grouped_as_the_language_does(wording: Wording) -> None:
+    assert wording.number(1234567, "en") == "1,234,567"
+    assert wording.number(1234567, "hi-IN") == "12,34,567"
+    assert wording.number(1234, "es") == "1234"
+    assert wording.number(12345, "es") == "12\u202f345"
+    assert wording.number(-1234567, "ru") == "-1\u00a0234\u00a0567"
+
+
+@given(st.integers(-(10**15), 10**15), st.sampled_from(LANGUAGES))
+def test_grouping_keeps_the_digits(value: int, language: str) -> None:
+    said = Wording.load().number(value, language)
+    assert "".join(c for c in said if c in string.digits + "-") == str(value)
+
+
+def test_commands_fit_the_menus_of_both_platforms(wording: Wording) -> None:
+    """Telegram: 1 to 32 characters, description 256; Discord: 100."""
+    for language in LANGUAGES:
+        for command in chat_commands(wording, language):
+            assert re.fullmatch(r"[a-z]{1,32}", command.name)
+            assert 1 <= len(command.description) <= 100
+            assert len(command.argument or "") <= 32
+
+
+def test_words_go_down_with_the_score() -> None:
+    assert all(high > low for (high, _), (low, _) in pairwise(WORDS))
+    assert len({key for _, key in WORDS}) == len(WORDS)
+
+
+def test_a_right_to_left_name_is_isolated_and_others_stand_as_they_are() -> None:
+    assert isolate("Grace Hopper") == "Grace Hopper"
+    assert isolate("प्रियंका चोपड़ा") == "प्रियंका चोपड़ा"
+    assert isolate("فيروز") == "\u2068فيروز\u2069"
+    assert isolate("גל גדות 🙂") == "\u2068גל גדות 🙂\u2069"
+
+
+@given(st.text())
+def test_a_name_can_rearrange_nothing(name: str) -> None:
+    """No line break, no override; isolates are opened and closed once."""
+    said = isolate(name)
+    assert not re.search("[\n\r\u202a-\u202e\u2066\u2067]", said)
+    assert said.count("\u2068") == said.count("\u2069") <= 1
+    assert plain(said) == plain(name)
