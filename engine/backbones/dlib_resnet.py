@@ -27,6 +27,8 @@ DIMENSIONS = 128
 MEAN_RGB = (122.782, 117.001, 104.298)  # dlib/dnn/input.h, input_rgb_image_sized
 SCALE = 1 / 256
 
+_RATES = (None,) * 4  # multipliers of learning rate and weight decay, for training
+
 # (channels, whether it halves the picture), from the input to the output.
 BLOCKS: tuple[tuple[int, bool], ...] = (
     *[(32, False)] * 3,
@@ -72,7 +74,7 @@ class DlibWeights:
     output: NDArray[np.float32]
 
 
-def read_weights(data: bytes) -> DlibWeights:
+def read_weights(data: bytes | bytearray) -> DlibWeights:
     """The weights in a serialized ``anet_type``, as views of ``data``.
 
     Raises:
@@ -81,10 +83,10 @@ def read_weights(data: bytes) -> DlibWeights:
     reader = _Reader(data)
     reader.integers(1)
     reader.text("loss_metric_2")
-    reader.reals(2)
+    reader.reals(None, None)  # margin and distance threshold, for training
     reader.integers(*_layer_versions(), 3)
     reader.text("input_rgb_image_sized")
-    reader.reals(3)
+    reader.reals(*MEAN_RGB)
     reader.integers(INPUT_PX, INPUT_PX)
     stem = reader.stage(32, 3, 7, stride=2, padding=0, first=True)
     reader.plain_layer("relu_")
@@ -177,7 +179,7 @@ def _layer_versions() -> Iterator[int]:
 class _Reader:
     """Reads dlib's serialization front to back; every method raises Malformed."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | bytearray) -> None:
         self._data = data
         self._at = 0
 
@@ -186,10 +188,12 @@ class _Reader:
         for value in expected:
             self._expect(self._integer(), value)
 
-    def reals(self, count: int) -> None:
-        """Floating-point numbers that do not matter here: a mantissa and an exponent each."""
-        for _ in range(2 * count):
-            self._integer()
+    def reals(self, *expected: float | None) -> None:
+        """Floating-point numbers, each a mantissa and an exponent of 2; None: any value."""
+        for value in expected:
+            mantissa, exponent = self._integer(), self._integer()
+            if value is not None:
+                self._expect(abs(exponent) < 64 and round(mantissa * 2.0**exponent, 5), value)
 
     def text(self, expected: str) -> None:
         """A string of known value."""
@@ -231,7 +235,7 @@ class _Reader:
         values = self._tensor(filters + width, 1, 1, 1)
         self.integers(width, edge, edge, stride, stride, padding, padding)
         self.integers(1, width, channels, edge, edge, 1, 1, width, 1, 1)
-        self.reals(4)
+        self.reals(*_RATES)
         self._layer_end()
         if first:
             self.integers(1)  # samples made from one input
@@ -248,7 +252,7 @@ class _Reader:
         self.integers(outputs, inputs)
         values = self._tensor(inputs, outputs, 1, 1)
         self.integers(1, inputs, outputs, 1, 1, 1, 0, 0, 0, 0, 1)
-        self.reals(4)
+        self.reals(*_RATES)
         self._layer_end()
         return values.reshape(inputs, outputs)
 
