@@ -196,7 +196,7 @@ def remove(context: Context, name: Sequence[str], yes: bool, as_json: bool) -> N
         if not yes and sys.stdin.isatty():
             count = numbered(len(gallery.portraits(person.id)), "portrait")
             click.confirm(f"Remove {person.name} ({count})?", abort=True, err=True)
-        portraits = removeperson_json(gallery, person)
+        portraits = remove_person(gallery, person)
     if as_json:
         print_json({**person_json(person), "portraits": portraits})
     else:
@@ -269,7 +269,7 @@ def _refuse_empty(gallery: Gallery) -> None:
 def _found(gallery: Gallery, words: Sequence[str]) -> Person:
     """The person of that name; the words of a name need no quotes."""
     name = " ".join(words)
-    person = gallery.findperson_json(name)
+    person = gallery.find_person(name)
     if person is not None:
         return person
     close = gallery.close_names(name)

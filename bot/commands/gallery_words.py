@@ -23,6 +23,8 @@ __all__ = [
     "print_table",
 ]
 
+_EXAMPLES = 5
+
 
 def add_lines(report: Report, models: Sequence[str]) -> Iterator[str]:
     """What adding people did, line by line."""
@@ -34,26 +36,29 @@ def add_lines(report: Report, models: Sequence[str]) -> Iterator[str]:
         yield f"unchanged  {numbered(report.unchanged, 'portrait')}"
     if report.rejected:
         yield f"not taken  {numbered(len(report.rejected), 'photo')}"
-    for reason, count in report.reasons().most_common():
-        examples = [r for r in report.rejected if r.reason.startswith(reason)]
-        yield f"  {reason}: {count:,}"
-        for one in examples[:5]:
-            whose = one.reason.removeprefix(reason) if reason == "duplicate" else ""
-            yield f"    {one.photo}{' is a duplicate' + whose if whose else ''}"
-        if count > 5:
-            yield "    ... (--json lists all)"
-    if report.astray:
-        yield f"in nobody's folder: {_some(report.astray)}"
-    if report.closed:
-        yield f"can't be read: {_some(report.closed)}"
-    if report.dropped:
-        yield f"lost or damaged, add them again: {_some(sorted(set(report.dropped)))}"
+        yield from _rejection_lines(report)
+    for heading, names in (
+        ("in nobody's folder", report.astray),
+        ("can't be read", report.closed),
+        ("lost or damaged, add them again", sorted(set(report.dropped))),
+    ):
+        if names:
+            yield f"{heading}: {_some(names)}"
     yield (
         f"{numbered(report.photos, 'photo')} in {report.seconds:.1f} s, "
         f"{report.photos_per_s:.0f} a second; models: {', '.join(models)}"
     )
     if report.interrupted:
         yield "Interrupted; what was done is kept. Run the same command again to go on."
+
+
+def _rejection_lines(report: Report) -> Iterator[str]:
+    for reason, count in report.reasons().most_common():
+        yield f"  {reason}: {count:,}"
+        for one in [r for r in report.rejected if r.reason.startswith(reason)][:_EXAMPLES]:
+            yield f"    {one.photo}" + (f", {one.reason}" if one.reason != reason else "")
+        if count > _EXAMPLES:
+            yield "    ... (--json lists all)"
 
 
 def build_line(name: str, report: Report) -> str:
@@ -128,6 +133,6 @@ def either(names: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def _some(names: Sequence[str], count: int = 5) -> str:
+def _some(names: Sequence[str], count: int = _EXAMPLES) -> str:
     shown = ", ".join(names[:count])
     return shown if len(names) <= count else f"{shown} and {len(names) - count:,} more"
