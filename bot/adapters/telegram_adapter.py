@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import secrets
+import socket
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from telegram.ext import Application, ApplicationBuilder, TypeHandler
 
 from bot.adapters.telegram_files import Files
 from bot.adapters.telegram_limits import ChatRateLimiter
-from bot.adapters.telegram_polling import REFUSED_TOKEN, Polling, insist
+from bot.adapters.telegram_polling import REFUSED_TOKEN, Polling, UpdatesRequest, insist
 from bot.adapters.telegram_session import Answers, Session
 from bot.chat_commands import ChatCommand, chat_commands
 from bot.settings import TelegramSettings
@@ -111,9 +112,9 @@ class TelegramAdapter:
                 .write_timeout(20)
                 .media_write_timeout(60)
                 .pool_timeout(60)
-                .get_updates_connect_timeout(10)
-                .get_updates_read_timeout(10)
-                .get_updates_pool_timeout(10)
+                .get_updates_request(
+                    UpdatesRequest(connect_timeout=10, read_timeout=10, pool_timeout=10)
+                )
                 .job_queue(None)
                 .build()
             )
@@ -145,8 +146,6 @@ class TelegramAdapter:
                     await polling.run(stop)
         finally:
             publishing.cancel()
-            if app.updater and app.updater.running:
-                await app.updater.stop()
             await session.finish(self._grace_s)
             await asyncio.gather(publishing, polling.confirm(), return_exceptions=True)
             await app.stop()
@@ -159,10 +158,16 @@ class TelegramAdapter:
     ) -> None:
         hook = self._settings.webhook
         assert app.updater  # the builder makes one
+        try:
+            door = socket.create_server((hook.listen, hook.port), family=_family(hook.listen))
+        except OSError as problem:
+            raise BadSettings(
+                f"telegram.webhook: {hook.listen}:{hook.port} can't be used: {problem.strerror}"
+            ) from None
+        door.setblocking(False)
         start = partial(
             app.updater.start_webhook,
-            listen=hook.listen,
-            port=hook.port,
+            unix=door,  # any listening socket
             url_path=re.escape(urlsplit(url).path),  # the library takes a regular expression
             webhook_url=url,
             secret_token=hook.secret.get_secret_value() if hook.secret else secrets.token_hex(32),
@@ -170,16 +175,15 @@ class TelegramAdapter:
             drop_pending_updates=False,
         )
         try:
-            started = await insist(start, stop, purpose="setWebhook")
+            if await insist(start, stop, purpose="setWebhook"):
+                log.info("telegram: listening for the webhook")
+                await stop.wait()
         except BadRequest as problem:
             raise BadSettings(f"Telegram refuses telegram.webhook: {problem.message}") from None
-        except OSError as problem:
-            raise BadSettings(
-                f"telegram.webhook.port {hook.port} can't be used: {problem.strerror}"
-            ) from None
-        if started:
-            log.info("telegram: listening for the webhook")
-            await stop.wait()
+        finally:
+            if app.updater.running:
+                await app.updater.stop()
+            door.close()
 
     async def _publish_commands(self, bot: Bot, stop: asyncio.Event) -> None:
         """Registers the menu for private chats and groups in every language."""
@@ -206,6 +210,10 @@ class TelegramAdapter:
 
 def _menu(commands: tuple[ChatCommand, ...]) -> list[BotCommand]:
     return [BotCommand(command.name, command.description) for command in commands]
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _silence_libraries() -> None:

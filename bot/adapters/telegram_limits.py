@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
@@ -14,6 +15,10 @@ from telegram.ext import AIORateLimiter
 __all__ = ["ChatRateLimiter", "pause_after"]
 
 log = logging.getLogger(__name__)
+
+# The library warns at every 429 until its coming way to tell time spans is chosen
+# (python-telegram-bot 22.2, telegram.error.RetryAfter).
+os.environ.setdefault("PTB_TIMEDELTA", "true")
 
 JSON = dict[str, Any]
 Answer = bool | JSON | list[JSON]
@@ -41,7 +46,7 @@ class ChatRateLimiter(AIORateLimiter):
         super().__init__(max_retries=0)
         self._retries = retries
 
-    async def process_request(  # noqa: PLR0917 - the signature is the library's
+    async def process_request(
         self,
         callback: Callable[..., Coroutine[Any, Any, Answer]],
         args: Any,

@@ -8,15 +8,16 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from telegram import Bot, Update
 from telegram.error import BadRequest, Conflict, InvalidToken, RetryAfter, TelegramError
+from telegram.request import HTTPXRequest
 
 from bot.adapters.telegram_limits import pause_after
 from engine.errors import BadToken
 
-__all__ = ["REFUSED_TOKEN", "Polling", "insist", "or_stop"]
+__all__ = ["REFUSED_TOKEN", "Polling", "UpdatesRequest", "insist", "or_stop"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -26,6 +27,28 @@ REFUSED_TOKEN = (
     "put the one that @BotFather gave you into telegram.token"
 )
 LONGEST_PAUSE_S = 30.0
+
+
+class UpdatesRequest(HTTPXRequest):
+    """Fetches updates so that one that the library can't read does not hide the others."""
+
+    @staticmethod
+    def parse_json_payload(payload: bytes) -> dict[str, Any]:
+        """The server's answer; of an unreadable update only the id is left."""
+        answer = HTTPXRequest.parse_json_payload(payload)
+        result = answer.get("result")
+        if isinstance(result, list):
+            answer["result"] = [_readable(update) for update in result]
+        return answer
+
+
+def _readable(update: dict[str, Any]) -> dict[str, Any]:
+    try:
+        Update.de_json(dict(update), None)
+    except Exception as problem:  # noqa: BLE001 - the library lets KeyError and the like through
+        log.warning("telegram: an update can't be read (%s)", type(problem).__name__)
+        return {"update_id": update["update_id"]}
+    return update
 
 
 class Polling:

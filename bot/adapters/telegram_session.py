@@ -149,7 +149,7 @@ class Session:
         if asked is None:
             await self._toast(query, None)
             return
-        if query.message:
+        if query.message is not None:
             work.asked = asked
         answering = asyncio.ensure_future(self._conversation.answer(asked.request, TELEGRAM_LIMITS))
         try:
@@ -180,7 +180,7 @@ class Session:
             if query.inline_message_id:
                 asker_id = query.from_user.id
                 await self._guests.replace(query.inline_message_id, asker_id, reply)
-        elif reply.replaces and isinstance(message, Message):
+        elif reply.replaces and isinstance(message, Message) and message.is_accessible:
             self._remember(asked, await self._courier.replace(message, asked.place, reply))
         else:
             self._remember(asked, await self._courier.send(asked.place, reply))

@@ -150,7 +150,7 @@ class Reader:
             sender = _person(query.from_user, str(message.chat.id), is_group=is_group)
             place = Place(message.chat.id, reply_to=message.message_id)
         photos = self._answered.get(key) or ()
-        if isinstance(message, Message):
+        if isinstance(message, Message) and message.is_accessible:
             original = message.reply_to_message
             place = self._place(original or message, threaded_by=message)
             if original and not photos:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from telegram_server import BotApi
 
 from bot.adapters.telegram_adapter import TelegramAdapter
+from bot.adapters.telegram_sending import TELEGRAM_LIMITS
 from bot.adapters.telegram_session import Answers
 from bot.reply import Button, Limits, Picture, Reply
 from bot.request import Request
@@ -40,6 +41,7 @@ class Mirror:
         self.gate.set()
 
     async def answer(self, request: Request, limits: Limits) -> Reply:
+        assert limits == TELEGRAM_LIMITS
         self.requests.append(request)
         await self.gate.wait()
         try:
@@ -73,6 +75,13 @@ def size(jpeg: bytes | None) -> tuple[int, int]:
     with Image.open(io.BytesIO(jpeg)) as picture:
         picture.load()
         return picture.size
+
+
+async def until(condition: Callable[[], object], *, within_s: float = 5.0) -> None:
+    """Waits until something is so."""
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 - a test looks from outside; there is no event
+            await asyncio.sleep(0.005)
 
 
 def settings(api: BotApi, webhook: WebhookSettings | None = None) -> TelegramSettings:

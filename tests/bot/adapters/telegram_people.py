@@ -96,6 +96,7 @@ class Talk:
         self.chat = self.api.chats.setdefault(chat["id"], Chat(chat, started=started))
         self.topic: int | None = None
         self.sender_chat: JSON | None = None
+        self.last_update = 0
 
     @property
     def id(self) -> int:
@@ -204,7 +205,7 @@ class Talk:
     async def toast(self, query_id: str, *, within_s: float = 5.0) -> str:
         """What a pressed button was answered with; "" for nothing but the end of waiting."""
         async with asyncio.timeout(within_s):
-            while query_id not in self.api.toasts:
+            while query_id not in self.api.toasts:  # noqa: ASYNC110 - the server has no event
                 await asyncio.sleep(0.01)
         return str(self.api.toasts[query_id].get("text", ""))
 
@@ -249,7 +250,7 @@ class Talk:
     async def _write(self, content: JSON, **more: Any) -> int:
         message = self._message(content, **more)
         if self._reaches_the_bot(message):
-            self.api.push("message", message)
+            self.last_update = self.api.push("message", message)
         return int(message["message_id"])
 
     def _reaches_the_bot(self, message: JSON) -> bool:

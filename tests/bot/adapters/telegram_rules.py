@@ -55,51 +55,20 @@ METHODS: dict[str, tuple[str, str]] = {
 }
 
 UPDATE_KINDS = frozenset(
-    [
-        "message",
-        "edited_message",
-        "channel_post",
-        "edited_channel_post",
-        "business_connection",
-        "business_message",
-        "edited_business_message",
-        "deleted_business_messages",
-        "guest_message",
-        "message_reaction",
-        "message_reaction_count",
-        "inline_query",
-        "chosen_inline_result",
-        "callback_query",
-        "shipping_query",
-        "pre_checkout_query",
-        "purchased_paid_media",
-        "poll",
-        "poll_answer",
-        "my_chat_member",
-        "chat_member",
-        "chat_join_request",
-        "chat_boost",
-        "removed_chat_boost",
-        "managed_bot",
-    ]
+    {"message", "edited_message", "channel_post", "edited_channel_post", "business_connection"}
+    | {"business_message", "edited_business_message", "deleted_business_messages"}
+    | {"guest_message", "message_reaction", "message_reaction_count", "inline_query"}
+    | {"chosen_inline_result", "callback_query", "shipping_query", "pre_checkout_query"}
+    | {"purchased_paid_media", "poll", "poll_answer", "my_chat_member", "chat_member"}
+    | {"chat_join_request", "chat_boost", "removed_chat_boost", "managed_bot"}
 )
 # Sent only to bots that ask for them by name.
 NOT_BY_DEFAULT = frozenset({"chat_member", "message_reaction", "message_reaction_count"})
 
 CHAT_ACTIONS = frozenset(
-    [
-        "typing",
-        "upload_photo",
-        "record_video",
-        "upload_video",
-        "record_voice",
-        "upload_voice",
-        "upload_document",
-        "choose_sticker",
-        "find_location",
-        "record_video_note",
-        "upload_video_note",
-    ]
+    {"typing", "upload_photo", "record_video", "upload_video", "record_voice", "upload_voice"}
+    | {"upload_document", "choose_sticker", "find_location", "record_video_note"}
+    | {"upload_video_note"}
 )
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import secrets
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 from aiohttp import web
@@ -47,6 +48,7 @@ class Call:
     files: dict[str, bytes]
     at: float
     status: int = 0
+    answer: JSON = field(default_factory=dict)
 
 
 @dataclass
@@ -107,7 +109,7 @@ class BotApi:
         self._poll = 0
         self._posting: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> BotApi:
+    async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=60 * MB)
         app.router.add_route("*", "/bot{token:[^/]+}/{method}", self._answer)
         app.router.add_get("/file/bot{token:[^/]+}/{path:.+}", self._download)
@@ -136,13 +138,13 @@ class BotApi:
 
         self._faults[method].extend([fault] * times)
 
-    def refuse(self, method: str, status: int, description: str, *, times: int = 1) -> None:
+    def refuse(self, method: str, status: int, description: str, **parameters: int) -> None:
         """Answers with an error of the API."""
 
         def fault(_request: web.Request) -> None:
-            raise Refusal(status, description)
+            raise Refusal(status, description, parameters)
 
-        self._faults[method].extend([fault] * times)
+        self._faults[method].append(fault)
 
     def flood(self, method: str, retry_after: int, *, times: int = 1) -> None:
         """Answers 429 and checks that the bot waits."""
@@ -159,7 +161,7 @@ class BotApi:
         def fault(request: web.Request) -> None:
             assert request.transport
             request.transport.abort()
-            raise ConnectionResetError
+            raise web.HTTPOk  # which can't be sent any more
 
         self._faults[method].extend([fault] * times)
 
@@ -210,12 +212,13 @@ class BotApi:
         if self.slow_s[method]:
             await asyncio.sleep(self.slow_s[method])
         try:
-            if request.match_info["token"] != self.token:
-                raise Refusal(401, "Unauthorized")
+            self._check_token(request.match_info["token"])
             if self._faults[method]:
                 self._faults[method].popleft()(request)
-            check_parameters(method, set(parameters) | set(files))
-            result = await getattr(self, f"_{method}")(parameters, files)
+            attached = set(re.findall(r"attach://(\w+)", json.dumps(parameters)))
+            check_parameters(method, set(parameters) | (set(files) - attached))
+            name = re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", method)
+            result = await getattr(self, f"_{name}")(parameters, files)
             status, body = 200, {"ok": True, "result": result}
         except Refusal as refusal:
             status = refusal.status
@@ -223,6 +226,7 @@ class BotApi:
             if refusal.parameters:
                 body["parameters"] = refusal.parameters
         call.status = status
+        call.answer = body
         return web.json_response(body, status=status)
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
@@ -239,12 +243,16 @@ class BotApi:
                 return web.Response(body=file.content, content_type="application/octet-stream")
         raise web.HTTPNotFound
 
+    def _check_token(self, token: str) -> None:
+        if token != self.token:
+            raise Refusal(401, "Unauthorized")
+
     # Methods
 
-    async def _getMe(self, _given: JSON, _files: JSON) -> JSON:
+    async def _get_me(self, _given: JSON, _files: JSON) -> JSON:
         return self.me
 
-    async def _getUpdates(self, given: JSON, _files: JSON) -> list[JSON]:
+    async def _get_updates(self, given: JSON, _files: JSON) -> list[JSON]:
         if self.webhook.get("url"):
             raise Refusal(409, "Conflict: can't use getUpdates method while webhook is active")
         self._allow(given)
@@ -273,18 +281,18 @@ class BotApi:
                 raise bad_request(f"unknown update type {min(unknown)}")
             self._allowed = frozenset(kinds)
 
-    async def _setWebhook(self, given: JSON, _files: JSON) -> bool:
+    async def _set_webhook(self, given: JSON, _files: JSON) -> bool:
         self._allow(given)
         self.webhook = given
         return True
 
-    async def _deleteWebhook(self, given: JSON, _files: JSON) -> bool:
+    async def _delete_webhook(self, given: JSON, _files: JSON) -> bool:
         self.webhook = {}
         if given.get("drop_pending_updates"):
             self.updates.clear()
         return True
 
-    async def _getFile(self, given: JSON, _files: JSON) -> JSON:
+    async def _get_file(self, given: JSON, _files: JSON) -> JSON:
         file = self.files.get(given["file_id"])
         if file is None:
             raise bad_request("wrong file_id or the file is temporarily unavailable")
@@ -297,16 +305,16 @@ class BotApi:
             "file_path": file.path,
         }
 
-    async def _sendMessage(self, given: JSON, _files: JSON) -> JSON:
+    async def _send_message(self, given: JSON, _files: JSON) -> JSON:
         return self._sent(given, {"text": check_text(str(given["text"]))})
 
-    async def _sendPhoto(self, given: JSON, files: dict[str, bytes]) -> JSON:
+    async def _send_photo(self, given: JSON, files: dict[str, bytes]) -> JSON:
         content = {"photo": self._photo(given.get("photo"), files, "photo"), **_caption(given)}
         if self._chat(given).forbids_media:
             raise bad_request("not enough rights to send photos to the chat")
         return self._sent(given, content)
 
-    async def _sendDocument(self, given: JSON, files: dict[str, bytes]) -> JSON:
+    async def _send_document(self, given: JSON, files: dict[str, bytes]) -> JSON:
         if "document" not in files:
             raise bad_request("there is no document in the request")
         if self._chat(given).forbids_media:
@@ -316,13 +324,13 @@ class BotApi:
         document = {"file_id": file_id, "file_unique_id": file_id[-12:], "file_size": len(content)}
         return self._sent(given, {"document": document, **_caption(given)})
 
-    async def _editMessageText(self, given: JSON, _files: JSON) -> JSON | bool:
+    async def _edit_message_text(self, given: JSON, _files: JSON) -> JSON | bool:
         return self._edited(given, {"text": check_text(str(given.get("text", "")))}, needs="text")
 
-    async def _editMessageCaption(self, given: JSON, _files: JSON) -> JSON | bool:
+    async def _edit_message_caption(self, given: JSON, _files: JSON) -> JSON | bool:
         return self._edited(given, _caption(given), needs="photo")
 
-    async def _editMessageMedia(self, given: JSON, files: dict[str, bytes]) -> JSON | bool:
+    async def _edit_message_media(self, given: JSON, files: dict[str, bytes]) -> JSON | bool:
         media = given["media"]
         if media.get("type") != "photo":
             raise bad_request("this server edits photos only")
@@ -331,15 +339,15 @@ class BotApi:
         photo = self._photo(media["media"], files, "")
         return self._edited(given, {"photo": photo, **_caption(media)})
 
-    async def _editMessageReplyMarkup(self, given: JSON, _files: JSON) -> JSON | bool:
+    async def _edit_message_reply_markup(self, given: JSON, _files: JSON) -> JSON | bool:
         return self._edited(given, {})
 
-    async def _deleteMessage(self, given: JSON, _files: JSON) -> bool:
+    async def _delete_message(self, given: JSON, _files: JSON) -> bool:
         if self._chat(given).messages.pop(int(given["message_id"]), None) is None:
             raise bad_request("message to delete not found")
         return True
 
-    async def _answerCallbackQuery(self, given: JSON, _files: JSON) -> bool:
+    async def _answer_callback_query(self, given: JSON, _files: JSON) -> bool:
         if utf16(str(given.get("text", ""))) > 200:
             raise bad_request("MESSAGE_TOO_LONG")
         made = self.queries.pop(given["callback_query_id"], None)
@@ -350,13 +358,13 @@ class BotApi:
         self.toasts[given["callback_query_id"]] = given
         return True
 
-    async def _sendChatAction(self, given: JSON, _files: JSON) -> bool:
+    async def _send_chat_action(self, given: JSON, _files: JSON) -> bool:
         if given["action"] not in CHAT_ACTIONS:
             raise bad_request("wrong parameter action in request")
         self._chat(given)
         return True
 
-    async def _answerGuestQuery(self, given: JSON, _files: JSON) -> JSON:
+    async def _answer_guest_query(self, given: JSON, _files: JSON) -> JSON:
         waiting = self.guests.get(given["guest_query_id"])
         if waiting is None or waiting.done():
             raise bad_request("GUEST_QUERY_ID_INVALID")
@@ -371,11 +379,12 @@ class BotApi:
         if "reply_markup" in result:
             check_keyboard(result["reply_markup"])
         inline_id = secrets.token_urlsafe(20)
-        self.inline[inline_id] = dict(result)
+        has_picture = result["type"] == "photo"
+        self.inline[inline_id] = {"photo": []} if has_picture else {"text": ""}
         waiting.set_result({**result, "inline_message_id": inline_id})
         return {"inline_message_id": inline_id}
 
-    async def _setMyCommands(self, given: JSON, _files: JSON) -> bool:
+    async def _set_my_commands(self, given: JSON, _files: JSON) -> bool:
         check_commands(given["commands"])
         scope = given.get("scope", {"type": "default"})["type"]
         self.menus[scope, given.get("language_code", "")] = given["commands"]
@@ -438,6 +447,8 @@ class BotApi:
         if inline_id := given.get("inline_message_id"):
             if inline_id not in self.inline:
                 raise bad_request("MESSAGE_ID_INVALID")
+            if needs and needs not in self.inline[inline_id]:
+                raise bad_request(f"there is no {needs} in the message to edit")
             self.inline[inline_id] |= content
             return True
         chat = self._chat(given)

@@ -1,0 +1,453 @@
+"""Telegram when it stumbles: start-up, network, flood control, stops, webhooks, logs."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from pydantic import SecretStr
+from telegram_mirror import Mirror, mirrored, running, settings, size, until
+from telegram_people import Person, group
+from telegram_server import BotApi
+
+from bot.adapters.telegram_adapter import TelegramAdapter
+from bot.reply import Reply
+from bot.settings import TelegramSettings, WebhookSettings
+from bot.wording import Wording
+from engine.errors import BadSettings, BadToken
+
+# A process of its own that never answers.
+MUTE_BOT = f"""
+import asyncio, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pydantic import SecretStr
+from telegram_mirror import Mirror
+from bot.adapters.telegram_adapter import TelegramAdapter
+from bot.settings import TelegramSettings
+
+url, token = sys.argv[1:]
+mirror = Mirror()
+mirror.gate.clear()
+settings = TelegramSettings(
+    token=SecretStr(token), base_url=url + "/bot", base_file_url=url + "/file/bot"
+)
+asyncio.run(TelegramAdapter(mirror, settings).run(asyncio.Event()))
+"""
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[BotApi]:
+    async with BotApi() as server:
+        yield server
+
+
+# Start
+
+
+async def test_a_stumbling_start_is_no_end(api: BotApi, hopper_jpeg: bytes) -> None:
+    """Every request of the start is repeated, and nothing that waited is lost."""
+    api.fail("getMe", status=502)
+    api.drop("getMe")
+    api.drop("deleteWebhook")
+    api.flood("setMyCommands", 1)
+    api.fail("getUpdates", status=500)
+    chat = Person(api).private_chat()
+    await chat.send_photo(hopper_jpeg)
+    async with running(api, Mirror()):
+        assert (await chat.reply()).picture
+        await until(lambda: len(api.menus) == 8)
+    assert api.called("deleteWebhook")[0].parameters.get("drop_pending_updates") is False
+
+
+async def test_the_menu_is_in_every_language(api: BotApi) -> None:
+    """For private chats and groups; in groups without what is nobody else's business."""
+    async with running(api, Mirror()):
+        await until(lambda: len(api.menus) == 8)
+    scopes = {scope for scope, _ in api.menus}
+    assert scopes == {"all_private_chats", "all_group_chats"}
+    assert {language for _, language in api.menus} == {"", "hi", "es", "ru"}
+    private = {item["command"]: item for item in api.menus["all_private_chats", "ru"]}
+    assert {"model", "top", "privacy", "settings", "start", "help", "mydata"} <= set(private)
+    assert private["top"]["description"] == Wording.load().text("command.top.description", "ru")
+    in_groups = {item["command"] for item in api.menus["all_group_chats", ""]}
+    assert {"lookalike", "top", "privacy"} <= in_groups
+    assert not {"mydata", "history", "forget", "start"} & in_groups
+
+
+async def test_a_refused_menu_stops_nothing(api: BotApi) -> None:
+    """A Bot API server that does not know the method is one without a menu."""
+    api.refuse("setMyCommands", 404, "Not Found")
+    async with running(api, Mirror()):
+        chat = Person(api).private_chat()
+        await chat.say("/help")
+        assert (await chat.reply()).words == "help [] 0"
+
+
+@pytest.mark.parametrize("token", ["1234567:wrong", "nonsense", ""])
+async def test_a_wrong_token_ends_with_a_sentence(api: BotApi, token: str) -> None:
+    """The sentence says what to do and does not quote the token."""
+    chosen = settings(api).model_copy(update={"token": SecretStr(token)})
+    with pytest.raises(BadToken) as caught:
+        await asyncio.wait_for(TelegramAdapter(Mirror(), chosen).run(asyncio.Event()), 5)
+    assert "@BotFather" in str(caught.value)
+    assert not token or token not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+async def test_a_token_revoked_later_ends_the_same_way(api: BotApi) -> None:
+    """401 to a poll is no network failure."""
+    adapter = asyncio.create_task(TelegramAdapter(Mirror(), settings(api)).run(asyncio.Event()))
+    await until(lambda: api.called("getUpdates"))
+    api.token = "1:other"
+    api.push("message", {})
+    with pytest.raises(BadToken):
+        await asyncio.wait_for(adapter, 10)
+
+
+async def test_it_stops_while_nobody_answers() -> None:
+    """A stop during the very first, failing request is a clean one."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    chosen = TelegramSettings(
+        token=SecretStr("1:x"), base_url=f"{url}/bot", base_file_url=f"{url}/file/bot"
+    )
+    stop = asyncio.Event()
+    adapter = asyncio.create_task(TelegramAdapter(Mirror(), chosen).run(stop))
+    await asyncio.sleep(0.7)
+    assert not adapter.done()
+    stop.set()
+    await asyncio.wait_for(adapter, 2)
+
+
+# Network
+
+
+async def test_a_stumbling_network_loses_no_answer(api: BotApi, hopper_jpeg: bytes) -> None:
+    """Fetching the photo and sending the answer are repeated."""
+    chat = Person(api).private_chat()
+    async with running(api, Mirror()):
+        api.fail("getFile", status=502)
+        api.drop("download")
+        api.fail("sendChatAction", status=500)
+        api.drop("sendPhoto")
+        api.fail("sendPhoto", status=500)
+        api.drop("getUpdates")
+        await chat.send_photo(hopper_jpeg)
+        assert size((await chat.reply()).picture) == size(hopper_jpeg)
+
+
+async def test_an_update_that_can_not_be_read_hides_no_other(api: BotApi) -> None:
+    """It is passed over and does not come again."""
+    chat = Person(api).private_chat()
+    api.push("message", {"message_id": 1, "chat": {}})
+    api.push("callback_query", {"id": "x"})
+    await chat.say("/help")
+    async with running(api, Mirror()):
+        assert (await chat.reply()).words == "help [] 0"
+    assert _all_confirmed(api)
+
+
+async def test_a_photo_that_telegram_withholds_is_a_matter_of_time(
+    api: BotApi, hopper_jpeg: bytes
+) -> None:
+    """After a few attempts the sender is told, not left waiting."""
+    chat = Person(api).private_chat()
+    async with running(api, Mirror()):
+        api.drop("download", times=4)
+        await chat.send_photo(hopper_jpeg)
+        assert (await chat.reply()).words == "SourceDown"
+        api.files.clear()
+        gone = {"file_id": "gone", "file_unique_id": "g", "width": 9, "height": 9}
+        await chat.send_other(photo=[gone])
+        assert (await chat.reply()).words == "SourceDown"
+
+
+async def test_flood_control_is_obeyed_and_the_answer_delivered(
+    api: BotApi, hopper_jpeg: bytes
+) -> None:
+    """That chat waits; another one is answered meanwhile."""
+    slow, quick = Person(api).private_chat(), Person(api).private_chat()
+    async with running(api, Mirror()):
+        api.flood("sendPhoto", 2, times=2)
+        await slow.send_photo(hopper_jpeg)
+        await until(lambda: api.called("sendPhoto"))
+        await quick.say("/help")
+        assert (await quick.reply(within_s=1.0)).words == "help [] 0"
+        assert (await slow.reply(within_s=10)).picture
+    attempts = [call.at for call in api.called("sendPhoto")]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(attempts)]
+    assert len(attempts) == 3
+    assert min(pauses) >= 2.0
+
+
+async def test_twenty_at_once_are_within_telegrams_limits(api: BotApi, hopper_jpeg: bytes) -> None:
+    """Thirty messages a second at most; the sign counts for nothing."""
+    chats = [Person(api).private_chat() for _ in range(20)]
+    async with running(api, Mirror()):
+        for chat in chats:
+            await chat.send_photo(hopper_jpeg)
+        started = time.monotonic()
+        for chat in chats:
+            assert (await chat.reply()).picture
+        assert time.monotonic() - started < 5
+    assert all(call.status == 200 for call in api.calls if call.method.startswith("send"))
+
+
+async def test_somebody_who_blocked_the_bot_disturbs_nobody(
+    api: BotApi, hopper_jpeg: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No retry, no error in the log, and the others are answered."""
+    gone, here = Person(api).private_chat(), Person(api).private_chat()
+    async with running(api, Mirror()):
+        gone.chat.blocked = True
+        await gone.send_photo(hopper_jpeg)
+        await until(lambda: api.called("sendPhoto"))
+        await here.send_photo(hopper_jpeg)
+        assert (await here.reply()).picture
+    assert sum(call.status == 403 for call in api.called("sendPhoto")) == 1
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_group_that_became_a_supergroup_is_followed(api: BotApi) -> None:
+    """Telegram names the new id, and the answer goes there."""
+    (old,), (new,) = group(Person(api)), group(Person(api))
+    async with running(api, Mirror()) as _:
+        api.refuse(
+            "sendMessage",
+            400,
+            "Bad Request: group chat was upgraded to a supergroup chat",
+            migrate_to_chat_id=new.id,
+        )
+        await old.say("/help")
+        assert (await new.reply()).words == "help [] 0"
+
+
+# Stop and kill
+
+
+async def test_what_is_in_work_is_finished_before_it_stops(api: BotApi, hopper_jpeg: bytes) -> None:
+    """A stop waits for the answer and comes in time."""
+    chat, mirror = Person(api).private_chat(), Mirror()
+    async with running(api, mirror) as stop:
+        mirror.gate.clear()
+        await chat.send_photo(hopper_jpeg)
+        await until(lambda: mirror.requests)
+        stop.set()
+        await asyncio.sleep(0.3)
+        mirror.gate.set()
+        assert (await chat.reply()).picture
+    assert _all_confirmed(api)
+
+
+async def test_what_can_not_be_finished_is_told(api: BotApi, hopper_jpeg: bytes) -> None:
+    """Who would wait in vain is asked to send it again, in their language."""
+    chat, mirror = Person(api, language="ru").private_chat(), Mirror()
+    mirror.gate.clear()
+    started = time.monotonic()
+    async with running(api, mirror, grace_s=0.3):
+        await chat.send_photo(hopper_jpeg)
+        await chat.send_album([hopper_jpeg, hopper_jpeg])
+        await until(lambda: len(mirror.requests) == 2)
+    words = Wording.load().text("error.try_later", "ru")
+    assert [(await chat.reply()).words for _ in range(2)] == [words, words]
+    assert time.monotonic() - started < 5
+    assert _all_confirmed(api)
+
+
+async def test_a_photo_outlives_a_kill(api: BotApi, hopper_jpeg: bytes) -> None:
+    """What was in work when the process died is answered by the next one, once."""
+    chat = Person(api).private_chat()
+    dying = await asyncio.create_subprocess_exec(sys.executable, "-c", MUTE_BOT, api.url, api.token)
+    await until(lambda: api.called("getUpdates"), within_s=20)
+    photo = await chat.send_photo(hopper_jpeg)
+    album = await chat.send_album([hopper_jpeg, hopper_jpeg], "/compare")
+    await until(lambda: len(api.called("sendChatAction")) == 2)
+    dying.kill()
+    await dying.wait()
+    mirror = Mirror()
+    async with running(api, mirror):
+        replies = [await chat.reply() for _ in range(2)]
+        assert {reply.answers_to for reply in replies} == {photo, album[0]}
+        assert await chat.stays_silent()
+    assert len(mirror.requests) == 2
+    assert _all_confirmed(api)
+
+
+async def test_a_photo_that_kills_is_tried_twice_and_not_for_ever(
+    api: BotApi, hopper_jpeg: bytes
+) -> None:
+    """What waited before the start is confirmed at once: no crash repeats itself for ever."""
+    chat, mirror = Person(api).private_chat(), Mirror()
+    mirror.gate.clear()
+    await chat.send_photo(hopper_jpeg)
+    api.updates[0]["message"]["date"] -= 60
+    async with running(api, mirror, grace_s=0.1):
+        await until(lambda: mirror.requests)
+        await until(lambda: api.confirmed >= chat.last_update)
+    assert len(mirror.requests) == 1
+
+
+async def test_updates_in_work_come_again_and_are_answered_once(
+    api: BotApi, hopper_jpeg: bytes
+) -> None:
+    """Unconfirmed updates are fetched again with every poll, and new ones with them."""
+    mirror = Mirror()
+    mirror.gate.clear()
+    chats = [Person(api).private_chat() for _ in range(3)]
+    async with running(api, mirror):
+        for chat in chats:
+            await chat.send_photo(hopper_jpeg)
+            await asyncio.sleep(0.3)
+        assert len(mirror.requests) == 3
+        assert len(api.delivered) > 3
+        assert api.confirmed < chats[0].last_update
+        mirror.gate.set()
+        for chat in chats:
+            await chat.reply()
+            assert await chat.stays_silent(0.1)
+        await until(lambda: api.confirmed >= chats[2].last_update)
+    assert len(mirror.requests) == 3
+
+
+# Webhook
+
+
+@pytest.fixture
+def webhook() -> WebhookSettings:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/hooks/telegram.v1"
+    return WebhookSettings(url=url, port=port, secret=SecretStr("s3cret_-"))
+
+
+async def test_updates_come_by_webhook(
+    api: BotApi, webhook: WebhookSettings, hopper_jpeg: bytes
+) -> None:
+    """Photos and albums are answered; a request without the secret is refused."""
+    api.fail("setWebhook", status=502)
+    api.webhook = {"url": "http://127.0.0.1:1/old"}
+    mirror = Mirror()
+    async with running(api, mirror, webhook=webhook):
+        await until(lambda: api.webhook["url"] == webhook.url)
+        assert api.webhook["secret_token"] == "s3cret_-"
+        assert set(api.webhook["allowed_updates"]) == {
+            "message",
+            "callback_query",
+            "guest_message",
+        }
+        chat = Person(api).private_chat()
+        await chat.send_photo(hopper_jpeg)
+        assert size((await chat.reply()).picture) == size(hopper_jpeg)
+        await chat.send_album([hopper_jpeg, hopper_jpeg], "/compare")
+        assert (await chat.reply()).words == "compare [] 2"
+        async with aiohttp.ClientSession() as forger:
+            for headers in ({}, {"X-Telegram-Bot-Api-Secret-Token": "guess"}):
+                async with forger.post(str(webhook.url), json={}, headers=headers) as response:
+                    assert response.status == 403
+    assert len(mirror.requests) == 2
+    assert not api.called("getUpdates")
+
+
+async def test_a_webhook_without_a_secret_gets_one(api: BotApi, webhook: WebhookSettings) -> None:
+    """Made anew at every start."""
+    chosen = webhook.model_copy(update={"secret": None})
+    async with running(api, Mirror(), webhook=chosen):
+        await until(lambda: api.webhook.get("url"))
+        assert len(api.webhook["secret_token"]) >= 32
+
+
+async def test_a_webhook_that_can_not_be_used_ends_with_a_sentence(
+    api: BotApi, webhook: WebhookSettings
+) -> None:
+    """Telegram's reason, or the port's, is told."""
+    api.refuse("setWebhook", 400, "Bad Request: bad webhook: HTTPS url must be provided")
+    with pytest.raises(BadSettings, match="https url must be provided"):
+        await TelegramAdapter(Mirror(), settings(api, webhook)).run(asyncio.Event())
+    busy = pytest.raises(BadSettings, match=f"{webhook.port} can't be used")
+    with socket.create_server(("127.0.0.1", webhook.port)), busy:
+        await TelegramAdapter(Mirror(), settings(api, webhook)).run(asyncio.Event())
+
+
+# Log
+
+
+async def test_the_log_holds_no_token_and_no_id(
+    api: BotApi, hopper_jpeg: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At DEBUG, with everything that can go wrong going wrong."""
+    caplog.set_level(logging.DEBUG)
+    ada = Person(api, username="ada_secret_name")
+    chat, mirror = ada.private_chat(), Mirror()
+    (crowd,) = group(ada)
+    for method in ("getMe", "getUpdates", "getFile", "sendPhoto"):
+        api.drop(method)
+    api.fail("sendMessage", status=502)
+    api.fail("download", status=404)
+    api.flood("setMyCommands", 1)
+    async with running(api, mirror):
+        await chat.send_photo(hopper_jpeg, "secret caption")
+        card = await chat.reply()
+        await chat.press(card, "Again")
+        await chat.reply()
+        await crowd.send_photo(hopper_jpeg, "/lookalike")
+        await crowd.reply()
+        mirror.replies["about"] = Reply("x", mirrored(hopper_jpeg))
+        crowd.chat.forbids_media = True
+        await crowd.say("/about")
+        await crowd.reply()
+        chat.chat.blocked = True
+        await chat.say("/help")
+        await until(lambda: any(call.status == 403 for call in api.calls))
+    wrong = settings(api).model_copy(update={"token": SecretStr("8:SECRET")})
+    with pytest.raises(BadToken):
+        await TelegramAdapter(mirror, wrong).run(asyncio.Event())
+    written = caplog.text + "".join(str(vars(record)) for record in caplog.records)
+    assert "telegram: polling" in written
+    for secret in (
+        api.token.split(":")[1],
+        "SECRET",
+        str(ada.id),
+        str(crowd.id),
+        "ada_secret_name",
+        "secret caption",
+        "Friends",
+        f"{api.url}/bot",
+        *(file_id for file_id in api.files),
+    ):
+        assert secret not in written
+
+
+async def test_buttons_work_after_a_restart(api: BotApi, hopper_jpeg: bytes) -> None:
+    """What the card replies to comes with the button; an old card gets a new one."""
+    chat = Person(api).private_chat()
+    async with running(api, Mirror()):
+        photo = await chat.send_photo(hopper_jpeg)
+        card = await chat.reply()
+    after = Mirror()
+    async with running(api, after):
+        await chat.press(card, "Again")
+        changed = await chat.reply()
+        assert (changed.kind, changed.words) == ("edited", "pressed again 1")
+        assert size(after.fetched[0][0]) == size(hopper_jpeg)
+        await chat.press(card, "Again", forgotten=True)
+        fresh = await chat.reply()
+        assert (fresh.kind, fresh.words) == ("sent", "pressed again 1")
+        after.replies["again"] = Reply("more", mirrored(hopper_jpeg))
+        await chat.press(card, "Again")
+        more = await chat.reply()
+        assert (more.kind, more.answers_to) == ("sent", photo)
+
+
+def _all_confirmed(api: BotApi) -> bool:
+    """Whether no update would come again."""
+    return all(update["update_id"] <= api.confirmed for update in api.updates)
