@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -141,7 +142,14 @@ def numbers(turn: Turn, answers: Sequence[MatchAnswer], model: str) -> str:
             score=f"{answer.score:.1f}",
             cosine=f"{answer.cosine:.4f}",
             model=model,
-            strangers=max(1, round(min(answer.one_in, 1e12))),
+            strangers=_roughly(answer.one_in),
         )
         for answer in answers
     )
+
+
+def _roughly(one_in: float) -> int:
+    """Two digits of it: the tail of a fitted law knows no more."""
+    number = max(1.0, min(one_in, 1e12))
+    digits = max(0, math.floor(math.log10(number)) - 1)
+    return round(number / 10**digits) * 10**digits

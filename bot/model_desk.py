@@ -154,6 +154,10 @@ class ModelDesk:
         await in_daemon_thread(lambda: self._working.acquire(timeout=LEAVING_S))
 
     async def _prepare_installed(self) -> None:
+        try:
+            await in_daemon_thread(self._start_gallery)
+        except LookalikeError as problem:
+            log.warning("no starter gallery", extra={"reason": str(problem)})
         for name in (FALLBACK_MODEL, *self._in_order()):
             if self._standings[name].state is State.MISSING:
                 await self._prepare(name, fetch=False)
@@ -217,6 +221,16 @@ class ModelDesk:
                 self._build(name)
                 self._note(name, State.READY)
         log.info("model ready", extra={"model": name})
+
+    def _start_gallery(self) -> None:
+        """Two portraits that come with other packages, so that a fresh bot has an answer."""
+        from gallery.build import add
+        from gallery.sources.bundled import bundled_portraits
+
+        with self._working:
+            if not self._gallery.stats().portraits:
+                add(self._gallery, self._engine, bundled_portraits(), backbones=(FALLBACK_MODEL,))
+                log.info("starter gallery added")
 
     def _download(self, name: str) -> None:
         from engine import weights

@@ -1,6 +1,6 @@
 """Photos that were answered a short while ago, in memory only, so that buttons need no re-upload.
 
-Bounded by age and by bytes; the oldest go first. Nothing here is ever written anywhere.
+Bounded by age and by bytes. Nothing here is ever written anywhere.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Recollections:
     """Recollections by token.
 
     Args:
-        lifetime_s: How long one is kept after it was last used.
+        lifetime_s: How long one is kept at most.
         most_bytes: How much memory all of them may hold.
         clock: Monotonic seconds.
     """
@@ -118,7 +118,7 @@ class Recollections:
 
     @property
     def lifetime_s(self) -> float:
-        """How long one is kept after it was last used."""
+        """How long one is kept at most."""
         return self._lifetime_s
 
     def keep(self, recollection: Recollection) -> str:
@@ -131,10 +131,10 @@ class Recollections:
     def find(self, token: str) -> Recollection | None:
         """The recollection, or None if it is forgotten."""
         self.tidy()
-        found = self._kept.pop(token, None)
+        found = self._kept.get(token)
         if found is None:
             return None
-        self._kept[token] = (self._clock(), found[1])
+        self._kept.move_to_end(token)  # what is used is kept longest where memory is short
         return found[1]
 
     def forget(self, owner: bytes) -> None:
@@ -143,15 +143,17 @@ class Recollections:
             del self._kept[token]
 
     def tidy(self) -> None:
-        """Drops what is too old, and the oldest while there is too much."""
+        """Drops what is too old, and the least used while there is too much."""
         oldest = self._clock() - self._lifetime_s
+        for token in [token for token, (since, _) in self._kept.items() if since <= oldest]:
+            del self._kept[token]
         sizes = {
             token: sum(photo.size_bytes for photo in kept.photos)
             for token, (_, kept) in self._kept.items()
         }
         total = sum(sizes.values())
         for token in list(self._kept):
-            if self._kept[token][0] >= oldest and total <= self._most_bytes:
+            if total <= self._most_bytes:
                 break
             total -= sizes[token]
             del self._kept[token]
