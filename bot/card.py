@@ -28,6 +28,7 @@ _PAD = 44
 _HALF = (_WIDTH - _GAP) // 2
 _BADGE = 58
 _BAR = 22
+_MOST = 10  # more would make a ribbon that nobody reads and platforms refuse
 
 _Sight = tuple[NDArray[np.uint8], NDArray[np.float32]]  # pixels and landmarks of a face
 
@@ -40,7 +41,7 @@ def draw_card(
     Args:
         probe: The sender's photo.
         face: The face in it that was compared.
-        entries: At least one, best first.
+        entries: At least one, best first; ten at most are drawn.
         title: A short line above the first name.
 
     Raises:
@@ -64,7 +65,8 @@ def draw_card_with_faces(
     Args:
         photo: The sender's photo.
         faces: In the order of their numbers.
-        entries: Matches of the face that was answered, best first.
+        entries: At least one match of the face that was answered, best first; ten at most are
+            drawn.
         answered: Which of ``faces`` that is, counted from 0.
         title: A short line above the first name.
 
@@ -133,7 +135,9 @@ class _Caption:
 
 
 def _spoken(entries: Sequence[CardEntry]) -> str:
-    return "; ".join(f"{entry.name}: {entry.score:.0f}/100, {entry.word}" for entry in entries)
+    return "; ".join(
+        f"{entry.name}: {entry.score:.0f}/100, {entry.word}" for entry in entries[:_MOST]
+    )
 
 
 def _draw_entries(
@@ -148,7 +152,7 @@ def _draw_entries(
     """Draws the pair, its caption and the further matches; returns where they end."""
     if not entries:
         raise ValueError("a card shows at least one match")
-    best, *others = entries
+    best, *others = entries[:_MOST]
     panel = 520 if others or top else 640
     below = _draw_pair(sheet, top, (probe, (best.portrait, best.portrait_landmarks)), panel)
     if number is not None:

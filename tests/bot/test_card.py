@@ -200,6 +200,22 @@ def test_three_matches_share_one_picture(hopper: Photo, collins: Photo) -> None:
     assert 1 + np.count_nonzero(np.diff(rows) > 20) == 3
 
 
+def test_several_matches_carry_their_ranks() -> None:
+    """A badge on the first portrait and on the others; none where there is one match."""
+    grey = plain_photo(400, 400, 60)
+    marks = placed(60, 0, 200, 180)
+    match = entry(grey, marks)
+    single, several = (
+        pixels_of(draw_card(grey, face_at(marks), [match] * count)).min(axis=2) > 200
+        for count in (1, 3)
+    )
+    assert not single[:500, 540:].any()
+    assert several[10:90, 550:640].sum() > 200
+    thumbs = several[:, :190]
+    rows = np.flatnonzero(thumbs[:, :80].sum(axis=1) > 3)
+    assert 1 + np.count_nonzero(np.diff(rows[rows > 780]) > 60) == 2
+
+
 def test_ten_matches_fit_a_picture(hopper: Photo, collins: Photo) -> None:
     """As many as /top allows: all scores are there, and the picture stays easy to send."""
     entries = [entry(hopper, HOPPER, f"Person {at}", 60 - 4 * at) for at in range(10)]
@@ -207,6 +223,7 @@ def test_ten_matches_fit_a_picture(hopper: Photo, collins: Photo) -> None:
     assert len(card.jpeg) <= 250_000
     assert card.height_px / card.width_px < 1.6
     assert card.alt.count("/100") == 10
+    assert draw_card(collins, face_at(COLLINS), entries * 10) == card
 
 
 def test_a_given_rank_is_shown(hopper: Photo, collins: Photo) -> None:

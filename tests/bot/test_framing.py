@@ -129,6 +129,17 @@ def test_there_is_no_black_beyond_the_photo(
     assert np.abs(drawn.astype(int) - (200, 140, 90)).max() <= 3
 
 
+def test_continuation_favours_no_side() -> None:
+    """A mirrored photo gives the mirrored picture."""
+    photo = np.random.default_rng(0).integers(0, 256, (12, 9, 3), np.uint8)
+    matrix = np.array([[20.0, 0, 320 - 20 * 4], [0, 20, 240 - 20 * 5.5]])
+    mirrored = matrix.copy()
+    mirrored[0, 2] = 639 - 320 - 20 * 4
+    drawn = continued_warp(photo, matrix, (640, 480)).astype(int)
+    other = continued_warp(photo[:, ::-1], mirrored, (640, 480)).astype(int)
+    assert np.abs(drawn[:, ::-1] - other).max() <= 4
+
+
 def test_a_photo_is_left_sharp_where_it_fills_the_frame() -> None:
     """Without an edge in view nothing is blurred, and no interpolation is needed."""
     photo = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
