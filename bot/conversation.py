@@ -95,6 +95,10 @@ class Conversation:
         """What the sender has chosen and could choose."""
         return await self._choosing.choices(self._identity.who(sender), sender.language)
 
+    def cookie_secret(self) -> str:
+        """What a front end of our own signs its cookies with, the same after a restart."""
+        return self._identity.cookie_secret()
+
     async def answer(self, request: Request, limits: Limits) -> Reply:
         """The reply to a request, within the limits.
 

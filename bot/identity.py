@@ -64,6 +64,10 @@ class Identity:
         """The AES-256 key of a person's rows."""
         return self._keyed("seal", user.hex())
 
+    def cookie_secret(self) -> str:
+        """Signs the cookies by which the web chat tells one browser from another."""
+        return self._keyed("cookie").hex()
+
     def _keyed(self, *parts: str) -> bytes:
         # Lengths keep ("ab", "c") and ("a", "bc") apart.
         message = b"".join(

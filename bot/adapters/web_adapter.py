@@ -38,8 +38,6 @@ class WebAdapter:
     Args:
         conversation: Answers.
         settings: Where to listen.
-        secret: Signs the cookie that tells one browser from another, so that somebody's choices
-            outlive a restart; never sent to a browser.
         alone: Whether no platform has a token; the page then says how to add one.
         cache_folder: Not used; every adapter is given one.
     """
@@ -51,14 +49,12 @@ class WebAdapter:
         conversation: Conversation,
         settings: WebSettings,
         *,
-        secret: str,
         alone: bool = False,
         cache_folder: Path | None = None,
     ) -> None:
         del cache_folder
         self._conversation = conversation
         self._settings = settings
-        self._secret = secret
         self._alone = alone
         self.url: str | None = None
 
@@ -80,7 +76,7 @@ class WebAdapter:
             title="Lookalike",
             favicon="🎭",
             dark=None,
-            storage_secret=self._secret,
+            storage_secret=self._conversation.cookie_secret(),
             session_middleware_kwargs={"same_site": "strict", "max_age": 365 * 24 * 3600},
             show_welcome_message=False,
             binding_refresh_interval=1.0,
