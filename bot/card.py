@@ -95,7 +95,7 @@ def draw_faces(photo: Photo, faces: Sequence[Face], *, alt: str | None = None) -
     return sheet.picture(height, alt or f"1-{len(faces)}")
 
 
-def draw_comparison(  # noqa: PLR0917 - two photos, each with its face, and the answer
+def draw_comparison(
     probe_a: Photo,
     face_a: Face,
     probe_b: Photo,
