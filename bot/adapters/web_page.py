@@ -172,7 +172,7 @@ class Visit:
 
     def _token_help(self) -> None:
         with ui.expansion(self.say("web.tokens_title"), icon="hub").classes("w-full"):
-            ui.label(self.say("web.tokens_text")).classes("said")
+            ui.label(self.say("web.no_token")).classes("said")
             ui.code(
                 '[telegram]\ntoken = "..."   # @BotFather\n\n'
                 '[discord]\ntoken = "..."    # discord.com/developers',
