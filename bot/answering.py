@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 from collections.abc import Sequence
@@ -133,7 +134,8 @@ class Answering:
                 raise self._looker.stale(turn)
             reply = await self._fresh(turn, turn.request.photos[0], ask)
         else:
-            async with self._recognizer.admitted(turn.who.user, press=True):
+            async with self._recognizer.admitted(turn.who.user, press=True) as visit:
+                await visit.begin()
                 reply = await self._answer(turn, subject, ask, token)
         # Somebody else's press answers them and leaves the asker's answer alone.
         return dataclasses.replace(reply, replaces=ask.mine)
@@ -141,11 +143,12 @@ class Answering:
     async def raw(self, turn: Turn, action: Action) -> Reply:
         """A button: the numbers behind an answer."""
         subject, ask, _ = await self._recalled(turn, action)
-        async with self._recognizer.admitted(turn.who.user, press=True):
+        async with self._recognizer.admitted(turn.who.user, press=True) as visit:
             if subject is None:
                 if not turn.request.photos:
                     raise self._looker.stale(turn)
-                subject = await self._looker.look(turn, turn.request.photos[0])
+                subject = await self._looker.look(turn, visit, turn.request.photos[0])
+            await visit.begin()
             ask = self._clamped(subject, ask)
             answers = match_answers(turn, await self._search(turn, subject, ask))
         text = numbers(turn, answers, ask.model)
@@ -176,8 +179,8 @@ class Answering:
     async def _fresh(
         self, turn: Turn, attachment: Attachment, ask: Ask, rest: tuple[Attachment, ...] = ()
     ) -> Reply:
-        async with self._recognizer.admitted(turn.who.user):
-            subject = await self._looker.look(turn, attachment)
+        async with self._recognizer.admitted(turn.who.user) as visit:
+            subject = await self._looker.look(turn, visit, attachment)
             token = self._looker.remember(turn, subject, category=ask.category, rest=rest)
             return await self._answer(turn, subject, ask, token, album=1 + len(rest))
 
@@ -213,15 +216,20 @@ class Answering:
         first_time = (ask.number, ask.model) not in subject.kept.embeddings
         matches = await self._search(turn, subject, ask)
         answers = match_answers(turn, matches)
-        with turn.timed("draw"):
-            picture, answer = await self._recognizer.finish(
-                lambda: (
-                    self._draw(turn, subject, ask, matches, answers),
-                    _face_answer(subject, ask, answers),
+        noting = None
+        if ask.mine and first_time:  # while the card is drawn
+            noting = asyncio.create_task(self._note_match(turn, ask.model, answers[0]))
+        try:
+            with turn.timed("draw"):
+                picture, answer = await self._recognizer.finish(
+                    lambda: (
+                        self._draw(turn, subject, ask, matches, answers),
+                        _face_answer(subject, ask, answers),
+                    )
                 )
-            )
-        if ask.mine and first_time:
-            await self._note_match(turn, ask.model, answers[0])
+        finally:
+            if noting is not None:
+                await noting
         text = caption(
             turn,
             answers,

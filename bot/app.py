@@ -20,10 +20,9 @@ __all__ = ["open_conversation", "open_engine", "open_gallery"]
 
 def open_engine(settings: Settings) -> Engine:
     """The engine as configured; networks are loaded at first use."""
-    from engine.detector import Detector, DetectorOptions
-
     from engine.backbones import Backbone, load_backbone
     from engine.decode import DecodeLimits
+    from engine.detector import Detector, DetectorOptions
     from engine.pipeline import Engine
 
     def detector() -> Detector:
@@ -125,6 +124,7 @@ async def open_conversation(settings: Settings) -> AsyncIterator[Conversation]:
         stack.push_async_callback(desk.close)
         await desk.open()
         looker = Looker(recognizer, recollections)
+        stack.callback(looker.close)
         wording = Wording.load()
         conversation = Conversation(
             wording=wording,

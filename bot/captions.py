@@ -11,10 +11,9 @@ from bot.wording import isolate, plain
 from engine.types import Concern, Face
 
 if TYPE_CHECKING:
-    from gallery.collection import Match
-
     from bot.turn import Turn
     from gallery.catalogue import Portrait
+    from gallery.collection import Match
 
 __all__ = ["CONCERNS", "WORDS", "caption", "credit_of", "match_answers", "numbers", "word_key"]
 

@@ -13,11 +13,10 @@ from bot.reply import FaceAnswer, MatchAnswer, Picture, Reply
 from bot.turn import Refusal, Turn
 
 if TYPE_CHECKING:
-    from gallery.collection import Gallery
-
     from bot.model_desk import ModelDesk
-    from bot.recognizer import Recognizer
+    from bot.recognizer import Recognizer, Visit
     from bot.store import Store
+    from gallery.collection import Gallery
 
 __all__ = ["Comparing"]
 
@@ -62,8 +61,8 @@ class Comparing:
         wanted = (await self._store.choice(turn.who)).model
         async with self._recognizer.admitted(
             turn.who.user, photos=min(2, len(turn.request.photos))
-        ):
-            pair = await self._look(turn)
+        ) as visit:
+            pair = await self._look(turn, visit)
             return await self._answer(turn, pair, wanted)
 
     async def both(self, turn: Turn, action: Action) -> Reply:
@@ -72,9 +71,9 @@ class Comparing:
         if recollection is None or not recollection.rest:
             raise self._looker.stale(turn)
         wanted = (await self._store.choice(turn.who)).model
-        async with self._recognizer.admitted(turn.who.user):
+        async with self._recognizer.admitted(turn.who.user) as visit:
             first = recalled(recollection.photos[0])
-            pair = Pair(first, await self._looker.look(turn, recollection.rest[0]))
+            pair = Pair(first, await self._looker.look(turn, visit, recollection.rest[0]))
             return await self._answer(turn, pair, wanted)
 
     async def pair(self, turn: Turn, action: Action) -> Reply:
@@ -82,37 +81,38 @@ class Comparing:
         wanted, token = action.text(1), action.text(0)
         if self._desk.standing(wanted) is None:
             raise Refusal(Reply(text=turn.say("stale.button"), private=True))
-        async with self._recognizer.admitted(turn.who.user, press=True):
-            pair, mine = await self._recalled(turn, token)
+        async with self._recognizer.admitted(turn.who.user, press=True) as visit:
+            pair, mine = await self._recalled(turn, visit, token)
             reply = await self._answer(turn, pair, wanted, token if mine is not None else None)
         return dataclasses.replace(reply, replaces=mine is not False)
 
     async def raw_pair(self, turn: Turn, action: Action) -> Reply:
         """A button under a comparison: the numbers behind it."""
         model = self._desk.answering(action.text(1))
-        async with self._recognizer.admitted(turn.who.user, press=True):
-            pair, _ = await self._recalled(turn, action.text(0))
+        async with self._recognizer.admitted(turn.who.user, press=True) as visit:
+            pair, _ = await self._recalled(turn, visit, action.text(0))
             answer = await self._measure(turn, pair, model)
         text = numbers(turn, [answer], model)
         return Reply(text=text, notice=text if len(text) <= NOTICE_CHARS else None, private=True)
 
-    async def _recalled(self, turn: Turn, token: str) -> tuple[Pair, bool | None]:
+    async def _recalled(self, turn: Turn, visit: Visit, token: str) -> tuple[Pair, bool | None]:
         """The two photos, and whether they are the asker's; None where they came again."""
         recollection = self._looker.recall(token)
         if recollection is None:
             if not turn.request.photos:
                 raise self._looker.stale(turn)
-            return await self._look(turn), None
+            return await self._look(turn, visit), None
+        await visit.begin()
         subjects = [recalled(kept) for kept in recollection.photos]
         if len(subjects) == 1 and len(subjects[0].faces) < 2:
             raise self._looker.stale(turn)
         return Pair(subjects[0], subjects[-1]), recollection.owner == turn.who.user
 
-    async def _look(self, turn: Turn) -> Pair:
+    async def _look(self, turn: Turn, visit: Visit) -> Pair:
         photos = turn.request.photos
-        first = await self._looker.look(turn, photos[0])
+        first = await self._looker.look(turn, visit, photos[0])
         if len(photos) > 1:
-            return Pair(first, await self._looker.look(turn, photos[1]))
+            return Pair(first, await self._looker.look(turn, visit, photos[1]))
         if len(first.faces) < 2:
             raise Refusal(Reply(text=turn.say("compare.need_two")))
         return Pair(first, first)

@@ -8,17 +8,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bot.recollections import KeptPhoto, Recollection, Recollections
+from bot.recollections import LONG_SIDE_PX, KeptPhoto, Recollection, Recollections
 from bot.reply import Reply
 from bot.request import Attachment
 from bot.turn import Refusal, Turn
 from engine.pipeline import comparable
 
 if TYPE_CHECKING:
-    from bot.recognizer import Recognizer
+    from bot.recognizer import Recognizer, Visit
     from engine.types import Embedding, Face, Photo
 
 __all__ = ["Looker", "Subject", "recalled"]
+
+# By then the answer is on its way, and the cores are free.
+PACK_AFTER_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +32,13 @@ class Subject:
         photo: Its pixels; for a remembered photo that means decoding, so not on the event loop.
         faces: Large enough to be compared, largest first, in the pixels of ``photo``.
         kept: What is remembered of it.
+        fresh: Whether it is decoded already.
     """
 
     photo: Callable[[], Photo]
     faces: tuple[Face, ...]
     kept: KeptPhoto
+    fresh: bool = False
 
     def face(self, number: int) -> Face | None:
         """The face of that number, from 1; None if there is none."""
@@ -58,20 +63,28 @@ class Looker:
         self._recollections = recollections
         self._packing: set[asyncio.Task[None]] = set()
 
-    async def look(self, turn: Turn, attachment: Attachment) -> Subject:
+    def close(self) -> None:
+        """Compresses nothing any more."""
+        for task in self._packing:
+            task.cancel()
+
+    async def look(self, turn: Turn, visit: Visit, attachment: Attachment) -> Subject:
         """Fetches a photo and finds its faces.
 
         Raises:
             PhotoProblem: If it is none, or shows no face that is large enough.
             TryLater: If the platform does not hand it over.
         """
-        sight = await self._recognizer.sight(turn.who.user, attachment.fetch)
+        sight = await visit.sight(attachment.fetch)
         for step, ms in sight.ms.items():
             turn.ms[step] = turn.ms.get(step, 0.0) + ms
         turn.notes["faces"] = len(sight.faces)
         photo, faces = sight.photo, comparable(sight.faces)
-        kept = await self._recognizer.finish(lambda: KeptPhoto(photo, faces))
-        return Subject(lambda: photo, faces, kept)
+        if max(photo.width_px, photo.height_px) <= LONG_SIDE_PX:
+            kept = KeptPhoto(photo, faces)
+        else:
+            kept = await self._recognizer.finish(lambda: KeptPhoto(photo, faces))
+        return Subject(lambda: photo, faces, kept, fresh=True)
 
     def remember(
         self,
@@ -80,16 +93,17 @@ class Looker:
         category: str | None = None,
         rest: tuple[Attachment, ...] = (),
     ) -> str:
-        """Remembers photos for the buttons; their token.
-
-        They are compressed behind the answer's back.
-        """
+        """Remembers photos for the buttons; their token. They are compressed a little later."""
         photos = tuple(subject.kept for subject in subjects)
-        for kept in photos:
-            task = asyncio.create_task(self._recognizer.finish(kept.pack))
-            self._packing.add(task)
-            task.add_done_callback(self._packing.discard)
+        task = asyncio.create_task(self._pack(photos))
+        self._packing.add(task)
+        task.add_done_callback(self._packing.discard)
         return self._recollections.keep(Recollection(turn.who.user, photos, category, rest))
+
+    async def _pack(self, photos: tuple[KeptPhoto, ...]) -> None:
+        await asyncio.sleep(PACK_AFTER_S)
+        for kept in photos:
+            await self._recognizer.finish(kept.pack)
 
     def recall(self, token: str) -> Recollection | None:
         """What is remembered under that token."""
@@ -106,7 +120,8 @@ class Looker:
         if known is not None:
             return known
         with turn.timed("embed"):
-            photo = await self._recognizer.finish(subject.photo)
+            fresh = subject.fresh
+            photo = subject.photo() if fresh else await self._recognizer.finish(subject.photo)
             pair = (photo, subject.faces[number - 1])
             (embedding,) = await self._recognizer.embed([pair], model)
         subject.kept.embeddings[number, model] = embedding

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from engine.pipeline import Engine
     from engine.types import Embedding, Face, Photo
 
-__all__ = ["Recognizer", "Sight"]
+__all__ = ["Recognizer", "Sight", "Visit"]
 
 T = TypeVar("T")
 Sighting = tuple["Photo", "Face"]
@@ -34,6 +34,8 @@ WINDOW_S = 60.0
 PRESSES_PER_PHOTO = 3
 # Photos being downloaded or waiting to be decoded at once: each may be as large as the limit.
 MOST_FETCHING = 12
+# Photos that are decoded and not answered yet, per worker: enough to keep the cores busy.
+MOST_DECODED_PER_WORKER = 2
 MOST_FACES_PER_BATCH = 16
 # Weight of the newest photo in the running mean of what one costs.
 SMOOTHING = 0.1
@@ -53,6 +55,30 @@ class Sight:
     photo: Photo
     faces: tuple[Face, ...]
     ms: dict[str, float]
+
+
+class Visit:
+    """One admitted question, from ``Recognizer.admitted``."""
+
+    def __init__(self, recognizer: Recognizer, person: bytes) -> None:
+        self._recognizer = recognizer
+        self.person = person
+        self.begun = False
+
+    async def begin(self) -> None:
+        """Waits for the person's turn to have pixels in memory; once is enough."""
+        if not self.begun:
+            await self._recognizer.decoded.enter(self.person)
+            self.begun = True
+
+    async def sight(self, fetch: Callable[[], Awaitable[bytes]]) -> Sight:
+        """Fetches, decodes and searches a photo, in the person's turn.
+
+        Raises:
+            PhotoProblem: If it is no picture or too large.
+            TryLater: If the platform does not hand it over.
+        """
+        return await self._recognizer.sight(self, fetch)
 
 
 class Recognizer:
@@ -85,6 +111,7 @@ class Recognizer:
         self._workers = workers or _cores()
         self._fetching = FairGate(max(MOST_FETCHING, self._workers))
         self._sighting = FairGate(self._workers)
+        self.decoded = FairGate(MOST_DECODED_PER_WORKER * self._workers)
         self._threads = ThreadPoolExecutor(self._workers * 3, thread_name_prefix="recognizer")
         self._waiting: dict[str, deque[Waiting]] = {}
         self._batches: dict[str, asyncio.Task[None]] = {}
@@ -99,7 +126,7 @@ class Recognizer:
     @asynccontextmanager
     async def admitted(
         self, person: bytes, *, photos: int = 1, press: bool = False
-    ) -> AsyncIterator[None]:
+    ) -> AsyncIterator[Visit]:
         """One photo's, or one pressed button's, place in the queue and its deadline.
 
         Args:
@@ -117,12 +144,15 @@ class Recognizer:
         self._count(person, "press" if press else "photo", photos)
         self._inside += 1
         self._empty.clear()
+        visit = Visit(self, person)
         try:
             async with asyncio.timeout(self._deadline_s):
-                yield
+                yield visit
         except TimeoutError:
             raise Deadline("the answer took too long") from None
         finally:
+            if visit.begun:
+                self.decoded.leave()
             self._inside -= 1
             if not self._inside:
                 self._empty.set()
@@ -134,21 +164,17 @@ class Recognizer:
         """About how long a new photo would wait, from what the last ones took."""
         return max(1.0, self._inside * self._cost_s / self._workers)
 
-    async def sight(self, person: bytes, fetch: Callable[[], Awaitable[bytes]]) -> Sight:
-        """Fetches, decodes and searches a photo, in the person's turn.
-
-        Raises:
-            PhotoProblem: If it is no picture or too large.
-            TryLater: If the platform does not hand it over.
-        """
+    async def sight(self, visit: Visit, fetch: Callable[[], Awaitable[bytes]]) -> Sight:
+        """See ``Visit.sight``."""
         began = time.perf_counter()
-        await self._fetching.enter(person)
+        await self._fetching.enter(visit.person)
         try:
             entered = time.perf_counter()
             # A list, so that the thread that decodes can drop the only reference to the bytes.
             data = [await fetch()]
             fetched = time.perf_counter()
-            await self._sighting.enter(person)
+            await visit.begin()
+            await self._sighting.enter(visit.person)
             photo, faces, ms = await self._in_thread(lambda: self._see(data), self._sighting.leave)
         finally:
             self._fetching.leave()

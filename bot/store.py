@@ -147,10 +147,20 @@ class Store:
 
     async def choice(self, who: Who) -> Choice:
         """What somebody chose, here and everywhere."""
+        everywhere = sa.select(sa.literal(USER_CHOICES.name), UserChoiceRow.sealed)
+        here = sa.select(sa.literal(CHAT_CHOICES.name), ChatChoiceRow.sealed)
         async with self._reading() as connection:
-            user = await self._content(connection, USER_CHOICES, who.user, who.user)
-            chat = await self._content(connection, CHAT_CHOICES, who.chat, who.user)
-        return Choice(user.get("model"), chat.get("top"), chat.get("category"))
+            rows = await connection.execute(
+                sa.union_all(
+                    everywhere.where(UserChoiceRow.user_key == who.user.hex()),
+                    here.where(ChatChoiceRow.chat_key == who.chat.hex()),
+                )
+            )
+            found = rows.all()
+        content: dict[str, Any] = {}
+        for table, sealed in found:
+            content |= self._unseal(table, who.user, sealed)
+        return Choice(content.get("model"), content.get("top"), content.get("category"))
 
     async def choose_model(self, who: Who, model: str | None) -> None:
         """Remembers the model for every chat; None returns to the default."""
