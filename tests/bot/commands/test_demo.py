@@ -1,0 +1,99 @@
+"""`lookalike demo` from an empty folder to the card, as a newcomer runs it."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from bot.cli import lookalike
+from bot.commands.demo import as_sent_in_a_chat
+
+
+def run(home: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(lookalike, ["--home", str(home), "demo", *arguments])
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo") / "home"
+
+
+@pytest.fixture(scope="module")
+def first(home: Path) -> Result:
+    result = run(home)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_demo_says_who_how_much_and_where(home: Path, first: Result) -> None:
+    """The right person first with a high score, somebody else far behind, the card's full path."""
+    lines = first.output.splitlines()
+    best = next(line for line in lines if line.strip().startswith("1."))
+    other = next(line for line in lines if line.strip().startswith("2."))
+    assert "Eileen Collins" in best
+    assert "Grace Hopper" in other
+    scores = [int(line.split("/100")[0].split()[-1]) for line in (best, other)]
+    assert scores[0] > 80
+    assert scores[1] < 50
+    assert "public domain" in first.output
+    assert f"picture: {home / 'answer.jpg'}" in first.output
+    assert str(home / "sample.jpg") in first.output
+
+
+def test_demo_leaves_a_card_and_the_sample(home: Path, first: Result) -> None:
+    assert first.exit_code == 0
+    with Image.open(home / "answer.jpg") as card:
+        assert (card.format, card.width) == ("JPEG", 1080)
+    with Image.open(home / "sample.jpg") as sample:
+        assert max(sample.size) <= 420
+    assert (home / "answer.jpg").stat().st_size <= 250_000
+
+
+def test_demo_may_be_run_again_and_elsewhere(home: Path, first: Result, tmp_path: Path) -> None:
+    """A second run finds its gallery and gives the same answer, in a folder that it makes."""
+    out = tmp_path / "new folder" / "карта.jpg"
+    again = run(home, "--out", str(out))
+    assert again.exit_code == 0, again.output
+    assert str(out) in again.output
+    assert out.read_bytes() == (home / "answer.jpg").read_bytes()
+    answers = [
+        [line for line in result.output.splitlines() if "/100" in line] for result in (first, again)
+    ]
+    assert answers[0] == answers[1]
+
+
+def test_a_place_that_cannot_be_written_is_named(home: Path, first: Result) -> None:
+    assert first.exit_code == 0
+    result = run(home, "--out", str(home / "sample.jpg" / "card.jpg"))
+    assert result.exit_code == 1
+    assert "card.jpg" in result.output
+
+
+def test_demo_without_its_extra_still_answers(tmp_path: Path) -> None:
+    """With Grace Hopper alone, and a sentence on how to get the rest."""
+    script = "import sys; sys.modules['skimage'] = None; from bot.cli import main; main()"
+    command = [sys.executable, "-c", script, "--home", str(tmp_path / "home"), "demo"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "lookalike[demo]" in done.stdout
+    assert "Grace Hopper  █" in done.stdout
+
+
+def test_sample_is_changed_as_a_chat_would(collins_jpeg: bytes) -> None:
+    """Smaller, askew, compressed, without empty corners, and the same every time."""
+    sample = as_sent_in_a_chat(collins_jpeg)
+    assert sample == as_sent_in_a_chat(collins_jpeg)
+    assert len(sample) < len(collins_jpeg) / 3
+    pixels = np.asarray(Image.open(io.BytesIO(sample)))
+    assert pixels.shape == (420, 420, 3)
+    corners = [pixels[y, x] for y in (2, 417) for x in (2, 417)]
+    assert all(corner.max() > 15 for corner in corners)
+    original = Image.open(io.BytesIO(collins_jpeg)).resize((420, 420))
+    assert np.abs(pixels.astype(int) - np.asarray(original)).mean() > 20
