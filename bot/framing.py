@@ -15,13 +15,17 @@ from numpy.typing import NDArray
 
 __all__ = ["Frame", "eyes_level", "frame_face", "shared_frame"]
 
-_EYE_HEIGHT = 0.43  # of the frame's height, from its top
-_EYES_APART = (0.165, 0.185, 0.21, 0.24)
+_EYE_HEIGHTS = (0.43, 0.39, 0.355)
+"""Heights of the eyes to choose from, of the frame's height, from its top.
+
+The first leaves room for hair and hats; the others are for photos that end above the hair.
+"""
+_EYES_APART = (0.165, 0.185, 0.21, 0.24, 0.27)
 """Distances between the eyes to choose from, of the geometric mean of the frame's sides.
 
 The first shows head and shoulders; the last is for photos that end close to the face.
 """
-_COVERED_ENOUGH = 0.94
+_COVERED_ENOUGH = 0.965
 _LEAST_APART = 2.0  # px in the photo: nothing is seen of a smaller face, and pixels stay pixels
 _HEAD_SHIFT = 0.45
 """Of the nose's offset: a head turned aside extends away from where its nose points."""
@@ -33,8 +37,8 @@ turn begins to hide how far apart the eyes are, and where they say nothing any m
 _COARSE = 16  # px of the frame to one of the continuation, which varies slowly
 _FEATHER = 0.05  # of the frame's longer side: where the photo gives way to its continuation
 _UNSEEN_PX = 1.5  # an edge of the photo this close to the frame's is left sharp
-_NEAR, _FAR = 0.06, 0.3  # of the frame's longer side: how far colours spread, standard deviations
-_FAR_SHARE = 0.05  # so that there is a colour where the near spread does not reach
+_NEAR, _FAR = 0.1, 0.3  # of the frame's longer side: how far colours spread, standard deviations
+_FAR_SHARE = 0.15  # so that there is a colour where the near spread does not reach
 _LEAST_WEIGHT = 1e-6
 _HEAD_WEIGHT = 0.02  # of the face's own pixels: skin is no background
 
@@ -100,14 +104,17 @@ def shared_frame(
         height_px: Of the frame.
     """
     side = (width_px * height_px) ** 0.5
-    frames = [
-        Frame(width_px, height_px, round(_EYE_HEIGHT * height_px), round(share * side))
-        for share in _EYES_APART
-    ]
-    for frame in frames:
-        if all(_covered(pixels, marks, frame) >= _COVERED_ENOUGH for pixels, marks in faces):
-            return frame
-    return frames[-1]
+    best, most = None, -1.0
+    for apart in _EYES_APART:
+        for height in _EYE_HEIGHTS:
+            frame = Frame(width_px, height_px, round(height * height_px), round(apart * side))
+            covered = min(_covered(pixels, marks, frame) for pixels, marks in faces)
+            if best is None or covered > most:
+                best, most = frame, covered
+            if covered >= _COVERED_ENOUGH:
+                return frame
+    assert best is not None
+    return best
 
 
 def _covered(pixels: NDArray[np.uint8], landmarks: NDArray[np.float32], frame: Frame) -> float:
