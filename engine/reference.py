@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -51,8 +51,7 @@ class ReferenceBackbone:
     def __init__(self, record: BackboneRecord, space: Space, model: Any) -> None:
         self.record = record
         self.space = space
-        self._model = model
-        self._turn = threading.Lock()  # the first call builds the function that later ones run
+        self._answer = _compiled(model, record.input_px)
 
     @classmethod
     def load(cls, record: BackboneRecord, path: Path, sha256: str) -> ReferenceBackbone:
@@ -84,8 +83,7 @@ class ReferenceBackbone:
             prepared = _keras_vggface().utils.preprocess_input(
                 batch, data_format="channels_last", version=2
             )
-            with self._turn:
-                rows.append(np.asarray(self._model.predict_on_batch(prepared)))
+            rows.append(self._answer(prepared))
         return as_embeddings(rows, self.space)
 
 
@@ -133,6 +131,15 @@ class ReferenceDetector:
             concern = concerns(photo, box, landmarks)
             faces.append(Face(box, landmarks, min(1.0, float(row[5])), concern))
         return tuple(sorted(faces, key=lambda face: -face.box.area_px))
+
+
+def _compiled(model: Any, input_px: int) -> Callable[[Any], NDArray[np.float32]]:
+    """The model as one TensorFlow function for batches of any size."""
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec((None, input_px, input_px, 3), tf.float32)]
+    function = tf.function(lambda pictures: model(pictures, training=False), signature)
+    return lambda pictures: np.asarray(function(tf.constant(pictures)))
 
 
 def published_network(record: BackboneRecord, path: Path | None) -> Any:

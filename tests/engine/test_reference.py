@@ -1,0 +1,352 @@
+"""Our networks against the published packages keras-vggface and mtcnn, on TensorFlow.
+
+Everything that needs TensorFlow is here, so that one process imports it, once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from engine.backbones import BACKBONES, load_backbone, vggface
+from engine.backbones.separation import CONDITIONS, free_portraits, separation
+from engine.hdf5_weights import open_keras_weights
+from engine.runtime import compile_network
+from engine.types import Photo
+
+pytestmark = pytest.mark.xdist_group("tensorflow")
+
+MOST_DISTANCE = 1e-5
+Crops = list[NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A network of keras-vggface with weights as plausible as trained ones.
+
+    Attributes:
+        name: Of the backbone.
+        model: The tf-keras model.
+        folder: A models folder with what the model's own ``save_weights`` wrote.
+        answer: Its raw outputs for the crops, after its own preprocessing, (N, 2048).
+    """
+
+    name: str
+    model: Any
+    folder: Path
+    answer: NDArray[np.float32]
+
+    @property
+    def path(self) -> Path:
+        return self.folder / BACKBONES[self.name].file_name
+
+
+@pytest.fixture(scope="module")
+def crops() -> Crops:
+    """Real faces in several conditions, noise, and the extremes."""
+    from engine.align import vggface2_crop
+
+    real = []
+    for photo, face in free_portraits():
+        warm, _ = CONDITIONS["warm"](photo, face)
+        real += [vggface2_crop(photo, face.box), vggface2_crop(warm, face.box)]
+    noise = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    flat = [np.full((224, 224, 3), value, np.uint8) for value in (0, 255)]
+    assert len(real) == 4
+    return [*real, *noise, *flat]
+
+
+@pytest.fixture(scope="module", params=["resnet", "senet"])
+def published(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, crops: Crops
+) -> Published:
+    from engine.reference import published_network
+
+    model = published_network(BACKBONES[request.param], None)
+    _make_plausible(model, crops[::2])
+    from keras_vggface.utils import preprocess_input
+
+    pictures = preprocess_input(np.stack(crops).astype(np.float32), version=2)
+    answer = np.asarray(model(pictures, training=False))
+    made = Published(request.param, model, tmp_path_factory.mktemp(request.param), answer)
+    model.save_weights(made.path)
+    return made
+
+
+def _make_plausible(model: Any, crops: Sequence[NDArray[np.uint8]]) -> None:
+    """Random weights with which every detail of the network shows in its output.
+
+    Filters of very different strength; means and variances as they are met in real pictures, many
+    of them small, so that epsilon matters; factors and summands that are neither 1 nor 0.
+    """
+    random = np.random.default_rng(7)
+    for layer in model.layers:
+        weights = layer.get_weights()
+        if len(weights) == 4:
+            channels = weights[0].shape
+            weights[0] = random.normal(1, 0.25, channels)
+            weights[1] = random.normal(0, 0.25, channels)
+            layer.momentum = 0.0
+        elif weights:
+            shape = weights[0].shape
+            strength = np.exp(random.normal(-1.2, 0.5, shape[-1]))
+            weights[0] = random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[:3])) * strength
+            weights[1:] = [random.normal(0, 0.3, bias.shape) for bias in weights[1:]]
+        layer.set_weights(weights)
+    mean = np.array(vggface.MEAN_BGR, np.float32)
+    model(np.stack(crops)[..., ::-1].astype(np.float32) - mean, training=True)
+
+
+def distances(one: NDArray[np.floating], other: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Cosine distance of each row, in float64."""
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return 1 - np.einsum("ij,ij->i", one, other) / lengths
+
+
+def raw_outputs(
+    path: Path, variant: vggface.Variant, folder: Path, crops: Crops
+) -> NDArray[np.float32]:
+    """What our graph, written from that file, makes of the crops in f32."""
+    graph = vggface.write_graph(path, variant, folder, name="test")
+    (raw,) = compile_network(graph, name="test", precision="f32").run(np.stack(crops))
+    return raw
+
+
+def test_our_list_of_layers_is_the_networks_own(published: Published) -> None:
+    """Names, order, weights and shapes: what matching by order relies on."""
+    ours = [
+        (layer.name, [(weight, shape) for weight, shape in layer.shapes.items()])
+        for layer in vggface.layers(vggface.VARIANTS[published.name])
+    ]
+    theirs = [
+        (
+            layer.name,
+            [(w.name.rsplit("/", 1)[-1].split(":")[0], tuple(w.shape)) for w in layer.weights],
+        )
+        for layer in published.model.layers
+        if layer.weights
+    ]
+
+    assert ours == theirs
+
+
+def test_our_graph_equals_the_published_network(
+    published: Published, crops: Crops, tmp_path: Path
+) -> None:
+    """From its own file, matched by name, raw outputs and directions."""
+    variant = vggface.VARIANTS[published.name]
+    with open_keras_weights(published.path, vggface.layers(variant)) as opened:
+        assert opened.matched_by == "name"
+
+    raw = raw_outputs(published.path, variant, tmp_path, crops)
+
+    expected = published.answer
+    assert distances(raw, expected).max() <= MOST_DISTANCE
+    assert np.abs(raw - expected).max() <= 1e-3 * np.abs(expected).max()
+    assert distances(expected[1:], expected[:-1]).min() > 100 * MOST_DISTANCE  # not all alike
+
+
+def test_names_with_suffixes_are_matched_by_order(
+    published: Published, crops: Crops, tmp_path: Path
+) -> None:
+    """The same network saved under other names, as released files may have them."""
+    names = [layer.name for layer in published.model.layers]
+    try:
+        for layer in published.model.layers:
+            layer._name = f"{layer.name}_1"
+        path = tmp_path / "suffixes.h5"
+        published.model.save_weights(path)
+    finally:
+        for layer, name in zip(published.model.layers, names, strict=True):
+            layer._name = name
+    variant = vggface.VARIANTS[published.name]
+    with open_keras_weights(path, vggface.layers(variant)) as opened:
+        assert opened.matched_by == "order"
+
+    raw = raw_outputs(path, variant, tmp_path, crops)
+
+    assert distances(raw, published.answer).max() <= MOST_DISTANCE
+
+
+def test_another_order_is_matched_by_name(
+    published: Published, crops: Crops, tmp_path: Path
+) -> None:
+    """Where every name fits, the order of the list does not matter, in either runtime."""
+    from engine.reference import published_network
+
+    record = BACKBONES[published.name]
+    path = tmp_path / record.file_name
+    shutil.copy(published.path, path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["layer_names"] = file.attrs["layer_names"][::-1]
+
+    raw = raw_outputs(path, vggface.VARIANTS[published.name], tmp_path, crops)
+    reference = published_network(record, path)
+
+    assert distances(raw, published.answer).max() <= MOST_DISTANCE
+    for one, other in zip(reference.get_weights(), published.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_wrong_detail_would_show(
+    published: Published, crops: Crops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are such that the usual mistakes move the output beyond the limit."""
+    variant = vggface.VARIANTS[published.name]
+    expected = published.answer
+    other_epsilon = 1e-4 if variant.epsilon == 1e-3 else 1e-3
+    mistakes = {
+        "epsilon": (dataclasses.replace(variant, epsilon=other_epsilon), {}),
+        "version 1 mean": (variant, {"MEAN_BGR": (93.5940, 104.7624, 129.1863)}),
+        "mean in RGB order": (variant, {"MEAN_BGR": vggface.MEAN_BGR[::-1]}),
+    }
+    for name, (changed, constants) in mistakes.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        with monkeypatch.context() as patch:
+            for constant, value in constants.items():
+                patch.setattr(vggface, constant, value)
+            raw = raw_outputs(published.path, changed, folder, crops)
+        assert distances(raw, expected).max() > 10 * MOST_DISTANCE, name
+
+
+def test_both_runtimes_give_the_same_embeddings(
+    published: Published, crops: Crops, tmp_path: Path
+) -> None:
+    """Unit vectors of one space, from more crops than a batch holds."""
+    many = [*crops, *[crop[:, ::-1] for crop in crops]]
+    ours, reference = (
+        load_backbone(
+            published.name,
+            models_folder=published.folder,
+            cache_folder=tmp_path,
+            runtime=runtime,  # type: ignore[arg-type]
+            precision="f32",
+        )
+        for runtime in ("openvino", "tensorflow")
+    )
+    photo, face = free_portraits()[0]
+
+    assert ours.space == reference.space
+    assert ours.record == reference.record
+    np.testing.assert_array_equal(ours.crop(photo, face), reference.crop(photo, face))
+    pairs = zip(ours.embed(many), reference.embed(many), strict=True)
+    assert max(1 - one.cosine(other) for one, other in pairs) <= MOST_DISTANCE
+
+
+def test_random_weights_do_not_separate_people(published: Published, tmp_path: Path) -> None:
+    """However plausible they look layer by layer, `models verify` warns."""
+    backbone = load_backbone(published.name, models_folder=published.folder, cache_folder=tmp_path)
+
+    assert not separation(backbone, free_portraits()).separates
+
+
+def test_the_old_module_names_are_gone(published: Published) -> None:
+    """They stand only while keras-vggface is imported; Keras itself is what it was."""
+    import keras
+    import keras_vggface
+
+    assert published.model is not None
+    assert keras_vggface.__name__ == "keras_vggface"
+    assert keras.__version__.startswith("3.")
+    assert not {"keras_applications", "keras.engine", "keras.utils.data_utils"} & set(sys.modules)
+
+
+def test_keras_vggface_can_not_download_on_its_own(published: Published) -> None:
+    """Weights come from the models folder only."""
+    from keras_vggface import models, utils
+
+    from engine.errors import SetupProblem
+
+    assert published.path.exists()
+    for module in (models, utils):
+        with pytest.raises(SetupProblem, match="download on its own"):
+            module.get_file("weights.h5", "http://127.0.0.1/weights.h5")
+
+
+def test_the_published_detector_finds_the_portraits() -> None:
+    """One face each, near where it was found once, with points inside the box."""
+    from engine.reference import ReferenceDetector
+
+    detector = ReferenceDetector.load()
+    for photo, expected in free_portraits():
+        (face,) = detector.detect(photo)
+
+        assert face.confidence > 0.95
+        np.testing.assert_allclose(face.landmarks, expected.landmarks, atol=1.0)
+        np.testing.assert_allclose(
+            [face.box.x, face.box.y, face.box.w, face.box.h],
+            [expected.box.x, expected.box.y, expected.box.w, expected.box.h],
+            atol=1.0,
+        )
+    for shape in ((11, 11, 3), (12, 12, 3), (1, 400, 3), (100, 100, 3)):
+        photo = Photo(np.full(shape, 127, np.uint8), (shape[1], shape[0]), "PNG")
+        assert detector.detect(photo) == ()
+
+
+WITHOUT = """
+import sys
+from pathlib import Path
+sys.modules[sys.argv[1]] = None  # as if it were not installed
+from engine.backbones import load_backbone
+from engine.errors import SetupProblem
+folder = Path(sys.argv[2])
+try:
+    load_backbone(sys.argv[3], models_folder=folder, cache_folder=folder, runtime="tensorflow")
+except SetupProblem as problem:
+    print(problem)
+assert "keras" not in sys.modules or sys.modules["keras"].__name__ == "keras"
+"""
+
+
+@pytest.mark.parametrize("package", ["tensorflow"])
+def test_a_missing_extra_is_named(published: Published, package: str) -> None:
+    """The sentence is the command that mends it."""
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT, package, str(published.folder), published.name],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert 'pip install "lookalike[tensorflow]"' in run.stdout
+    assert run.stderr == ""
+
+
+QUIET = """
+import sys
+from pathlib import Path
+import numpy as np
+from engine.backbones import load_backbone
+folder = Path(sys.argv[1])
+backbone = load_backbone(
+    sys.argv[2], models_folder=folder, cache_folder=folder, runtime="tensorflow"
+)
+backbone.embed([np.full((224, 224, 3), 99, np.uint8)])
+"""
+
+
+def test_tensorflow_is_quiet(published: Published) -> None:
+    """Its start-up notes are no message to the operator; warnings are errors."""
+    if published.name == "senet":
+        pytest.skip("a second start of TensorFlow would show nothing new")
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", QUIET, str(published.folder), published.name],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert (run.stdout, run.stderr) == ("", "")
