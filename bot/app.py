@@ -23,9 +23,13 @@ def open_engine(settings: Settings) -> Engine:
     from engine.backbones import Backbone, load_backbone
     from engine.decode import DecodeLimits
     from engine.detector import Detector, DetectorOptions
-    from engine.pipeline import Engine
+    from engine.pipeline import Engine, FaceFinder
 
-    def detector() -> Detector:
+    def detector() -> FaceFinder:
+        if settings.models.runtime == "tensorflow":
+            from engine.reference import ReferenceDetector
+
+            return ReferenceDetector.load()
         return Detector.load(
             DetectorOptions(min_face_px=settings.detector.min_face_px),
             cache_folder=settings.cache_folder,

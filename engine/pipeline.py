@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from engine.decode import DecodeLimits, decode
 from engine.errors import FaceTooSmall, NoFace, WeightsCorrupt, WeightsMissing
@@ -12,9 +12,15 @@ from engine.types import Concern, Embedding, Face, Photo
 
 if TYPE_CHECKING:
     from engine.backbones import Backbone
-    from engine.detector import Detector
 
-__all__ = ["Engine", "comparable"]
+__all__ = ["Engine", "FaceFinder", "comparable"]
+
+
+class FaceFinder(Protocol):
+    """Finds faces; safe to call from several threads at once."""
+
+    def detect(self, photo: Photo) -> tuple[Face, ...]:
+        """Every face in the photo, largest first; empty if there is none."""
 
 
 class Engine:
@@ -31,14 +37,14 @@ class Engine:
     def __init__(
         self,
         *,
-        load_detector: Callable[[], Detector],
+        load_detector: Callable[[], FaceFinder],
         load_backbone: Callable[[str], Backbone],
         limits: DecodeLimits | None = None,
     ) -> None:
         self._limits = limits or DecodeLimits()
         self._load_detector = load_detector
         self._load_backbone = load_backbone
-        self._detector: Detector | None = None
+        self._detector: FaceFinder | None = None
         self._backbones: dict[str, Backbone] = {}
         self._lock = threading.Lock()
 
