@@ -163,4 +163,9 @@ def test_frame_shows_more_where_the_photos_allow() -> None:
     open_view = shared_frame([wide, wide], 540, 640)
     close_view = shared_frame([wide, tight], 540, 640)
     assert open_view.eyes_apart_px < close_view.eyes_apart_px
-    assert open_view.eye_y_px == close_view.eye_y_px
+    sliver = (wide[0], placed(60, 0, 500, 165))  # a few pixels are missing at the top
+    assert shared_frame([wide, sliver], 540, 640) == open_view
+    above = (wide[0], placed(60, 0, 500, 145))  # the photo ends above the hair
+    higher = shared_frame([wide, above], 540, 640)
+    assert higher.eyes_apart_px == open_view.eyes_apart_px
+    assert higher.eye_y_px < open_view.eye_y_px
