@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from bot.settings import WebSettings
 
 __all__ = ["WebAdapter"]
+
+log = logging.getLogger(__name__)
 
 UPLOAD_BYTES = 25_000_000
 STOP_S = 5
@@ -93,6 +96,7 @@ class WebAdapter:
                 server_header=False,
             )
         )
+        log.info("open the web chat in your browser", extra={"url": self.url})
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="web chat")
         stopping = asyncio.create_task(stop.wait())
         try:

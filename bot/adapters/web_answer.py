@@ -104,11 +104,11 @@ class Entry:
             ui.download(reply.document.content, reply.document.filename)
 
     def _text(self, reply: Reply) -> None:
-        if not reply.answers:
-            ui.label(reply.text).classes("said")
-            return
-        with ui.expansion(self._answers.say("web.details")).classes("w-full credit"):
-            ui.label(reply.text).classes("said")
+        # Beside an answer the text repeats name and score for those who read it aloud, and tells
+        # which model answered and whose photo it is.
+        label = ui.label(reply.text).classes("said")
+        if reply.answers:
+            label.classes("credit")
 
     def _pair(self, answer: FaceAnswer, preview: str | None) -> None:
         first = answer.matches[0]

@@ -26,6 +26,8 @@ CSS = """
 :root { --accent: #5b54d6; }
 .body--dark { --accent: #a29bff; }
 body { font-size: 1.05rem; }
+.nicegui-content { padding: .5rem; gap: 0; }
+.title { font-size: 1.7rem; font-weight: 700; line-height: 1.2; }
 .page { max-width: 70rem; margin: 0 auto; width: 100%; }
 .drop { border: 2px dashed color-mix(in srgb, currentColor 35%, transparent); border-radius: 1rem;
   width: 100%; padding: 1.6rem 1rem; text-align: center; cursor: pointer; background: none;
@@ -42,7 +44,8 @@ body { font-size: 1.05rem; }
   border-radius: .4rem; pointer-events: none; }
 .credit { font-size: .8rem; opacity: .75; }
 .said { white-space: pre-wrap; overflow-wrap: anywhere; }
-.score { font-variant-numeric: tabular-nums; font-weight: 700; font-size: 1.5rem; }
+.score { font-variant-numeric: tabular-nums; font-weight: 700; font-size: 1.5rem;
+  white-space: nowrap; }
 .name { font-size: 1.35rem; font-weight: 600; line-height: 1.25; overflow-wrap: anywhere; }
 @media (max-width: 40rem) { .pair img { max-height: 16rem; } }
 """
@@ -97,7 +100,7 @@ class Visit:
         self._header()
         choices = await self._conversation.choices(self._sender)
         with (
-            ui.element("main").classes("page"),
+            ui.element("div").classes("page"),
             ui.row().classes("w-full no-wrap max-md:flex-wrap items-start gap-6 p-2"),
         ):
             with ui.column().classes("w-full md:w-80 md:shrink-0 gap-3"):
@@ -113,7 +116,9 @@ class Visit:
     def _header(self) -> None:
         dark = ui.dark_mode(value=None)
         with ui.element("header").classes("page"), ui.row().classes("items-center w-full p-2"):
-            ui.html("<h1 style='font-size:1.7rem;font-weight:700;margin:0'>🎭 Lookalike</h1>")
+            ui.icon("theater_comedy", size="2.2rem").style("color: var(--accent)")
+            with ui.element("h1").classes("title"):
+                ui.label("Lookalike")
             ui.space()
             for icon, value in (("light_mode", False), ("dark_mode", True)):
                 label = self.say(f"web.{icon}")
