@@ -81,7 +81,7 @@ def _join_categories(connection: Connection, person_id: int, names: Sequence[str
     if not wanted:
         return
     known = select(CategoryRow.name, CategoryRow.id).where(CategoryRow.name.in_(wanted))
-    ids = dict(connection.execute(known).tuples().all())
+    ids = {row.name: row.id for row in connection.execute(known)}
     for name in sorted(wanted - ids.keys()):
         ids[name] = connection.execute(
             insert(CategoryRow).values(name=name).returning(CategoryRow.id)
