@@ -143,8 +143,8 @@ class SpaceState:
 
 def folded(name: str) -> str:
     """A name for comparing: no case, no Latin, Greek or Cyrillic accents, single spaces."""
-    spread = unicodedata.normalize("NFKD", name.replace("_", " "))
-    bare = re.sub("[\u0300-\u036f]", "", spread)
+    spread = unicodedata.normalize("NFKD", name)
+    bare = re.sub("[\u0300-\u036f]", "", spread).replace("_", " ")
     return " ".join(unicodedata.normalize("NFKC", bare).casefold().split())
 
 

@@ -342,6 +342,8 @@ class Gallery:
             path = self.space_folder(space) / "calibration.json"
             try:
                 learned = Calibration.from_json(json.loads(path.read_bytes())["calibration"])
+                if learned.space_id != space.id:
+                    raise ValueError("a calibration of another space")  # noqa: TRY301 - as below
             except FileNotFoundError:
                 learned = prior(space)
             except (OSError, ValueError, KeyError, TypeError) as problem:

@@ -197,6 +197,6 @@ def test_replacing_a_file_leaves_nothing_else(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_replaced_leaves_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "a.json").mkdir()
-    with pytest.raises(OSError, match="a.json"):
+    with pytest.raises(OSError, match=r"a\.json"):
         write_atomically(tmp_path / "a.json", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
