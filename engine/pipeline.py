@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
 from engine.decode import DecodeLimits, decode
@@ -46,7 +47,8 @@ class Engine:
         self._load_backbone = load_backbone
         self._detector: FaceFinder | None = None
         self._backbones: dict[str, Backbone] = {}
-        self._lock = threading.Lock()
+        self._detector_lock = threading.Lock()
+        self._backbone_lock = threading.Lock()
 
     @property
     def limits(self) -> DecodeLimits:
@@ -62,13 +64,28 @@ class Engine:
         """
         return decode(data, self._limits)
 
+    def load(self, backbone: str) -> None:
+        """Loads the detector and a backbone, side by side, so that the first photo finds them.
+
+        Raises:
+            WeightsMissing: If weights are not on this machine.
+            WeightsCorrupt: If they are damaged.
+        """
+        with ThreadPoolExecutor(1) as beside:
+            detector = beside.submit(self._loaded_detector)
+            self.backbone(backbone)
+            detector.result()
+
     def detect(self, photo: Photo) -> tuple[Face, ...]:
         """Every face in the photo, largest first; empty if there is none."""
+        return self._loaded_detector().detect(photo)
+
+    def _loaded_detector(self) -> FaceFinder:
         if self._detector is None:
-            with self._lock:
+            with self._detector_lock:
                 if self._detector is None:
                     self._detector = self._load_detector()
-        return self._detector.detect(photo)
+        return self._detector
 
     def backbone(self, name: str) -> Backbone:
         """The backbone of that name, loaded and ready.
@@ -79,7 +96,7 @@ class Engine:
         """
         ready = self._backbones.get(name)
         if ready is None:
-            with self._lock:
+            with self._backbone_lock:
                 ready = self._backbones.get(name)
                 if ready is None:
                     ready = self._load_backbone(name)

@@ -30,7 +30,13 @@ if TYPE_CHECKING:
     from engine.backbones import BackboneRecord
     from engine.types import Space
 
-__all__ = ["ReferenceBackbone", "ReferenceDetector", "published_network"]
+__all__ = [
+    "ReferenceBackbone",
+    "ReferenceDetector",
+    "published_detector",
+    "published_network",
+    "published_preprocess",
+]
 
 _ARCHITECTURES: Mapping[str, str] = MappingProxyType({"resnet": "resnet50", "senet": "senet50"})
 _SMALLEST_SIDE_PX = 12  # the input of P-Net: the package fails on a smaller picture
@@ -104,11 +110,7 @@ class ReferenceDetector:
         Raises:
             SetupProblem: If the extra is not installed.
         """
-        with _importing, _quiet():
-            _tensorflow()
-            import mtcnn
-
-            return cls(mtcnn.MTCNN())
+        return cls(published_detector())
 
     def detect(self, photo: Photo) -> tuple[Face, ...]:
         """Every face in the photo, largest first; empty if there is none."""
@@ -140,6 +142,28 @@ def _compiled(model: Any, input_px: int) -> Callable[[Any], NDArray[np.float32]]
     signature = [tf.TensorSpec((None, input_px, input_px, 3), tf.float32)]
     function = tf.function(lambda pictures: model(pictures, training=False), signature)
     return lambda pictures: np.asarray(function(tf.constant(pictures)))
+
+
+def published_detector() -> Any:
+    """An ``MTCNN`` of the package mtcnn.
+
+    Raises:
+        SetupProblem: If the extra is not installed.
+    """
+    with _importing, _quiet():
+        _tensorflow()
+        import mtcnn
+
+        return mtcnn.MTCNN()
+
+
+def published_preprocess() -> Any:
+    """keras-vggface's own ``preprocess_input``.
+
+    Raises:
+        SetupProblem: If the extra is not installed.
+    """
+    return _keras_vggface().utils.preprocess_input
 
 
 def published_network(record: BackboneRecord, path: Path | None) -> Any:

@@ -95,6 +95,7 @@ def answer_photo(
     """
     from engine.pipeline import comparable
 
+    engine.load(model)  # no part of what one photo costs
     ms: dict[str, float] = {}
     with _timed(ms, "decode"):
         photo = engine.decode(data)
@@ -105,7 +106,9 @@ def answer_photo(
         if face > len(large):
             raise NoFace(f"there is no face number {face}: the photo has {len(large)}")
         large = (large[face - 1],)
-    engine.backbone(model)  # loading is no part of what one photo costs
+    space = engine.backbone(model).space
+    gallery.index(space)  # opening it is no part of a search
+    gallery.calibration(space)
     with _timed(ms, "embed"):
         embeddings = engine.embed([(photo, one) for one in large], model)
     with _timed(ms, "search"):

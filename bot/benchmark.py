@@ -1,0 +1,336 @@
+"""Speed of this engine and of the published recipe, measured on the same photos in one run.
+
+Weights decide nothing about speed: where a backbone's weights are not on this machine, weights made
+up for the run take their place, in a folder of their own that is deleted afterwards.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.errors import NoFace, WeightsMissing
+
+if TYPE_CHECKING:
+    from engine.detector import Detector
+    from numpy.typing import NDArray
+
+    from bot.settings import Settings
+    from engine.backbones import Backbone, BackboneRecord
+    from engine.types import Photo
+    from gallery.index import GalleryIndex
+
+__all__ = ["PEOPLE", "STEPS", "Timing", "measure", "sample_photos"]
+
+PEOPLE = 10_000
+STEPS = ("detect", "embed", "search")
+_SEED = 20_180_515  # any; the same vectors in every run
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds of one pipeline, medians over photos and repetitions.
+
+    Attributes:
+        pipeline: Who: ``"lookalike"`` or ``"published"``.
+        backbone: Which network embeds.
+        made_up_weights: Whether the weights were made up for the run.
+        detect: Finding the faces.
+        embed: Crop and network for one face.
+        search: Best of ``PEOPLE`` people.
+        whole: The three together, decoding left out.
+        decode: Bytes to pixels; None where it was not measured.
+        forward: The bare network on a prepared crop; None where it was not measured.
+        precision: What the arithmetic was done in.
+    """
+
+    pipeline: str
+    backbone: str
+    made_up_weights: bool
+    detect: float
+    embed: float
+    search: float
+    whole: float
+    decode: float | None = None
+    forward: float | None = None
+    precision: str = "f32"
+
+
+def sample_photos(folder: Path | None, limit: int = 20) -> tuple[bytes, ...]:
+    """Photos to measure with: those of a folder, else the bundled portraits.
+
+    The bundled ones are measured as they are and enlarged to 1280 px, the size at which chats
+    deliver a photo.
+
+    Raises:
+        NoFace: If there is no photo.
+    """
+    if folder is not None:
+        endings = {".jpg", ".jpeg", ".png", ".webp"}
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings)
+        if not paths:
+            raise NoFace(f"there are no photos below {folder}")
+        step = max(1, len(paths) // limit)
+        return tuple(path.read_bytes() for path in paths[::step][:limit])
+    import cv2
+
+    from gallery.sources.bundled import bundled_portraits
+
+    photos = []
+    for portrait in bundled_portraits():
+        data = portrait.read(50_000_000)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        scale = 1280 / max(pixels.shape[:2])
+        large = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        for version in (pixels, large):
+            _, jpeg = cv2.imencode(".jpg", version, [cv2.IMWRITE_JPEG_QUALITY, 87])
+            photos.append(jpeg.tobytes())
+    return tuple(photos)
+
+
+def measure(
+    settings: Settings,
+    backbones: Sequence[str],
+    photos: Sequence[bytes],
+    *,
+    published: bool,
+    repetitions: int = 5,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Timing]:
+    """Times every step of this engine and, where asked for, of the published recipe.
+
+    Args:
+        settings: Where weights and caches are.
+        backbones: Names to measure.
+        photos: JPEG files.
+        published: Whether to run the published packages too; needs the extra ``tensorflow``, and
+            compares the backbones they have.
+        repetitions: Of each photo; the published recipe gets at most two.
+        say: Told what is being measured.
+
+    Raises:
+        SetupProblem: If the extra is missing.
+        NoFace: If no photo has a face.
+    """
+    from engine.detector import Detector, DetectorOptions
+
+    from bot.app import open_engine
+
+    engine = open_engine(settings)
+    decoded = [engine.decode(photo) for photo in photos]
+    decode_ms = _median(engine.decode, photos, repetitions)
+    options = DetectorOptions(min_face_px=settings.detector.min_face_px)
+    detector = Detector.load(options, cache_folder=settings.cache_folder)
+    decoded = [photo for photo in decoded if detector.detect(photo)]
+    if not decoded:
+        raise NoFace("none of the photos has a face")
+    timings = []
+    for name in backbones:
+        with _weights(settings, name) as (path, made_up):
+            say(f"measuring {name}")
+            backbone = _load(settings, name, path, made_up=made_up)
+            timings.append(
+                _ours(detector, backbone, decoded, repetitions, decode_ms, made_up=made_up)
+            )
+            if published and not backbone.record.bundled:
+                say(f"measuring the published recipe with {name}")
+                timings.append(_published(backbone.record, path, decoded, repetitions, made_up))
+    return timings
+
+
+def _ours(
+    detector: Detector,
+    backbone: Backbone,
+    photos: Sequence[Photo],
+    repetitions: int,
+    decode_ms: float,
+    *,
+    made_up: bool,
+) -> Timing:
+    with _index(backbone) as index:
+        rows = []
+        for photo in photos:
+            crop = backbone.crop(photo, detector.detect(photo)[0])
+            backbone.embed([crop])
+            for _ in range(repetitions):
+                clock = _Clock()
+                face = clock.time("detect", lambda photo=photo: detector.detect(photo)[0])
+                embedding = clock.time(
+                    "embed",
+                    lambda photo=photo, face=face: backbone.embed([backbone.crop(photo, face)])[0],
+                )
+                clock.time("search", lambda e=embedding: index.top(e, 3))
+                clock.time("forward", lambda crop=crop: backbone.embed([crop]))
+                rows.append(clock.ms)
+    precision = str(getattr(backbone, "precision", "f32"))
+    medians = _medians(rows)
+    return Timing(
+        "lookalike",
+        backbone.record.name,
+        made_up,
+        **{step: medians[step] for step in STEPS},
+        whole=statistics.median(sum(row[step] for step in STEPS) for row in rows),
+        decode=decode_ms,
+        forward=medians["forward"],
+        precision=precision,
+    )
+
+
+def _published(
+    record: BackboneRecord,
+    path: Path,
+    photos: Sequence[Photo],
+    repetitions: int,
+    made_up: bool,
+) -> Timing:
+    """The recipe of most tutorials: package mtcnn, ``predict``, a loop of cosine_similarity."""
+    import cv2
+    from sklearn.metrics.pairwise import cosine_similarity
+
+    from engine.reference import published_detector, published_network, published_preprocess
+
+    detector, network = published_detector(), published_network(record, path)
+    preprocess = published_preprocess()
+    people = list(_people(record.dimensions))
+
+    def embed(photo: Photo, box: Sequence[int]) -> NDArray[np.float32]:
+        x, y, w, h = (max(0, int(side)) for side in box)
+        crop = cv2.resize(photo.pixels[y : y + h, x : x + w], (record.input_px, record.input_px))
+        batch = preprocess(crop.astype(np.float32)[None], version=2)
+        vector: NDArray[np.float32] = network.predict(batch, verbose=0).flatten()
+        return vector
+
+    def search(vector: NDArray[np.float32]) -> int:
+        likenesses = [
+            cosine_similarity(vector.reshape(1, -1), person.reshape(1, -1))[0][0]
+            for person in people
+        ]
+        return int(np.argmax(likenesses))
+
+    rows = []
+    for number, photo in enumerate(photos):
+        found = detector.detect_faces(photo.pixels)
+        if not found:
+            continue
+        if number == 0:
+            embed(photo, found[0]["box"])  # the first call builds the function
+        for _ in range(min(repetitions, 2)):
+            clock = _Clock()
+            found = clock.time("detect", lambda photo=photo: detector.detect_faces(photo.pixels))
+            vector = clock.time(
+                "embed", lambda photo=photo, found=found: embed(photo, found[0]["box"])
+            )
+            clock.time("search", lambda vector=vector: search(vector))
+            rows.append(clock.ms)
+    whole = statistics.median(sum(row.values()) for row in rows)
+    return Timing("published", record.name, made_up, **_medians(rows), whole=whole)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+
+    def time(self, step: str, call: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        result = call()
+        self.ms[step] = (time.perf_counter() - started) * 1000
+        return result
+
+
+def _median(call: Callable[[bytes], Any], photos: Sequence[bytes], repetitions: int) -> float:
+    rows = []
+    for photo in photos:
+        for _ in range(repetitions):
+            clock = _Clock()
+            clock.time("step", lambda photo=photo: call(photo))
+            rows.append(clock.ms["step"])
+    return statistics.median(rows)
+
+
+def _medians(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {step: statistics.median(row[step] for row in rows) for step in rows[0]}
+
+
+def _people(dimensions: int) -> NDArray[np.float32]:
+    vectors = np.random.default_rng(_SEED).standard_normal((PEOPLE, dimensions), np.float32)
+    people: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return people
+
+
+@contextmanager
+def _index(backbone: Backbone) -> Iterator[GalleryIndex]:
+    from gallery.index import GalleryIndex
+    from gallery.vectors import VectorFiles
+
+    none = np.empty(0, np.int64)
+    ids = np.arange(PEOPLE, dtype=np.int64)
+    with tempfile.TemporaryDirectory() as folder:
+        files = VectorFiles.create(Path(folder) / "vectors", backbone.space)
+        rows = files.append(0, _people(backbone.space.dimensions), ids, ids, none)
+        yield GalleryIndex(files, rows, none)
+
+
+@contextmanager
+def _weights(settings: Settings, name: str) -> Iterator[tuple[Path, bool]]:
+    """The backbone's weight file, or one made up for as long as the block runs."""
+    from engine import weights
+
+    try:
+        path = weights.installed(name, settings.models_folder)
+    except WeightsMissing:
+        with tempfile.TemporaryDirectory() as folder:
+            made_up = Path(folder) / f"{name}.h5"
+            _write_made_up(made_up, name)
+            yield made_up, True
+    else:
+        yield path, False
+
+
+def _load(settings: Settings, name: str, path: Path, *, made_up: bool) -> Backbone:
+    from engine import weights
+    from engine.backbones import BACKBONES, load_backbone
+    from engine.backbones.network import NetworkBackbone
+
+    precision = settings.models.precision
+    if not made_up:
+        return load_backbone(
+            name,
+            models_folder=settings.models_folder,
+            cache_folder=settings.cache_folder,
+            precision=precision,
+        )
+    sha256 = weights.file_sha256(path)
+    return NetworkBackbone.load(
+        BACKBONES[name], path, sha256, cache_folder=path.parent / "cache", precision=precision
+    )
+
+
+def _write_made_up(path: Path, name: str) -> None:
+    """A weight file in the layout of Keras 2 with random values that keep activations finite."""
+    import h5py
+
+    from engine.backbones import vggface
+
+    random = np.random.default_rng(_SEED)
+    layers = vggface.layers(vggface.VARIANTS[name])
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = np.array([layer.name.encode() for layer in layers])
+        for layer in layers:
+            group = file.require_group(layer.name)
+            names = [f"{layer.name}/{weight}:0" for weight in layer.shapes]
+            group.attrs["weight_names"] = np.array([name.encode() for name in names])
+            for stored, (weight, shape) in zip(names, layer.shapes.items(), strict=True):
+                if weight == "kernel":
+                    spread = np.sqrt(2 / np.prod(shape[:-1]))  # He et al. 2015
+                    values = random.standard_normal(shape, np.float32) * spread
+                else:
+                    values = random.uniform(0.5, 1.5, shape)
+                group[stored] = values.astype(np.float32)
