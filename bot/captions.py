@@ -30,6 +30,10 @@ WORDS = (
     (float("-inf"), "word.stretch"),
 )
 
+# A million strangers: beyond it the number says more about the law fitted to the tail than about
+# people.
+RAREST = 1_000_000
+
 CONCERNS = {Concern.BLURRED: "answer.blurred", Concern.TURNED: "answer.turned"}
 
 
@@ -141,14 +145,15 @@ def numbers(turn: Turn, answers: Sequence[MatchAnswer], model: str) -> str:
             score=f"{answer.score:.1f}",
             cosine=f"{answer.cosine:.4f}",
             model=model,
-            strangers=_roughly(answer.one_in),
+            strangers=_roughly(turn, answer.one_in),
         )
         for answer in answers
     )
 
 
-def _roughly(one_in: float) -> int:
-    """Two digits of it: the tail of a fitted law knows no more."""
-    number = max(1.0, min(one_in, 1e12))
-    digits = max(0, math.floor(math.log10(number)) - 1)
-    return round(number / 10**digits) * 10**digits
+def _roughly(turn: Turn, one_in: float) -> str:
+    """Two digits of it, and no further than the law of the tail was ever seen to hold."""
+    if one_in > RAREST:
+        return f">{turn.number(RAREST)}"
+    digits = max(0, math.floor(math.log10(max(1.0, one_in))) - 1)
+    return turn.number(max(1, round(one_in / 10**digits) * 10**digits))

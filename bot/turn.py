@@ -42,6 +42,10 @@ class Turn:
         """A sentence in the asker's language."""
         return self.wording.text(key, self.request.sender.language, **details)
 
+    def number(self, value: int) -> str:
+        """A whole number as the asker's language writes it."""
+        return self.wording.number(value, self.request.sender.language)
+
     @property
     def public(self) -> bool:
         """Whether others would read the reply."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,35 @@ def people_photos() -> Path:
     if not folder.is_dir():
         pytest.skip("the people's photos are not on this machine")
     return folder
+
+
+@pytest.fixture(scope="session")
+def starter_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with the two people that everybody has; read it, or copy it, never write it.
+
+    Its gallery is built for dlib; its cache holds the compiled network.
+    """
+    from bot.app import open_engine, open_gallery
+    from bot.settings import Settings
+    from gallery.build import add
+    from gallery.sources.bundled import bundled_portraits
+
+    home = tmp_path_factory.mktemp("starter") / "home"
+    settings = Settings(home=home)
+    with open_gallery(settings) as gallery:
+        add(gallery, open_engine(settings), bundled_portraits(), backbones=("dlib",))
+        assert gallery.stats().portraits == 2
+    return home
+
+
+@pytest.fixture
+def own_home(starter_home: Path, tmp_path: Path) -> Path:
+    """A data folder of the test's own with the two people that everybody has."""
+    return copy_home(starter_home, tmp_path / "home")
+
+
+def copy_home(starter_home: Path, home: Path) -> Path:
+    """Copies the gallery; the cache, which may be written by anybody, is shared."""
+    shutil.copytree(starter_home / "gallery", home / "gallery")
+    (home / "cache").symlink_to(starter_home / "cache", target_is_directory=True)
+    return home

@@ -38,16 +38,29 @@ def wording() -> Wording:
     return Wording.load()
 
 
-def string_literals() -> set[str]:
-    """Every string in the code of the bot, without docstrings' company: exact literals only."""
-    files = [path for path in (ROOT / "bot").rglob("*.py") if "commands" not in path.parts]
-    assert len(files) > 20, "the code was not found"
-    return {
+def spoken_in(path: Path) -> set[str]:
+    """Every string literal of a file, and what its f-strings "section.{...}" may make of them."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    literals = {
         node.value
-        for path in files
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
+    prefixes = {
+        node.values[0].value
+        for node in nodes
+        if isinstance(node, ast.JoinedStr)
+        and isinstance(node.values[0], ast.Constant)
+        and re.fullmatch(r"[a-z_.]+\.", str(node.values[0].value))
+    }
+    return literals | {f"{prefix}{literal}" for prefix in prefixes for literal in literals}
+
+
+def string_literals() -> set[str]:
+    """Whatever the code of the bot may say."""
+    files = [path for path in (ROOT / "bot").rglob("*.py") if "commands" not in path.parts]
+    assert len(files) > 20, "the code was not found"
+    return set().union(*map(spoken_in, files))
 
 
 def section(key: str) -> str:
@@ -86,9 +99,15 @@ def test_every_sentence_is_spoken_somewhere_and_every_spoken_one_exists(wording:
     named |= {state.value for state in State}
     assert named <= wording.keys()
     sections = set(map(section, wording.keys()))
+    whole = {
+        node.value
+        for path in (ROOT / "bot").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
     spoken = {
         text
-        for text in literals
+        for text in whole
         if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", text) and section(text) in sections
     }
     settings = {text for text in spoken if text.startswith(("web.enabled", "web.host", "web.port"))}

@@ -1,0 +1,470 @@
+"""What people ask and what the bot answers, with the real engine, gallery and database."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from conftest import copy_home
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from talking import Person, blank, chatting, side_by_side
+
+from bot.chat_commands import CHAT_COMMANDS
+from bot.conversation import Conversation
+from bot.fitting import utf16_length
+from bot.reply import Limits, Reply
+from bot.request import Request, Sender
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+NARROW = Limits(text_chars=300, caption_chars=120, buttons_per_row=3, button_rows=2, label_chars=12)
+ids = map(str, itertools.count(1000))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def conversation(
+    starter_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Conversation]:
+    home = copy_home(starter_home, tmp_path_factory.mktemp("talk") / "home")
+    async with chatting(home, queue={"photos_per_minute": 1000}) as opened:
+        yield opened
+
+
+@pytest.fixture
+def ann(conversation: Conversation) -> Person:
+    """Somebody new, in a private chat."""
+    return Person(conversation, Sender("telegram", next(ids), "private", "en-GB"))
+
+
+@pytest.fixture
+def group(conversation: Conversation) -> tuple[Person, Person]:
+    """Two people in one group, on a platform that can't whisper."""
+    chat = next(ids)
+    one, two = (Sender("telegram", next(ids), chat, "en", is_group=True) for _ in range(2))
+    return Person(conversation, one, Limits()), Person(conversation, two, Limits())
+
+
+@pytest.fixture(scope="module")
+def both_jpeg(hopper_jpeg: bytes, collins_jpeg: bytes) -> bytes:
+    """One photo of two people."""
+    return side_by_side(hopper_jpeg, collins_jpeg)
+
+
+def is_card(reply: Reply) -> bool:
+    """Whether the reply carries a readable picture that says what is on it."""
+    if reply.picture is None:
+        return False
+    image = Image.open(io.BytesIO(reply.picture.jpeg))
+    image.load()
+    assert image.size == (reply.picture.width_px, reply.picture.height_px)
+    assert reply.picture.alt
+    return True
+
+
+async def test_a_photo_is_answered_with_name_score_word_model_and_credit(
+    ann: Person, hopper_jpeg: bytes
+) -> None:
+    reply = await ann.says("", hopper_jpeg)
+    assert is_card(reply)
+    assert re.match(r"Grace Hopper: \d+/100, \S+", reply.text)
+    assert "Model: dlib" in reply.text
+    assert "Photo: James S. Davis, U.S. Navy, public domain" in reply.text
+    assert ann.labels == ["More matches", "Raw numbers"]
+    (answer,) = reply.answers
+    assert (answer.face, answer.faces, answer.model) == (1, 1, "dlib")
+    assert answer.matches[0].name == "Grace Hopper"
+    assert answer.matches[0].score > 80
+    assert answer.matches[0].portrait is not None
+    assert answer.matches[0].portrait.is_file()
+    assert answer.box is not None
+    assert all(0 < value < 1 for value in answer.box)
+
+
+async def test_more_matches_come_in_one_picture_and_go_again(
+    ann: Person, collins_jpeg: bytes
+) -> None:
+    first = await ann.says("", collins_jpeg)
+    more = await ann.presses("More matches")
+    assert is_card(more)
+    assert more.replaces
+    assert re.search(r"1\. Eileen Collins: \d+/100.*\n2\. Grace Hopper: \d+/100", more.text)
+    assert [match.name for match in more.answers[0].matches] == ["Eileen Collins", "Grace Hopper"]
+    best = await ann.presses("Best match only")
+    assert best.text == first.text
+
+
+async def test_raw_numbers_are_a_notice(ann: Person, hopper_jpeg: bytes) -> None:
+    await ann.says("", hopper_jpeg)
+    reply = await ann.presses("Raw numbers")
+    assert reply.notice is not None
+    assert len(reply.notice) <= 200
+    assert re.search(r"cosine (0\.9|1\.0)\d+ \(dlib\), found in 1 of >1,000,000", reply.notice)
+    assert reply.picture is None
+    assert not reply.replaces
+
+
+async def test_raw_numbers_are_no_more_exact_than_they_can_be(
+    ann: Person, hopper_jpeg: bytes
+) -> None:
+    await ann.says("/lookalike 2", hopper_jpeg)
+    text = (await ann.presses("Raw numbers")).text
+    strangers = re.search(r"Eileen Collins: .*1 of ([\d,]+) strangers", text)
+    assert strangers
+    assert re.fullmatch(r"\d\d?0*", strangers[1].replace(",", ""))
+
+
+async def test_every_face_has_a_button_and_the_largest_is_answered_first(
+    ann: Person, both_jpeg: bytes
+) -> None:
+    reply = await ann.says("", both_jpeg)
+    assert is_card(reply)
+    assert "Face 1 of 2" in reply.text
+    first = reply.answers[0].matches[0].name
+    assert "Face 2" in ann.labels
+    other = await ann.presses("Face 2")
+    assert other.replaces
+    assert "Face 2 of 2" in other.text
+    assert {first, other.answers[0].matches[0].name} == {"Grace Hopper", "Eileen Collins"}
+    assert (await ann.presses("Face 1")).text == reply.text
+
+
+async def test_buttons_work_after_a_restart_if_the_platform_still_has_the_photo(
+    starter_home: Path, tmp_path: Path, both_jpeg: bytes
+) -> None:
+    """The memory is gone; the photo comes with the press, or is asked for again."""
+    home = copy_home(starter_home, tmp_path / "home")
+    sender = Sender("discord", "1", "c", "en")
+    async with chatting(home) as first:
+        ann = Person(first, sender)
+        await ann.says("", both_jpeg)
+    async with chatting(home) as second:
+        ann.conversation = second
+        gone = await ann.presses("Face 2")
+        assert "Send it again" in gone.text
+        assert gone.notice == gone.text
+        reply = await ann.presses("Face 2", both_jpeg)
+        assert "Face 2 of 2" in reply.text
+        assert is_card(reply)
+        assert (await ann.presses("Face 1")).answers[0].face == 1
+
+
+async def test_top_with_a_photo_answers_it_and_changes_nothing(
+    ann: Person, hopper_jpeg: bytes
+) -> None:
+    reply = await ann.says("/top 2", hopper_jpeg)
+    assert len(reply.answers[0].matches) == 2
+    assert len((await ann.says("", hopper_jpeg)).answers[0].matches) == 1
+
+
+async def test_top_alone_is_the_default_in_this_chat(ann: Person, hopper_jpeg: bytes) -> None:
+    assert "2 best matches" in (await ann.says("/top 2")).text
+    assert len((await ann.says("", hopper_jpeg)).answers[0].matches) == 2
+    elsewhere = Person(ann.conversation, Sender("telegram", ann.sender.user_id, "elsewhere"))
+    assert len((await elsewhere.says("", hopper_jpeg)).answers[0].matches) == 1
+    assert "2 of the best" in (await ann.says("/top")).text
+    assert "● 3" in str((await ann.presses("3")).buttons)
+
+
+@pytest.mark.parametrize("given", ["0", "11", "many", "-1", "3.5"])
+async def test_a_number_out_of_range_is_explained(ann: Person, given: str) -> None:
+    assert (await ann.says(f"/top {given}")).text == "I can show 1 to 10 matches. Try /top 3"
+
+
+async def test_a_model_is_chosen_by_name_or_button_in_any_spelling(ann: Person) -> None:
+    menu = await ann.says("/model")
+    assert "○ dlib (dlib face ResNet): ready" in menu.text
+    assert "not installed here" in menu.text
+    assert ann.labels == ["● resnet", "○ senet", "○ dlib"]
+    assert "dlib answers you" in (await ann.says("/model DLIB")).text
+    waiting = await ann.says("/model SE-Net50")
+    assert "senet will answer you once it is ready" in waiting.text
+    await ann.says("/model")
+    pressed = await ann.presses("dlib")
+    assert pressed.replaces
+    assert "● dlib" in pressed.text
+    assert "Model: dlib" in (await ann.says("/settings")).text
+
+
+async def test_an_unknown_model_is_answered_with_those_there_are(ann: Person) -> None:
+    text = (await ann.says("/model inception")).text
+    assert "“inception”" in text
+    assert "resnet, senet, dlib" in text
+
+
+async def test_who_chose_a_model_that_is_not_ready_is_told_who_answered(
+    ann: Person, hopper_jpeg: bytes
+) -> None:
+    reply = await ann.says("/model senet", hopper_jpeg)
+    assert "Model: dlib" in reply.text
+    assert "senet isn't ready yet" in reply.text
+
+
+async def test_a_category_filters_until_it_is_cleared(ann: Person, hopper_jpeg: bytes) -> None:
+    assert "search space" in (await ann.says("/category SPACE")).text
+    reply = await ann.says("", hopper_jpeg)
+    assert reply.answers[0].matches[0].name == "Eileen Collins"
+    assert "Searched: space" in reply.text
+    everybody = await ann.says("/lookalike all", hopper_jpeg)
+    assert everybody.answers[0].matches[0].name == "Grace Hopper"
+    assert "everybody" in (await ann.says("/category all")).text
+    again = await ann.says("", hopper_jpeg)
+    assert again.answers[0].matches[0].name == "Grace Hopper"
+
+
+async def test_categories_have_buttons(ann: Person) -> None:
+    await ann.says("/category")
+    assert ann.labels == ["● everybody", "○ science", "○ space"]
+    reply = await ann.presses("space")
+    assert reply.replaces
+    assert "● space" in str(reply.buttons)
+    unknown = await ann.says("/category cooking")
+    assert "“cooking”" in unknown.text
+    assert "science, space, all" in unknown.text
+
+
+async def test_lookalike_takes_wishes_for_one_photo(ann: Person, hopper_jpeg: bytes) -> None:
+    reply = await ann.says("/lookalike 2 dlib please", hopper_jpeg)
+    assert len(reply.answers[0].matches) == 2
+    reply = await ann.says("/lookalike space", hopper_jpeg)
+    assert reply.answers[0].matches[0].name == "Eileen Collins"
+
+
+async def test_two_photos_are_compared(
+    ann: Person, hopper_jpeg: bytes, collins_jpeg: bytes
+) -> None:
+    reply = await ann.says("/compare", hopper_jpeg, collins_jpeg)
+    assert is_card(reply)
+    assert re.match(r"How alike\? \d+/100", reply.text)
+    assert reply.answers[0].matches[0].score < 60
+    same = await ann.says("/compare", hopper_jpeg, hopper_jpeg)
+    assert same.answers[0].matches[0].score == pytest.approx(100, abs=0.5)
+    assert "cosine 1.0000" in str((await ann.presses("Raw numbers")).notice)
+
+
+async def test_two_people_in_one_photo_are_compared(
+    ann: Person, both_jpeg: bytes, hopper_jpeg: bytes
+) -> None:
+    reply = await ann.says("/compare", both_jpeg)
+    assert is_card(reply)
+    assert reply.answers[0].matches[0].score < 60
+    assert "two photos" in (await ann.says("/compare", hopper_jpeg)).text
+    assert "two photos" in (await ann.says("/compare")).text
+
+
+async def test_an_album_is_answered_one_photo_after_the_other(
+    ann: Person, hopper_jpeg: bytes, collins_jpeg: bytes
+) -> None:
+    first = await ann.says("", hopper_jpeg, collins_jpeg)
+    assert first.answers[0].matches[0].name == "Grace Hopper"
+    assert "the other one" in first.text
+    assert {"Photo 2", "Compare these two"} <= set(ann.labels)
+    buttons = {button.label: button.action for button in ann.buttons}
+    second = await ann.acts(buttons["Photo 2"])
+    assert second.answers[0].matches[0].name == "Eileen Collins"
+    assert not second.replaces
+    compared = await ann.acts(buttons["Compare these two"])
+    assert "How alike?" in compared.text
+
+
+async def test_everybody_in_a_group_has_settings_of_their_own(
+    group: tuple[Person, Person], hopper_jpeg: bytes
+) -> None:
+    ann, ben = group
+    await ann.says("/top 2")
+    assert len((await ann.says("", hopper_jpeg)).answers[0].matches) == 2
+    assert len((await ben.says("", hopper_jpeg)).answers[0].matches) == 1
+
+
+async def test_somebody_elses_button_answers_and_harms_nothing(
+    group: tuple[Person, Person], both_jpeg: bytes
+) -> None:
+    """The presser gets an answer of their own, and no history; the asker's stays."""
+    ann, ben = group
+    await ann.says("", both_jpeg)
+    ben.last = ann.last
+    reply = await ben.presses("Face 2")
+    assert is_card(reply)
+    assert not reply.replaces
+    alone = Person(ben.conversation, Sender("telegram", ben.sender.user_id, "private", "en"))
+    assert "No matches yet" in (await alone.says("/history")).text
+    await ann.says("/model")
+    ben.last = ann.last
+    chosen = await ben.presses("dlib")
+    assert chosen.notice
+    assert not chosen.replaces
+    assert "Model: dlib" in (await ben.says("/settings")).text
+    assert "Model: resnet" in (await ann.says("/settings")).text
+
+
+async def test_what_is_private_is_not_said_in_a_group(group: tuple[Person, Person]) -> None:
+    ann, _ = group
+    for command in ("/history", "/mydata"):
+        reply = await ann.says(command)
+        assert "private chat" in reply.text
+        assert reply.document is None
+    whispering = Person(ann.conversation, ann.sender)
+    assert (await whispering.says("/mydata")).private
+
+
+async def test_history_data_and_forgetting(ann: Person, hopper_jpeg: bytes) -> None:
+    await ann.says("", hopper_jpeg)
+    await ann.presses("More matches")  # the same face by the same model is no second entry
+    await ann.says("/model dlib")
+    history = await ann.says("/history")
+    assert len(re.findall(r"\d{4}-\d\d-\d\d  Grace Hopper: \d+/100 \(dlib\)", history.text)) == 1
+    handed = await ann.says("/mydata")
+    assert handed.document is not None
+    stored = json.loads(handed.document.content)
+    assert stored["choices"] == {"model": "dlib"}
+    assert [match["person"] for match in stored["matches"]] == ["Grace Hopper"]
+    assert ann.sender.user_id not in handed.document.content.decode()
+    await ann.says("", hopper_jpeg)
+    answered = ann.last
+    await ann.says("/forget")
+    assert ann.labels == ["Yes, delete everything", "No, keep it"]
+    assert "Nothing was deleted" in (await ann.presses("No")).text
+    done = await ann.presses("Yes")
+    assert "deleted" in done.text
+    assert done.replaces
+    assert "No matches yet" in (await ann.says("/history")).text
+    ann.last = answered
+    assert "Send it again" in (await ann.presses("More matches")).text
+
+
+async def test_only_the_asker_can_confirm_to_forget(
+    group: tuple[Person, Person], hopper_jpeg: bytes
+) -> None:
+    ann, ben = group
+    await ben.says("", hopper_jpeg)
+    await ann.says("/forget")
+    ben.last = ann.last
+    assert "Only the person who asked" in str((await ben.presses("Yes")).notice)
+    alone = Person(ben.conversation, Sender("telegram", ben.sender.user_id, "private", "en"))
+    assert "Grace Hopper" in (await alone.says("/history")).text
+
+
+async def test_the_bot_introduces_itself(ann: Person) -> None:
+    assert "photo" in (await ann.says("/start")).text
+    helped = (await ann.says("/help")).text
+    assert all(f"/{name} - " in helped for name in CHAT_COMMANDS if name not in {"start", "help"})
+    about = (await ann.says("/about")).text
+    assert "2 people" in about
+    assert about.count("Licence:") == 3
+    privacy = (await ann.says("/privacy")).text
+    assert "30 days" in privacy
+    assert "60 minutes" in privacy
+    assert "Send me a photo" in (await ann.says("hello?")).text
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("/lookalike", "/lookalike as its caption"),
+        ("/modle senet", "Did you mean /model?"),
+        ("/xyzzy", "I don't know /xyzzy"),
+        ("/xyzzy\u202e" + "x" * 5000, "I don't know /xyzzy"),
+    ],
+)
+async def test_mistakes_are_answered_with_what_to_do(ann: Person, said: str, words: str) -> None:
+    assert words in (await ann.says(said)).text
+
+
+async def test_photos_that_cannot_be_used_are_explained(ann: Person, hopper_jpeg: bytes) -> None:
+    assert "no face" in (await ann.says("", blank())).text
+    assert "can't read" in (await ann.says("", b"not a picture")).text
+    assert "can't read" in (await ann.says("", b"")).text
+    tiny = Image.open(io.BytesIO(hopper_jpeg)).resize((64, 75))
+    canvas = Image.new("RGB", (1600, 1200), (90, 110, 130))
+    canvas.paste(tiny, (700, 500))
+    buffer = io.BytesIO()
+    canvas.save(buffer, "JPEG", quality=95)
+    text = (await ann.says("", buffer.getvalue())).text
+    assert "too small" in text or "no face" in text
+
+
+async def test_the_asker_is_spoken_to_in_their_language(
+    conversation: Conversation, hopper_jpeg: bytes
+) -> None:
+    for language, word in (
+        ("ru", "Модель"),
+        ("hi-IN", "मॉडल"),
+        ("es-419", "Modelo"),
+        ("pt", "Model"),
+    ):
+        ann = Person(conversation, Sender("telegram", next(ids), "c", language))
+        assert f"{word}: dlib" in (await ann.says("", hopper_jpeg)).text
+
+
+async def test_menus_know_what_can_be_chosen(ann: Person) -> None:
+    await ann.says("/model dlib")
+    await ann.says("/top 4")
+    choices = await ann.conversation.choices(ann.sender)
+    assert [model.name for model in choices.models] == ["resnet", "senet", "dlib"]
+    assert [model.ready for model in choices.models] == [False, False, True]
+    assert choices.categories == ("science", "space")
+    assert (choices.model, choices.top, choices.category) == ("dlib", 4, None)
+    names = [command.name for command in ann.conversation.chat_commands("ru")]
+    assert names == list(CHAT_COMMANDS)
+
+
+async def test_answers_stay_within_narrow_limits(
+    conversation: Conversation, both_jpeg: bytes
+) -> None:
+    ann = Person(conversation, Sender("discord", next(ids), "c", "ru"), NARROW)
+    for said, photos in (
+        ("/top 10", [both_jpeg]),
+        ("", [both_jpeg, both_jpeg]),
+        ("/help", []),
+        ("/about", []),
+        ("/model", []),
+        ("/category", []),
+    ):
+        reply = await ann.says(said, *photos)
+        most = NARROW.caption_chars if reply.picture else NARROW.text_chars
+        assert 0 < utf16_length(reply.text) <= most
+        assert len(reply.buttons) <= 2
+        assert all(len(row) <= 3 for row in reply.buttons)
+        assert all(len(button.label) <= 12 for button in ann.buttons)
+
+
+@given(
+    command=st.none() | st.sampled_from(sorted(CHAT_COMMANDS)) | st.text(max_size=20),
+    arguments=st.text(max_size=50),
+    action=st.none()
+    | st.text(max_size=80)
+    | st.builds(
+        lambda verb, rest: ":".join((verb, *rest)),
+        st.sampled_from(
+            ["see", "raw", "next", "both", "pair", "rawpair", "model", "top", "category", "forget"]
+        ),
+        st.lists(st.sampled_from(["", "0", "1", "99", "dlib", "senet", "all", "yes", "abc"])),
+    ),
+    group=st.booleans(),
+)
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+async def test_whatever_is_asked_there_is_an_answer(
+    conversation: Conversation,
+    command: str | None,
+    arguments: str,
+    action: str | None,
+    group: bool,
+) -> None:
+    """Never an exception, never an internal error, never an empty reply."""
+    sender = Sender("web", "anybody", "anywhere", "en", is_group=group)
+    request = Request(sender, command, arguments, (), action)
+    reply = await conversation.answer(request, Limits())
+    assert reply.text
+    assert "something went wrong" not in reply.text
+    assert utf16_length(reply.text) <= 4096
