@@ -84,9 +84,9 @@ def scan(folder: Path, *, category: str | None = None) -> FolderContents:
     Raises:
         SetupProblem: If there is no such folder, or no photo of anybody in it.
     """
-    root = folder.resolve()
-    if not root.is_dir():
+    if not folder.is_dir():
         raise SetupProblem(f"there is no folder {folder}")
+    root = folder.resolve()
     scanner = _Scanner(root)
     tree = scanner.walk(root)
     given = () if category is None else (category,)
@@ -182,7 +182,7 @@ class _Scanner:
             if entry.is_symlink() and not path.resolve().is_relative_to(self.root):
                 return False
             return stat.S_ISREG(entry.stat().st_mode)
-        except OSError:  # a link to nothing, or in a circle
+        except (OSError, RuntimeError):  # a link to nothing, or in a circle
             return False
 
 

@@ -1,0 +1,177 @@
+"""Folders of people, arranged in every way that people arrange them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from engine.errors import SetupProblem, TooLarge
+from gallery.sources.folder import person_name, scan
+
+
+def plant(root: Path, *paths: str) -> Path:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(path.encode())
+    return root
+
+
+def found(root: Path, category: str | None = None) -> list[tuple[str, tuple[str, ...], str]]:
+    return [
+        (one.person.name, one.person.categories, one.origin)
+        for one in scan(root, category=category).portraits
+    ]
+
+
+def test_a_folder_for_each_person(tmp_path: Path) -> None:
+    plant(tmp_path, "Tom_Hanks/2.jpg", "Tom_Hanks/1.JPG", "Grace Hopper/a.webp")
+    assert found(tmp_path) == [
+        ("Grace Hopper", (), "Grace Hopper/a.webp"),
+        ("Tom Hanks", (), "Tom_Hanks/1.JPG"),
+        ("Tom Hanks", (), "Tom_Hanks/2.jpg"),
+    ]
+    assert found(tmp_path, "film")[0][1] == ("film",)
+
+
+def test_a_folder_for_each_category(tmp_path: Path) -> None:
+    plant(tmp_path, "film/Tom_Hanks/1.jpg", "sports/tennis/Serena_Williams/1.png")
+    assert found(tmp_path, "famous") == [
+        ("Tom Hanks", ("famous", "film"), "film/Tom_Hanks/1.jpg"),
+        ("Serena Williams", ("famous", "sports", "tennis"), "sports/tennis/Serena_Williams/1.png"),
+    ]
+
+
+def test_both_side_by_side_with_photos_astray(tmp_path: Path) -> None:
+    plant(
+        tmp_path,
+        "loose.jpg",
+        "Grace_Hopper/1.jpg",
+        "film/Tom_Hanks/1.jpg",
+        "film/stray.png",
+        "Zoe/notes/readme.txt",
+        "Zoe/1.gif",
+    )
+    contents = scan(tmp_path)
+    assert [one.person.name for one in contents.portraits] == ["Grace Hopper", "Zoe", "Tom Hanks"]
+    assert contents.astray == ("loose.jpg", "film/stray.png")
+    assert contents.ignored == 1
+
+
+def test_what_is_no_photo_or_hidden_is_passed_over(tmp_path: Path) -> None:
+    plant(
+        tmp_path,
+        "A/1.jpg",
+        "A/Thumbs.db",
+        "A/desktop.ini",
+        "A/.DS_Store",
+        "A/._1.jpg",
+        "A/.cache/2.jpg",
+        ".git/x.jpg",
+        "A/noending",
+        "@eaDir/notes.txt",
+    )
+    contents = scan(tmp_path)
+    assert [one.origin for one in contents.portraits] == ["A/1.jpg"]
+    assert contents.ignored == 4
+
+
+def test_links_out_of_the_tree_and_odd_files_are_passed_over(tmp_path: Path) -> None:
+    outside = plant(tmp_path / "outside", "secret/1.jpg")
+    root = plant(tmp_path / "root", "A/1.jpg", "B/1.jpg")
+    (root / "A/out.jpg").symlink_to(outside / "secret/1.jpg")
+    (root / "A/gone.jpg").symlink_to(root / "nowhere.jpg")
+    (root / "A/circle.jpg").symlink_to(root / "A/circle.jpg")
+    (root / "A/inside.jpg").symlink_to(root / "B/1.jpg")
+    (root / "C").symlink_to(outside / "secret")
+    (root / "A/up").symlink_to(root)
+    os.mkfifo(root / "A/pipe.jpg")
+    assert [origin for _, _, origin in found(root)] == ["A/1.jpg", "A/inside.jpg", "B/1.jpg"]
+
+
+def test_a_link_to_the_whole_folder_is_followed(tmp_path: Path) -> None:
+    plant(tmp_path / "real", "A/1.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert found(tmp_path / "link") == [("A", (), "A/1.jpg")]
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("Grace_Hopper", "Grace Hopper"),
+        ("Grace  Hopper_02", "Grace Hopper"),
+        ("Grace Hopper (2)", "Grace Hopper"),
+        ("50_Cent", "50 Cent"),
+        ("deadmau5", "deadmau5"),
+        ("007", "007"),
+        ("Zoe\u0308", "Zo\u00eb"),
+        ("宮崎_駿", "宮崎 駿"),
+        ("शाहरुख़_ख़ान", "शाहरुख़ ख़ान"),
+        ("A_J_Buckley", "A J Buckley"),
+        ("bad\udcff", "bad\ufffd"),
+    ],
+)
+def test_a_folder_names_a_person(folder: str, name: str) -> None:
+    import unicodedata
+
+    assert person_name(folder) == unicodedata.normalize("NFC", name)
+
+
+def test_spellings_of_one_name_are_one_person(tmp_path: Path) -> None:
+    plant(tmp_path, "Tom_Hanks/1.jpg", "film/tom hanks/2.jpg", "music/Tom_Hanks_2/3.jpg")
+    assert {one.person.key for one in scan(tmp_path).portraits} == {"name:tom hanks"}
+
+
+def test_names_that_are_no_unicode_are_read(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/Bj\xf6rk"
+    os.mkdir(folder)  # noqa: PTH102 - a name of bytes
+    Path(os.fsdecode(folder) + "/1.jpg").write_bytes(b"x")
+    ((name, _, origin),) = found(tmp_path)
+    assert name == "Bj\ufffdrk"
+    origin.encode()
+    assert scan(tmp_path).portraits[0].read(10) == b"x"
+
+
+@pytest.mark.parametrize(
+    ("planted", "sentence"),
+    [
+        ([], "there are no photos"),
+        (["A/readme.txt"], "there are no photos"),
+        (["1.jpg", "2.jpg"], "the folder above"),
+    ],
+)
+def test_a_folder_without_people_is_a_sentence(
+    tmp_path: Path, planted: list[str], sentence: str
+) -> None:
+    plant(tmp_path, *planted)
+    with pytest.raises(SetupProblem, match=sentence):
+        scan(tmp_path)
+
+
+def test_no_folder_is_a_sentence(tmp_path: Path) -> None:
+    plant(tmp_path, "file.jpg")
+    for wrong in ("nowhere", "file.jpg"):
+        with pytest.raises(SetupProblem, match="there is no folder"):
+            scan(tmp_path / wrong)
+
+
+def test_a_file_is_read_up_to_the_limit(tmp_path: Path) -> None:
+    plant(tmp_path, "A/1.jpg")
+    (one,) = scan(tmp_path).portraits
+    assert one.read(7) == b"A/1.jpg"
+    with pytest.raises(TooLarge):
+        one.read(6)
+    (tmp_path / "A/1.jpg").unlink()
+    with pytest.raises(FileNotFoundError):
+        one.read(7)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_is_closed_is_named(tmp_path: Path) -> None:
+    plant(tmp_path, "A/1.jpg", "B/1.jpg")
+    (tmp_path / "B").chmod(0)
+    try:
+        assert scan(tmp_path).closed == ("B",)
+    finally:
+        (tmp_path / "B").chmod(0o700)
