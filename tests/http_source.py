@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -63,8 +64,8 @@ class Source:
 
 
 @contextmanager
-def serving(content: bytes) -> Iterator[Source]:
-    """Serves while the block runs."""
+def serving(content: bytes, tls: ssl.SSLContext | None = None) -> Iterator[Source]:
+    """Serves while the block runs, over https if there is a context for it."""
     source = Source(content)
 
     class Handler(BaseHTTPRequestHandler):
@@ -90,7 +91,9 @@ def serving(content: bytes) -> Iterator[Source]:
             """A client that goes away is part of the tests."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
-        source.url = f"http://127.0.0.1:{server.server_port}/"
+        source.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}/"
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -39,6 +39,7 @@ def resnet_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture
 def source(resnet_bytes: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Source]:
     with serving(resnet_bytes) as running:
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         monkeypatch.setenv("LOOKALIKE_MODELS__BASE_URL", running.url)
         yield running
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from http_source import Behaviour, Source, serving
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,7 +33,8 @@ QUICK = Patience(connect_s=2.0, stall_s=0.3, tries=3, first_pause_s=0.01, longes
 
 
 @pytest.fixture
-def source() -> Iterator[Source]:
+def source(monkeypatch: pytest.MonkeyPatch) -> Iterator[Source]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with serving(CONTENT) as running:
         yield running
 
@@ -212,6 +221,42 @@ def test_endless_redirects_are_refused(source: Source, part: Path) -> None:
 
     with pytest.raises(WeightsMissing, match=r"models\.base_url"):
         get(source, part)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """For https on loopback; this process trusts it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")])
+    loopback = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(loopback, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    public, private = tmp_path / "public.pem", tmp_path / "private.pem"
+    public.write_bytes(signed.public_bytes(Encoding.PEM))
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    monkeypatch.setenv("SSL_CERT_FILE", str(public))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(public, private)
+    return context
+
+
+def test_https_is_never_left(source: Source, part: Path, certificate: ssl.SSLContext) -> None:
+    """Nobody on the way can put another file in: a redirect to http is refused."""
+    with serving(CONTENT, certificate) as safe:
+        assert get(safe, part) == CONTENT
+        part.unlink()
+        safe.usual = Behaviour(status=302, headers={"Location": f"{source.url}weights.h5"})
+
+        with pytest.raises(WeightsMissing, match="leads away from https"):
+            get(safe, part)
+    assert not part.exists()
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/w.h5", "nonsense", "http://[", "http://"])

@@ -46,7 +46,8 @@ def in_place(folder: Path, resnet_bytes: bytes) -> Path:
 
 
 @pytest.fixture
-def source(resnet_bytes: bytes) -> Iterator[Source]:
+def source(resnet_bytes: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Source]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with serving(resnet_bytes) as running:
         yield running
 
