@@ -17,6 +17,10 @@ __all__ = ["draw_numbered"]
 _LOWEST_PX = 300
 _AROUND = 0.3  # of a face's height that is kept above and below it
 _LARGEST_SCALE = 4.0
+_CROWD = 15
+"""With more faces than this, some are left unmarked rather than marked over others."""
+
+_Rectangle = tuple[int, int, int, int]  # x, y, width, height
 
 
 def draw_numbered(
@@ -29,7 +33,8 @@ def draw_numbered(
 ) -> int:
     """Draws the photo across the sheet's top with a numbered frame around each face.
 
-    All of the photo is shown if it fits the height; otherwise the part with the faces.
+    All of the photo is shown if it fits the height; otherwise the part with the faces. In a crowd
+    only those faces are marked whose numbers hide no others.
 
     Args:
         sheet: Where to draw.
@@ -48,18 +53,37 @@ def draw_numbered(
         Box(f.box.x * scale + shift_x, f.box.y * scale + shift_y, f.box.w * scale, f.box.h * scale)
         for f in faces
     ]
-    for at, box in enumerate(boxes):
-        _corners(pixels, box, SELECTED if at == selected else INK)
+    badges = _badges(boxes, (sheet.width_px, height_px), selected)
+    for at in badges:
+        _corners(pixels, boxes[at], SELECTED if at == selected else INK)
     sheet.photo(pixels, 0, 0)
-    taken: list[tuple[int, int, int, int]] = []
-    for at, box in enumerate(boxes):
-        badge = round(float(np.clip(0.3 * box.h, 40, 60)))
-        _, width = badge_text(at + 1, badge)
-        x, y = _place(box, width, badge, (sheet.width_px, height_px), taken)
-        taken.append((x, y, width, badge))
+    for at, (x, y, _, badge_px) in badges.items():
         paper, ink = (SELECTED, BACKGROUND) if at == selected else (BACKGROUND, INK)
-        sheet.badge(at + 1, x, y, badge, paper=paper, ink=ink)
+        sheet.badge(at + 1, x, y, badge_px, paper=paper, ink=ink)
     return height_px
+
+
+def _badges(
+    boxes: Sequence[Box], picture_px: tuple[int, int], selected: int | None
+) -> dict[int, _Rectangle]:
+    """Where the badges go: on a corner of each box, hiding no larger face and no other badge.
+
+    Where there is no such place, the badge goes on a corner all the same; but in a crowd only the
+    selected face's does.
+    """
+    crowd = len(boxes) > _CROWD
+    badges: dict[int, _Rectangle] = {}
+    for at in sorted(range(len(boxes)), key=lambda at: (at != selected, at)):
+        box = boxes[at]
+        badge_px = round(float(np.clip(0.3 * box.h, 34 if crowd else 40, 60)))
+        _, width_px = badge_text(at + 1, badge_px)
+        faces = [_inner(other) for other in boxes if other.h > 0.8 * box.h and other is not box]
+        places = _places(box, width_px, badge_px, picture_px)
+        free = [place for place in places if not _touches(place, list(badges.values()))]
+        best = [place for place in free if not _touches(place, faces)]
+        if best or not crowd or at == selected:
+            badges[at] = (best or free or places)[0]
+    return badges
 
 
 def _view(
@@ -95,25 +119,27 @@ def _corners(pixels: NDArray[np.uint8], box: Box, colour: tuple[int, int, int]) 
     cv2.polylines(pixels, lines, False, colour, thick, cv2.LINE_AA)
 
 
-def _place(
-    box: Box,
-    width_px: int,
-    height_px: int,
-    picture_px: tuple[int, int],
-    taken: Sequence[tuple[int, int, int, int]],
-) -> tuple[int, int]:
-    """A corner of the box whose badge covers no other badge; the first one if all do."""
+def _places(
+    box: Box, width_px: int, height_px: int, picture_px: tuple[int, int]
+) -> list[_Rectangle]:
+    """Where a badge may go: centred on a corner of the box, within the picture."""
     places = []
     for corner_x in (box.x, box.x + box.w):
         for corner_y in (box.y, box.y + box.h):
             x = np.clip(corner_x - width_px / 2, 6, picture_px[0] - width_px - 6)
             y = np.clip(corner_y - height_px / 2, 6, picture_px[1] - height_px - 6)
-            places.append((round(float(x)), round(float(y))))
-    for x, y in places:
-        free = all(
-            x + width_px < tx or tx + tw < x or y + height_px < ty or ty + th < y
-            for tx, ty, tw, th in taken
-        )
-        if free:
-            return x, y
-    return places[0]
+            places.append((round(float(x)), round(float(y)), width_px, height_px))
+    return places
+
+
+def _inner(box: Box) -> _Rectangle:
+    """The part of a box that shows who it is."""
+    x, y, w, h = box.x + 0.2 * box.w, box.y + 0.2 * box.h, 0.6 * box.w, 0.6 * box.h
+    return round(x), round(y), round(w), round(h)
+
+
+def _touches(one: _Rectangle, others: Sequence[_Rectangle]) -> bool:
+    x, y, w, h = one
+    return any(
+        x <= ox + ow and ox <= x + w and y <= oy + oh and oy <= y + h for ox, oy, ow, oh in others
+    )

@@ -259,6 +259,21 @@ def test_faces_are_numbered(hopper: Photo) -> None:
     assert changed.mean() < 0.05
 
 
+def test_a_crowd_is_marked_without_hiding_itself() -> None:
+    """Badges of many small faces leave the faces in the middle of their boxes in view."""
+    grey = plain_photo(1080, 700, 120)
+    corners = [(x, y) for y in range(20, 640, 70) for x in range(20, 1000, 60)]
+    boxes = [Box(400, 250, 200, 240), *(Box(x, y, 44, 56) for x, y in corners)]
+    faces = [Face(box, HOPPER, 0.9) for box in boxes]
+    marked = np.abs(pixels_of(draw_faces(grey, faces)) - 120).max(axis=2) > 40
+    assert not marked[310:430, 450:550].any()
+    dark = pixels_of(draw_faces(grey, faces)).max(axis=2) < 50
+    count, *_ = cv2.connectedComponentsWithStats(
+        cv2.erode(dark.astype(np.uint8), np.ones((3, 3), np.uint8))
+    )
+    assert 12 < count < len(boxes)
+
+
 @pytest.mark.parametrize(("width", "height"), [(20, 1000), (1000, 20), (3, 3), (2000, 1500)])
 def test_photos_of_every_shape_can_be_numbered(width: int, height: int) -> None:
     """No picture that a platform refuses: neither a ribbon nor a giant."""
