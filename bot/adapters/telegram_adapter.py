@@ -65,7 +65,7 @@ class TelegramAdapter:
         *,
         cache_folder: Path | None = None,  # noqa: ARG002 - every adapter takes it
         wording: Wording | None = None,
-        grace_s: float = 6.0,
+        grace_s: float = 4.5,
         album_quiet_s: float = 0.6,
     ) -> None:
         _silence_libraries()
@@ -85,7 +85,7 @@ class TelegramAdapter:
             BadSettings: If the webhook can't be used.
         """
         app = self._application()
-        files = Files(app.bot, base_file_url=self._settings.base_file_url)
+        files = Files(app.bot)
         try:
             if await insist(app.initialize, stop, purpose="getMe"):
                 await self._serve(app, files, stop)

@@ -33,15 +33,11 @@ class Files:
 
     Args:
         bot: Asked where a file lies.
-        base_file_url: Where files lie, without token; as in the settings.
         limit_bytes: Larger files are not fetched.
     """
 
-    def __init__(
-        self, bot: Bot, *, base_file_url: str, limit_bytes: int = DOWNLOAD_LIMIT_BYTES
-    ) -> None:
+    def __init__(self, bot: Bot, *, limit_bytes: int = DOWNLOAD_LIMIT_BYTES) -> None:
         self._bot = bot
-        self._base_file_url = base_file_url
         self._limit_bytes = limit_bytes
         self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(20, pool=60), limits=httpx.Limits(max_connections=64)
@@ -111,11 +107,13 @@ class Files:
         file = await self._bot.get_file(file_id)
         self._refuse_above_limit(file.file_size)
         path = file.file_path or ""
-        if not path.startswith(self._base_file_url):
+        if Path(path).is_absolute():
             # A Bot API server of one's own in local mode names a file on this machine.
             return await asyncio.to_thread(self._read, Path(path))
+        # The library leaves out the address where a file of that name lies in the working folder.
+        url = path if "://" in path else f"{self._bot.base_file_url}/{path}"
         content = bytearray()
-        async with self._client.stream("GET", path) as response:
+        async with self._client.stream("GET", url) as response:
             if response.status_code != httpx.codes.OK:
                 raise httpx.TransportError(f"status {response.status_code}")
             async for chunk in response.aiter_bytes():

@@ -27,6 +27,7 @@ REFUSED_TOKEN = (
     "put the one that @BotFather gave you into telegram.token"
 )
 LONGEST_PAUSE_S = 30.0
+CONFIRM_S = 0.8
 
 
 class UpdatesRequest(HTTPXRequest):
@@ -126,9 +127,10 @@ class Polling:
     async def confirm(self) -> None:
         """Tells Telegram, once polling has ended, what need not come again."""
         if self._next is not None:
-            await self._bot.get_updates(
+            last = self._bot.get_updates(
                 offset=self._offset(), limit=1, timeout=0, allowed_updates=self._allowed_updates
             )
+            await asyncio.wait_for(last, CONFIRM_S)
 
     def _offset(self) -> int | None:
         return min(self._held, default=self._next)

@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 TYPING_EVERY_S = 4.5
 # A pressed button is answered within this time, by the result if there is one by then.
 BUTTON_WAITS_S = 0.4
+# https://core.telegram.org/bots/api#answercallbackquery
+NOTE_CHARS = 200
+# How long it may take to tell people that they have to ask again.
+EXCUSE_S = 1.5
 # A longer note would vanish before it is read; it waits for a tap.
 TOAST_CHARS = 60
 
@@ -98,6 +102,7 @@ class Session:
                 await self._hear([message], work)
         except Exception as problem:  # noqa: BLE001 - one update must not end the others
             log.error("telegram: fault", extra={"fault": where(problem)})  # noqa: TRY400
+            await self._tell(work, "error.internal")
         finally:
             del self._works[task]
         self._done(update.update_id)
@@ -112,13 +117,18 @@ class Session:
             task.cancel()
         await asyncio.gather(*unanswered, *self._signs, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*map(self._excuse, unanswered.values())), 2.0)
+            await asyncio.wait_for(
+                asyncio.gather(*map(self._excuse, unanswered.values())), EXCUSE_S
+            )
 
     async def _excuse(self, work: _Work) -> None:
-        if work.asked:
-            sentence = self._wording.text("error.try_later", work.asked.request.sender.language)
-            await self._courier.send(work.asked.place, Reply(sentence))
+        await self._tell(work, "error.try_later")
         self._done(work.update_id)
+
+    async def _tell(self, work: _Work, key: str) -> None:
+        if work.asked:
+            sentence = self._wording.text(key, work.asked.request.sender.language)
+            await self._courier.send(work.asked.place, Reply(sentence))
 
     async def _hear_album(self, message: Message, work: _Work) -> None:
         album = await self._albums.collect(message)
@@ -130,7 +140,7 @@ class Session:
             album.answered.set()
 
     async def _hear(self, messages: Sequence[Message], work: _Work) -> None:
-        work.asked = asked = self._reader.read(messages)
+        asked = self._reader.read(messages)
         if asked is None:
             return
         first = messages[0]
@@ -140,6 +150,7 @@ class Session:
             sent = await self._guests.send(first.guest_query_id, asker_id, reply)
             self._reader.remember(sent, asked.request.photos)
             return
+        work.asked = asked
         async with self._typing(asked):
             reply = await self._conversation.answer(asked.request, TELEGRAM_LIMITS)
         self._remember(asked, await self._courier.send(asked.place, reply))
@@ -166,10 +177,10 @@ class Session:
 
     async def _settle(self, query: CallbackQuery, asked: Asked, reply: Reply) -> None:
         """Answers a press by a note, where the reply is no more than that, or a message."""
-        is_note = bool(reply.notice) and not (reply.replaces or reply.picture or reply.document)
-        if is_note and await self._toast(query, reply.notice):
+        note = _note(reply)
+        if note and await self._toast(query, note):
             return
-        if is_note:
+        if note:
             await self._show(query, asked, reply)
         else:
             await asyncio.gather(self._toast(query, reply.notice), self._show(query, asked, reply))
@@ -190,7 +201,7 @@ class Session:
         try:
             await self._bot.answer_callback_query(
                 query.id,
-                text=notice[:200] if notice else None,
+                text=notice[:NOTE_CHARS] if notice else None,
                 show_alert=len(notice or "") > TOAST_CHARS,
             )
         except TelegramError:
@@ -225,3 +236,11 @@ class Session:
                 )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), TYPING_EVERY_S)
+
+
+def _note(reply: Reply) -> str | None:
+    """The words of a reply that can be shown on the pressed button, to the presser alone."""
+    if reply.replaces or reply.picture or reply.document or reply.buttons:
+        return None
+    words = reply.notice or (reply.text if reply.private else None)
+    return words if words and len(words) <= NOTE_CHARS else None

@@ -90,6 +90,7 @@ class BotApi:
         self.calls: list[Call] = []
         self.chats: dict[int, Chat] = {}
         self.files: dict[str, File] = {}
+        self.folder = ""  # of a server in local mode
         self.menus: dict[tuple[str, str], list[JSON]] = {}
         self.toasts: dict[str, JSON] = {}
         self.queries: dict[str, float] = {}
@@ -302,7 +303,7 @@ class BotApi:
             "file_id": given["file_id"],
             "file_unique_id": given["file_id"][-12:],
             "file_size": len(file.content),
-            "file_path": file.path,
+            "file_path": f"{self.folder}/photo.jpg" if self.folder else file.path,
         }
 
     async def _send_message(self, given: JSON, _files: JSON) -> JSON:

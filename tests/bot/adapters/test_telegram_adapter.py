@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -115,6 +116,37 @@ async def test_a_file_that_lies_about_its_size_is_cut_off(api: BotApi) -> None:
     chat = Person(api).private_chat()
     await chat.send_file(bytes(20_500_000), "big.tif", "image/tiff", claimed_size=5)
     assert (await chat.reply()).words == "TooLarge"
+
+
+async def test_a_bot_api_server_of_ones_own_names_files_on_this_machine(
+    api: BotApi, mirror: Mirror, hopper_jpeg: bytes, tmp_path: Path
+) -> None:
+    """In its local mode."""
+    (tmp_path / "photo.jpg").write_bytes(hopper_jpeg)
+    api.folder = str(tmp_path)
+    chat = Person(api).private_chat()
+    await chat.send_file(hopper_jpeg, "photo.jpg", "image/jpeg")
+    assert size((await chat.reply()).picture) == size(hopper_jpeg)
+    assert mirror.fetched == [[hopper_jpeg]]
+    assert not api.called("download")
+
+
+async def test_a_path_at_the_server_is_none_on_this_machine(
+    api: BotApi,
+    mirror: Mirror,
+    hopper_jpeg: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Even where a file of that name lies in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "file_1000").write_bytes(b"of this machine")
+    chat = Person(api).private_chat()
+    await chat.send_file(hopper_jpeg, "photo.jpg", "image/jpeg")
+    await chat.reply()
+    assert next(iter(api.files.values())).path == "documents/file_1000"
+    assert mirror.fetched == [[hopper_jpeg]]
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,22 @@ async def test_a_group_that_became_a_supergroup_is_followed(api: BotApi) -> None
         assert (await new.reply()).words == "help [] 0"
 
 
+async def test_a_fault_is_told_and_ends_nothing(
+    api: BotApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says where it is, and quotes nothing of it."""
+    chat, mirror = Person(api).private_chat(), Mirror()
+    async with running(api, mirror):
+        await chat.send_file(b"secret: no picture", "me.png", "image/png")  # the mirror breaks
+        assert (await chat.reply()).words == Wording.load().text("error.internal")
+        await chat.say("/help")
+        assert (await chat.reply()).words == "help [] 0"
+    faults = [vars(record)["fault"] for record in caplog.records if record.levelname == "ERROR"]
+    assert len(faults) == 1
+    assert "UnidentifiedImageError" in faults[0]
+    assert "secret" not in faults[0]
+
+
 # Stop and kill
 
 

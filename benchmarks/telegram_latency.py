@@ -1,0 +1,170 @@
+"""How long somebody on Telegram waits, and how the bot's memory grows.
+
+The bot runs as a process of its own, as an operator runs it, with the ``dlib`` backbone and a
+gallery of two; a Bot API server and the people who write are in this one, over loopback. Timed is
+what a person feels: from the moment the update is there until the answer has arrived.
+
+    python benchmarks/telegram_latency.py                 # one user, 20 users at once
+    python benchmarks/telegram_latency.py --photos 1000   # and memory over so many photos
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib import cbook
+from PIL import Image
+from skimage import data
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "bot" / "adapters"))
+
+from telegram_people import Person, Talk
+from telegram_server import JSON, BotApi
+
+PHOTO_PX = 1280
+SETTINGS = {
+    "DEFAULT_MODEL": "dlib",
+    "MODELS__FETCH": "false",
+    "MODELS__CONFIGURED": '["dlib"]',
+    "QUEUE__PHOTOS_PER_MINUTE": "100000",
+    "LOG__LEVEL": "WARNING",
+}
+
+
+def portraits() -> dict[str, Image.Image]:
+    """Two portraits in the public domain, by name."""
+    hopper = cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+    return {"Grace Hopper": Image.open(hopper), "Eileen Collins": Image.fromarray(data.astronaut())}
+
+
+async def run(*command: str, environment: dict[str, str]) -> None:
+    """Runs a command of the program to its end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bot", *command, env=environment, stdout=asyncio.subprocess.DEVNULL
+    )
+    if await process.wait():
+        raise SystemExit(f"`lookalike {' '.join(command)}` failed")
+
+
+class Crowd:
+    """People with photos of 1280 px."""
+
+    def __init__(self, api: BotApi) -> None:
+        self._api = api
+        self._photos: list[list[JSON]] = []
+        talk = Person(api).private_chat()
+        for picture in portraits().values():
+            scale = PHOTO_PX / max(picture.size)
+            size = (round(picture.width * scale), round(picture.height * scale))
+            buffer = io.BytesIO()
+            picture.convert("RGB").resize(size).save(buffer, "JPEG", quality=87)
+            self._photos.append(talk._photo_sizes(buffer.getvalue()))  # noqa: SLF001 - the server's own
+        self._talks: dict[int, Talk] = {}
+
+    async def wait_ms(self, person: int) -> float:
+        """How long a person waits for the answer to a photo."""
+        talk = self._talks.setdefault(person, Person(self._api).private_chat())
+        started = time.perf_counter()
+        await talk.send_other(photo=self._photos[person % len(self._photos)])
+        reply = await talk.reply(within_s=60)
+        waited_ms = (time.perf_counter() - started) * 1000
+        if reply.picture is None:
+            raise SystemExit(f"instead of a card came: {reply.words}")
+        return waited_ms
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value that so large a share of the values does not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    return float(line.split()[1]) / 1024
+
+
+def processor_ms(pid: int) -> float:
+    """What the process has used of all cores together."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+async def measure(photos: int, pid: int, crowd: Crowd) -> None:
+    """Prints what a crowd waits and what the bot's process uses for it."""
+    for person in range(5):
+        await crowd.wait_ms(person)
+    used_ms = processor_ms(pid)
+    alone = [await crowd.wait_ms(0) for _ in range(40)]
+    used_ms = (processor_ms(pid) - used_ms) / len(alone)
+    print(
+        f"one user: median {statistics.median(alone):.0f} ms, "
+        f"p95 {quantile(alone, 0.95):.0f} ms (bar: median 120 ms), "
+        f"of processor time {used_ms:.0f} ms a photo; "
+        f"load of this machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    )
+    together: list[float] = []
+    for _ in range(5):
+        together += await asyncio.gather(*(crowd.wait_ms(person) for person in range(20)))
+        await asyncio.sleep(1.5)  # Telegram's 30 messages a second
+    print(
+        f"20 users at once: median {statistics.median(together):.0f} ms, "
+        f"p95 {quantile(together, 0.95):.0f} ms (bar: p95 1500 ms)"
+    )
+    before_mb = resident_mb(pid)
+    print(f"resident memory: {before_mb:.0f} MB")
+    for done in range(1, photos + 1):
+        await crowd.wait_ms(done % 50)
+        if done == 100:
+            before_mb = resident_mb(pid)
+        if done % 200 == 0 or done == photos:
+            grown_mb = resident_mb(pid) - before_mb
+            print(f"after {done} photos: {grown_mb:+.1f} MB since the first 100 (bar: 30 MB)")
+
+
+async def main(photos: int) -> None:
+    """Starts everything, measures, stops."""
+    with tempfile.TemporaryDirectory() as folder:
+        people = Path(folder) / "people"
+        for name, picture in portraits().items():
+            (people / name).mkdir(parents=True)
+            picture.convert("RGB").save(people / name / "portrait.jpg")
+        home = {"LOOKALIKE_HOME": str(Path(folder) / "home")}
+        chosen = {f"LOOKALIKE_{key}": value for key, value in SETTINGS.items()}
+        environment = {**os.environ, **chosen, **home}
+        await run("gallery", "add", str(people), environment=environment)
+        async with BotApi() as api:
+            environment |= {
+                "LOOKALIKE_TELEGRAM__TOKEN": api.token,
+                "LOOKALIKE_TELEGRAM__BASE_URL": f"{api.url}/bot",
+                "LOOKALIKE_TELEGRAM__BASE_FILE_URL": f"{api.url}/file/bot",
+            }
+            bot = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "bot", "run", env=environment
+            )
+            try:
+                async with asyncio.timeout(60):
+                    while not api.called("getUpdates"):  # noqa: ASYNC110 - there is no event
+                        await asyncio.sleep(0.1)
+                await measure(photos, bot.pid, Crowd(api))
+            finally:
+                if bot.returncode is None:
+                    bot.terminate()
+                await bot.wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--photos", type=int, default=0, help="photos in a row for memory")
+    asyncio.run(main(parser.parse_args().photos))

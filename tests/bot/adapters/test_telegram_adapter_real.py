@@ -1,0 +1,200 @@
+"""The whole bot on Telegram: real photos, the dlib backbone, a gallery of two, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from PIL import Image
+from telegram_mirror import running, size
+from telegram_people import Person, group
+from telegram_server import BotApi
+
+from bot.app import open_conversation, open_engine, open_gallery
+from bot.settings import Settings
+from bot.wording import Wording
+from gallery.build import add_folder
+
+SAY = Wording.load().text
+
+
+@pytest.fixture(scope="module")
+def settings(
+    tmp_path_factory: pytest.TempPathFactory, hopper_jpeg: bytes, collins_jpeg: bytes
+) -> Settings:
+    """A home with Grace Hopper and Eileen Collins in its gallery."""
+    folder = tmp_path_factory.mktemp("bot")
+    for name, jpeg in (("Grace Hopper", hopper_jpeg), ("Eileen Collins", collins_jpeg)):
+        (folder / "people" / name).mkdir(parents=True)
+        (folder / "people" / name / "portrait.jpg").write_bytes(jpeg)
+    chosen = Settings.model_validate(
+        {
+            "home": folder / "home",
+            "default_model": "dlib",
+            "models": {"configured": ("dlib",), "fetch": False},
+            "queue": {"photos_per_minute": 10_000},
+        }
+    )
+    gallery = open_gallery(chosen)
+    report = add_folder(gallery, open_engine(chosen), folder / "people", backbones=["dlib"])
+    gallery.close()
+    assert report.added == 2
+    return chosen
+
+
+@asynccontextmanager
+async def bot(api: BotApi, settings: Settings) -> AsyncIterator[None]:
+    """The bot as it is run, with Telegram alone."""
+    async with open_conversation(settings) as conversation, running(api, conversation):
+        yield
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[BotApi]:
+    async with BotApi() as server:
+        yield server
+
+
+async def test_a_day_with_the_bot(
+    api: BotApi, settings: Settings, hopper_jpeg: bytes, collins_jpeg: bytes
+) -> None:
+    """Photos, files, buttons, settings, what is stored, and its end."""
+    chat = Person(api).private_chat()
+    async with bot(api, settings):
+        await chat.say("/start")
+        assert (await chat.reply()).words == SAY("start.text")
+
+        photo = await chat.send_photo(hopper_jpeg)
+        card = await chat.reply()
+        assert card.words.startswith("Grace Hopper: ")
+        assert "dlib" in card.words
+        assert card.answers_to == photo
+        width, height = size(card.picture)
+        assert width > height > 200
+
+        await chat.press(card, SAY("button.more"))
+        ranked = await chat.reply()
+        assert (ranked.kind, ranked.id) == ("edited", card.id)
+        assert "Eileen Collins" in ranked.words
+        assert ranked.picture != card.picture
+        note = await chat.toast(await chat.press(card, SAY("button.numbers")))
+        assert "cosine" in note
+
+        await chat.send_file(_sideways(collins_jpeg), "me.jpg", "image/jpeg", "/top 2")
+        both = await chat.reply()
+        assert both.words.index("Eileen Collins") < both.words.index("Grace Hopper")
+
+        await chat.send_album([hopper_jpeg, collins_jpeg], "/compare")
+        assert (await chat.reply()).words.startswith("How alike? ")
+        await chat.send_photo(collins_jpeg, "/compare", answers=photo)
+        assert (await chat.reply()).words.startswith("How alike? ")
+
+        await chat.say("/model nosuch")
+        assert "dlib" in (await chat.reply()).words
+        await chat.say("/top 11")
+        assert (await chat.reply()).words == SAY("top.out_of_range", most=10)
+        await chat.send_photo(_blank())
+        assert (await chat.reply()).words == SAY("error.no_face")
+        await chat.send_file(b"no picture", "me.png", "image/png")
+        assert (await chat.reply()).words == SAY("error.not_an_image")
+
+        await chat.say("/mydata")
+        stored = await chat.reply()
+        assert stored.document
+        assert "Grace Hopper" in json.dumps(json.loads(stored.document))
+        assert str(chat.person.id).encode() not in stored.document
+        await chat.say("/forget")
+        question = await chat.reply()
+        await chat.press(question, SAY("button.forget_yes"))
+        assert (await chat.reply()).words == SAY("forget.done")
+        await chat.say("/history")
+        assert (await chat.reply()).words == SAY("history.empty")
+
+
+async def test_a_group_with_privacy_mode(
+    api: BotApi, settings: Settings, hopper_jpeg: bytes
+) -> None:
+    """Somebody's photo, answered in the asker's language with the asker's settings."""
+    ada, bob = group(Person(api), Person(api, language="ru"))
+    async with bot(api, settings):
+        await bob.say("/top@lookalike_test_bot 2")
+        assert (await bob.reply()).words == SAY("top.chosen", "ru", count=2)
+        photo = await ada.send_photo(hopper_jpeg)
+        asked = await bob.say("/lookalike", answers=photo)
+        for_bob = await bob.reply()
+        assert for_bob.answers_to == asked
+        assert SAY("answer.model", "ru", model="dlib") in for_bob.words
+        assert "Eileen Collins" in for_bob.words
+        await ada.send_photo(hopper_jpeg, "@lookalike_test_bot")
+        for_ada = await ada.reply()
+        assert "Eileen Collins" not in for_ada.words
+        await ada.say("/mydata")
+        assert (await ada.reply()).words == SAY("private.ask_privately")
+
+
+async def test_choices_and_buttons_outlive_a_restart(
+    api: BotApi, settings: Settings, hopper_jpeg: bytes
+) -> None:
+    """What was chosen is stored; a button finds its photo at Telegram."""
+    chat = Person(api).private_chat()
+    async with bot(api, settings):
+        await chat.say("/top 2")
+        await chat.reply()
+        await chat.send_photo(hopper_jpeg)
+        card = await chat.reply()
+        assert "Eileen Collins" in card.words
+    async with bot(api, settings):
+        await chat.press(card, SAY("button.best"))
+        best = await chat.reply()
+        assert best.kind == "edited"
+        assert "Eileen Collins" not in best.words
+        await chat.send_photo(hopper_jpeg)
+        assert "Eileen Collins" in (await chat.reply()).words
+
+
+async def test_a_guest_finds_lookalikes(
+    api: BotApi, settings: Settings, hopper_jpeg: bytes
+) -> None:
+    """In a chat that the bot is not in."""
+    ada = Person(api)
+    ada.private_chat()
+    (chat,) = group(ada)
+    async with bot(api, settings):
+        result = await chat.mention_as_guest("@lookalike_test_bot", picture=hopper_jpeg)
+    assert result["caption"].startswith("Grace Hopper: ")
+    assert size(api.files[result["photo_file_id"]].content)[0] > 200
+
+
+async def test_a_crowd_is_answered_and_nobody_twice(
+    api: BotApi, settings: Settings, hopper_jpeg: bytes, collins_jpeg: bytes
+) -> None:
+    """Twenty people at once, each with the right answer, while the event loop stays free."""
+    names = {0: "Grace Hopper", 1: "Eileen Collins"}
+    chats = [Person(api).private_chat() for _ in range(20)]
+    async with bot(api, settings):
+        for at, chat in enumerate(chats):
+            await chat.send_photo((hopper_jpeg, collins_jpeg)[at % 2])
+        for at, chat in enumerate(chats):
+            assert (await chat.reply(within_s=30)).words.startswith(names[at % 2])
+        await asyncio.sleep(0.2)
+        assert all(chat.chat.outgoing.empty() for chat in chats)
+
+
+def _sideways(jpeg: bytes) -> bytes:
+    """The picture lying on its side, with an EXIF note that says so."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(jpeg)) as upright:
+        upright.rotate(90, expand=True).save(buffer, "JPEG", quality=95, exif=exif)
+    return buffer.getvalue()
+
+
+def _blank() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (400, 400), "grey").save(buffer, "JPEG")
+    return buffer.getvalue()
