@@ -13,25 +13,27 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 
 from engine.errors import NoFace, WeightsMissing
 
 if TYPE_CHECKING:
-    from engine.detector import Detector
     from numpy.typing import NDArray
 
     from bot.settings import Settings
     from engine.backbones import Backbone, BackboneRecord
-    from engine.types import Photo
+    from engine.detector import Detector
+    from engine.types import Embedding, Face, Photo
     from gallery.index import GalleryIndex
 
 __all__ = ["PEOPLE", "STEPS", "Timing", "measure", "sample_photos"]
 
 PEOPLE = 10_000
 STEPS = ("detect", "embed", "search")
+P = ParamSpec("P")
+T = TypeVar("T")
 _SEED = 20_180_515  # any; the same vectors in every run
 
 
@@ -82,12 +84,13 @@ def sample_photos(folder: Path | None, limit: int = 20) -> tuple[bytes, ...]:
         return tuple(path.read_bytes() for path in paths[::step][:limit])
     import cv2
 
+    from engine.decode import decode
     from gallery.sources.bundled import bundled_portraits
 
     photos = []
     for portrait in bundled_portraits():
         data = portrait.read(50_000_000)
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        pixels = cv2.cvtColor(decode(data).pixels, cv2.COLOR_RGB2BGR)
         scale = 1280 / max(pixels.shape[:2])
         large = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         for version in (pixels, large):
@@ -120,9 +123,8 @@ def measure(
         SetupProblem: If the extra is missing.
         NoFace: If no photo has a face.
     """
-    from engine.detector import Detector, DetectorOptions
-
     from bot.app import open_engine
+    from engine.detector import Detector, DetectorOptions
 
     engine = open_engine(settings)
     decoded = [engine.decode(photo) for photo in photos]
@@ -155,20 +157,20 @@ def _ours(
     *,
     made_up: bool,
 ) -> Timing:
+    def embed(photo: Photo, face: Face) -> Embedding:
+        return backbone.embed([backbone.crop(photo, face)])[0]
+
     with _index(backbone) as index:
         rows = []
         for photo in photos:
             crop = backbone.crop(photo, detector.detect(photo)[0])
-            backbone.embed([crop])
+            index.top(backbone.embed([crop])[0], 3)
             for _ in range(repetitions):
                 clock = _Clock()
-                face = clock.time("detect", lambda photo=photo: detector.detect(photo)[0])
-                embedding = clock.time(
-                    "embed",
-                    lambda photo=photo, face=face: backbone.embed([backbone.crop(photo, face)])[0],
-                )
-                clock.time("search", lambda e=embedding: index.top(e, 3))
-                clock.time("forward", lambda crop=crop: backbone.embed([crop]))
+                faces = clock.time("detect", detector.detect, photo)
+                embedding = clock.time("embed", embed, photo, faces[0])
+                clock.time("search", index.top, embedding, 3)
+                clock.time("forward", backbone.embed, [crop])
                 rows.append(clock.ms)
     precision = str(getattr(backbone, "precision", "f32"))
     medians = _medians(rows)
@@ -176,7 +178,9 @@ def _ours(
         "lookalike",
         backbone.record.name,
         made_up,
-        **{step: medians[step] for step in STEPS},
+        detect=medians["detect"],
+        embed=medians["embed"],
+        search=medians["search"],
         whole=statistics.median(sum(row[step] for step in STEPS) for row in rows),
         decode=decode_ms,
         forward=medians["forward"],
@@ -224,35 +228,43 @@ def _published(
             embed(photo, found[0]["box"])  # the first call builds the function
         for _ in range(min(repetitions, 2)):
             clock = _Clock()
-            found = clock.time("detect", lambda photo=photo: detector.detect_faces(photo.pixels))
-            vector = clock.time(
-                "embed", lambda photo=photo, found=found: embed(photo, found[0]["box"])
-            )
-            clock.time("search", lambda vector=vector: search(vector))
+            found = clock.time("detect", detector.detect_faces, photo.pixels)
+            vector = clock.time("embed", embed, photo, found[0]["box"])
+            clock.time("search", search, vector)
             rows.append(clock.ms)
     whole = statistics.median(sum(row.values()) for row in rows)
-    return Timing("published", record.name, made_up, **_medians(rows), whole=whole)
+    medians = _medians(rows)
+    return Timing(
+        "published",
+        record.name,
+        made_up,
+        detect=medians["detect"],
+        embed=medians["embed"],
+        search=medians["search"],
+        whole=whole,
+    )
 
 
 class _Clock:
+    """Milliseconds by step."""
+
     def __init__(self) -> None:
         self.ms: dict[str, float] = {}
 
-    def time(self, step: str, call: Callable[[], Any]) -> Any:
+    def time(self, step: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         started = time.perf_counter()
-        result = call()
+        result = call(*args, **kwargs)
         self.ms[step] = (time.perf_counter() - started) * 1000
         return result
 
 
-def _median(call: Callable[[bytes], Any], photos: Sequence[bytes], repetitions: int) -> float:
-    rows = []
+def _median(call: Callable[[bytes], object], photos: Sequence[bytes], repetitions: int) -> float:
+    clocks = []
     for photo in photos:
         for _ in range(repetitions):
-            clock = _Clock()
-            clock.time("step", lambda photo=photo: call(photo))
-            rows.append(clock.ms["step"])
-    return statistics.median(rows)
+            clocks.append(_Clock())
+            clocks[-1].time("step", call, photo)
+    return statistics.median(clock.ms["step"] for clock in clocks)
 
 
 def _medians(rows: Sequence[dict[str, float]]) -> dict[str, float]:

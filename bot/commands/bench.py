@@ -92,8 +92,9 @@ def _table(timings: list[Timing]) -> None:
     from rich.table import Table
 
     table = Table(title="Milliseconds per photo with one face, 10,000 people")
-    for heading in ("", "model", "decode", "detect", "embed", "search", "whole", "network alone"):
-        table.add_column(heading, justify="left" if heading in {"", "model"} else "right")
+    for heading in ("", "model", "decode", "detect", "embed", "search", "whole", "network"):
+        words = heading in {"", "model"}
+        table.add_column(heading, justify="left" if words else "right", no_wrap=words)
     for timing in timings:
         name = f"{timing.backbone} ({timing.precision})" + ("*" if timing.made_up_weights else "")
         cells = (
