@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 from PIL import Image
-from telegram_mirror import running, size
+from telegram_mirror import running, size, until
 from telegram_people import Person, group
 from telegram_server import BotApi
 
 from bot.app import open_conversation, open_engine, open_gallery
+from bot.cli import EXIT_SETUP
 from bot.settings import Settings
 from bot.wording import Wording
 from gallery.build import add_folder
@@ -182,6 +185,75 @@ async def test_a_crowd_is_answered_and_nobody_twice(
             assert (await chat.reply(within_s=30)).words.startswith(names[at % 2])
         await asyncio.sleep(0.2)
         assert all(chat.chat.outgoing.empty() for chat in chats)
+
+
+@asynccontextmanager
+async def program(api: BotApi, settings: Settings) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`lookalike run` as an operator starts it, at the most talkative log level."""
+    chosen = {
+        "HOME": str(settings.home),
+        "DEFAULT_MODEL": "dlib",
+        "MODELS__FETCH": "false",
+        "MODELS__CONFIGURED": '["dlib"]',
+        "LOG__LEVEL": "DEBUG",
+        "TELEGRAM__TOKEN": api.token,
+        "TELEGRAM__BASE_URL": f"{api.url}/bot",
+        "TELEGRAM__BASE_FILE_URL": f"{api.url}/file/bot",
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bot", "run"),
+        env={**os.environ, **{f"LOOKALIKE_{key}": value for key, value in chosen.items()}},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_the_program_stops_cleanly_and_keeps_secrets(
+    api: BotApi, settings: Settings, hopper_jpeg: bytes
+) -> None:
+    """At DEBUG nothing written holds token or id, and SIGTERM ends it with what is in work done."""
+    ada = Person(api, username="ada_by_name")
+    chat = ada.private_chat()
+    (crowd,) = group(ada)
+    async with program(api, settings) as process:
+        await until(lambda: api.called("getUpdates") or process.returncode, within_s=30)
+        api.drop("sendPhoto")
+        await chat.send_photo(hopper_jpeg, "my caption")
+        card = await chat.reply(within_s=30)
+        await chat.press(card, SAY("button.more"))
+        await chat.reply()
+        photo = await crowd.send_photo(hopper_jpeg, "/lookalike")
+        await until(lambda: len(api.called("sendChatAction")) == 2)
+        process.terminate()
+        assert (await crowd.reply()).answers_to == photo
+        output, _ = await asyncio.wait_for(process.communicate(), 10)
+    assert process.returncode == 0
+    written = output.decode()
+    assert "asked=photo" in written
+    for secret in (
+        api.token.split(":")[1],
+        str(ada.id),
+        str(crowd.id),
+        "ada_by_name",
+        "my caption",
+        *api.files,
+    ):
+        assert secret not in written
+
+
+async def test_a_wrong_token_ends_the_program(api: BotApi, settings: Settings) -> None:
+    """One sentence, exit code 78."""
+    async with program(api, settings) as process:
+        api.token = "1:other"
+        output, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == EXIT_SETUP
+    assert output.decode().strip().splitlines()[-1].startswith("lookalike: Telegram refuses")
 
 
 def _sideways(jpeg: bytes) -> bytes:
