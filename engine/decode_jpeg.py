@@ -12,6 +12,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from engine.decode_base import (
     MAX_PROFILE_BYTES,
     DecodeLimits,
@@ -44,6 +46,9 @@ _NEXT_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _MOST_SEGMENTS = 10_000
 _MOST_SCANS = 500
 _MOST_PIXEL_VISITS = 2_500_000_000
+
+# libjpeg withholds two rows of blocks until it sees what follows them.
+_WITHHELD_ROWS = 32
 
 
 @dataclass(slots=True)
@@ -180,20 +185,32 @@ def _pixels(clean: bytes, shrink: int, header: _Header, scans: list[bytes]) -> R
         image.load()
     except OSError:
         if len(scans) > 1 or header.progressive:
+            # libjpeg waits for the last scan before it yields the first row.
             if not _coarsely_complete(header, scans):
                 raise
-            # libjpeg waits for the last scan before it yields the first row: end the file for it.
-            image = _opened(clean + b"\xff\xd9", shrink)
-            image.load()
-            return raster_of(image)
-        # Rows that never came are still as Pillow made them: 0 in every channel.
-        image.tile = []
-        box = image.getbbox()
-        arrived = box[3] if box else 0
-        if 2 * arrived <= image.height:
-            raise
-        return raster_of(image, height_px=arrived)
+        else:
+            # Rows that never came are still as Pillow made them: 0 in every channel.
+            image.tile = []
+            box = image.getbbox()
+            arrived = box[3] if box else 0
+            if 2 * arrived <= image.height:
+                raise
+            if arrived < image.height - _WITHHELD_ROWS // shrink:
+                return raster_of(image, height_px=arrived)
+        # End the file for libjpeg, which makes grey of what is missing.
+        image = _opened(clean + b"\xff\xd9", shrink)
+        image.load()
+        return raster_of(image, height_px=image.height - _grey_rows(image))
     return raster_of(image)
+
+
+def _grey_rows(image: JpegImageFile) -> int:
+    """How many of the last rows end in the grey of blocks that never came."""
+    width, height = image.size
+    box = max(0, width - 4), max(0, height - 2 * _WITHHELD_ROWS), width, height
+    ends = np.asarray(image.crop(box).convert("RGB"))
+    seen = (ends != 128).any(axis=(1, 2)).nonzero()[0]
+    return len(ends) - 1 - int(seen[-1]) if len(seen) else 0
 
 
 def _opened(clean: bytes, shrink: int) -> JpegImageFile:
@@ -201,6 +218,8 @@ def _opened(clean: bytes, shrink: int) -> JpegImageFile:
     from PIL.JpegImagePlugin import JpegImageFile
 
     image = JpegImageFile(io.BytesIO(clean))
+    # In one piece: what libjpeg can't use yet is copied with every further piece.
+    image.decodermaxblock = len(clean)
     if shrink > 1:
         image.draft(None, (image.width // shrink, image.height // shrink))
     return image

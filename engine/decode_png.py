@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 from engine.decode_base import (
     MAX_PROFILE_BYTES,
+    MEMORY_BYTES,
     DecodeLimits,
     Opened,
     Raster,
     check_frames,
+    check_memory,
     check_pixels,
     damaged,
 )
@@ -32,6 +34,10 @@ __all__ = ["read_png"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+
+# Unpacking is the one thing here that takes time: at most 2 s on a small server. A photo as large
+# as a file may be has 40 MB.
+_MOST_UNPACKED_BYTES = 320_000_000
 
 # Encoders write 8 KB a chunk or more; this many allows 200 bytes each in the largest file.
 _MOST_CHUNKS = 100_000
@@ -66,6 +72,7 @@ def read_png(data: bytes, limits: DecodeLimits) -> Opened:
     width, height = struct.unpack_from(">II", chunks.header)
     check_pixels(width, height, limits)
     check_frames(chunks.frames, limits)
+    _check_unpacked(chunks.header)
     stream = b"".join(chunks.pixels)
     image = _opened(chunks, stream)
     check_image(image, "PNG")
@@ -162,13 +169,25 @@ def _transparency_fits(chunks: _Chunks) -> bool:
     return len(chunks.transparency) == wanted and depth <= 8
 
 
+def _row_bytes(header: bytes) -> int:
+    """Bytes of an unpacked row, its filter byte included."""
+    (width,) = struct.unpack_from(">I", header)
+    samples: int = width * _CHANNELS.get(header[9], 4)
+    return 1 + (samples * header[8] + 7) // 8
+
+
+def _check_unpacked(header: bytes) -> None:
+    width, height = struct.unpack_from(">II", header)
+    if _row_bytes(header) * height > _MOST_UNPACKED_BYTES:
+        per_pixel = MEMORY_BYTES * _row_bytes(header) / width / _MOST_UNPACKED_BYTES
+        check_memory(width * height, per_pixel, "PNG")
+
+
 def _complete_rows(header: bytes, stream: bytes) -> int:
     """How many rows of a damaged or unfinished file can be unpacked; 0 if it is interlaced."""
-    width, height = struct.unpack_from(">II", header)
-    depth, colour_type, interlaced = header[8], header[9], header[12]
-    if interlaced:
+    if header[12]:
         return 0
-    row_bytes = 1 + (width * depth * _CHANNELS[colour_type] + 7) // 8
+    (height,) = struct.unpack_from(">I", header, 4)
     unpacker, unpacked = zlib.decompressobj(), 0
     try:
         # Small bites: the one in which the stream breaks is lost.
@@ -176,5 +195,5 @@ def _complete_rows(header: bytes, stream: bytes) -> int:
             unpacked += len(unpacker.decompress(stream[start : start + 1024]))
     except zlib.error:
         pass
-    complete: int = min(height, unpacked // row_bytes)
+    complete: int = min(height, unpacked // _row_bytes(header))
     return complete

@@ -1,8 +1,9 @@
 """A decoded picture, strip by strip: any pixel type -> 8 bits, no alpha, reduced.
 
 A picture of 100 megapixels exists once, as its library decoded it; what is made of it is made
-for a few rows at a time. (For small pictures the strips are the quickest way, too: they stay in
-the processor's cache, 4 ms against 9 ms for a JPEG of 1280 x 960.)
+for a few rows at a time. For small pictures that is the quickest way, too: memory for a strip is
+at hand, while that for a whole copy is fetched from and returned to the system every time (5 ms
+against 10 ms for a JPEG of 1280 x 960).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_image", "opaque_rows", "raster_of", "reduced"]
 
-_STRIP_PIXELS = 1 << 16
+# At 4 bytes below 128 KB, from where on malloc asks the system for memory.
+_STRIP_PIXELS = 24_000
 
 # Bytes that Pillow keeps per pixel, where it is not four.
 _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}

@@ -78,6 +78,9 @@ _COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32_773, 32_946, 34_925, 50_000})
 # How the tags are written: as SHORT or BYTE where libtiff insists, else as LONG.
 _KINDS = dict.fromkeys((258, 259, 262, 266, 277, 284, 317, 320, 338, 339, 530), 3) | {347: 7}
 
+# Colour and alpha, some more unused; of more Pillow complains in the log.
+_MOST_SAMPLES = 6
+
 # Tiles may be larger than a small picture, but not absurdly.
 _LARGEST_TILE_PIXELS = 4_000_000
 
@@ -117,6 +120,8 @@ def read_tiff(data: bytes, limits: DecodeLimits) -> Opened:
         raise NotAnImage(message, reason="variety", found="TIFF")
     if Image.MAX_IMAGE_PIXELS:  # above it Pillow warns, once a TIFF is decoded
         check_memory(width * height, MEMORY_BYTES / Image.MAX_IMAGE_PIXELS, "TIFF")
+    if _one(tags, _SAMPLES, 1) > _MOST_SAMPLES:
+        raise damaged("TIFF")
     orientation = _one(tags, _ORIENTATION, 1)
     profile = bytes(tags.pop(_PROFILE, ())) or None
     image = _opened(data, layout, {tag: tags[tag] for tag in _MOST_VALUES if tag in tags})

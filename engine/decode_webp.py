@@ -26,8 +26,8 @@ _WEBP_BYTES_PER_PIXEL = 17.0
 
 # Pillow unpacks run-length coded BMP in Python, about 0.5 us for every byte and 0.1 us for every
 # pixel that is skipped. Icons and drawings of that kind are far smaller.
-_MOST_RUN_LENGTH_BYTES = 2_000_000
-_MOST_RUN_LENGTH_PIXELS = 16_000_000
+_MOST_RUN_LENGTH_BYTES = 1_000_000
+_MOST_RUN_LENGTH_PIXELS = 4_000_000
 
 
 def read_webp(data: bytes, limits: DecodeLimits) -> Opened:
@@ -86,7 +86,7 @@ def read_bmp(data: bytes, limits: DecodeLimits) -> Opened:
         len(data) > _MOST_RUN_LENGTH_BYTES or image.width * image.height > _MOST_RUN_LENGTH_PIXELS
     ):
         limit = f"{_MOST_RUN_LENGTH_PIXELS / 1e6:.3g} megapixels"
-        message = f"the run-length coded BMP picture has more than {limit} or 2 MB; send it as PNG"
+        message = f"the run-length coded BMP picture has more than {limit} or 1 MB; send it as PNG"
         raise TooLarge(message, what="pixels", limit=limit)
 
     def load() -> Raster:
