@@ -77,7 +77,7 @@ def _badges(
         box = boxes[at]
         badge_px = round(float(np.clip(0.3 * box.h, 34 if crowd else 40, 60)))
         _, width_px = badge_text(at + 1, badge_px)
-        faces = [_inner(other) for other in boxes if other.h > 0.8 * box.h and other is not box]
+        faces = [_inner(other) for other in boxes if other.h > 0.8 * box.h]
         places = _places(box, width_px, badge_px, picture_px)
         free = [place for place in places if not _touches(place, list(badges.values()))]
         best = [place for place in free if not _touches(place, faces)]
@@ -122,12 +122,15 @@ def _corners(pixels: NDArray[np.uint8], box: Box, colour: tuple[int, int, int]) 
 def _places(
     box: Box, width_px: int, height_px: int, picture_px: tuple[int, int]
 ) -> list[_Rectangle]:
-    """Where a badge may go: centred on a corner of the box, within the picture."""
+    """Where a badge may go: on a corner of the box, beside the face, within the picture."""
+    _, upper, _, inner_px = _inner(box)
+    above = min(box.y - height_px / 2, upper - height_px - 1)
+    below = max(box.y + box.h - height_px / 2, upper + inner_px + 1)
     places = []
     for corner_x in (box.x, box.x + box.w):
-        for corner_y in (box.y, box.y + box.h):
+        for top in (above, below):
             x = np.clip(corner_x - width_px / 2, 6, picture_px[0] - width_px - 6)
-            y = np.clip(corner_y - height_px / 2, 6, picture_px[1] - height_px - 6)
+            y = np.clip(top, 6, picture_px[1] - height_px - 6)
             places.append((round(float(x)), round(float(y)), width_px, height_px))
     return places
 

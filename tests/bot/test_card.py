@@ -262,7 +262,8 @@ def test_faces_are_numbered(hopper: Photo) -> None:
 def test_a_crowd_is_marked_without_hiding_itself() -> None:
     """Badges of many small faces leave the faces in the middle of their boxes in view."""
     grey = plain_photo(1080, 700, 120)
-    corners = [(x, y) for y in range(20, 640, 70) for x in range(20, 1000, 60)]
+    places = [(x, y) for y in range(20, 640, 62) for x in range(20, 1000, 48)]
+    corners = [(x, y) for x, y in places if not (330 < x < 630 and 170 < y < 520)]
     boxes = [Box(400, 250, 200, 240), *(Box(x, y, 44, 56) for x, y in corners)]
     faces = [Face(box, HOPPER, 0.9) for box in boxes]
     marked = np.abs(pixels_of(draw_faces(grey, faces)) - 120).max(axis=2) > 40
@@ -270,7 +271,7 @@ def test_a_crowd_is_marked_without_hiding_itself() -> None:
     for box in boxes:
         x, y, w, h = (round(side) for side in (box.x, box.y, box.w, box.h))
         assert not marked[y + h // 4 : y + 3 * h // 4, x + w // 4 : x + 3 * w // 4].any()
-        framed += bool(marked[y - 3 : y + 4, x + 2 : x + 8].any())
+        framed += bool(marked[y - 3 : y + 4, x + 2 : x + 8].mean() > 0.5)
     assert 15 < framed < len(boxes)
 
 
