@@ -84,11 +84,12 @@ class TelegramAdapter:
             BadToken: If Telegram refuses the token.
             BadSettings: If the webhook can't be used.
         """
-        app = self._application()
+        seen: set[int] = set()
+        app = self._application(seen)
         files = Files(app.bot)
         try:
             if await insist(app.initialize, stop, purpose="getMe"):
-                await self._serve(app, files, stop)
+                await self._serve(app, files, seen, stop)
         except InvalidToken:
             raise BadToken(REFUSED_TOKEN) from None  # the library's message quotes the token
         finally:
@@ -96,7 +97,7 @@ class TelegramAdapter:
             await app.bot.shutdown()  # where the application was never initialised
             await files.close()
 
-    def _application(self) -> Application[Any, Any, Any, Any, Any, Any]:
+    def _application(self, seen: set[int]) -> Application[Any, Any, Any, Any, Any, Any]:
         token = self._settings.token
         try:
             return (
@@ -112,9 +113,7 @@ class TelegramAdapter:
                 .write_timeout(20)
                 .media_write_timeout(60)
                 .pool_timeout(60)
-                .get_updates_request(
-                    UpdatesRequest(connect_timeout=10, read_timeout=10, pool_timeout=10)
-                )
+                .get_updates_request(UpdatesRequest(seen))
                 .job_queue(None)
                 .build()
             )
@@ -122,9 +121,13 @@ class TelegramAdapter:
             raise BadToken(REFUSED_TOKEN) from None
 
     async def _serve(
-        self, app: Application[Any, Any, Any, Any, Any, Any], files: Files, stop: asyncio.Event
+        self,
+        app: Application[Any, Any, Any, Any, Any, Any],
+        files: Files,
+        seen: set[int],
+        stop: asyncio.Event,
     ) -> None:
-        polling = Polling(app.bot, app.update_queue, allowed_updates=ALLOWED_UPDATES)
+        polling = Polling(app.bot, app.update_queue, allowed_updates=ALLOWED_UPDATES, seen=seen)
         session = Session(
             app.bot,
             self._conversation,

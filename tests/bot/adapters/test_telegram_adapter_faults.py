@@ -334,6 +334,26 @@ async def test_updates_in_work_come_again_and_are_answered_once(
     assert len(mirror.requests) == 3
 
 
+async def test_one_that_takes_long_holds_up_nobody(api: BotApi, hopper_jpeg: bytes) -> None:
+    """Of a hundred updates after it, more than one poll brings, each is seen once."""
+    api.me["can_read_all_group_messages"] = True
+    stuck, asker, mirror = Person(api).private_chat(), Person(api).private_chat(), Mirror()
+    (talkers,) = group(Person(api))
+    async with running(api, mirror):
+        mirror.gate.clear()
+        await stuck.send_photo(hopper_jpeg)
+        await until(lambda: mirror.requests)
+        for _ in range(130):
+            await talkers.say("just talk")
+        await asker.say("/help")
+        await until(lambda: len(mirror.requests) == 2)
+        mirror.gate.set()
+        assert (await asker.reply()).words == "help [] 0"
+        assert (await stuck.reply()).picture
+        await until(lambda: api.confirmed >= asker.last_update)
+    assert len(mirror.requests) == 2
+
+
 # Webhook
 
 
