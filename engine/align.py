@@ -156,7 +156,7 @@ def warp(photo: Photo, matrix: NDArray[np.float64], size_px: tuple[int, int]) ->
     Raises:
         ValueError: If the matrix is not finite or can't be inverted.
     """
-    import cv2  # noqa: PLC0415 - 60 ms that commands without a photo need not spend
+    import cv2
 
     turn = np.asarray(matrix, np.float64)
     scale = float(np.sqrt(abs(np.linalg.det(turn[:, :2])))) if np.isfinite(turn).all() else 0.0
@@ -173,7 +173,7 @@ def _reduced(
     pixels: NDArray[np.uint8], matrix: NDArray[np.float64], size_px: tuple[int, int], scale: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """The part of the photo that the crop shows, averaged down, and the matrix from there."""
-    import cv2  # noqa: PLC0415 - see warp
+    import cv2
 
     width, height = size_px
     corners = np.array([(-1, -1, 1), (width, -1, 1), (-1, height, 1), (width, height, 1)])

@@ -158,7 +158,7 @@ def _core() -> Any:
         if not _core_once:
             try:
                 with _without_telemetry():
-                    import openvino  # noqa: PLC0415 - takes 0.1 s, not every command needs it
+                    import openvino
             except (ImportError, OSError) as exc:
                 message = f"OpenVINO can't be loaded, reinstall the package openvino: {exc}"
                 raise SetupProblem(message) from exc

@@ -1,0 +1,191 @@
+"""P-Net proposes, R-Net and O-Net refine: MTCNN on one photo, upright as it is.
+
+Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks",
+IEEE Signal Processing Letters 23 (2016). Thresholds are those of the package mtcnn 1.0.0.
+
+Coordinates in here are counted from the photo's upper left edge: the centre of the first pixel is
+(0.5, 0.5).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine.mtcnn_networks import Stage, graph
+from engine.pyramid import Halvings, plan
+from engine.runtime import Network, Precision, compile_network
+from engine.suppression import survivors
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Cascade", "Findings"]
+
+PNET_THRESHOLD = 0.6
+RNET_THRESHOLD = 0.7
+ONET_THRESHOLD = 0.8
+_SAME_SIZE_OVERLAP = 0.5  # P-Net, windows of one copy
+_OVERLAP = 0.7
+
+_BATCHES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)  # each other size would be compiled anew
+_MIRRORED = [1, 0, 2, 4, 3]  # the left eye of a mirror image is the right one
+_CLOSER = 0.95
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Findings:
+    """Faces found, surest first.
+
+    Attributes:
+        boxes: float64 (N, 4): left, upper, right and lower edge.
+        scores: float64 (N,), O-Net's probability.
+        landmarks: float64 (N, 5, 2).
+    """
+
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    landmarks: NDArray[np.float64]
+
+    @classmethod
+    def none(cls) -> Findings:
+        """No faces."""
+        return cls(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2)))
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, which: NDArray[np.intp] | NDArray[np.bool_]) -> Findings:
+        return Findings(self.boxes[which], self.scores[which], self.landmarks[which])
+
+    @property
+    def sides_px(self) -> NDArray[np.float64]:
+        """Longer side of each box, (N,)."""
+        return np.asarray((self.boxes[:, 2:] - self.boxes[:, :2]).max(axis=1))
+
+    def distinct(self) -> Findings:
+        """Without those that lie in a surer one for more than 70 %."""
+        return self[survivors(self.boxes, self.scores, _OVERLAP, share="smaller")]
+
+    def joined(self, others: Findings) -> Findings:
+        """Both, each face once."""
+        return Findings(
+            np.concatenate([self.boxes, others.boxes]),
+            np.concatenate([self.scores, others.scores]),
+            np.concatenate([self.landmarks, others.landmarks]),
+        ).distinct()
+
+
+class Cascade:
+    """The three networks; safe to call from several threads at once.
+
+    Args:
+        threads: See :func:`engine.runtime.compile_network`.
+
+    Raises:
+        WeightsMissing: If the package mtcnn is not installed.
+        WeightsCorrupt: If its files are damaged.
+    """
+
+    def __init__(self, *, threads: int | None = None) -> None:
+        def load(stage: Stage, precision: Precision) -> Network:
+            return compile_network(graph(stage), name=stage, precision=precision, threads=threads)
+
+        # bf16 makes P-Net a third faster, and what it proposes is judged by the others anyway;
+        # R-Net and O-Net are no faster in it.
+        self._pnet = load("pnet", "auto")
+        self._rnet, self._onet = load("rnet", "f32"), load("onet", "f32")
+
+    def find(self, photo: Halvings, smallest_px: float, largest_px: float = math.inf) -> Findings:
+        """Faces whose size is in a range, roughly."""
+        boxes = self._proposed(photo, smallest_px, largest_px)
+        if len(boxes) == 0:
+            return Findings.none()
+        return self._judged(photo, self._refined(photo, boxes))
+
+    def polished(self, photo: Halvings, found: Findings) -> Findings:
+        """The same faces with steadier landmarks.
+
+        Each face is looked at twice more by O-Net, a little closer and also in the mirror, and
+        the mean is taken. On 2,984 portraits this raises the share of pairs of one person that
+        dlib's network tells from strangers, at one error in 10,000, from 88.5 to 88.9 %.
+        """
+        if len(found) == 0:
+            return found
+        centres, sides = _squared(found.boxes)
+        sides = sides * _CLOSER
+        crops = photo.squares(centres, sides, 48)
+        both = np.concatenate([crops, crops[:, :, ::-1]])
+        _, landmarks, _ = _in_batches(self._onet, both)
+        seen, mirrored = np.split(_points(landmarks), 2)
+        mirrored = mirrored[:, _MIRRORED] * (-1, 1) + (1, 0)
+        corners = (centres - sides[:, None] / 2)[:, None]
+        return Findings(
+            found.boxes, found.scores, corners + sides[:, None, None] * (seen + mirrored) / 2
+        )
+
+    def _proposed(
+        self, photo: Halvings, smallest_px: float, largest_px: float
+    ) -> NDArray[np.float64]:
+        found = []
+        for canvas in plan(photo.width_px, photo.height_px, smallest_px, largest_px):
+            offsets, face = self._pnet.run(canvas.drawn(photo))
+            found.append(canvas.boxes(face, offsets, PNET_THRESHOLD, photo))
+        if not found:
+            return np.zeros((0, 4))
+        boxes, scores, levels = (np.concatenate(part) for part in zip(*found, strict=True))
+        first = survivors(boxes, scores, _SAME_SIZE_OVERLAP, groups=levels)
+        boxes, scores = boxes[first], scores[first]
+        return boxes[survivors(boxes, scores, _OVERLAP)]
+
+    def _refined(self, photo: Halvings, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+        centres, sides = _squared(boxes)
+        offsets, face = _in_batches(self._rnet, photo.squares(centres, sides, 24))
+        sure = face[:, 0] > RNET_THRESHOLD
+        boxes, scores = _moved(centres[sure], sides[sure], offsets[sure]), face[sure, 0]
+        return boxes[survivors(boxes, scores.astype(np.float64), _OVERLAP)]
+
+    def _judged(self, photo: Halvings, boxes: NDArray[np.float64]) -> Findings:
+        if len(boxes) == 0:
+            return Findings.none()
+        centres, sides = _squared(boxes)
+        offsets, landmarks, face = _in_batches(self._onet, photo.squares(centres, sides, 48))
+        corners = (centres - sides[:, None] / 2)[:, None]
+        points = corners + sides[:, None, None] * _points(landmarks)
+        found = Findings(_moved(centres, sides, offsets), face[:, 0].astype(np.float64), points)
+        return found[found.scores > ONET_THRESHOLD].distinct()
+
+
+def _squared(boxes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centres (N, 2) and sides (N,) of the smallest squares around the boxes."""
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    return boxes[:, :2] + sizes / 2, np.maximum(sizes.max(axis=1), 1.0)
+
+
+def _moved(
+    centres: NDArray[np.float64], sides: NDArray[np.float64], offsets: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    half = sides[:, None] / 2
+    boxes = np.hstack([centres - half, centres + half]) + sides[:, None] * offsets
+    boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1.0)
+    return boxes
+
+
+def _points(landmarks: NDArray[np.float32]) -> NDArray[np.float64]:
+    """O-Net's 5 x and then 5 y as points (N, 5, 2)."""
+    return landmarks.reshape(-1, 2, 5).transpose(0, 2, 1).astype(np.float64)
+
+
+def _in_batches(network: Network, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+    """The network's outputs for any number of crops, in batches of few different sizes."""
+    results = []
+    for start in range(0, len(crops), _BATCHES[-1]):
+        batch = crops[start : start + _BATCHES[-1]]
+        count = len(batch)
+        size = next(size for size in _BATCHES if size >= count)
+        padded = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), np.uint8)])
+        results.append([output[:count] for output in network.run(padded)])
+    return tuple(np.concatenate(parts) for parts in zip(*results, strict=True))

@@ -1,0 +1,151 @@
+"""Finds faces in a photo: MTCNN from coarse to fine, and turned if nothing is upright."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from engine.cascade import Cascade, Findings
+from engine.pyramid import WINDOW_PX, Halvings
+from engine.quality import concerns
+from engine.types import Box, Face
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from engine.types import Photo
+
+__all__ = ["Detector", "DetectorOptions"]
+
+FIRST_LOOK = 1 / 20
+"""Smallest face of the first look, as a part of the photo's longer side."""
+
+SMALLEST_PX = 20
+"""Smallest face of the last look: below, MTCNN finds patterns rather than people."""
+
+_NEAR_LIMIT = 2.0
+_FINER = 0.709**2
+
+_SURE = 0.95
+_TURNED_LOOK = 1 / 8
+_TURNED_SURE = 0.97
+"""Looking three more ways shows three times the patterns: only large and sure faces count."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorOptions:
+    """What is looked for.
+
+    Attributes:
+        min_face_px: Smallest face, px of the longer side of its box, at least 12. None: a 20th
+            of the photo's longer side, and smaller ones, down to 20 px, where the first look
+            finds nothing or finds faces so small that there may be smaller ones.
+    """
+
+    min_face_px: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.min_face_px is not None and self.min_face_px < WINDOW_PX:
+            raise ValueError(f"min_face_px is at least {WINDOW_PX}, not {self.min_face_px}")
+
+
+class Detector:
+    """Finds faces; safe to call from several threads at once.
+
+    Made by :meth:`load`.
+    """
+
+    def __init__(self, cascade: Cascade, options: DetectorOptions) -> None:
+        self._cascade = cascade
+        self._options = options
+
+    @classmethod
+    def load(
+        cls,
+        options: DetectorOptions | None = None,
+        *,
+        cache_folder: Path | None = None,  # noqa: ARG003 - see below
+        threads: int | None = None,
+    ) -> Detector:
+        """A detector ready to work.
+
+        Args:
+            options: What is looked for.
+            cache_folder: Not used: the three networks are compiled in less time than compiled
+                ones are read.
+            threads: Cores that work on one photo, see :func:`engine.runtime.compile_network`.
+
+        Raises:
+            WeightsMissing: If the package mtcnn is not installed.
+            WeightsCorrupt: If its files are damaged.
+        """
+        return cls(Cascade(threads=threads), options or DetectorOptions())
+
+    def detect(self, photo: Photo) -> tuple[Face, ...]:
+        """Every face in the photo, largest box first; empty if there is none.
+
+        Boxes may reach beyond the photo's edges. Where no upright face is sure, the photo may
+        lie on its side or its head: the faces of the direction with the surest one count.
+        """
+        found = self._upright(Halvings(photo.pixels))
+        surest = found.scores.max(initial=0.0)
+        if surest < _SURE:
+            turned = self._turned(photo, max(surest, _TURNED_SURE))
+            found = turned if len(turned) else found
+        faces = [_face(photo, found, i) for i in range(len(found))]
+        return tuple(sorted(faces, key=lambda face: -face.box.area_px))
+
+    def _upright(self, photo: Halvings) -> Findings:
+        longer = max(photo.width_px, photo.height_px)
+        wanted = self._options.min_face_px
+        limit = float(wanted) if wanted is not None else max(SMALLEST_PX, longer * FIRST_LOOK)
+        found = self._cascade.find(photo, limit)
+        while wanted is None and limit > SMALLEST_PX:
+            if len(found) and found.sides_px.min() > _NEAR_LIMIT * limit:
+                break
+            finer = max(SMALLEST_PX, limit * _FINER)
+            found = found.joined(self._cascade.find(photo, finer, limit))
+            limit = finer
+        return self._cascade.polished(photo, found)
+
+    def _turned(self, photo: Photo, threshold: float) -> Findings:
+        """Faces surer than a threshold after a half or a quarter turn, in the photo as it is."""
+        best = Findings.none()
+        smallest = max(SMALLEST_PX, self._options.min_face_px or 0)
+        for quarters in (2, 1, 3):
+            turned = Halvings(np.ascontiguousarray(np.rot90(photo.pixels, quarters)))
+            longer = max(turned.width_px, turned.height_px)
+            found = self._cascade.find(turned, max(smallest, longer * _TURNED_LOOK))
+            found = found[found.scores > threshold]
+            if len(found):
+                threshold = float(found.scores.max())
+                found = self._cascade.polished(turned, found)
+                best = _turned_back(found, quarters, turned.width_px, turned.height_px)
+        return best
+
+
+def _turned_back(found: Findings, quarters: int, width_px: int, height_px: int) -> Findings:
+    """Findings in a photo that was turned to the left by quarters, in the photo as it was."""
+    corners, points = found.boxes.reshape(-1, 2, 2), found.landmarks
+    for _ in range(quarters):
+        # A quarter to the right: (x, y) goes to (height - y, x).
+        corners = np.stack([height_px - corners[..., 1], corners[..., 0]], axis=-1)
+        points = np.stack([height_px - points[..., 1], points[..., 0]], axis=-1)
+        width_px, height_px = height_px, width_px
+    boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    return Findings(boxes, found.scores, points)
+
+
+def _face(photo: Photo, found: Findings, i: int) -> Face:
+    left, upper, right, lower = found.boxes[i].tolist()
+    box = Box(left, upper, right - left, lower - upper)
+    landmarks = _indices(found.landmarks[i])
+    return Face(box, landmarks, float(found.scores[i]), concerns(photo, box, landmarks))
+
+
+def _indices(points: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Points counted from the photo's edge as pixel indices, whose first centre is (0, 0)."""
+    return (points - 0.5).astype(np.float32)
