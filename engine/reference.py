@@ -6,6 +6,7 @@ equal to them. The only place that knows TensorFlow; needs the extra ``tensorflo
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import sys
@@ -210,9 +211,10 @@ def _keras_vggface() -> ModuleType:
     keras-vggface 0.6 was written for Keras 2 under its old names. It runs unchanged on tf-keras
     when those names lead there while it is imported; afterwards they are what they were.
     """
+    _require("tensorflow", "tf_keras", "keras_vggface")
     with _importing, _quiet():
         _tensorflow()
-        with _missing_extra():
+        with _broken_extra():
             import tf_keras
             from tf_keras.src.applications import imagenet_utils
 
@@ -226,7 +228,7 @@ def _keras_vggface() -> ModuleType:
 
 
 def _tensorflow() -> None:
-    with _importing, _missing_extra():
+    with _importing, _broken_extra():
         import tensorflow as tf
     tf.get_logger().setLevel(logging.ERROR)
 
@@ -282,14 +284,24 @@ def _root(name: str) -> str:
     return name.split(".", maxsplit=1)[0]
 
 
+def _require(*packages: str) -> None:
+    """Says what is missing before TensorFlow takes seconds to start."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise SetupProblem(
+            f'runtime = "tensorflow" needs {", ".join(missing)}: '
+            'run `pip install "lookalike[tensorflow]"`'
+        )
+
+
 @contextmanager
-def _missing_extra() -> Iterator[None]:
+def _broken_extra() -> Iterator[None]:
     try:
         yield
     except ImportError as exc:
         raise SetupProblem(
-            f'runtime = "tensorflow" needs more packages ({exc}): '
-            'run `pip install "lookalike[tensorflow]"`'
+            f"TensorFlow's packages can't be imported ({exc}): "
+            'run `pip install --force-reinstall "lookalike[tensorflow]"`'
         ) from exc
 
 

@@ -253,6 +253,7 @@ def test_random_weights_do_not_separate_people(published: Published, tmp_path: P
     assert not separation(backbone, free_portraits()).separates
 
 
+@pytest.mark.parametrize("published", ["resnet"], indirect=True)
 def test_the_old_module_names_are_gone(published: Published) -> None:
     """They stand only while keras-vggface is imported; Keras itself is what it was."""
     import keras
@@ -264,6 +265,7 @@ def test_the_old_module_names_are_gone(published: Published) -> None:
     assert not {"keras_applications", "keras.engine", "keras.utils.data_utils"} & set(sys.modules)
 
 
+@pytest.mark.parametrize("published", ["resnet"], indirect=True)
 def test_keras_vggface_can_not_download_on_its_own(published: Published) -> None:
     """Weights come from the models folder only."""
     from keras_vggface import models, utils
@@ -311,7 +313,8 @@ assert "keras" not in sys.modules or sys.modules["keras"].__name__ == "keras"
 """
 
 
-@pytest.mark.parametrize("package", ["tensorflow"])
+@pytest.mark.parametrize("package", ["tensorflow", "tf_keras", "keras_vggface"])
+@pytest.mark.parametrize("published", ["resnet"], indirect=True)
 def test_a_missing_extra_is_named(published: Published, package: str) -> None:
     """The sentence is the command that mends it."""
     run = subprocess.run(
@@ -338,10 +341,9 @@ backbone.embed([np.full((224, 224, 3), 99, np.uint8)])
 """
 
 
+@pytest.mark.parametrize("published", ["resnet"], indirect=True)
 def test_tensorflow_is_quiet(published: Published) -> None:
     """Its start-up notes are no message to the operator; warnings are errors."""
-    if published.name == "senet":
-        pytest.skip("a second start of TensorFlow would show nothing new")
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", QUIET, str(published.folder), published.name],
         capture_output=True,
