@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lines", "shown"]
 
-_EVERY_S: Final = 5.0
+_EVERY_S: Final = 10.0
 
 
 @contextmanager
@@ -37,15 +37,20 @@ def shown(*, quiet: bool) -> Iterator[Progress]:
 
 
 class Lines:
-    """A line every few seconds, for logs and pipes."""
+    """A line every few seconds, for logs and pipes.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Seconds since any moment.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._what = ""
         self._started = self._said = self._first = 0.0
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
         """Says how far it is, if it has not said so lately."""
-        now = time.monotonic()
+        now = self._clock()
         if what != self._what:
             self._what, self._started, self._said, self._first = what, now, now, done
         if now - self._said < _EVERY_S and (done != total or now - self._started < _EVERY_S):

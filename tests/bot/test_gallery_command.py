@@ -1,0 +1,217 @@
+"""`lookalike gallery`, used as a person would use it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bot.cli import lookalike
+from bot.commands.gallery_progress import Lines
+from engine.errors import Busy, GalleryMissing, SetupProblem
+from gallery.collection import Gallery
+
+
+def run(home: Path, *arguments: str | Path, answer: str | None = None) -> Result:
+    words = [str(argument) for argument in arguments]
+    return CliRunner().invoke(lookalike, ["gallery", *words, "--home", str(home)], input=answer)
+
+
+def told(home: Path, *arguments: str | Path) -> Any:
+    """What a command that goes well prints as JSON."""
+    result = run(home, *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def people(tmp_path: Path, hopper_jpeg: bytes, collins_jpeg: bytes) -> Path:
+    root = tmp_path / "my people ✓"
+    for path, content in {
+        "Grace_Hopper/portrait.jpg": hopper_jpeg,
+        "宮崎_駿/1.jpg": collins_jpeg,
+        "宮崎_駿/broken.jpg": b"nothing",
+        "宮崎_駿/Thumbs.db": b"x",
+        "loose.jpg": hopper_jpeg,
+    }.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+    return root
+
+
+@pytest.fixture
+def home(tmp_path: Path, starter_home: Path) -> Path:
+    """A data folder without people; networks are compiled already."""
+    folder = tmp_path / "data of mine"
+    folder.mkdir()
+    (folder / "cache").symlink_to(starter_home / "cache", target_is_directory=True)
+    return folder
+
+
+def test_add_tells_what_it_took_and_why_it_left_the_rest(home: Path, people: Path) -> None:
+    result = run(home, "add", people, "--category", "Pioneers", "--model", "dlib")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "added      2 portraits, 2 new people"
+    assert lines[1:4] == ["not taken  1 photo", "  unreadable: 1", "    宮崎_駿/broken.jpg"]
+    assert lines[4] == "in nobody's folder: loose.jpg"
+    assert lines[5].endswith("models: dlib")
+    again = run(home, "add", people, "--model", "dlib").stdout.splitlines()
+    assert again[:2] == ["added      0 portraits", "unchanged  2 portraits"]
+
+
+def test_add_as_json(home: Path, people: Path) -> None:
+    report = told(home, "add", people, "--model", "dlib")
+    assert (report["added"], report["unchanged"], report["people_added"]) == (2, 0, 2)
+    assert report["rejected"] == [
+        {"photo": "宮崎_駿/broken.jpg", "person": "宮崎 駿", "reason": "unreadable"}
+    ]
+    assert report["rejected_by_reason"] == {"unreadable": 1}
+    assert report["astray"] == ["loose.jpg"]
+    assert report["models"] == ["dlib"]
+    assert report["photos_per_s"] > 0
+
+
+def test_add_takes_every_backbone_that_is_ready(home: Path, people: Path) -> None:
+    assert told(home, "add", people)["models"] == ["dlib"]
+
+
+def test_list_show_stats_and_remove(own_home: Path) -> None:
+    assert [one["name"] for one in told(own_home, "list")] == ["Eileen Collins", "Grace Hopper"]
+    listed = run(own_home, "list").stdout
+    assert "Grace Hopper" in listed
+    assert listed.splitlines()[-1] == "2 people"
+    shown = told(own_home, "show", "grace", "hopper")
+    (portrait,) = shown["portraits"]
+    assert portrait["license"]
+    assert Path(portrait["thumbnail"]).is_file()
+    words = run(own_home, "show", "Grace Hopper").stdout
+    assert words.startswith("Grace Hopper\n")
+    assert portrait["thumbnail"] in words
+    assert portrait["license"] in words
+    counted = told(own_home, "stats")
+    assert (counted["people"], counted["portraits"]) == (2, 2)
+    assert [vectors["portraits"] for vectors in counted["vectors"].values()] == [2]
+    assert "searchable with dlib: 2 portraits" in run(own_home, "stats").stdout
+    removed = run(own_home, "remove", "Grace", "Hopper")
+    assert removed.stdout == "Removed Grace Hopper and 1 portrait.\n"
+    assert [one["name"] for one in told(own_home, "list")] == ["Eileen Collins"]
+    assert not Path(portrait["thumbnail"]).exists()
+    assert told(own_home, "remove", "Eileen Collins", "--yes")["portraits"] == 1
+    assert run(own_home, "list").stdout.startswith("There is nobody in the gallery yet")
+
+
+def test_list_by_category(own_home: Path) -> None:
+    (name, *_) = told(own_home, "stats")["categories"]
+    assert told(own_home, "list", "--category", name.upper())
+    result = run(own_home, "list", "--category", "curling")
+    assert isinstance(result.exception, GalleryMissing)
+    assert name in str(result.exception)
+
+
+def test_an_unknown_person_is_answered_with_names_like_it(own_home: Path) -> None:
+    for command in ("show", "remove"):
+        result = run(own_home, command, "Grace Hoper")
+        assert isinstance(result.exception, GalleryMissing)
+        assert str(result.exception) == (
+            "nobody called 'Grace Hoper' is in the gallery; did you mean Grace Hopper?"
+        )
+
+
+def test_build_says_what_it_did(own_home: Path) -> None:
+    assert run(own_home, "build", "--model", "dlib").stdout.startswith(
+        "dlib: every portrait has its vector"
+    )
+    run(own_home, "remove", "Grace Hopper")
+    report = told(own_home, "build")["dlib"]
+    assert report["swept"] > 0
+
+
+def test_build_refuses_an_empty_gallery(home: Path) -> None:
+    assert isinstance(run(home, "build").exception, GalleryMissing)
+
+
+def test_a_backbone_that_is_not_here_says_how_to_get_it(own_home: Path) -> None:
+    result = run(own_home, "build", "--model", "resnet")
+    assert isinstance(result.exception, SetupProblem)
+    assert "lookalike models download resnet" in str(result.exception)
+
+
+def test_another_process_that_writes_is_waited_for(own_home: Path) -> None:
+    with Gallery.open(own_home / "gallery") as other, other.writing():
+        result = run(own_home, "remove", "Grace Hopper")
+    assert isinstance(result.exception, Busy)
+    assert told(own_home, "stats")["people"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["add", "nowhere"], 78, "there is no folder nowhere"),
+        (["add", "empty"], 78, "there are no photos in empty"),
+        (["add"], 2, "Missing argument"),
+        (["show", "Nobody At All"], 78, "nobody called 'Nobody At All'"),
+        (["list", "--home", "file/below"], 78, "--home"),
+        (["frobnicate"], 2, "No such command"),
+    ],
+)
+def test_mistakes_end_in_a_sentence_and_an_exit_code(
+    tmp_path: Path, arguments: list[str], code: int, words: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("in the way")
+    done = subprocess.run(
+        [sys.executable, "-m", "bot", "gallery", *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"LOOKALIKE_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_terminal_shows_a_bar(home: Path, people: Path) -> None:
+    terminal, stderr = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bot", "gallery", "add", people, "--home", home, "--model", "dlib"],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "100"},
+        text=True,
+    )
+    os.close(stderr)
+    shown = b""
+    with contextlib.suppress(OSError), os.fdopen(terminal, "rb", 0) as screen:
+        while piece := screen.read(4096):  # the terminal of a process that has ended is an error
+            shown += piece
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert printed.startswith("added      2 portraits")
+    assert b"photos" in shown
+    assert b"3/3" in shown
+    assert "━".encode() in shown
+
+
+def test_elsewhere_a_line_is_said_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    now = itertools.count(100, 0.125)
+    lines = Lines(clock=lambda: next(now))
+    for done in range(1, 3001):
+        lines("photos", done, 3000)
+    lines("dlib", 1, None)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 38
+    assert said[0] == "photos: 81 of 3,000, 8 a second, 6:05 left"
+    assert said[-1] == "photos: 3,000 of 3,000, 8 a second, 0:00 left"
