@@ -7,7 +7,6 @@ A photo goes through three steps, each off the event loop: sight (fetch, decode,
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from bot.fair_gate import FairGate
 from engine.errors import Busy, Deadline, TooFast
+from engine.runtime import cores
 
 if TYPE_CHECKING:
     from engine.pipeline import Engine
@@ -108,11 +108,13 @@ class Recognizer:
         self._per_minute = per_minute
         self._deadline_s = deadline_s
         self._clock = clock
-        self._workers = workers or _cores()
+        self._workers = workers or cores()
         self._fetching = FairGate(max(MOST_FETCHING, self._workers))
         self._sighting = FairGate(self._workers)
         self.decoded = FairGate(MOST_DECODED_PER_WORKER * self._workers)
-        self._threads = ThreadPoolExecutor(self._workers * 3, thread_name_prefix="recognizer")
+        # One more than look at photos, so that answers are finished while odd photos take long;
+        # not more, because every thread that wants the interpreter makes the event loop wait.
+        self._threads = ThreadPoolExecutor(self._workers + 1, thread_name_prefix="recognizer")
         self._waiting: dict[str, deque[Waiting]] = {}
         self._batches: dict[str, asyncio.Task[None]] = {}
         self._asked: OrderedDict[tuple[bytes, str], deque[float]] = OrderedDict()
@@ -283,10 +285,3 @@ class Recognizer:
         if len(times) >= most:
             raise TooFast("one person has asked too often", seconds=times[0] + WINDOW_S - now)
         times.extend([now] * asked)
-
-
-def _cores() -> int:
-    """Processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return max(1, os.cpu_count() or 1)
