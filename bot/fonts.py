@@ -1,35 +1,24 @@
-"""Which installed font has a glyph for a character, and the font opened at a size.
+"""Which installed font has a glyph for a character, and the opened font.
 
 The fonts are Noto (SIL Open Font License 1.1) from the packages manimgx-fonts and
 manimgx-fonts-cjk, and DejaVu Sans, which matplotlib carries, as the last resort. Files are located
-without importing anything; each is opened at first use. A Latin name opens one file.
+without importing anything; each is mapped into memory at first use.
 """
 
 from __future__ import annotations
 
-import threading
 import unicodedata
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from PIL import ImageFont, features
+import uharfbuzz
 
-__all__ = [
-    "EMOJI",
-    "FONT_LOCK",
-    "LATIN",
-    "Typeface",
-    "candidates",
-    "covers",
-    "han_typeface",
-    "opened",
-    "shapes_text",
-]
+__all__ = ["EM", "EMOJI", "LATIN", "Typeface", "candidates", "covers", "han_typeface", "opened"]
 
-FONT_LOCK = threading.RLock()
-"""Held while an opened font is used: FreeType's faces are not safe in several threads."""
+EM = 4096
+"""Units of an opened font to the size of the text: positions and extents are in these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +57,7 @@ _DEJAVU = Typeface("matplotlib", "DejaVuSans.ttf", "DejaVuSans-Bold.ttf")
 _JP, _KR, _SC, _TC = (
     Typeface("manimgx_fonts_cjk", "NotoSansCJK-VF.otf.ttc", index=index) for index in range(4)
 )
-"""The same glyphs for all of Unicode's Han, each preferring the shapes of one country."""
+"""The same characters in each; the shapes of Han are those of one country."""
 
 # First word of a character's Unicode name -> its font.
 _BY_SCRIPT = {
@@ -82,16 +71,6 @@ _BY_SCRIPT = {
 _CJK_SCRIPTS = {"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL", "BOPOMOFO"}
 _CJK_SCRIPTS |= {"IDEOGRAPHIC", "FULLWIDTH", "HALFWIDTH"}
 
-# Ranges without a hole, so that common names need no character map (a test reads the maps).
-_CJK_RANGES = (
-    *((0x20, 0x7E), (0x3041, 0x3096), (0x30A1, 0x30FE)),
-    *((0x4E00, 0x9FEF), (0xAC00, 0xD7A3)),
-)
-_KNOWN: dict[Typeface, tuple[tuple[int, int], ...]] = {
-    LATIN: ((0x20, 0x7E), (0xA0, 0x17F), (0x410, 0x44F), (0x2010, 0x2027)),
-    **dict.fromkeys((_JP, _KR, _SC, _TC), _CJK_RANGES),
-}
-
 
 @cache
 def _folder(package: str) -> Path | None:
@@ -100,32 +79,6 @@ def _folder(package: str) -> Path | None:
         return None
     folder = Path(next(iter(spec.submodule_search_locations)))
     return folder / "mpl-data" / "fonts" / "ttf" if package == "matplotlib" else folder
-
-
-@cache
-def shapes_text() -> bool:
-    """Whether Pillow has Raqm, which joins Arabic and orders Indic letters; its wheels do."""
-    return features.check_feature("raqm") is True
-
-
-@cache
-def _characters(path: Path) -> frozenset[int]:
-    from fontTools.ttLib import TTFont
-
-    # The fonts of the collection share one character map's extent: number 0 stands for all.
-    with TTFont(path, fontNumber=0, lazy=True) as font:
-        return frozenset(font.getBestCmap())
-
-
-def covers(typeface: Typeface, character: str) -> bool:
-    """Whether the typeface is installed and has a glyph for the character."""
-    path = typeface.file(bold=False)
-    if path is None:
-        return False
-    code = ord(character)
-    if any(first <= code <= last for first, last in _KNOWN.get(typeface, ())):
-        return True
-    return code in _characters(path)
 
 
 @lru_cache(maxsize=4096)
@@ -141,6 +94,14 @@ def candidates(character: str, han: Typeface | None = None) -> tuple[Typeface, .
     own = cjk if script in _CJK_SCRIPTS else _BY_SCRIPT.get(script)
     others = (LATIN, EMOJI, _SYMBOLS, _DEJAVU, cjk)
     return (*((own,) if own else ()), *(face for face in others if face is not own))
+
+
+@lru_cache(maxsize=4096)
+def covers(typeface: Typeface, character: str) -> bool:
+    """Whether the typeface is installed and has a glyph for the character."""
+    if typeface.file(bold=False) is None:
+        return False
+    return bool(opened(typeface, bold=False).get_nominal_glyph(ord(character)))
 
 
 def han_typeface(text: str) -> Typeface:
@@ -163,9 +124,9 @@ def han_typeface(text: str) -> Typeface:
     return _SC
 
 
-@lru_cache(maxsize=256)
-def opened(typeface: Typeface, size_px: int, *, bold: bool) -> ImageFont.FreeTypeFont:
-    """The typeface at a size, opened once; use it only while holding ``FONT_LOCK``.
+@cache
+def opened(typeface: Typeface, *, bold: bool) -> uharfbuzz.Font:
+    """The typeface in that weight, opened once, with ``EM`` units to its size.
 
     Raises:
         OSError: If the typeface is not installed.
@@ -173,8 +134,8 @@ def opened(typeface: Typeface, size_px: int, *, bold: bool) -> ImageFont.FreeTyp
     path = typeface.file(bold=bold)
     if path is None:
         raise OSError(f"the font {typeface.regular} is not installed")
-    engine = ImageFont.Layout.RAQM if shapes_text() else ImageFont.Layout.BASIC
-    font = ImageFont.truetype(path, size_px, index=typeface.index, layout_engine=engine)
+    font = uharfbuzz.Font(uharfbuzz.Face(uharfbuzz.Blob.from_file_path(path), typeface.index))
+    font.scale = (EM, EM)
     if typeface.bold is None:
-        font.set_variation_by_axes([700 if bold else 400])
+        font.set_variations({"wght": 700.0 if bold else 400.0})
     return font

@@ -20,12 +20,12 @@ _EYE_HEIGHTS = (0.43, 0.39, 0.355)
 
 The first leaves room for hair and hats; the others are for photos that end above the hair.
 """
-_EYES_APART = (0.165, 0.185, 0.21, 0.24, 0.27)
-"""Distances between the eyes to choose from, of the geometric mean of the frame's sides.
+_VIEWS = ((0.165, 0.965), (0.185, 0.96), (0.21, 0.94), (0.24, 0.88), (0.27, 0.8))
+"""Distances between the eyes to choose from, of the geometric mean of the frame's sides, each with
+the share of its frame that a photo must fill.
 
 The first shows head and shoulders; the last is for photos that end close to the face.
 """
-_COVERED_ENOUGH = 0.965
 _LEAST_APART = 2.0  # px in the photo: nothing is seen of a smaller face, and pixels stay pixels
 _HEAD_SHIFT = 0.45
 """Of the nose's offset: a head turned aside extends away from where its nose points."""
@@ -105,13 +105,13 @@ def shared_frame(
     """
     side = (width_px * height_px) ** 0.5
     best, most = None, -1.0
-    for apart in _EYES_APART:
+    for apart, enough in _VIEWS:
         for height in _EYE_HEIGHTS:
             frame = Frame(width_px, height_px, round(height * height_px), round(apart * side))
             covered = min(_covered(pixels, marks, frame) for pixels, marks in faces)
             if best is None or covered > most:
                 best, most = frame, covered
-            if covered >= _COVERED_ENOUGH:
+            if covered >= enough:
                 return frame
     assert best is not None
     return best

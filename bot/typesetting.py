@@ -8,22 +8,25 @@ the box, so that nothing can be drawn outside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from bot.bidi import base_level
-from bot.fonts import FONT_LOCK, Typeface, opened, shapes_text
-from bot.script_runs import Run, cleaned, dressed, line_breaks, runs_of
+from bot.script_runs import Dressed, cleaned, dressed, line_breaks, runs_of
+from bot.shaping import Shaped, rasterised, shaped
 
 __all__ = ["Block", "set_text"]
 
 _ONE_LINE_DOWN_TO = 0.75
 """Text is set on one line if that costs at most a quarter of its size."""
 
+_ASCENT, _DESCENT = 0.95, 0.27
+"""A line's share of its block, sizes of the font; more where its ink needs it."""
+
 _ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
+_BREAKS_TRIED = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,23 +56,32 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A line at one size.
+    """A line, whatever its size; lengths are sizes of the font.
 
     Attributes:
         text: In the order of reading.
         runs: From left to right, each with the place of its pen.
         left: Leftmost ink or pen, relative to the pen of the first run.
-        width: From there to the rightmost ink or pen.
-        ascent: Above the baseline: the line's share of the block, or its ink if that is higher.
-        descent: Below the baseline, likewise.
+        right: Rightmost ink or pen.
+        ascent: Above the baseline.
+        descent: Below it.
     """
 
     text: str
-    runs: tuple[tuple[Run, float], ...]
-    left: int
-    width: int
-    ascent: int
-    descent: int
+    runs: tuple[tuple[Shaped, float], ...]
+    left: float
+    right: float
+    ascent: float
+    descent: float
+
+    def width_px(self, size_px: int) -> int:
+        return math.ceil(self.right * size_px) - math.floor(self.left * size_px)
+
+    def ascent_px(self, size_px: int) -> int:
+        return math.ceil(self.ascent * size_px)
+
+    def height_px(self, size_px: int) -> int:
+        return self.ascent_px(size_px) + math.ceil(self.descent * size_px)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,45 +89,43 @@ class _Box:
     width_px: int
     height_px: int
 
-    def excess(self, lines: Sequence[_Line]) -> float:
-        """By what factor the lines are too wide or too high; at most 1 if they fit."""
-        wide = max(line.width for line in lines) / self.width_px
-        high = sum(line.ascent + line.descent for line in lines) / self.height_px
-        return max(wide, high)
+    def holds(self, lines: Sequence[_Line], size_px: int) -> bool:
+        wide = max(line.width_px(size_px) for line in lines)
+        high = sum(line.height_px(size_px) for line in lines)
+        return wide <= self.width_px and high <= self.height_px
 
-
-def _direction(run: Run) -> Literal["ltr", "rtl"] | None:
-    if not shapes_text():
+    def largest(self, lines: Sequence[_Line], sizes_px: range) -> int | None:
+        """The largest of the sizes at which the lines fit; None if none does."""
+        wide = max(line.right - line.left for line in lines)
+        high = sum(line.ascent + line.descent for line in lines)
+        most = min(self.width_px / max(wide, 1e-6), self.height_px / high)
+        size = min(sizes_px[-1], math.floor(most))
+        while size >= sizes_px[0]:  # once or twice: pixels are whole
+            if self.holds(lines, size):
+                return size
+            size -= 1
         return None
-    return "rtl" if run.level % 2 else "ltr"
 
 
-def _measured(
-    clusters: Sequence[tuple[str, Typeface]], base: int, size_px: int, *, bold: bool
-) -> _Line:
-    pen, left, right = 0.0, 0.0, 0.0
-    ascent, descent = 0.95 * size_px, 0.27 * size_px
-    placed: list[tuple[Run, float]] = []
+def _line(clusters: Dressed, base: int, *, bold: bool) -> _Line:
+    while clusters and clusters[0][0] == " ":
+        clusters = clusters[1:]
+    while clusters and clusters[-1][0] == " ":
+        clusters = clusters[:-1]
+    pen, left, right, ascent, descent = 0.0, 0.0, 0.0, _ASCENT, _DESCENT
+    runs = []
     for run in runs_of(clusters, base):
-        font = opened(run.typeface, size_px, bold=bold)
-        ink = font.getbbox(run.text, anchor="ls", direction=_direction(run))
-        left, right = min(left, pen + ink[0]), max(right, pen + ink[2])
-        ascent, descent = max(ascent, -ink[1]), max(descent, ink[3])
-        placed.append((run, pen))
-        pen += font.getlength(run.text, direction=_direction(run))
-    start = math.floor(left)
-    return _Line(
-        text="".join(cluster for cluster, _ in clusters),
-        runs=tuple(placed),
-        left=start,
-        width=math.ceil(max(right, pen)) - start,
-        ascent=math.ceil(ascent),
-        descent=math.ceil(descent),
-    )
+        one = shaped(run, bold=bold)
+        left, right = min(left, pen + one.ink.left), max(right, pen + one.ink.right)
+        ascent, descent = max(ascent, one.ink.ascent), max(descent, one.ink.descent)
+        runs.append((one, pen))
+        pen += one.advance
+    text = "".join(cluster for cluster, _ in clusters)
+    return _Line(text, tuple(runs), left, max(right, pen), ascent, descent)
 
 
 class _Setting:
-    """One text, set in one or two lines at the sizes that are tried."""
+    """One text on one or two lines."""
 
     def __init__(self, text: str, *, bold: bool) -> None:
         self.clusters = dressed(cleaned(text))
@@ -123,18 +133,17 @@ class _Setting:
         self.bold = bold
         self.breaks = tuple(line_breaks(self.clusters))
 
-    def one(self, size_px: int) -> tuple[_Line, ...]:
-        return (self._line(0, len(self.clusters), size_px),)
+    def one(self) -> tuple[_Line, ...]:
+        return (self._part(0, len(self.clusters)),)
 
-    def two(self, size_px: int) -> tuple[_Line, ...]:
+    def two(self) -> tuple[_Line, ...]:
         """Two lines of about the same length; one if there is no place to break."""
         if not self.breaks:
-            return self.one(size_px)
-        middle = len(self.clusters) / 2
-        nearest = sorted(self.breaks, key=lambda at: abs(at - middle))[:2]
-        end = len(self.clusters)
-        pairs = [(self._line(0, at, size_px), self._line(at, end, size_px)) for at in nearest]
-        return min(pairs, key=lambda pair: max(line.width for line in pair))
+            return self.one()
+        end, middle = len(self.clusters), len(self.clusters) / 2
+        nearest = sorted(self.breaks, key=lambda at: abs(at - middle))[:_BREAKS_TRIED]
+        pairs = [(self._part(0, at), self._part(at, end)) for at in nearest]
+        return min(pairs, key=lambda pair: max(line.right - line.left for line in pair))
 
     def cut(self, size_px: int, width_px: int, lines: int) -> tuple[_Line, ...]:
         """As much as goes into the lines, an ellipsis behind it."""
@@ -143,21 +152,17 @@ class _Setting:
         if lines > 1:
             at = self._longest(start, size_px, width_px, self.breaks)
             if at > start:
-                full.append(self._line(start, at, size_px))
+                full.append(self._part(start, at))
                 start = at
         places = range(start + 1, len(self.clusters))
         end = self._longest(start, size_px, width_px, places, cut=True)
-        return (*full, self._line(start, end, size_px, cut=True))
+        return (*full, self._part(start, end, cut=True))
 
-    def _line(self, start: int, end: int, size_px: int, *, cut: bool = False) -> _Line:
-        while start < end and self.clusters[start][0] == " ":
-            start += 1
-        while start < end and self.clusters[end - 1][0] == " ":
+    def _part(self, start: int, end: int, *, cut: bool = False) -> _Line:
+        while cut and end > start and self.clusters[end - 1][0] == " ":
             end -= 1
-        clusters = self.clusters[start:end]
-        if cut:
-            clusters += dressed(_ELLIPSIS)
-        return _measured(clusters, self.base, size_px, bold=self.bold)
+        clusters = self.clusters[start:end] + (dressed(_ELLIPSIS) if cut else ())
+        return _line(clusters, self.base, bold=self.bold)
 
     def _longest(
         self, start: int, size_px: int, width_px: int, places: Sequence[int], *, cut: bool = False
@@ -167,7 +172,7 @@ class _Setting:
         low, high = 0, len(ahead)  # the first `low` places fit, those from `high` on do not
         while low < high:
             middle = (low + high) // 2
-            if self._line(start, ahead[middle], size_px, cut=cut).width <= width_px:
+            if self._part(start, ahead[middle], cut=cut).width_px(size_px) <= width_px:
                 low = middle + 1
             else:
                 high = middle
@@ -196,64 +201,36 @@ def set_text(
         bold: Weight 700 instead of 400.
     """
     box = _Box(width_px, height_px)
-    with FONT_LOCK:
-        setting = _Setting(text, bold=bold)
-        floor = min_size_px if lines == 1 else max(min_size_px, round(_ONE_LINE_DOWN_TO * size_px))
-        fitted = _largest(setting.one, box, size_px, floor)
-        if fitted is None and lines > 1:
-            one = _largest(setting.one, box, floor, min_size_px)
-            two = _largest(setting.two, box, size_px, min_size_px)
-            found = [option for option in (two, one) if option is not None]
-            fitted = max(found, key=lambda option: option[1], default=None)
-        if fitted is None:
-            set_lines = setting.cut(min_size_px, width_px, lines)
-            if box.excess(set_lines) > 1:
-                set_lines = setting.cut(min_size_px, width_px, 1)
-            fitted = set_lines, min_size_px
-        return _drawn(*fitted, box, bold=bold)
+    setting = _Setting(text, bold=bold)
+    one = setting.one()
+    size = box.largest(one, range(min_size_px, size_px + 1))
+    if lines > 1 and (size is None or size < _ONE_LINE_DOWN_TO * size_px):
+        two = setting.two()
+        size_of_two = box.largest(two, range(min_size_px, size_px + 1))
+        if size_of_two is not None and size_of_two > (size or 0):
+            return _drawn(two, size_of_two, box)
+    if size is not None:
+        return _drawn(one, size, box)
+    rest = setting.cut(min_size_px, width_px, lines)
+    if not box.holds(rest, min_size_px):
+        rest = setting.cut(min_size_px, width_px, 1)
+    return _drawn(rest, min_size_px, box)
 
 
-def _largest(
-    set_lines: Callable[[int], tuple[_Line, ...]], box: _Box, size_px: int, min_size_px: int
-) -> tuple[tuple[_Line, ...], int] | None:
-    """The lines at the largest size at which they fit, and that size; None if none does."""
-    size = size_px
-    while size >= min_size_px:
-        lines = set_lines(size)
-        excess = box.excess(lines)
-        if excess <= 1:
-            return lines, size
-        # Ink grows in proportion to the size, but for hinting: nearly there in one step.
-        smaller = max(math.floor(size / excess), math.floor(0.5 * size))
-        size = min(size - 1, max(smaller, min_size_px if smaller >= 0.9 * min_size_px else 0))
-    return None
-
-
-def _drawn(lines: Sequence[_Line], size_px: int, box: _Box, *, bold: bool) -> Block:
-    height_px = min(box.height_px, sum(_heights(lines)))
-    mask = Image.new("L", (box.width_px, height_px))
-    draw = ImageDraw.Draw(mask)
+def _drawn(lines: Sequence[_Line], size_px: int, box: _Box) -> Block:
+    height_px = min(box.height_px, sum(line.height_px(size_px) for line in lines))
+    placed = []
     top = 0
     for line in lines:
-        for run, pen in line.runs:
-            draw.text(
-                (pen - line.left, top + line.ascent),
-                run.text,
-                fill=255,
-                font=opened(run.typeface, size_px, bold=bold),
-                anchor="ls",
-                direction=_direction(run),
-            )
-        top += line.ascent + line.descent
+        left = math.floor(line.left * size_px)
+        baseline = top + line.ascent_px(size_px)
+        placed += [(run, pen * size_px - left, float(baseline)) for run, pen in line.runs]
+        top += line.height_px(size_px)
+    coverage = rasterised(placed, size_px, box.width_px, height_px)
     return Block(
-        mask=mask,
+        mask=Image.fromarray(coverage),
         lines=tuple(line.text for line in lines),
         size_px=size_px,
-        baseline_px=lines[0].ascent,
-        width_px=min(box.width_px, max(line.width for line in lines)),
+        baseline_px=lines[0].ascent_px(size_px),
+        width_px=min(box.width_px, max(line.width_px(size_px) for line in lines)),
     )
-
-
-def _heights(lines: Sequence[_Line]) -> Iterator[int]:
-    for line in lines:
-        yield line.ascent + line.descent

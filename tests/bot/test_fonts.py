@@ -10,6 +10,8 @@ from fontTools.ttLib import TTFont
 
 from bot import fonts
 from bot.fonts import LATIN, Typeface, candidates, covers, han_typeface, opened
+from bot.script_runs import Run
+from bot.shaping import rasterised, shaped
 
 CHARACTERS = {
     "Arabic": "ش",
@@ -59,20 +61,21 @@ def test_every_script_has_a_font(script: str) -> None:
     assert ord(CHARACTERS[script]) in characters_of(best)
 
 
-def test_ranges_taken_for_granted_have_no_hole() -> None:
-    """What is said to be covered without looking is in the font's character map."""
-    assert fonts._KNOWN
-    for typeface, ranges in fonts._KNOWN.items():
-        present = characters_of(typeface)
-        missing = {code for low, high in ranges for code in range(low, high + 1)} - present
-        assert not missing, typeface
-
-
 def test_fonts_of_the_collection_cover_the_same() -> None:
-    """The character map of the first stands for all."""
+    """Whatever country's shapes are chosen, no character is lost."""
     first, *others = (characters_of(face) for face in (fonts._JP, fonts._KR, fonts._SC, fonts._TC))
     assert len(first) > 40_000
     assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize("script", CHARACTERS)
+def test_coverage_is_what_the_file_says(script: str) -> None:
+    """Characters around one of the script are covered as fontTools reads the file's map."""
+    typeface = best_for(CHARACTERS[script])
+    there = characters_of(typeface)
+    block = ord(CHARACTERS[script]) & ~0x7F
+    for code in range(block, block + 0x80):
+        assert covers(typeface, chr(code)) == (code in there)
 
 
 def test_uncovered_characters_have_no_font() -> None:
@@ -85,7 +88,7 @@ def test_uncovered_characters_have_no_font() -> None:
 
 def test_missing_package_is_an_error_on_opening() -> None:
     with pytest.raises(OSError, match=r"None\.ttf"):
-        opened(Typeface("no_such_package", "None.ttf"), 20, bold=False)
+        opened(Typeface("no_such_package", "None.ttf"), bold=False)
 
 
 @pytest.mark.parametrize(
@@ -100,10 +103,10 @@ def test_missing_package_is_an_error_on_opening() -> None:
 )
 def test_han_is_drawn_as_its_country_writes_it(text: str, country: str) -> None:
     """Each country's shapes come from its own font of the collection."""
-    with fonts.FONT_LOCK:
-        family, _ = opened(han_typeface(text), 20, bold=False).getname()
-    assert family is not None
-    assert family.endswith(country)
+    path, index = han_typeface(text).file(bold=False), han_typeface(text).index
+    assert path is not None
+    with TTFont(path, fontNumber=index, lazy=True) as font:
+        assert font["name"].getDebugName(1).endswith(country)
 
 
 def test_bold_is_heavier_than_regular() -> None:
@@ -112,19 +115,20 @@ def test_bold_is_heavier_than_regular() -> None:
         typeface = best_for(character)
         if typeface.package == "matplotlib":
             continue
-        with fonts.FONT_LOCK:
-            ink = [
-                sum(opened(typeface, 60, bold=bold).getmask(character)) for bold in (False, True)
-            ]
-        assert ink[1] > 1.05 * ink[0], character
+        run = Run(character, typeface, 0)
+        regular, heavy = (
+            int(rasterised([(shaped(run, bold=bold), 20.0, 90.0)], 60, 140, 140).sum())
+            for bold in (False, True)
+        )
+        assert heavy > 1.05 * regular, character
 
 
-def test_latin_name_reads_no_character_map() -> None:
+def test_a_latin_name_opens_one_font() -> None:
     """A Latin name does not pay for the other scripts."""
     script = (
         "import sys; from bot.typesetting import set_text;"
         "set_text('Zoë Grace Hopper, 57/100', width_px=900, height_px=90, size_px=60,"
-        " min_size_px=20); assert 'fontTools' not in sys.modules;"
-        "assert 'matplotlib' not in sys.modules and 'cv2' not in sys.modules"
+        " min_size_px=20); from bot import fonts; assert fonts.opened.cache_info().currsize == 1;"
+        "assert not {'fontTools', 'matplotlib', 'cv2'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
