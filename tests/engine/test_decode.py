@@ -154,6 +154,17 @@ def test_16_bits_are_scaled_and_not_clipped(hopper: Image.Image, name: str) -> N
     assert np.array_equal(decode(saved(Image.fromarray(levels), name)).pixels, grey(hopper))
 
 
+@pytest.mark.parametrize("mode", ["L;16", "RGB;16"])
+def test_heic_with_more_than_8_bits(hopper: Image.Image, mode: str) -> None:
+    """Phones write 10."""
+    pixels = np.asarray(hopper.convert(mode.partition(";")[0]))
+    stream = io.BytesIO()
+    levels = (pixels.astype("<u2") * 257).tobytes()
+    pillow_heif.from_bytes(mode, hopper.size, levels).save(stream, quality=90)
+    expected = grey(hopper) if mode == "L;16" else pixels
+    assert difference(decode(stream.getvalue()), expected) < 3.0
+
+
 @pytest.mark.parametrize(
     "levels",
     [
@@ -290,6 +301,16 @@ def test_orientation_in_exif_that_is_broken_elsewhere(hopper: Image.Image) -> No
     for name in ("JPEG", "PNG", "WEBP"):
         photo = decode(saved(stored, name, exif=broken, quality=90))
         assert difference(photo, np.asarray(hopper)) < 4.0
+
+
+@pytest.mark.parametrize("damage", [b"MM\0*\0\0\0\x08\xff\xff", b"MM\0*\xff\xff\xff\xff", b"??"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "HEIC", "AVIF"])
+def test_broken_exif_costs_no_picture(hopper: Image.Image, name: str, damage: bytes) -> None:
+    """Libraries that parse it raise or warn."""
+    data = saved(hopper, name, exif=exif(1), quality=90)
+    start = data.index(b"MM\0*")
+    photo = decode(data[:start] + damage + data[start + len(damage) :])
+    assert difference(photo, np.asarray(hopper)) < 4.0
 
 
 def test_a_real_photo_with_broken_exif(hard_faces: Path) -> None:

@@ -260,6 +260,23 @@ def test_bombs(tmp_path: Path) -> None:
         assert outcomes[harmless] == "PNG 10x10"
 
 
+def test_a_large_jpeg_is_never_whole_in_memory(tmp_path: Path) -> None:
+    """36 megapixels would be 144 MB."""
+    path = tmp_path / "large"
+    path.write_bytes(saved(Image.new("RGB", (6_000, 6_000), "teal"), "JPEG"))
+    ((_, outcome, _, peak_mib),) = measured([path])
+    assert outcome == "JPEG 2000x2000"
+    assert peak_mib < 70
+
+
+def test_a_tiff_that_pillow_would_warn_of() -> None:
+    """Between its limit and ours; warnings are errors here."""
+    side_px = int((Image.MAX_IMAGE_PIXELS or 89_000_000) ** 0.5) + 100
+    data = saved(Image.new("1", (side_px, side_px)), "TIFF", compression="group4")
+    with pytest.raises(TooLarge, match=r"TIFF picture has more than 89\.5 mega"):
+        decode(data)
+
+
 def test_hard_pictures(hard_faces: Path) -> None:
     """Whatever people and fuzzers have sent before: no crash, under 5 s and 500 MB, not a word."""
     paths = sorted(path for path in hard_faces.rglob("*") if path.is_file())
