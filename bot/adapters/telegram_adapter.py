@@ -7,11 +7,13 @@ import logging
 import re
 import secrets
 import socket
+import ssl
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 from telegram import (
     Bot,
     BotCommand,
@@ -21,6 +23,7 @@ from telegram import (
 )
 from telegram.error import BadRequest, InvalidToken, TelegramError
 from telegram.ext import Application, ApplicationBuilder, TypeHandler
+from telegram.request import HTTPXRequest
 
 from bot.adapters.telegram_files import Files
 from bot.adapters.telegram_limits import ChatRateLimiter
@@ -85,8 +88,9 @@ class TelegramAdapter:
             BadSettings: If the webhook can't be used.
         """
         seen: set[int] = set()
-        app = self._application(seen)
-        files = Files(app.bot)
+        tls = await asyncio.to_thread(httpx.create_ssl_context)  # reads every authority there is
+        app = self._application(seen, tls)
+        files = Files(app.bot, tls)
         try:
             if await insist(app.initialize, stop, purpose="getMe"):
                 await self._serve(app, files, seen, stop)
@@ -97,7 +101,9 @@ class TelegramAdapter:
             await app.bot.shutdown()  # where the application was never initialised
             await files.close()
 
-    def _application(self, seen: set[int]) -> Application[Any, Any, Any, Any, Any, Any]:
+    def _application(
+        self, seen: set[int], tls: ssl.SSLContext
+    ) -> Application[Any, Any, Any, Any, Any, Any]:
         token = self._settings.token
         try:
             return (
@@ -107,13 +113,8 @@ class TelegramAdapter:
                 .base_file_url(self._settings.base_file_url)
                 .rate_limiter(ChatRateLimiter())
                 .concurrent_updates(CONCURRENT_UPDATES)
-                .connection_pool_size(CONNECTIONS)
-                .connect_timeout(10)
-                .read_timeout(20)
-                .write_timeout(20)
-                .media_write_timeout(60)
-                .pool_timeout(60)
-                .get_updates_request(UpdatesRequest(seen))
+                .request(_request(tls))
+                .get_updates_request(UpdatesRequest(seen, tls))
                 .job_queue(None)
                 .build()
             )
@@ -213,6 +214,19 @@ class TelegramAdapter:
 
 def _menu(commands: tuple[ChatCommand, ...]) -> list[BotCommand]:
     return [BotCommand(command.name, command.description) for command in commands]
+
+
+def _request(tls: ssl.SSLContext) -> HTTPXRequest:
+    # Idle connections are looked at one by one before each request: a few are kept for all.
+    limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=32)
+    return HTTPXRequest(
+        connect_timeout=10,
+        read_timeout=20,
+        write_timeout=20,
+        media_write_timeout=60,
+        pool_timeout=60,
+        httpx_kwargs={"verify": tls, "limits": limits},
+    )
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,19 @@ class Files:
 
     Args:
         bot: Asked where a file lies.
+        tls: Whom to trust.
         limit_bytes: Larger files are not fetched.
     """
 
-    def __init__(self, bot: Bot, *, limit_bytes: int = DOWNLOAD_LIMIT_BYTES) -> None:
+    def __init__(
+        self, bot: Bot, tls: ssl.SSLContext, *, limit_bytes: int = DOWNLOAD_LIMIT_BYTES
+    ) -> None:
         self._bot = bot
         self._limit_bytes = limit_bytes
         self._client = httpx.AsyncClient(
-            timeout=httpx.Timeout(20, pool=60), limits=httpx.Limits(max_connections=64)
+            verify=tls,
+            timeout=httpx.Timeout(20, pool=60),
+            limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
         )
 
     async def close(self) -> None:

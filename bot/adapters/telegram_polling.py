@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import random
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -41,11 +42,18 @@ class UpdatesRequest(HTTPXRequest):
 
     Args:
         seen: Ids of the updates seen before; shared with ``Polling``.
+        tls: Whom to trust.
         timeout_s: For connecting, and for an answer beyond the time of the long poll.
     """
 
-    def __init__(self, seen: set[int], *, timeout_s: float = 10.0) -> None:
-        super().__init__(connect_timeout=timeout_s, read_timeout=timeout_s, pool_timeout=timeout_s)
+    def __init__(self, seen: set[int], tls: ssl.SSLContext, *, timeout_s: float = 10.0) -> None:
+        super().__init__(
+            connection_pool_size=4,
+            connect_timeout=timeout_s,
+            read_timeout=timeout_s,
+            pool_timeout=timeout_s,
+            httpx_kwargs={"verify": tls},
+        )
         self._seen = seen
 
     async def do_request(self, *args: Any, **kwargs: Any) -> tuple[int, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import count
@@ -42,6 +43,8 @@ TELEGRAM_LIMITS = Limits(
     label_chars=40,
 )
 PICTURE_NAME = "lookalike.jpg"
+# What a closed topic or a lost question is refused with.
+MISPLACED = re.compile("thread|topic|repl", re.IGNORECASE)
 NO_PREVIEW = LinkPreviewOptions(is_disabled=True)
 
 
@@ -168,8 +171,8 @@ class Courier:
                 if attempt > 1:
                     raise
                 place = Place(problem.new_chat_id)
-            except BadRequest:
-                if len(where) == 1 or attempt > 1:
+            except BadRequest as problem:
+                if attempt or not MISPLACED.search(problem.message):
                     raise
                 place = Place(place.chat_id)
         raise AssertionError("unreachable")
