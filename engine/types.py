@@ -18,13 +18,14 @@ class Photo:
     """A decoded picture.
 
     Attributes:
-        pixels: uint8 (H, W, 3), RGB, upright, C-contiguous, read-only.
+        pixels: uint8 (H, W, 3), RGB, upright, C-contiguous, read-only; never shown by repr. Made
+            from such an array it shares its memory, nothing is copied.
         source_size_px: Width and height of the picture in the file, upright, before any
             reduction; at least as large as ``pixels``.
         format: Name of the file format, such as ``"JPEG"``.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] = field(repr=False)
     source_size_px: tuple[int, int]
     format: str
 
