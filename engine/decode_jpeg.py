@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_jpeg"]
 
-_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+_EOI, _SOS = 0xD9, 0xDA
 _APP0, _APP1, _APP2, _APP14 = 0xE0, 0xE1, 0xE2, 0xEE
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15
 _TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD})  # DHT, DAC, DQT, DRI
@@ -59,7 +59,7 @@ class _Header:
     # (component id, horizontal, vertical sampling), in the order of the frame header
     components: tuple[tuple[int, int, int], ...] = ()
     progressive: bool = False
-    orientation: int = 1
+    exif: bytes = b""
     profile_parts: dict[int, bytes] = field(default_factory=dict)
     kept: list[bytes] = field(default_factory=list)
     scan: int = 0  # where the first SOS begins
@@ -99,7 +99,8 @@ def read_jpeg(data: bytes, limits: DecodeLimits) -> Opened:
     def load() -> Raster:
         return _pixels(clean, shrink, header, scans)
 
-    return Opened("JPEG", header.size_px, header.orientation, header.profile, load, shrink)
+    orientation = exif_orientation(header.exif)
+    return Opened("JPEG", (width, height), orientation, header.profile, load, shrink)
 
 
 def _header(data: bytes) -> _Header:
@@ -141,8 +142,7 @@ def _note(header: _Header, marker: int, segment: bytes) -> None:
             for at in range(6, 6 + 3 * count, 3)
         )
     elif marker == _APP1 and segment.startswith(b"Exif\0\0"):
-        if header.orientation == 1:
-            header.orientation = exif_orientation(segment)
+        header.exif = header.exif or segment  # further ones continue the first
     elif marker == _APP2 and segment.startswith(b"ICC_PROFILE\0") and len(segment) > 14:
         header.profile_parts.setdefault(segment[12], segment[14:])
 

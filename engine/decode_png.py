@@ -7,6 +7,7 @@ picture is shown, as in programs that know nothing of APNG. Chunks: W3C PNG, thi
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["read_png"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_LAST_FILTER = 4
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 
 # Unpacking is the one thing here that takes time: at most 2 s on a small server. A photo as large
@@ -184,16 +186,24 @@ def _check_unpacked(header: bytes) -> None:
 
 
 def _complete_rows(header: bytes, stream: bytes) -> int:
-    """How many rows of a damaged or unfinished file can be unpacked; 0 if it is interlaced."""
+    """How many rows of a damaged or unfinished file are good; 0 if it is interlaced.
+
+    A row is good if it can be unpacked and names one of the five filters.
+    """
     if header[12]:
         return 0
     (height,) = struct.unpack_from(">I", header, 4)
+    row_bytes = _row_bytes(header)
     unpacker, unpacked = zlib.decompressobj(), 0
-    try:
+    with contextlib.suppress(zlib.error):
         # Small bites: the one in which the stream breaks is lost.
         for start in range(0, len(stream), 1024):
-            unpacked += len(unpacker.decompress(stream[start : start + 1024]))
-    except zlib.error:
-        pass
-    complete: int = min(height, unpacked // _row_bytes(header))
-    return complete
+            bite = unpacker.decompress(stream[start : start + 1024])
+            filters = bite[-unpacked % row_bytes :: row_bytes]
+            bad = next((row for row, name in enumerate(filters) if name > _LAST_FILTER), None)
+            if bad is not None:
+                return min(int(height), -(-unpacked // row_bytes) + bad)
+            unpacked += len(bite)
+            if unpacked >= row_bytes * height:
+                break
+    return min(int(height), unpacked // row_bytes)

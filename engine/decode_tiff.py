@@ -157,7 +157,7 @@ def _directories(data: bytes, layout: _Layout, first: int, most: int) -> Iterato
             (entries,) = struct.unpack_from(f"{layout.order}{layout.count}", data, position)
             end = position + struct.calcsize(layout.count) + entries * layout.entry_bytes
             (position,) = struct.unpack_from(f"{layout.order}{layout.offset}", data, end)
-        except struct.error:
+        except (struct.error, OverflowError):
             return
 
 
@@ -175,12 +175,14 @@ def _tags(data: bytes, layout: _Layout, position: int) -> dict[int, tuple[int, .
             inline = position + layout.entry_bytes - struct.calcsize(f"={layout.offset}")
             position += layout.entry_bytes
             letter = _ENTRY_FORMATS.get(kind)
+            if tag == _PROFILE and letter != "B":
+                continue
             if tag in most and letter and 0 < count <= most[tag] and tag not in tags:
                 size = count * struct.calcsize(f"={letter}")
                 start = inline if size <= struct.calcsize(f"={layout.offset}") else value
-                with contextlib.suppress(struct.error):
+                with contextlib.suppress(struct.error, OverflowError):
                     tags[tag] = struct.unpack_from(f"{layout.order}{count}{letter}", data, start)
-    except struct.error:
+    except (struct.error, OverflowError):
         pass  # the directory ends early: there may be enough in it
     return tags
 

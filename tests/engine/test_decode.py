@@ -313,6 +313,32 @@ def test_broken_exif_costs_no_picture(hopper: Image.Image, name: str, damage: by
     assert difference(photo, np.asarray(hopper)) < 4.0
 
 
+def test_the_first_of_several_exif_blocks_counts(hopper: Image.Image) -> None:
+    """A preview's block may come after the picture's own."""
+    data = saved(hopper, "JPEG", exif=exif(1), quality=90)
+    second = exif(6)
+    data = data[:2] + data[2:].replace(
+        b"\xff\xdb", b"\xff\xe1" + struct.pack(">H", len(second) + 2) + second + b"\xff\xdb", 1
+    )
+    assert difference(decode(data), np.asarray(hopper)) < 4.0
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_a_tiff_whose_other_tags_are_broken(hopper: Image.Image, big: bool) -> None:
+    """A profile of the wrong type, a next page far outside."""
+    data = saved(hopper, "TIFF", icc_profile=profile(swapped=True), big_tiff=big)
+    with_profile = struct.pack("<HH", 34_675, 7)
+    assert with_profile in data
+    data = data.replace(with_profile, struct.pack("<HH", 34_675, 3))
+    assert np.array_equal(decode(data).pixels, np.asarray(hopper))
+    entries = struct.unpack_from("<Q" if big else "<H", data, 16 if big else 8)[0]
+    following = 24 + 20 * entries if big else 10 + 12 * entries
+    size = 8 if big else 4
+    assert data[following : following + size] == bytes(size)
+    data = data[:following] + b"\xff" * size + data[following + size :]
+    assert np.array_equal(decode(data).pixels, np.asarray(hopper))
+
+
 def test_a_real_photo_with_broken_exif(hard_faces: Path) -> None:
     """On one of them Pillow's exif_transpose raises SyntaxError; it is stored upright."""
     paths = sorted((hard_faces / "bad_exif_real_face").glob("*.jpg"))

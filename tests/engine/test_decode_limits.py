@@ -93,6 +93,15 @@ def zeros(count: int) -> bytes:
     return b"".join(parts) + packer.flush()
 
 
+def filtered(count: int) -> bytes:
+    """A zlib stream of rows with a filter that does not exist, 200 times as long as declared."""
+    packer = zlib.compressobj(1)
+    block = b"\x09" * 10_000_000
+    return (
+        b"".join(packer.compress(block) for _ in range(20 * count // len(block))) + packer.flush()
+    )
+
+
 def saved(image: Image.Image, name: str, **options: object) -> bytes:
     """The image as a file of that format."""
     stream = io.BytesIO()
@@ -192,6 +201,7 @@ def bombs() -> dict[str, bytes]:
         "1-bit": png(20_000, 20_000, 1, 0, zeros(2_501 * 20_000)),
         "1-bit, allowed": png(10_900, 10_900, 1, 0, zeros(1_364 * 10_900)),
         "colour, allowed": png(8_000, 8_000, 8, 2, zeros(24_001 * 8_000)),
+        "swells behind a bad filter": png(4_000, 4_000, 8, 2, filtered(4_000 * 4_000)),
         "16 bits": png(9_000, 9_000, 16, 6, zeros(1_000_000)),
         "unpacks to more than it declares": png(10, 10, 8, 2, zeros(200_000_000)),
         "zTXt": png(10, 10, 8, 2, small, chunk(b"zTXt", text)),
@@ -350,6 +360,15 @@ def test_a_jpeg_without_its_last_bytes_is_whole(hopper_jpeg: bytes) -> None:
     whole = decode(data)
     assert np.array_equal(decode(data[:-2]).pixels, whole.pixels)
     assert np.array_equal(decode(data + b"\0\0\0\x18ftypmp42" * 99).pixels, whole.pixels)
+
+
+def test_rows_behind_a_bad_filter_are_not_shown() -> None:
+    """The stream is whole, but a row in it can't be meant."""
+    rows = [b"\0" + bytes([200]) * 90 for _ in range(30)]
+    rows[20] = b"\x09" + rows[20][1:]
+    photo = decode(png(30, 30, 8, 2, zlib.compress(b"".join(rows))))
+    assert photo.source_size_px == (30, 20)
+    assert (photo.pixels == 200).all()
 
 
 def test_a_turned_photo_that_ends_early_keeps_its_orientation(hopper: Image.Image) -> None:
