@@ -1,0 +1,277 @@
+"""The whole bot on Discord: real photos, the dlib backbone, a gallery of two, over loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from discord_server import BOT_ID, TOKEN, Discord
+from PIL import Image
+
+from bot.adapters.discord_adapter import DiscordAdapter
+from bot.app import open_conversation
+from bot.settings import DiscordSettings, Settings
+from bot.wording import Wording
+from engine.errors import BadToken
+
+SAY = Wording.load().text
+EPHEMERAL = 64
+
+
+@pytest.fixture
+async def discord() -> AsyncIterator[Discord]:
+    async with Discord() as server:
+        yield server
+
+
+@asynccontextmanager
+async def bot(discord: Discord, home: Path, **changes: object) -> AsyncIterator[None]:
+    """The bot as it is run, with Discord alone."""
+    settings = Settings.model_validate(
+        {
+            "home": home,
+            "default_model": "dlib",
+            "models": {"configured": ("dlib",), "fetch": False},
+            "queue": {"photos_per_minute": 10_000},
+        }
+    )
+    section = DiscordSettings.model_validate(discord.settings | changes)
+    async with open_conversation(settings) as conversation:
+        adapter = DiscordAdapter(
+            conversation, section, cache_folder=home / "discord", first_pause_s=0.05
+        )
+        stop = asyncio.Event()
+        running = asyncio.create_task(adapter.run(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await asyncio.wait_for(running, 10)
+
+
+def picture_size(message: dict[str, object]) -> tuple[int, int]:
+    data = message["bytes"][0]  # type: ignore[index]
+    return Image.open(io.BytesIO(data)).size
+
+
+async def test_a_slash_command_with_a_photo(
+    discord: Discord, own_home: Path, hopper_jpeg: bytes
+) -> None:
+    """Deferred at once, answered by editing that response, with buttons that need no upload."""
+    ann = discord.user()
+    async with bot(discord, own_home):
+        asked = await discord.slash(ann, "lookalike", photo=discord.attachment(hopper_jpeg))
+        card = await asked.answer()
+        assert asked.deferred["type"] == 5
+        assert card["content"].startswith("Grace Hopper: ")
+        width, height = picture_size(card)
+        assert width > height > 200
+        assert "Grace Hopper" in card["attachments"][0]["description"]
+
+        more = await discord.press(ann, card, SAY("button.more"))
+        ranked = await more.answer()
+        assert more.deferred["type"] == 6
+        assert "Eileen Collins" in ranked["content"]
+
+        numbers = await (await discord.press(ann, card, SAY("button.numbers"))).answer()
+        assert "cosine" in numbers["content"]
+        assert numbers["flags"] & EPHEMERAL
+
+
+async def test_every_command_answers(
+    discord: Discord, own_home: Path, hopper_jpeg: bytes, collins_jpeg: bytes
+) -> None:
+    ann = discord.user()
+    async with bot(discord, own_home):
+        compared = await discord.slash(
+            ann,
+            "compare",
+            first=discord.attachment(hopper_jpeg),
+            second=discord.attachment(collins_jpeg),
+        )
+        assert (await compared.answer())["content"].startswith("How alike? ")
+        top = await discord.slash(ann, "top", number=2, photo=discord.attachment(collins_jpeg))
+        both = (await top.answer())["content"]
+        assert both.index("Eileen Collins") < both.index("Grace Hopper")
+        for name in ("start", "help", "settings", "about", "privacy", "model", "category"):
+            answer = await (await discord.slash(ann, name)).answer()
+            assert answer["content"], name
+        history = await discord.slash(ann, "history")
+        assert "Eileen Collins" in (await history.answer())["content"]
+        assert history.deferred["data"]["flags"] & EPHEMERAL
+        stored = await (await discord.slash(ann, "mydata")).answer()
+        assert ann["id"] not in json.dumps(json.loads(stored["bytes"][0]))
+        ask = await (await discord.slash(ann, "forget")).answer()
+        await (await discord.press(ann, ask, SAY("button.forget_yes"))).answer()
+        empty = await (await discord.slash(ann, "history")).answer()
+        assert empty["content"] == SAY("history.empty")
+
+
+async def test_answers_speak_the_askers_language(discord: Discord, own_home: Path) -> None:
+    ann = discord.user()
+    async with bot(discord, own_home):
+        for locale, language in (("es-419", "es"), ("ru", "ru"), ("hi", "hi"), ("de", "en")):
+            answer = await (await discord.slash(ann, "start", locale=locale)).answer()
+            assert answer["content"] == SAY("start.text", language)
+
+
+async def test_menus_of_messages_and_people(
+    discord: Discord, own_home: Path, hopper_jpeg: bytes, collins_jpeg: bytes
+) -> None:
+    """Both carry the picture without the message-content intent."""
+    ann, bob = discord.user(), discord.user("bob")
+    discord.avatar(bob, collins_jpeg)
+    async with bot(discord, own_home):
+        message = await discord.say(bob, "look!", guild=True)
+        message["attachments"] = [discord.attachment(hopper_jpeg)]  # seen through the menu only
+        found = await (await discord.message_menu(ann, message)).answer()
+        assert found["content"].startswith("Grace Hopper: ")
+        person = await (await discord.user_menu(ann, bob)).answer()
+        assert person["content"].startswith("Eileen Collins: ")
+
+
+async def test_messages_are_answered_when_asked(
+    discord: Discord, own_home: Path, hopper_jpeg: bytes, collins_jpeg: bytes
+) -> None:
+    """A direct message, a mention, a reply to somebody's photo; nothing else in a server."""
+    ann, bob = discord.user(), discord.user("bob")
+    async with bot(discord, own_home):
+        await discord.say(ann, "", discord.attachment(hopper_jpeg))
+        card = await asyncio.wait_for(discord.channel_messages.get(), 20)
+        assert card["content"].startswith("Grace Hopper: ")
+        assert discord.typing
+
+        photo = await discord.say(bob, "me", discord.attachment(collins_jpeg), guild=True)
+        photo["attachments"] = [discord.attachment(collins_jpeg)]
+        asked = await discord.say(ann, f"<@{BOT_ID}> top 2", guild=True, replies_to=photo)
+        both = await asyncio.wait_for(discord.channel_messages.get(), 20)
+        assert both["content"].index("Eileen Collins") < both["content"].index("Grace Hopper")
+        assert str(both["message_reference"]["message_id"]) == asked["id"]
+        await asyncio.sleep(0.2)
+        assert discord.channel_messages.empty()  # bob's own message was not answered
+
+
+async def test_a_button_works_after_a_restart(
+    discord: Discord, own_home: Path, hopper_jpeg: bytes
+) -> None:
+    """The photo is read again from the message that the answer replies to."""
+    ann = discord.user()
+    async with bot(discord, own_home):
+        await discord.say(ann, "", discord.attachment(hopper_jpeg))
+        card = await asyncio.wait_for(discord.channel_messages.get(), 20)
+    discord.connected.clear()
+    async with bot(discord, own_home):
+        await asyncio.wait_for(discord.connected.wait(), 20)
+        pressed = await discord.press(ann, card, SAY("button.more"))
+        assert "Eileen Collins" in (await pressed.answer())["content"]
+
+
+async def test_two_people_in_one_server_have_their_own_settings(
+    discord: Discord, own_home: Path, hopper_jpeg: bytes
+) -> None:
+    """And a choice outlives a restart."""
+    ann, bob = discord.user(), discord.user("bob")
+    async with bot(discord, own_home):
+        await (await discord.slash(ann, "top", number=2, guild=True)).answer()
+    discord.connected.clear()
+    async with bot(discord, own_home):
+        for person, names in ((ann, 2), (bob, 1)):
+            photo = discord.attachment(hopper_jpeg)
+            asked = await discord.slash(person, "lookalike", photo=photo, guild=True)
+            content = (await asked.answer())["content"]
+            assert content.count("/100") == names
+
+
+async def test_commands_are_registered_once(discord: Discord, own_home: Path) -> None:
+    for _ in range(2):
+        discord.connected.clear()
+        async with bot(discord, own_home):
+            await asyncio.wait_for(discord.connected.wait(), 20)
+            async with asyncio.timeout(10):
+                while not (own_home / "discord" / "discord-commands.json").exists():  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+    assert discord.syncs == 1
+    assert discord.commands is not None
+    assert len([c for c in discord.commands if c.get("type", 1) == 1]) == 13
+    assert all(set(c["integration_types"]) == {0, 1} for c in discord.commands)
+
+
+async def test_faults_on_the_way_lose_no_answer(
+    discord: Discord, own_home: Path, hopper_jpeg: bytes
+) -> None:
+    """First handshake refused, login 502, sync 500, CDN 503, a 429 without Via, a lost edit."""
+    ann = discord.user()
+    discord.handshakes_to_refuse = 2
+    discord.fail("GET", "users/@me", 502)
+    discord.fail("PUT", "commands", 500)
+    discord.fail("GET", "/cdn/attachments", 503)
+    discord.fail("PATCH", "@original", 429, headers={"Retry-After": "0.2"})
+    async with bot(discord, own_home):
+        asked = await discord.slash(ann, "lookalike", photo=discord.attachment(hopper_jpeg))
+        assert (await asked.answer()).get("content", "").startswith("Grace Hopper: ")
+        await discord.reconnect()
+        await asyncio.wait_for(discord.connected.wait(), 20)
+        again = await (await discord.slash(ann, "start")).answer()
+        assert again["content"] == SAY("start.text")
+    assert discord.resumes == 1
+
+
+@pytest.mark.parametrize("where", ["rest", "gateway"])
+async def test_a_refused_token_is_one_sentence(
+    discord: Discord, own_home: Path, where: str
+) -> None:
+    if where == "rest":
+        discord.accepted_token = "another"
+    else:
+        discord.fail("GET", "nothing", 500)
+        original = discord._gateway_heard
+
+        async def refuse(socket: object, heard: dict[str, object]) -> None:
+            if heard["op"] == 2:
+                await socket.close(code=4004)  # type: ignore[attr-defined]
+                return
+            await original(socket, heard)  # type: ignore[arg-type]
+
+        discord._gateway_heard = refuse  # type: ignore[method-assign]
+    with pytest.raises(BadToken) as refused:
+        async with bot(discord, own_home):
+            await asyncio.sleep(5)
+    assert TOKEN not in str(refused.value)
+
+
+async def test_bad_files_get_friendly_sentences(discord: Discord, own_home: Path) -> None:
+    ann = discord.user()
+    large = discord.attachment(b"x")
+    large["size"] = 30_000_000
+    cases = [
+        (discord.attachment(b"no picture"), SAY("error.not_an_image")),
+        (discord.attachment(b"%PDF-1.4", "me.pdf", "application/pdf"), SAY("error.not_an_image")),
+        (large, SAY("error.too_large")),
+    ]
+    async with bot(discord, own_home):
+        for photo, sentence in cases:
+            answer = await (await discord.slash(ann, "lookalike", photo=photo)).answer()
+            assert answer["content"] == sentence
+
+
+async def test_nothing_private_is_logged(
+    discord: Discord, own_home: Path, hopper_jpeg: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    ann = discord.user()
+    with caplog.at_level(logging.DEBUG):
+        logging.getLogger("discord").setLevel(logging.DEBUG)  # the adapter raises it again
+        async with bot(discord, own_home):
+            photo = discord.attachment(hopper_jpeg)
+            await (await discord.slash(ann, "lookalike", photo=photo)).answer()
+    # The line of each answer is written by bot.conversation.
+    assert any(record.name.startswith("bot") for record in caplog.records)
+    for record in caplog.records:
+        if record.name.startswith(("bot", "engine", "gallery", "discord")):
+            assert TOKEN not in record.getMessage() + str(vars(record))
+            assert ann["id"] not in record.getMessage() + str(vars(record))
