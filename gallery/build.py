@@ -219,7 +219,7 @@ def _in_order(
 ) -> Generator[tuple[Item, Result], None, None]:
     """Every item with its result, in order, worked on by as many threads as there are cores.
 
-    Only a few items more than there are threads are held at a time.
+    As many as one batch may wait, so that the threads go on while a batch is enrolled.
     """
     threads = max(2, os.cpu_count() or 1)
     waiting: deque[tuple[Item, Future[Result]]] = deque()
@@ -227,7 +227,7 @@ def _in_order(
     try:
         for item in items:
             waiting.append((item, pool.submit(function, item)))
-            if len(waiting) > 4 * threads:
+            if len(waiting) > _BATCH_FRESH + threads:
                 first, future = waiting.popleft()
                 yield first, future.result()
         while waiting:

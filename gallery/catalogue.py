@@ -306,20 +306,26 @@ class Catalogue:
         """Every embedding space, by id."""
         return self.moment()[1]
 
-    def owner(self, sha256: str) -> Person | None:
-        """Whose portrait the picture with that hash is."""
-        owner = select(PortraitRow.person_id).where(PortraitRow.sha256 == sha256)
-        with self.snapshot() as connection:
-            found = self._people(connection, select(PersonRow).where(PersonRow.id.in_(owner)))
-        return found[0] if found else None
+    def known(self, sha256: str, screening: int) -> Person | Rejected | None:
+        """What became of a picture when it was seen before.
 
-    def rejected(self, sha256: str, screening: int) -> Rejected | None:
-        """Why that picture was not taken, if the same rules for screening said so."""
-        query = select(RejectionRow.reason).where(
+        Args:
+            sha256: Of its bytes.
+            screening: Version of the rules; what others rejected is not known.
+
+        Returns:
+            Whose portrait it is, or why it was not taken; None if it is new.
+        """
+        owner = select(PortraitRow.person_id).where(PortraitRow.sha256 == sha256)
+        rejection = select(RejectionRow.reason).where(
             RejectionRow.sha256 == sha256, RejectionRow.screening == screening
         )
         with self.snapshot() as connection:
-            reason = connection.scalar(query)
+            person_id = connection.scalar(owner)
+            if person_id is not None:
+                query = select(PersonRow).where(PersonRow.id == person_id)
+                return self._people(connection, query)[0]
+            reason = connection.scalar(rejection)
         return None if reason is None else Rejected(reason)
 
     def portrait_ids(self) -> NDArray[np.int64]:

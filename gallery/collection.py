@@ -24,7 +24,7 @@ from gallery.vectors import VectorFiles
 if TYPE_CHECKING:
     from gallery.calibration import Calibration
 
-__all__ = ["Gallery", "Match", "Stats"]
+__all__ = ["Gallery", "Match", "Stats", "unwritable"]
 
 _DATABASE: Final = "gallery.db"
 _ATTEMPTS: Final = 5
@@ -265,12 +265,12 @@ class Gallery:
                 "done, then try again"
             ) from problem
         except OSError as problem:
-            raise BadSettings(
-                f"the gallery's folder {self.folder} can't be written ({problem.strerror})"
-            ) from problem
+            raise unwritable(self.folder, problem) from problem
         try:
             with translated(self.folder / _DATABASE):
                 yield
+        except OSError as problem:
+            raise unwritable(self.folder, problem) from problem
         finally:
             lock.release()
 
@@ -352,3 +352,11 @@ class Gallery:
                 ) from problem
             moment.calibrations[space.id] = learned
         return moment.calibrations[space.id]
+
+
+def unwritable(folder: Path, problem: OSError) -> BadSettings:
+    """What the operator is told when a folder of the gallery can't be written."""
+    return BadSettings(
+        f"the gallery's folder {folder} can't be written ({problem.strerror}): check its rights "
+        "and free space, or choose another data folder with --home"
+    )

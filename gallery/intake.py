@@ -1,8 +1,8 @@
 """From a photo that a source found to a portrait in the gallery.
 
-Looking at a photo (``Looker``) needs nobody's permission and runs in several threads; what was
-seen is enrolled in batches (``Enroller``) by the one thread that writes: thumbnails first, then
-vectors, and the transaction that makes both count last.
+Looking at a photo (``Looker``) runs in several threads and leaves its thumbnail, under the name of
+its content: one that is never enrolled is swept by the next build. What was seen is enrolled in
+batches (``Enroller``) by one thread: vectors first, last the transaction that makes it all count.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from engine.pipeline import Engine
 from engine.types import Space
 from gallery import registrar
 from gallery.catalogue import Person, category_name, space_states, thumbnail_path
-from gallery.collection import Gallery
+from gallery.collection import Gallery, unwritable
 from gallery.database import changing
 from gallery.report import Rejection, Report
 from gallery.screen import SCREENING, Reason, Thumbnail, clear_face, thumbnail
@@ -102,13 +102,11 @@ class Looker:
         except OSError:
             return Refused(Reason.UNREADABLE)
         sha256 = hashlib.sha256(content).hexdigest()
-        owner = self._catalogue.owner(sha256)
-        if owner is not None:
-            return _owned(found, owner)
-        if not self._again:
-            earlier = self._catalogue.rejected(sha256, SCREENING)
-            if earlier is not None:
-                return Refused(earlier.reason)
+        known = self._catalogue.known(sha256, SCREENING)
+        if isinstance(known, Person):
+            return _owned(found, known)
+        if known is not None and not self._again:
+            return Refused(known.reason)
         try:
             return self._screened(content, sha256)
         except SetupProblem:
@@ -128,7 +126,15 @@ class Looker:
         if isinstance(face, Reason):
             return Refused(face, sha256)
         crops = {name: self._engine.backbone(name).crop(photo, face) for name in self._backbones}
-        return Fresh(sha256, thumbnail(photo, face), crops)
+        small = thumbnail(photo, face)
+        path = thumbnail_path(self._catalogue.portraits_folder, sha256)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A power cut may leave it empty; the next build notices.
+            write_atomically(path, small.jpeg, durable=False)
+        except OSError as problem:
+            raise unwritable(path.parent, problem) from problem
+        return Fresh(sha256, small, crops)
 
 
 class Enroller:
@@ -155,10 +161,6 @@ class Enroller:
         fresh = [(found, seen) for found, seen in settled if isinstance(seen, Fresh)]
         pictures = [seen for _, seen in fresh]
         vectors = {name: self._embedded(name, pictures) for name in self._backbones}
-        for seen in pictures:
-            path = thumbnail_path(self._gallery.catalogue.portraits_folder, seen.sha256)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, seen.thumbnail.jpeg)
         if not any(map(_changes, (seen for _, seen in settled))):
             self._count(settled, 0)
             return
@@ -176,10 +178,10 @@ class Enroller:
         for found, seen in batch:
             now: Looked = seen
             if isinstance(seen, Fresh):
-                owner = self._gallery.catalogue.owner(seen.sha256)
+                known = self._gallery.catalogue.known(seen.sha256, SCREENING)
                 twin = first.setdefault(seen.sha256, found)
-                if owner is not None:
-                    now = _owned(found, owner)
+                if isinstance(known, Person):
+                    now = _owned(found, known)
                 elif twin is not found and twin.person.key == found.person.key:
                     now = Known(news=True)
                 elif twin is not found:

@@ -270,14 +270,21 @@ def generation_files(folder: Path) -> dict[Path, int | None]:
     return found
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces a file: others see the old content or the new, also after a power cut."""
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Replaces a file: others see the old content or the new.
+
+    Args:
+        path: In a folder that exists.
+        content: What it will hold.
+        durable: Whether to wait until that is so after a power cut, too (milliseconds).
+    """
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         part.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

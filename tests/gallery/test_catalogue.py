@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.types import Box, Space
 from gallery import registrar
-from gallery.catalogue import Catalogue, category_name, folded, thumbnail_path
+from gallery.catalogue import Catalogue, Rejected, category_name, folded, thumbnail_path
 from gallery.database import changing, connect, migrate
 from gallery.sources import FoundPerson, FoundPortrait
 
@@ -190,10 +190,8 @@ def test_a_rejection_is_remembered_for_the_rules_that_made_it(catalogue: Catalog
     with changing(catalogue.database) as connection:
         registrar.remember_rejection(connection, sha256, "no face", 1)
         registrar.remember_rejection(connection, sha256, "several faces", 2)
-    assert catalogue.rejected(sha256, 1) is None
-    rejected = catalogue.rejected(sha256, 2)
-    assert rejected is not None
-    assert rejected.reason == "several faces"
+    assert catalogue.known(sha256, 1) is None
+    assert catalogue.known(sha256, 2) == Rejected("several faces")
     assert catalogue.rejections() == {"several faces": 1}
 
 
