@@ -76,8 +76,8 @@ class TerminalAdapter:
             action = self._buttons[int(line) - 1].action
             photos = tuple(_attachment(path) for path in self._photos)
             return Request(self._sender, photos=photos, action=action), self._photos
-        if not line.startswith("/") or _as_path(line) is not None:
-            paths = _paths(line)
+        if not _is_command(line):
+            _, paths = _split(line)
             photos = tuple(_attachment(path) for path in paths)
             if not paths and _looks_like_path(line):
                 photos = (_attachment(Path(line)),)
@@ -120,25 +120,28 @@ def _attachment(path: Path) -> Attachment:
     async def fetch() -> bytes:
         try:
             return await asyncio.to_thread(path.read_bytes)
-        except OSError:
+        except (OSError, ValueError):
             raise NotAnImage("the file can't be read") from None
 
     return Attachment(fetch)
 
 
-def _paths(line: str) -> tuple[Path, ...]:
-    """The files named in a line: one whole path, or several quoted as a shell would have them."""
-    whole = _as_path(line)
-    if whole is not None:
-        return (whole,)
-    return _split(line)[1]
+def _is_command(line: str) -> bool:
+    """Whether it is ``/name ...`` and no path that begins with a slash."""
+    if not line.startswith("/"):
+        return False
+    first = line[1:].split(maxsplit=1)[0] if line[1:].strip() else ""
+    return not any(mark in first for mark in "/.\\")
 
 
 def _split(line: str) -> tuple[str, tuple[Path, ...]]:
-    """Words, and the files among them."""
-    whole = _as_path(line)
-    if whole is not None:
-        return "", (whole,)
+    """Words, and the files among them: quoted as in a shell, or one unquoted at the end."""
+    starts = [0, *(at + 1 for at, character in enumerate(line) if character == " ")]
+    for start in starts:
+        whole = _as_path(line[start:])
+        if whole is not None and not _as_path(line[:start]):
+            words, before = _split(line[:start]) if start else ("", ())
+            return words, (*before, whole)
     try:
         parts = shlex.split(line)
     except ValueError:  # an apostrophe is no quotation mark

@@ -1,0 +1,145 @@
+"""`lookalike chat` in a pipe, and what its lines mean."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import copy_home
+from PIL import Image
+from talking import chatting, side_by_side
+
+from bot.adapters.terminal_adapter import TerminalAdapter
+
+
+def test_a_conversation_in_a_pipe(
+    own_home: Path, tmp_path: Path, hopper_jpeg: bytes, collins_jpeg: bytes
+) -> None:
+    """A path, a button's number, commands with paths, a mistake; the card lies beside the photo."""
+    folder = tmp_path / "my photos"
+    folder.mkdir()
+    (folder / "both.jpg").write_bytes(side_by_side(hopper_jpeg, collins_jpeg))
+    (folder / "it's me.jpg").write_bytes(hopper_jpeg)
+    lines = (
+        "both.jpg",
+        "1",
+        "it's me.jpg",
+        f"/top 2 {folder / 'both.jpg'}",
+        "/compare 'both.jpg' \"it's me.jpg\"",
+        "nothing.jpg",
+        "/mydata",
+        "/modle",
+        "/quit",
+        "/never said",
+    )
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("LOOKALIKE_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "bot", "chat", "--home", str(own_home)],
+        input="\n".join(lines) + "\n",
+        env={**inherited, "LOOKALIKE_MODELS__FETCH": "false", "LC_ALL": "C.UTF-8"},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        encoding="utf-8",
+    )
+    said = done.stdout
+    assert done.stderr == ""
+    assert "Face 1 of 2" in said
+    assert "Face 2 of 2" in said
+    assert "2. Eileen Collins:" in said or "2. Grace Hopper:" in said
+    assert "How alike?" in said
+    assert "can't read that as a picture" in said
+    assert "Did you mean /model?" in said
+    assert "never" not in said
+    assert (own_home / "lookalike-mydata.json").read_text(encoding="utf-8").startswith("{")
+    cards = sorted(path.name for path in folder.glob("*.lookalike.jpg"))
+    assert cards == ["both.lookalike.jpg", "it's me.lookalike.jpg"]
+    for card in cards:
+        with Image.open(folder / card) as picture:
+            assert min(picture.size) > 500
+
+
+def test_an_empty_input_ends_at_once(own_home: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bot", "chat", "--home", str(own_home)],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "LOOKALIKE_MODELS__FETCH": "false"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == done.stderr == ""
+
+
+@pytest.fixture
+def photos(tmp_path: Path, hopper_jpeg: bytes) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.jpg", "b c.jpg", "ü.jpg"):
+        (folder / name).write_bytes(hopper_jpeg)
+    return folder
+
+
+async def test_a_line_is_a_path_however_it_is_written(
+    starter_home: Path, tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bare, quoted, escaped, as a drop of the mouse or as a URL, with the words of a command."""
+    home = copy_home(starter_home, tmp_path / "home")
+    async with chatting(home) as conversation:
+        adapter = TerminalAdapter(conversation, home=home)
+        for line in (
+            f"{photos / 'a.jpg'}",
+            f"{photos / 'b c.jpg'}",
+            f"'{photos / 'b c.jpg'}'",
+            f"{photos}/b\\ c.jpg",
+            f"file://{photos}/b%20c.jpg",
+            f"{photos / 'ü.jpg'}",
+            f"/lookalike {photos / 'b c.jpg'}",
+            f"/lookalike 2 '{photos / 'b c.jpg'}'",
+        ):
+            reply = await adapter.say(line)
+            assert reply.answers, line
+            assert reply.answers[0].matches[0].name == "Grace Hopper"
+        assert len(reply.answers[0].matches) == 2
+        shown = capsys.readouterr().out
+        assert f"→ {photos / 'b c.lookalike.jpg'}" in shown
+        assert "[1] More matches" in shown
+        assert "Send me a photo" in (await adapter.say("who am I")).text
+        assert "can't read" in (await adapter.say("x" * 5000 + ".jpg")).text
+        assert "can't read" in (await adapter.say("\0.jpg")).text
+
+
+async def test_a_card_that_cannot_lie_beside_its_photo_lies_in_the_data_folder(
+    starter_home: Path,
+    tmp_path: Path,
+    photos: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    home = copy_home(starter_home, tmp_path / "home")
+    (photos / "a.lookalike.jpg").mkdir()  # in the way; modes would not stop root
+    async with chatting(home) as conversation:
+        await TerminalAdapter(conversation, home=home).say(str(photos / "a.jpg"))
+    assert f"→ {home / 'lookalike.jpg'}" in capsys.readouterr().out
+    assert (home / "lookalike.jpg").read_bytes().startswith(b"\xff\xd8")
+
+
+async def test_it_stops_when_told(
+    starter_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = copy_home(starter_home, tmp_path / "home")
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as silent:
+        monkeypatch.setattr(sys, "stdin", silent)
+        async with chatting(home) as conversation:
+            stop = asyncio.Event()
+            asyncio.get_running_loop().call_later(0.1, stop.set)
+            await asyncio.wait_for(TerminalAdapter(conversation, home=home).run(stop), 5)
+        os.close(writer)  # the thread that waits for a line sees the end of the input
+        await asyncio.sleep(0.05)
