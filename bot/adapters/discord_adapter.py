@@ -60,6 +60,8 @@ class DiscordAdapter:
         first_pause_s: float = 1.0,
     ) -> None:
         logging.getLogger("discord").setLevel(logging.WARNING)
+        # A bot that never speaks need not be told what speaking takes.
+        discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
         self._conversation = conversation
         self._settings = settings
         self._cache_folder = cache_folder

@@ -202,6 +202,15 @@ class Discord:
         await self.dispatch("MESSAGE_CREATE", message)
         return message
 
+    def forget(self, interaction: Interaction) -> None:
+        """Drops what came of an interaction, so that thousands of them fit into memory."""
+        for key in (interaction.payload["id"], interaction.payload["token"]):
+            self.interactions.pop(key, None)
+        for message in interaction.messages:
+            self._messages.pop(message["id"], None)
+            for file in message["attachments"]:
+                self._files.pop(f"attachments/{file['id']}/{file['filename']}", None)
+
     def fail(self, method: str, path: str, status: int, *, times: int = 1, **more: Any) -> None:
         """Lets the next calls to a path that contains this text fail; status 0 drops them."""
         for _ in range(times):
