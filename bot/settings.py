@@ -85,6 +85,8 @@ class GallerySettings(_Section):
 
     url: OptionalText = None
     contact: OptionalText = None
+    wikidata_url: str = "https://query.wikidata.org/sparql"
+    commons_url: str = "https://commons.wikimedia.org/w/api.php"
 
 
 class DatabaseSettings(_Section):
