@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import logging
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from talking import Person, blank, chatting, side_by_side
 from bot.chat_commands import CHAT_COMMANDS
 from bot.conversation import Conversation
 from bot.fitting import utf16_length
+from bot.logs import OURS, set_up_logs
 from bot.reply import Limits, Reply
 from bot.request import Request, Sender
 
@@ -433,6 +435,36 @@ async def test_answers_stay_within_narrow_limits(
         assert len(reply.buttons) <= 2
         assert all(len(row) <= 3 for row in reply.buttons)
         assert all(len(button.label) <= 12 for button in ann.buttons)
+
+
+async def test_the_log_says_how_long_it_took_and_not_who_asked(
+    conversation: Conversation, hopper_jpeg: bytes
+) -> None:
+    """One line per answer, at DEBUG, with nothing that leads to a person."""
+    root, stream = logging.getLogger(), io.StringIO()
+    before = root.handlers, root.level
+    set_up_logs("DEBUG", stream=stream)
+    user_id, chat_id = "918273645546372819", "-100918273645546"
+    ann = Person(conversation, Sender("telegram", user_id, chat_id, "en", is_group=True))
+    try:
+        for said in ("", "/top 3", "/compare", f"/{user_id}", f"/category {user_id}"):
+            await ann.says(said, hopper_jpeg)
+        await ann.says("", b"no picture")
+        await ann.acts(f"see:{user_id}:1:dlib:1:0")
+    finally:
+        root.handlers, root.level = before
+        for name in OURS:
+            logging.getLogger(name).setLevel(logging.NOTSET)
+        logging.captureWarnings(capture=False)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 7
+    assert all("event=answer" in line and " total_ms=" in line for line in lines)
+    assert "outcome=answered asked=photo faces=1 model=dlib" in lines[0]
+    for step in ("fetch", "decode", "detect", "embed", "search", "draw"):
+        assert f" {step}_ms=" in lines[0]
+    assert "outcome=NotAnImage" in lines[5]
+    for secret in (user_id, chat_id, "Hopper", conversation._identity.who(ann.sender).user.hex()):
+        assert secret not in stream.getvalue()
 
 
 @given(
