@@ -216,7 +216,7 @@ async def test_a_category_filters_until_it_is_cleared(ann: Person, hopper_jpeg: 
     assert "Searched: space" in reply.text
     everybody = await ann.says("/lookalike all", hopper_jpeg)
     assert everybody.answers[0].matches[0].name == "Grace Hopper"
-    assert "everybody" in (await ann.says("/category all")).text
+    assert "everybody" in (await ann.says("/category все")).text
     again = await ann.says("", hopper_jpeg)
     assert again.answers[0].matches[0].name == "Grace Hopper"
 
@@ -304,6 +304,18 @@ async def test_somebody_elses_button_answers_and_harms_nothing(
     assert not chosen.replaces
     assert "Model: dlib" in (await ben.says("/settings")).text
     assert "Model: resnet" in (await ann.says("/settings")).text
+
+
+async def test_a_forgotten_photo_in_a_group_goes_into_nobodys_history(
+    group: tuple[Person, Person], hopper_jpeg: bytes
+) -> None:
+    """After a restart nobody knows whose it was: the platform hands it over again."""
+    ann, _ = group
+    reply = await ann.acts("see:forgotten123:1:dlib:1:0", hopper_jpeg)
+    assert is_card(reply)
+    assert reply.replaces
+    alone = Person(ann.conversation, Sender("telegram", ann.sender.user_id, "private", "en"))
+    assert "No matches yet" in (await alone.says("/history")).text
 
 
 async def test_what_is_private_is_not_said_in_a_group(group: tuple[Person, Person]) -> None:
