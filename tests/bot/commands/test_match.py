@@ -1,0 +1,176 @@
+"""`lookalike match` as a person types it: what is printed, written, and how it exits."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from bot.cli import EXIT_PHOTO, EXIT_SETUP, main
+
+USAGE = 2
+
+
+@pytest.fixture
+def lookalike(
+    own_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> object:
+    """Runs a command; returns exit code, standard output and standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lookalike", "--home", str(own_home), *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def photo(tmp_path: Path, hopper_jpeg: bytes) -> Path:
+    """Grace Hopper, smaller and recompressed."""
+    path = tmp_path / "a photo – фото.jpg"
+    Image.open(io.BytesIO(hopper_jpeg)).resize((384, 450)).save(path, quality=70)
+    return path
+
+
+def two_people(hopper_jpeg: bytes, collins_jpeg: bytes) -> Image.Image:
+    """Both side by side; Collins's face is the larger one."""
+    both = Image.new("RGB", (1024, 600), "white")
+    both.paste(Image.open(io.BytesIO(hopper_jpeg)).resize((256, 300)), (0, 150))
+    both.paste(Image.open(io.BytesIO(collins_jpeg)), (400, 40))
+    return both
+
+
+def test_the_json_holds_everything_that_was_promised(lookalike, photo: Path) -> None:
+    code, out, err = lookalike("match", str(photo), "--model", "dlib", "--top", "5", "--json")
+    assert (code, err) == (0, "")
+    answer = json.loads(out)
+    assert set(answer) == {"model", "photo", "faces", "ms"}
+    assert (answer["model"], answer["photo"]) == ("dlib", str(photo))
+    assert set(answer["ms"]) == {"decode", "detect", "embed", "search", "total"}
+    assert answer["ms"]["total"] == pytest.approx(sum(answer["ms"].values()) / 2, abs=0.1)
+    (face,) = answer["faces"]
+    x, y, w, h = face["box"]
+    assert 0 < x < x + w < 384
+    assert 0 < y < y + h < 450
+    assert 0.9 < face["confidence"] <= 1
+    best, second = face["matches"]
+    assert best["person"] == "Grace Hopper"
+    assert second["person"] == "Eileen Collins"
+    assert best["cosine"] > second["cosine"]
+    assert best["score"] > 80 > 40 > second["score"]
+    assert best["author"]
+    assert best["license"] == "public domain"
+    assert best["category"] == "science"
+    assert Path(best["portrait"]).is_file()
+
+
+def test_boxes_are_in_the_photos_own_pixels(lookalike, tmp_path: Path, hopper_jpeg: bytes) -> None:
+    """Also where decoding reduced it."""
+    large = tmp_path / "large.jpg"
+    Image.open(io.BytesIO(hopper_jpeg)).resize((512 * 7, 600 * 7)).save(large, quality=80)
+    small = tmp_path / "small.jpg"
+    small.write_bytes(hopper_jpeg)
+    boxes = []
+    for path in (small, large):
+        _, out, _ = lookalike("match", str(path), "--model", "dlib", "--json")
+        boxes.append(json.loads(out)["faces"][0]["box"])
+    assert [side / 7 for side in boxes[1]] == pytest.approx(boxes[0], abs=12)
+
+
+def test_the_words_name_person_score_model_and_credit(lookalike, photo: Path) -> None:
+    code, out, err = lookalike("match", str(photo))
+    assert code == 0
+    assert out.startswith("Grace Hopper ")
+    assert "/100, " in out
+    assert "public domain" in out
+    assert "Model dlib, " in out
+    assert "lookalike models download resnet" in err  # why it is not the configured model
+
+
+def test_the_card_is_written_whole(lookalike, photo: Path, tmp_path: Path) -> None:
+    card = tmp_path / "answer.jpg"
+    code, out, _ = lookalike("match", str(photo), "--model", "dlib", "--card", str(card))
+    assert code == 0
+    assert str(card) in out
+    with Image.open(card) as drawn:
+        width, height = drawn.size
+    assert width > 600
+    assert height > 300
+    assert not list(tmp_path.glob(".*part"))
+    code, _, err = lookalike("match", str(photo), "--card", str(tmp_path / "no" / "folder.jpg"))
+    assert code != 0
+    assert "folder.jpg" in err
+
+
+def test_several_faces_and_one_of_them(
+    lookalike, tmp_path: Path, hopper_jpeg: bytes, collins_jpeg: bytes
+) -> None:
+    path = tmp_path / "both.png"
+    two_people(hopper_jpeg, collins_jpeg).save(path)
+    _, out, _ = lookalike("match", str(path), "--model", "dlib", "--json")
+    names = [face["matches"][0]["person"] for face in json.loads(out)["faces"]]
+    assert names == ["Eileen Collins", "Grace Hopper"]  # largest first
+    _, out, _ = lookalike("match", str(path), "--model", "dlib", "--face", "2", "--json")
+    (face,) = json.loads(out)["faces"]
+    assert face["matches"][0]["person"] == "Grace Hopper"
+    code, _, err = lookalike("match", str(path), "--model", "dlib", "--face", "3")
+    assert code == EXIT_PHOTO
+    assert "the photo has 2" in err
+
+
+def test_a_category_narrows_the_search(lookalike, photo: Path) -> None:
+    _, out, _ = lookalike("match", str(photo), "--category", "Space", "--json")
+    assert [m["person"] for m in json.loads(out)["faces"][0]["matches"]] == ["Eileen Collins"]
+    code, _, err = lookalike("match", str(photo), "--category", "chess")
+    assert code == EXIT_SETUP
+    assert "science" in err
+
+
+def test_problems_exit_as_promised(lookalike, tmp_path: Path, photo: Path) -> None:
+    blank = tmp_path / "blank.jpg"
+    Image.new("RGB", (300, 300), "white").save(blank)
+    noise = tmp_path / "noise.jpg"
+    noise.write_bytes(b"no picture")
+    for path, word in ((blank, "no face"), (noise, "JPEG"), (tmp_path / "gone.jpg", "gone.jpg")):
+        code, out, err = lookalike("match", str(path), "--model", "dlib")
+        assert (code, out) == (EXIT_PHOTO, "")
+        assert word in err
+        assert "Traceback" not in err
+    code, _, err = lookalike("match", str(photo), "--model", "senet")
+    assert code == EXIT_SETUP
+    assert "lookalike models download senet" in err
+    assert lookalike("match", str(photo), "--top", "0")[0] == USAGE
+    assert lookalike("match", str(photo), "--model", "vgg16")[0] == USAGE
+
+
+def test_an_empty_gallery_says_how_to_fill_it(photo: Path, tmp_path: Path) -> None:
+    """As a process of its own, with a fresh home."""
+    command = [sys.executable, "-m", "bot", "match", str(photo), "--home", str(tmp_path / "new")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == EXIT_SETUP
+    assert "lookalike gallery add" in done.stderr
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """`lookalike --help` is to be instant, and so is the help of a command."""
+    script = (
+        "import sys; sys.argv = ['lookalike', '--help']\n"
+        "from bot.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'cv2', 'PIL', 'openvino', 'sqlalchemy', 'pydantic', 'rich', 'onnx'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip() == "[]"
+    assert "match" in done.stdout
