@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,9 @@ from bot.actions import Action
 from bot.buttons import answer_buttons
 from bot.captions import caption, match_answers, numbers
 from bot.chat_arguments import MOST_MATCHES, read_wish
+from bot.drawing import draw_answer
 from bot.looking import Looker, Subject, recalled
-from bot.reply import FaceAnswer, MatchAnswer, Picture, Reply
+from bot.reply import FaceAnswer, MatchAnswer, Reply
 from bot.request import Attachment
 from bot.store import PastMatch
 from bot.turn import Refusal, Turn
@@ -22,7 +22,6 @@ from bot.wording import isolate
 from engine.errors import GalleryMissing, LookalikeError
 
 if TYPE_CHECKING:
-    from bot.card import CardEntry
     from bot.model_desk import ModelDesk
     from bot.recognizer import Recognizer
     from bot.store import Choice, Store
@@ -51,6 +50,7 @@ class Ask:
         number: Number of the face, from 1.
         page: Which faces have a button, from 0.
         mine: Whether the asker sent the photo, so that the match goes into their history.
+        replaces: Whether a pressed button's answer takes the place of the one above it.
     """
 
     model: str
@@ -60,6 +60,7 @@ class Ask:
     number: int = 1
     page: int = 0
     mine: bool = True
+    replaces: bool = False
 
 
 class Answering:
@@ -137,8 +138,7 @@ class Answering:
             async with self._recognizer.admitted(turn.who.user, press=True) as visit:
                 await visit.begin()
                 reply = await self._answer(turn, subject, ask, token)
-        # Somebody else's press answers them and leaves the asker's answer alone.
-        return dataclasses.replace(reply, replaces=ask.mine)
+        return dataclasses.replace(reply, replaces=ask.replaces)
 
     async def raw(self, turn: Turn, action: Action) -> Reply:
         """A button: the numbers behind an answer."""
@@ -193,8 +193,9 @@ class Answering:
             raise Refusal(Reply(text=turn.say("stale.button"), private=True))
         if recollection is not None:
             category, mine = recollection.category, recollection.owner == turn.who.user
-        else:
-            category, mine = (await self._store.choice(turn.who)).category, True
+        else:  # whose it was is forgotten; in a private chat it can be nobody else's
+            category = (await self._store.choice(turn.who)).category
+            mine = not turn.request.sender.is_group
         ask = Ask(
             model=self._desk.answering(wanted),
             wanted=wanted,
@@ -203,6 +204,8 @@ class Answering:
             number=action.number(1, least=1, most=MOST_FACES) or 1,
             page=action.number(4, most=MOST_FACES) or 0,
             mine=mine,
+            # Somebody else's press answers them and leaves the asker's answer alone.
+            replaces=mine or recollection is None,
         )
         subject = recalled(recollection.photos[0]) if recollection else None
         return subject, ask, token
@@ -223,7 +226,7 @@ class Answering:
             with turn.timed("draw"):
                 picture, answer = await self._recognizer.finish(
                     lambda: (
-                        self._draw(turn, subject, ask, matches, answers),
+                        draw_answer(turn, self._engine, subject, ask.number, matches, answers),
                         _face_answer(subject, ask, answers),
                     )
                 )
@@ -270,49 +273,6 @@ class Answering:
                 raise
             text = turn.say("error.nobody_in_category", category=isolate(category))
             raise Refusal(Reply(text=text)) from None
-
-    def _draw(
-        self,
-        turn: Turn,
-        subject: Subject,
-        ask: Ask,
-        matches: Sequence[Match],
-        answers: Sequence[MatchAnswer],
-    ) -> Picture:
-        from bot.card import draw_card, draw_card_with_faces
-
-        entries = [
-            self._entry(match, answer) for match, answer in zip(matches, answers, strict=True)
-        ]
-        photo, faces = subject.photo(), subject.faces
-        if len(faces) > 1:
-            picture = draw_card_with_faces(photo, faces, entries, answered=ask.number - 1)
-        else:
-            picture = draw_card(photo, faces[0], entries)
-        if len(answers) == 1:
-            best = answers[0]
-            alt = turn.say("answer.alt", name=isolate(best.name), score=round(best.score))
-        else:
-            names = ", ".join(isolate(answer.name) for answer in answers)
-            alt = turn.say("answer.alt_many", names=names)
-        return dataclasses.replace(picture, alt=alt)
-
-    def _entry(self, match: Match, answer: MatchAnswer) -> CardEntry:
-        from bot.card import CardEntry
-
-        portrait = match.portrait
-        pixels = self._engine.decode(portrait.thumbnail.read_bytes()).pixels
-        # The settings may make decoding reduce even a thumbnail.
-        landmarks = portrait.landmarks * (pixels.shape[1] / portrait.width_px)
-        return CardEntry(
-            portrait=pixels,
-            portrait_landmarks=landmarks.astype("float32"),
-            name=answer.name,
-            score=answer.score,
-            word=answer.word,
-            credit=answer.credit,
-            rank=None,
-        )
 
     async def _note_match(self, turn: Turn, model: str, best: MatchAnswer) -> None:
         """Into the history; a database that hangs costs the entry, not the answer."""

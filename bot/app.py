@@ -72,7 +72,8 @@ async def open_conversation(settings: Settings) -> AsyncIterator[Conversation]:
     """
     try:
         from bot.conversation import Conversation
-        from bot.store import Store, database_url
+        from bot.database import database_url
+        from bot.store import Store
     except ModuleNotFoundError as missing:
         raise SetupProblem(
             f"the package {missing.name} is missing: run `pip install 'lookalike[chat]'`"

@@ -19,7 +19,13 @@ __all__ = [
 ]
 
 MOST_MATCHES = 10
-EVERYBODY = frozenset({"all", "any", "everyone", "everybody", "*", "none", "off"})
+# "All" in the languages that the bot speaks.
+EVERYBODY = frozenset(
+    {"*", "all", "any", "everybody", "everyone", "none", "off"}
+    | {"todo", "todos", "todas"}
+    | {"все", "всех", "всё", "любые"}
+    | {"सब", "सभी"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +93,13 @@ def read_wish(text: str, *, models: Sequence[str], categories: Sequence[str]) ->
             continue
         if category is None and (category := read_category(word, categories)) is not None:
             continue
-        everybody = everybody or _folded(word) in EVERYBODY
+        everybody = everybody or means_everybody(word)
     return Wish(model, top, category, everybody)
 
 
 def means_everybody(text: str) -> bool:
     """Whether a category means all of them."""
-    return _folded(text) in EVERYBODY
+    return text.strip().casefold() in EVERYBODY
 
 
 def _folded(text: str) -> str:

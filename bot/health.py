@@ -288,8 +288,9 @@ def _gallery(settings: Settings) -> Iterator[Finding]:
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
+    from bot.database import database_url
     from bot.identity import Identity, secret_key
-    from bot.store import Store, database_url
+    from bot.store import Store
 
     path = settings.home / "secret.key"
     given = settings.database.key

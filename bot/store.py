@@ -9,23 +9,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from filelock import AsyncFileLock
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-import migrations
+from bot.database import connect, prepare, why
 from bot.identity import Identity, Who
 from bot.sealing import seal, unseal
-from bot.tables import ChatChoiceRow, KeyRow, PastMatchRow, StoreTables, UserChoiceRow
+from bot.tables import ChatChoiceRow, PastMatchRow, StoreTables, UserChoiceRow
 from engine.errors import BadSettings, TryLater
 
-__all__ = ["Choice", "PastMatch", "Store", "database_url"]
+__all__ = ["Choice", "PastMatch", "Store"]
 
 DAY_S = 86_400
 # SQLAlchemy's names of the drivers that work with asyncio, for URLs that name none.
@@ -72,25 +70,6 @@ class PastMatch:
     at_s: int
 
 
-def database_url(url: str | None, home: Path) -> sa.URL:
-    """The database's address with a driver that works with asyncio.
-
-    Args:
-        url: Any SQLAlchemy URL; None for a SQLite file in the data folder.
-        home: The data folder.
-
-    Raises:
-        BadSettings: If the URL can't be read; its password is not shown.
-    """
-    if url is None:
-        return sa.URL.create("sqlite+aiosqlite", database=str(home / "lookalike.db"))
-    try:
-        address = sa.make_url(url)
-    except ArgumentError:
-        raise BadSettings("database.url is not an address that SQLAlchemy can read") from None
-    return address.set(drivername=ASYNC_DRIVERS.get(address.drivername, address.drivername))
-
-
 class Store:
     """Choices and history, for any number of tasks at once.
 
@@ -128,12 +107,12 @@ class Store:
             BadSettings: If the database can't be opened, or belongs to another secret.
             SetupProblem: If a newer program made it.
         """
-        engine = _connect(url)
+        engine = connect(url)
         try:
             try:
-                await _prepare(engine, url, identity)
+                await prepare(engine, url, identity)
             except SQLAlchemyError as problem:
-                raise BadSettings(_why(problem)) from None
+                raise BadSettings(why(problem)) from None
             store = cls(engine, identity, history_days=history_days, clock=clock)
             await store.sweep()
             yield store
@@ -286,7 +265,7 @@ class Store:
             async with self._engine.connect() as connection:
                 yield connection
         except (SQLAlchemyError, OSError) as problem:
-            raise TryLater(_why(problem)) from None
+            raise TryLater(why(problem)) from None
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -294,73 +273,10 @@ class Store:
             async with self._engine.begin() as connection:
                 yield connection
         except (SQLAlchemyError, OSError) as problem:
-            raise TryLater(_why(problem)) from None
+            raise TryLater(why(problem)) from None
 
     async def _empty_log(self) -> None:
         """Deleted rows also leave SQLite's write-ahead log."""
         if self._engine.dialect.name == "sqlite":
             async with self._reading() as connection:
                 await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def _connect(url: sa.URL) -> AsyncEngine:
-    is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
-    try:
-        if is_file:
-            _make_file(Path(str(url.database)))
-        # Parameters are sealed rows and keys: they stay out of every message.
-        engine = create_async_engine(url, hide_parameters=True, pool_pre_ping=not is_file)
-    except ImportError as problem:
-        raise BadSettings(f"database.url needs the package {problem.name}: install it") from None
-    except OSError as problem:
-        raise BadSettings(f"the database can't be made: {problem.strerror}") from None
-    except SQLAlchemyError as problem:
-        raise BadSettings(_why(problem)) from None
-    if url.get_backend_name() == "sqlite":
-        sa.event.listen(engine.sync_engine, "connect", _tune_sqlite)
-    return engine
-
-
-def _make_file(path: Path) -> None:
-    """The database is for its owner's eyes; SQLite gives its log the same mode."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-
-
-def _tune_sqlite(connection: Any, _record: object) -> None:
-    """Write-ahead log: readers never wait for a writer. Deleted content is overwritten."""
-    cursor = connection.cursor()
-    for pragma in (
-        "journal_mode = WAL",
-        "synchronous = NORMAL",
-        f"busy_timeout = {BUSY_TIMEOUT_MS}",
-        "secure_delete = ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-async def _prepare(engine: AsyncEngine, url: sa.URL, identity: Identity) -> None:
-    """Migrates and checks the secret; one process at a time where the database is a file."""
-    async with AsyncExitStack() as stack:
-        if url.get_backend_name() == "sqlite" and url.database:
-            lock = AsyncFileLock(f"{url.database}.lock", timeout=LOCK_TIMEOUT_S)
-            await stack.enter_async_context(lock)
-        connection = await stack.enter_async_context(engine.begin())
-        await connection.run_sync(lambda plain: migrations.upgrade("store", plain))
-        recorded = await connection.scalar(sa.select(KeyRow.fingerprint))
-        if recorded is None:
-            await connection.execute(
-                sa.insert(KeyRow).values(id=1, fingerprint=identity.fingerprint())
-            )
-        elif recorded != identity.fingerprint():
-            raise BadSettings(
-                "the database was written with another secret key: put the right secret.key (or "
-                "LOOKALIKE_DATABASE__KEY) back, or delete the database to start afresh"
-            )
-
-
-def _why(problem: Exception) -> str:
-    """What the driver says, without SQL and without values."""
-    original = getattr(problem, "orig", None) or problem
-    return f"the database does not answer: {type(original).__name__}"

@@ -23,8 +23,9 @@ def command() -> None:
 def upgrade(context: Context) -> None:
     """Bring the tables up to date; `run` and `chat` do so by themselves."""
     try:
+        from bot.database import database_url
         from bot.identity import Identity, secret_key
-        from bot.store import Store, database_url
+        from bot.store import Store
     except ModuleNotFoundError as missing:
         raise SetupProblem(
             f"the package {missing.name} is missing: run `pip install 'lookalike[chat]'`"

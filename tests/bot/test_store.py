@@ -14,10 +14,11 @@ import pytest
 import sqlalchemy as sa
 
 import migrations
+from bot.database import database_url
 from bot.identity import Identity, Who
 from bot.request import Sender
 from bot.sealing import seal, unseal
-from bot.store import Choice, PastMatch, Store, database_url
+from bot.store import Choice, PastMatch, Store
 from bot.tables import StoreTables
 from engine.errors import BadSettings, SetupProblem, TryLater
 

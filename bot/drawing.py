@@ -1,0 +1,70 @@
+"""From matches to the picture of an answer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bot.card import CardEntry, draw_card, draw_card_with_faces
+from bot.wording import isolate
+
+if TYPE_CHECKING:
+    from bot.looking import Subject
+    from bot.reply import MatchAnswer, Picture
+    from bot.turn import Turn
+    from engine.pipeline import Engine
+    from gallery.collection import Match
+
+__all__ = ["draw_answer"]
+
+
+def draw_answer(
+    turn: Turn,
+    engine: Engine,
+    subject: Subject,
+    number: int,
+    matches: Sequence[Match],
+    answers: Sequence[MatchAnswer],
+) -> Picture:
+    """The card; with several faces the numbered photo above it. Not for the event loop.
+
+    Args:
+        turn: Whose words stand on it.
+        engine: Decodes the portraits.
+        subject: The photo.
+        number: The face that was answered, from 1.
+        matches: Best first, at least one.
+        answers: The same matches in the asker's words.
+    """
+    entries = [_entry(engine, *pair) for pair in zip(matches, answers, strict=True)]
+    photo, faces = subject.photo(), subject.faces
+    if len(faces) > 1:
+        picture = draw_card_with_faces(photo, faces, entries, answered=number - 1)
+    else:
+        picture = draw_card(photo, faces[0], entries)
+    return dataclasses.replace(picture, alt=_alt(turn, answers))
+
+
+def _alt(turn: Turn, answers: Sequence[MatchAnswer]) -> str:
+    if len(answers) == 1:
+        (best,) = answers
+        return turn.say("answer.alt", name=isolate(best.name), score=round(best.score))
+    return turn.say("answer.alt_many", names=", ".join(isolate(one.name) for one in answers))
+
+
+def _entry(engine: Engine, match: Match, answer: MatchAnswer) -> CardEntry:
+    portrait = match.portrait
+    pixels = engine.decode(portrait.thumbnail.read_bytes()).pixels
+    # The settings may make decoding reduce even a thumbnail.
+    landmarks = portrait.landmarks * (pixels.shape[1] / portrait.width_px)
+    return CardEntry(
+        portrait=pixels,
+        portrait_landmarks=landmarks.astype(np.float32),
+        name=answer.name,
+        score=answer.score,
+        word=answer.word,
+        credit=answer.credit,
+    )
