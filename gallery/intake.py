@@ -23,6 +23,7 @@ from gallery import registrar
 from gallery.catalogue import Person, category_name, space_states, thumbnail_path
 from gallery.collection import Gallery, unwritable
 from gallery.database import changing
+from gallery.never_again import REMOVED, barred
 from gallery.report import Rejection, Report
 from gallery.screen import SCREENING, Reason, Thumbnail, clear_face, thumbnail
 from gallery.sources import FoundPerson, FoundPortrait
@@ -92,9 +93,13 @@ class Looker:
         self._engine = engine
         self._backbones = tuple(backbones)
         self._again = again
+        self._barred = barred(gallery)
 
     def __call__(self, found: FoundPortrait) -> Looked:
         """What becomes of a photo."""
+        return Refused(REMOVED) if found.person in self._barred else self._looked_at(found)
+
+    def _looked_at(self, found: FoundPortrait) -> Looked:
         try:
             content = found.read(self._engine.limits.max_bytes)
         except TooLarge:

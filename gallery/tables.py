@@ -22,6 +22,7 @@ __all__ = [
     "CategoryRow",
     "DeadRow",
     "GalleryTables",
+    "NeverAgainRow",
     "PersonCategoryRow",
     "PersonRow",
     "PortraitRow",
@@ -121,6 +122,17 @@ class RejectionRow(GalleryTables):
     sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
     reason: Mapped[str] = mapped_column(String(40))
     screening: Mapped[int]
+
+
+class NeverAgainRow(GalleryTables):
+    """Somebody who asked to be removed, so that no source brings them back."""
+
+    __tablename__ = "never_again"
+
+    key: Mapped[str] = mapped_column(String(400), primary_key=True)
+    name: Mapped[str] = mapped_column(String(400))
+    folded_name: Mapped[str] = mapped_column(String(800))
+    wikidata_id: Mapped[str | None] = mapped_column(String(20))
 
 
 class SpaceRow(GalleryTables):

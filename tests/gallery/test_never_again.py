@@ -1,0 +1,73 @@
+"""Who asked to be removed stays away, whatever the source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from engine.pipeline import Engine
+from gallery.build import add, remove
+from gallery.collection import Gallery
+from gallery.never_again import REMOVED, bar, barred, permit
+from gallery.sources import FoundPerson, FoundPortrait
+
+Variant = Callable[[int], bytes]
+
+
+def found(content: bytes, key: str, name: str, q_id: str | None = None) -> FoundPortrait:
+    person = FoundPerson(key=key, name=name, wikidata_id=q_id)
+    return FoundPortrait(person, f"{key} {len(content)}", lambda _most: content)
+
+
+def test_a_removed_person_is_refused_from_every_source_until_permitted(
+    gallery: Gallery, engine: Engine, variant: Variant
+) -> None:
+    add(
+        gallery, engine, [found(variant(0), "Q11641", "Grace Hopper", "Q11641")], backbones=["dlib"]
+    )
+    person = gallery.find_person("Grace Hopper")
+    assert person is not None
+    bar(gallery, person)
+    remove(gallery, person)
+    sources = [
+        found(variant(0), "Q11641", "Grace Hopper", "Q11641"),
+        found(variant(2), "name:grace hopper", "Grace Hopper"),
+        found(variant(4), "Q11641", "Grace Brewster Hopper", "Q11641"),
+    ]
+    report = add(gallery, engine, sources, backbones=["dlib"])
+    assert [rejection.reason for rejection in report.rejected] == [REMOVED] * 3
+    assert gallery.people() == ()
+    assert permit(gallery, ["grace hopper"]) == 1
+    assert add(gallery, engine, sources[:1], backbones=["dlib"]).added == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "q_id", "stays_away"),
+    [
+        ("Q1", "Ann Lee", "Q1", True),
+        ("Q2", "Ann Lee", "Q2", False),  # somebody else of that name, by Wikidata's word
+        ("name:ann lee", "Ann Lee", None, True),
+        ("name:ànn lee", "Ànn  LEE", None, True),
+        ("Q3", "Bo Katan", "Q3", True),  # removed when only the name was known
+        ("name:bo", "Bo", None, False),
+    ],
+)
+def test_who_is_meant(
+    gallery: Gallery,
+    engine: Engine,
+    variant: Variant,
+    key: str,
+    name: str,
+    q_id: str | None,
+    stays_away: bool,
+) -> None:
+    people = [
+        found(variant(0), "Q1", "Ann Lee", "Q1"),
+        found(variant(1), "name:bo katan", "Bo Katan"),
+    ]
+    add(gallery, engine, people, backbones=["dlib"])
+    for person in gallery.people():
+        bar(gallery, person)
+        bar(gallery, person)  # twice is once
+    assert (FoundPerson(key=key, name=name, wikidata_id=q_id) in barred(gallery)) is stays_away
