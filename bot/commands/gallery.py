@@ -184,23 +184,31 @@ def show(context: Context, name: Sequence[str], as_json: bool) -> None:
 @command.command()
 @click.argument("name", metavar="PERSON", nargs=-1, required=True)
 @click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--never-again", is_flag=True, help="No source brings the person back.")
 @_as_json
 @common
 @click.pass_obj
-def remove(context: Context, name: Sequence[str], yes: bool, as_json: bool) -> None:
+def remove(
+    context: Context, name: Sequence[str], yes: bool, never_again: bool, as_json: bool
+) -> None:
     """Remove a PERSON and all their portraits."""
     from gallery.build import remove as remove_person
+    from gallery.never_again import bar
 
     with _opened(context.settings()) as gallery:
         person = _found(gallery, name)
         if not yes and sys.stdin.isatty():
             count = numbered(len(gallery.portraits(person.id)), "portrait")
             click.confirm(f"Remove {person.name} ({count})?", abort=True, err=True)
+        if never_again:
+            bar(gallery, person)
         portraits = remove_person(gallery, person)
     if as_json:
         print_json({**person_json(person), "portraits": portraits})
     else:
         click.echo(f"Removed {person.name} and {numbered(portraits, 'portrait')}.")
+        if never_again:
+            click.echo("No source will bring them back.")
 
 
 @command.command()
