@@ -13,6 +13,7 @@ left exceeds the k-th likeness found. So the answer is that of comparing everyth
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,7 +31,9 @@ __all__ = ["SAME_PHOTO_STRETCH", "GalleryIndex", "Hit", "person_cosines"]
 # at least eight: (4096 / 8 + 8) roundings of 2^-24 at worst; measured: 2e-6.
 _ROUNDING: Final = np.float32(3.2e-5)
 
-_BLOCK: Final = 32  # people compared in full at a time
+_BLOCK: Final = 16  # people compared in full at a time
+_THREADS: Final = min(4, os.cpu_count() or 1)  # more wait for the same memory
+_ONE_THREAD_BYTES: Final = 16_000_000  # below, one thread is done before a second one starts
 _DECIMALS: Final = 7  # likenesses closer than that are equal, and ids decide
 
 
@@ -63,8 +66,9 @@ class GalleryIndex:
 
     def __init__(self, files: VectorFiles, row_count: int, dead: NDArray[np.int64]) -> None:
         self.space: Space = files.manifest.space
-        self._vectors = files.vectors(row_count)
+        self._reader = files.reader(row_count)
         self._codes = files.codes(row_count)
+        self._vectors = files.vectors(row_count) if self._codes is None else None
         records = files.records(row_count)
         self._scales = np.ascontiguousarray(records["scale"])
         self._errors = np.ascontiguousarray(records["error"])
@@ -98,7 +102,7 @@ class GalleryIndex:
         """
         every = max(1, -(-len(self._rows) // limit))
         chosen = np.flatnonzero(self._person_index % every == 0)
-        vectors = np.asarray(self._vectors[self._rows[chosen]], dtype=np.float32)
+        vectors = self._reader.rows(self._rows[chosen])
         return vectors, self.person_ids[self._person_index[chosen]]
 
     def top(
@@ -146,10 +150,11 @@ class GalleryIndex:
 
     def _bounds(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         """An upper bound of the likeness to every person: float32 (len(self),)."""
-        if self._codes is None:
-            cosines = self._vectors @ vector
-        else:
+        if self._codes is not None:
             cosines = self._code_bounds(vector, self._codes)
+        else:
+            assert self._vectors is not None
+            cosines = self._vectors @ vector
         if not self._in_order:
             cosines = cosines[self._rows]
         cosines += _ROUNDING
@@ -162,7 +167,10 @@ class GalleryIndex:
         import simsimd  # only long vectors need it
 
         codes, scales, errors = quantized(vector[None])
-        products = simsimd.cdist(codes, gallery_codes, metric="dot", out_dtype="float32")
+        threads = _THREADS if gallery_codes.size > _ONE_THREAD_BYTES else 1
+        products = simsimd.cdist(
+            codes, gallery_codes, metric="dot", out_dtype="float32", threads=threads
+        )
         bounds: NDArray[np.float32] = np.asarray(products)[0]
         bounds *= self._scales
         bounds *= scales[0]
@@ -178,7 +186,7 @@ class GalleryIndex:
         starts, ends = self._starts[people], self._starts[people + 1]
         places = np.concatenate([np.arange(a, b) for a, b in zip(starts, ends, strict=True)])
         index = np.repeat(np.arange(len(people)), ends - starts)
-        vectors = self._vectors[self._rows[places]].astype(np.float64)
+        vectors = self._reader.rows(self._rows[places]).astype(np.float64)
         cosines = np.clip(vectors @ vector.astype(np.float64), -1.0, 1.0)
         likenesses = person_cosines(cosines, index, self._norms[people])
         best = np.lexsort((places, -np.round(cosines, _DECIMALS), index))
@@ -198,7 +206,7 @@ class GalleryIndex:
         # What a row grew depended on earlier rows; where one of these is dead, add up anew.
         for person in np.flatnonzero(np.isin(self.person_ids, records["person"][dead])):
             rows = self._rows[self._starts[person] : self._starts[person + 1]]
-            total = self._vectors[rows].sum(axis=0, dtype=np.float64)
+            total = self._reader.rows(rows).sum(axis=0, dtype=np.float64)
             growth[person] = total @ total
         norms: NDArray[np.float64] = np.sqrt(np.maximum(growth, 0.0))
         return norms

@@ -21,6 +21,7 @@ import contextlib
 import json
 import os
 import re
+import weakref
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ __all__ = [
     "RECORD",
     "Manifest",
     "VectorFiles",
+    "VectorReader",
     "generation_files",
     "newest_generation",
     "quantized",
@@ -150,6 +152,14 @@ class VectorFiles:
         """The first rows: float32 (row_count, D), mapped, read-only."""
         return self._mapped("vectors", np.dtype("<f4"), row_count)
 
+    def reader(self, row_count: int) -> VectorReader:
+        """Reads a few of the first rows at a time; mapping them would count as memory in use."""
+        path = self.path("vectors")
+        reader = VectorReader(path, self.manifest.space.dimensions)
+        if path.stat().st_size < row_count * reader.row_bytes:
+            raise _corrupt(path)
+        return reader
+
     def codes(self, row_count: int) -> NDArray[np.int8] | None:
         """The first rows' codes: int8 (row_count, D), mapped, read-only; None without codes."""
         return self._mapped("codes", np.dtype("i1"), row_count) if self.manifest.has_codes else None
@@ -234,6 +244,40 @@ class VectorFiles:
             return np.memmap(self.path(kind), dtype=dtype, mode="r", shape=shape)
         except ValueError as problem:  # the file is shorter
             raise _corrupt(self.path(kind)) from problem
+
+
+class VectorReader:
+    """Reads rows of an open file, which may have lost its name; safe from several threads.
+
+    Args:
+        path: Row after row of little-endian float32.
+        dimensions: Numbers in a row.
+    """
+
+    def __init__(self, path: Path, dimensions: int) -> None:
+        self.row_bytes = 4 * dimensions
+        self._path = path
+        self._dimensions = dimensions
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def rows(self, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The rows with these numbers: float32 (len(numbers), D).
+
+        Raises:
+            GalleryCorrupt: If the file has become shorter.
+        """
+        found = np.empty((len(numbers), self._dimensions), dtype="<f4")
+        # Neighbours are read in one go; a person's rows often are.
+        breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
+        for first, last in zip(np.append(0, breaks), np.append(breaks, len(numbers)), strict=True):
+            into = found[first:last]
+            if (
+                os.preadv(self._file, [into.data], int(numbers[first]) * self.row_bytes)
+                < into.nbytes
+            ):
+                raise _corrupt(self._path)
+        return found
 
 
 def quantized(
