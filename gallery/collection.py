@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from engine.errors import BadSettings, Busy, GalleryCorrupt, GalleryMissing, Spa
 from engine.types import Embedding, Space
 from gallery.catalogue import Catalogue, Person, Portrait, SpaceState
 from gallery.database import connect, migrate, translated
-from gallery.index import GalleryIndex
+from gallery.index import GalleryIndex, Hit
 from gallery.vectors import VectorFiles
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = ["Gallery", "Match", "Stats", "unwritable"]
 
 _DATABASE: Final = "gallery.db"
 _ATTEMPTS: Final = 5
+_REMEMBERED: Final = 2_000  # portraits; more are forgotten and read again
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,13 +78,15 @@ class _Moment:
     indexes: dict[str, GalleryIndex] = field(default_factory=dict)
     calibrations: dict[str, Calibration] = field(default_factory=dict)
     allowed: dict[tuple[str, str], NDArray[np.bool_]] = field(default_factory=dict)
+    people: dict[int, Person] = field(default_factory=dict)
+    portraits: dict[int, Portrait] = field(default_factory=dict)
 
 
 class Gallery:
     """People and their portraits in one folder, which may be moved as a whole.
 
-    Safe to use from several threads. It shows the people of the moment it was opened, or of the
-    last ``refresh``.
+    Safe to use from several threads. What another process changes is seen at the next match, or
+    by ``refresh``.
 
     Args:
         folder: Holds catalogue, portraits and vectors.
@@ -213,14 +216,14 @@ class Gallery:
             GalleryCorrupt: If vectors that should be there are not.
         """
         for _ in range(_ATTEMPTS):
+            self.refresh()
             moment = self._moment
             index = self._index(moment, query.space)
             hits = index.top(query, k, allowed=self._allowed(moment, index, category))
-            people = self.catalogue.people_by_id([hit.person_id for hit in hits])
-            portraits = self.catalogue.portraits_by_id([hit.portrait_id for hit in hits])
-            if len(people) == len(hits) == len(portraits):
-                break
-            self.refresh()  # somebody was removed meanwhile
+            self._recall(moment, hits)
+            people, portraits = moment.people, moment.portraits
+            if all(hit.person_id in people and hit.portrait_id in portraits for hit in hits):
+                break  # else somebody was removed since
         calibration = self._calibration(moment, query.space)
         return tuple(
             Match(
@@ -304,6 +307,17 @@ class Gallery:
                         ) from problem
                     state = moment.states[space.id] = latest
         return moment.indexes[space.id]
+
+    def _recall(self, moment: _Moment, hits: Sequence[Hit]) -> None:
+        """Reads of the people and portraits found what was not read before."""
+        if len(moment.portraits) > _REMEMBERED:
+            moment.people, moment.portraits = {}, {}
+        people = {hit.person_id for hit in hits} - moment.people.keys()
+        portraits = {hit.portrait_id for hit in hits} - moment.portraits.keys()
+        if people:
+            moment.people.update(self.catalogue.people_by_id(people))
+        if portraits:
+            moment.portraits.update(self.catalogue.portraits_by_id(portraits))
 
     def _why_missing(self, moment: _Moment, space: Space) -> GalleryMissing | SpaceMismatch:
         build = f"run `lookalike gallery build --model {space.backbone}`"

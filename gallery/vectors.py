@@ -21,6 +21,7 @@ import contextlib
 import json
 import os
 import re
+import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -322,7 +323,7 @@ def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> Non
         content: What it will hold.
         durable: Whether to wait until that is so after a power cut, too (milliseconds).
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         with part.open("wb") as file:
             file.write(content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,20 @@ def test_replacing_a_file_leaves_nothing_else(tmp_path: Path) -> None:
     write_atomically(path, b"new")
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_threads_may_replace_one_file_at_once(tmp_path: Path) -> None:
+    contents = [bytes([number]) * 50_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            list(
+                pool.map(
+                    lambda content: write_atomically(tmp_path / "a", content, durable=False),
+                    contents,
+                )
+            )
+    assert (tmp_path / "a").read_bytes() in contents
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_file_that_cannot_be_replaced_leaves_nothing_else(tmp_path: Path) -> None:
