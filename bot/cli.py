@@ -33,7 +33,7 @@ COMMANDS = {
     "bench": "Measure speed, side by side with the published packages.",
     "demo": "Show a first answer on a sample photo.",
     "doctor": "Find what is wrong with the set-up, and how to mend it.",
-    "db": "Bring the bot's database up to date.",
+    "db": "Bring the databases up to date.",
 }
 
 

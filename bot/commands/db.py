@@ -1,4 +1,4 @@
-"""`lookalike db`: the bot's database."""
+"""`lookalike db`: the databases, of the bot and of the gallery."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["command"]
 
 @click.group()
 def command() -> None:
-    """Look after the database of choices and history."""
+    """Look after the databases: choices and history, and the gallery's catalogue."""
 
 
 @command.command()
@@ -31,6 +31,7 @@ def upgrade(context: Context) -> None:
             f"the package {missing.name} is missing: run `pip install 'lookalike[chat]'`"
         ) from None
     import migrations
+    from bot.app import open_gallery
 
     settings = context.settings()
     given = settings.database.key
@@ -44,3 +45,5 @@ def upgrade(context: Context) -> None:
     asyncio.run(open_once())
     shown = url.render_as_string(hide_password=True)
     click.echo(f"{shown} is up to date ({migrations.head('store')})")
+    with open_gallery(settings) as gallery:
+        click.echo(f"{gallery.folder} is up to date ({migrations.head('gallery')})")

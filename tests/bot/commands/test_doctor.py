@@ -190,6 +190,7 @@ def test_the_database_is_upgraded_as_often_as_one_likes(run: Run, tmp_path: Path
         result = run("db", "upgrade", "--home", str(tmp_path / "home"))
         assert result.exit_code == 0
         assert "is up to date (store_" in result.output
+        assert "is up to date (gallery_" in result.output
     connection = sqlite3.connect(tmp_path / "home" / "lookalike.db")
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     connection.close()
