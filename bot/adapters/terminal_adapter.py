@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import getpass
 import locale
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -187,6 +188,13 @@ async def _line_or(stop: asyncio.Event) -> str | None:
 
 
 def _language() -> str | None:
+    """The language of messages, as POSIX names it: not a setting of ours, so not in the settings.
+
+    ``locale.getlocale`` would know it only if that locale were installed.
+    """
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        if value := os.environ.get(name):
+            return value.partition(".")[0].replace("_", "-")
     return (locale.getlocale()[0] or "").replace("_", "-") or None
 
 

@@ -116,6 +116,17 @@ async def test_a_line_is_a_path_however_it_is_written(
         assert "can't read" in (await adapter.say("\0.jpg")).text
 
 
+async def test_the_terminals_language_is_spoken(
+    starter_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = copy_home(starter_home, tmp_path / "home")
+    async with chatting(home) as conversation:
+        for value, word in (("es_MX.UTF-8", "Tus ajustes"), ("ru_RU", "Ваши"), ("C", "Your")):
+            monkeypatch.setenv("LC_ALL", value)
+            adapter = TerminalAdapter(conversation, home=home)
+            assert (await adapter.say("/settings")).text.startswith(word)
+
+
 async def test_a_card_that_cannot_lie_beside_its_photo_lies_in_the_data_folder(
     starter_home: Path,
     tmp_path: Path,
