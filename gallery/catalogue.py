@@ -6,7 +6,6 @@ Writes are in gallery/registrar.py. Look-ups by id cost the same however many pe
 from __future__ import annotations
 
 import difflib
-import re
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,16 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, Select, func, or_, select
 
-from engine.types import Box, Space
+from engine.types import Box
+from gallery.names import category_name, folded
+from gallery.spaces import SpaceState, space_states
 from gallery.tables import (
     CategoryRow,
-    DeadRow,
     PersonCategoryRow,
     PersonRow,
     PortraitRow,
     RejectionRow,
     RevisionRow,
-    SpaceRow,
 )
 
 if TYPE_CHECKING:
@@ -38,11 +37,9 @@ __all__ = [
     "Person",
     "Portrait",
     "Rejected",
-    "SpaceState",
     "category_name",
     "folded",
     "revision",
-    "space_states",
     "thumbnail_path",
 ]
 
@@ -114,38 +111,6 @@ class Rejected:
     """A picture that an earlier run did not take, and why."""
 
     reason: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SpaceState:
-    """What counts of one space's vectors.
-
-    Attributes:
-        space: Which space.
-        generation: Number of the manifest that names its files.
-        row_count: How many rows of those files count; what follows them is unfinished.
-        dead: int64 (N,), rising: rows below ``row_count`` that no longer count.
-    """
-
-    space: Space
-    generation: int
-    row_count: int
-    dead: NDArray[np.int64]
-
-    def same_rows(self, other: SpaceState) -> bool:
-        """Whether an index of one is an index of the other."""
-        return (
-            self.generation == other.generation
-            and self.row_count == other.row_count
-            and np.array_equal(self.dead, other.dead)
-        )
-
-
-def folded(name: str) -> str:
-    """A name for comparing: no case, no Latin, Greek or Cyrillic accents, single spaces."""
-    spread = unicodedata.normalize("NFKD", name)
-    bare = re.sub("[\u0300-\u036f]", "", spread).replace("_", " ")
-    return " ".join(unicodedata.normalize("NFKC", bare).casefold().split())
 
 
 def thumbnail_path(portraits_folder: Path, sha256: str) -> Path:
@@ -389,33 +354,12 @@ def revision(connection: Connection) -> int:
     return connection.scalar(select(RevisionRow.number)) or 0
 
 
-def space_states(connection: Connection) -> tuple[SpaceState, ...]:
-    """Every embedding space as this connection sees it, by id."""
-    dead: dict[str, list[int]] = {}
-    for space_id, row_number in connection.execute(select(DeadRow.space_id, DeadRow.row_number)):
-        dead.setdefault(space_id, []).append(row_number)
-    return tuple(
-        SpaceState(
-            space=Space(row.backbone, row.weights_sha256, row.recipe, row.dimensions),
-            generation=row.generation,
-            row_count=row.row_count,
-            dead=np.sort(np.asarray(dead.get(row.id, []), dtype=np.int64)),
-        )
-        for row in connection.execute(select(SpaceRow).order_by(SpaceRow.id))
-    )
-
-
 def _in_category(category: str) -> Select[Any]:
     return (
         select(PersonCategoryRow.person_id)
         .join(CategoryRow, CategoryRow.id == PersonCategoryRow.category_id)
         .where(CategoryRow.name == category_name(category))
     )
-
-
-def category_name(words: str) -> str:
-    """A category as it is kept: lower case, single spaces, Unicode NFC."""
-    return " ".join(unicodedata.normalize("NFC", words).replace("_", " ").casefold().split())
 
 
 def _chunks(values: Collection[Value]) -> Iterator[Sequence[Value]]:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from engine.errors import BadSettings, Busy, GalleryCorrupt, GalleryMissing, SpaceMismatch
 from engine.types import Embedding, Space
-from gallery.catalogue import Catalogue, Person, Portrait, SpaceState
+from gallery.catalogue import Catalogue, Person, Portrait
 from gallery.database import connect, migrate, translated
 from gallery.index import GalleryIndex, Hit
+from gallery.spaces import SpaceState
 from gallery.vectors import VectorFiles
 
 if TYPE_CHECKING:

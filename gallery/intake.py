@@ -20,14 +20,16 @@ from engine.errors import GalleryCorrupt, PhotoProblem, SetupProblem, TooLarge
 from engine.pipeline import Engine
 from engine.types import Space
 from gallery import registrar
-from gallery.catalogue import Person, category_name, space_states, thumbnail_path
+from gallery.catalogue import Person, category_name, thumbnail_path
 from gallery.collection import Gallery, unwritable
 from gallery.database import changing
+from gallery.disk import write_atomically
 from gallery.never_again import REMOVED, barred
 from gallery.report import Rejection, Report
 from gallery.screen import SCREENING, Reason, Thumbnail, clear_face, thumbnail
 from gallery.sources import FoundPerson, FoundPortrait
-from gallery.vectors import VectorFiles, write_atomically
+from gallery.spaces import space_states
+from gallery.vectors import VectorFiles
 
 __all__ = ["Enroller", "Fresh", "Known", "Looked", "Looker", "Refused", "append_rows"]
 

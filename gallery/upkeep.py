@@ -22,12 +22,14 @@ from engine.errors import GalleryCorrupt, LookalikeError, SetupProblem
 from engine.pipeline import Engine
 from engine.types import Face, Space
 from gallery import registrar
-from gallery.catalogue import Portrait, SpaceState
+from gallery.catalogue import Portrait
 from gallery.collection import Gallery
 from gallery.database import changing
+from gallery.disk import write_atomically
 from gallery.intake import append_rows
 from gallery.report import Progress, Report
-from gallery.vectors import VectorFiles, generation_files, write_atomically
+from gallery.spaces import SpaceState
+from gallery.vectors import VectorFiles, generation_files
 
 __all__ = [
     "bury_portraits",

@@ -17,12 +17,8 @@ they have mapped stay readable to them, whatever becomes of the names.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import threading
-import weakref
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,14 +27,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import GalleryCorrupt
 from engine.types import Space
+from gallery.disk import RowReader, damaged, write_atomically, write_rows
 
 __all__ = [
     "RECORD",
     "Manifest",
     "VectorFiles",
-    "VectorReader",
     "generation_files",
     "newest_generation",
     "quantized",
@@ -118,9 +113,9 @@ class VectorFiles:
         try:
             manifest = Manifest.from_json(json.loads(content))
         except (ValueError, KeyError, TypeError, AttributeError) as problem:
-            raise _corrupt(path) from problem
+            raise damaged(path) from problem
         if manifest.space != space or manifest.generation != generation:
-            raise _corrupt(path)
+            raise damaged(path)
         return cls(folder, manifest)
 
     @classmethod
@@ -153,12 +148,12 @@ class VectorFiles:
         """The first rows: float32 (row_count, D), mapped, read-only."""
         return self._mapped("vectors", np.dtype("<f4"), row_count)
 
-    def reader(self, row_count: int) -> VectorReader:
+    def reader(self, row_count: int) -> RowReader:
         """Reads a few of the first rows at a time; mapping them would count as memory in use."""
         path = self.path("vectors")
-        reader = VectorReader(path, self.manifest.space.dimensions)
+        reader = RowReader(path, self.manifest.space.dimensions)
         if path.stat().st_size < row_count * reader.row_bytes:
-            raise _corrupt(path)
+            raise damaged(path)
         return reader
 
     def codes(self, row_count: int) -> NDArray[np.int8] | None:
@@ -169,7 +164,7 @@ class VectorFiles:
         """The first rows' records: a copy of dtype ``RECORD``, (row_count,)."""
         records = np.fromfile(self.path("records"), dtype=RECORD, count=row_count)
         if len(records) < row_count:
-            raise _corrupt(self.path("records"))
+            raise damaged(self.path("records"))
         return records
 
     def append(
@@ -197,10 +192,10 @@ class VectorFiles:
         records["person"] = persons
         records["growth"] = self._growths(row_count, vectors, records["person"], dead)
         codes, records["scale"], records["error"] = quantized(vectors)
-        _write_at(self.path("vectors"), row_count, vectors.astype("<f4", copy=False))
+        write_rows(self.path("vectors"), row_count, vectors.astype("<f4", copy=False))
         if self.manifest.has_codes:
-            _write_at(self.path("codes"), row_count, codes)
-        _write_at(self.path("records"), row_count, records)
+            write_rows(self.path("codes"), row_count, codes)
+        write_rows(self.path("records"), row_count, records)
         return row_count + len(vectors)
 
     def compacted(self, row_count: int, dead: NDArray[np.int64]) -> VectorFiles:
@@ -244,41 +239,7 @@ class VectorFiles:
         try:
             return np.memmap(self.path(kind), dtype=dtype, mode="r", shape=shape)
         except ValueError as problem:  # the file is shorter
-            raise _corrupt(self.path(kind)) from problem
-
-
-class VectorReader:
-    """Reads rows of an open file, which may have lost its name; safe from several threads.
-
-    Args:
-        path: Row after row of little-endian float32.
-        dimensions: Numbers in a row.
-    """
-
-    def __init__(self, path: Path, dimensions: int) -> None:
-        self.row_bytes = 4 * dimensions
-        self._path = path
-        self._dimensions = dimensions
-        self._file = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._file)
-
-    def rows(self, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The rows with these numbers: float32 (len(numbers), D).
-
-        Raises:
-            GalleryCorrupt: If the file has become shorter.
-        """
-        found = np.empty((len(numbers), self._dimensions), dtype="<f4")
-        # Neighbours are read in one go; a person's rows often are.
-        breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
-        for first, last in zip(np.append(0, breaks), np.append(breaks, len(numbers)), strict=True):
-            into = found[first:last]
-            if (
-                os.preadv(self._file, [into.data], int(numbers[first]) * self.row_bytes)
-                < into.nbytes
-            ):
-                raise _corrupt(self._path)
-        return found
+            raise damaged(self.path(kind)) from problem
 
 
 def quantized(
@@ -315,40 +276,6 @@ def generation_files(folder: Path) -> dict[Path, int | None]:
     return found
 
 
-def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Replaces a file: others see the old content or the new.
-
-    Args:
-        path: In a folder that exists.
-        content: What it will hold.
-        durable: Whether to wait until that is so after a power cut, too (milliseconds).
-    """
-    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
-
-
-def _write_at(path: Path, row: int, rows: NDArray[Any]) -> None:
-    with path.open("r+b") as file:
-        file.seek(row * rows[0].nbytes)
-        file.write(np.ascontiguousarray(rows).data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _file_name(kind: str, generation: int) -> str:
     ending = {"manifest": "json", "vectors": "f32", "codes": "i8", "records": "bin"}[kind]
     return f"{kind}-{generation:06d}.{ending}"
-
-
-def _corrupt(path: Path) -> GalleryCorrupt:
-    return GalleryCorrupt(f"{path} is damaged: run `lookalike gallery build`, which makes it anew")
