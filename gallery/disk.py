@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import GalleryCorrupt
+from engine.errors import BadSettings, GalleryCorrupt
 
-__all__ = ["RowReader", "damaged", "write_atomically", "write_rows"]
+__all__ = ["RowReader", "damaged", "unwritable", "write_atomically", "write_rows"]
 
 
 class RowReader:
@@ -85,3 +85,11 @@ def write_rows(path: Path, row: int, rows: NDArray[Any]) -> None:
 def damaged(path: Path) -> GalleryCorrupt:
     """What the operator is told of a file of vectors that makes no sense."""
     return GalleryCorrupt(f"{path} is damaged: run `lookalike gallery build`, which makes it anew")
+
+
+def unwritable(folder: Path, problem: OSError) -> BadSettings:
+    """What the operator is told when a folder of the gallery can't be written."""
+    return BadSettings(
+        f"the gallery's folder {folder} can't be written ({problem.strerror}): check its rights "
+        "and free space, or choose another data folder with --home"
+    )

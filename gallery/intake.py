@@ -21,9 +21,9 @@ from engine.pipeline import Engine
 from engine.types import Space
 from gallery import registrar
 from gallery.catalogue import Person, category_name, thumbnail_path
-from gallery.collection import Gallery, unwritable
+from gallery.collection import Gallery
 from gallery.database import changing
-from gallery.disk import write_atomically
+from gallery.disk import unwritable, write_atomically
 from gallery.never_again import REMOVED, barred
 from gallery.report import Rejection, Report
 from gallery.screen import SCREENING, Reason, Thumbnail, clear_face, thumbnail

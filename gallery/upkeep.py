@@ -159,7 +159,7 @@ def learn_scores(gallery: Gallery, space: Space) -> None:
         return
     rows = state.row_count - len(state.dead)
     path = gallery.space_folder(space) / "calibration.json"
-    if abs(rows - _learned_from(path)) <= _LEARN_AFTER * rows:
+    if abs(rows - _learned_from(gallery, space)) <= _LEARN_AFTER * rows:
         return
     limit = min(_LEARN_ROWS, _LEARN_BYTES // (4 * space.dimensions))
     vectors, persons = gallery.index(space).training_rows(limit)
@@ -169,11 +169,13 @@ def learn_scores(gallery: Gallery, space: Space) -> None:
         registrar.note_change(connection)
 
 
-def _learned_from(path: Path) -> float:
+def _learned_from(gallery: Gallery, space: Space) -> float:
     """How many rows a calibration was fitted on; far from any number if there is none."""
     try:
+        gallery.calibration(space)
+        path = gallery.space_folder(space) / "calibration.json"
         return float(json.loads(path.read_bytes())["rows"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (GalleryCorrupt, FileNotFoundError, ValueError, KeyError, TypeError):
         return float("-inf")
 
 

@@ -345,13 +345,14 @@ def test_damaged_vectors_are_noticed_and_build_makes_them_anew(
         assert one.cosine == pytest.approx(other.cosine, abs=0.01)
 
 
+@pytest.mark.parametrize("content", ["{}", "[", '{"rows": 5, "calibration": {"format": 1}}'])
 def test_a_damaged_calibration_is_noticed_and_build_mends_it(
-    gallery: Gallery, engine: Engine, two_people: Path, variant: Variant
+    gallery: Gallery, engine: Engine, two_people: Path, variant: Variant, content: str
 ) -> None:
     put(gallery, engine, two_people)
     path = gallery.space_folder(gallery.spaces()[0]) / "calibration.json"
     learned = json.loads(path.read_bytes())
-    path.write_text("{}")
+    path.write_text(content)
     with Gallery.open(gallery.folder) as opened:
         with pytest.raises(GalleryCorrupt, match="calibration"):
             opened.top_matches(probe(engine, variant(6)), 1)

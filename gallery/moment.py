@@ -1,0 +1,180 @@
+"""The gallery at one revision: its indexes, its calibrations, who is in which category."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import GalleryCorrupt, GalleryMissing, SpaceMismatch
+from engine.types import Space
+from gallery.catalogue import Catalogue, Person, Portrait
+from gallery.index import GalleryIndex, Hit
+from gallery.spaces import SpaceState
+from gallery.vectors import VectorFiles
+
+if TYPE_CHECKING:
+    from gallery.calibration import Calibration
+
+__all__ = ["Moment"]
+
+_ATTEMPTS: Final = 5
+_REMEMBERED: Final = 2_000  # portraits; more are forgotten and read again
+
+
+class Moment:
+    """What the catalogue said at one revision; what follows from it is made at first use.
+
+    Threads share it.
+
+    Args:
+        catalogue: Is asked what counts.
+        vectors_folder: Holds a folder for each space.
+        before: An earlier moment, whose indexes are taken over where they still hold.
+    """
+
+    def __init__(
+        self, catalogue: Catalogue, vectors_folder: Path, before: Moment | None = None
+    ) -> None:
+        self._catalogue = catalogue
+        self._folder = vectors_folder
+        self.revision, states = catalogue.moment()
+        self._states = {state.space.id: state for state in states}
+        self._indexes: dict[str, tuple[SpaceState, GalleryIndex]] = {}
+        self._calibrations: dict[str, Calibration] = {}
+        self._allowed: dict[tuple[str, str], NDArray[np.bool_]] = {}
+        self._people: dict[int, Person] = {}
+        self._portraits: dict[int, Portrait] = {}
+        self._lock = threading.Lock()
+        for space_id, (then, index) in before.opened().items() if before else ():
+            state = self._states.get(space_id)
+            if state is not None and state.same_rows(then):
+                self._indexes[space_id] = then, index
+
+    def opened(self) -> dict[str, tuple[SpaceState, GalleryIndex]]:
+        """The indexes in use, by space id, and what they are indexes of."""
+        return dict(self._indexes)
+
+    def spaces(self) -> tuple[Space, ...]:
+        """The spaces in which somebody can be found."""
+        return tuple(
+            state.space for state in self._states.values() if state.row_count > len(state.dead)
+        )
+
+    def index(self, space: Space) -> GalleryIndex:
+        """The vectors of a space.
+
+        Raises:
+            GalleryMissing: If there are none.
+            SpaceMismatch: If there are none, but some of other weights or another recipe.
+            GalleryCorrupt: If there should be some.
+        """
+        state = self._states.get(space.id)
+        if state is None or state.row_count == len(state.dead):
+            raise self._why_missing(space)
+        with self._lock:
+            if space.id not in self._indexes:
+                self._indexes[space.id] = self._opened(state)
+            return self._indexes[space.id][1]
+
+    def allowed(self, index: GalleryIndex, category: str | None) -> NDArray[np.bool_] | None:
+        """Who of an index is in a category: bool (len(index),); None if everybody may be.
+
+        Raises:
+            GalleryMissing: If nobody is.
+        """
+        if category is None:
+            return None
+        key = (index.space.id, category)
+        if key not in self._allowed:
+            members = self._catalogue.category_person_ids(category)
+            mask = np.isin(index.person_ids, members)
+            if not mask.any():
+                known = ", ".join(self._catalogue.categories()) or "none"
+                raise GalleryMissing(
+                    f"nobody in the gallery is in the category {category}; its categories: {known}"
+                )
+            self._allowed[key] = mask
+        return self._allowed[key]
+
+    def recall(self, hits: Sequence[Hit]) -> list[tuple[Hit, Person, Portrait]]:
+        """The people and portraits found; whoever was removed since is missing."""
+        if len(self._portraits) > _REMEMBERED:
+            self._people, self._portraits = {}, {}
+        people, portraits = self._people, self._portraits
+        strangers = {hit.person_id for hit in hits} - people.keys()
+        unseen = {hit.portrait_id for hit in hits} - portraits.keys()
+        if strangers:
+            people.update(self._catalogue.people_by_id(strangers))
+        if unseen:
+            portraits.update(self._catalogue.portraits_by_id(unseen))
+        return [
+            (hit, people[hit.person_id], portraits[hit.portrait_id])
+            for hit in hits
+            if hit.person_id in people and hit.portrait_id in portraits
+        ]
+
+    def calibration(self, space: Space) -> Calibration:
+        """What this gallery taught about a space's cosines, else what the program comes with.
+
+        Raises:
+            GalleryCorrupt: If the file makes no sense.
+        """
+        if space.id not in self._calibrations:
+            self._calibrations[space.id] = _read_calibration(self._folder / space.id, space)
+        return self._calibrations[space.id]
+
+    def _opened(self, state: SpaceState) -> tuple[SpaceState, GalleryIndex]:
+        space = state.space
+        for _ in range(_ATTEMPTS):
+            try:
+                files = VectorFiles.open(self._folder / space.id, space, state.generation)
+                return state, GalleryIndex(files, state.row_count, state.dead)
+            except FileNotFoundError:  # swept after a build, or lost
+                latest = {s.space.id: s for s in self._catalogue.space_states()}.get(space.id)
+                if latest is None or latest.same_rows(state):
+                    break
+                state = latest
+        raise GalleryCorrupt(
+            f"vectors of {space.id} are missing: run `lookalike gallery build --model "
+            f"{space.backbone}`"
+        )
+
+    def _why_missing(self, space: Space) -> GalleryMissing | SpaceMismatch:
+        build = f"run `lookalike gallery build --model {space.backbone}`"
+        if self._catalogue.counts()[1] == 0:
+            return GalleryMissing(
+                "there is nobody in the gallery yet: add people with `lookalike gallery add "
+                "FOLDER`, where FOLDER has a folder of photos for each person"
+            )
+        if any(other.backbone == space.backbone for other in self.spaces()):
+            return SpaceMismatch(
+                f"the gallery was built with another version of {space.backbone}: {build}"
+            )
+        return GalleryMissing(f"the gallery is not built for the model {space.backbone}: {build}")
+
+
+def _read_calibration(folder: Path, space: Space) -> Calibration:
+    from gallery.calibration import Calibration, prior
+
+    path = folder / "calibration.json"
+    try:
+        learned = Calibration.from_json(json.loads(path.read_bytes())["calibration"])
+    except FileNotFoundError:
+        return prior(space)
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise _unlearned(path, space) from problem
+    if learned.space_id != space.id:
+        raise _unlearned(path, space)
+    return learned
+
+
+def _unlearned(path: Path, space: Space) -> GalleryCorrupt:
+    return GalleryCorrupt(
+        f"{path} is damaged: run `lookalike gallery build --model {space.backbone}`"
+    )
