@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, OperationalError
@@ -22,12 +24,18 @@ _BUSY_TIMEOUT_S = 15.0
 def connect(file: Path) -> Engine:
     """The SQLite database in a file, which need not exist yet.
 
-    Write-ahead logging, so that others read while one writes; foreign keys are checked.
+    Write-ahead logging, so that others read while one writes; foreign keys are checked. One in a
+    folder that can't be written (a read-only mount) can be read, if nobody is writing it.
     """
-    database = create_engine(
-        URL.create("sqlite", database=str(file)), connect_args={"timeout": _BUSY_TIMEOUT_S}
-    )
-    event.listen(database, "connect", _on_connect)
+    options = {"timeout": _BUSY_TIMEOUT_S}
+    if _is_read_only(file):
+        query = {"uri": "true", "mode": "ro", "immutable": "1"}
+        url = URL.create("sqlite", database=f"file:{quote(str(file))}", query=query)
+        database = create_engine(url, connect_args=options)
+        event.listen(database, "connect", _on_read_only_connect)
+    else:
+        database = create_engine(URL.create("sqlite", database=str(file)), connect_args=options)
+        event.listen(database, "connect", _on_connect)
     event.listen(database, "begin", _on_begin)
     return database
 
@@ -82,6 +90,15 @@ _UNUSABLE = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
 }
+
+
+def _is_read_only(file: Path) -> bool:
+    unfinished = file.with_name(f"{file.name}-wal")  # immutable=1 would not see what is in it
+    return file.is_file() and not os.access(file.parent, os.W_OK) and not unfinished.exists()
+
+
+def _on_read_only_connect(connection: Any, _record: object) -> None:
+    connection.isolation_level = None
 
 
 def _on_connect(connection: Any, _record: object) -> None:

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,35 @@ def test_mistakes_end_in_a_sentence_and_an_exit_code(
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_a_home_that_is_read_only_can_be_read(own_home: Path) -> None:
+    folders = [own_home, *(path for path in own_home.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        if os.access(own_home, os.W_OK) and shutil.which("setpriv") is None:
+            pytest.skip("root may write everywhere")
+        counted = _without_privileges(own_home, "stats", "--json")
+        removed = _without_privileges(own_home, "remove", "Grace Hopper")
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    assert json.loads(counted.stdout)["people"] == 2
+    assert removed.returncode == 78
+    assert "can't be written" in removed.stderr
+
+
+def _without_privileges(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    capabilities = "-dac_override,-dac_read_search"
+    ordinary = [f"--bounding-set={capabilities}", f"--inh-caps={capabilities}"]
+    prefix = ["setpriv", *ordinary] if os.geteuid() == 0 else []
+    return subprocess.run(
+        [*prefix, sys.executable, "-m", "bot", "gallery", *arguments, "--home", home],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_a_terminal_shows_a_bar(home: Path, people: Path) -> None:
