@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -236,6 +238,8 @@ class Gallery:
 
         lock = filelock.FileLock(self.folder / "gallery.lock", timeout=0)
         try:
+            if not os.access(self.folder, os.W_OK):
+                raise PermissionError(errno.EACCES, "Permission denied")  # noqa: TRY301 - one map
             lock.acquire()
         except filelock.Timeout as problem:
             raise Busy(
