@@ -25,15 +25,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Cascade", "Findings"]
 
-PNET_THRESHOLD = 0.6
+PNET_THRESHOLD = 0.7
 RNET_THRESHOLD = 0.7
-ONET_THRESHOLD = 0.8
+ONET_THRESHOLD = 0.6
+MEAN_THRESHOLD = 0.8
 _SAME_SIZE_OVERLAP = 0.5  # P-Net, windows of one copy
 _OVERLAP = 0.7
 
 _BATCHES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)  # each other size would be compiled anew
 _MIRRORED = [1, 0, 2, 4, 3]  # the left eye of a mirror image is the right one
 _CLOSER = 0.95
+_SURE = 0.97
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,8 +69,15 @@ class Findings:
         return np.asarray((self.boxes[:, 2:] - self.boxes[:, :2]).max(axis=1))
 
     def distinct(self) -> Findings:
-        """Without those that lie in a surer one for more than 70 %."""
-        return self[survivors(self.boxes, self.scores, _OVERLAP, share="smaller")]
+        """Each face once.
+
+        Of boxes that share more than 70 % of the smaller one the surest stays, but among those
+        that are sure the largest: a pattern within a face can look more like a face than it does.
+        """
+        areas = (self.boxes[:, 2:] - self.boxes[:, :2]).prod(axis=1)
+        ranks = np.where(self.scores > _SURE, 1.0 + areas, self.scores)
+        kept = self[survivors(self.boxes, ranks, _OVERLAP, share="smaller")]
+        return kept[np.argsort(-kept.scores, kind="stable")]
 
     def joined(self, others: Findings) -> Findings:
         """Both, each face once."""
@@ -102,30 +111,11 @@ class Cascade:
     def find(self, photo: Halvings, smallest_px: float, largest_px: float = math.inf) -> Findings:
         """Faces whose size is in a range, roughly."""
         boxes = self._proposed(photo, smallest_px, largest_px)
-        if len(boxes) == 0:
-            return Findings.none()
-        return self._judged(photo, self._refined(photo, boxes))
-
-    def polished(self, photo: Halvings, found: Findings) -> Findings:
-        """The same faces with steadier landmarks.
-
-        Each face is looked at twice more by O-Net, a little closer and also in the mirror, and
-        the mean is taken. On 2,984 portraits this raises the share of pairs of one person that
-        dlib's network tells from strangers, at one error in 10,000, from 88.5 to 88.9 %.
-        """
-        if len(found) == 0:
-            return found
-        centres, sides = _squared(found.boxes)
-        sides = sides * _CLOSER
-        crops = photo.squares(centres, sides, 48)
-        both = np.concatenate([crops, crops[:, :, ::-1]])
-        _, landmarks, _ = _in_batches(self._onet, both)
-        seen, mirrored = np.split(_points(landmarks), 2)
-        mirrored = mirrored[:, _MIRRORED] * (-1, 1) + (1, 0)
-        corners = (centres - sides[:, None] / 2)[:, None]
-        return Findings(
-            found.boxes, found.scores, corners + sides[:, None, None] * (seen + mirrored) / 2
-        )
+        if len(boxes):
+            boxes = self._refined(photo, boxes)
+        if len(boxes):
+            return self._looked_at_again(photo, self._judged(photo, boxes)).distinct()
+        return Findings.none()
 
     def _proposed(
         self, photo: Halvings, smallest_px: float, largest_px: float
@@ -149,14 +139,33 @@ class Cascade:
         return boxes[survivors(boxes, scores.astype(np.float64), _OVERLAP)]
 
     def _judged(self, photo: Halvings, boxes: NDArray[np.float64]) -> Findings:
-        if len(boxes) == 0:
-            return Findings.none()
         centres, sides = _squared(boxes)
         offsets, landmarks, face = _in_batches(self._onet, photo.squares(centres, sides, 48))
-        corners = (centres - sides[:, None] / 2)[:, None]
-        points = corners + sides[:, None, None] * _points(landmarks)
-        found = Findings(_moved(centres, sides, offsets), face[:, 0].astype(np.float64), points)
-        return found[found.scores > ONET_THRESHOLD].distinct()
+        scores = face[:, 0].astype(np.float64)
+        points = _placed(_points(landmarks), centres, sides)
+        return Findings(_moved(centres, sides, offsets), scores, points)[scores > ONET_THRESHOLD]
+
+    def _looked_at_again(self, photo: Halvings, found: Findings) -> Findings:
+        """The same faces with steadier landmarks and scores, without those that lose by it.
+
+        O-Net sees each face twice more where it said the face is, a little closer, as it is and in
+        the mirror. The landmarks are the mean of these two, the score is the mean of all three.
+        On 2,984 portraits the landmarks raise the share of pairs of one person that dlib's network
+        tells from strangers, at one error in 10,000, from 88.5 to 88.9 %; of 571 photos the score
+        removes 16 of 97 boxes that the package mtcnn does not find, and 1 of 1,326 that it finds.
+        """
+        if len(found) == 0:
+            return found
+        centres, sides = _squared(found.boxes)
+        sides = sides * _CLOSER
+        crops = photo.squares(centres, sides, 48)
+        both = np.concatenate([crops, crops[:, :, ::-1]])
+        _, landmarks, face = _in_batches(self._onet, both)
+        seen, mirrored = np.split(_points(landmarks), 2)
+        mirrored = mirrored[:, _MIRRORED] * (-1, 1) + (1, 0)
+        scores = (found.scores + np.sum(np.split(face[:, 0], 2), axis=0)) / 3
+        points = _placed((seen + mirrored) / 2, centres, sides)
+        return Findings(found.boxes, scores, points)[scores > MEAN_THRESHOLD]
 
 
 def _squared(boxes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -172,6 +181,13 @@ def _moved(
     boxes = np.hstack([centres - half, centres + half]) + sides[:, None] * offsets
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1.0)
     return boxes
+
+
+def _placed(
+    points: NDArray[np.float64], centres: NDArray[np.float64], sides: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Points given as parts of squares, (N, 5, 2), in the photo."""
+    return (centres - sides[:, None] / 2)[:, None] + sides[:, None, None] * points
 
 
 def _points(landmarks: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -30,6 +30,7 @@ _NEAR_LIMIT = 2.0
 _FINER = 0.709**2
 
 _SURE = 0.95
+_LANDMARKS_INSIDE = 4
 _TURNED_LOOK = 1 / 8
 _TURNED_SURE = 0.97
 """Looking three more ways shows three times the patterns: only large and sure faces count."""
@@ -95,6 +96,7 @@ class Detector:
         if surest < _SURE:
             turned = self._turned(photo, max(surest, _TURNED_SURE))
             found = turned if len(turned) else found
+        found = found[_seen(photo, found)]
         faces = [_face(photo, found, i) for i in range(len(found))]
         return tuple(sorted(faces, key=lambda face: -face.box.area_px))
 
@@ -109,7 +111,7 @@ class Detector:
             finer = max(SMALLEST_PX, limit * _FINER)
             found = found.joined(self._cascade.find(photo, finer, limit))
             limit = finer
-        return self._cascade.polished(photo, found)
+        return found
 
     def _turned(self, photo: Photo, threshold: float) -> Findings:
         """Faces surer than a threshold after a half or a quarter turn, in the photo as it is."""
@@ -122,7 +124,6 @@ class Detector:
             found = found[found.scores > threshold]
             if len(found):
                 threshold = float(found.scores.max())
-                found = self._cascade.polished(turned, found)
                 best = _turned_back(found, quarters, turned.width_px, turned.height_px)
         return best
 
@@ -137,6 +138,13 @@ def _turned_back(found: Findings, quarters: int, width_px: int, height_px: int) 
         width_px, height_px = height_px, width_px
     boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
     return Findings(boxes, found.scores, points)
+
+
+def _seen(photo: Photo, found: Findings) -> NDArray[np.bool_]:
+    """Which faces are in the photo: not those whose larger part its edge cuts off."""
+    x, y = found.landmarks[..., 0], found.landmarks[..., 1]
+    inside = (x > 0) & (y > 0) & (x < photo.width_px) & (y < photo.height_px)
+    return np.asarray(inside.sum(axis=1) >= _LANDMARKS_INSIDE)
 
 
 def _face(photo: Photo, found: Findings, i: int) -> Face:

@@ -24,6 +24,14 @@ STRIDE_PX = 2
 GREY = 127
 
 _FACTOR = 0.709
+_SHIFT_PX = 0.5
+"""How far right of and below its window P-Net's box lies.
+
+The published code counts pixels from 1, and the package mtcnn keeps the 1 although it counts from
+0: half a pixel from centre to edge remains. Of 1,379 faces that the package finds in 571 photos,
+1,295 are found with no shift, 1,323 with a quarter, 1,332 with a half; more harms large faces.
+"""
+
 _CANVAS_WIDTH_PX = 416  # holds the two largest copies of a photo searched down to a 20th of it
 _CANVAS_HEIGHT_PX = 672
 _MARGIN_PX = 4
@@ -203,7 +211,7 @@ class Canvas:
                 for tile in self.tiles
             ]
         )[owners]
-        corner = STRIDE_PX * np.stack([x, y], axis=1) + table[:, 2:4]
+        corner = STRIDE_PX * np.stack([x, y], axis=1) + table[:, 2:4] + _SHIFT_PX
         edges = np.hstack([corner, corner + WINDOW_PX]) + WINDOW_PX * offsets[0][:, y, x].T
         boxes = edges * np.tile(table[:, :2], 2)
         return boxes, face[0, 0, y, x].astype(np.float64), table[:, 4].astype(np.intp)
