@@ -239,7 +239,7 @@ class Gallery:
         lock = filelock.FileLock(self.folder / "gallery.lock", timeout=0)
         try:
             if not os.access(self.folder, os.W_OK):
-                raise PermissionError(errno.EACCES, "Permission denied")  # noqa: TRY301 - one map
+                raise PermissionError(errno.EACCES, "Permission denied")
             lock.acquire()
         except filelock.Timeout as problem:
             raise Busy(
