@@ -1,0 +1,285 @@
+"""Asks Wikidata's query service who is famous for what.
+
+Source: https://www.mediawiki.org/wiki/Wikidata_Query_Service/User_Manual (60 s a query, 60 s of
+query time a minute) and https://www.wikidata.org/wiki/Wikidata:Database_reports (sitelinks).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from engine.errors import SourceDown
+from gallery.sources.courier import Again, Answer, Courier, NotThere, TooSlow
+from gallery.sources.journal import Journal
+
+__all__ = ["Row", "Wikidata", "file_title"]
+
+_PAGE_PEOPLE: Final = 500
+_SMALLEST_PAGE: Final = 20
+_MINUTE_S: Final = 60.0
+_QUERY_S_A_MINUTE: Final = 50.0  # of the 60 s that are allowed
+_GENDERS: Final = {"Q6581097": "male", "Q6581072": "female"}
+_LANGUAGES: Final = "en,mul,es,fr,de,pt,it,ru,hi,ja,ko,zh"
+
+# Whom a page is about is found first, without labels: labels for a list that is sorted and cut
+# afterwards are what makes queries run out of time. Rows repeat per occupation, country and image.
+_QUERY: Final = """\
+PREFIX wd: <http://www.wikidata.org/entity/>
+PREFIX wdt: <http://www.wikidata.org/prop/direct/>
+PREFIX wikibase: <http://wikiba.se/ontology#>
+PREFIX bd: <http://www.bigdata.com/rdf#>
+SELECT ?p ?pLabel ?image ?n ?occupation ?country ?countryLabel ?gender ?genderLabel ?commons
+WHERE {{
+  {{
+    SELECT DISTINCT ?p ?n WHERE {{
+      {occupations}
+      {countries}
+      ?p wdt:P106 ?occupation; wdt:P31 wd:Q5; wdt:P18 ?picture; wikibase:sitelinks ?n.
+      {citizens}
+      FILTER(?n >= {min_fame})
+    }}
+    ORDER BY DESC(?n) ?p
+    LIMIT {limit}
+    OFFSET {offset}
+  }}
+  {occupations}
+  ?p wdt:P106 ?occupation; wdt:P18 ?image.
+  OPTIONAL {{ ?p wdt:P27 ?country. }}
+  OPTIONAL {{ ?p wdt:P21 ?gender. }}
+  OPTIONAL {{ ?p wdt:P373 ?commons. }}
+  SERVICE wikibase:label {{ bd:serviceParam wikibase:language "{languages}". }}
+}}
+ORDER BY DESC(?n) ?p
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of an answer.
+
+    Attributes:
+        q_id: Whom it is about, such as ``Q42``.
+        name: None if Wikidata has no name in a known language.
+        image: Title of a file on Commons, without namespace.
+        fame: In how many wikis there is an article.
+        occupation: Q-id, or None if the server does not say.
+        country: Q-id, or None.
+        country_name: Or None.
+        gender: Or None.
+        commons: Title of the person's category on Commons, without namespace, or None.
+    """
+
+    q_id: str
+    name: str | None
+    image: str
+    fame: int
+    occupation: str | None = None
+    country: str | None = None
+    country_name: str | None = None
+    gender: str | None = None
+    commons: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """An answer: rows that can be used, and how much it was in all."""
+
+    rows: tuple[Row, ...]
+    people: int
+    bindings: int
+
+
+class _OutOfTime(Exception):  # noqa: N818 - named like the errors of engine/errors.py
+    """The service gave a query up."""
+
+
+class Wikidata:
+    """Asks the query service, one question at a time.
+
+    Args:
+        courier: To the service; gives up at once where the service is too slow.
+        url: Of the service.
+        journal: Remembers the answers.
+        stop: Ends every wait when it is set.
+    """
+
+    def __init__(self, courier: Courier, url: str, journal: Journal, stop: threading.Event) -> None:
+        self._courier = courier
+        self._url = url
+        self._journal = journal
+        self._stop = stop
+        self._spent: deque[tuple[float, float]] = deque()  # when a query ended, how long it took
+
+    def rows(
+        self, occupations: Sequence[str], countries: Sequence[str], *, min_fame: int, people: int
+    ) -> list[Row]:
+        """Rows about the most famous people with one of the occupations, in any order.
+
+        Args:
+            occupations: Q-ids, at least one.
+            countries: Q-ids; empty for citizens of any country.
+            min_fame: Nobody with fewer articles.
+            people: So many are enough; there may be more.
+
+        Raises:
+            SourceDown: If the service does not answer.
+        """
+        found: dict[Row, None] = {}
+        size, offset = _PAGE_PEOPLE, 0
+        while True:
+            query = _query(occupations, countries, min_fame, size, offset)
+            try:
+                page = self._page(query)
+            except _OutOfTime:
+                if len(occupations) > 1:
+                    return self._halves(occupations, countries, min_fame, people)
+                if size <= _SMALLEST_PAGE:
+                    raise SourceDown(
+                        f"{urlsplit(self._url).netloc} has no time for this: try again later, or "
+                        "with a larger --min-fame; what has arrived is kept"
+                    ) from None
+                size = max(_SMALLEST_PAGE, size // 5)
+                continue
+            before = len(found)
+            found |= dict.fromkeys(page.rows)
+            enough = len({row.q_id for row in found}) >= people
+            # The limit is one of people; a mirror that takes it for one of rows loses nothing.
+            if enough or size not in (page.people, page.bindings) or len(found) == before:
+                return list(found)
+            offset += size
+
+    def _halves(
+        self, occupations: Sequence[str], countries: Sequence[str], min_fame: int, people: int
+    ) -> list[Row]:
+        middle = len(occupations) // 2
+        return [
+            row
+            for half in (occupations[:middle], occupations[middle:])
+            for row in self.rows(half, countries, min_fame=min_fame, people=people)
+        ]
+
+    def _page(self, query: str) -> _Page:
+        known = self._journal.get("people", query)
+        if known is None:
+            self._afford()
+            began = time.monotonic()
+            try:
+                answer = self._courier.ask(
+                    self._url, _bindings, {"query": query, "format": "json"}, early=_time_is_up
+                )
+            except TooSlow as problem:
+                raise _OutOfTime from problem
+            except NotThere as problem:
+                raise SourceDown(
+                    f"there is no query service at {self._url}: see gallery.wikidata_url"
+                ) from problem
+            finally:
+                self._spent.append((time.monotonic(), time.monotonic() - began))
+            known = {
+                "rows": [asdict(row) for row in _rows(answer)],
+                "people": len({_q_id(binding, "p") for binding in answer}),
+                "bindings": len(answer),
+            }
+            self._journal.put("people", query, known)
+        rows = tuple(Row(**row) for row in known["rows"])
+        return _Page(rows, known["people"], known["bindings"])
+
+    def _afford(self) -> None:
+        """Waits until another query fits into what is allowed in a minute."""
+        while self._spent:
+            now = time.monotonic()
+            while self._spent and now - self._spent[0][0] > _MINUTE_S:
+                self._spent.popleft()
+            if sum(took for _, took in self._spent) < _QUERY_S_A_MINUTE:
+                return
+            self._stop.wait(1.0)
+            if self._stop.is_set():
+                return  # the courier raises Stopped
+
+
+def file_title(address: str) -> str:
+    """The title behind ``.../wiki/Special:FilePath/Name%20X.jpg``: ``Name X.jpg``."""
+    name = unquote(urlsplit(address).path.rpartition("/Special:FilePath/")[2] or address)
+    return " ".join(name.replace("_", " ").split())
+
+
+def _query(
+    occupations: Sequence[str], countries: Sequence[str], min_fame: int, limit: int, offset: int
+) -> str:
+    return _QUERY.format(
+        occupations=_values("occupation", occupations),
+        countries=_values("citizenship", countries) if countries else "",
+        citizens="?p wdt:P27 ?citizenship." if countries else "",
+        min_fame=min_fame,
+        limit=limit,
+        offset=offset,
+        languages=_LANGUAGES,
+    )
+
+
+def _values(variable: str, q_ids: Iterable[str]) -> str:
+    return f"VALUES ?{variable} {{ {' '.join(f'wd:{q_id}' for q_id in q_ids)} }}"
+
+
+def _time_is_up(answer: Answer) -> None:
+    """Raises _OutOfTime where the service says that a query took too long."""
+    if answer.status in (500, 502, 503, 504) and (
+        answer.status == 504 or b"TimeoutException" in answer.body or b"timeout" in answer.body
+    ):
+        raise _OutOfTime
+
+
+def _bindings(answer: Answer) -> list[Mapping[str, Any]]:
+    """Rows of an answer in the SPARQL 1.1 query results JSON format."""
+    try:
+        bindings: list[Mapping[str, Any]] = json.loads(answer.body)["results"]["bindings"]
+    except (ValueError, KeyError, TypeError):
+        if b"TimeoutException" in answer.body:  # it had begun to answer when time ran out
+            raise _OutOfTime from None
+        raise Again("it sends no results", status=answer.status) from None
+    return bindings
+
+
+def _rows(bindings: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+    """The rows that can be used."""
+    for binding in bindings:
+        q_id, image = _q_id(binding, "p"), _value(binding, "image")
+        if q_id is None or image is None:
+            continue
+        name, fame = _value(binding, "pLabel"), _value(binding, "n") or ""
+        country, gender = _q_id(binding, "country"), _q_id(binding, "gender")
+        yield Row(
+            q_id=q_id,
+            name=None if name == q_id else name,
+            image=file_title(image),
+            fame=int(float(fame)) if fame.replace(".", "", 1).isdecimal() else 0,
+            occupation=_q_id(binding, "occupation"),
+            country=country,
+            country_name=_named(_value(binding, "countryLabel"), country),
+            gender=_GENDERS.get(gender or "") or _named(_value(binding, "genderLabel"), gender),
+            commons=_value(binding, "commons"),
+        )
+
+
+def _value(binding: Mapping[str, Any], variable: str) -> str | None:
+    term = binding.get(variable)
+    value = term.get("value") if isinstance(term, Mapping) else None
+    text = "" if value is None else " ".join(str(value).split())
+    return text or None
+
+
+def _q_id(binding: Mapping[str, Any], variable: str) -> str | None:
+    """``Q42`` of ``http://www.wikidata.org/entity/Q42``; None for unknown values."""
+    last = (_value(binding, variable) or "").rpartition("/")[2]
+    return last if last[:1] == "Q" and last[1:].isdecimal() else None
+
+
+def _named(label: str | None, q_id: str | None) -> str | None:
+    return q_id if label is None else label
