@@ -93,8 +93,11 @@ def _bars() -> Iterator[Progress]:
         yield show
 
 
+_KINDS: Final = {"photos": "photos", "people": "people", "lists": "asking Wikidata"}
+
+
 def _describe(what: str) -> str:
-    return "photos" if what == "photos" else f"embedding with {what}"
+    return _KINDS.get(what) or f"embedding with {what}"
 
 
 def _clock(seconds: float) -> str:
