@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bot.ending import BACKGROUND
+from bot.logs import where
 from engine.backbones import BACKBONES
 from engine.errors import Busy, GalleryMissing, LookalikeError, SetupProblem, WeightsMissing
 
@@ -106,6 +107,8 @@ class ModelDesk:
         self._stopping = threading.Event()
         # Held by the thread that downloads or builds: one at a time.
         self._working = threading.Lock()
+        # Ready, and perhaps without some portraits of the gallery.
+        self._unfinished: set[str] = set()
         self._opening: asyncio.Task[None] | None = None
         names = dict.fromkeys((*configured, FALLBACK_MODEL))
         self._standings = {
@@ -164,13 +167,28 @@ class ModelDesk:
 
     async def keep_up(self) -> None:
         """Prepares what is missing and follows what other processes add, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._look_again())
+            group.create_task(self._complete())
+
+    async def _look_again(self) -> None:
+        """Shows the people whom other processes added or removed, also during a long download."""
+        while True:
+            await asyncio.sleep(self._refresh_s)
+            await in_daemon_thread(self._gallery.refresh)
+
+    async def _complete(self) -> None:
+        """Fetches, prepares and builds, one thing after the other."""
         if self._opening is not None:
-            await self._opening
+            await asyncio.wait({self._opening})
         loop = asyncio.get_running_loop()
         attempts = dict.fromkeys(self._in_order(), 0)
         due = dict.fromkeys(attempts, loop.time())
         seen = await in_daemon_thread(self._gallery.catalogue.revision)
         while True:
+            while self._unfinished:
+                build = functools.partial(self._build_again, self._unfinished.pop())
+                await in_daemon_thread(build)
             for name in attempts:
                 waiting = self._standings[name].state in (State.MISSING, State.BROKEN)
                 if waiting and due[name] <= loop.time():
@@ -178,7 +196,10 @@ class ModelDesk:
                     due[name] = loop.time() + PAUSES_S[min(attempts[name], len(PAUSES_S) - 1)]
                     attempts[name] += 1
             await asyncio.sleep(self._refresh_s)
-            seen = await self._follow(seen)
+            revision = await in_daemon_thread(self._gallery.catalogue.revision)
+            if revision != seen:
+                self._unfinished.update(self.ready())
+                seen = revision
 
     def _in_order(self) -> list[str]:
         """The default first: it is what people wait for."""
@@ -198,6 +219,9 @@ class ModelDesk:
             self._note(name, state, reason=str(problem))
             if known != str(problem):
                 log.warning("model unavailable", extra={"model": name, "reason": str(problem)})
+        except Exception as problem:  # noqa: BLE001 - the other models go on answering
+            self._note(name, State.BROKEN, reason=where(problem))
+            log.error("model unavailable", extra={"model": name, "fault": where(problem)})  # noqa: TRY400
 
     def _get_ready(self, name: str, *, fetch: bool) -> None:
         """In a thread of its own."""
@@ -214,12 +238,10 @@ class ModelDesk:
             self._note(name, State.BUILDING)
             self._engine.backbone(name)
             if self._searchable(name):
-                self._note(name, State.READY)
-                with contextlib.suppress(Busy):  # another process adds people; we follow later
-                    self._build(name)
+                self._unfinished.add(name)  # nobody waits for the last few
             else:
                 self._build(name)
-                self._note(name, State.READY)
+            self._note(name, State.READY)
         log.info("model ready", extra={"model": name})
 
     def _start_gallery(self) -> None:
@@ -265,16 +287,6 @@ class ModelDesk:
         with self._working, contextlib.suppress(_Stopped, Busy):
             self._check()
             self._build(name)
-
-    async def _follow(self, seen: int) -> int:
-        """Sees what other processes added, and embeds it for every backbone that answers."""
-        revision = await in_daemon_thread(self._gallery.catalogue.revision)
-        if revision == seen:
-            return seen
-        await in_daemon_thread(self._gallery.refresh)
-        for name in self.ready():
-            await in_daemon_thread(functools.partial(self._build_again, name))
-        return int(await in_daemon_thread(self._gallery.catalogue.revision))
 
     def _note(
         self, name: str, state: State, *, percent: int | None = None, reason: str | None = None

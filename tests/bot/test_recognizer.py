@@ -223,13 +223,13 @@ async def test_many_photos_leave_no_memory_behind(
             for _ in range(count):
                 assert (await person.says("", hopper_jpeg)).picture is not None
 
-        await send(50)
+        await send(40)
         await asyncio.sleep(0.3)
         before = _resident_mb()
-        await send(100)
+        await send(80)
         await asyncio.sleep(0.3)
         grown = _resident_mb() - before
-    assert grown < 6
+    assert grown < 5
 
 
 def _resident_mb() -> float:
