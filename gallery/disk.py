@@ -40,13 +40,11 @@ class RowReader:
         """
         found = np.empty((len(numbers), self._dimensions), dtype="<f4")
         # Neighbours are read in one go; a person's rows often are.
-        breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
-        for first, last in zip(np.append(0, breaks), np.append(breaks, len(numbers)), strict=True):
-            into = found[first:last]
-            if (
-                os.preadv(self._file, [into.data], int(numbers[first]) * self.row_bytes)
-                < into.nbytes
-            ):
+        runs = np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(numbers) != 1) + 1)
+        for run in runs if len(numbers) else ():
+            into = found[run[0] : run[-1] + 1]
+            start = int(numbers[run[0]]) * self.row_bytes
+            if os.preadv(self._file, [into.data], start) < into.nbytes:
                 raise damaged(self._path)
         return found
 

@@ -176,6 +176,19 @@ def test_a_file_that_is_too_short_is_refused(tmp_path: Path, kind: str) -> None:
         {"vectors": files.vectors, "records": files.records, "codes": files.codes}[kind](2)
 
 
+def test_a_file_that_becomes_too_short_is_noticed(tmp_path: Path) -> None:
+    files = VectorFiles.create(tmp_path, space(512))
+    vectors = unit(np.random.default_rng(8), 4, 512)
+    files.append(0, vectors, [1, 2, 3, 4], [1, 2, 3, 4], NONE)
+    reader = files.reader(4)
+    np.testing.assert_array_equal(reader.rows(np.array([3, 0, 1])), vectors[[3, 0, 1]])
+    assert reader.rows(np.empty(0, np.int64)).shape == (0, 512)
+    with files.path("vectors").open("r+b") as file:
+        file.truncate(3 * 512 * 4)
+    with pytest.raises(GalleryCorrupt):
+        reader.rows(np.array([0, 3]))
+
+
 def test_a_missing_generation_is_told_from_a_damaged_one(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         VectorFiles.open(tmp_path, space(), 1)
