@@ -39,7 +39,7 @@ class Order:
 
     categories: tuple[Category, ...]
     limit: int
-    min_fame: int = 10
+    min_fame: int = 0
     portraits: int = 3
     fairly: bool = False
 

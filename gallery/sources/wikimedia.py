@@ -28,7 +28,7 @@ from gallery.sources.journal import Journal
 from gallery.sources.picker import Picker, PictureReader, Plan
 from gallery.sources.same_face import FaceCheck
 from gallery.sources.spool import Spool
-from gallery.sources.wikidata import Wikidata
+from gallery.sources.wikidata import Row, Wikidata
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +41,7 @@ __all__ = ["Servers", "Wikimedia", "journal_in"]
 _API_CONNECTIONS: Final = 3  # to the API, and
 _PICTURE_CONNECTIONS: Final = 2  # to upload.wikimedia.org: Wikimedia's rules for robots
 _QUERY_S: Final = 75.0  # the query service gives up after 60
+_FAMOUS: Final = (60, 20)  # wikis with an article; tens of thousands of people have 60
 _CHUNK_PEOPLE: Final = 50
 _AHEAD: Final = 16  # people being worked on
 _TRIED: Final = 4  # pictures of a person's category that are tried for each that is wanted
@@ -162,11 +163,21 @@ class Wikimedia:
         rows = {}
         for done, category in enumerate(categories):
             progress("lists", done, len(categories))
-            rows[category.name] = self._wikidata.rows(
-                category.occupations, category.countries, min_fame=min_fame, people=people
-            )
+            rows[category.name] = self._rows(category, people, min_fame)
         progress("lists", len(categories), len(categories))
         return merged(rows, categories)
+
+    def _rows(self, category: Category, people: int, min_fame: int) -> list[Row]:
+        """Rows about enough people: the famous are asked for first, which is a small question."""
+        found: list[Row] = []
+        for floor in (*(fame for fame in _FAMOUS if fame > min_fame), min_fame):
+            rows = self._wikidata.rows(
+                category.occupations, category.countries, min_fame=floor, people=people
+            )
+            found += (row for row in rows if row.fame >= floor)
+            if len({row.q_id for row in found}) >= people:
+                break
+        return found
 
     def portraits(
         self,

@@ -267,7 +267,7 @@ def test_a_query_out_of_time_is_cut_into_smaller_ones(
 ) -> None:
     famous.seconds_for = dict.fromkeys(load_categories()["film"].occupations, 25.0)
     assert fetch(gallery, engine, famous).there == 2
-    assert len(famous.asked("sparql")) == 3
+    assert len(famous.asked("sparql")) == 9  # all, and two halves, for three degrees of fame
     famous.seconds_for = {PHYSICIST: 99.0}
     with pytest.raises(SourceDown, match="min-fame"):
         fetch(gallery, engine, famous, "science")
@@ -284,9 +284,26 @@ def test_long_lists_come_page_by_page(gallery: Gallery, engine: Engine, wiki: Wi
         film = chosen(load_categories(), ["film"])
         everybody = source.survey(film, people=5000, min_fame=0)
         assert [one.q_id for one in everybody] == [f"Q{n}" for n in range(1, 1201)]
-        assert len(wiki.asked("sparql")) == 3
+        assert len(wiki.asked("sparql")) == 9
         assert len(source.survey(film, people=700, min_fame=0)) == 1000
-        assert len(wiki.asked("sparql")) == 3
+        assert len(wiki.asked("sparql")) == 9
+
+
+def test_a_mirror_that_counts_rows_or_nothing_loses_nobody(
+    gallery: Gallery, engine: Engine, wiki: Wiki
+) -> None:
+    wiki.facts = [
+        Fact(f"Q{n}", f"P{n}", 2000 - n, ["A.jpg", "B.jpg"], [ACTOR], [USA, INDIA])
+        for n in range(1, 301)
+    ]
+    for counts in ("rows", "nothing"):
+        wiki.counts = counts
+        (gallery.folder / "wikimedia" / "journal.db").unlink(missing_ok=True)
+        servers = Servers("a@b.org", wiki.url, wiki.url)
+        with Wikimedia(gallery, engine, servers, backbone="dlib", patience=HURRIED) as source:
+            everybody = source.survey(chosen(load_categories(), ["film"]), people=999, min_fame=70)
+        assert [one.q_id for one in everybody] == [f"Q{n}" for n in range(1, 301)]
+        assert {one.images for one in everybody} == {("A.jpg", "B.jpg")}
 
 
 def test_the_limit_takes_the_most_famous_or_some_of_every_category(

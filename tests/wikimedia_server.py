@@ -72,6 +72,12 @@ class Wiki:
         pictures: Files by title.
         renamed: Old titles, and what the files are called now.
         members: Categories' files.
+        delay_s: Before every answer.
+        down_after: Hang up after so many questions.
+        seconds_for: How long a query for an occupation takes; over 60 it is given up.
+        knows_list: Whether the API lists a category's members, or generates pages only.
+        parts: So many titles are answered at once.
+        counts: What LIMIT and OFFSET count: "people" as they should, "rows" or "nothing".
         odd: By what is asked ("sparql", "api", "picture"): the next answers.
         requests: (what, question, when) of all that was asked.
         most: By what is asked, how many questions there were at once.
@@ -90,6 +96,7 @@ class Wiki:
     seconds_for: dict[str, float] = field(default_factory=dict)
     knows_list: bool = True
     parts: int = 50
+    counts: str = "people"
     url: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
     _now: dict[str, int] = field(default_factory=dict)
@@ -194,11 +201,12 @@ def _sparql(wiki: Wiki, asked: dict[str, str]) -> Odd:
         and fact.images
         and fact.fame >= int(floor)
     ]
-    bindings = [
-        binding
-        for fact in people[int(offset) : int(offset) + int(limit)]
-        for binding in _rows(fact, occupations)
-    ]
+    wanted = slice(int(offset), int(offset) + int(limit))
+    if wiki.counts == "people":
+        people = people[wanted]
+    bindings = [binding for fact in people for binding in _rows(fact, occupations)]
+    if wiki.counts == "rows":
+        bindings = bindings[wanted]
     return _json({"head": {"vars": ["p"]}, "results": {"bindings": bindings}})
 
 
