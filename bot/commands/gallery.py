@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bot.cli import Context, common
+from bot.commands.gallery_download import credits_command, download
 from bot.commands.gallery_words import (
     add_lines,
     build_line,
@@ -48,6 +49,10 @@ _models = click.option(
 @common
 def command() -> None:
     """Add, build, list and remove people."""
+
+
+command.add_command(download)
+command.add_command(credits_command)
 
 
 @command.command()
