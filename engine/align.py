@@ -28,6 +28,16 @@ DLIB_TEMPLATE = np.array(
 dlib aligns by its own landmarks; its published mean face is 2 to 3 px off for MTCNN's points.
 """
 
+_DLIB_ZOOM = 1.05
+"""How much closer than dlib's own chips the crop is.
+
+Measured on 2,984 portraits of 590 people: of the pairs of one person, dlib's network tells from
+strangers, at one error in 10,000, 87.8 % without it, 88.3 % at 1.03, 88.8 % at 1.05 and at 1.08.
+On the portraits where dlib's own detector and landmarks work, its chips reach 88.5 %, these crops
+90.3 %. A template that follows the turn of the head (a regression from all five points to dlib's
+chips) gained nothing.
+"""
+
 _TEMPLATE_WEIGHTS = np.array([3.0, 3.0, 1.0, 1.0, 1.0])
 """The eyes scatter by 1 px around the template, nose and mouth by 3 px."""
 
@@ -103,7 +113,9 @@ def dlib_crop(photo: Photo, landmarks: NDArray[np.float32]) -> NDArray[np.uint8]
     Raises:
         ValueError: If all landmarks coincide.
     """
-    matrix = similarity(landmarks, DLIB_TEMPLATE, _TEMPLATE_WEIGHTS)
+    middle = DLIB_EDGE_PX / 2
+    target = (DLIB_TEMPLATE - middle) * _DLIB_ZOOM + middle
+    matrix = similarity(landmarks, target, _TEMPLATE_WEIGHTS)
     return warp(photo, matrix, (DLIB_EDGE_PX, DLIB_EDGE_PX))
 
 
@@ -141,9 +153,9 @@ def vggface2_crop(photo: Photo, box: Box) -> NDArray[np.uint8]:
 def warp(photo: Photo, matrix: NDArray[np.float64], size_px: tuple[int, int]) -> NDArray[np.uint8]:
     """The photo through a similarity; black beyond its edges.
 
-    Where the photo is reduced, every pixel of it counts in proportion to its area: the part that
-    is seen is first brought to about the size of the crop by averaging, then turned by bilinear
-    interpolation. Sampling alone would show artefacts in large photos.
+    Where the photo is reduced, every pixel of it counts: the part that is seen is first brought
+    to the resolution of the crop by averaging areas, then turned by bilinear interpolation.
+    Sampling alone would show artefacts in large photos, and costs a little accuracy.
 
     Args:
         photo: What to draw.

@@ -35,7 +35,7 @@ _OVERLAP = 0.7
 _BATCHES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)  # each other size would be compiled anew
 _MIRRORED = [1, 0, 2, 4, 3]  # the left eye of a mirror image is the right one
 _CLOSER = 0.95
-_SURE = 0.97
+_SURE = 0.995
 
 
 @dataclass(frozen=True, slots=True, eq=False)

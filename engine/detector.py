@@ -30,9 +30,9 @@ _NEAR_LIMIT = 2.0
 _FINER = 0.709**2
 
 _SURE = 0.95
-_LANDMARKS_INSIDE = 4
 _TURNED_LOOK = 1 / 8
 _TURNED_SURE = 0.97
+_TURNED_SURER = 0.995  # where there is an upright face
 """Looking three more ways shows three times the patterns: only large and sure faces count."""
 
 
@@ -92,9 +92,8 @@ class Detector:
         lie on its side or its head: the faces of the direction with the surest one count.
         """
         found = self._upright(Halvings(photo.pixels))
-        surest = found.scores.max(initial=0.0)
-        if surest < _SURE:
-            turned = self._turned(photo, max(surest, _TURNED_SURE))
+        if found.scores.max(initial=0.0) < _SURE:
+            turned = self._turned(photo, _TURNED_SURER if len(found) else _TURNED_SURE)
             found = turned if len(turned) else found
         found = found[_seen(photo, found)]
         faces = [_face(photo, found, i) for i in range(len(found))]
@@ -141,10 +140,10 @@ def _turned_back(found: Findings, quarters: int, width_px: int, height_px: int) 
 
 
 def _seen(photo: Photo, found: Findings) -> NDArray[np.bool_]:
-    """Which faces are in the photo: not those whose larger part its edge cuts off."""
+    """Which faces are in the photo: not those without an eye or the nose in it."""
     x, y = found.landmarks[..., 0], found.landmarks[..., 1]
     inside = (x > 0) & (y > 0) & (x < photo.width_px) & (y < photo.height_px)
-    return np.asarray(inside.sum(axis=1) >= _LANDMARKS_INSIDE)
+    return np.asarray(inside[:, :3].all(axis=1))
 
 
 def _face(photo: Photo, found: Findings, i: int) -> Face:
