@@ -46,7 +46,7 @@ def photo(tmp_path: Path, hopper_jpeg: bytes) -> Path:
 def two_people(hopper_jpeg: bytes, collins_jpeg: bytes) -> Image.Image:
     """Both side by side; Collins's face is the larger one."""
     both = Image.new("RGB", (1024, 600), "white")
-    both.paste(Image.open(io.BytesIO(hopper_jpeg)).resize((256, 300)), (0, 150))
+    both.paste(Image.open(io.BytesIO(hopper_jpeg)).resize((192, 225)), (0, 150))
     both.paste(Image.open(io.BytesIO(collins_jpeg)), (400, 40))
     return both
 
