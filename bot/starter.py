@@ -1,6 +1,6 @@
 """What downloads from Wikimedia need of the settings, and the starter gallery.
 
-The starter gallery is what a fresh machine begins with: the most famous of every category.
+The starter gallery is what a fresh machine begins with: the most famous of the main categories.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ __all__ = [
 ]
 
 STARTER_PEOPLE = 200
+STARTER_CATEGORIES = (
+    *("film", "bollywood", "music", "k-pop", "sports", "politics", "science"),
+    *("television", "business", "literature"),
+)
 STARTER_MIN_FAME = 20  # keeps the questions small
 
 
@@ -103,7 +107,7 @@ def download_starter(
     limit: int = STARTER_PEOPLE,
     progress: Progress | None = None,
 ) -> Harvest | None:
-    """Downloads the most famous people of every category, one portrait each.
+    """Downloads the most famous people of the main categories, one portrait each.
 
     For a thread in the background: people can be found as soon as they are enrolled (after
     ``gallery.refresh``). An exception raised by ``progress`` ends it; the next call goes on.
@@ -125,6 +129,7 @@ def download_starter(
     """
     from gallery.harvest import Order, download
     from gallery.report import no_progress
+    from gallery.sources.categories import chosen
     from gallery.sources.wikimedia import journal_in
 
     if not starter_wanted(gallery):
@@ -135,12 +140,14 @@ def download_starter(
         raise SetupProblem("no backbone can be used: run `lookalike models list`")
     with journal_in(gallery) as journal:
         journal.put("note", "starter", "begun")
+    table = categories_of(settings)
     order = Order(
-        categories=tuple(categories_of(settings).values()),
+        categories=chosen(table, STARTER_CATEGORIES),
         limit=limit,
         min_fame=STARTER_MIN_FAME,
         portraits=1,
         fairly=True,
+        credited=tuple(table.values()),
     )
     harvest = download(
         gallery, engine, order, servers, backbones=backbones, progress=progress or no_progress

@@ -35,6 +35,7 @@ class Order:
         min_fame: Nobody with articles in fewer wikis.
         portraits: At most so many of each person.
         fairly: Every category in turn gives its most famous, instead of the most famous of all.
+        credited: Further categories that nobody is looked for in, but people may belong to.
     """
 
     categories: tuple[Category, ...]
@@ -42,6 +43,7 @@ class Order:
     min_fame: int = 0
     portraits: int = 3
     fairly: bool = False
+    credited: tuple[Category, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,11 @@ def download(
         if refresh:
             source.journal.forget("people", "members", "file", "verdict")
         found = source.survey(
-            order.categories, people=order.limit, min_fame=order.min_fame, progress=progress
+            order.categories,
+            people=order.limit,
+            min_fame=order.min_fame,
+            credited=order.credited,
+            progress=progress,
         )
         away = barred(gallery)
         people = most_famous(

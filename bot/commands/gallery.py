@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bot.cli import Context, common
-from bot.commands.gallery_download import credits_command, download
+from bot.commands.gallery_download import credits_command, download, permit
 from bot.commands.gallery_words import (
     add_lines,
     build_line,
@@ -53,6 +53,7 @@ def command() -> None:
 
 command.add_command(download)
 command.add_command(credits_command)
+command.add_command(permit)
 
 
 @command.command()

@@ -1,4 +1,4 @@
-"""`lookalike gallery download` and `lookalike gallery credits`."""
+"""`lookalike gallery download`, `credits` and `permit`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 
 from bot.cli import Context, common
 from bot.commands.gallery_words import add_lines, numbered, print_json, print_table
-from engine.errors import BadSettings, SetupProblem
+from engine.errors import BadSettings, GalleryMissing, SetupProblem
 
 if TYPE_CHECKING:
     from bot.settings import Settings
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gallery.collection import Gallery
     from gallery.harvest import Harvest
 
-__all__ = ["credits_command", "download"]
+__all__ = ["credits_command", "download", "permit"]
 
 EXIT_INTERRUPTED = 130  # as shells report a command that Ctrl-C ended
 
@@ -146,6 +146,21 @@ def credits_command(context: Context, html: Path | None, as_json: bool) -> None:
             click.echo(row.line())
         if not rows:
             click.echo("There is nobody in the gallery yet.")
+
+
+@click.command()
+@click.argument("name", metavar="PERSON", nargs=-1, required=True)
+@common
+@click.pass_obj
+def permit(context: Context, name: Sequence[str]) -> None:
+    """Let a PERSON come back who was removed with --never-again."""
+    from gallery.never_again import permit as permit_person
+
+    whom = " ".join(name)
+    with _opened(context.settings()) as gallery:
+        if not permit_person(gallery, [whom]):
+            raise GalleryMissing(f"nobody called {whom!r} was removed with --never-again")
+    click.echo(f"{whom} may come back: add or download them again.")
 
 
 def _fetched(

@@ -19,7 +19,7 @@ class Celebrity:
         q_id: Such as ``Q42``.
         name: None if there is none in a known language.
         fame: In how many wikis there is an article.
-        categories: Names of those asked for that the person belongs to, in the order asked.
+        categories: Names of those that the person belongs to.
         images: Titles of pictures on Commons, the best ones according to Wikidata.
         country: Or None; of several the first.
         gender: Or None.
@@ -68,19 +68,21 @@ class _Gathered:
 
     def belongs(self, category: Category) -> bool:
         """Whether the person belongs to a category; where rows don't say, the question counts."""
-        if category.name not in self.asked and not self.occupations:
-            return False
+        if category.name not in self.asked:
+            return category.holds(self.occupations, self.countries)
         return category.holds(
             self.occupations or category.occupations, self.countries or category.countries
         )
 
 
-def merged(rows: Mapping[str, Iterable[Row]], asked: Sequence[Category]) -> tuple[Celebrity, ...]:
+def merged(
+    rows: Mapping[str, Iterable[Row]], categories: Sequence[Category]
+) -> tuple[Celebrity, ...]:
     """Everybody that rows are about, each once, the most famous first.
 
     Args:
         rows: By the name of the category they were asked for.
-        asked: Those categories.
+        categories: Those that people may belong to; who belongs to none is left out.
     """
     people: dict[str, _Gathered] = {}
     for name, answers in rows.items():
@@ -88,14 +90,14 @@ def merged(rows: Mapping[str, Iterable[Row]], asked: Sequence[Category]) -> tupl
             people.setdefault(row.q_id, _Gathered()).take(name, row)
     found = []
     for q_id, one in people.items():
-        categories = tuple(category.name for category in asked if one.belongs(category))
-        if categories:
+        names = tuple(category.name for category in categories if one.belongs(category))
+        if names:
             found.append(
                 Celebrity(
                     q_id=q_id,
                     name=_first(one.names),
                     fame=one.fame,
-                    categories=categories,
+                    categories=names,
                     images=tuple(one.images),
                     country=_first(dict.fromkeys(filter(None, one.countries.values()))),
                     gender=_first(one.genders),

@@ -262,7 +262,7 @@ class Courier:
             if sum(one.status is None for one in failures) >= patience.tries_to_connect:
                 raise SourceDown(f"{host} can't be reached ({problem}); {_LATER}") from problem
             pause_s = problem.pause_s
-            if pause_s is None:
+            if not pause_s:
                 grown_s = patience.first_pause_s * 2.0 ** (len(failures) - 1)
                 chance = 0.5 + random.random()  # noqa: S311 - to scatter, not to hide
                 pause_s = min(patience.longest_pause_s, grown_s * chance)

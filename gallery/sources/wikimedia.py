@@ -147,6 +147,7 @@ class Wikimedia:
         *,
         people: int,
         min_fame: int,
+        credited: Sequence[Category] = (),
         progress: Progress = no_progress,
     ) -> tuple[Celebrity, ...]:
         """Everybody found in the categories, the most famous first.
@@ -155,6 +156,7 @@ class Wikimedia:
             categories: At least one.
             people: So many of each are enough.
             min_fame: Nobody with articles in fewer wikis.
+            credited: Further categories that people may belong to.
             progress: Told about every category.
 
         Raises:
@@ -165,7 +167,7 @@ class Wikimedia:
             progress("lists", done, len(categories))
             rows[category.name] = self._rows(category, people, min_fame)
         progress("lists", len(categories), len(categories))
-        return merged(rows, categories)
+        return merged(rows, tuple(dict.fromkeys((*categories, *credited))))
 
     def _rows(self, category: Category, people: int, min_fame: int) -> list[Row]:
         """Rows about enough people: the famous are asked for first, which is a small question."""

@@ -24,7 +24,7 @@ from wikimedia_server import Fact, Picture, Wiki, playing
 from bot.cli import lookalike
 from bot.settings import Settings
 from bot.starter import download_starter, starter_wanted
-from engine.errors import BadSettings, SourceDown
+from engine.errors import BadSettings, GalleryMissing, SourceDown
 
 ACTOR, SINGER = "Q33999", "Q177220"
 
@@ -34,7 +34,7 @@ def wiki(hopper_jpeg: bytes, collins_jpeg: bytes) -> Iterator[Wiki]:
     """Two people who can be taken and one who can't; one name is an attack."""
     served = Wiki(
         facts=[
-            Fact("Q1", "Ann <b>Lee</b>", 90, ["A.jpg"], [ACTOR, SINGER]),
+            Fact("Q1", "Ann <b>Lee</b>", 90, ["A.jpg"], [ACTOR, SINGER], ["Q30"]),
             Fact("Q2", "Bo Katan", 80, ["B.jpg"], [ACTOR]),
             Fact("Q3", "Cy Ray", 70, ["C.jpg"], [ACTOR]),
         ],
@@ -156,6 +156,9 @@ def test_never_again_keeps_a_person_away(home: Path) -> None:
         report["left_out"]
     )
     assert [one["name"] for one in told(home, "list")] == ["Ann <b>Lee</b>"]
+    assert isinstance(run(home, "permit", "Nobody").exception, GalleryMissing)
+    assert run(home, "permit", "bo", "katan").exit_code == 0
+    assert told(home, "download", "--category", "film")["in_gallery"] == 2
 
 
 def test_without_a_contact_the_setting_is_named(
@@ -267,6 +270,9 @@ def test_the_starter_gallery_is_fetched_once(
         assert harvest is not None
         assert harvest.there == 2
         assert len(gallery.people()) == 4
+        ann = gallery.find_person("Q1")
+        assert ann is not None
+        assert ann.categories == ("film", "hollywood", "music")
         assert not starter_wanted(gallery)
         assert download_starter(gallery, engine, settings) is None
     assert threading.active_count() < 30
