@@ -5,6 +5,7 @@ The starter gallery is what a fresh machine begins with: the most famous of the 
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from engine.errors import BadSettings, SetupProblem
@@ -106,11 +107,12 @@ def download_starter(
     settings: Settings,
     limit: int = STARTER_PEOPLE,
     progress: Progress | None = None,
+    stop: threading.Event | None = None,
 ) -> Harvest | None:
     """Downloads the most famous people of the main categories, one portrait each.
 
     For a thread in the background: people can be found as soon as they are enrolled (after
-    ``gallery.refresh``). An exception raised by ``progress`` ends it; the next call goes on.
+    ``gallery.refresh``). It may be killed at any moment; the next call goes on.
 
     Args:
         gallery: Where.
@@ -118,6 +120,7 @@ def download_starter(
         settings: In force.
         limit: How many people.
         progress: Told how far it is.
+        stop: Set it to end the work, then wait for the thread; it is set afterwards.
 
     Returns:
         What it did; None if there was nothing to do.
@@ -150,7 +153,13 @@ def download_starter(
         credited=tuple(table.values()),
     )
     harvest = download(
-        gallery, engine, order, servers, backbones=backbones, progress=progress or no_progress
+        gallery,
+        engine,
+        order,
+        servers,
+        backbones=backbones,
+        progress=progress or no_progress,
+        stop=stop,
     )
     if not harvest.report.interrupted:
         with journal_in(gallery) as journal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from gallery.report import Progress, Report, no_progress
 from gallery.screen import Reason
 from gallery.sources.categories import Category
 from gallery.sources.celebrities import Celebrity, most_famous
-from gallery.sources.courier import Patience
+from gallery.sources.courier import Patience, Stopped
 from gallery.sources.wikimedia import Servers, Wikimedia
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def download(
     progress: Progress = no_progress,
     refresh: bool = False,
     patience: Patience | None = None,
+    stop: threading.Event | None = None,
 ) -> Harvest:
     """Adds the people of an order; may be stopped at any moment and goes on from there.
 
@@ -117,6 +119,7 @@ def download(
         progress: Told about lists, people and vectors.
         refresh: Ask again what was answered in the last 30 days.
         patience: How long to wait for the servers.
+        stop: Ends the work, pauses included, when somebody sets it; it is set afterwards.
 
     Raises:
         SourceDown: If a server does not answer; what was done is kept.
@@ -124,46 +127,62 @@ def download(
         SetupProblem: If something has to be set up first.
     """
     judge = "dlib" if "dlib" in backbones else backbones[0]
-    with Wikimedia(gallery, engine, servers, backbone=judge, patience=patience) as source:
+    with Wikimedia(
+        gallery, engine, servers, backbone=judge, patience=patience, stop=stop
+    ) as source:
         if refresh:
             source.journal.forget("people", "members", "file", "verdict")
-        found = source.survey(
-            order.categories,
-            people=order.limit,
-            min_fame=order.min_fame,
-            credited=order.credited,
-            progress=progress,
-        )
-        away = barred(gallery)
-        people = most_famous(
-            [one for one in found if source.picker.person(one) not in away],
-            order.limit,
-            fairly=order.fairly,
-        )
-        _complete_known(gallery, source, people)
-
-        def without_photos(what: str, done: int, total: int | None) -> None:
-            if what != "photos":  # people are counted, not their photos
-                progress(what, done, total)
-
-        portraits = source.portraits(people, order.portraits, progress)
         try:
-            report = add(gallery, engine, portraits, backbones=backbones, progress=without_photos)
-        except BaseException:
-            source.settle(everything=False)
-            raise
-        finally:
-            portraits.close()
-        _remember_too_large(source, people, report)
-        source.settle(everything=not report.interrupted)
-        harvest = Harvest(wanted=len(people), report=report)
-        _account(harvest, gallery, source, people)
-        harvest.left_out += [
-            LeftOut(one.name or one.q_id, one.q_id, REMOVED)
-            for one in found[: order.limit]
-            if source.picker.person(one) in away
-        ]
-        return harvest
+            return _harvested(source, gallery, engine, order, backbones, progress)
+        except Stopped:
+            return Harvest(report=Report(interrupted=True))
+
+
+def _harvested(
+    source: Wikimedia,
+    gallery: Gallery,
+    engine: Engine,
+    order: Order,
+    backbones: Sequence[str],
+    progress: Progress,
+) -> Harvest:
+    away = barred(gallery)
+    found = source.survey(
+        order.categories,
+        people=order.limit + len(away.keys),
+        min_fame=order.min_fame,
+        credited=order.credited,
+        progress=progress,
+    )
+    people = most_famous(
+        [one for one in found if source.picker.person(one) not in away],
+        order.limit,
+        fairly=order.fairly,
+    )
+    _complete_known(gallery, source, people)
+
+    def without_photos(what: str, done: int, total: int | None) -> None:
+        if what != "photos":  # people are counted, not their photos
+            progress(what, done, total)
+
+    portraits = source.portraits(people, order.portraits, progress)
+    try:
+        report = add(gallery, engine, portraits, backbones=backbones, progress=without_photos)
+    except BaseException:
+        source.settle(everything=False)
+        raise
+    finally:
+        portraits.close()
+    _remember_too_large(source, people, report)
+    source.settle(everything=not report.interrupted)
+    harvest = Harvest(wanted=len(people), report=report)
+    _account(harvest, gallery, source, people)
+    harvest.left_out += [
+        LeftOut(one.name or one.q_id, one.q_id, REMOVED)
+        for one in found[: order.limit]
+        if source.picker.person(one) in away
+    ]
+    return harvest
 
 
 def _complete_known(gallery: Gallery, source: Wikimedia, people: Iterable[Celebrity]) -> None:

@@ -50,7 +50,8 @@ class Patience:
         connect_s: For a connection.
         answer_s: For the next bytes of an answer.
         tries: Attempts at one question.
-        tries_to_connect: Attempts while there is no connection at all.
+        tries_at_first: Attempts while a server was never reached: there may be no network.
+        tries_to_connect: Attempts while a server that was reached before is not any more.
         tries_when_slow: Attempts while connections bring no answer.
         first_pause_s: Before the second attempt; doubled each time, with some chance in it.
         longest_pause_s: Between two attempts, unless the server asks for more.
@@ -61,7 +62,8 @@ class Patience:
     connect_s: float = 10.0
     answer_s: float = 30.0
     tries: int = 8
-    tries_to_connect: int = 4
+    tries_at_first: int = 2
+    tries_to_connect: int = 5
     tries_when_slow: int = 4
     first_pause_s: float = 1.0
     longest_pause_s: float = 60.0
@@ -163,6 +165,7 @@ class Courier:
         self._stop = stop or threading.Event()
         self._turn = threading.BoundedSemaphore(connections)
         self._resume_at = 0.0
+        self._reached = False
         self._client = httpx.Client(
             headers={"User-Agent": agent, "Accept-Encoding": "gzip"},
             timeout=httpx.Timeout(patience.answer_s, connect=patience.connect_s, pool=None),
@@ -234,6 +237,7 @@ class Courier:
         with self._client.stream("GET", url, params=params) as response:
             headers = {name.lower(): value for name, value in response.headers.items()}
             body = _body(response)
+            self._reached = True
             answer = Answer(response.status_code, response.reason_phrase, headers, body)
         if early is not None:
             early(answer)
@@ -259,7 +263,8 @@ class Courier:
             failures.append(problem)
             if sum(isinstance(one, _Slow) for one in failures) >= patience.tries_when_slow:
                 raise TooSlow(f"{host} takes too long to answer; {_LATER}") from problem
-            if sum(one.status is None for one in failures) >= patience.tries_to_connect:
+            tries = patience.tries_to_connect if self._reached else patience.tries_at_first
+            if sum(one.status is None for one in failures) >= tries:
                 raise SourceDown(f"{host} can't be reached ({problem}); {_LATER}") from problem
             pause_s = problem.pause_s
             if not pause_s:

@@ -80,6 +80,7 @@ class Wikimedia:
         servers: Whom to ask.
         backbone: Compares them with it.
         patience: How long to wait.
+        stop: Ends every wait when it is set, which the end of the context does.
 
     Raises:
         BadSettings: If contact or addresses can't be used.
@@ -94,10 +95,11 @@ class Wikimedia:
         *,
         backbone: str,
         patience: Patience | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self._gallery = gallery
         check = FaceCheck(engine, backbone)
-        self._stop = threading.Event()
+        self._stop = stop or threading.Event()
         self._offered: deque[tuple[str, str]] = deque()
         patience = patience or Patience()
         agent = user_agent(servers.contact)

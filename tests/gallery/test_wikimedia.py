@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -80,6 +81,7 @@ def fetch(
     portraits: int = 1,
     fairly: bool = False,
     progress: Progress = no_progress,
+    stop: threading.Event | None = None,
 ) -> Harvest:
     order = Order(
         chosen(load_categories(), names or ("film",)), limit, portraits=portraits, fairly=fairly
@@ -93,6 +95,7 @@ def fetch(
         backbones=["dlib"],
         patience=HURRIED,
         progress=progress,
+        stop=stop,
     )
 
 
@@ -344,6 +347,19 @@ def test_ctrl_c_keeps_what_was_done_and_the_next_run_goes_on(
     pictures = famous.asked("picture")
     assert fetch(gallery, engine, famous).there == 2
     assert not set(famous.asked("picture")[len(pictures) :]) & set(pictures)
+
+
+def test_work_in_the_background_ends_when_it_should(
+    gallery: Gallery, engine: Engine, famous: Wiki
+) -> None:
+    stop = threading.Event()
+    famous.odd = {"picture": [Odd(429, {"Retry-After": "600"})] * 4}
+    threading.Timer(1.0, stop.set).start()
+    began = time.monotonic()
+    assert fetch(gallery, engine, famous, stop=stop).report.interrupted
+    assert time.monotonic() - began < 20
+    famous.odd = {}
+    assert fetch(gallery, engine, famous).there == 2
 
 
 def test_a_server_that_stays_ill_is_left_alone(
