@@ -265,7 +265,10 @@ class Courier:
                 raise TooSlow(f"{host} takes too long to answer; {_LATER}") from problem
             tries = patience.tries_to_connect if self._reached else patience.tries_at_first
             if sum(one.status is None for one in failures) >= tries:
-                raise SourceDown(f"{host} can't be reached ({problem}); {_LATER}") from problem
+                online = "" if self._reached else " (is this machine online?)"
+                raise SourceDown(f"{host} can't be reached{online}: {problem}; {_LATER}") from (
+                    problem
+                )
             pause_s = problem.pause_s
             if not pause_s:
                 grown_s = patience.first_pause_s * 2.0 ** (len(failures) - 1)
