@@ -237,9 +237,10 @@ async def _closing(client: discord.Client) -> AsyncIterator[None]:
         yield
     finally:
         # discord.py waits 2 s for servers after connecting, and leaves that task behind.
-        waiting = getattr(client._connection, "_ready_task", None)  # noqa: SLF001
-        if waiting is not None:
-            waiting.cancel()
+        state: Any = client._connection  # noqa: SLF001
+        for waiting in (state._ready_task, *getattr(state, "_ready_tasks", {}).values()):  # noqa: SLF001
+            if waiting is not None:
+                waiting.cancel()
         with suppress(Exception):
             await asyncio.wait_for(client.close(), 5)
         await asyncio.sleep(0)  # events that were on their way begin, and end, before the loop does

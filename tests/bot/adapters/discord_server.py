@@ -315,6 +315,8 @@ class Discord:
         ready: JSON = {"v": 10, "user": self._bot_user(), "session_id": "session"}
         ready |= {"guilds": [{"id": GUILD_ID, "unavailable": True}]}
         ready["application"] = {"id": APP_ID, "flags": 0}
+        if "shard" in self.identifies[-1]:
+            ready["shard"] = self.identifies[-1]["shard"]
         ready["resume_gateway_url"] = self.settings["gateway_url"]
         await self._send({"op": 0, "t": "READY", "s": next(self._sequence), "d": ready})
         everyone = {"id": GUILD_ID, "name": "@everyone", "permissions": "0", "position": 0}
@@ -372,6 +374,7 @@ class Discord:
     def _routes(self) -> list[tuple[str, Any]]:
         return [
             (r"GET users/@me", lambda *_: _json(self._bot_user())),
+            (r"GET gateway/bot", self._gateway_bot),
             (r"GET oauth2/applications/@me", lambda *_: _json(self._application())),
             (r"PUT applications/900/commands", self._put_commands),
             (r"POST interactions/(\d+)/([^/]+)/callback", self._callback),
@@ -381,6 +384,11 @@ class Discord:
             (r"GET channels/(\d+)/messages/(\d+)", self._get_message),
             (r"POST channels/(\d+)/typing", self._type),
         ]
+
+    def _gateway_bot(self, *_: object) -> web.Response:
+        limit = {"total": 1000, "remaining": 999, "reset_after": 14_400_000, "max_concurrency": 1}
+        url = self.settings["gateway_url"]
+        return _json({"url": url, "shards": 1, "session_start_limit": limit})
 
     def _put_commands(self, body: Any, _files: JSON) -> web.Response:
         for command in body:

@@ -84,6 +84,32 @@ async def test_a_slash_command_with_a_photo(
         assert numbers["flags"] & EPHEMERAL
 
 
+async def test_a_sharded_bot_answers_the_same(
+    discord: Discord, own_home: Path, hopper_jpeg: bytes
+) -> None:
+    """Also where its first handshake is refused."""
+    discord.handshakes_to_refuse = 1
+    async with bot(discord, own_home, sharded=True):
+        photo = discord.attachment(hopper_jpeg)
+        asked = await discord.slash(discord.user(), "lookalike", photo=photo)
+        assert (await asked.answer())["content"].startswith("Grace Hopper: ")
+    assert discord.identifies[0]["shard"] == [0, 1]
+
+
+async def test_what_is_in_work_at_the_end_is_answered(
+    discord: Discord, own_home: Path, hopper_jpeg: bytes
+) -> None:
+    ann = discord.user()
+    async with bot(discord, own_home):
+        await (await discord.slash(ann, "start")).answer()
+        photo = discord.attachment(hopper_jpeg)
+        waiting = [await discord.slash(ann, "lookalike", photo=photo) for _ in range(4)]
+        while not all(one.deferred for one in waiting):  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(0.01)
+    for one in waiting:
+        assert (await one.answer(timeout_s=1))["content"]
+
+
 async def test_every_command_answers(
     discord: Discord, own_home: Path, hopper_jpeg: bytes, collins_jpeg: bytes
 ) -> None:
