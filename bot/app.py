@@ -88,7 +88,7 @@ async def open_conversation(settings: Settings) -> AsyncIterator[Conversation]:
     from bot.recognizer import Recognizer
     from bot.recollections import Recollections
     from bot.telling import Telling
-    from bot.upkeep import keep_up
+    from bot.upkeep import fill_gallery, keep_up
     from bot.wording import Wording
 
     async with AsyncExitStack() as stack:
@@ -151,4 +151,5 @@ async def open_conversation(settings: Settings) -> AsyncIterator[Conversation]:
         )
         upkeep = keep_up(desk=desk, store=store, recognizer=recognizer, recollections=recollections)
         await stack.enter_async_context(upkeep)
+        await stack.enter_async_context(fill_gallery(gallery, engine, settings))
         yield conversation

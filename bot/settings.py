@@ -83,7 +83,7 @@ class ModelsSettings(_Section):
 class GallerySettings(_Section):
     """The gallery of celebrities."""
 
-    url: OptionalText = None
+    starter: bool = True
     contact: OptionalText = None
     wikidata_url: str = "https://query.wikidata.org/sparql"
     commons_url: str = "https://commons.wikimedia.org/w/api.php"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,12 @@ if TYPE_CHECKING:
     from bot.model_desk import ModelDesk
     from bot.recognizer import Recognizer
     from bot.recollections import Recollections
+    from bot.settings import Settings
     from bot.store import Store
+    from engine.pipeline import Engine
+    from gallery.collection import Gallery
 
-__all__ = ["keep_up"]
+__all__ = ["fill_gallery", "keep_up"]
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +50,44 @@ async def keep_up(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def fill_gallery(gallery: Gallery, engine: Engine, settings: Settings) -> AsyncIterator[None]:
+    """Downloads the starter gallery in the background, if the gallery is that of a fresh machine.
+
+    The bot answers meanwhile with whom it has; what is fetched joins as it comes. Without a
+    contact or a network the log says in one sentence how to add people.
+    """
+    stop = threading.Event()
+
+    async def fill() -> None:
+        from bot.starter import download_starter, starter_wanted
+
+        try:
+            if not await asyncio.to_thread(starter_wanted, gallery):
+                return
+            harvest = await asyncio.to_thread(
+                download_starter, gallery, engine, settings, stop=stop
+            )
+            if harvest is not None:
+                log.info("starter gallery downloaded", extra={"added": harvest.report.added})
+        except LookalikeError as problem:
+            log.warning(
+                "the gallery holds the bundled portraits only; add people with "
+                "`lookalike gallery download` or `lookalike gallery add FOLDER`",
+                extra={"reason": str(problem)},
+            )
+        except Exception as problem:  # noqa: BLE001 - it must not end the program
+            log.error("starter gallery failed", extra={"fault": where(problem)})  # noqa: TRY400
+
+    task = asyncio.create_task(fill()) if settings.gallery.starter else None
+    try:
+        yield
+    finally:
+        stop.set()  # the thread ends at the next picture; it can't be cancelled
+        if task is not None:
+            await task
 
 
 async def _again_and_again(work: Callable[[], Awaitable[object]], pause_s: float) -> None:
