@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from engine.types import Embedding, Face, Photo
     from gallery.index import GalleryIndex
 
-__all__ = ["PEOPLE", "STEPS", "Timing", "measure", "sample_photos"]
+__all__ = ["PEOPLE", "STEPS", "Timing", "measure", "sample_photos", "write_made_up_weights"]
 
 PEOPLE = 10_000
 STEPS = ("detect", "embed", "search")
@@ -299,9 +299,7 @@ def _weights(settings: Settings, name: str) -> Iterator[tuple[Path, bool]]:
         path = weights.installed(name, settings.models_folder)
     except WeightsMissing:
         with tempfile.TemporaryDirectory() as folder:
-            made_up = Path(folder) / f"{name}.h5"
-            _write_made_up(made_up, name)
-            yield made_up, True
+            yield write_made_up_weights(Path(folder), name), True
     else:
         yield path, False
 
@@ -325,11 +323,16 @@ def _load(settings: Settings, name: str, path: Path, *, made_up: bool) -> Backbo
     )
 
 
-def _write_made_up(path: Path, name: str) -> None:
-    """A weight file in the layout of Keras 2 with random values that keep activations finite."""
+def write_made_up_weights(folder: Path, name: str) -> Path:
+    """A weight file in the layout of Keras 2 with random values that keep activations finite.
+
+    For measuring time and memory only, in a folder that is deleted afterwards.
+    """
     import h5py
 
-    from engine.backbones import vggface
+    from engine.backbones import BACKBONES, vggface
+
+    path = folder / BACKBONES[name].file_name
 
     random = np.random.default_rng(_SEED)
     layers = vggface.layers(vggface.VARIANTS[name])
@@ -346,3 +349,4 @@ def _write_made_up(path: Path, name: str) -> None:
                 else:
                     values = random.uniform(0.5, 1.5, shape)
                 group[stored] = values.astype(np.float32)
+    return path

@@ -1,0 +1,120 @@
+"""From a cold start to the printed answer, and the memory it takes, with 10,000 people.
+
+Each command is a process of its own, as a person would start it. The gallery is made up: vectors
+around random directions, five for each person, and portraits that exist in the catalogue only.
+Where `resnet` has no weights, made-up ones take their place in a folder that is deleted afterwards;
+they decide nothing about time or memory.
+
+    python benchmarks/start_and_memory.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from matplotlib import cbook
+
+from bot.app import open_engine, open_gallery
+from bot.benchmark import write_made_up_weights
+from bot.settings import Settings
+from engine.types import Box, Space
+from gallery import registrar
+from gallery.collection import Gallery
+from gallery.database import changing
+from gallery.intake import append_rows
+from gallery.sources import FoundPerson, FoundPortrait
+from gallery.upkeep import learn_scores
+
+PEOPLE, PORTRAITS = 10_000, 5
+CHUNK = 100
+
+
+def fill(gallery: Gallery, space: Space) -> None:
+    """Enrols made-up people with vectors in one space."""
+    random = np.random.default_rng(3)
+    with gallery.writing():
+        for start in range(0, PEOPLE, CHUNK):
+            centres = random.standard_normal((CHUNK, 1, space.dimensions), np.float32)
+            shots = random.standard_normal((CHUNK, PORTRAITS, space.dimensions), np.float32)
+            vectors = (3 * centres + shots).reshape(-1, space.dimensions)
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            portraits: list[int] = []
+            people: list[int] = []
+            with changing(gallery.catalogue.database) as connection:
+                for number in range(start, start + CHUNK):
+                    person = FoundPerson(f"{space.backbone}{number}", f"Person {number}", ("film",))
+                    row = registrar.enrol_person(connection, person)
+                    for shot in range(PORTRAITS):
+                        key = f"{space.id}/{number}/{shot}".encode()
+                        found = FoundPortrait(person, "made up", lambda _: b"")
+                        portraits.append(
+                            registrar.enrol_portrait(
+                                connection,
+                                row,
+                                found,
+                                sha256=hashlib.sha256(key).hexdigest(),
+                                size_px=(300, 300),
+                                landmarks=[[1, 1]] * 5,
+                                box=Box(1, 1, 9, 9),
+                            )
+                        )
+                        people.append(row)
+                append_rows(connection, gallery, space, vectors, portraits, people)
+                registrar.note_change(connection)
+        learn_scores(gallery, space)
+
+
+def timed(*command: str) -> tuple[float, float]:
+    """Seconds and peak resident megabytes of one run of the program."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bot", *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    assert process.stderr is not None
+    if status:
+        raise SystemExit(process.stderr.read().decode())
+    process.stderr.close()
+    process.returncode = 0
+    return seconds, usage.ru_maxrss / 1024
+
+
+def main(repetitions: int) -> None:
+    """Makes the galleries, measures, deletes them."""
+    photo = str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
+    help_s = statistics.median(timed("--help")[0] for _ in range(repetitions))
+    print(f"lookalike --help: {help_s:.2f} s (bar: 0.3 s)")
+    for model, bar_mb in (("dlib", 350), ("resnet", 600)):
+        with tempfile.TemporaryDirectory() as folder:
+            settings = Settings(home=Path(folder), default_model="dlib")
+            if model == "resnet":
+                settings.models_folder.mkdir()
+                write_made_up_weights(settings.models_folder, model)
+            engine = open_engine(settings)
+            with open_gallery(settings) as gallery:
+                fill(gallery, engine.backbone(model).space)
+            command = ("--home", folder, "match", photo, "--model", model, "--top", "3")
+            first_s, _ = timed(*command)
+            runs = [timed(*command) for _ in range(repetitions)]
+            seconds = statistics.median(run[0] for run in runs)
+            print(
+                f"lookalike match, {model}, {PEOPLE:,} people: {seconds:.2f} s to the answer "
+                f"(the very first time {first_s:.2f} s; bar with dlib: 1.5 s), "
+                f"peak memory {max(run[1] for run in runs):.0f} MB (bar: {bar_mb} MB)"
+            )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repetitions", type=int, default=5)
+    main(parser.parse_args().repetitions)
