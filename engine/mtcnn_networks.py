@@ -60,6 +60,7 @@ _HEADS: dict[Stage, tuple[str, ...]] = {
     "rnet": ("offsets", "logits"),
     "onet": ("offsets", "landmarks", "logits"),
 }
+_VALUES = {"offsets": 4, "landmarks": 10, "face": 1}
 _MEAN, _RANGE = 127.5, 128.0
 
 
@@ -140,7 +141,11 @@ def graph(stage: Stage) -> bytes:
         results.append(layers.renamed("face" if head == "logits" else head))
     shape = ["N", edge or "H", edge or "W", 3]
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, shape)
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in results]
+    cells = [] if edge is not None else ["h", "w"]
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", _VALUES[name], *cells])
+        for name in results
+    ]
     network = helper.make_graph(layers.nodes, stage, [pixels], outputs, layers.constants)
     model = helper.make_model(network, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     return bytes(model.SerializeToString())

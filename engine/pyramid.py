@@ -36,6 +36,7 @@ _CANVAS_WIDTH_PX = 416  # holds the two largest copies of a photo searched down 
 _CANVAS_HEIGHT_PX = 672
 _MARGIN_PX = 4
 _MARGIN_BELOW_PX = 3 * WINDOW_PX
+_GAP = 0.95  # a copy that close to the other look's first would show the same again
 _REACH = 1.4  # faces of up to so many times the photo's shorter side
 _ROUNDING_PX = 32  # few different heights, so that few shapes are compiled
 
@@ -227,7 +228,7 @@ def plan(
         width_px: Of the photo.
         height_px: Of the photo.
         smallest_px: Smallest face to be found, above 0.
-        largest_px: Largest face to be found; at most one copy shows larger ones.
+        largest_px: Largest face to be found; where another look for faces from there on was taken.
 
     Returns:
         None at all if the photo is smaller than the smallest face.
@@ -244,7 +245,7 @@ def _copies(
     copies = []
     window_px = smallest_px
     reach = _REACH if math.isinf(largest_px) else 1.0
-    while window_px <= reach * min(width_px, height_px) and window_px * _FACTOR < largest_px:
+    while window_px <= reach * min(width_px, height_px) and window_px < _GAP * largest_px:
         scale = WINDOW_PX / window_px
         copies.append((max(1, round(width_px * scale)), max(1, round(height_px * scale))))
         window_px /= _FACTOR

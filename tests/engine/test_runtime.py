@@ -1,0 +1,160 @@
+"""Compiling and running networks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from engine.errors import WeightsCorrupt
+from engine.runtime import Network, compile_network, cores
+
+KERNEL = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
+
+
+def _model() -> bytes:
+    """Two outputs from uint8 (N, 12): the product with KERNEL, and twice that."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["real", "kernel"], ["once"]),
+        helper.make_node("Add", ["once", "once"], ["twice"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["N", 12])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 5]) for n in ("once", "twice")],
+        [numpy_helper.from_array(KERNEL, "kernel")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    return bytes(helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString())
+
+
+def _rows(count: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (count, 12), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return compile_network(_model(), name="test", precision="f32")
+
+
+@pytest.mark.parametrize("count", [2, 7, 64, 1])
+def test_any_batch_size_gives_the_product(network: Network, count: int) -> None:
+    once, twice = network.run(_rows(count))
+
+    assert once.dtype == twice.dtype == np.float32
+    np.testing.assert_allclose(once, _rows(count) @ KERNEL, rtol=1e-4, atol=1e-3)
+    np.testing.assert_array_equal(twice, 2 * once)
+
+
+def test_outputs_belong_to_the_caller(network: Network) -> None:
+    first = network.run(_rows(3))[0]
+    kept = first.copy()
+    network.run(_rows(3, seed=1))
+
+    np.testing.assert_array_equal(first, kept)
+    first[:] = 0  # writable
+    assert np.abs(network.run(_rows(3))[0]).max() > 0
+
+
+@pytest.mark.parametrize("threads", [None, 1])
+def test_several_threads_get_each_their_own_answer(threads: int | None) -> None:
+    network = compile_network(_model(), name="test", precision="f32", threads=threads)
+    wrong = []
+
+    def ask(seed: int) -> None:
+        for count in (1, 5, 33, 2) * 5:
+            rows = _rows(count, seed)
+            if not np.allclose(network.run(rows)[0], rows @ KERNEL, rtol=1e-4, atol=1e-3):
+                wrong.append(seed)
+
+    workers = [threading.Thread(target=ask, args=(seed,)) for seed in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "batch", [_rows(1)[0], _rows(2)[:, :11], _rows(2)[:0], _rows(2).astype(np.float32)]
+)
+def test_a_batch_that_does_not_fit_is_refused(network: Network, batch: NDArray[np.uint8]) -> None:
+    with pytest.raises(ValueError, match="the network test takes"):
+        network.run(batch)
+
+
+def test_the_precision_is_the_one_asked_for(network: Network) -> None:
+    assert network.precision == "f32"
+    assert compile_network(_model(), name="test", precision="bf16").precision == "bf16"
+    assert compile_network(_model(), name="test").precision in {"f32", "bf16"}
+
+
+@pytest.mark.parametrize("cut", [0, 10, 300])
+def test_a_damaged_model_is_refused(cut: int, tmp_path: Path) -> None:
+    model = _model()[:cut]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model)
+
+    for source in (model, path):
+        with pytest.raises(WeightsCorrupt, match="the network test can't be built"):
+            compile_network(source, name="test")
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsCorrupt, match="the network test can't be built"):
+        compile_network(tmp_path / "nothing.onnx", name="test")
+
+
+def test_a_file_is_compiled_once_for_all_starts(tmp_path: Path, network: Network) -> None:
+    path, cache = tmp_path / "model.onnx", tmp_path / "cache"
+    path.write_bytes(_model())
+
+    for _ in range(2):
+        cached = compile_network(path, name="test", precision="f32", cache_folder=cache)
+        np.testing.assert_array_equal(cached.run(_rows(4))[0], network.run(_rows(4))[0])
+    (entry,) = cache.glob("*.blob")
+
+    entry.chmod(0o600)
+    entry.write_bytes(entry.read_bytes()[:100])
+    mended = compile_network(path, name="test", precision="f32", cache_folder=cache)
+    np.testing.assert_array_equal(mended.run(_rows(4))[0], network.run(_rows(4))[0])
+
+
+def test_a_cache_that_can_not_be_is_no_error(tmp_path: Path, network: Network) -> None:
+    path, file = tmp_path / "model.onnx", tmp_path / "file"
+    path.write_bytes(_model())
+    file.write_bytes(b"")
+
+    blocked = compile_network(path, name="test", precision="f32", cache_folder=file / "cache")
+
+    np.testing.assert_array_equal(blocked.run(_rows(4))[0], network.run(_rows(4))[0])
+
+
+def test_cores_are_those_this_process_may_use() -> None:
+    assert 1 <= cores() <= (os.cpu_count() or 1)
+
+
+def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
+    """OpenVINO's telemetry is not even imported, and standard error stays empty."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(_model())
+    script = (
+        "import sys; from pathlib import Path; from engine.runtime import compile_network;"
+        f"compile_network(Path({str(path)!r}), name='test');"
+        "print(sorted(m for m in sys.modules if 'telemetry' in m or m == 'openvino.tools.ovc'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "[]"
+    assert done.stderr == ""
