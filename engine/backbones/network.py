@@ -93,15 +93,22 @@ class NetworkBackbone:
         """
         rows: list[NDArray[np.float32]] = []
         for start in range(0, len(crops), BATCH):
-            batch = stacked(self.record, crops[start : start + BATCH])
-            if self.record.mirror:
-                count = len(batch)
-                batch = np.concatenate([batch, batch[:, :, ::-1]])
-                (raw,) = self._network.run(batch)
-                rows.append(raw[:count] + raw[count:])
-            else:
-                rows.extend(self._network.run(batch))
+            views = _views(self.record, stacked(self.record, crops[start : start + BATCH]))
+            (raw,) = self._network.run(np.concatenate(views))
+            rows.append(raw.reshape(len(views), -1, self.record.dimensions).sum(axis=0))
         return as_embeddings(rows, self.space)
+
+
+def _views(record: BackboneRecord, batch: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """What the recipe sums over: batches of the same size, uint8 (N, S, S, 3)."""
+    views = [batch]
+    if record.closer is not None:
+        from engine.align import closer  # loads OpenCV
+
+        views.append(np.stack([closer(crop, record.closer) for crop in batch]))
+    if record.mirror:
+        views += [view[:, :, ::-1] for view in views]
+    return views
 
 
 def space_of(record: BackboneRecord, sha256: str) -> Space:
