@@ -16,7 +16,7 @@ __all__ = ["SAME_PERSON", "SAME_PHOTO_STRETCH", "evened_norms", "person_cosines"
 
 SAME_PHOTO_STRETCH: Final = 2.0
 
-SAME_PERSON: Final = MappingProxyType({"dlib": 0.957, "resnet": 0.70, "senet": 0.70})
+SAME_PERSON: Final = MappingProxyType({"dlib": 0.9615, "resnet": 0.70, "senet": 0.70})
 """Cosine of two photos of one person, in the median; measured for dlib (gallery/priors.py), an
 estimate for the others."""
 

@@ -88,10 +88,12 @@ def command(
 
 
 def _table(timings: list[Timing]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Milliseconds per photo with one face, 10,000 people")
+    title = "Milliseconds per photo with one face, 10,000 people"
+    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
     for heading in ("", "model", "decode", "detect", "embed", "search", "whole", "network"):
         words = heading in {"", "model"}
         table.add_column(heading, justify="left" if words else "right", no_wrap=words)
