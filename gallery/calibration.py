@@ -132,7 +132,7 @@ def fit(space: Space, vectors: NDArray[np.float32], person_ids: NDArray[np.int64
         person_ids: int64 (N,), whose each is. A few wrong ones do little harm.
 
     Returns:
-        The same for the same vectors, whatever their order within and between people.
+        The same for the same vectors in the same order.
     """
     from gallery.own_pairs import own_pairs
 

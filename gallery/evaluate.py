@@ -7,6 +7,7 @@ shows. A photo without a face that is found is an error, not an exception.
 from __future__ import annotations
 
 import csv
+import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,12 +44,16 @@ class LabelledPair:
 def read_pairs(file: Path, root: Path) -> tuple[LabelledPair, ...]:
     """The pairs of a CSV file with the columns a, b (paths below root) and same (1 or 0).
 
+    Semicolons and tabs serve as well as commas.
+
     Raises:
         SetupProblem: If the file or a photo in it is missing, or a line can't be understood.
     """
     try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.DictReader(lines, skipinitialspace=True))
+        text = file.read_text(encoding="utf-8-sig")
+        delimiter = max(",;\t", key=text.partition("\n")[0].count)  # a comma unless there is none
+        lines = io.StringIO(text, newline="")
+        rows = list(csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True))
     except OSError as problem:
         raise SetupProblem(f"the file {file} can't be read: {problem.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as problem:

@@ -22,7 +22,7 @@ _SHAPES = (
     -0.5,
     0.1,
 )  # a cosine has an upper end, so its law has none much heavier than an exponential
-_FEWEST_BEYOND = 30  # pairs that must lie beyond a quantile before it is believed
+_FEWEST_BEYOND = 15  # pairs that must lie beyond a quantile before it is believed
 
 
 def stranger_quantiles(cosines: NDArray[np.float32]) -> NDArray[np.float64]:
