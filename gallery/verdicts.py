@@ -34,7 +34,7 @@ class Judgement:
 def cross_validated(
     cosines: NDArray[np.float64], same: NDArray[np.bool_], *, folds: int
 ) -> tuple[float, float]:
-    """Accuracy at the threshold that is best on the other folds; mean and deviation.
+    """Accuracy at the threshold that is best on the other folds, and its deviation over folds.
 
     Args:
         cosines: float64 (N,); NaN where there is none, which counts as judged wrongly.
@@ -49,12 +49,14 @@ def cross_validated(
     if folds < 2:
         raise SetupProblem("at least two pairs of either kind are needed")
     splitter = StratifiedKFold(folds, shuffle=True, random_state=0)
+    right = np.zeros(len(same), np.bool_)
     shares = []
     for others, fold in splitter.split(cosines, same):
         threshold = _best_threshold(cosines[others], same[others])
-        right = (cosines[fold] >= threshold) == same[fold]
-        shares.append(np.mean(right & ~np.isnan(cosines[fold])))
-    return float(np.mean(shares)), float(np.std(shares))
+        right[fold] = (cosines[fold] >= threshold) == same[fold]
+        right[fold] &= ~np.isnan(cosines[fold])
+        shares.append(np.mean(right[fold]))
+    return float(np.mean(right)), float(np.std(shares))
 
 
 def judged(cosines: NDArray[np.float64], same: NDArray[np.bool_], *, far: float) -> Judgement:

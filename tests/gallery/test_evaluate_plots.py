@@ -1,0 +1,98 @@
+"""Plots of an evaluation are PNG files with something on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine.errors import SetupProblem
+from engine.types import Space
+from gallery.calibration import prior
+from gallery.evaluation_plots import draw_identification, draw_verification
+from gallery.evaluation_results import Identification, Verification
+
+CALIBRATION = prior(Space("dlib", "0" * 64, 2, 128))
+
+
+def verification(same: int, different: int, missing: int) -> Verification:
+    rng = np.random.default_rng(0)
+    cosines = np.concatenate([rng.normal(0.96, 0.01, same), rng.normal(0.83, 0.03, different)])
+    cosines = np.minimum(cosines, 1)
+    cosines[rng.permutation(len(cosines))[:missing]] = np.nan
+    return Verification(
+        model="dlib",
+        same=np.arange(same + different) < same,
+        cosines=cosines,
+        accuracy=0.99,
+        accuracy_std=0.01,
+        threshold=0.91,
+        roc_auc=0.999,
+        tar=0.95,
+        photos=10,
+        faceless={},
+        calibration=CALIBRATION,
+        seconds=1.0,
+    )
+
+
+def identification(people: int) -> Identification:
+    rng = np.random.default_rng(0)
+    strangers = rng.normal(0.83, 0.03, (people, people - 1))
+    return Identification(
+        model="dlib",
+        gallery_photos=3,
+        people=people,
+        skipped=(),
+        ranks=rng.integers(0, 2, people),
+        failures=0,
+        own=np.minimum(rng.normal(0.96, 0.01, people), 1),
+        strangers=strangers.ravel(),
+        best_strangers=strangers.max(axis=1),
+        photos=10,
+        faceless={},
+        calibration=CALIBRATION,
+        seconds=1.0,
+    )
+
+
+def drawn(paths: tuple[Path, ...]) -> list[Image.Image]:
+    pictures = [Image.open(path).convert("RGB") for path in paths]
+    for picture in pictures:
+        assert min(picture.size) > 400
+        assert len(picture.getcolors(1 << 20) or ()) > 20
+    assert len({picture.tobytes() for picture in pictures}) == len(pictures)
+    return pictures
+
+
+@pytest.mark.parametrize(("same", "different", "missing"), [(500, 500, 7), (2, 2, 0)])
+def test_pairs(tmp_path: Path, same: int, different: int, missing: int) -> None:
+    paths = draw_verification(verification(same, different, missing), tmp_path / "new" / "folder")
+
+    assert [path.name for path in paths] == [
+        "roc-dlib.png",
+        "pair-cosines-dlib.png",
+        "pair-scores-dlib.png",
+    ]
+    assert len(drawn(paths)) == 3
+
+
+@pytest.mark.parametrize("people", [2, 300])
+def test_people(tmp_path: Path, people: int) -> None:
+    paths = draw_identification(identification(people), tmp_path)
+
+    assert [path.name for path in paths] == [
+        "ranks-dlib.png",
+        "person-scores-dlib.png",
+        "calibration-dlib.png",
+    ]
+    assert len(drawn(paths)) == 3
+
+
+def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(SetupProblem, match="can't be written"):
+        draw_verification(verification(5, 5, 0), tmp_path / "file")
