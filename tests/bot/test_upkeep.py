@@ -1,0 +1,55 @@
+"""What goes on behind the conversation: the starter gallery of a fresh machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from pathlib import Path
+
+import pytest
+
+from bot.app import open_conversation
+from bot.settings import Settings
+
+
+def settings(home: Path, **gallery: object) -> Settings:
+    chosen = {"configured": ("dlib",), "fetch": False}
+    values = {"home": home, "default_model": "dlib", "models": chosen, "gallery": gallery}
+    return Settings.model_validate(values)
+
+
+async def warnings_of(chosen: Settings, caplog: pytest.LogCaptureFixture) -> list[str]:
+    with caplog.at_level(logging.INFO, "bot.upkeep"):
+        async with open_conversation(chosen), asyncio.timeout(30):
+            while chosen.gallery.starter and not _ours(caplog):  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
+    return _ours(caplog)
+
+
+def _ours(caplog: pytest.LogCaptureFixture) -> list[str]:
+    records = [record for record in caplog.records if record.name == "bot.upkeep"]
+    return [f"{record.getMessage()} {vars(record).get('reason')}" for record in records]
+
+
+async def test_without_a_contact_one_sentence_says_how_to_add_people(
+    own_home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (warning,) = await warnings_of(settings(own_home), caplog)
+    assert "lookalike gallery download" in warning
+    assert "gallery.contact" in warning
+
+
+async def test_without_a_network_the_bundled_portraits_stay(
+    own_home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        closed = f"http://127.0.0.1:{taken.getsockname()[1]}/sparql"
+    chosen = settings(own_home, contact="op@example.org", wikidata_url=closed, commons_url=closed)
+    (warning,) = await warnings_of(chosen, caplog)
+    assert "lookalike gallery add" in warning
+
+
+async def test_it_can_be_switched_off(own_home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert await warnings_of(settings(own_home, starter=False), caplog) == []
