@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from engine.align import (
     DLIB_EDGE_PX,
     DLIB_TEMPLATE,
+    closer,
     dlib_crop,
     eyes_upright,
     similarity,
@@ -228,3 +229,18 @@ def test_a_face_in_profile_is_not_blown_up() -> None:
 def test_a_matrix_that_maps_nothing_is_refused(bad: Matrix) -> None:
     with pytest.raises(ValueError, match="matrix"):
         warp(_blobs(), bad, (10, 10))
+
+
+def test_closer_enlarges_about_the_centre() -> None:
+    """A dot at the centre stays; one at a distance moves away by the factor; 1 changes nothing."""
+    crop = np.zeros((151, 151, 3), np.uint8)
+    crop[74:77, 74:77] = 255
+    crop[74:77, 124:127] = 200
+
+    nearer = closer(crop, 1.12)
+
+    columns = nearer[75, :, 0].astype(float)
+    left, right = np.arange(100), np.arange(100, 151)
+    assert np.average(left, weights=columns[:100]) == pytest.approx(75, abs=0.1)
+    assert np.average(right, weights=columns[100:]) == pytest.approx(75 + 1.12 * 50, abs=0.1)
+    np.testing.assert_array_equal(closer(crop, 1.0), crop)
