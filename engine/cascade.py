@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engine.mosaic import plan
 from engine.mtcnn_networks import Stage, graph
-from engine.pyramid import Halvings, plan
+from engine.pyramid import Halvings
 from engine.runtime import Network, Precision, compile_network
 from engine.suppression import survivors
 
@@ -31,6 +32,7 @@ ONET_THRESHOLD = 0.6
 MEAN_THRESHOLD = 0.8
 _SAME_SIZE_OVERLAP = 0.5  # P-Net, windows of one copy
 _OVERLAP = 0.7
+_SAME_FACE_OVERLAP = 0.6
 
 # A photo of a crowd of 350 has 18,000 windows, 4,200 proposals and 640 candidates. A mosaic of
 # tiny faces has many more, and suppression takes their square.
@@ -152,7 +154,8 @@ class Cascade:
         offsets, landmarks, face = _in_batches(self._onet, photo.squares(centres, sides, 48))
         scores = face[:, 0].astype(np.float64)
         points = _placed(_points(landmarks), centres, sides)
-        return Findings(_moved(centres, sides, offsets), scores, points)[scores > ONET_THRESHOLD]
+        found = Findings(_moved(centres, sides, offsets), scores, points)[scores > ONET_THRESHOLD]
+        return found[survivors(found.boxes, found.scores, _SAME_FACE_OVERLAP)]
 
     def _looked_at_again(self, photo: Halvings, found: Findings) -> Findings:
         """The same faces with steadier landmarks and scores, without those that lose by it.

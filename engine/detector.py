@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.cascade import Cascade, Findings
-from engine.pyramid import WINDOW_PX, Halvings
+from engine.mosaic import WINDOW_PX
+from engine.pyramid import Halvings
 from engine.quality import concerns
 from engine.types import Box, Face
 
@@ -20,20 +22,31 @@ if TYPE_CHECKING:
 
 __all__ = ["Detector", "DetectorOptions"]
 
-FIRST_LOOK = 1 / 20
+FIRST_LOOK = 1 / 12
 """Smallest face of the first look, as a part of the photo's longer side."""
 
 SMALLEST_PX = 20
 """Smallest face of the last look: below, MTCNN finds patterns rather than people."""
 
-_NEAR_LIMIT = 2.0
-_FINER = 0.709**2
+_NEAR_LIMIT = 1.3
+_FINER = 0.709**2.5  # half a step between the copies of the look before
 
-_SURE = 0.95
+_NOT_WORTH = 1.5  # another look for less than half a step
+
+_SURE = 0.99
+"""Where no upright face is as sure, the photo may lie on its side or its head.
+
+MTCNN takes a third of the faces in turned photos for upright ones, with wrong landmarks, but none
+of 600 surer than this; of 373 upright portraits 16 % are looked at three more ways for it.
+"""
 _TURNED_LOOK = 1 / 8
 _TURNED_SURE = 0.97
-_TURNED_SURER = 0.995  # where there is an upright face
-"""Looking three more ways shows three times the patterns: only large and sure faces count."""
+_TURNED_ODDS = 5
+"""A turned face counts if it is large, sure and so many times less doubtful than an upright one.
+
+Of 600 turned portraits 92 % come out right, of 373 upright ones none is turned. The dog and the
+rock that a look at smaller or less sure faces takes for people do not count.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +54,7 @@ class DetectorOptions:
     """What is looked for.
 
     Attributes:
-        min_face_px: Smallest face, px of the longer side of its box, at least 12. None: a 20th
+        min_face_px: Smallest face, px of the longer side of its box, at least 12. None: a 12th
             of the photo's longer side, and smaller ones, down to 20 px, where the first look
             finds nothing or finds faces so small that there may be smaller ones.
     """
@@ -92,8 +105,9 @@ class Detector:
         lie on its side or its head: the faces of the direction with the surest one count.
         """
         found = self._upright(Halvings(photo.pixels))
-        if found.scores.max(initial=0.0) < _SURE:
-            turned = self._turned(photo, _TURNED_SURER if len(found) else _TURNED_SURE)
+        doubt = 1 - found.scores.max(initial=0.0)
+        if doubt > 1 - _SURE:
+            turned = self._turned(photo, max(_TURNED_SURE, 1 - doubt / _TURNED_ODDS))
             found = turned if len(turned) else found
         found = found[_seen(photo, found)]
         faces = [_face(photo, found, i) for i in range(len(found))]
@@ -107,22 +121,27 @@ class Detector:
         while wanted is None and limit > SMALLEST_PX:
             if len(found) and found.sides_px.min() > _NEAR_LIMIT * limit:
                 break
-            finer = max(SMALLEST_PX, limit * _FINER)
-            found = found.joined(self._cascade.find(photo, finer, limit))
+            finer = limit * _FINER if limit * _FINER > _NOT_WORTH * SMALLEST_PX else SMALLEST_PX
+            # Where there was nothing, sizes between those of the first look may have been missed.
+            largest = limit if len(found) else math.inf
+            found = found.joined(self._cascade.find(photo, finer, largest))
             limit = finer
         return found
 
     def _turned(self, photo: Photo, threshold: float) -> Findings:
-        """Faces surer than a threshold after a half or a quarter turn, in the photo as it is."""
+        """Faces after a half or a quarter turn, in the photo as it is.
+
+        Those of the direction in which one is surest; none if it is not surer than a threshold.
+        """
         best = Findings.none()
         smallest = max(SMALLEST_PX, self._options.min_face_px or 0)
         for quarters in (2, 1, 3):
             turned = Halvings(np.ascontiguousarray(np.rot90(photo.pixels, quarters)))
             longer = max(turned.width_px, turned.height_px)
             found = self._cascade.find(turned, max(smallest, longer * _TURNED_LOOK))
-            found = found[found.scores > threshold]
-            if len(found):
+            if found.scores.max(initial=0.0) > threshold:
                 threshold = float(found.scores.max())
+                found = found[found.scores > _TURNED_SURE]
                 best = _turned_back(found, quarters, turned.width_px, turned.height_px)
         return best
 
