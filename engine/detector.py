@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 __all__ = ["Detector", "DetectorOptions"]
 
 FIRST_LOOK = 1 / 12
-"""Smallest face of the first look, as a part of the photo's longer side."""
+"""Smallest face of the first look, as a part of the photo's longer side.
+
+With a 20th it takes twice as long, and of 1,379 faces in 571 photos finds 12 more, all of them in
+the background of larger ones.
+"""
 
 SMALLEST_PX = 20
 """Smallest face of the last look: below, MTCNN finds patterns rather than people."""
 
-_NEAR_LIMIT = 1.3
+_NEAR_LIMIT = 1.3  # where a face is as near to the limit of a look, there may be smaller ones
 _FINER = 0.709**2.5  # half a step between the copies of the look before
 
 _NOT_WORTH = 1.5  # another look for less than half a step

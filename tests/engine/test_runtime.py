@@ -55,6 +55,17 @@ def test_any_batch_size_gives_the_product(network: Network, count: int) -> None:
     np.testing.assert_array_equal(twice, 2 * once)
 
 
+def test_a_read_only_batch_is_taken(network: Network) -> None:
+    rows = _rows(4)
+    rows.flags.writeable = False
+
+    np.testing.assert_array_equal(network.run(rows)[0], network.run(_rows(4))[0])
+
+
+def test_a_batch_of_every_second_row_is_taken(network: Network) -> None:
+    np.testing.assert_array_equal(network.run(_rows(6)[::2])[0], network.run(_rows(6))[0][::2])
+
+
 def test_outputs_belong_to_the_caller(network: Network) -> None:
     first = network.run(_rows(3))[0]
     kept = first.copy()
