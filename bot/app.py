@@ -61,11 +61,18 @@ def open_gallery(settings: Settings) -> Gallery:
 
 
 @asynccontextmanager
-async def open_conversation(settings: Settings) -> AsyncIterator[Conversation]:
+async def open_conversation(
+    settings: Settings, *, fills_gallery: bool = False
+) -> AsyncIterator[Conversation]:
     """Everything behind the adapters, ready to answer; put away in order at the end.
 
     While it is open it also looks after itself: missing weights are fetched, what other processes
     add to the gallery is embedded, what is too old is deleted.
+
+    Args:
+        settings: In force.
+        fills_gallery: Whether a gallery that is still that of a fresh machine is filled from
+            Wikimedia in the background, where the settings allow it.
 
     Raises:
         SetupProblem: If the database, its key or a package is missing or can't be used.
@@ -151,5 +158,6 @@ async def open_conversation(settings: Settings) -> AsyncIterator[Conversation]:
         )
         upkeep = keep_up(desk=desk, store=store, recognizer=recognizer, recollections=recollections)
         await stack.enter_async_context(upkeep)
-        await stack.enter_async_context(fill_gallery(gallery, engine, settings))
+        if fills_gallery:
+            await stack.enter_async_context(fill_gallery(gallery, engine, settings))
         yield conversation

@@ -48,7 +48,10 @@ async def serve(settings: Settings) -> None:
     wanted = adapters_wanted(settings)
     makers = {name: _adapter_class(name) for name in wanted}
     stop = asyncio.Event()
-    async with _stopped_by_signals(stop), open_conversation(settings) as conversation:
+    async with (
+        _stopped_by_signals(stop),
+        open_conversation(settings, fills_gallery=True) as conversation,
+    ):
         adapters = [
             _make(name, makers[name], conversation, settings, alone=len(wanted) == 1)
             for name in wanted

@@ -224,12 +224,16 @@ async def test_many_photos_leave_no_memory_behind(
                 assert (await person.says("", hopper_jpeg)).picture is not None
 
         await send(40)
-        await asyncio.sleep(0.3)
-        before = _resident_mb()
-        await send(80)
-        await asyncio.sleep(0.3)
-        grown = _resident_mb() - before
-    assert grown < 5
+        grown = []
+        for _ in range(3):
+            await asyncio.sleep(0.3)
+            before = _resident_mb()
+            await send(40)
+            await asyncio.sleep(0.3)
+            grown.append(_resident_mb() - before)
+    # What photos leave behind shows in every stretch (each is 0.9 MB decoded); what the allocator
+    # and other tests do, in some. 1.2 MB in 40 photos is the bar of 30 MB in 1,000.
+    assert min(grown) < 1.2, grown
 
 
 def _resident_mb() -> float:

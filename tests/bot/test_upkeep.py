@@ -21,7 +21,7 @@ def settings(home: Path, **gallery: object) -> Settings:
 
 async def warnings_of(chosen: Settings, caplog: pytest.LogCaptureFixture) -> list[str]:
     with caplog.at_level(logging.INFO, "bot.upkeep"):
-        async with open_conversation(chosen), asyncio.timeout(30):
+        async with open_conversation(chosen, fills_gallery=True), asyncio.timeout(30):
             while chosen.gallery.starter and not _ours(caplog):  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.02)
             await asyncio.sleep(0.1)

@@ -223,7 +223,7 @@ def test_commands_and_menus_do_the_same_and_outlive_a_reload(page: Any) -> None:
     command = page.get_by_label("Or type a command")
     command.fill("/top 3")
     command.press("Enter")
-    playwright.expect(newest(page)).to_contain_text("3", timeout=ANSWER_MS)
+    playwright.expect(newest(page)).to_contain_text("3 best matches", timeout=ANSWER_MS)
     page.reload()
     menu = page.get_by_role("combobox", name="Matches to show")
     playwright.expect(menu).to_have_value("3")
