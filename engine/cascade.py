@@ -114,10 +114,10 @@ class Cascade:
         def load(stage: Stage, precision: Precision) -> Network:
             return compile_network(graph(stage), name=stage, precision=precision, threads=threads)
 
-        # bf16 makes P-Net a third faster, and what it proposes is judged by the others anyway;
-        # R-Net and O-Net are no faster in it.
-        self._pnet = load("pnet", "auto")
-        self._rnet, self._onet = load("rnet", "f32"), load("onet", "f32")
+        # bf16 makes P-Net a third and R-Net a half faster, and O-Net judges what they let pass:
+        # as many faces are found. O-Net itself would lose one in ten in it.
+        self._pnet, self._rnet = load("pnet", "auto"), load("rnet", "auto")
+        self._onet = load("onet", "f32")
 
     def find(self, photo: Halvings, smallest_px: float, largest_px: float = math.inf) -> Findings:
         """Faces whose size is in a range, roughly."""
