@@ -43,6 +43,15 @@ def photo(tmp_path: Path, hopper_jpeg: bytes) -> Path:
     return path
 
 
+def shared(one: list[float], other: list[float]) -> float:
+    """Intersection over union of two boxes (x, y, w, h)."""
+    width, height = (
+        min(one[i] + one[i + 2], other[i] + other[i + 2]) - max(one[i], other[i]) for i in (0, 1)
+    )
+    both = max(width, 0.0) * max(height, 0.0)
+    return both / (one[2] * one[3] + other[2] * other[3] - both)
+
+
 def two_people(hopper_jpeg: bytes, collins_jpeg: bytes) -> Image.Image:
     """Both side by side; Collins's face is the larger one."""
     both = Image.new("RGB", (1024, 600), "white")
@@ -88,7 +97,7 @@ def test_boxes_are_in_the_photos_own_pixels(
     for path in (small, large):
         _, out, _ = lookalike("match", str(path), "--model", "dlib", "--json")
         boxes.append(json.loads(out)["faces"][0]["box"])
-    assert [side / 7 for side in boxes[1]] == pytest.approx(boxes[0], abs=12)
+    assert shared(boxes[0], [side / 7 for side in boxes[1]]) > 0.75
 
 
 def test_the_words_name_person_score_model_and_credit(lookalike: Run, photo: Path) -> None:
