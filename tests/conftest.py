@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-import shutil
 from pathlib import Path
 
 import pytest
+from homes import copy_home
 
 SHARED_FACES = Path(__file__).resolve().parents[1] / ".." / "shared" / "faces"
 
@@ -71,10 +71,3 @@ def starter_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_home(starter_home: Path, tmp_path: Path) -> Path:
     """A data folder of the test's own with the two people that everybody has."""
     return copy_home(starter_home, tmp_path / "home")
-
-
-def copy_home(starter_home: Path, home: Path) -> Path:
-    """Copies the gallery; the cache, which may be written by anybody, is shared."""
-    shutil.copytree(starter_home / "gallery", home / "gallery")
-    (home / "cache").symlink_to(starter_home / "cache", target_is_directory=True)
-    return home

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from conftest import copy_home
+from homes import copy_home
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image

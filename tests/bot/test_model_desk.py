@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import copy_home
+from homes import copy_home
 from http_source import Behaviour, Source, serving
 from keras_files import write_network_file
 from talking import Person, chatting

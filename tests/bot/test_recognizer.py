@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from conftest import copy_home
+from homes import copy_home
 from talking import Person, chatting
 
 from bot.app import open_engine

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import copy_home
+from homes import copy_home
 from PIL import Image
 from talking import chatting, side_by_side
 
