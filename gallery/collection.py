@@ -11,6 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.errors import BadSettings, Busy
 from engine.types import Embedding, Space
 from gallery.catalogue import Catalogue, Person, Portrait
@@ -18,6 +21,8 @@ from gallery.database import connect, migrate, translated
 from gallery.disk import unwritable
 from gallery.index import GalleryIndex
 from gallery.moment import Moment
+from gallery.spaces import SpaceState
+from gallery.vectors import VectorFiles
 
 if TYPE_CHECKING:
     from gallery.calibration import Calibration
@@ -221,6 +226,57 @@ class Gallery:
     def index(self, space: Space) -> GalleryIndex:
         """The vectors of a space; see ``top_matches`` for the errors."""
         return self._moment.index(space)
+
+    def picture(self, portrait: Portrait) -> bytes:
+        """The JPEG that is kept of a portrait.
+
+        Raises:
+            OSError: If it is gone or can't be read.
+        """
+        return portrait.thumbnail.read_bytes()
+
+    def embedded(self, space: Space) -> NDArray[np.int64]:
+        """Ids of the portraits that have a vector in a space, rising; none if nothing has."""
+        stored = self._stored(space)
+        if stored is None:
+            return np.empty(0, np.int64)
+        state, files = stored
+        portraits: NDArray[np.int64] = files.records(state.row_count)["portrait"]
+        return np.sort(np.delete(portraits, state.dead))
+
+    def vectors(self, space: Space, portrait_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors of portraits, in that order: float32 (len(portrait_ids), D).
+
+        Args:
+            space: Whose vectors.
+            portrait_ids: int64 (n,); every one of them in ``embedded(space)``.
+
+        Raises:
+            KeyError: If a portrait has none.
+            GalleryCorrupt: If the files are shorter than the catalogue says.
+        """
+        stored = self._stored(space)
+        if stored is None:
+            raise KeyError(f"no portrait has a vector in {space.id}")
+        state, files = stored
+        portraits = files.records(state.row_count)["portrait"]
+        alive = np.delete(np.arange(state.row_count), state.dead)
+        order = alive[np.argsort(portraits[alive], kind="stable")]
+        places = np.searchsorted(portraits[order], portrait_ids)
+        places = np.minimum(places, max(len(order) - 1, 0))
+        if len(portrait_ids) and not (
+            len(order) and np.array_equal(portraits[order[places]], portrait_ids)
+        ):
+            raise KeyError(f"a portrait has no vector in {space.id}")
+        return files.reader(state.row_count).rows(order[places])
+
+    def _stored(self, space: Space) -> tuple[SpaceState, VectorFiles] | None:
+        """What counts of a space now, and its files; None without the space."""
+        states = self.catalogue.space_states()
+        state = next((one for one in states if one.space == space), None)
+        if state is None:
+            return None
+        return state, VectorFiles.open(self.space_folder(space), space, state.generation)
 
     def space_folder(self, space: Space) -> Path:
         """Where a space's vectors and calibration are kept."""

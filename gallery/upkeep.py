@@ -72,7 +72,7 @@ def embed_missing(
     A portrait whose thumbnail can't be read is removed and reported.
     """
     space = engine.backbone(backbone).space
-    missing = np.setdiff1d(gallery.catalogue.portrait_ids(), _embedded(gallery, space))
+    missing = np.setdiff1d(gallery.catalogue.portrait_ids(), gallery.embedded(space))
     done = 0
     with ThreadPoolExecutor() as pool:
         while done < len(missing):
@@ -247,13 +247,3 @@ def bury_portraits(gallery: Gallery, connection: Connection, portrait_ids: Seque
 
 def _state(gallery: Gallery, space: Space) -> SpaceState | None:
     return next((s for s in gallery.catalogue.space_states() if s.space == space), None)
-
-
-def _embedded(gallery: Gallery, space: Space) -> NDArray[np.int64]:
-    """Ids of the portraits that have a vector in a space."""
-    state = _state(gallery, space)
-    if state is None:
-        return np.empty(0, np.int64)
-    files = VectorFiles.open(gallery.space_folder(space), space, state.generation)
-    portraits: NDArray[np.int64] = files.records(state.row_count)["portrait"]
-    return np.delete(portraits, state.dead)
