@@ -173,6 +173,13 @@ class Catalogue:
             ids = connection.scalars(_in_category(category)).all()
         return np.sort(np.asarray(ids, dtype=np.int64))
 
+    def gender_person_ids(self, genders: Collection[str]) -> NDArray[np.int64]:
+        """Ids of the people whose gender is one of these words (lower case), rising."""
+        query = select(PersonRow.id).where(func.lower(PersonRow.gender).in_(sorted(genders)))
+        with self.snapshot() as connection:
+            ids = connection.scalars(query).all()
+        return np.sort(np.asarray(ids, dtype=np.int64))
+
     def counts(self) -> tuple[int, int]:
         """How many people and portraits there are."""
         with self.snapshot() as connection:

@@ -181,7 +181,12 @@ class Gallery:
             self._moment = Moment(self.catalogue, self.folder / "vectors", self._moment)
 
     def top_matches(
-        self, query: Embedding, k: int, *, category: str | None = None
+        self,
+        query: Embedding,
+        k: int,
+        *,
+        category: str | None = None,
+        genders: frozenset[str] | None = None,
     ) -> tuple[Match, ...]:
         """The k people nearest to the query, nearest first; each person once.
 
@@ -189,6 +194,8 @@ class Gallery:
             query: Of one of ``spaces()``.
             k: At least 1; fewer are returned if there are fewer people.
             category: Only people in this category; None for everybody.
+            genders: Only people of whom the catalogue says one of these, such as
+                ``gallery.gender.WOMEN``; None for everybody.
 
         Returns:
             Matches by falling cosine; equal cosines by person id.
@@ -203,7 +210,7 @@ class Gallery:
             self.refresh()
             moment = self._moment
             index = moment.index(query.space)
-            hits = index.top(query, k, allowed=moment.allowed(index, category))
+            hits = index.top(query, k, allowed=moment.allowed(index, category, genders))
             found = moment.recall(hits)
             if len(found) == len(hits):
                 break  # else somebody was removed since

@@ -47,7 +47,7 @@ class Moment:
         self._states = {state.space.id: state for state in states}
         self._indexes: dict[str, tuple[SpaceState, GalleryIndex]] = {}
         self._calibrations: dict[str, Calibration] = {}
-        self._allowed: dict[tuple[str, str], NDArray[np.bool_]] = {}
+        self._allowed: dict[tuple[str, str | None, frozenset[str] | None], NDArray[np.bool_]] = {}
         self._people: dict[int, Person] = {}
         self._portraits: dict[int, Portrait] = {}
         self._lock = threading.Lock()
@@ -82,22 +82,39 @@ class Moment:
                 self._indexes[space.id] = self._opened(state)
             return self._indexes[space.id][1]
 
-    def allowed(self, index: GalleryIndex, category: str | None) -> NDArray[np.bool_] | None:
-        """Who of an index is in a category: bool (len(index),); None if everybody may be.
+    def allowed(
+        self, index: GalleryIndex, category: str | None, genders: frozenset[str] | None = None
+    ) -> NDArray[np.bool_] | None:
+        """Who of an index may be found: bool (len(index),); None if everybody may be.
+
+        Args:
+            index: Of this moment.
+            category: Only people in it; None for everybody.
+            genders: Only people of one of these (gallery/gender.py); None for everybody.
 
         Raises:
-            GalleryMissing: If nobody is.
+            GalleryMissing: If nobody may be.
         """
-        if category is None:
+        if category is None and genders is None:
             return None
-        key = (index.space.id, category)
+        key = (index.space.id, category, genders)
         if key not in self._allowed:
-            members = self._catalogue.category_person_ids(category)
-            mask = np.isin(index.person_ids, members)
+            mask = np.ones(len(index), dtype=np.bool_)
+            if category is not None:
+                members = self._catalogue.category_person_ids(category)
+                mask &= np.isin(index.person_ids, members)
             if not mask.any():
                 known = ", ".join(self._catalogue.categories()) or "none"
                 raise GalleryMissing(
                     f"nobody in the gallery is in the category {category}; its categories: {known}"
+                )
+            if genders is not None:
+                members = self._catalogue.gender_person_ids(genders)
+                mask &= np.isin(index.person_ids, members)
+            if not mask.any():
+                raise GalleryMissing(
+                    "the gallery says of nobody here that they are of that gender: `lookalike "
+                    "gallery download` brings people with it"
                 )
             self._allowed[key] = mask
         return self._allowed[key]
