@@ -47,6 +47,7 @@ class Ask:
         wanted: Backbone that was asked for; another than ``model`` where that isn't ready.
         top: How many matches.
         category: The category to search; None for all.
+        genders: Only people of one of these (``gallery.gender``); None for everybody.
         number: Number of the face, from 1.
         page: Which faces have a button, from 0.
         mine: Whether the asker sent the photo, so that the match goes into their history.
@@ -57,6 +58,7 @@ class Ask:
     wanted: str
     top: int
     category: str | None
+    genders: frozenset[str] | None = None
     number: int = 1
     page: int = 0
     mine: bool = True
@@ -85,21 +87,23 @@ class Answering:
 
     async def lookalike(self, turn: Turn) -> Reply:
         """A photo, or ``/lookalike`` with one; ``/lookalike 3 senet film`` holds for it alone."""
-        arguments = turn.request.arguments if turn.request.command else ""
-        if not arguments:
+        if not turn.request.command or not turn.request.arguments:
             return await self.photo(turn)
+        top, choice = await self.wished(turn)
+        return await self.photo(turn, top=top, choice=choice)
+
+    async def wished(self, turn: Turn) -> tuple[int | None, Choice]:
+        """How many matches a command asks for, and the settings with what it says besides."""
+        choice = await self._store.choice(turn.who)
+        if not turn.request.arguments:
+            return None, choice
         names = [standing.name for standing in self._desk.standings()]
         categories = await self._recognizer.finish(self._gallery.categories)
-        wish = read_wish(arguments, models=names, categories=categories)
-        choice = await self._store.choice(turn.who)
-        return await self.photo(
-            turn,
-            top=wish.top,
-            choice=dataclasses.replace(
-                choice,
-                model=wish.model or choice.model,
-                category=None if wish.everybody else wish.category or choice.category,
-            ),
+        wish = read_wish(turn.request.arguments, models=names, categories=categories)
+        return wish.top, dataclasses.replace(
+            choice,
+            model=wish.model or choice.model,
+            category=None if wish.everybody else wish.category or choice.category,
         )
 
     async def photo(
@@ -150,7 +154,7 @@ class Answering:
                 subject = await self._looker.look(turn, visit, turn.request.photos[0])
             await visit.begin()
             ask = self._clamped(subject, ask)
-            answers = match_answers(turn, await self._search(turn, subject, ask))
+            answers = match_answers(turn, await self.search(turn, subject, ask))
         text = numbers(turn, answers, ask.model)
         return Reply(
             text=text,
@@ -217,7 +221,7 @@ class Answering:
         ask = self._clamped(subject, ask)
         turn.notes |= {"model": ask.model, "top": ask.top}
         first_time = (ask.number, ask.model) not in subject.kept.embeddings
-        matches = await self._search(turn, subject, ask)
+        matches = await self.search(turn, subject, ask)
         answers = match_answers(turn, matches)
         noting = None
         if ask.mine and first_time:  # while the card is drawn
@@ -259,14 +263,22 @@ class Answering:
         )
         return Reply(text=text, picture=picture, buttons=buttons, answers=(answer,))
 
-    async def _search(self, turn: Turn, subject: Subject, ask: Ask) -> tuple[Match, ...]:
+    async def search(self, turn: Turn, subject: Subject, ask: Ask) -> tuple[Match, ...]:
+        """Who of the gallery is asked for, most alike first; at least one.
+
+        Raises:
+            Refusal: If there is nobody in the category any more.
+            GalleryMissing: If there is nobody at all to be found.
+        """
         embedding = await self._looker.embedding(turn, subject, ask.number, ask.model)
         with turn.timed("search"):
             return await self._recognizer.finish(lambda: self._matches(turn, embedding, ask))
 
     def _matches(self, turn: Turn, embedding: Embedding, ask: Ask) -> tuple[Match, ...]:
         try:
-            return self._gallery.top_matches(embedding, ask.top, category=ask.category)
+            return self._gallery.top_matches(
+                embedding, ask.top, category=ask.category, genders=ask.genders
+            )
         except GalleryMissing:
             category = ask.category
             if category is None or category in self._gallery.categories():
