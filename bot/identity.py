@@ -29,10 +29,12 @@ class Who:
     Attributes:
         user: Of the person on their platform.
         chat: Of the person in this chat; two people in one chat have unrelated keys.
+        room: Of the chat, the same for everybody in it; in memory only, never in a database.
     """
 
     user: bytes = field(repr=False)
     chat: bytes = field(repr=False)
+    room: bytes = field(repr=False)
 
 
 class Identity:
@@ -50,6 +52,7 @@ class Identity:
         return Who(
             user=self._keyed("user", sender.platform, sender.user_id),
             chat=self._keyed("chat", sender.platform, sender.user_id, sender.chat_id),
+            room=self._keyed("room", sender.platform, sender.chat_id),
         )
 
     def tag(self, purpose: str, who: Who) -> str:

@@ -18,6 +18,8 @@ class Sender:
         chat_id: The platform's id of the chat (a private chat, group, channel or web session).
         language: BCP 47 tag that the platform says the person uses, such as ``"pt-BR"``.
         is_group: Whether others read along.
+        name: As the platform shows the person to this chat; "" where it does not say who writes
+            (an anonymous administrator, a channel), or where the bot is but a guest.
     """
 
     platform: str
@@ -25,6 +27,7 @@ class Sender:
     chat_id: str = field(repr=False)
     language: str | None = None
     is_group: bool = False
+    name: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +38,14 @@ class Attachment:
         fetch: Downloads the bytes; raises TooLarge, or TryLater when the platform is down.
         size_bytes: As the platform says, or None.
         media_type: As the platform says, such as ``"image/jpeg"``, or None.
+        own: Whether the asker sent it, and did not forward it from somebody else; False where
+            that is not known.
     """
 
     fetch: Callable[[], Awaitable[bytes]] = field(repr=False)
     size_bytes: int | None = None
     media_type: str | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
