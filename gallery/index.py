@@ -32,6 +32,7 @@ __all__ = ["SAME_PHOTO_STRETCH", "GalleryIndex", "Hit", "person_cosines"]
 _ROUNDING: Final = np.float32(3.2e-5)
 
 _BLOCK: Final = 16  # people compared in full at a time
+_PEOPLE_AT_ONCE: Final = 256  # whose vectors are in memory together when many are compared
 _THREADS: Final = min(4, os.cpu_count() or 1)  # more wait for the same memory
 _ONE_THREAD_BYTES: Final = 16_000_000  # below, one thread is done before a second one starts
 _DECIMALS: Final = 7  # likenesses closer than that are equal, and ids decide
@@ -123,11 +124,7 @@ class GalleryIndex:
             SpaceMismatch: If the query comes from another space.
             ValueError: If k is below 1.
         """
-        if query.space != self.space:
-            raise SpaceMismatch(
-                f"a vector of {query.space.id} can't be compared with the gallery's of "
-                f"{self.space.id}; run `lookalike gallery build --model {query.space.backbone}`"
-            )
+        self._check_space(query)
         if k < 1:
             raise ValueError("at least one person must be asked for")
         if len(self) == 0:
@@ -147,6 +144,37 @@ class GalleryIndex:
                 break
             hits = sorted([*hits, *self._compare(query.vector, block)], key=_rank)
         return tuple(hits[:k])
+
+    def likenesses(self, query: Embedding, person_ids: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The likeness to certain people, exactly as ``top`` finds it.
+
+        Args:
+            query: In ``space``.
+            person_ids: int64 (n,), in any order.
+
+        Returns:
+            float64 (n,), in [-1, 1]; NaN for those who are not here.
+
+        Raises:
+            SpaceMismatch: If the query comes from another space.
+        """
+        self._check_space(query)
+        found = np.full(len(person_ids), np.nan)
+        here = np.flatnonzero(np.isin(person_ids, self.person_ids))
+        for start in range(0, len(here), _PEOPLE_AT_ONCE):
+            block = here[start : start + _PEOPLE_AT_ONCE]
+            people = np.searchsorted(self.person_ids, person_ids[block])
+            hits = self._compare(query.vector, np.unique(people))
+            cosines = {hit.person_id: hit.cosine for hit in hits}
+            found[block] = [cosines[one] for one in person_ids[block].tolist()]
+        return found
+
+    def _check_space(self, query: Embedding) -> None:
+        if query.space != self.space:
+            raise SpaceMismatch(
+                f"a vector of {query.space.id} can't be compared with the gallery's of "
+                f"{self.space.id}; run `lookalike gallery build --model {query.space.backbone}`"
+            )
 
     def _bounds(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         """An upper bound of the likeness to every person: float32 (len(self),)."""

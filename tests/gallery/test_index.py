@@ -208,3 +208,23 @@ def test_training_rows_are_whole_people(tmp_path: Path) -> None:
     some, whose = index.training_rows(100)
     assert 80 <= len(some) <= 120
     assert (np.unique(whose, return_counts=True)[1] == 4).all()
+
+
+def test_certain_people_have_the_likeness_that_a_search_finds(tmp_path: Path) -> None:
+    """Also asked for twice, in any order, more than are compared at a time, or not there."""
+    rng = np.random.default_rng(15)
+    for dimensions in (128, 512):
+        persons = np.repeat(np.arange(1, 601), 2)
+        vectors = unit(rng.standard_normal((1200, dimensions)))
+        dead = np.array([0, 1, 7])  # person 1 is gone, person 4 has one portrait left
+        index = build(tmp_path / str(dimensions), vectors, persons, dead)
+        query = Embedding(unit(rng.standard_normal(dimensions)), space(dimensions))
+        asked = np.append(rng.permutation(np.arange(1, 601)), [4, 9999, 4])
+        found = index.likenesses(query, asked)
+        expected = {hit.person_id: hit.cosine for hit in index.top(query, 600)}
+        assert np.isnan(found[np.isin(asked, [1, 9999])]).all()
+        there = ~np.isin(asked, [1, 9999])
+        assert found[there].tolist() == [expected[person] for person in asked[there].tolist()]
+    assert index.likenesses(query, np.empty(0, np.int64)).shape == (0,)
+    with pytest.raises(SpaceMismatch):
+        index.likenesses(Embedding(unit(np.ones(16)), space(16)), np.array([1]))
