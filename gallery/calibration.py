@@ -23,7 +23,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,7 +33,10 @@ from gallery.curve import RisingCurve
 from gallery.priors import Prior, prior_of
 from gallery.tail import SHARES, stranger_quantiles
 
-__all__ = ["Calibration", "fit", "prior"]
+if TYPE_CHECKING:
+    from gallery.own_pairs import OwnPairs
+
+__all__ = ["Calibration", "fit", "fit_alone", "fit_pairs", "prior"]
 
 _SCORES: Final = (1.0, 4.0, 10.0, 20.0, 30.0, 40.0, 50.0)  # at the first shares in SHARES
 _SAME_PERSON_SCORE: Final = 90.0
@@ -120,7 +123,7 @@ class Calibration:
 def prior(space: Space) -> Calibration:
     """What is believed of a space before any gallery has taught it."""
     known = prior_of(space.backbone)
-    return _calibration(space, np.asarray(known.strangers), known.same_person)
+    return _calibration(space.id, np.asarray(known.strangers), known.same_person)
 
 
 def fit(space: Space, vectors: NDArray[np.float32], person_ids: NDArray[np.int64]) -> Calibration:
@@ -136,8 +139,12 @@ def fit(space: Space, vectors: NDArray[np.float32], person_ids: NDArray[np.int64
     """
     from gallery.own_pairs import own_pairs
 
+    return fit_pairs(space, own_pairs(vectors, person_ids, space.backbone))
+
+
+def fit_pairs(space: Space, pairs: OwnPairs) -> Calibration:
+    """A calibration learned from likenesses that were drawn already; see ``fit``."""
     known = prior_of(space.backbone)
-    pairs = own_pairs(vectors, person_ids, space.backbone)
     if pairs.people < 2:
         return prior(space)
     strangers = _blended(stranger_quantiles(pairs.strangers), pairs.people, known)
@@ -145,7 +152,26 @@ def fit(space: Space, vectors: NDArray[np.float32], person_ids: NDArray[np.int64
     if pairs.people_again:
         weight = pairs.people_again / (pairs.people_again + _PEOPLE_AGAIN * known.weight)
         same_person += weight * (_same_median(pairs.same, pairs.strangers) - same_person)
-    return _calibration(space, strangers, same_person, pairs.people, pairs.people_again)
+    return _calibration(space.id, strangers, same_person, pairs.people, pairs.people_again)
+
+
+def fit_alone(name: str, pairs: OwnPairs) -> Calibration | None:
+    """A calibration of values that nothing was known of before, such as those of an ensemble.
+
+    Args:
+        name: Stands in the calibration for ``Space.id``.
+        pairs: Values in [-1, 1], 1 for the same photo, in place of cosines.
+
+    Returns:
+        None where there are too few pairs to tell.
+    """
+    if pairs.people < 2 or not pairs.people_again:
+        return None
+    strangers = stranger_quantiles(pairs.strangers)
+    if not np.isfinite(strangers).all():
+        return None
+    same_person = _same_median(pairs.same, pairs.strangers)
+    return _calibration(name, strangers, same_person, pairs.people, pairs.people_again)
 
 
 def _blended(found: NDArray[np.float64], people: int, known: Prior) -> NDArray[np.float64]:
@@ -187,7 +213,7 @@ def _same_median(same: NDArray[np.float32], strangers: NDArray[np.float32]) -> f
 
 
 def _calibration(
-    space: Space,
+    space_id: str,
     strangers: NDArray[np.float64],
     same_person: float,
     people: int = 0,
@@ -203,7 +229,7 @@ def _calibration(
     top = rising[len(_SCORES) - 1]
     same_person = max(same_person, top + _ABOVE_STRANGERS * (1 - top))
     return Calibration(
-        space.id,
+        space_id,
         tuple(float(cosine) for cosine in rising),
         float(min(same_person, 1 - _APART / 2)),
         people,
