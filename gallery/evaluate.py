@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from engine.errors import SetupProblem
 from engine.pipeline import Engine
 from gallery.calibration import Calibration, fit
+from gallery.evaluation_lineup import line_up, look_up, photos_by_person
 from gallery.evaluation_photos import Sightings, look_at
 from gallery.evaluation_results import FAR, Identification, Verification
-from gallery.likeness import evened_norms, person_cosines
 from gallery.report import Progress, no_progress
-from gallery.sources.folder import scan
 
 __all__ = ["LabelledPair", "identify", "read_pairs", "verify"]
 
@@ -140,7 +139,7 @@ def identify(
             faces.
     """
     started = time.perf_counter()
-    everybody = _photos_by_person(folder)
+    everybody = photos_by_person(folder)
     enough = {who: files for who, files in everybody.items() if len(files) > gallery_photos}
     if len(enough) < 2:
         raise SetupProblem(
@@ -149,20 +148,22 @@ def identify(
         )
     files = [file for photos in enough.values() for file in photos]
     seen = look_at(engine, backbone, files, progress=progress)
-    lookup = _look_up(seen, list(enough.values()), gallery_photos)
+    lineup = line_up(seen, enough, gallery_photos)
+    strangers: list[NDArray[np.float32]] = []
+    found = look_up(lineup, lambda _, others: strangers.append(others[np.isfinite(others)]))
     return Identification(
         model=backbone,
         gallery_photos=gallery_photos,
         people=len(enough),
         skipped=tuple(sorted(set(everybody) - set(enough))),
-        ranks=lookup.ranks,
-        failures=lookup.failures,
-        own=lookup.own,
-        strangers=lookup.strangers,
-        best_strangers=lookup.best_strangers,
+        ranks=np.append(found.ranks, np.full(len(lineup.failures), len(enough), np.int64)),
+        failures=len(lineup.failures),
+        own=found.own,
+        strangers=np.concatenate(strangers).astype(np.float64),
+        best_strangers=found.best,
         photos=len(files),
         faceless=_below(seen, folder.resolve()),
-        calibration=lookup.calibration,
+        calibration=fit(seen.space, lineup.gallery, lineup.owners),
         seconds=time.perf_counter() - started,
     )
 
@@ -192,67 +193,8 @@ def _cosine(seen: Sightings, pair: LabelledPair) -> float:
     return float("nan") if one is None or other is None else float(one @ other)
 
 
-def _photos_by_person(folder: Path) -> dict[str, list[Path]]:
-    root = folder.resolve()
-    people: dict[str, list[Path]] = {}
-    for portrait in scan(folder).portraits:
-        people.setdefault(portrait.person.name, []).append(root / portrait.origin)
-    return {who: sorted(files, key=lambda file: file.name) for who, files in people.items()}
-
-
 def _below(seen: Sightings, root: Path) -> dict[str, str]:
     return {
         str(file.relative_to(root) if file.is_relative_to(root) else file): why
         for file, why in sorted(seen.failures.items())
     }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Lookup:
-    """See Identification."""
-
-    ranks: NDArray[np.int64]
-    failures: int
-    own: NDArray[np.float64]
-    strangers: NDArray[np.float64]
-    best_strangers: NDArray[np.float64]
-    calibration: Calibration
-
-
-def _look_up(seen: Sightings, people: Sequence[Sequence[Path]], gallery_photos: int) -> _Lookup:
-    gallery = [
-        (number, seen.vectors[file])
-        for number, files in enumerate(people)
-        for file in files[:gallery_photos]
-        if file in seen.vectors
-    ]
-    probes = [
-        (number, file) for number, files in enumerate(people) for file in files[gallery_photos:]
-    ]
-    owners = np.array([number for number, _ in gallery], np.int64)
-    known, starts, index = np.unique(owners, return_index=True, return_inverse=True)
-    found = [(who, seen.vectors[file]) for who, file in probes if file in seen.vectors]
-    found = [(who, vector) for who, vector in found if who in known]
-    if len(known) < 2 or not found:
-        raise SetupProblem("there are not enough faces in the photos to look anybody up")
-    vectors = np.stack([vector for _, vector in gallery])
-    sums = np.add.reduceat(vectors, starts, axis=0, dtype=np.float64)
-    norms = evened_norms(
-        np.linalg.norm(sums, axis=1), np.diff(np.append(starts, len(vectors))), seen.space.backbone
-    )
-    queries = np.stack([vector for _, vector in found]).astype(np.float64)
-    likenesses = person_cosines(queries @ vectors.astype(np.float64).T, index, norms)
-    right = np.searchsorted(known, [who for who, _ in found])
-    mine = np.arange(len(known)) == right[:, None]
-    own, others = likenesses[mine], np.where(mine, -np.inf, likenesses)
-    ranks = np.full(len(probes), len(people), np.int64)
-    # Somebody exactly as alike counts as ahead: one picture under two names identifies nobody.
-    ranks[: len(found)] = (others >= own[:, None]).sum(axis=1)
-    return _Lookup(
-        ranks=ranks,
-        failures=len(probes) - len(found),
-        own=own,
-        strangers=likenesses[~mine],
-        best_strangers=others.max(axis=1),
-        calibration=fit(seen.space, vectors, owners),
-    )
