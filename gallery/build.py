@@ -162,9 +162,7 @@ def remove(gallery: Gallery, person: Person) -> int:
             upkeep.bury_portraits(gallery, connection, [portrait.id for portrait in portraits])
             registrar.delete_person(connection, person.id)
             registrar.note_change(connection)
-        for portrait in portraits:
-            with contextlib.suppress(OSError):  # build sweeps what is left
-                portrait.thumbnail.unlink()
+        gallery.storage.discard_pictures([portrait.sha256 for portrait in portraits])
         gallery.refresh()
     return len(portraits)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,23 +10,20 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import Connection
 
-from engine.errors import BadSettings, Busy
+from engine.errors import BadSettings
 from engine.types import Embedding, Space
-from gallery.catalogue import Catalogue, Person, Portrait
-from gallery.database import connect, migrate, translated
-from gallery.disk import unwritable
-from gallery.index import GalleryIndex
+from gallery.catalogue import Person, Portrait
+from gallery.file_storage import FileStorage
 from gallery.moment import Moment
-from gallery.spaces import SpaceState
-from gallery.vectors import VectorFiles
+from gallery.storage import SearchIndex, Storage
 
 if TYPE_CHECKING:
     from gallery.calibration import Calibration
 
 __all__ = ["Gallery", "Match", "Stats"]
 
-_DATABASE: Final = "gallery.db"
 _ATTEMPTS: Final = 5
 
 
@@ -72,47 +66,48 @@ class Stats:
 
 
 class Gallery:
-    """People and their portraits in one folder, which may be moved as a whole.
+    """People and their portraits: in one folder, or on a PostgreSQL server that many share.
 
     Safe to use from several threads. What another process changes is seen at the next match, or
     by ``refresh``.
 
     Args:
-        folder: Holds catalogue, portraits and vectors.
-        catalogue: Migrated.
+        folder: Absolute. Holds the gallery, or what this machine remembers of a shared one.
+        storage: Keeps it.
     """
 
-    def __init__(self, folder: Path, catalogue: Catalogue) -> None:
+    def __init__(self, folder: Path, storage: Storage) -> None:
         self.folder = folder
-        self.catalogue = catalogue
-        self._moment = Moment(catalogue, folder / "vectors")
+        self.storage = storage
+        self.catalogue = storage.catalogue
+        self._moment = Moment(storage)
 
     @classmethod
-    def open(cls, folder: Path) -> Gallery:
-        """The gallery in a folder; an empty one is made where there is none.
+    def open(cls, folder: Path, url: str | None = None) -> Gallery:
+        """The gallery in a folder or database; an empty one is made where there is none.
+
+        Args:
+            folder: Of the gallery; with ``url`` it only keeps copies of the pictures shown.
+            url: A PostgreSQL database, as SQLAlchemy writes it; None for the folder itself.
 
         Raises:
-            BadSettings: If the folder can't be made or written.
+            BadSettings: If the folder can't be made or written, or the URL can't be used.
             GalleryCorrupt: If the catalogue is damaged.
             SetupProblem: If a newer program made it.
+            TryLater: If the database does not answer.
         """
         folder = folder.absolute()
-        file = folder / _DATABASE
+        storage = _storage(folder, url)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as problem:
-            raise BadSettings(
-                f"the gallery's folder {folder} can't be made ({problem.strerror}): choose another "
-                "data folder with --home"
-            ) from problem
-        database = connect(file)
-        try:
-            with translated(file):
-                migrate(database)
-                return cls(folder, Catalogue(database, folder / "portraits"))
+            return cls(folder, storage)
         except BaseException:
-            database.dispose()
+            storage.catalogue.database.dispose()
             raise
+
+    @property
+    def place(self) -> str:
+        """How the operator calls it: the folder or the database, without its password."""
+        return self.storage.place
 
     def close(self) -> None:
         """Lets go of the catalogue; the gallery can't be used any more."""
@@ -143,7 +138,9 @@ class Gallery:
 
     def portraits(self, person_id: int) -> tuple[Portrait, ...]:
         """Every portrait of a person, oldest first."""
-        return self.catalogue.portraits(person_id)
+        portraits = self.catalogue.portraits(person_id)
+        self.storage.present(portraits)
+        return portraits
 
     def portrait_counts(self) -> dict[int, int]:
         """How many portraits everybody has, by person id."""
@@ -173,12 +170,13 @@ class Gallery:
 
     def size_bytes(self) -> int:
         """What the gallery takes on disk."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        return self.storage.size_bytes()
 
     def refresh(self) -> None:
         """Sees what has been changed since, here or by another process; cheap if nothing has."""
         if self.catalogue.revision() != self._moment.revision:
-            self._moment = Moment(self.catalogue, self.folder / "vectors", self._moment)
+            self._moment = Moment(self.storage, self._moment)
+            self.storage.noticed()
 
     def top_matches(
         self,
@@ -230,7 +228,7 @@ class Gallery:
         """How cosines of a space become scores: as learned from this gallery, else as shipped."""
         return self._moment.calibration(space)
 
-    def index(self, space: Space) -> GalleryIndex:
+    def index(self, space: Space) -> SearchIndex:
         """The vectors of a space; see ``top_matches`` for the errors."""
         return self._moment.index(space)
 
@@ -240,16 +238,25 @@ class Gallery:
         Raises:
             OSError: If it is gone or can't be read.
         """
-        return portrait.thumbnail.read_bytes()
+        return self.storage.picture(portrait)
+
+    def keep_picture(self, connection: Connection, sha256: str, jpeg: bytes) -> None:
+        """Keeps a portrait's thumbnail, in place of an earlier one.
+
+        Args:
+            connection: Inside ``changing(self.catalogue.database)``, in whose transaction the
+                portrait is enrolled, before or after this.
+            sha256: The portrait's.
+            jpeg: The thumbnail.
+
+        Raises:
+            BadSettings: If the folder can't be written.
+        """
+        self.storage.keep_picture(connection, sha256, jpeg)
 
     def embedded(self, space: Space) -> NDArray[np.int64]:
         """Ids of the portraits that have a vector in a space, rising; none if nothing has."""
-        stored = self._stored(space)
-        if stored is None:
-            return np.empty(0, np.int64)
-        state, files = stored
-        portraits: NDArray[np.int64] = files.records(state.row_count)["portrait"]
-        return np.sort(np.delete(portraits, state.dead))
+        return self.storage.embedded(space)
 
     def vectors(self, space: Space, portrait_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of portraits, in that order: float32 (len(portrait_ids), D).
@@ -260,61 +267,25 @@ class Gallery:
 
         Raises:
             KeyError: If a portrait has none.
-            GalleryCorrupt: If the files are shorter than the catalogue says.
+            GalleryCorrupt: If files are shorter than the catalogue says.
         """
-        stored = self._stored(space)
-        if stored is None:
-            raise KeyError(f"no portrait has a vector in {space.id}")
-        state, files = stored
-        portraits = files.records(state.row_count)["portrait"]
-        alive = np.delete(np.arange(state.row_count), state.dead)
-        order = alive[np.argsort(portraits[alive], kind="stable")]
-        places = np.searchsorted(portraits[order], portrait_ids)
-        places = np.minimum(places, max(len(order) - 1, 0))
-        if len(portrait_ids) and not (
-            len(order) and np.array_equal(portraits[order[places]], portrait_ids)
-        ):
-            raise KeyError(f"a portrait has no vector in {space.id}")
-        return files.reader(state.row_count).rows(order[places])
-
-    def _stored(self, space: Space) -> tuple[SpaceState, VectorFiles] | None:
-        """What counts of a space now, and its files; None without the space."""
-        states = self.catalogue.space_states()
-        state = next((one for one in states if one.space == space), None)
-        if state is None:
-            return None
-        return state, VectorFiles.open(self.space_folder(space), space, state.generation)
+        return self.storage.vectors(space, portrait_ids)
 
     def space_folder(self, space: Space) -> Path:
-        """Where a space's vectors and calibration are kept."""
+        """Where a gallery in a folder keeps a space's vectors and calibration."""
         return self.folder / "vectors" / space.id
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self) -> AbstractContextManager[None]:
         """Makes this process the only one that changes the gallery; reading goes on.
 
         Raises:
             Busy: If another process is changing it.
-            BadSettings: If the folder can't be written.
+            BadSettings: If it can't be written.
         """
-        import filelock
+        return self.storage.writing()
 
-        lock = filelock.FileLock(self.folder / "gallery.lock", timeout=0)
-        try:
-            if not os.access(self.folder, os.W_OK):
-                raise PermissionError(errno.EACCES, "Permission denied")
-            lock.acquire()
-        except filelock.Timeout as problem:
-            raise Busy(
-                "another `lookalike gallery` command is changing this gallery: wait until it is "
-                "done, then try again"
-            ) from problem
-        except OSError as problem:
-            raise unwritable(self.folder, problem) from problem
-        try:
-            with translated(self.folder / _DATABASE):
-                yield
-        except OSError as problem:
-            raise unwritable(self.folder, problem) from problem
-        finally:
-            lock.release()
+
+def _storage(folder: Path, url: str | None) -> Storage:
+    if url is not None:
+        raise BadSettings("gallery.url: a gallery in a database is not supported yet")
+    return FileStorage.open(folder)

@@ -1,8 +1,8 @@
 """From a photo that a source found to a portrait in the gallery.
 
-Looking at a photo (``Looker``) runs in several threads and leaves its thumbnail, under the name of
-its content: one that is never enrolled is swept by the next build. What was seen is enrolled in
-batches (``Enroller``) by one thread: vectors first, last the transaction that makes it all count.
+Looking at a photo (``Looker``) runs in several threads. What was seen is enrolled in batches
+(``Enroller``) by one thread: thumbnails and vectors first, last the transaction that makes it all
+count.
 """
 
 from __future__ import annotations
@@ -16,20 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from engine.errors import GalleryCorrupt, PhotoProblem, SetupProblem, TooLarge
+from engine.errors import PhotoProblem, SetupProblem, TooLarge
 from engine.pipeline import Engine
 from engine.types import Space
 from gallery import registrar
-from gallery.catalogue import Person, category_name, thumbnail_path
+from gallery.catalogue import Person, category_name
 from gallery.collection import Gallery
 from gallery.database import changing
-from gallery.disk import unwritable, write_atomically
 from gallery.never_again import REMOVED, barred
 from gallery.report import Rejection, Report
 from gallery.screen import SCREENING, Reason, Thumbnail, clear_face, thumbnail
 from gallery.sources import FoundPerson, FoundPortrait
-from gallery.spaces import space_states
-from gallery.vectors import VectorFiles
 
 __all__ = ["Enroller", "Fresh", "Known", "Looked", "Looker", "Refused", "append_rows"]
 
@@ -133,15 +130,7 @@ class Looker:
         if isinstance(face, Reason):
             return Refused(face, sha256)
         crops = {name: self._engine.backbone(name).crop(photo, face) for name in self._backbones}
-        small = thumbnail(photo, face)
-        path = thumbnail_path(self._catalogue.portraits_folder, sha256)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # A power cut may leave it empty; the next build notices.
-            write_atomically(path, small.jpeg, durable=False)
-        except OSError as problem:
-            raise unwritable(path.parent, problem) from problem
-        return Fresh(sha256, small, crops)
+        return Fresh(sha256, thumbnail(photo, face), crops)
 
 
 class Enroller:
@@ -234,6 +223,7 @@ class Enroller:
                     )
                 )
                 persons.append(person_id)
+                self._gallery.keep_picture(connection, seen.sha256, seen.thumbnail.jpeg)
         if portraits:
             for name, rows in vectors.items():
                 space = self._engine.backbone(name).space
@@ -262,28 +252,20 @@ def append_rows(
     portraits: Sequence[int],
     persons: Sequence[int],
 ) -> None:
-    """Writes vectors to a space's files and lets the transaction count them.
+    """Adds vectors of portraits to a space, within a transaction that is to count them.
+
+    Args:
+        connection: Inside ``changing(gallery.catalogue.database)``.
+        gallery: Where.
+        space: Which; it is made if the gallery has none of it yet.
+        vectors: float32 (n, D), n >= 1, unit length.
+        portraits: Their ids; none has a vector in the space yet.
+        persons: Ids of the people whose portraits they are.
 
     Raises:
-        GalleryCorrupt: If the space's files are gone or damaged.
+        GalleryCorrupt: If the vectors that should be there are gone or damaged.
     """
-    folder = gallery.space_folder(space)
-    state = next((s for s in space_states(connection) if s.space == space), None)
-    if state is None:
-        files = VectorFiles.create(folder, space)
-        registrar.register_space(connection, space, files.manifest.generation)
-        row_count, dead = 0, np.empty(0, np.int64)
-    else:
-        row_count, dead = state.row_count, state.dead
-        try:
-            files = VectorFiles.open(folder, space, state.generation)
-        except FileNotFoundError as problem:
-            raise GalleryCorrupt(
-                f"vectors of {space.id} are missing: run `lookalike gallery build --model "
-                f"{space.backbone}`"
-            ) from problem
-    row_count = files.append(row_count, vectors, portraits, persons, dead)
-    registrar.set_rows(connection, space, generation=files.manifest.generation, row_count=row_count)
+    gallery.storage.append(connection, space, vectors, portraits, persons)
 
 
 def _owned(found: FoundPortrait, owner: Person) -> Known | Refused:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import GalleryCorrupt, GalleryMissing, SpaceMismatch
+from engine.errors import GalleryMissing, SpaceMismatch
 from engine.types import Space
-from gallery.catalogue import Catalogue, Person, Portrait
-from gallery.index import GalleryIndex, Hit
+from gallery.catalogue import Person, Portrait
+from gallery.index import Hit
+from gallery.learned import read_learned
 from gallery.spaces import SpaceState
-from gallery.vectors import VectorFiles
+from gallery.storage import SearchIndex, Storage
 
 if TYPE_CHECKING:
     from gallery.calibration import Calibration
 
 __all__ = ["Moment"]
 
-_ATTEMPTS: Final = 5
 _REMEMBERED: Final = 2_000  # portraits; more are forgotten and read again
 
 
@@ -33,19 +31,16 @@ class Moment:
     Threads share it.
 
     Args:
-        catalogue: Is asked what counts.
-        vectors_folder: Holds a folder for each space.
+        storage: Is asked what counts.
         before: An earlier moment, whose indexes are taken over where they still hold.
     """
 
-    def __init__(
-        self, catalogue: Catalogue, vectors_folder: Path, before: Moment | None = None
-    ) -> None:
-        self._catalogue = catalogue
-        self._folder = vectors_folder
-        self.revision, states = catalogue.moment()
+    def __init__(self, storage: Storage, before: Moment | None = None) -> None:
+        self._storage = storage
+        self._catalogue = storage.catalogue
+        self.revision, states = storage.catalogue.moment()
         self._states = {state.space.id: state for state in states}
-        self._indexes: dict[str, tuple[SpaceState, GalleryIndex]] = {}
+        self._indexes: dict[str, tuple[SpaceState, SearchIndex]] = {}
         self._calibrations: dict[str, Calibration] = {}
         self._allowed: dict[tuple[str, str | None, frozenset[str] | None], NDArray[np.bool_]] = {}
         self._people: dict[int, Person] = {}
@@ -56,7 +51,7 @@ class Moment:
             if state is not None and state.same_rows(then):
                 self._indexes[space_id] = then, index
 
-    def opened(self) -> dict[str, tuple[SpaceState, GalleryIndex]]:
+    def opened(self) -> dict[str, tuple[SpaceState, SearchIndex]]:
         """The indexes in use, by space id, and what they are indexes of."""
         return dict(self._indexes)
 
@@ -66,7 +61,7 @@ class Moment:
             state.space for state in self._states.values() if state.row_count > len(state.dead)
         )
 
-    def index(self, space: Space) -> GalleryIndex:
+    def index(self, space: Space) -> SearchIndex:
         """The vectors of a space.
 
         Raises:
@@ -79,11 +74,11 @@ class Moment:
             raise self._why_missing(space)
         with self._lock:
             if space.id not in self._indexes:
-                self._indexes[space.id] = self._opened(state)
+                self._indexes[space.id] = self._storage.open_index(state)
             return self._indexes[space.id][1]
 
     def allowed(
-        self, index: GalleryIndex, category: str | None, genders: frozenset[str] | None = None
+        self, index: SearchIndex, category: str | None, genders: frozenset[str] | None = None
     ) -> NDArray[np.bool_] | None:
         """Who of an index may be found: bool (len(index),); None if everybody may be.
 
@@ -130,37 +125,26 @@ class Moment:
             people.update(self._catalogue.people_by_id(strangers))
         if unseen:
             portraits.update(self._catalogue.portraits_by_id(unseen))
-        return [
+        found = [
             (hit, people[hit.person_id], portraits[hit.portrait_id])
             for hit in hits
             if hit.person_id in people and hit.portrait_id in portraits
         ]
+        self._storage.present([portrait for _, _, portrait in found])
+        return found
 
     def calibration(self, space: Space) -> Calibration:
         """What this gallery taught about a space's cosines, else what the program comes with.
 
         Raises:
-            GalleryCorrupt: If the file makes no sense.
+            GalleryCorrupt: If what was kept makes no sense.
         """
         if space.id not in self._calibrations:
-            self._calibrations[space.id] = _read_calibration(self._folder / space.id, space)
-        return self._calibrations[space.id]
+            from gallery.calibration import prior
 
-    def _opened(self, state: SpaceState) -> tuple[SpaceState, GalleryIndex]:
-        space = state.space
-        for _ in range(_ATTEMPTS):
-            try:
-                files = VectorFiles.open(self._folder / space.id, space, state.generation)
-                return state, GalleryIndex(files, state.row_count, state.dead)
-            except FileNotFoundError:  # swept after a build, or lost
-                latest = {s.space.id: s for s in self._catalogue.space_states()}.get(space.id)
-                if latest is None or latest.same_rows(state):
-                    break
-                state = latest
-        raise GalleryCorrupt(
-            f"vectors of {space.id} are missing: run `lookalike gallery build --model "
-            f"{space.backbone}`"
-        )
+            learned = read_learned(self._storage, space)
+            self._calibrations[space.id] = learned.calibration if learned else prior(space)
+        return self._calibrations[space.id]
 
     def _why_missing(self, space: Space) -> GalleryMissing | SpaceMismatch:
         build = f"run `lookalike gallery build --model {space.backbone}`"
@@ -174,24 +158,3 @@ class Moment:
                 f"the gallery was built with another version of {space.backbone}: {build}"
             )
         return GalleryMissing(f"the gallery is not built for the model {space.backbone}: {build}")
-
-
-def _read_calibration(folder: Path, space: Space) -> Calibration:
-    from gallery.calibration import Calibration, prior
-
-    path = folder / "calibration.json"
-    try:
-        learned = Calibration.from_json(json.loads(path.read_bytes())["calibration"])
-    except FileNotFoundError:
-        return prior(space)
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise _unlearned(path, space) from problem
-    if learned.space_id != space.id:
-        raise _unlearned(path, space)
-    return learned
-
-
-def _unlearned(path: Path, space: Space) -> GalleryCorrupt:
-    return GalleryCorrupt(
-        f"{path} is damaged: run `lookalike gallery build --model {space.backbone}`"
-    )

@@ -5,12 +5,8 @@ Everything here is for one process at a time (``Gallery.writing``).
 
 from __future__ import annotations
 
-import contextlib
-import json
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -25,11 +21,10 @@ from gallery import registrar
 from gallery.catalogue import Portrait
 from gallery.collection import Gallery
 from gallery.database import changing
-from gallery.disk import write_atomically
 from gallery.intake import append_rows
+from gallery.learned import Learned, read_learned
 from gallery.report import Progress, Report
 from gallery.spaces import SpaceState
-from gallery.vectors import VectorFiles, generation_files
 
 __all__ = [
     "bury_portraits",
@@ -49,19 +44,8 @@ _LEARN_ROWS: Final = 20_000
 
 
 def drop_damaged_space(gallery: Gallery, space: Space) -> None:
-    """Forgets a space whose files are gone or too short, so that it is made anew."""
-    state = _state(gallery, space)
-    if state is None:
-        return
-    try:
-        files = VectorFiles.open(gallery.space_folder(space), space, state.generation)
-        files.vectors(state.row_count)
-        files.codes(state.row_count)
-        files.records(state.row_count)
-    except (FileNotFoundError, GalleryCorrupt):
-        with changing(gallery.catalogue.database) as connection:
-            registrar.delete_space(connection, space)
-            registrar.note_change(connection)
+    """Forgets a space whose vectors are gone or incomplete, so that it is made anew."""
+    gallery.storage.drop_damaged(space)
 
 
 def embed_missing(
@@ -79,16 +63,19 @@ def embed_missing(
             progress(backbone, done, len(missing))
             batch = missing[done : done + _BATCH].tolist()
             portraits = list(gallery.catalogue.portraits_by_id(batch).values())
-            crops = list(pool.map(lambda portrait: _crop(engine, backbone, portrait), portraits))
+            gallery.storage.present(portraits)
+            crops = list(pool.map(lambda one: _crop(gallery, engine, backbone, one), portraits))
             _append(gallery, engine, backbone, portraits, crops, report)
             done += len(batch)
     if len(missing):
         progress(backbone, done, len(missing))
 
 
-def _crop(engine: Engine, backbone: str, portrait: Portrait) -> NDArray[np.uint8] | None:
+def _crop(
+    gallery: Gallery, engine: Engine, backbone: str, portrait: Portrait
+) -> NDArray[np.uint8] | None:
     try:
-        photo = decode(portrait.thumbnail.read_bytes())  # the settings limit what others send
+        photo = decode(gallery.picture(portrait))  # the settings limit what others send
         if (photo.width_px, photo.height_px) != (portrait.width_px, portrait.height_px):
             return None
         face = Face(portrait.box, portrait.landmarks, confidence=1.0)
@@ -128,16 +115,8 @@ def _append(
 
 
 def compact(gallery: Gallery, space: Space) -> None:
-    """Drops dead rows from a space's files."""
-    state = _state(gallery, space)
-    if state is None or len(state.dead) == 0:
-        return
-    files = VectorFiles.open(gallery.space_folder(space), space, state.generation)
-    fresh = files.compacted(state.row_count, state.dead).manifest
-    with changing(gallery.catalogue.database) as connection:
-        registrar.set_rows(connection, space, generation=fresh.generation, row_count=fresh.rows)
-        registrar.unbury_rows(connection, space)
-        registrar.note_change(connection)
+    """Makes a space take no more room, and search no longer, than it must."""
+    gallery.storage.compact(space)
 
 
 def drop_other_versions(gallery: Gallery, space: Space) -> None:
@@ -158,65 +137,39 @@ def learn_scores(gallery: Gallery, space: Space) -> None:
     if state is None or state.row_count == len(state.dead):
         return
     rows = state.row_count - len(state.dead)
-    path = gallery.space_folder(space) / "calibration.json"
     if abs(rows - _learned_from(gallery, space)) <= _LEARN_AFTER * rows:
         return
     limit = min(_LEARN_ROWS, _LEARN_BYTES // (4 * space.dimensions))
     vectors, persons = gallery.index(space).training_rows(limit)
-    learned = {"rows": rows, "calibration": fit(space, vectors, persons).to_json()}
-    write_atomically(path, json.dumps(learned, indent=2).encode())
+    content = Learned(rows, fit(space, vectors, persons)).to_json()
     with changing(gallery.catalogue.database) as connection:
+        gallery.storage.keep_calibration(connection, space, content)
         registrar.note_change(connection)
 
 
 def _learned_from(gallery: Gallery, space: Space) -> float:
     """How many rows a calibration was fitted on; far from any number if there is none."""
     try:
-        gallery.calibration(space)
-        path = gallery.space_folder(space) / "calibration.json"
-        return float(json.loads(path.read_bytes())["rows"])
-    except (GalleryCorrupt, FileNotFoundError, ValueError, KeyError, TypeError):
-        return float("-inf")
+        learned = read_learned(gallery.storage, space)
+    except GalleryCorrupt:
+        learned = None
+    return learned.rows if learned else float("-inf")
 
 
 def sweep_portraits(gallery: Gallery, report: Report) -> None:
     """Removes thumbnails that no portrait has, and portraits whose thumbnail is gone."""
-    wanted = set(gallery.catalogue.hashes())
-    kept = set()
-    for path, size_bytes in _files_below(gallery.catalogue.portraits_folder):
-        if path.suffix == ".jpg" and path.stem in wanted and size_bytes > 0:
-            kept.add(path.stem)
-        elif path.suffix in {".jpg", ".part"}:
-            path.unlink()
-            report.swept += 1
-    if lost := wanted - kept:
+    swept = gallery.storage.sweep_pictures(set(gallery.catalogue.hashes()))
+    report.swept += swept.removed
+    if swept.lost:
         with changing(gallery.catalogue.database) as connection:
-            portraits = gallery.catalogue.portraits_by_hash(lost)
+            portraits = gallery.catalogue.portraits_by_hash(swept.lost)
             _drop_portraits(gallery, connection, portraits, report)
             registrar.note_change(connection)
 
 
 def sweep_vectors(gallery: Gallery, report: Report) -> None:
     """Removes vectors of spaces and generations that don't count."""
-    root = gallery.folder / "vectors"
-    generations = {s.space.id: s.generation for s in gallery.catalogue.space_states()}
-    for folder in root.iterdir() if root.is_dir() else ():
-        if not folder.is_dir():
-            continue
-        if folder.name not in generations:
-            report.swept += sum(1 for _ in folder.iterdir())
-            shutil.rmtree(folder)
-            continue
-        for path, generation in generation_files(folder).items():
-            if generation != generations[folder.name]:
-                path.unlink()
-                report.swept += 1
-
-
-def _files_below(folder: Path) -> Iterator[tuple[Path, int]]:
-    with contextlib.suppress(FileNotFoundError):
-        for path in folder.glob("*/*"):
-            yield path, path.stat().st_size
+    report.swept += gallery.storage.sweep_vectors()
 
 
 def _drop_portraits(
@@ -232,17 +185,8 @@ def _drop_portraits(
 
 
 def bury_portraits(gallery: Gallery, connection: Connection, portrait_ids: Sequence[int]) -> None:
-    """Marks the rows of portraits, in every space, as no longer counting."""
-    for state in gallery.catalogue.space_states():
-        folder = gallery.space_folder(state.space)
-        try:
-            files = VectorFiles.open(folder, state.space, state.generation)
-            records = files.records(state.row_count)
-        except (FileNotFoundError, GalleryCorrupt):
-            registrar.delete_space(connection, state.space)
-            continue
-        rows = np.flatnonzero(np.isin(records["portrait"], portrait_ids))
-        registrar.bury_rows(connection, state.space, np.setdiff1d(rows, state.dead))
+    """Takes the vectors of portraits away, in every space."""
+    gallery.storage.bury(connection, portrait_ids)
 
 
 def _state(gallery: Gallery, space: Space) -> SpaceState | None:
