@@ -57,7 +57,7 @@ def open_gallery(settings: Settings) -> Gallery:
     """The gallery as configured, created and migrated if need be."""
     from gallery.collection import Gallery
 
-    return Gallery.open(settings.gallery_folder)
+    return Gallery.open(settings.gallery_folder, settings.gallery_url)
 
 
 @asynccontextmanager
@@ -105,7 +105,7 @@ async def open_conversation(
         )
         store = await stack.enter_async_context(
             Store.open(
-                database_url(settings.database.url, settings.home),
+                database_url(settings.database_url, settings.home),
                 identity,
                 history_days=settings.database.history_days,
             )

@@ -294,7 +294,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
 
     path = settings.home / "secret.key"
     given = settings.database.key
-    url = database_url(settings.database.url, settings.home)
+    url = database_url(settings.database_url, settings.home)
     is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
     if is_file and not Path(str(url.database)).is_file():
         yield Finding("database", Verdict.FINE, "none yet; it is made at the first start")

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote, unquote_plus
 
 import platformdirs
 from pydantic import (
@@ -46,6 +48,9 @@ def _stripped(value: object) -> object:
     """A token copied with the line's end."""
     return _unset_if_empty(value.strip() if isinstance(value, str) else value)
 
+
+# In a database's URL: user:password@host, or the option ?password=...
+_PASSWORD = re.compile(r"://[^:/@]*:([^@]+)@|[?&]password=([^&#]+)")
 
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_stripped)]
 OptionalText = Annotated[str | None, BeforeValidator(_stripped)]
@@ -83,6 +88,7 @@ class ModelsSettings(_Section):
 class GallerySettings(_Section):
     """The gallery of celebrities."""
 
+    url: OptionalSecret = None
     starter: bool = True
     contact: OptionalText = None
     wikidata_url: str = "https://query.wikidata.org/sparql"
@@ -92,7 +98,7 @@ class GallerySettings(_Section):
 class DatabaseSettings(_Section):
     """Where users' settings and match history are kept."""
 
-    url: OptionalText = None
+    url: OptionalSecret = None
     history_days: Annotated[int, Field(ge=0)] = 30
     key: OptionalSecret = None
 
@@ -197,8 +203,18 @@ class Settings(BaseSettings):
         return (env_settings, init_settings)
 
     @property
+    def gallery_url(self) -> str | None:
+        """The database that keeps the gallery, password and all; None for the folder."""
+        return self.gallery.url.get_secret_value() if self.gallery.url else None
+
+    @property
+    def database_url(self) -> str | None:
+        """The database of choices and history, password and all; None for a file."""
+        return self.database.url.get_secret_value() if self.database.url else None
+
+    @property
     def gallery_folder(self) -> Path:
-        """Catalogue, portraits and vectors."""
+        """Catalogue, portraits and vectors; of a gallery in a database, copies of pictures."""
         return self.home / "gallery"
 
     @property
@@ -254,7 +270,12 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
         settings.discord.token,
         settings.database.key,
     ]
-    return tuple(secret.get_secret_value() for secret in found if secret is not None)
+    plain = [secret.get_secret_value() for secret in found if secret is not None]
+    for url in (settings.gallery_url, settings.database_url):
+        passwords = [next(filter(None, found)) for found in _PASSWORD.findall(url or "")]
+        if url is not None and passwords:
+            plain += [url, *passwords, *map(unquote_plus, passwords), *map(unquote, passwords)]
+    return tuple(dict.fromkeys(plain))
 
 
 def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:

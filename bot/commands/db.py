@@ -36,7 +36,7 @@ def upgrade(context: Context) -> None:
     settings = context.settings()
     given = settings.database.key
     key = secret_key(settings.home / "secret.key", given.get_secret_value() if given else None)
-    url = database_url(settings.database.url, settings.home)
+    url = database_url(settings.database_url, settings.home)
 
     async def open_once() -> None:
         async with Store.open(url, Identity(key), history_days=settings.database.history_days):
