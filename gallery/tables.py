@@ -6,6 +6,8 @@ transaction here makes them count. What no row mentions does not exist.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     CheckConstraint,
@@ -21,6 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 __all__ = [
     "CategoryRow",
     "DeadRow",
+    "FindingRow",
     "GalleryTables",
     "NeverAgainRow",
     "PersonCategoryRow",
@@ -159,6 +162,15 @@ class DeadRow(GalleryTables):
         ForeignKey("space.id", ondelete="CASCADE"), primary_key=True
     )
     row_number: Mapped[int] = mapped_column(primary_key=True)
+
+
+class FindingRow(GalleryTables):
+    """What was found out about the gallery as a whole; see gallery/ensemble_verdict.py."""
+
+    __tablename__ = "finding"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    content: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
 class RevisionRow(GalleryTables):
