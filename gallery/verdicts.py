@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from engine.errors import SetupProblem
 
-__all__ = ["Judgement", "cross_validated", "judged"]
+__all__ = ["Judgement", "best_threshold", "cross_validated", "judged"]
 
 _REJECTED = -2.0  # below every cosine
 
@@ -52,7 +52,7 @@ def cross_validated(
     right = np.zeros(len(same), np.bool_)
     shares = []
     for others, fold in splitter.split(cosines, same):
-        threshold = _best_threshold(cosines[others], same[others])
+        threshold = best_threshold(cosines[others], same[others])
         right[fold] = (cosines[fold] >= threshold) == same[fold]
         right[fold] &= ~np.isnan(cosines[fold])
         shares.append(np.mean(right[fold]))
@@ -70,13 +70,13 @@ def judged(cosines: NDArray[np.float64], same: NDArray[np.bool_], *, far: float)
     heights = np.where(np.isnan(cosines), _REJECTED, cosines)
     false_accepts, true_accepts, _ = roc_curve(same, heights, drop_intermediate=False)
     return Judgement(
-        threshold=_best_threshold(cosines, same),
+        threshold=best_threshold(cosines, same),
         roc_auc=float(roc_auc_score(same, heights)),
         tar=float(true_accepts[false_accepts <= far].max()),
     )
 
 
-def _best_threshold(cosines: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
+def best_threshold(cosines: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
     """Halfway between the cosines that most pairs are judged rightly at."""
     there = ~np.isnan(cosines)
     cosines, same = cosines[there], same[there]
