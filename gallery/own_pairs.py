@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gallery.likeness import evened_norms, person_cosines
 
-__all__ = ["OwnPairs", "own_pairs"]
+__all__ = ["OwnPairs", "copies", "own_pairs", "to_the_rest"]
 
 _STRANGERS = 2_000_000  # pairs drawn at most; the law of the tail gains nothing from more
 _ROUNDS = 4  # portraits of one person that are held against everybody else, at most
@@ -102,11 +102,27 @@ def _to_themselves(
     own: NDArray[np.float32], backbone: str, draw: np.random.Generator
 ) -> NDArray[np.float32]:
     """Likenesses of one person's portraits to the others of them: float32 (M,), M at most _SAME."""
-    own = _without_copies(own[draw.permutation(len(own))[:_ENOUGH]])
-    count = len(own)
-    if count < 2:
+    own = own[draw.permutation(len(own))[:_ENOUGH]]
+    own = own[~copies(own).any(axis=1)]
+    if len(own) < 2:
         return np.zeros(0, np.float32)
-    chosen = draw.permutation(count)[:_SAME]
+    return to_the_rest(own, draw.permutation(len(own))[:_SAME], backbone)
+
+
+def to_the_rest(
+    own: NDArray[np.float32], chosen: NDArray[np.integer], backbone: str
+) -> NDArray[np.float32]:
+    """Likenesses of a person's portraits to the person as the other portraits show them.
+
+    Args:
+        own: float32 (N, D), N at least 2: one person's vectors.
+        chosen: (M,), places in ``own``.
+        backbone: Whose vectors they are.
+
+    Returns:
+        float32 (M,).
+    """
+    count = len(own)
     cosines = own[chosen] @ own.T
     others = np.arange(count) != chosen[:, None]
     sums = own.sum(axis=0, dtype=np.float64) - own[chosen]
@@ -119,7 +135,7 @@ def _to_themselves(
     return likenesses[:, 0].astype(np.float32)
 
 
-def _without_copies(own: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The vectors that are not almost that of an earlier one."""
-    alike = np.tril(own @ own.T > _COPY, -1)
-    return own[~alike.any(axis=1)]
+def copies(own: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which vectors are almost those of earlier ones: bool (N, N), [i, j] for i after j."""
+    alike: NDArray[np.bool_] = np.tril(own @ own.T > _COPY, -1)
+    return alike
