@@ -6,8 +6,6 @@ shows. A photo without a face that is found is an error, not an exception.
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from engine.errors import SetupProblem
 from engine.pipeline import Engine
 from gallery.calibration import Calibration, fit
 from gallery.evaluation_lineup import line_up, look_up, photos_by_person
+from gallery.evaluation_people import read_table
 from gallery.evaluation_photos import Sightings, look_at
 from gallery.evaluation_results import FAR, Identification, Verification
 from gallery.report import Progress, no_progress
@@ -48,16 +47,9 @@ def read_pairs(file: Path, root: Path) -> tuple[LabelledPair, ...]:
     Raises:
         SetupProblem: If the file or a photo in it is missing, or a line can't be understood.
     """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        delimiter = max(",;\t", key=text.partition("\n")[0].count)  # a comma unless there is none
-        lines = io.StringIO(text, newline="")
-        rows = list(csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True))
-    except OSError as problem:
-        raise SetupProblem(f"the file {file} can't be read: {problem.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as problem:
-        raise SetupProblem(f"the file {file} is no CSV text: {problem}") from None
-    pairs = tuple(_pair(file, number, row, root) for number, row in enumerate(rows, start=2))
+    pairs = tuple(
+        _pair(file, number, row, root) for number, row in enumerate(read_table(file), start=2)
+    )
     if len({pair.same for pair in pairs}) < 2:
         raise SetupProblem(f"{file} needs pairs of one person and pairs of two: at least one each")
     missing = sorted({path for pair in pairs for path in (pair.a, pair.b) if not path.is_file()})
@@ -168,14 +160,7 @@ def identify(
     )
 
 
-def _pair(
-    file: Path, number: int, row: Mapping[str | None, str | None], root: Path
-) -> LabelledPair:
-    cells = {
-        (name or "").strip().lower(): cell.strip()
-        for name, cell in row.items()
-        if isinstance(cell, str)
-    }
+def _pair(file: Path, number: int, cells: Mapping[str, str], root: Path) -> LabelledPair:
     missing = [name for name in ("a", "b", "same") if not cells.get(name)]
     if missing:
         raise SetupProblem(

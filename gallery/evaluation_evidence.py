@@ -5,7 +5,6 @@ Likenesses to strangers are counted, not kept: thousands of people have hundreds
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -266,14 +265,3 @@ def _cosine_at(calibration: Calibration, score: float) -> float:
     """The cosine that has a score."""
     cosines = np.linspace(-1, 1, 2 * _PER_UNIT + 1)
     return float(cosines[np.searchsorted(calibration.scores(cosines), score)])
-
-
-def worst(values: NDArray[np.float64], keys: Iterable[object], count: int) -> list[int]:
-    """Places of the highest values, each key once."""
-    listed = list(keys)
-    chosen: dict[object, int] = {}
-    for place in np.argsort(-values, kind="stable").tolist():
-        chosen.setdefault(listed[place], place)
-        if len(chosen) == count:
-            break
-    return list(chosen.values())

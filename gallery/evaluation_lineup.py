@@ -113,9 +113,17 @@ class Lineup:
 
     def closest(self, row: int, column: int) -> Path:
         """The person's gallery photo that is most like a probe."""
+        cosines = self._to_photos(row, column)
+        return self.gallery_files[int(self.starts[column]) + int(np.argmax(cosines))]
+
+    def likeness_of_photos(self, row: int, column: int) -> float:
+        """Cosine of a probe with that photo."""
+        return float(self._to_photos(row, column).max())
+
+    def _to_photos(self, row: int, column: int) -> NDArray[np.float32]:
         start, end = (int(place) for place in self.starts[column : column + 2])
-        best = int(np.argmax(self.gallery[start:end] @ self.probes[row]))
-        return self.gallery_files[start + best]
+        cosines: NDArray[np.float32] = self.gallery[start:end] @ self.probes[row]
+        return cosines
 
 
 @dataclass(frozen=True, slots=True, eq=False)
