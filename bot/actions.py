@@ -5,6 +5,9 @@ verb     arguments                    pressed, it
 ======== ============================ ====================================================
 see      token face model top page    answers that face of a remembered photo
 raw      token face model top         tells the numbers behind that answer
+parents  token face model             shows the woman and the man most like that face
+parents  token face model 1 page      the same in place of the message with the button
+rawkin   token face model             tells the numbers behind those two
 next     token index                  answers another photo of the album
 both     token                        compares the first two photos of the album
 pair     token model                  compares two remembered photos with another model
@@ -12,6 +15,8 @@ rawpair  token model                  tells the numbers behind that comparison
 model    name                         chooses the model
 top      number                       chooses how many matches are shown
 category tag                          chooses the category with that tag, or ``all``
+style    name                         chooses how cards are drawn
+twins    what                         takes part (``on``), leaves (``off``) or shows who is alike
 forget   answer tag                   deletes everything (``yes``) or nothing (``no``)
 ======== ============================ ====================================================
 

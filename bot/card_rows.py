@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,8 +67,20 @@ _MANY = _Style(
 )
 
 
-def draw_rows(sheet: Sheet, top: int, entries: Sequence[CardEntry]) -> int:
-    """Draws a row for every entry, from four on in two columns; returns where they end."""
+def draw_rows(
+    sheet: Sheet,
+    top: int,
+    entries: Sequence[CardEntry],
+    drawn: Callable[[CardEntry, int], NDArray[np.uint8] | None] = lambda entry, edge_px: None,  # noqa: ARG005 - the names are the contract
+) -> int:
+    """Draws a row for every entry, from four on in two columns; returns where they end.
+
+    Args:
+        sheet: Where to draw.
+        top: Where they begin.
+        entries: At least one.
+        drawn: The square picture of an entry, of that edge; None for its portrait.
+    """
     style = _FEW if len(entries) <= 3 else _MANY
     sights = [(entry.portrait, entry.portrait_landmarks) for entry in entries]
     frame = shared_frame(sights, style.height, style.height)
@@ -76,7 +88,10 @@ def draw_rows(sheet: Sheet, top: int, entries: Sequence[CardEntry]) -> int:
     for at, entry in enumerate(entries):
         row, column = divmod(at, style.columns)
         x, y = column * (width + _GAP), top + row * (style.height + _GAP)
-        sheet.photo(frame_face(entry.portrait, entry.portrait_landmarks, frame), x, y)
+        picture = drawn(entry, style.height)
+        if picture is None:
+            picture = frame_face(entry.portrait, entry.portrait_landmarks, frame)
+        sheet.photo(picture, x, y)
         sheet.badge(entry.rank or at + 2, x + 10, y + 10, style.badge)
         left = x + style.height + style.inset
         _draw_text(sheet, entry, style, (left, y, x + width - style.margin - left))

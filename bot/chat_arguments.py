@@ -10,15 +10,24 @@ from dataclasses import dataclass
 
 __all__ = [
     "MOST_MATCHES",
+    "SIDE",
+    "SPLIT",
+    "STYLES",
     "Wish",
     "means_everybody",
     "read_category",
     "read_model",
+    "read_style",
     "read_top",
     "read_wish",
 ]
 
 MOST_MATCHES = 10
+
+SIDE, SPLIT = "side", "split"
+STYLES = (SIDE, SPLIT)
+"""How a card shows two people: side by side, or as one face of two halves."""
+
 # "All" in the languages that the bot speaks.
 EVERYBODY = frozenset(
     {"*", "all", "any", "everybody", "everyone", "none", "off"}
@@ -37,12 +46,14 @@ class Wish:
         top: How many matches, 1 to 10.
         category: The category to search.
         everybody: Whether all categories are to be searched, whatever the settings say.
+        style: One of ``STYLES``.
     """
 
     model: str | None = None
     top: int | None = None
     category: str | None = None
     everybody: bool = False
+    style: str | None = None
 
 
 def read_top(text: str) -> int | None:
@@ -72,6 +83,17 @@ def read_model(text: str, names: Sequence[str]) -> str | None:
     return near[0] if near else None
 
 
+def read_style(text: str) -> str | None:
+    """The style meant, such as ``split`` by "Split!"; None if it is none."""
+    bare = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold())
+    if bare in {"sidebyside", "both", "pair"}:
+        return SIDE
+    if bare in {"half", "halves", "halfandhalf", "splitface"}:
+        return SPLIT
+    near = difflib.get_close_matches(bare, STYLES, n=1, cutoff=0.7)
+    return near[0] if near else None
+
+
 def read_category(text: str, names: Sequence[str]) -> str | None:
     """The category meant, whatever its case and accents; None if it is none of the names."""
     wanted = _folded(text)
@@ -84,17 +106,20 @@ def read_category(text: str, names: Sequence[str]) -> str | None:
 
 def read_wish(text: str, *, models: Sequence[str], categories: Sequence[str]) -> Wish:
     """What ``/lookalike 3 senet bollywood`` asks for; words that mean nothing are passed over."""
-    model = top = category = None
+    model = top = category = style = None
     everybody = False
     for word in text.split():
         if top is None and (top := read_top(word)) is not None:
+            continue
+        if style is None and word.casefold() in STYLES:
+            style = word.casefold()
             continue
         if model is None and len(word) > 2 and (model := read_model(word, models)) is not None:
             continue
         if category is None and (category := read_category(word, categories)) is not None:
             continue
         everybody = everybody or means_everybody(word)
-    return Wish(model, top, category, everybody)
+    return Wish(model, top, category, everybody, style)
 
 
 def means_everybody(text: str) -> bool:

@@ -16,6 +16,7 @@ CHAT_COMMANDS: dict[str, Literal[0, 1, 2]] = {
     "top": 1,
     "model": 1,
     "category": 1,
+    "style": 1,
     "settings": 0,
     "history": 0,
     "about": 0,
@@ -62,6 +63,7 @@ def chat_commands(wording: Wording, language: str | None = None) -> tuple[ChatCo
         "top": wording.text("command.top.hint", language),
         "model": wording.text("command.model.hint", language),
         "category": wording.text("command.category.hint", language),
+        "style": wording.text("command.style.hint", language),
     }
     return tuple(
         ChatCommand(

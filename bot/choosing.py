@@ -1,4 +1,4 @@
-"""What people choose: model, number of matches, category; by command or by button."""
+"""What people choose: model, number of matches, category, style; by command or by button."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 from bot.actions import ALL, Action, category_tag
 from bot.buttons import Rows, grid
-from bot.chat_arguments import MOST_MATCHES, means_everybody, read_category, read_model, read_top
+from bot.chat_arguments import (
+    MOST_MATCHES,
+    SIDE,
+    STYLES,
+    means_everybody,
+    read_category,
+    read_model,
+    read_style,
+    read_top,
+)
 from bot.model_desk import State
 from bot.reply import Button, Reply
 from bot.turn import Refusal, Turn
@@ -54,6 +63,7 @@ class Choices:
         model: The chosen model.
         top: How many matches are shown in this chat.
         category: The category searched in this chat; None for all.
+        style: How cards are drawn.
     """
 
     models: tuple[ModelChoice, ...]
@@ -61,6 +71,7 @@ class Choices:
     model: str
     top: int
     category: str | None
+    style: str = SIDE
 
 
 class Choosing:
@@ -91,6 +102,7 @@ class Choosing:
             model=choice.model or self._desk.default,
             top=choice.top or 1,
             category=choice.category,
+            style=choice.style or SIDE,
         )
 
     async def settings(self, turn: Turn) -> Reply:
@@ -102,6 +114,7 @@ class Choosing:
                 model=choice.model or self._desk.default,
                 count=choice.top or 1,
                 category=self._shown_category(turn, choice.category),
+                style=turn.say(f"style.{choice.style or SIDE}"),
             )
         )
 
@@ -204,6 +217,47 @@ class Choosing:
             return Reply(text=text, notice=text, private=True)
         menu = await self._category_menu(turn, category)
         return Reply(text=menu.text, buttons=menu.buttons, replaces=True, notice=text)
+
+    async def style(self, turn: Turn) -> Reply:
+        """``/style`` shows the choice, ``/style split`` makes it."""
+        if turn.request.arguments:
+            return Reply(text=await self.choose_style(turn, turn.request.arguments))
+        return self._style_menu(turn, (await self._store.choice(turn.who)).style or SIDE)
+
+    async def choose_style(self, turn: Turn, given: str) -> str:
+        """Stores the style meant; what to say about it.
+
+        Raises:
+            Refusal: If there is no such style.
+        """
+        style = read_style(given)
+        if style is None:
+            listed = ", ".join(STYLES)
+            text = turn.say("style.unknown", given=_quote(given), styles=listed)
+            raise Refusal(Reply(text=text))
+        await self._store.choose_style(turn.who, style)
+        return turn.say(f"style.chosen_{style}")
+
+    async def press_style(self, turn: Turn, action: Action) -> Reply:
+        """A button of the menu of styles; in a group it counts for whoever presses it."""
+        text = await self.choose_style(turn, action.text(0))
+        if turn.request.sender.is_group:
+            return Reply(text=text, notice=text, private=True)
+        menu = self._style_menu(turn, read_style(action.text(0)) or SIDE)
+        return Reply(text=menu.text, buttons=menu.buttons, replaces=True, notice=text)
+
+    def _style_menu(self, turn: Turn, chosen: str) -> Reply:
+        buttons = [
+            Button(
+                f"{CHOSEN if style == chosen else NOT_CHOSEN} {turn.say(f'style.{style}')}",
+                Action.of("style", style).encode(),
+            )
+            for style in STYLES
+        ]
+        return Reply(
+            text=turn.say("style.choose", style=turn.say(f"style.{chosen}")),
+            buttons=grid(buttons, turn.limits.buttons_per_row),
+        )
 
     def _model_menu(self, turn: Turn, chosen: str) -> Reply:
         language = turn.request.sender.language

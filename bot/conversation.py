@@ -65,6 +65,7 @@ class Conversation:
             "top": self._top,
             "model": self._model,
             "category": self._category,
+            "style": self._style,
             "settings": choosing.settings,
             "history": personal.history,
             "about": telling.about,
@@ -84,6 +85,7 @@ class Conversation:
             "model": choosing.press_model,
             "top": choosing.press_top,
             "category": choosing.press_category,
+            "style": choosing.press_style,
             "forget": personal.press_forget,
         }
 
@@ -171,6 +173,13 @@ class Conversation:
             await self._choosing.choose_category(turn, turn.request.arguments)
             return await self._answering.photo(turn)
         return await self._choosing.category(turn)
+
+    async def _style(self, turn: Turn) -> Reply:
+        """``/style split`` chooses; with a photo it answers that photo, too."""
+        if turn.request.photos and turn.request.arguments:
+            await self._choosing.choose_style(turn, turn.request.arguments)
+            return await self._answering.photo(turn)
+        return await self._choosing.style(turn)
 
     async def _top(self, turn: Turn) -> Reply:
         """``/top 3`` sets the default; with a photo it answers that photo and sets nothing."""

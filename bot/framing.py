@@ -13,7 +13,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Frame", "eyes_level", "frame_face", "shared_frame"]
+__all__ = [
+    "Frame",
+    "continued_warp",
+    "covered_share",
+    "eyes_level",
+    "frame_face",
+    "shared_frame",
+]
 
 _EYE_HEIGHTS = (0.43, 0.39, 0.355)
 """Heights of the eyes to choose from, of the frame's height, from its top.
@@ -118,12 +125,24 @@ def shared_frame(
 
 
 def _covered(pixels: NDArray[np.uint8], landmarks: NDArray[np.float32], frame: Frame) -> float:
-    """Share of the frame that the photo fills."""
-    matrix = eyes_level(landmarks, frame)
+    size = (frame.width_px, frame.height_px)
+    return covered_share(pixels, eyes_level(landmarks, frame), size)
+
+
+def covered_share(
+    pixels: NDArray[np.uint8], matrix: NDArray[np.float64], size_px: tuple[int, int]
+) -> float:
+    """Share of a frame that a photo fills.
+
+    Args:
+        pixels: uint8 (H, W, 3).
+        matrix: float64 (2, 3), from the photo to the frame.
+        size_px: Width and height of the frame.
+    """
     photo = _corners(pixels.shape[1], pixels.shape[0]) @ matrix[:, :2].T + matrix[:, 2]
-    panel = _corners(frame.width_px, frame.height_px)
+    panel = _corners(*size_px)
     area, _ = cv2.intersectConvexConvex(photo.astype(np.float32), panel.astype(np.float32))
-    return float(area) / (frame.width_px * frame.height_px)
+    return float(area) / (size_px[0] * size_px[1])
 
 
 def _corners(width_px: int, height_px: int) -> NDArray[np.float64]:

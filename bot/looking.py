@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bot.chat_arguments import SIDE
 from bot.recollections import LONG_SIDE_PX, KeptPhoto, Recollection, Recollections
 from bot.reply import Reply
 from bot.request import Attachment
@@ -92,13 +93,14 @@ class Looker:
         *subjects: Subject,
         category: str | None = None,
         rest: tuple[Attachment, ...] = (),
+        style: str = SIDE,
     ) -> str:
         """Remembers photos for the buttons; their token. They are compressed a little later."""
         photos = tuple(subject.kept for subject in subjects)
         task = asyncio.create_task(self._pack(photos))
         self._packing.add(task)
         task.add_done_callback(self._packing.discard)
-        return self._recollections.keep(Recollection(turn.who.user, photos, category, rest))
+        return self._recollections.keep(Recollection(turn.who.user, photos, category, rest, style))
 
     async def _pack(self, photos: tuple[KeptPhoto, ...]) -> None:
         await asyncio.sleep(PACK_AFTER_S)

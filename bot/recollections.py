@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from bot.chat_arguments import SIDE
 from bot.request import Attachment
 from engine.types import Box, Embedding, Face, Photo
 
@@ -89,12 +90,14 @@ class Recollection:
         photos: One, or two that were compared.
         category: The category searched; None for all.
         rest: Other photos of the same album, not fetched yet.
+        style: How cards are drawn, one of ``bot.chat_arguments.STYLES``.
     """
 
     owner: bytes = field(repr=False)
     photos: tuple[KeptPhoto, ...]
     category: str | None = None
     rest: tuple[Attachment, ...] = ()
+    style: str = SIDE
 
 
 class Recollections:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bot.chat_arguments import SIDE
+
 __all__ = ["Button", "Document", "FaceAnswer", "Limits", "MatchAnswer", "Picture", "Reply"]
 
 
@@ -123,6 +125,7 @@ class FaceAnswer:
         box: Where the face is, (x, y, w, h) as fractions of the photo's width and height; None
             where two photos were compared.
         matches: Best first.
+        style: How the picture shows it, one of ``bot.chat_arguments.STYLES``.
     """
 
     face: int
@@ -130,6 +133,7 @@ class FaceAnswer:
     model: str
     box: tuple[float, float, float, float] | None
     matches: tuple[MatchAnswer, ...]
+    style: str = SIDE
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,11 +46,13 @@ class Choice:
         model: Backbone, in every chat.
         top: How many matches are shown in this chat, 1 to 10.
         category: The category searched in this chat.
+        style: How cards are drawn, in every chat.
     """
 
     model: str | None = None
     top: int | None = None
     category: str | None = None
+    style: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +141,15 @@ class Store:
         content: dict[str, Any] = {}
         for table, sealed in found:
             content |= self._unseal(table, who.user, sealed)
-        return Choice(content.get("model"), content.get("top"), content.get("category"))
+        return Choice(*(content.get(name) for name in ("model", "top", "category", "style")))
 
     async def choose_model(self, who: Who, model: str | None) -> None:
         """Remembers the model for every chat; None returns to the default."""
         await self._change(USER_CHOICES, who.user, who, model=model)
+
+    async def choose_style(self, who: Who, style: str | None) -> None:
+        """Remembers how cards are drawn, in every chat; None returns to the default."""
+        await self._change(USER_CHOICES, who.user, who, style=style)
 
     async def choose_top(self, who: Who, top: int | None) -> None:
         """Remembers how many matches are shown in this chat."""

@@ -32,7 +32,7 @@ class KeyRow(StoreTables):
 
 
 class UserChoiceRow(StoreTables):
-    """What somebody chose for everywhere: the model."""
+    """What somebody chose for everywhere: the model, how cards are drawn."""
 
     __tablename__ = "user_choice"
 

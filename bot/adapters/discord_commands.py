@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import discord
 from discord import app_commands
 
-from bot.chat_arguments import MOST_MATCHES
+from bot.chat_arguments import MOST_MATCHES, STYLES
 from bot.chat_commands import chat_commands
 from bot.wording import FALLBACK, LANGUAGES, Wording
 
@@ -20,6 +20,10 @@ MOST_CHOICES = 25
 DESCRIPTION_CHARS = 100
 MODELS: list[app_commands.Choice[str | int | float]] = [
     app_commands.Choice(name=name, value=name.lower()) for name in ("ResNet", "SENet", "dlib")
+]
+
+STYLES_SHOWN: list[app_commands.Choice[str | int | float]] = [
+    app_commands.Choice(name=name, value=name) for name in STYLES
 ]
 
 Top = app_commands.Range[int, 1, MOST_MATCHES]
@@ -75,6 +79,8 @@ def add_commands(tree: app_commands.CommandTree[Any], session: Session, wording:
             about = listed.name if name == "name" else name
             if about == "model":
                 parameter.choices = MODELS
+            elif about == "style":
+                parameter.choices = STYLES_SHOWN
             elif about == "category":
                 command.autocomplete(name)(categories)
         tree.add_command(command)
@@ -111,12 +117,21 @@ def _with_arguments(session: Session) -> dict[str, Any]:
     async def category(interaction: AnyInteraction, name: str | None = None) -> None:
         await session.ask(interaction, "category", name or "")
 
+    async def style(
+        interaction: AnyInteraction,
+        name: str | None = None,
+        photo: discord.Attachment | None = None,
+    ) -> None:
+        photos = (photo,) if photo else ()
+        await session.ask(interaction, "style", name or "", photos=photos)
+
     return {
         "lookalike": lookalike,
         "compare": compare,
         "top": top,
         "model": model,
         "category": category,
+        "style": style,
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import cv2
 from nicegui import ui
 
+from bot.chat_arguments import SIDE
 from bot.reply import Button, FaceAnswer, MatchAnswer, Reply
 from engine.decode import DecodeLimits, decode
 from engine.errors import PhotoProblem
@@ -209,10 +210,13 @@ class Entry:
 def _is_pair(reply: Reply, uploads: Sequence[bytes]) -> bool:
     """Whether the page shows the two pictures themselves, and not the card.
 
-    The card numbers the faces of a group and shows which photo of an album is meant.
+    The card numbers the faces of a group, shows which photo of an album is meant, and makes one
+    face of two where that was chosen.
     """
-    one = len(reply.answers) == 1 and len(uploads) == 1
-    return one and reply.answers[0].faces == 1 and reply.answers[0].matches[0].portrait is not None
+    if len(reply.answers) != 1 or len(uploads) != 1:
+        return False
+    (answer,) = reply.answers
+    return answer.faces == 1 and answer.style == SIDE and answer.matches[0].portrait is not None
 
 
 def _reencoded(photo: bytes) -> str | None:

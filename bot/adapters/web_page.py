@@ -12,6 +12,7 @@ from fastapi import Request as HttpRequest
 from nicegui import app, events, ui
 
 from bot.adapters.web_answer import AnswerList
+from bot.chat_arguments import STYLES
 from bot.reply import Limits, Reply
 from bot.request import Attachment, Request, Sender
 
@@ -155,6 +156,7 @@ class Visit:
             "model": (models, choices.model),
             "category": (categories, choices.category or EVERYBODY),
             "top": ({number: str(number) for number in range(1, 11)}, choices.top),
+            "style": ({style: self.say(f"style.{style}") for style in STYLES}, choices.style),
         }
         for command, (values, value) in options.items():
             menu = ui.select(values, value=value, label=self.say(f"web.{command}"))
@@ -246,6 +248,7 @@ class Visit:
             self._menus["model"].set_options(models, value=choices.model)
             self._menus["category"].set_value(choices.category or EVERYBODY)
             self._menus["top"].set_value(choices.top)
+            self._menus["style"].set_value(choices.style)
             await asyncio.sleep(0)
         finally:
             self._refreshing = False
