@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,18 @@ from gallery.never_again import REMOVED, barred
 from gallery.report import Rejection, Report
 from gallery.screen import SCREENING, Reason, Thumbnail, clear_face, thumbnail
 from gallery.sources import FoundPerson, FoundPortrait
+from gallery.stand_in import lacks_photo
 
-__all__ = ["Enroller", "Fresh", "Known", "Looked", "Looker", "Refused", "append_rows"]
+__all__ = [
+    "Enroller",
+    "Fresh",
+    "Known",
+    "Looked",
+    "Looker",
+    "Refused",
+    "append_rows",
+    "knows_more",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -52,9 +62,11 @@ class Known:
 
     Attributes:
         news: Whether the source knows more about the person than the gallery.
+        photo: What the gallery lacked of it so far (gallery/stand_in.py), or None.
     """
 
     news: bool
+    photo: Fresh | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +100,7 @@ class Looker:
     def __init__(
         self, gallery: Gallery, engine: Engine, backbones: Sequence[str], *, again: bool
     ) -> None:
+        self._gallery = gallery
         self._catalogue = gallery.catalogue
         self._engine = engine
         self._backbones = tuple(backbones)
@@ -108,9 +121,24 @@ class Looker:
         sha256 = hashlib.sha256(content).hexdigest()
         known = self._catalogue.known(sha256, SCREENING)
         if isinstance(known, Person):
-            return _owned(found, known)
+            return self._completed(_owned(found, known), found, content, sha256)
         if known is not None and not self._again:
             return Refused(known.reason)
+        return self._judged(found, content, sha256)
+
+    def _completed(
+        self, owned: Known | Refused, found: FoundPortrait, content: bytes, sha256: str
+    ) -> Known | Refused:
+        """What becomes of a known photo; the gallery may know of it and not have it."""
+        if isinstance(owned, Refused):
+            return owned
+        portraits = self._catalogue.portraits_by_hash([sha256])
+        if not any(lacks_photo(self._gallery, portrait) for portrait in portraits):
+            return owned
+        seen = self._judged(found, content, sha256)
+        return replace(owned, photo=seen) if isinstance(seen, Fresh) else owned
+
+    def _judged(self, found: FoundPortrait, content: bytes, sha256: str) -> Refused | Fresh:
         try:
             return self._screened(content, sha256)
         except SetupProblem:
@@ -119,7 +147,7 @@ class Looker:
             _log.exception("looking at %s failed", found.origin)
             return Refused(Reason.FAILED)
 
-    def _screened(self, content: bytes, sha256: str) -> Looked:
+    def _screened(self, content: bytes, sha256: str) -> Refused | Fresh:
         try:
             photo = self._engine.decode(content)
         except TooLarge:
@@ -224,11 +252,25 @@ class Enroller:
                 )
                 persons.append(person_id)
                 self._gallery.keep_picture(connection, seen.sha256, seen.thumbnail.jpeg)
+            elif seen.photo is not None:
+                self._complete(connection, seen.photo)
         if portraits:
             for name, rows in vectors.items():
                 space = self._engine.backbone(name).space
                 append_rows(connection, self._gallery, space, rows, portraits, persons)
         return registrar.person_count(connection) - before
+
+    def _complete(self, connection: Connection, photo: Fresh) -> None:
+        """Gives a portrait that came without its photo the photo."""
+        small = photo.thumbnail
+        registrar.reframe_portrait(
+            connection,
+            photo.sha256,
+            size_px=(small.width_px, small.height_px),
+            landmarks=small.landmarks.tolist(),
+            box=small.box,
+        )
+        self._gallery.keep_picture(connection, photo.sha256, small.jpeg)
 
     def _count(self, settled: Sequence[tuple[FoundPortrait, Looked]], newcomers: int) -> None:
         report = self._report
@@ -270,9 +312,13 @@ def append_rows(
 
 def _owned(found: FoundPortrait, owner: Person) -> Known | Refused:
     """What becomes of a photo that is somebody's portrait already."""
-    person = found.person
-    if owner.key != person.key:
+    if owner.key != found.person.key:
         return Refused(f"{Reason.DUPLICATE} {owner.name}")
+    return Known(news=knows_more(found.person, owner))
+
+
+def knows_more(person: FoundPerson, owner: Person) -> bool:
+    """Whether a source knows something of a person that the gallery doesn't."""
     more = [
         (person.wikidata_id, owner.wikidata_id),
         (person.country, owner.country),
@@ -280,11 +326,11 @@ def _owned(found: FoundPortrait, owner: Person) -> Known | Refused:
         (person.fame, owner.fame),
     ]
     joins = {category_name(name) for name in person.categories} - set(owner.categories)
-    return Known(news=bool(joins) or any(new not in (None, old) for new, old in more))
+    return bool(joins) or any(new not in (None, old) for new, old in more)
 
 
 def _changes(seen: Looked) -> bool:
     """Whether the catalogue has to be written for it."""
     if isinstance(seen, Known):
-        return seen.news
+        return seen.news or seen.photo is not None
     return isinstance(seen, Fresh) or seen.sha256 is not None

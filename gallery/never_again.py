@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from gallery.catalogue import Person, folded
 from gallery.collection import Gallery
@@ -13,7 +13,7 @@ from gallery.database import changing
 from gallery.sources import FoundPerson
 from gallery.tables import NeverAgainRow
 
-__all__ = ["REMOVED", "Barred", "bar", "barred", "permit"]
+__all__ = ["REMOVED", "Barred", "bar", "barred", "permit", "remember"]
 
 REMOVED = "removed, never again"
 """Why such a person's photo is not taken."""
@@ -69,15 +69,17 @@ def bar(gallery: Gallery, person: Person) -> None:
         Busy: If another process is changing the gallery.
     """
     with gallery.writing(), changing(gallery.catalogue.database) as connection:
-        connection.execute(delete(NeverAgainRow).where(NeverAgainRow.key == person.key))
-        connection.execute(
-            insert(NeverAgainRow).values(
-                key=person.key,
-                name=person.name,
-                folded_name=folded(person.name),
-                wikidata_id=person.wikidata_id,
-            )
+        remember(connection, person.key, person.name, person.wikidata_id)
+
+
+def remember(connection: Connection, key: str, name: str, wikidata_id: str | None) -> None:
+    """Remembers it within a transaction that writes."""
+    connection.execute(delete(NeverAgainRow).where(NeverAgainRow.key == key))
+    connection.execute(
+        insert(NeverAgainRow).values(
+            key=key, name=name, folded_name=folded(name), wikidata_id=wikidata_id
         )
+    )
 
 
 def permit(gallery: Gallery, names: Iterable[str]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
@@ -35,6 +36,7 @@ __all__ = [
     "forget_rejection",
     "note_change",
     "person_count",
+    "reframe_portrait",
     "register_space",
     "remember_rejection",
     "set_rows",
@@ -123,13 +125,7 @@ def enrol_portrait(
         .values(
             person_id=person_id,
             sha256=sha256,
-            width_px=size_px[0],
-            height_px=size_px[1],
-            landmarks=[[float(x), float(y)] for x, y in landmarks],
-            box_x=box.x,
-            box_y=box.y,
-            box_w=box.w,
-            box_h=box.h,
+            **_geometry(size_px, landmarks, box),
             author=found.author,
             licence=found.licence,
             licence_url=found.licence_url,
@@ -137,6 +133,44 @@ def enrol_portrait(
         )
         .returning(PortraitRow.id)
     ).scalar_one()
+
+
+def reframe_portrait(
+    connection: Connection,
+    sha256: str,
+    *,
+    size_px: tuple[int, int],
+    landmarks: Sequence[Sequence[float]],
+    box: Box,
+) -> None:
+    """Says where the face is in a thumbnail that takes the place of another.
+
+    Args:
+        connection: Inside a transaction that writes.
+        sha256: The portrait's.
+        size_px: Width and height of the thumbnail.
+        landmarks: Five pairs (x, y), thumbnail pixels.
+        box: The face, thumbnail pixels.
+    """
+    connection.execute(
+        update(PortraitRow)
+        .where(PortraitRow.sha256 == sha256)
+        .values(**_geometry(size_px, landmarks, box))
+    )
+
+
+def _geometry(
+    size_px: tuple[int, int], landmarks: Sequence[Sequence[float]], box: Box
+) -> dict[str, Any]:
+    return {
+        "width_px": size_px[0],
+        "height_px": size_px[1],
+        "landmarks": [[float(x), float(y)] for x, y in landmarks],
+        "box_x": box.x,
+        "box_y": box.y,
+        "box_w": box.w,
+        "box_h": box.h,
+    }
 
 
 def remember_rejection(connection: Connection, sha256: str, reason: str, screening: int) -> None:

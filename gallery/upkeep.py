@@ -25,6 +25,7 @@ from gallery.intake import append_rows
 from gallery.learned import Learned, read_learned
 from gallery.report import Progress, Report
 from gallery.spaces import SpaceState
+from gallery.stand_in import lacks_photo
 
 __all__ = [
     "bury_portraits",
@@ -53,7 +54,8 @@ def embed_missing(
 ) -> None:
     """Makes the vectors that portraits lack in a backbone's space, from their thumbnails.
 
-    A portrait whose thumbnail can't be read is removed and reported.
+    A portrait whose thumbnail can't be read is removed and reported; one whose photo never came
+    along (gallery/stand_in.py) is left as it is.
     """
     space = engine.backbone(backbone).space
     missing = np.setdiff1d(gallery.catalogue.portrait_ids(), gallery.embedded(space))
@@ -64,8 +66,10 @@ def embed_missing(
             batch = missing[done : done + _BATCH].tolist()
             portraits = list(gallery.catalogue.portraits_by_id(batch).values())
             gallery.storage.present(portraits)
+            portraits = [one for one in portraits if not lacks_photo(gallery, one)]
             crops = list(pool.map(lambda one: _crop(gallery, engine, backbone, one), portraits))
-            _append(gallery, engine, backbone, portraits, crops, report)
+            if portraits:
+                _append(gallery, engine, backbone, portraits, crops, report)
             done += len(batch)
     if len(missing):
         progress(backbone, done, len(missing))
