@@ -1,4 +1,4 @@
-"""The catalogue's tables: SQLite today, any database that SQLAlchemy speaks to tomorrow.
+"""The catalogue's tables, on SQLite and on PostgreSQL.
 
 Written truth, in the order of a write: thumbnails and vectors reach the disk first, then one
 transaction here makes them count. What no row mentions does not exist.
@@ -16,6 +16,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     String,
+    Text,
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -49,6 +50,11 @@ class GalleryTables(DeclarativeBase):
     )
 
 
+def _text(usual_chars: int) -> String:
+    """SQLite does not mind a longer text; PostgreSQL would, and would sort by its locale."""
+    return String(usual_chars).with_variant(Text(collation="C"), "postgresql")
+
+
 class PersonRow(GalleryTables):
     """Somebody; ids are never given twice, because vectors and histories remember them."""
 
@@ -56,12 +62,12 @@ class PersonRow(GalleryTables):
     __table_args__ = (UniqueConstraint("key"), {"sqlite_autoincrement": True})
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    key: Mapped[str] = mapped_column(String(400))
-    name: Mapped[str] = mapped_column(String(400))
-    folded_name: Mapped[str] = mapped_column(String(800), index=True)
-    wikidata_id: Mapped[str | None] = mapped_column(String(20), index=True)
-    country: Mapped[str | None] = mapped_column(String(100))
-    gender: Mapped[str | None] = mapped_column(String(50))
+    key: Mapped[str] = mapped_column(_text(400))
+    name: Mapped[str] = mapped_column(_text(400))
+    folded_name: Mapped[str] = mapped_column(_text(800), index=True)
+    wikidata_id: Mapped[str | None] = mapped_column(_text(20), index=True)
+    country: Mapped[str | None] = mapped_column(_text(100))
+    gender: Mapped[str | None] = mapped_column(_text(50))
     fame: Mapped[int | None]
 
 
@@ -72,7 +78,7 @@ class CategoryRow(GalleryTables):
     __table_args__ = (UniqueConstraint("name"),)
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    name: Mapped[str] = mapped_column(String(200))
+    name: Mapped[str] = mapped_column(_text(200))
 
 
 class PersonCategoryRow(GalleryTables):
@@ -111,10 +117,10 @@ class PortraitRow(GalleryTables):
     box_y: Mapped[float] = mapped_column(Double)
     box_w: Mapped[float] = mapped_column(Double)
     box_h: Mapped[float] = mapped_column(Double)
-    author: Mapped[str | None] = mapped_column(String(1000))
-    licence: Mapped[str | None] = mapped_column(String(200))
-    licence_url: Mapped[str | None] = mapped_column(String(1000))
-    source_url: Mapped[str | None] = mapped_column(String(2000))
+    author: Mapped[str | None] = mapped_column(_text(1000))
+    licence: Mapped[str | None] = mapped_column(_text(200))
+    licence_url: Mapped[str | None] = mapped_column(_text(1000))
+    source_url: Mapped[str | None] = mapped_column(_text(2000))
 
 
 class RejectionRow(GalleryTables):
@@ -123,7 +129,7 @@ class RejectionRow(GalleryTables):
     __tablename__ = "rejection"
 
     sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
-    reason: Mapped[str] = mapped_column(String(40))
+    reason: Mapped[str] = mapped_column(_text(40))
     screening: Mapped[int]
 
 
@@ -132,10 +138,10 @@ class NeverAgainRow(GalleryTables):
 
     __tablename__ = "never_again"
 
-    key: Mapped[str] = mapped_column(String(400), primary_key=True)
-    name: Mapped[str] = mapped_column(String(400))
-    folded_name: Mapped[str] = mapped_column(String(800))
-    wikidata_id: Mapped[str | None] = mapped_column(String(20))
+    key: Mapped[str] = mapped_column(_text(400), primary_key=True)
+    name: Mapped[str] = mapped_column(_text(400))
+    folded_name: Mapped[str] = mapped_column(_text(800))
+    wikidata_id: Mapped[str | None] = mapped_column(_text(20))
 
 
 class SpaceRow(GalleryTables):
