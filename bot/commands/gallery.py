@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,13 @@ import click
 
 from bot.cli import Context, common
 from bot.commands.gallery_download import credits_command, download, permit
+from bot.commands.gallery_opening import (
+    EXIT_INTERRUPTED,
+    as_json_option,
+    models_option,
+    opened,
+    usable,
+)
 from bot.commands.gallery_words import (
     add_lines,
     build_line,
@@ -22,27 +28,14 @@ from bot.commands.gallery_words import (
     print_json,
     print_table,
 )
-from engine.errors import GalleryMissing, SetupProblem
+from engine.errors import GalleryMissing
 
 if TYPE_CHECKING:
-    from bot.settings import Settings
-    from engine.pipeline import Engine
     from gallery.catalogue import Person
     from gallery.collection import Gallery
     from gallery.report import Report
 
 __all__ = ["command"]
-
-EXIT_INTERRUPTED = 130  # as shells report a command that Ctrl-C ended
-
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_models = click.option(
-    "--model",
-    "models",
-    multiple=True,
-    type=click.Choice(("resnet", "senet", "dlib")),
-    help="Backbone; may be given several times (default: every one whose weights are here).",
-)
 
 
 @click.group()
@@ -59,9 +52,9 @@ command.add_command(permit)
 @command.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--category", metavar="NAME", help="Category of everybody in DIR.")
-@_models
+@models_option
 @click.option("--again", is_flag=True, help="Look again at photos that were not taken before.")
-@_as_json
+@as_json_option
 @common
 @click.pass_obj
 def add(
@@ -84,8 +77,8 @@ def add(
 
     settings = context.settings()
     engine = open_engine(settings)
-    with _opened(settings) as gallery, shown(quiet=as_json) as progress:
-        names = _usable(engine, settings, models)
+    with opened(settings) as gallery, shown(quiet=as_json) as progress:
+        names = usable(engine, settings, models)
         report = add_folder(
             gallery,
             engine,
@@ -99,8 +92,8 @@ def add(
 
 
 @command.command()
-@_models
-@_as_json
+@models_option
+@as_json_option
 @common
 @click.pass_obj
 def build(context: Context, models: Sequence[str], as_json: bool) -> None:
@@ -116,9 +109,9 @@ def build(context: Context, models: Sequence[str], as_json: bool) -> None:
     settings = context.settings()
     engine = open_engine(settings)
     reports: dict[str, Report] = {}
-    with _opened(settings) as gallery, shown(quiet=as_json) as progress:
+    with opened(settings) as gallery, shown(quiet=as_json) as progress:
         _refuse_empty(gallery)
-        for name in _usable(engine, settings, models):
+        for name in usable(engine, settings, models):
             reports[name] = build_space(gallery, engine, name, progress=progress)
             if reports[name].interrupted:
                 break
@@ -135,12 +128,12 @@ def build(context: Context, models: Sequence[str], as_json: bool) -> None:
 
 @command.command("list")
 @click.option("--category", metavar="NAME", help="Only the people in this category.")
-@_as_json
+@as_json_option
 @common
 @click.pass_obj
 def list_people(context: Context, category: str | None, as_json: bool) -> None:
     """List the people in the gallery."""
-    with _opened(context.settings()) as gallery:
+    with opened(context.settings()) as gallery:
         people = gallery.people(category)
         counts = gallery.portrait_counts()
         if category is not None and not people:
@@ -161,12 +154,12 @@ def list_people(context: Context, category: str | None, as_json: bool) -> None:
 
 @command.command()
 @click.argument("name", metavar="PERSON", nargs=-1, required=True)
-@_as_json
+@as_json_option
 @common
 @click.pass_obj
 def show(context: Context, name: Sequence[str], as_json: bool) -> None:
     """Show what the gallery holds of a PERSON (a name, or a Wikidata id)."""
-    with _opened(context.settings()) as gallery:
+    with opened(context.settings()) as gallery:
         person = _found(gallery, name)
         portraits = gallery.portraits(person.id)
     if as_json:
@@ -191,7 +184,7 @@ def show(context: Context, name: Sequence[str], as_json: bool) -> None:
 @click.argument("name", metavar="PERSON", nargs=-1, required=True)
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @click.option("--never-again", is_flag=True, help="No source brings the person back.")
-@_as_json
+@as_json_option
 @common
 @click.pass_obj
 def remove(
@@ -201,7 +194,7 @@ def remove(
     from gallery.build import remove as remove_person
     from gallery.never_again import bar
 
-    with _opened(context.settings()) as gallery:
+    with opened(context.settings()) as gallery:
         person = _found(gallery, name)
         if not yes and sys.stdin.isatty():
             count = numbered(len(gallery.portraits(person.id)), "portrait")
@@ -218,12 +211,12 @@ def remove(
 
 
 @command.command()
-@_as_json
+@as_json_option
 @common
 @click.pass_obj
 def stats(context: Context, as_json: bool) -> None:
     """Count people, portraits, categories and vectors."""
-    with _opened(context.settings()) as gallery:
+    with opened(context.settings()) as gallery:
         counted = gallery.stats()
         size_bytes = gallery.size_bytes()
     if as_json:
@@ -252,25 +245,6 @@ def stats(context: Context, as_json: bool) -> None:
         click.echo(f"searchable with {space.backbone}: {numbered(rows, 'portrait')}{lacking}")
     for reason, photos in sorted(counted.rejections.items(), key=lambda item: -item[1]):
         click.echo(f"not taken, {reason}: {numbered(photos, 'photo')}")
-
-
-def _opened(settings: Settings) -> contextlib.closing[Gallery]:
-    from bot.app import open_gallery
-
-    return contextlib.closing(open_gallery(settings))
-
-
-def _usable(engine: Engine, settings: Settings, wanted: Sequence[str]) -> list[str]:
-    """The backbones asked for, or every configured one that can be used."""
-    if wanted:
-        return list(dict.fromkeys(wanted))
-    usable: list[str] = [
-        name for name in settings.models.configured if engine.why_unavailable(name) is None
-    ]
-    if not usable:
-        reasons = (engine.why_unavailable(name) for name in settings.models.configured)
-        raise SetupProblem("no backbone can be used: " + "; ".join(filter(None, reasons)))
-    return usable
 
 
 def _refuse_empty(gallery: Gallery) -> None:

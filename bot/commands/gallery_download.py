@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,18 +11,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bot.cli import Context, common
+from bot.commands.gallery_opening import (
+    EXIT_INTERRUPTED,
+    as_json_option,
+    models_option,
+    opened,
+    usable,
+)
 from bot.commands.gallery_words import add_lines, numbered, print_json, print_table
-from engine.errors import BadSettings, GalleryMissing, SetupProblem
+from engine.errors import BadSettings, GalleryMissing
 
 if TYPE_CHECKING:
     from bot.settings import Settings
-    from engine.pipeline import Engine
     from gallery.collection import Gallery
     from gallery.harvest import Harvest
 
 __all__ = ["credits_command", "download", "permit"]
-
-EXIT_INTERRUPTED = 130  # as shells report a command that Ctrl-C ended
 
 _EXAMPLES = 5
 
@@ -61,14 +64,8 @@ _EXAMPLES = 5
 )
 @click.option("--list", "list_them", is_flag=True, help="List the categories and stop.")
 @click.option("--refresh", is_flag=True, help="Ask again what was answered in the last 30 days.")
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    type=click.Choice(("resnet", "senet", "dlib")),
-    help="Backbone; may be given several times (default: every one whose weights are here).",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@models_option
+@as_json_option
 @common
 @click.pass_obj
 def download(
@@ -101,7 +98,7 @@ def download(
     wanted = chosen(table, names)
     order = Order(wanted, limit=limit, min_fame=min_fame, portraits=portraits)
     logging.getLogger("stamina").setLevel(logging.ERROR)  # it announces every pause
-    with _opened(settings) as gallery:
+    with opened(settings) as gallery:
         _ask_for_contact(settings, gallery)
         try:
             harvest, used = _fetched(settings, gallery, order, models, refresh, quiet=as_json)
@@ -124,14 +121,14 @@ def download(
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write a web page instead.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json_option
 @common
 @click.pass_obj
 def credits_command(context: Context, html: Path | None, as_json: bool) -> None:
     """List every picture with its author, licence and source."""
     from bot.picture_credits import credits_of, web_page
 
-    with _opened(context.settings()) as gallery:
+    with opened(context.settings()) as gallery:
         rows = credits_of(gallery)
     if html is not None:
         try:
@@ -157,7 +154,7 @@ def permit(context: Context, name: Sequence[str]) -> None:
     from gallery.never_again import permit as permit_person
 
     whom = " ".join(name)
-    with _opened(context.settings()) as gallery:
+    with opened(context.settings()) as gallery:
         if not permit_person(gallery, [whom]):
             raise GalleryMissing(f"nobody called {whom!r} was removed with --never-again")
     click.echo(f"{whom} may come back: add or download them again.")
@@ -179,7 +176,7 @@ def _fetched(
 
     servers = servers_of(settings, gallery)
     engine = open_engine(settings)
-    used = _usable(engine, settings, models)
+    used = usable(engine, settings, models)
     with shown(quiet=quiet) as progress:
         harvest = download_people(
             gallery,
@@ -214,7 +211,7 @@ def _ask_for_contact(settings: Settings, gallery: Gallery) -> None:
 
 
 def _list(settings: Settings, table: Any, *, as_json: bool) -> None:
-    with _opened(settings) as gallery:
+    with opened(settings) as gallery:
         counts = gallery.stats().categories
     if as_json:
         print_json(
@@ -247,22 +244,3 @@ def _lines(harvest: Harvest, models: Sequence[str]) -> Iterator[str]:
             more = ", ..." if count > _EXAMPLES else ""
             yield f"  {reason}: {count:,} ({', '.join(whom[:_EXAMPLES])}{more})"
     yield from add_lines(harvest.report, models)
-
-
-def _usable(engine: Engine, settings: Settings, wanted: Sequence[str]) -> list[str]:
-    """The backbones asked for, or every configured one that can be used."""
-    if wanted:
-        return list(dict.fromkeys(wanted))
-    usable: list[str] = [
-        name for name in settings.models.configured if engine.why_unavailable(name) is None
-    ]
-    if not usable:
-        reasons = (engine.why_unavailable(name) for name in settings.models.configured)
-        raise SetupProblem("no backbone can be used: " + "; ".join(filter(None, reasons)))
-    return usable
-
-
-def _opened(settings: Settings) -> contextlib.closing[Gallery]:
-    from bot.app import open_gallery
-
-    return contextlib.closing(open_gallery(settings))
