@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bot.actions import Action
 from bot.buttons import answer_buttons
 from bot.captions import caption, match_answers, numbers
-from bot.chat_arguments import MOST_MATCHES, read_wish
+from bot.chat_arguments import MOST_MATCHES, SIDE, SPLIT, read_wish
 from bot.drawing import draw_answer
 from bot.looking import Looker, Subject, recalled
 from bot.reply import FaceAnswer, MatchAnswer, Reply
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from bot.model_desk import ModelDesk
     from bot.recognizer import Recognizer
     from bot.store import Choice, Store
+    from bot.twins import Twins
     from engine.pipeline import Engine
     from engine.types import Embedding
     from gallery.collection import Gallery, Match
 
-__all__ = ["Answering"]
+__all__ = ["MOST_FACES", "Answering", "Ask", "face_answer"]
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Ask:
         page: Which faces have a button, from 0.
         mine: Whether the asker sent the photo, so that the match goes into their history.
         replaces: Whether a pressed button's answer takes the place of the one above it.
+        style: How the card is drawn.
     """
 
     model: str
@@ -63,6 +65,7 @@ class Ask:
     page: int = 0
     mine: bool = True
     replaces: bool = False
+    style: str = SIDE
 
 
 class Answering:
@@ -77,6 +80,7 @@ class Answering:
         desk: ModelDesk,
         store: Store,
         looker: Looker,
+        twins: Twins,
     ) -> None:
         self._engine = engine
         self._gallery = gallery
@@ -84,6 +88,7 @@ class Answering:
         self._desk = desk
         self._store = store
         self._looker = looker
+        self._twins = twins
 
     async def lookalike(self, turn: Turn) -> Reply:
         """A photo, or ``/lookalike`` with one; ``/lookalike 3 senet film`` holds for it alone."""
@@ -104,6 +109,7 @@ class Answering:
             choice,
             model=wish.model or choice.model,
             category=None if wish.everybody else wish.category or choice.category,
+            style=wish.style or choice.style,
         )
 
     async def photo(
@@ -128,15 +134,14 @@ class Answering:
             wanted=choice.model or model,
             top=top or choice.top or 1,
             category=choice.category,
+            style=choice.style or SIDE,
         )
         return await self._fresh(turn, photos[0], ask, rest=photos[1:MOST_ALBUM])
 
     async def see(self, turn: Turn, action: Action) -> Reply:
         """A button: another face, another model, more matches."""
-        subject, ask, token = await self._recalled(turn, action)
+        subject, ask, token = await self.asked_again(turn, action)
         if subject is None:
-            if not turn.request.photos:
-                raise self._looker.stale(turn)
             reply = await self._fresh(turn, turn.request.photos[0], ask)
         else:
             async with self._recognizer.admitted(turn.who.user, press=True) as visit:
@@ -146,11 +151,9 @@ class Answering:
 
     async def raw(self, turn: Turn, action: Action) -> Reply:
         """A button: the numbers behind an answer."""
-        subject, ask, _ = await self._recalled(turn, action)
+        subject, ask, _ = await self.asked_again(turn, action)
         async with self._recognizer.admitted(turn.who.user, press=True) as visit:
             if subject is None:
-                if not turn.request.photos:
-                    raise self._looker.stale(turn)
                 subject = await self._looker.look(turn, visit, turn.request.photos[0])
             await visit.begin()
             ask = self._clamped(subject, ask)
@@ -160,7 +163,7 @@ class Answering:
             text=text,
             notice=text if len(text) <= NOTICE_CHARS else None,
             private=True,
-            answers=(_face_answer(subject, ask, answers),),
+            answers=(face_answer(subject, ask, answers),),
         )
 
     async def next_photo(self, turn: Turn, action: Action) -> Reply:
@@ -177,6 +180,7 @@ class Answering:
             top=choice.top or 1,
             category=choice.category,
             mine=recollection.owner == turn.who.user,
+            style=recollection.style,
         )
         return await self._fresh(turn, recollection.rest[number - 2], ask)
 
@@ -185,11 +189,19 @@ class Answering:
     ) -> Reply:
         async with self._recognizer.admitted(turn.who.user) as visit:
             subject = await self._looker.look(turn, visit, attachment)
-            token = self._looker.remember(turn, subject, category=ask.category, rest=rest)
-            return await self._answer(turn, subject, ask, token, album=1 + len(rest))
+            token = self._looker.remember(
+                turn, subject, category=ask.category, rest=rest, style=ask.style
+            )
+            reply = await self._answer(turn, subject, ask, token, album=1 + len(rest))
+            counted = await self._twins.counted(turn, subject)
+        return dataclasses.replace(reply, text=f"{reply.text}\n{counted}") if counted else reply
 
-    async def _recalled(self, turn: Turn, action: Action) -> tuple[Subject | None, Ask, str]:
-        """The remembered photo, if it still is, and what the button asks about it."""
+    async def asked_again(self, turn: Turn, action: Action) -> tuple[Subject | None, Ask, str]:
+        """What a button asks about a photo: the photo, if it is remembered, the rest, its token.
+
+        Raises:
+            Refusal: If the photo is neither remembered nor handed over again by the platform.
+        """
         token = action.text(0)
         recollection = self._looker.recall(token)
         wanted = action.text(2)
@@ -197,8 +209,10 @@ class Answering:
             raise Refusal(Reply(text=turn.say("stale.button"), private=True))
         if recollection is not None:
             category, mine = recollection.category, recollection.owner == turn.who.user
+            style = recollection.style
         else:  # whose it was is forgotten; in a private chat it can be nobody else's
-            category = (await self._store.choice(turn.who)).category
+            choice = await self._store.choice(turn.who)
+            category, style = choice.category, choice.style or SIDE
             mine = not turn.request.sender.is_group
         ask = Ask(
             model=self._desk.answering(wanted),
@@ -210,7 +224,10 @@ class Answering:
             mine=mine,
             # Somebody else's press answers them and leaves the asker's answer alone.
             replaces=mine or recollection is None,
+            style=style,
         )
+        if recollection is None and not turn.request.photos:
+            raise self._looker.stale(turn)
         subject = recalled(recollection.photos[0]) if recollection else None
         return subject, ask, token
 
@@ -223,15 +240,18 @@ class Answering:
         first_time = (ask.number, ask.model) not in subject.kept.embeddings
         matches = await self.search(turn, subject, ask)
         answers = match_answers(turn, matches)
+        style = _style(subject, ask, matches[0])
         noting = None
         if ask.mine and first_time:  # while the card is drawn
-            noting = asyncio.create_task(self._note_match(turn, ask.model, answers[0]))
+            noting = asyncio.create_task(self.note_match(turn, ask.model, answers[0]))
         try:
             with turn.timed("draw"):
                 picture, answer = await self._recognizer.finish(
                     lambda: (
-                        draw_answer(turn, self._engine, subject, ask.number, matches, answers),
-                        _face_answer(subject, ask, answers),
+                        draw_answer(
+                            turn, self._engine, subject, ask.number, matches, answers, style
+                        ),
+                        face_answer(subject, ask, answers),
                     )
                 )
         finally:
@@ -247,6 +267,9 @@ class Answering:
             number=ask.number,
             count=len(subject.faces),
         )
+        answer = dataclasses.replace(answer, style=style)
+        if style != ask.style:
+            text += "\n" + turn.say("style.turned")
         if album > 1:
             text += "\n" + turn.say("answer.album", count=album - 1)
         buttons = answer_buttons(
@@ -286,7 +309,7 @@ class Answering:
             text = turn.say("error.nobody_in_category", category=isolate(category))
             raise Refusal(Reply(text=text)) from None
 
-    async def _note_match(self, turn: Turn, model: str, best: MatchAnswer) -> None:
+    async def note_match(self, turn: Turn, model: str, best: MatchAnswer) -> None:
         """Into the history; a database that hangs costs the entry, not the answer."""
         match = PastMatch(best.name, best.score, model, self._store.now_s())
         try:
@@ -300,7 +323,18 @@ class Answering:
         return ask if subject.face(ask.number) else dataclasses.replace(ask, number=1)
 
 
-def _face_answer(subject: Subject, ask: Ask, answers: tuple[MatchAnswer, ...]) -> FaceAnswer:
+def _style(subject: Subject, ask: Ask, best: Match) -> str:
+    """The style asked for, where the two faces allow it."""
+    if ask.style != SPLIT:
+        return ask.style
+    from bot.split_face import suits
+
+    both = subject.faces[ask.number - 1].landmarks, best.portrait.landmarks
+    return SPLIT if suits(*both) else SIDE
+
+
+def face_answer(subject: Subject, ask: Ask, answers: tuple[MatchAnswer, ...]) -> FaceAnswer:
+    """The matches of the face asked about; may decode the photo, so not for the event loop."""
     return FaceAnswer(
         face=ask.number,
         faces=len(subject.faces),

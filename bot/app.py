@@ -87,14 +87,17 @@ async def open_conversation(
         ) from None
     from bot.answering import Answering
     from bot.choosing import Choosing
+    from bot.circles import Circles
     from bot.comparing import Comparing
     from bot.identity import Identity, secret_key
     from bot.looking import Looker
     from bot.model_desk import ModelDesk
+    from bot.parents import Parents
     from bot.personal import Personal
     from bot.recognizer import Recognizer
     from bot.recollections import Recollections
     from bot.telling import Telling
+    from bot.twins import Twins
     from bot.upkeep import fill_gallery, keep_up
     from bot.wording import Wording
 
@@ -138,25 +141,48 @@ async def open_conversation(
         looker = Looker(recognizer, recollections)
         stack.callback(looker.close)
         wording = Wording.load()
+        circles = Circles()
+        twins = Twins(
+            circles=circles, gallery=gallery, recognizer=recognizer, desk=desk, looker=looker
+        )
+        answering = Answering(
+            engine=engine,
+            gallery=gallery,
+            recognizer=recognizer,
+            desk=desk,
+            store=store,
+            looker=looker,
+            twins=twins,
+        )
         conversation = Conversation(
             wording=wording,
             identity=identity,
-            answering=Answering(
-                engine=engine,
-                gallery=gallery,
-                recognizer=recognizer,
-                desk=desk,
-                store=store,
-                looker=looker,
-            ),
+            answering=answering,
             comparing=Comparing(
                 gallery=gallery, recognizer=recognizer, desk=desk, store=store, looker=looker
             ),
+            parents=Parents(
+                engine=engine,
+                answering=answering,
+                recognizer=recognizer,
+                desk=desk,
+                looker=looker,
+                twins=twins,
+            ),
+            twins=twins,
             choosing=Choosing(wording=wording, store=store, desk=desk, gallery=gallery),
-            personal=Personal(identity=identity, store=store, recollections=recollections),
+            personal=Personal(
+                identity=identity, store=store, recollections=recollections, circles=circles
+            ),
             telling=Telling(wording=wording, desk=desk, gallery=gallery),
         )
-        upkeep = keep_up(desk=desk, store=store, recognizer=recognizer, recollections=recollections)
+        upkeep = keep_up(
+            desk=desk,
+            store=store,
+            recognizer=recognizer,
+            recollections=recollections,
+            circles=circles,
+        )
         await stack.enter_async_context(upkeep)
         if fills_gallery:
             await stack.enter_async_context(fill_gallery(gallery, engine, settings))

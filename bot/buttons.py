@@ -12,7 +12,7 @@ from bot.reply import Button
 if TYPE_CHECKING:
     from bot.turn import Turn
 
-__all__ = ["Rows", "answer_buttons", "grid", "pair_buttons"]
+__all__ = ["Rows", "answer_buttons", "family_buttons", "grid", "pair_buttons"]
 
 Rows = tuple[tuple[Button, ...], ...]
 
@@ -67,6 +67,8 @@ def answer_buttons(
     last.append(
         Button(turn.say("button.numbers"), Action.of("raw", token, number, model, top).encode())
     )
+    parents = Action.of("parents", token, number, model).encode()
+    last.append(Button(turn.say("button.parents"), parents))
     models = [see(turn.say("button.other_model", model=name), number, name, top) for name in others]
     below = [*grid(models, turn.limits.buttons_per_row), *grid(last, turn.limits.buttons_per_row)]
     if album > 1:
@@ -85,6 +87,7 @@ def _faces(
     turn: Turn,
     token: str,
     *,
+    verb: str = "see",
     number: int,
     count: int,
     page: int,
@@ -100,12 +103,12 @@ def _faces(
     buttons = [
         Button(
             turn.say("button.face", number=face),
-            Action.of("see", token, face, model, top, page).encode(),
+            Action.of(verb, token, face, model, top, page).encode(),
         )
         for face in numbers[page * per_page : (page + 1) * per_page]
     ]
     if pages > 1:
-        action = Action.of("see", token, number, model, top, (page + 1) % pages)
+        action = Action.of(verb, token, number, model, top, (page + 1) % pages)
         buttons.append(Button(turn.say("button.more_faces"), action.encode()))
     return grid(buttons, turn.limits.buttons_per_row)
 
@@ -118,6 +121,54 @@ def _album(turn: Turn, token: str, album: int) -> Rows:
     if album == 2:
         buttons.append(Button(turn.say("button.compare"), Action.of("both", token).encode()))
     return grid(buttons, turn.limits.buttons_per_row)
+
+
+def family_buttons(
+    turn: Turn,
+    token: str,
+    *,
+    number: int,
+    count: int,
+    page: int,
+    model: str,
+    others: Sequence[str],
+) -> Rows:
+    """Other faces, other models and raw numbers, under a picture of parents.
+
+    Args:
+        turn: Who asks, and what the platform can carry.
+        token: Names the recollection.
+        number: The face answered, from 1.
+        count: How many faces there are.
+        page: Which of them have a button, from 0.
+        model: Backbone that answered.
+        others: Backbones that could, too.
+    """
+    models = [
+        Button(
+            turn.say("button.other_model", model=name),
+            Action.of("parents", token, number, name, 1, page).encode(),
+        )
+        for name in others
+    ]
+    raw = Action.of("rawkin", token, number, model).encode()
+    per_row = turn.limits.buttons_per_row
+    below = (*grid(models, per_row), (Button(turn.say("button.numbers"), raw),))
+    if count < 2:
+        return below
+    most = min(max(1, turn.limits.button_rows - len(below)), 3) * per_row
+    faces = _faces(
+        turn,
+        token,
+        verb="parents",
+        number=number,
+        count=count,
+        page=page,
+        model=model,
+        top=1,
+        most=most,
+    )
+    return (*faces, *below)
 
 
 def pair_buttons(turn: Turn, token: str, *, model: str, others: Sequence[str]) -> Rows:

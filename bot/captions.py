@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from gallery.catalogue import Portrait
     from gallery.collection import Match
 
-__all__ = ["CONCERNS", "WORDS", "caption", "credit_of", "match_answers", "numbers", "word_key"]
+__all__ = [
+    "CONCERNS",
+    "WORDS",
+    "caption",
+    "credit_of",
+    "footnotes",
+    "match_answers",
+    "numbers",
+    "word_key",
+]
 
 # Lowest score -> what it is called. By product.md strangers reach 50 once in 10,000 pairs and the
 # same person 90 in the median; so the last words are kept for what chance alone hardly makes.
@@ -114,14 +123,39 @@ def caption(
             )
             for answer in answers
         ]
-    lines.append(turn.say("answer.model", model=model))
+    lines += footnotes(
+        turn, _credits(turn, answers), model=model, wanted=wanted, category=category, face=face
+    )
+    return "\n".join(lines)
+
+
+def footnotes(
+    turn: Turn,
+    sources: Sequence[str],
+    *,
+    model: str,
+    wanted: str,
+    category: str | None,
+    face: Face,
+) -> list[str]:
+    """The lines below names and scores: model, category, whose photos they are, doubts.
+
+    Args:
+        turn: Who asks, in which language.
+        sources: Lines that say whose photos they are.
+        model: Backbone that answered.
+        wanted: Backbone that was asked for.
+        category: The category searched; None for all.
+        face: The face that was answered.
+    """
+    lines = [turn.say("answer.model", model=model)]
     if wanted != model:
         lines.append(turn.say("answer.fallback", wanted=wanted, model=model))
     if category is not None:
         lines.append(turn.say("answer.category", category=isolate(category)))
-    lines += _credits(turn, answers)
+    lines += sources
     lines += [turn.say(key) for concern, key in CONCERNS.items() if concern in face.concerns]
-    return "\n".join(lines)
+    return lines
 
 
 def _credits(turn: Turn, answers: Sequence[MatchAnswer]) -> list[str]:

@@ -13,6 +13,8 @@ __all__ = ["CHAT_COMMANDS", "ChatCommand", "chat_commands"]
 CHAT_COMMANDS: dict[str, Literal[0, 1, 2]] = {
     "lookalike": 1,
     "compare": 2,
+    "parents": 1,
+    "twins": 1,
     "top": 1,
     "model": 1,
     "category": 1,
@@ -60,6 +62,8 @@ class ChatCommand:
 def chat_commands(wording: Wording, language: str | None = None) -> tuple[ChatCommand, ...]:
     """Every command, in the order of menus, described in that language."""
     hints = {
+        "parents": wording.text("command.parents.hint", language),
+        "twins": wording.text("command.twins.hint", language),
         "top": wording.text("command.top.hint", language),
         "model": wording.text("command.model.hint", language),
         "category": wording.text("command.category.hint", language),

@@ -1,8 +1,9 @@
 """What the bot does with a request, the same for every platform: the door for adapters.
 
 ``Conversation.answer`` never raises for anything a person does: every problem becomes a sentence
-that says what to do. The parts lie beside this module: ``answering`` and ``comparing``
-(photos), ``choosing`` (settings), ``personal`` (what is stored), ``telling`` (help and the like).
+that says what to do. The parts lie beside this module: ``answering``, ``comparing`` and ``parents``
+(photos), ``twins`` (groups), ``choosing`` (settings), ``personal`` (what is stored), ``telling``
+(help and the like).
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from bot.comparing import Comparing
 from bot.fitting import fit
 from bot.identity import Identity
 from bot.logs import where
+from bot.parents import Parents
 from bot.personal import Personal
 from bot.reply import Limits, Reply
 from bot.request import Request, Sender
 from bot.telling import Telling
 from bot.turn import Refusal, Turn
+from bot.twins import Twins
 from bot.wording import Wording, plain
 from engine.errors import Busy, LookalikeError, SetupProblem
 
@@ -51,6 +54,8 @@ class Conversation:
         identity: Identity,
         answering: Answering,
         comparing: Comparing,
+        parents: Parents,
+        twins: Twins,
         choosing: Choosing,
         personal: Personal,
         telling: Telling,
@@ -62,6 +67,8 @@ class Conversation:
         self._commands: dict[str, Answer] = {
             "lookalike": answering.lookalike,
             "compare": comparing.compare,
+            "parents": parents.parents,
+            "twins": twins.twins,
             "top": self._top,
             "model": self._model,
             "category": self._category,
@@ -79,6 +86,9 @@ class Conversation:
             "see": answering.see,
             "raw": answering.raw,
             "next": answering.next_photo,
+            "parents": parents.press,
+            "rawkin": parents.raw,
+            "twins": twins.press,
             "both": comparing.both,
             "pair": comparing.pair,
             "rawpair": comparing.raw_pair,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bot.card import CardEntry, draw_card, draw_card_with_faces
+from bot.chat_arguments import SPLIT
+from bot.family_card import draw_family_card
 from bot.wording import isolate
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from engine.pipeline import Engine
     from gallery.collection import Match
 
-__all__ = ["draw_answer"]
+__all__ = ["draw_answer", "draw_family"]
 
 
 def draw_answer(
@@ -28,6 +30,7 @@ def draw_answer(
     number: int,
     matches: Sequence[Match],
     answers: Sequence[MatchAnswer],
+    style: str,
 ) -> Picture:
     """The card; with several faces the numbered photo above it. Not for the event loop.
 
@@ -38,21 +41,58 @@ def draw_answer(
         number: The face that was answered, from 1.
         matches: Best first, at least one.
         answers: The same matches in the asker's words.
+        style: ``split``, or both faces side by side.
     """
     entries = [_entry(engine, *pair) for pair in zip(matches, answers, strict=True)]
     photo, faces = subject.photo(), subject.faces
-    if len(faces) > 1:
+    if style == SPLIT:
+        from bot.split_card import draw_split_card
+
+        picture = draw_split_card(photo, faces, entries, answered=number - 1)
+    elif len(faces) > 1:
         picture = draw_card_with_faces(photo, faces, entries, answered=number - 1)
     else:
         picture = draw_card(photo, faces[0], entries)
-    return dataclasses.replace(picture, alt=_alt(turn, answers))
+    return dataclasses.replace(picture, alt=_alt(turn, answers, style))
 
 
-def _alt(turn: Turn, answers: Sequence[MatchAnswer]) -> str:
+def draw_family(
+    turn: Turn,
+    engine: Engine,
+    subject: Subject,
+    number: int,
+    matches: Sequence[Match],
+    answers: Sequence[MatchAnswer],
+) -> Picture:
+    """The woman and the man most alike with the face between them. Not for the event loop.
+
+    Args:
+        turn: Whose words stand on it.
+        engine: Decodes the portraits.
+        subject: The photo.
+        number: The face that was answered, from 1.
+        matches: Both of them.
+        answers: The same in the asker's words.
+    """
+    first, second = (_entry(engine, *pair) for pair in zip(matches, answers, strict=True))
+    picture = draw_family_card(
+        subject.photo(),
+        subject.faces,
+        (first, second),
+        answered=number - 1,
+        title=turn.say("parents.card"),
+    )
+    names = (isolate(answer.name) for answer in answers)
+    alt = turn.say("parents.alt", **dict(zip(("first", "second"), names, strict=True)))
+    return dataclasses.replace(picture, alt=alt)
+
+
+def _alt(turn: Turn, answers: Sequence[MatchAnswer], style: str) -> str:
+    section = "style" if style == SPLIT else "answer"
     if len(answers) == 1:
         (best,) = answers
-        return turn.say("answer.alt", name=isolate(best.name), score=round(best.score))
-    return turn.say("answer.alt_many", names=", ".join(isolate(one.name) for one in answers))
+        return turn.say(f"{section}.alt", name=isolate(best.name), score=round(best.score))
+    return turn.say(f"{section}.alt_many", names=", ".join(isolate(one.name) for one in answers))
 
 
 def _entry(engine: Engine, match: Match, answer: MatchAnswer) -> CardEntry:

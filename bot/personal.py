@@ -12,6 +12,7 @@ from bot.turn import Refusal, Turn
 from bot.wording import isolate
 
 if TYPE_CHECKING:
+    from bot.circles import Circles
     from bot.identity import Identity
     from bot.recollections import Recollections
     from bot.store import Store
@@ -24,8 +25,16 @@ HISTORY_LINES = 15
 class Personal:
     """Answers ``/history``, ``/privacy``, ``/mydata`` and ``/forget``."""
 
-    def __init__(self, *, identity: Identity, store: Store, recollections: Recollections) -> None:
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        store: Store,
+        recollections: Recollections,
+        circles: Circles,
+    ) -> None:
         self._identity = identity
+        self._circles = circles
         self._store = store
         self._recollections = recollections
 
@@ -56,11 +65,15 @@ class Personal:
         return Reply(text=turn.say("privacy.text", minutes=minutes, retention=retention))
 
     async def my_data(self, turn: Turn) -> Reply:
-        """Everything stored, as a JSON file."""
+        """Everything stored, as a JSON file; what is in memory only is told beside it."""
         stored = await self._store.export(turn.who)
         content = json.dumps(stored, ensure_ascii=False, indent=2).encode()
+        text = turn.say("mydata.text")
+        if ends_s := self._circles.until_s(turn.who.user):
+            until = time.strftime("%Y-%m-%d %H:%M", time.gmtime(ends_s[-1]))
+            text += "\n" + turn.say("twins.mydata", count=len(ends_s), until=until)
         return Reply(
-            text=turn.say("mydata.text"),
+            text=text,
             document=Document(content, "lookalike-mydata.json", "application/json"),
             private=True,
         )
@@ -81,6 +94,8 @@ class Personal:
             raise Refusal(Reply(text=text, notice=text, private=True))
         if action.text(0) != "yes":
             return Reply(text=turn.say("forget.kept"), replaces=True, private=True)
-        await self._store.forget(turn.who)
+        # First what needs no database: that one may hang.
         self._recollections.forget(turn.who.user)
+        self._circles.forget(turn.who.user)
+        await self._store.forget(turn.who)
         return Reply(text=turn.say("forget.done"), replaces=True, private=True)

@@ -60,6 +60,17 @@ class Sheet:
         image = Image.fromarray(pixels)
         self._marks.append(lambda paper: paper.paste(image, (x, y)))
 
+    def medallion(self, pixels: NDArray[np.uint8], x: int, y: int, *, ring_px: int = 10) -> None:
+        """Puts square pixels (S, S, 3) as a disc there, with a ring around it."""
+        image = Image.fromarray(pixels)
+        inner, outer = _capsule(*image.size), _capsule(*(side + 2 * ring_px for side in image.size))
+
+        def draw(paper: Image.Image) -> None:
+            paper.paste(BACKGROUND, (x - ring_px, y - ring_px), outer)
+            paper.paste(image, (x, y), inner)
+
+        self._marks.append(draw)
+
     def block(self, block: Block, x: int, y: int, colour: Colour) -> None:
         """Puts set text with the upper left corner of its box there."""
         self._marks.append(lambda paper: paper.paste(colour, (x, y), block.mask))

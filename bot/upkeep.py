@@ -13,6 +13,7 @@ from bot.logs import where
 from engine.errors import LookalikeError
 
 if TYPE_CHECKING:
+    from bot.circles import Circles
     from bot.model_desk import ModelDesk
     from bot.recognizer import Recognizer
     from bot.recollections import Recollections
@@ -31,12 +32,18 @@ TIDY_S = 60.0
 
 @contextlib.asynccontextmanager
 async def keep_up(
-    *, desk: ModelDesk, store: Store, recognizer: Recognizer, recollections: Recollections
+    *,
+    desk: ModelDesk,
+    store: Store,
+    recognizer: Recognizer,
+    recollections: Recollections,
+    circles: Circles,
 ) -> AsyncIterator[None]:
     """Runs the upkeep for as long as the context is open; a failure is logged and tried again."""
 
     async def tidy() -> None:
         recollections.tidy()
+        circles.tidy()
         recognizer.tidy()
 
     tasks = [
