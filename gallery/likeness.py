@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SAME_PERSON", "SAME_PHOTO_STRETCH", "evened_norms", "person_cosines"]
+__all__ = ["SAME_PERSON", "SAME_PHOTO_STRETCH", "SHORTEST_SUM", "evened_norms", "person_cosines"]
 
 SAME_PHOTO_STRETCH: Final = 2.0
 
@@ -27,7 +27,7 @@ often as those with four (at 0: a fifth as often, at 1: 1.5 times as often), and
 94.9 % of probes find their person first. What 1 in 1,000 strangers reach is then the same for 1,
 2, 3 and 4 portraits, so that one calibration does for all."""
 
-_SHORTEST_SUM = 1e-3  # portraits that cancel each other out have no mean direction
+SHORTEST_SUM: Final = 1e-3  # portraits that cancel each other out have no mean direction
 
 
 def evened_norms(
@@ -82,6 +82,6 @@ def person_cosines(
     best = np.maximum.reduceat(portrait_cosines, starts, axis=-1)
     total = np.add.reduceat(portrait_cosines, starts, axis=-1)
     norms = person_norms.astype(portrait_cosines.dtype)
-    mean = np.where(person_norms < _SHORTEST_SUM, best, total / np.maximum(norms, _SHORTEST_SUM))
+    mean = np.where(person_norms < SHORTEST_SUM, best, total / np.maximum(norms, SHORTEST_SUM))
     stretched = 1.0 - SAME_PHOTO_STRETCH * (1.0 - best)
     return np.clip(np.maximum(mean, stretched), -1.0, 1.0)
