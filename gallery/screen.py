@@ -35,6 +35,7 @@ class Reason(StrEnum):
     TOO_LARGE = "too large"
     UNREADABLE = "unreadable"
     DUPLICATE = "duplicate of"  # followed by a name
+    NOT_THEM = "somebody else's face"  # found by comparing it with the person's others
     FAILED = "an error of this program"
 
 

@@ -18,6 +18,7 @@ from bot.commands.gallery_opening import (
     opened,
     usable,
 )
+from bot.commands.gallery_verify import verify
 from bot.commands.gallery_words import (
     add_lines,
     build_line,
@@ -47,6 +48,7 @@ def command() -> None:
 command.add_command(download)
 command.add_command(credits_command)
 command.add_command(permit)
+command.add_command(verify)
 
 
 @command.command()

@@ -93,7 +93,14 @@ def _bars() -> Iterator[Progress]:
         yield show
 
 
-_KINDS: Final = {"photos": "photos", "people": "people", "lists": "asking Wikidata"}
+_KINDS: Final = {
+    "photos": "photos",
+    "people": "people",
+    "lists": "asking Wikidata",
+    "vectors": "checking vectors",
+    "pictures": "checking pictures",
+    "faces": "comparing faces",
+}
 
 
 def _describe(what: str) -> str:

@@ -1,0 +1,344 @@
+"""Whether portraits are of whom they are said to be, by how alike the faces are.
+
+The thresholds are scores (gallery/calibration.py), so that they hold for every backbone. They were
+chosen by eye on every second person of 597 with five photos each (dlib), a collection known to
+hold wrong names, and judged on the others; docs/MODELS.md has the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.decode import decode
+from engine.errors import GalleryCorrupt, GalleryMissing, LookalikeError
+from engine.types import Embedding, Space
+from gallery.calibration import prior
+from gallery.catalogue import Portrait
+from gallery.collection import Gallery
+from gallery.likeness import evened_norms, person_cosines
+from gallery.names import folded
+from gallery.report import Progress
+from gallery.verify_findings import Finding, Kind, Remedy, Subject
+from gallery.verify_pictures import subject
+from gallery.verify_storage import Roster
+
+if TYPE_CHECKING:
+    from gallery.calibration import Calibration
+
+__all__ = ["likeness_findings"]
+
+_UNLIKE: Final = 30.0  # one in 100 strangers is more like the person than such a portrait is
+_AGREE: Final = (
+    50.0  # portraits of one person agree if they reach this; one stranger in 10,000 does
+)
+_FITS: Final = 60.0
+_ANOTHER: Final = 80.0  # so alike is hardly anybody but the person
+_COPY: Final = 85.0  # copies are at least so alike, and
+_COPY_BITS: Final = 8  # differ in at most so many of the 64 bits of a perceptual hash,
+_SURE_COPY: Final = 98.0  # or are so alike, and
+_SURE_COPY_BITS: Final = 16  # differ in at most so many: cut a little differently
+_CANDIDATES: Final = 70.0
+_ONE_PERSON: Final = 75.0  # the median likeness of one's portraits to the other, both ways
+_ONE_PORTRAIT_EACH: Final = 90.0  # where that is a single likeness
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Likenesses:
+    """How alike every portrait is to the others of its person, and to somebody else.
+
+    Attributes:
+        people: Whose portraits, as in all arrays.
+        own: float64 (N,), score with the person's others; NaN without others.
+        best: float64 (N,), score with the most similar other person; NaN without one.
+        whose: int64 (N,), that person's id.
+        nearest: int64 (N,), the portrait of theirs that is most like it.
+    """
+
+    people: Roster
+    own: NDArray[np.float64]
+    best: NDArray[np.float64]
+    whose: NDArray[np.int64]
+    nearest: NDArray[np.int64]
+
+
+def likeness_findings(
+    gallery: Gallery, space: Space, everybody: Roster, progress: Progress
+) -> list[Finding]:
+    """Copies, people with two names, portraits of somebody else.
+
+    Args:
+        gallery: Whose.
+        space: Compares; its vectors are sound.
+        everybody: Who is compared.
+        progress: Told about portraits.
+    """
+    try:
+        calibration = gallery.calibration(space)
+    except GalleryCorrupt:
+        calibration = prior(space)
+    try:
+        alike = _likenesses(gallery, space, everybody, calibration, progress)
+    except GalleryMissing:  # nobody can be found
+        return []
+    two_names = list(_two_names(gallery, space, alike, calibration))
+    together = {
+        frozenset((one.subject.person_id, one.other.person_id))
+        for one in two_names
+        if one.subject and one.other
+    }
+    copies = list(_copies(gallery, alike, together))
+    copied = {one.subject.portrait_id for one in copies if one.subject}
+    outliers = _outliers(gallery, alike)
+    return [
+        *copies,
+        *two_names,
+        *(one for one in outliers if not one.subject or one.subject.portrait_id not in copied),
+    ]
+
+
+def _likenesses(
+    gallery: Gallery,
+    space: Space,
+    everybody: Roster,
+    calibration: Calibration,
+    progress: Progress,
+) -> _Likenesses:
+    people = everybody.having(gallery.embedded(space))
+    count = len(people.portrait_ids)
+    own, best = np.full(count, np.nan), np.full(count, np.nan)
+    whose, nearest = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    index = gallery.index(space)
+    for part in people.chunks():
+        vectors = gallery.vectors(space, people.portrait_ids[part])
+        persons = people.person_ids[part]
+        _, starts = np.unique(persons, return_index=True)
+        own[part] = np.concatenate(
+            [_with_the_others(one, space.backbone) for one in np.split(vectors, starts[1:])]
+        )
+        for place, vector in enumerate(vectors, part.start):
+            for hit in index.top(Embedding(vector, space), 2):
+                if hit.person_id != people.person_ids[place]:
+                    best[place] = hit.cosine
+                    whose[place], nearest[place] = hit.person_id, hit.portrait_id
+                    break
+        progress("faces", min(part.stop, count), count)
+    own, best = _scores(calibration, own), _scores(calibration, best)
+    return _Likenesses(people, own, best, whose, nearest)
+
+
+def _scores(calibration: Calibration, cosines: NDArray[np.float64]) -> NDArray[np.float64]:
+    known = np.isfinite(cosines)
+    scores = np.full(len(cosines), np.nan)
+    scores[known] = calibration.scores(cosines[known])
+    return scores
+
+
+def _with_the_others(vectors: NDArray[np.float32], backbone: str) -> NDArray[np.float64]:
+    """Likeness of each of a person's portraits to the others: float64 (n,), NaN for one alone."""
+    count = len(vectors)
+    if count < 2:
+        return np.full(count, np.nan)
+    return np.concatenate(
+        [_to_person(vectors[[i]], np.delete(vectors, i, axis=0), backbone) for i in range(count)]
+    )
+
+
+def _to_person(
+    portraits: NDArray[np.float32], person: NDArray[np.float32], backbone: str
+) -> NDArray[np.float64]:
+    """Likenesses of portraits (n, D) to somebody with portraits (m, D): float64 (n,)."""
+    length = np.linalg.norm(person.sum(axis=0, dtype=np.float64)[None], axis=1)
+    norms = evened_norms(length, np.asarray([len(person)]), backbone)
+    cosines = portraits.astype(np.float64) @ person.T.astype(np.float64)
+    likenesses = person_cosines(cosines, np.zeros(len(person), np.intp), norms)
+    return likenesses[:, 0].astype(np.float64)
+
+
+def _two_names(
+    gallery: Gallery, space: Space, alike: _Likenesses, calibration: Calibration
+) -> Iterator[Finding]:
+    """Pairs of people whose portraits are as alike as one person's."""
+    near = np.flatnonzero(alike.best >= _CANDIDATES)
+    pairs = {
+        (min(pair), max(pair))
+        for pair in zip(
+            alike.people.person_ids[near].tolist(), alike.whose[near].tolist(), strict=True
+        )
+    }
+    known = gallery.catalogue.people_by_id({one for pair in pairs for one in pair})
+    for pair in sorted(pairs):
+        if not known.keys() >= set(pair):
+            continue
+        one, other = (known[person_id] for person_id in pair)
+        likenesses = _between(gallery, space, alike.people, pair, calibration)
+        middle = float(np.median(likenesses))
+        least = _ONE_PERSON if len(likenesses) > 2 else _ONE_PORTRAIT_EACH
+        if middle < least or np.quantile(likenesses, 0.25) < _AGREE:
+            continue
+        same_name = folded(one.name) == folded(other.name)
+        mergeable = same_name and (one.wikidata_id is None or other.wikidata_id is None)
+        yield Finding(
+            Kind.TWO_NAMES,
+            f"{one.name} ({one.key}) and {other.name} ({other.key}) score {middle:.0f} with each "
+            "other, as photos of one person do",
+            middle,
+            Remedy.MERGE if mergeable else Remedy.NONE,
+            Subject(one.id, one.name),
+            Subject(other.id, other.name),
+        )
+
+
+def _between(
+    gallery: Gallery,
+    space: Space,
+    people: Roster,
+    pair: tuple[int, int],
+    calibration: Calibration,
+) -> NDArray[np.float64]:
+    """Scores of everybody's portraits with the other one of the two."""
+    first, second = (
+        gallery.vectors(space, people.portrait_ids[people.person_ids == one]) for one in pair
+    )
+    cosines = [
+        _to_person(first, second, space.backbone),
+        _to_person(second, first, space.backbone),
+    ]
+    return calibration.scores(np.concatenate(cosines))
+
+
+def _copies(
+    gallery: Gallery, alike: _Likenesses, together: set[frozenset[int]]
+) -> Iterator[Finding]:
+    """One picture under two names."""
+    people = alike.people
+    place_of = {portrait: place for place, portrait in enumerate(people.portrait_ids.tolist())}
+    seen: set[frozenset[int]] = set()
+    for place in np.flatnonzero(alike.best >= _COPY).tolist():
+        pair = frozenset((int(people.portrait_ids[place]), int(alike.nearest[place])))
+        persons = frozenset((int(people.person_ids[place]), int(alike.whose[place])))
+        if pair in seen or persons in together:
+            continue
+        seen.add(pair)
+        portraits = gallery.catalogue.portraits_by_id(pair)
+        if len(portraits) == 2:
+            bits = _different_bits(gallery, portraits.values())
+            score = float(alike.best[place])
+            if bits <= _COPY_BITS or (score >= _SURE_COPY and bits <= _SURE_COPY_BITS):
+                one, other = sorted(pair, key=lambda one: _fit(alike, place_of, one))
+                yield _copy(
+                    gallery, alike, portraits[one], portraits[other], place_of, (score, bits)
+                )
+
+
+def _fit(alike: _Likenesses, place_of: dict[int, int], portrait_id: int) -> float:
+    """How well a portrait fits the others of its person; in between where there are none."""
+    place = place_of.get(portrait_id)
+    own = np.nan if place is None else float(alike.own[place])
+    return (_UNLIKE + _FITS) / 2 if np.isnan(own) else own
+
+
+def _copy(
+    gallery: Gallery,
+    alike: _Likenesses,
+    worse: Portrait,
+    better: Portrait,
+    place_of: dict[int, int],
+    measured: tuple[float, float],
+) -> Finding:
+    fits = [_fit(alike, place_of, one.id) for one in (worse, better)]
+    clear = fits[0] < _UNLIKE + 10 and fits[1] >= _FITS
+    names = alike.people.names
+    one, other = subject(gallery, worse, names), subject(gallery, better, names)
+    score, bits = measured
+    why = (
+        f"the same picture as one of {other.person} (score {score:.0f}, {bits:.0f} of 64 bits "
+        "differ)"
+    )
+    if clear:
+        why += (
+            f"; it scores {fits[1]:.0f} with the others of {other.person} and {fits[0]:.0f} with "
+            f"those of {one.person}"
+        )
+    return Finding(Kind.COPY, why, score, Remedy.REMOVE if clear else Remedy.NONE, one, other)
+
+
+def _different_bits(gallery: Gallery, portraits: Iterable[Portrait]) -> float:
+    """In how many of 64 bits the perceptual hashes of two faces differ.
+
+    The hash is that of the face cut out by its landmarks: thumbnails of one photo in two sizes
+    show more or less of what is around the face.
+    """
+    import imagehash
+    from PIL import Image
+
+    from engine.align import dlib_crop
+
+    try:
+        one, other = (
+            imagehash.phash(
+                Image.fromarray(dlib_crop(decode(gallery.picture(portrait)), portrait.landmarks))
+            )
+            for portrait in portraits
+        )
+    except (OSError, LookalikeError, ValueError):
+        return np.inf
+    return float(one - other)
+
+
+def _outliers(gallery: Gallery, alike: _Likenesses) -> Iterator[Finding]:
+    """Portraits that are not like the person's others."""
+    people = alike.people
+    low = np.unique(people.person_ids[np.flatnonzero(alike.own < _UNLIKE)])
+    for person_id in low.tolist():
+        places = np.flatnonzero(people.person_ids == person_id)
+        own = alike.own[places]
+        if len(places) > 2 and np.nanmax(own) >= _AGREE:
+            for place in places[own < _UNLIKE].tolist():
+                yield _outlier(gallery, alike, place, len(places))
+        else:
+            yield _disagreement(gallery, alike, person_id, places)
+
+
+def _outlier(gallery: Gallery, alike: _Likenesses, place: int, count: int) -> Finding:
+    portrait = _portrait(gallery, int(alike.people.portrait_ids[place]))
+    names = alike.people.names
+    own, best = float(alike.own[place]), float(alike.best[place])
+    why = f"it scores {own:.0f} with the person's {count - 1} others"
+    if best >= _ANOTHER:
+        other = Subject(int(alike.whose[place]), names.get(int(alike.whose[place]), "somebody"))
+        why += f" and {best:.0f} with {other.person}"
+        return Finding(
+            Kind.OUTLIER, why, own, Remedy.REMOVE, subject(gallery, portrait, names), other
+        )
+    return Finding(Kind.OUTLIER, why, own, Remedy.NONE, subject(gallery, portrait, names))
+
+
+def _disagreement(
+    gallery: Gallery, alike: _Likenesses, person_id: int, places: NDArray[np.intp]
+) -> Finding:
+    """One finding about portraits of which nobody can say which are right."""
+    names = alike.people.names
+    best = float(np.nanmax(alike.own[places]))
+    if len(places) == 2:
+        why = f"one of the two is of somebody else: they score {best:.0f} with each other"
+    else:
+        why = f"none of the {len(places)} scores more than {best:.0f} with the others"
+    far = places[int(np.argmax(np.nan_to_num(alike.best[places])))]
+    other = None
+    whom = Subject(person_id, names.get(person_id, "somebody"))
+    if alike.best[far] >= _ANOTHER:
+        portrait = _portrait(gallery, int(alike.people.portrait_ids[far]))
+        whom = subject(gallery, portrait, names)
+        other = Subject(int(alike.whose[far]), names.get(int(alike.whose[far]), "somebody"))
+        why += f", and one {alike.best[far]:.0f} with {other.person}"
+    kind = Kind.OUTLIER if len(places) == 2 else Kind.MIXED
+    return Finding(kind, why, best, Remedy.NONE, whom, other)
+
+
+def _portrait(gallery: Gallery, portrait_id: int) -> Portrait:
+    return gallery.catalogue.portraits_by_id([portrait_id])[portrait_id]
