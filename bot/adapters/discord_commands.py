@@ -26,6 +26,10 @@ STYLES_SHOWN: list[app_commands.Choice[str | int | float]] = [
     app_commands.Choice(name=name, value=name) for name in STYLES
 ]
 
+ON_OFF: list[app_commands.Choice[str | int | float]] = [
+    app_commands.Choice(name=name, value=name) for name in ("on", "off")
+]
+
 Top = app_commands.Range[int, 1, MOST_MATCHES]
 AnyInteraction = discord.Interaction[Any]
 
@@ -81,6 +85,8 @@ def add_commands(tree: app_commands.CommandTree[Any], session: Session, wording:
                 parameter.choices = MODELS
             elif about == "style":
                 parameter.choices = STYLES_SHOWN
+            elif about == "twins":
+                parameter.choices = ON_OFF
             elif about == "category":
                 command.autocomplete(name)(categories)
         tree.add_command(command)
@@ -117,6 +123,23 @@ def _with_arguments(session: Session) -> dict[str, Any]:
     async def category(interaction: AnyInteraction, name: str | None = None) -> None:
         await session.ask(interaction, "category", name or "")
 
+    async def parents(
+        interaction: AnyInteraction,
+        photo: discord.Attachment,
+        model: str | None = None,
+        category: str | None = None,
+    ) -> None:
+        wish = " ".join(part for part in (model, category) if part)
+        await session.ask(interaction, "parents", wish, photos=(photo,))
+
+    async def twins(
+        interaction: AnyInteraction,
+        name: str | None = None,
+        photo: discord.Attachment | None = None,
+    ) -> None:
+        photos = (photo,) if photo else ()
+        await session.ask(interaction, "twins", name or "", photos=photos)
+
     async def style(
         interaction: AnyInteraction,
         name: str | None = None,
@@ -128,6 +151,8 @@ def _with_arguments(session: Session) -> dict[str, Any]:
     return {
         "lookalike": lookalike,
         "compare": compare,
+        "parents": parents,
+        "twins": twins,
         "top": top,
         "model": model,
         "category": category,
@@ -137,7 +162,7 @@ def _with_arguments(session: Session) -> dict[str, Any]:
 
 def _add_menus(tree: app_commands.CommandTree[Any], session: Session, wording: Wording) -> None:
     async def of_message(interaction: AnyInteraction, message: discord.Message) -> None:
-        await session.ask(interaction, "lookalike", photos=session.pictures(message))
+        await session.ask(interaction, "lookalike", photos=session.pictures(interaction, message))
 
     async def of_user(interaction: AnyInteraction, user: discord.User) -> None:
         await session.ask(interaction, "lookalike", photos=(session.avatar(user),))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -38,13 +39,21 @@ def avatar_of(user: discord.User | discord.Member) -> Attachment:
     return Attachment(fetch=partial(_fetch, still, None), media_type="image/png")
 
 
-def pictures_of(message: discord.Message | discord.MessageSnapshot) -> tuple[Attachment, ...]:
-    """The pictures in a message, forwarded ones too; for other files one that says it is none."""
+def pictures_of(
+    message: discord.Message, *, asker: discord.abc.Snowflake | None = None
+) -> tuple[Attachment, ...]:
+    """The pictures in a message, forwarded ones too; for other files one that says it is none.
+
+    Args:
+        message: Where they are.
+        asker: Who asks about them; those that they sent themselves are marked as their own.
+    """
     files = list(message.attachments)
-    for snapshot in getattr(message, "message_snapshots", ()):
+    mine = asker is not None and asker.id == message.author.id and not message.message_snapshots
+    for snapshot in message.message_snapshots:
         files += snapshot.attachments
     pictures = [file for file in files if _may_be_picture(file)]
-    return tuple(attachment_of(file) for file in pictures or files[:1])
+    return tuple(replace(attachment_of(file), own=mine) for file in pictures or files[:1])
 
 
 class Held:
@@ -60,7 +69,7 @@ class Held:
         if mine is not None and replied.author.id == mine.id and replied.reference:
             asked = await _replied_to(replied)
             return pictures_of(asked) if asked else ()
-        return pictures_of(replied)
+        return pictures_of(replied, asker=message.author)
 
     @staticmethod
     def of_answer(answer: discord.Message) -> tuple[Attachment, ...]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import discord
@@ -94,7 +95,9 @@ class Session:
             ):
                 return
             attachments = tuple(
-                attachment_of(photo) if isinstance(photo, discord.Attachment) else photo
+                replace(attachment_of(photo), own=True)
+                if isinstance(photo, discord.Attachment)
+                else photo
                 for photo in photos
             )
             request = Request(_sender(interaction), command, arguments.strip(), attachments)
@@ -138,6 +141,7 @@ class Session:
             chat_id=str(message.channel.id),
             language=locale,
             is_group=group,
+            name=message.author.display_name,
         )
         async with self._work(message, "message"), self._typing(message.channel):
             photos = await self._meant(message, command)
@@ -151,9 +155,11 @@ class Session:
         names = ["all", *choices.categories]
         return [name for name in names if typed.casefold() in name.casefold()][:MOST_CHOICES]
 
-    def pictures(self, message: discord.Message) -> tuple[Attachment, ...]:
+    def pictures(
+        self, interaction: AnyInteraction, message: discord.Message
+    ) -> tuple[Attachment, ...]:
         """The pictures in a message that a menu was opened on."""
-        return pictures_of(message)
+        return pictures_of(message, asker=interaction.user)
 
     def avatar(self, user: discord.User | discord.Member) -> Attachment:
         """The picture by which a person is shown."""
@@ -169,7 +175,7 @@ class Session:
 
     async def _meant(self, message: discord.Message, command: str | None) -> tuple[Attachment, ...]:
         """The photos of the message, of the one it replies to, or both for a comparison."""
-        own = pictures_of(message)
+        own = pictures_of(message, asker=message.author)
         if own and command != "compare":
             return own
         return (*await Held.of_reply(message), *own)
@@ -228,6 +234,7 @@ def _sender(interaction: AnyInteraction) -> Sender:
         chat_id=str(interaction.channel_id or interaction.user.id),
         language=interaction.locale.value,
         is_group=not alone,
+        name=interaction.user.display_name,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from telegram import CallbackQuery, Message, User
@@ -20,6 +20,8 @@ __all__ = ["Asked", "Place", "Reader", "Recent", "Spoken", "spoken"]
 COMMAND = re.compile(
     r"/(?P<name>[A-Za-z0-9_]{1,32})(?:@(?P<bot>\w+))?(?:\s+(?P<arguments>.*))?\Z", re.DOTALL
 )
+
+GUEST = "guest:"
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -142,7 +144,7 @@ class Reader:
         message = query.message
         if message is None:
             key: Hashable = query.inline_message_id
-            sender = _person(query.from_user, f"guest:{query.chat_instance}", is_group=True)
+            sender = _person(query.from_user, f"{GUEST}{query.chat_instance}", is_group=True)
             place = Place(query.from_user.id)
         else:
             key = (message.chat.id, message.message_id)
@@ -155,14 +157,19 @@ class Reader:
             place = self._place(original or message, threaded_by=message)
             if original and not photos:
                 photos = self._files.pictures(original)
+        # Whoever presses need not be who sent the photo.
+        photos = tuple(replace(photo, own=False) for photo in photos)
         return Asked(Request(sender, photos=photos, action=query.data), place)
 
     def _photos(
         self, command: str | None, message: Message, attached: tuple[Attachment, ...]
     ) -> tuple[Attachment, ...]:
-        if command == "compare":
-            return (*self._replied(command, message), *attached)
-        return attached or self._replied(command, message)
+        # Of an album all or none is forwarded, so its first message speaks for it.
+        mine = _sent_by_themselves(message)
+        attached = tuple(replace(photo, own=mine) for photo in attached)
+        if attached and command != "compare":
+            return attached
+        return (*self._replied(command, message), *attached)
 
     def _replied(self, command: str | None, message: Message) -> tuple[Attachment, ...]:
         original = message.reply_to_message
@@ -171,13 +178,16 @@ class Reader:
             return self._files.pictures(elsewhere) if elsewhere else ()
         if original.from_user and original.from_user.id == self._bot_id:
             # The bot's own cards show celebrities; what they answered is meant.
-            answered = self._answered.get((original.chat.id, original.message_id))
-            return (answered or ()) if command else ()
+            answered = self._answered.get((original.chat.id, original.message_id)) or ()
+            return tuple(replace(photo, own=False) for photo in answered) if command else ()
         if command == "compare" and original.media_group_id:
             album = self._albums.get((original.chat.id, original.media_group_id))
             if album:
                 return album
-        return self._files.pictures(original)
+        author, asker = original.from_user, message.from_user
+        same = author is not None and asker is not None and author.id == asker.id
+        mine = same and _sent_by_themselves(original) and not message.sender_chat
+        return tuple(replace(photo, own=mine) for photo in self._files.pictures(original))
 
     def _is_asked(self, said: Spoken, message: Message, attached: tuple[Attachment, ...]) -> bool:
         if said.to_me:
@@ -236,7 +246,7 @@ def _sender(message: Message) -> Sender | None:
     them share (https://core.telegram.org/bots/api#message, ``sender_chat``): the chat that they
     speak for takes the user's place.
     """
-    chat_id = f"guest:{message.chat.id}" if message.guest_query_id else str(message.chat.id)
+    chat_id = f"{GUEST}{message.chat.id}" if message.guest_query_id else str(message.chat.id)
     is_group = message.chat.type != ChatType.PRIVATE or bool(message.guest_query_id)
     if message.is_automatic_forward or message.chat.type == ChatType.CHANNEL:
         return None
@@ -248,7 +258,15 @@ def _sender(message: Message) -> Sender | None:
 
 
 def _person(user: User, chat_id: str, *, is_group: bool) -> Sender:
-    return Sender("telegram", str(user.id), chat_id, user.language_code, is_group)
+    # Under an inline message the chat goes by another id than in the question: it can't be told
+    # who belongs together where the bot is but a guest.
+    name = "" if chat_id.startswith(GUEST) else user.full_name
+    return Sender("telegram", str(user.id), chat_id, user.language_code, is_group, name)
+
+
+def _sent_by_themselves(message: Message) -> bool:
+    """Whether the person who wrote it took the photo out of no other message."""
+    return message.forward_origin is None and message.sender_chat is None
 
 
 def _words(message: Message) -> str:
