@@ -19,7 +19,7 @@ from gallery.entries import Person
 from gallery.names import folded
 from gallery.sources.folder import person_name, scan
 
-__all__ = ["KINDS", "PEOPLE_FILE", "Known", "known_of", "read_table"]
+__all__ = ["KINDS", "PEOPLE_FILE", "Known", "known_of", "read_table", "spelled"]
 
 PEOPLE_FILE: Final = "people.csv"
 KINDS: Final = ("category", "country", "gender")

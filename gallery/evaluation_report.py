@@ -24,7 +24,16 @@ from gallery.evaluation_people import Known
 from gallery.evaluation_photos import look_with
 from gallery.report import Progress, no_progress
 
-__all__ = ["FARS", "PROMISES", "RANKS", "Column", "EvaluationReport", "evaluate_people"]
+__all__ = [
+    "FARS",
+    "PROMISES",
+    "RANKS",
+    "Column",
+    "EvaluationReport",
+    "advice",
+    "evaluate_people",
+    "share_json",
+]
 
 PROMISES: Final = ((10.0, 2), (20.0, 10), (30.0, 100), (40.0, 1_000), (50.0, 10_000))
 """Scores, and one in how many strangers is said to reach them."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from bot.cli import Context, common
+from bot.commands.evaluate_report import report
 
 if TYPE_CHECKING:
     from bot.settings import Settings
@@ -44,6 +45,9 @@ def command() -> None:
     A photo in which no face is found counts as an error. In a photo with several faces the one
     that is large and near the centre is meant.
     """
+
+
+command.add_command(report)
 
 
 @command.command()
