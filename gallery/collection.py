@@ -150,6 +150,10 @@ class Gallery:
         """Every category that somebody is in, by name."""
         return tuple(self.catalogue.categories())
 
+    def genders(self) -> frozenset[str]:
+        """Every gender said of somebody, lower case, as of the last match or ``refresh``."""
+        return self._moment.genders
+
     def spaces(self) -> tuple[Space, ...]:
         """The spaces in which somebody can be found."""
         return self._moment.spaces()

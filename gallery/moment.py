@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -113,6 +114,11 @@ class Moment:
                 )
             self._allowed[key] = mask
         return self._allowed[key]
+
+    @functools.cached_property
+    def genders(self) -> frozenset[str]:
+        """Every gender that the catalogue says of somebody, lower case."""
+        return self._catalogue.genders()
 
     def recall(self, hits: Sequence[Hit]) -> list[tuple[Hit, Person, Portrait]]:
         """The people and portraits found; whoever was removed since is missing."""
