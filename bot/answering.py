@@ -20,6 +20,7 @@ from bot.store import PastMatch
 from bot.turn import Refusal, Turn
 from bot.wording import isolate
 from engine.errors import GalleryMissing, LookalikeError
+from gallery.gender import MEN, WOMEN
 
 if TYPE_CHECKING:
     from bot.model_desk import ModelDesk
@@ -246,12 +247,13 @@ class Answering:
             noting = asyncio.create_task(self.note_match(turn, ask.model, answers[0]))
         try:
             with turn.timed("draw"):
-                picture, answer = await self._recognizer.finish(
+                picture, answer, genders = await self._recognizer.finish(
                     lambda: (
                         draw_answer(
                             turn, self._engine, subject, ask.number, matches, answers, style
                         ),
                         face_answer(subject, ask, answers),
+                        self._gallery.genders(),
                     )
                 )
         finally:
@@ -283,6 +285,7 @@ class Answering:
             top=ask.top,
             shown=len(answers),
             album=album,
+            parents=not (genders.isdisjoint(WOMEN) or genders.isdisjoint(MEN)),
         )
         return Reply(text=text, picture=picture, buttons=buttons, answers=(answer,))
 

@@ -37,8 +37,9 @@ def answer_buttons(
     top: int,
     shown: int,
     album: int,
+    parents: bool = False,
 ) -> Rows:
-    """Other faces, other photos, other models, more matches, raw numbers.
+    """Other faces, other photos, other models, more matches, raw numbers, parents.
 
     Args:
         turn: Who asks, and what the platform can carry.
@@ -51,6 +52,7 @@ def answer_buttons(
         top: How many matches were asked for.
         shown: How many there were.
         album: How many photos came together.
+        parents: Whether the gallery says who is a woman and who is a man.
     """
 
     def see(label: str, face: int, name: str, matches: int, of_page: int = page) -> Button:
@@ -67,8 +69,9 @@ def answer_buttons(
     last.append(
         Button(turn.say("button.numbers"), Action.of("raw", token, number, model, top).encode())
     )
-    parents = Action.of("parents", token, number, model).encode()
-    last.append(Button(turn.say("button.parents"), parents))
+    if parents:
+        action = Action.of("parents", token, number, model)
+        last.append(Button(turn.say("button.parents"), action.encode()))
     models = [see(turn.say("button.other_model", model=name), number, name, top) for name in others]
     below = [*grid(models, turn.limits.buttons_per_row), *grid(last, turn.limits.buttons_per_row)]
     if album > 1:

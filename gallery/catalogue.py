@@ -173,6 +173,12 @@ class Catalogue:
             ids = connection.scalars(_in_category(category)).all()
         return np.sort(np.asarray(ids, dtype=np.int64))
 
+    def genders(self) -> frozenset[str]:
+        """Every gender that the catalogue says of somebody, lower case."""
+        query = select(func.lower(PersonRow.gender)).where(PersonRow.gender.is_not(None))
+        with self.snapshot() as connection:
+            return frozenset(connection.scalars(query.distinct()))
+
     def gender_person_ids(self, genders: Collection[str]) -> NDArray[np.int64]:
         """Ids of the people whose gender is one of these words (lower case), rising."""
         query = select(PersonRow.id).where(func.lower(PersonRow.gender).in_(sorted(genders)))
