@@ -57,12 +57,12 @@ def roc(columns: Sequence[Column]) -> str:
         axes.set(
             xlim=(least, 1),
             ylim=(max(0.0, lowest - 0.05), 1.01),
-            xlabel="strangers accepted",
+            xlabel="strangers accepted, 1 in",
             ylabel="same person accepted",
         )
         _as_percent(axes.yaxis)
         _as_odds(axes)
-        axes.legend(frameon=False, loc="lower right")
+        axes.legend(frameon=False, loc="best")
 
     told = "; ".join(
         f"{column.model}: {column.evidence.tar(FARS[2]).value:.1%} of one person's photos accepted "
@@ -89,7 +89,7 @@ def ranks(columns: Sequence[Column]) -> str:
             xticks=[1, *range(5, most + 1, 5)] if most > 5 else steps,
         )
         _as_percent(axes.yaxis)
-        axes.legend(frameon=False, loc="lower right")
+        axes.legend(frameon=False, loc="best")
 
     told = "; ".join(
         f"{column.model}: first in {column.evidence.rank(1).value:.1%}, among five in "
@@ -147,7 +147,9 @@ def cosines(column: Column) -> str:
 
     def draw(axes: Axes) -> None:
         _two(axes, (heights, counts), own, np.linspace(low, 1.0, _BINS + 1))
-        axes.axvline(column.evidence.threshold, color=_QUIET, linestyle="--", linewidth=1)
+        axes.axvline(
+            column.evidence.threshold, ymax=0.85, color=_QUIET, linestyle="--", linewidth=1
+        )
         axes.set(xlabel="cosine", xlim=(low, 1))
 
     told = (
@@ -217,15 +219,13 @@ def _two(
 def _as_percent(axis: Any) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    axis.set_major_formatter(PercentFormatter(1.0))
+    axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
 
 
 def _as_odds(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter
 
-    axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda far, _: "all" if far > 0.99 else f"1 in {round(1 / far):,}")
-    )
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda far, _: f"{round(1 / far):,}"))
 
 
 def _svg(name: str, title: str, told: str, draw: Callable[[Axes], None]) -> str:

@@ -14,7 +14,6 @@ from gallery.evaluation_evidence import Evidence
 
 __all__ = ["Mistake", "Mistakes", "Shown", "mistakes"]
 
-_SHOWN: Final = 8  # of each kind
 _COPY: Final = 0.99  # two photos this alike are one picture (gallery/own_pairs.py)
 _SAME_PERSON: Final = 80.0  # a score that two people hardly ever have, and one person mostly has
 _STRANGER: Final = 30.0  # a score that 1 in 100 strangers have
@@ -69,7 +68,7 @@ class Mistakes:
     confused: int
 
 
-def mistakes(evidence: Evidence, *, shown: int = _SHOWN) -> Mistakes:
+def mistakes(evidence: Evidence, *, shown: int) -> Mistakes:
     """Picks the worst of each kind.
 
     Args:

@@ -17,6 +17,7 @@ from engine.types import Box, Photo
 from gallery.evaluation_report import FARS, PROMISES, RANKS, Column, EvaluationReport, advice
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from numpy.typing import NDArray
 
     from gallery.evaluation_evidence import Share
@@ -59,7 +60,12 @@ def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"share": _share, "between": _between, "number": _number}
+    environment.filters |= {
+        "share": _share,
+        "between": _between,
+        "number": _number,
+        "commands": _commands,
+    }
     shown: dict[Path, str | None] = {}
 
     def source(file: Path) -> str | None:
@@ -96,7 +102,6 @@ def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
         command=command,
         named=_NAMED,
         small_groups=_SMALL_GROUPS,
-        pictures=sum(value is not None for value in shown.values()),
         count_shown=lambda: sum(value is not None for value in shown.values()),
     )
 
@@ -201,7 +206,7 @@ def _gap_sentence(gap: Gap) -> str:
 def _percent(value: float) -> str:
     if not math.isfinite(value):
         return _DASH
-    digits = 1 if value >= 0.02 or value == 0 else 2 if value >= 0.002 else 3
+    digits = 1 if value >= 0.1 or value == 0 else 2 if value >= 0.005 else 3
     return f"{value:.{digits}%}".replace("%", " %")
 
 
@@ -212,6 +217,17 @@ def _share(share: Share) -> str:
 def _between(share: Share) -> str:
     low, high = _percent(share.low), _percent(share.high)
     return f"{low.removesuffix(' %')}{_DASH}{high}" if share.of else ""
+
+
+def _commands(sentence: str) -> Markup:
+    """A sentence in which what stands between backticks is set as a command."""
+    from markupsafe import Markup
+
+    parts = sentence.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else part
+        for place, part in enumerate(parts)
+    )
 
 
 def _number(value: Any, digits: int = 0) -> str:

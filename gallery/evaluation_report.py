@@ -40,6 +40,7 @@ PROMISES: Final = ((10.0, 2), (20.0, 10), (30.0, 100), (40.0, 1_000), (50.0, 10_
 
 FARS: Final = (1e-1, 1e-2, 1e-3, 1e-4)
 RANKS: Final = (1, 2, 3, 5, 10, 20)
+_SHOWN: Final = 8  # mistakes of each kind; half as many where several backbones show theirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,10 @@ def evaluate_people(
             seconds=seen.seconds,
             photos=len(files),
         )
-        columns.append(Column(evidence, groupings(evidence, known), mistakes(evidence)))
+        shown = _SHOWN if len(sightings) == 1 else _SHOWN // 2
+        columns.append(
+            Column(evidence, groupings(evidence, known), mistakes(evidence, shown=shown))
+        )
     progress("models", len(sightings), len(sightings))
     any_seen, root = next(iter(sightings.values())), folder.resolve()
     return EvaluationReport(
@@ -219,7 +223,7 @@ def advice(columns: Sequence[Column]) -> str:
     """Which backbone to use, and why, in a sentence or two."""
     order = sorted(columns, key=lambda column: -column.evidence.rank(1).value)
     best = order[0]
-    found = f"finds the right person first in {best.evidence.rank(1).value:.1%} of photos"
+    found = f"finds the right person first in {_percent(best.evidence.rank(1).value)} of photos"
     if len(order) == 1:
         return f"Use {best.model}: it is the only one that was measured, and it {found}."
     other = order[1]
@@ -228,13 +232,13 @@ def advice(columns: Sequence[Column]) -> str:
         slow = other if quick is best else best
         return (
             f"Use {quick.model}: {best.model} and {other.model} find the right person equally "
-            f"often, as far as these photos can tell ({best.evidence.rank(1).value:.1%} and "
-            f"{other.evidence.rank(1).value:.1%}), and {quick.model} takes "
+            f"often, as far as these photos can tell ({_percent(best.evidence.rank(1).value)} and "
+            f"{_percent(other.evidence.rank(1).value)}), and {quick.model} takes "
             f"{slow.evidence.seconds / max(quick.evidence.seconds, 1e-9):.1f} times less time."
         )
     return (
         f"Use {best.model}: it {found}, {other.model} in "
-        f"{other.evidence.rank(1).value:.1%}; that is more than chance."
+        f"{_percent(other.evidence.rank(1).value)}; that is more than chance."
     )
 
 
@@ -246,6 +250,10 @@ def share_json(share: Share) -> dict[str, Any]:
         "high": _rounded(share.high, 6),
         "of": round(share.of),
     }
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _by_chance(one: Evidence, other: Evidence) -> bool:
