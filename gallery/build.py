@@ -209,6 +209,7 @@ def _complete(
     progress: Progress,
 ) -> None:
     upkeep.embed_missing(gallery, engine, backbone, report, progress)
+    gallery.storage.settle(space)
     upkeep.learn_scores(gallery, space)
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from engine.errors import BadSettings
 from engine.types import Embedding, Space
 from gallery.catalogue import Person, Portrait
 from gallery.file_storage import FileStorage
@@ -290,6 +289,11 @@ class Gallery:
 
 
 def _storage(folder: Path, url: str | None) -> Storage:
-    if url is not None:
-        raise BadSettings("gallery.url: a gallery in a database is not supported yet")
-    return FileStorage.open(folder)
+    if url is None:
+        return FileStorage.open(folder)
+    from gallery.postgres import need_packages
+
+    need_packages()
+    from gallery.postgres_storage import PostgresStorage
+
+    return PostgresStorage.open(folder, url)

@@ -1,4 +1,4 @@
-"""Opens the catalogue's database: pragmas, transactions and migration."""
+"""Opens a folder's catalogue, and changes any: pragmas, transactions and migration."""
 
 from __future__ import annotations
 
@@ -51,9 +51,16 @@ def migrate(database: Engine) -> None:
 
 @contextmanager
 def changing(database: Engine) -> Iterator[Connection]:
-    """A transaction that will write: all of it counts, or nothing."""
-    options = database.execution_options(lookalike_writes=True)
-    with options.begin() as connection:
+    """A transaction that will write: all of it counts, or nothing; one at a time."""
+    if database.dialect.name == "postgresql":
+        from gallery.postgres import GALLERY_TURN, take_turn
+
+        # What was committed while this one waited for its turn must be seen.
+        with database.execution_options(isolation_level="READ COMMITTED").begin() as connection:
+            take_turn(connection, GALLERY_TURN)
+            yield connection
+        return
+    with database.execution_options(lookalike_writes=True).begin() as connection:
         yield connection
 
 

@@ -245,6 +245,9 @@ class FileStorage:
             registrar.unbury_rows(connection, space)
             registrar.note_change(connection)
 
+    def settle(self, space: Space) -> None:
+        """An index of files prepares itself."""
+
     def sweep_vectors(self) -> int:
         """Removes files of spaces and generations that don't count."""
         removed, root = 0, self._folder / "vectors"

@@ -164,6 +164,10 @@ class Storage(Protocol):
         """Makes a space take no more room, and search no longer, than it must."""
         ...
 
+    def settle(self, space: Space) -> None:
+        """Prepares the search of a space for as many people as it has now."""
+        ...
+
     def sweep_vectors(self) -> int:
         """Removes vectors that don't count; returns how many files or rows there were."""
         ...
