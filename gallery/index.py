@@ -1,21 +1,16 @@
 """Search: the people most like a face, exactly, from the mapped vectors of one space.
 
-Two passes. The first gives everybody an upper bound of their likeness from little memory: from the
-vectors themselves where they are short, else from their codes of one byte a dimension. With x the
-vector, x' what its codes say, |x - x'| <= e known for every row, and the same for the face q
-(|q| = 1; Cauchy-Schwarz)::
-
-    q . x  <=  q' . x'  +  |q - q'| (1 + e)  +  e
-
-The second pass compares the people with the highest bounds in full, in float64, until no bound
-left exceeds the k-th likeness found. So the answer is that of comparing everything in float64.
+Two passes. The first gives everybody an upper bound of their likeness from little memory: in a
+large gallery from its digest (gallery/shortlist.py), else from every portrait
+(gallery/portrait_bounds.py). The second compares the people with the highest bounds in full, in
+float64, until no bound left exceeds the k-th likeness found. So the answer is that of comparing
+everything in float64.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,18 +18,17 @@ from numpy.typing import NDArray
 from engine.errors import SpaceMismatch
 from engine.types import Embedding, Space
 from gallery.likeness import SAME_PHOTO_STRETCH, evened_norms, person_cosines
-from gallery.vectors import VectorFiles, quantized
+from gallery.portrait_bounds import PortraitBounds
+from gallery.roster import Roster
+from gallery.shortlist import Shortlist
+from gallery.vectors import VectorFiles
 
 __all__ = ["SAME_PHOTO_STRETCH", "GalleryIndex", "Hit", "person_cosines"]
 
-# What a float32 product of unit vectors may be off, summed over up to 4096 dimensions in lanes of
-# at least eight: (4096 / 8 + 8) roundings of 2^-24 at worst; measured: 2e-6.
-_ROUNDING: Final = np.float32(3.2e-5)
-
-_BLOCK: Final = 16  # people compared in full at a time
+_BLOCK: Final = 8  # people compared in full at a time
 _PEOPLE_AT_ONCE: Final = 256  # whose vectors are in memory together when many are compared
-_THREADS: Final = min(4, os.cpu_count() or 1)  # more wait for the same memory
-_ONE_THREAD_BYTES: Final = 16_000_000  # below, one thread is done before a second one starts
+_MANY: Final = 128  # people left by a digest; the bounds of their portraits are closer
+_STRIDE: Final = 64
 _DECIMALS: Final = 7  # likenesses closer than that are equal, and ids decide
 
 
@@ -68,25 +62,17 @@ class GalleryIndex:
     def __init__(self, files: VectorFiles, row_count: int, dead: NDArray[np.int64]) -> None:
         self.space: Space = files.manifest.space
         self._reader = files.reader(row_count)
-        self._codes = files.codes(row_count)
-        self._vectors = files.vectors(row_count) if self._codes is None else None
         records = files.records(row_count)
-        self._scales = np.ascontiguousarray(records["scale"])
-        self._errors = np.ascontiguousarray(records["error"])
-        alive = np.delete(np.arange(row_count), dead)
-        rows = alive[np.lexsort((records["portrait"][alive], records["person"][alive]))]
-        self._rows = rows
-        self._in_order = len(rows) == row_count and bool(np.all(np.diff(rows) == 1))
-        self.portrait_ids: NDArray[np.int64] = np.ascontiguousarray(records["portrait"][rows])
-        persons, starts, person_index = np.unique(
-            records["person"][rows], return_index=True, return_inverse=True
-        )
-        self.person_ids: NDArray[np.int64] = persons
-        self._starts = np.append(starts, len(rows))
-        self._person_index = person_index
-        self._norms = evened_norms(
-            self._sum_norms(records, dead), np.diff(self._starts), self.space.backbone
-        )
+        roster = self._roster = Roster(records, dead)
+        self.portrait_ids: NDArray[np.int64] = roster.portrait_ids
+        self.person_ids: NDArray[np.int64] = roster.person_ids
+        backbone = self.space.backbone
+        self._norms = evened_norms(self._sum_norms(records, dead), roster.counts, backbone)
+        self._portraits = PortraitBounds(files, records, roster, self._norms)
+        digest = files.digest(row_count)
+        self._shortlist: Shortlist | None = None
+        if digest is not None:
+            self._shortlist = Shortlist.of(digest, roster, self._reader, backbone)
 
     def __len__(self) -> int:
         """How many people can be found."""
@@ -101,10 +87,9 @@ class GalleryIndex:
         Returns:
             float32 (N, D) and int64 (N,): vectors by person, and whose they are.
         """
-        every = max(1, -(-len(self._rows) // limit))
-        chosen = np.flatnonzero(self._person_index % every == 0)
-        vectors = self._reader.rows(self._rows[chosen])
-        return vectors, self.person_ids[self._person_index[chosen]]
+        people = np.arange(0, len(self), max(1, -(-len(self._roster.rows) // limit)))
+        vectors = self._reader.rows(self._roster.rows[self._roster.places(people)])
+        return vectors, np.repeat(self.person_ids[people], self._roster.counts[people])
 
     def top(
         self, query: Embedding, k: int, *, allowed: NDArray[np.bool_] | None = None
@@ -129,21 +114,16 @@ class GalleryIndex:
             raise ValueError("at least one person must be asked for")
         if len(self) == 0:
             return ()
-        bounds = self._bounds(query.vector)
-        if allowed is not None:
-            bounds[~allowed] = -np.inf
-        first = _highest(bounds, k + _BLOCK)
-        hits = self._compare(query.vector, first)
-        least = hits[k - 1].cosine if len(hits) >= k else -np.inf
-        bounds[first] = -np.inf
-        left = np.flatnonzero(bounds >= max(least, -2.0))
-        left = left[np.argsort(-bounds[left], kind="stable")]
-        for start in range(0, len(left), _BLOCK):
-            block = left[start : start + _BLOCK]
-            if len(hits) >= k and bounds[block[0]] < hits[k - 1].cosine:
-                break
-            hits = sorted([*hits, *self._compare(query.vector, block)], key=_rank)
-        return tuple(hits[:k])
+        if self._shortlist is None:
+            search = _Search(self, query.vector, k, allowed, None)
+            search.among(self._portraits.of_all(query.vector))
+            return search.found()
+        search = _Search(self, query.vector, k, allowed, self._portraits)
+        view = self._shortlist.view(query.vector)
+        search.among(self._shortlist.bounds(view))
+        best = 1.0 - (1.0 - search.least()) / SAME_PHOTO_STRETCH
+        search.also(self._shortlist.people_above(view, best))
+        return search.found()
 
     def likenesses(self, query: Embedding, person_ids: NDArray[np.int64]) -> NDArray[np.float64]:
         """The likeness to certain people, exactly as ``top`` finds it.
@@ -164,7 +144,7 @@ class GalleryIndex:
         for start in range(0, len(here), _PEOPLE_AT_ONCE):
             block = here[start : start + _PEOPLE_AT_ONCE]
             people = np.searchsorted(self.person_ids, person_ids[block])
-            hits = self._compare(query.vector, np.unique(people))
+            hits = self.compared(query.vector, np.unique(people))
             cosines = {hit.person_id: hit.cosine for hit in hits}
             found[block] = [cosines[one] for one in person_ids[block].tolist()]
         return found
@@ -176,49 +156,24 @@ class GalleryIndex:
                 f"{self.space.id}; run `lookalike gallery build --model {query.space.backbone}`"
             )
 
-    def _bounds(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
-        """An upper bound of the likeness to every person: float32 (len(self),)."""
-        if self._codes is not None:
-            cosines = self._code_bounds(vector, self._codes)
-        else:
-            assert self._vectors is not None
-            cosines = self._vectors @ vector
-        if not self._in_order:
-            cosines = cosines[self._rows]
-        cosines += _ROUNDING
-        bounds = person_cosines(cosines, self._person_index, self._norms)
-        return bounds.astype(np.float32, copy=False) + _ROUNDING
+    def compared(self, vector: NDArray[np.float32], people: NDArray[np.integer]) -> list[Hit]:
+        """Likenesses to a few people in float64, best first.
 
-    def _code_bounds(
-        self, vector: NDArray[np.float32], gallery_codes: NDArray[np.int8]
-    ) -> NDArray[np.float32]:
-        import simsimd  # only long vectors need it
-
-        codes, scales, errors = quantized(vector[None])
-        threads = _THREADS if gallery_codes.size > _ONE_THREAD_BYTES else 1
-        products = simsimd.cdist(
-            codes, gallery_codes, metric="dot", out_dtype="float32", threads=threads
-        )
-        bounds: NDArray[np.float32] = np.asarray(products)[0]
-        bounds *= self._scales
-        bounds *= scales[0]
-        bounds += self._errors * (1 + errors[0])
-        bounds += errors[0]
-        return bounds
-
-    def _compare(self, vector: NDArray[np.float32], people: NDArray[np.intp]) -> list[Hit]:
-        """Likenesses to a few people in float64, best first."""
+        Args:
+            vector: The face: float32 (D,).
+            people: Their places in ``person_ids``, each once.
+        """
         if len(people) == 0:
             return []
         people = np.sort(people)
-        starts, ends = self._starts[people], self._starts[people + 1]
-        places = np.concatenate([np.arange(a, b) for a, b in zip(starts, ends, strict=True)])
-        index = np.repeat(np.arange(len(people)), ends - starts)
-        vectors = self._reader.rows(self._rows[places]).astype(np.float64)
-        cosines = np.clip(vectors @ vector.astype(np.float64), -1.0, 1.0)
+        places, counts = self._roster.places(people), self._roster.counts[people]
+        index = np.repeat(np.arange(len(people)), counts)
+        vectors = self._reader.rows(self._roster.rows[places]).astype(np.float64)
+        # einsum: see gallery/digest.py
+        cosines = np.einsum("nd,d->n", vectors, vector.astype(np.float64)).clip(-1.0, 1.0)
         likenesses = person_cosines(cosines, index, self._norms[people])
         best = np.lexsort((places, -np.round(cosines, _DECIMALS), index))
-        best = best[np.append(0, np.cumsum(ends - starts)[:-1])]
+        best = best[np.cumsum(counts) - counts]
         found = zip(people, places[best], np.round(likenesses, _DECIMALS), strict=True)
         hits = [
             Hit(int(self.person_ids[person]), int(self.portrait_ids[place]), float(likeness))
@@ -226,18 +181,88 @@ class GalleryIndex:
         ]
         return sorted(hits, key=_rank)
 
-    def _sum_norms(self, records: NDArray[np.void], dead: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _sum_norms(self, records: NDArray[Any], dead: NDArray[np.int64]) -> NDArray[np.float64]:
         """Length of the sum of each person's vectors: float64 (len(self),)."""
-        growth = np.bincount(
-            self._person_index, weights=records["growth"][self._rows], minlength=len(self)
-        )
+        roster = self._roster
+        growth = np.add.reduceat(records["growth"][roster.rows], roster.starts[:-1])
         # What a row grew depended on earlier rows; where one of these is dead, add up anew.
         for person in np.flatnonzero(np.isin(self.person_ids, records["person"][dead])):
-            rows = self._rows[self._starts[person] : self._starts[person + 1]]
+            rows = roster.rows[roster.starts[person] : roster.starts[person + 1]]
             total = self._reader.rows(rows).sum(axis=0, dtype=np.float64)
             growth[person] = total @ total
         norms: NDArray[np.float64] = np.sqrt(np.maximum(growth, 0.0))
         return norms
+
+
+class _Search:
+    """One search: compares people in full until nobody left can be among the k.
+
+    Args:
+        index: Where.
+        vector: The face.
+        k: How many are wanted.
+        allowed: Who may be found; None for everybody.
+        closer: Knows bounds that may be closer than those given, and take longer.
+    """
+
+    def __init__(
+        self,
+        index: GalleryIndex,
+        vector: NDArray[np.float32],
+        k: int,
+        allowed: NDArray[np.bool_] | None,
+        closer: PortraitBounds | None,
+    ) -> None:
+        self._index = index
+        self._closer = closer
+        self._vector = vector
+        self._k = k
+        self._allowed = allowed
+        self._hits: list[Hit] = []
+        self._seen = np.zeros(len(index), bool) if allowed is None else ~allowed
+
+    def found(self) -> tuple[Hit, ...]:
+        """The k most alike of all who were compared, best first."""
+        return tuple(self._hits[: self._k])
+
+    def least(self) -> float:
+        """What somebody must reach to be among the k; everybody does while there are fewer."""
+        return self._hits[self._k - 1].cosine if len(self._hits) >= self._k else -2.0
+
+    def among(self, bounds: NDArray[np.float32]) -> None:
+        """Compares everybody whose upper bound allows them to be among the k.
+
+        Args:
+            bounds: float32 (P,), of everybody; is changed.
+        """
+        bounds[self._seen] = -np.inf
+        self._compare(_highest(bounds, self._k + _BLOCK))
+        bounds[self._seen] = -np.inf
+        left = np.flatnonzero(bounds >= self.least())
+        self._compare_by(left, bounds[left])
+
+    def also(self, people: NDArray[np.integer]) -> None:
+        """Compares some, where nothing is known but that they may be among the k.
+
+        Args:
+            people: Places, each once.
+        """
+        left = people[~self._seen[people]]
+        self._compare_by(left, np.full(len(left), np.inf, np.float32))
+
+    def _compare_by(self, people: NDArray[np.integer], bounds: NDArray[np.float32]) -> None:
+        if self._closer is not None and len(people) > _MANY:
+            bounds = np.minimum(bounds, self._closer.of(self._vector, people))
+        order = np.argsort(-bounds, kind="stable")
+        for start in range(0, len(order), _BLOCK):
+            block = order[start : start + _BLOCK]
+            if bounds[block[0]] < self.least():
+                break
+            self._compare(people[block])
+
+    def _compare(self, people: NDArray[np.integer]) -> None:
+        self._seen[people] = True
+        self._hits = sorted([*self._hits, *self._index.compared(self._vector, people)], key=_rank)
 
 
 def _rank(hit: Hit) -> tuple[float, int]:
@@ -246,9 +271,12 @@ def _rank(hit: Hit) -> tuple[float, int]:
 
 def _highest(bounds: NDArray[np.float32], count: int) -> NDArray[np.intp]:
     """Places of the highest bounds, in any order, without those that are not allowed."""
-    if count < len(bounds):
-        places = np.argpartition(-bounds, count)[:count]
-    else:
-        places = np.arange(len(bounds))
+    places = np.arange(len(bounds))
+    if count < len(bounds) // _STRIDE:
+        # The count-th highest of the groups' highest is exceeded by count at least.
+        whole = bounds[: len(bounds) // _STRIDE * _STRIDE].reshape(-1, _STRIDE).max(axis=1)
+        places = np.flatnonzero(bounds >= np.partition(whole, -count)[-count])
+    if count < len(places):
+        places = places[np.argpartition(-bounds[places], count)[:count]]
     highest: NDArray[np.intp] = places[np.isfinite(bounds[places])]
     return highest

@@ -7,6 +7,7 @@
         vectors-000003.f32      row after row: a unit vector, little-endian float32
         codes-000003.i8         row after row: the same vector in one byte a dimension
         records-000003.bin      row after row: portrait, person and more (``RECORD``)
+        digest-000003.bin       only where there are many: see gallery/digest.py
         calibration.json        see gallery/calibration.py
 
 Appending writes behind the rows that count and then lets the catalogue count them; a kill in
@@ -28,6 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.types import Space
+from gallery.arrays import mapped_arrays
+from gallery.codes import quantized
+from gallery.digest import Digest
 from gallery.disk import RowReader, damaged, write_atomically, write_rows
 
 __all__ = [
@@ -36,7 +40,6 @@ __all__ = [
     "VectorFiles",
     "generation_files",
     "newest_generation",
-    "quantized",
     "write_atomically",
 ]
 
@@ -51,7 +54,7 @@ for a difference of length ``error``."""
 
 _CODES_FROM_DIMENSIONS: Final = 512  # shorter vectors are searched as fast as they are
 _CHUNK_ROWS: Final = 2048
-_FILE = re.compile(r"(?:manifest|vectors|codes|records)-(\d{6})\.(?:json|f32|i8|bin)")
+_FILE = re.compile(r"(?:manifest|vectors|codes|records|digest)-(\d{6})\.(?:json|f32|i8|bin)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,17 @@ class VectorFiles:
             raise damaged(self.path("records"))
         return records
 
+    def digest(self, row_count: int) -> Digest | None:
+        """What a search reads first; None where there is none that these rows begin with.
+
+        It can be made anew from the vectors, so one that makes no sense counts as none.
+        """
+        try:
+            digest = Digest.from_arrays(*mapped_arrays(self.path("digest")))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+        return digest if digest.rows <= row_count else None
+
     def append(
         self,
         row_count: int,
@@ -242,24 +256,6 @@ class VectorFiles:
             raise damaged(self.path(kind)) from problem
 
 
-def quantized(
-    vectors: NDArray[np.float32],
-) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.float32]]:
-    """Vectors in one byte a dimension.
-
-    Args:
-        vectors: float32 (n, D), none of them zero.
-
-    Returns:
-        Codes, int8 (n, D); scales, float32 (n,); and how far scale times codes is from each
-        vector, float32 (n,), rounded up.
-    """
-    scales = (np.abs(vectors).max(axis=1) / 127).astype(np.float32)
-    codes = np.rint(vectors / scales[:, None]).astype(np.int8)
-    errors = np.linalg.norm(vectors - codes * scales[:, None], axis=1)
-    return codes, scales, (errors * 1.0001 + 1e-7).astype(np.float32)
-
-
 def newest_generation(folder: Path) -> int:
     """The highest number that any file of the folder carries, finished or not; 0 without files."""
     names = (entry.name for entry in folder.iterdir()) if folder.is_dir() else ()
@@ -277,5 +273,12 @@ def generation_files(folder: Path) -> dict[Path, int | None]:
 
 
 def _file_name(kind: str, generation: int) -> str:
-    ending = {"manifest": "json", "vectors": "f32", "codes": "i8", "records": "bin"}[kind]
+    endings = {
+        "manifest": "json",
+        "vectors": "f32",
+        "codes": "i8",
+        "records": "bin",
+        "digest": "bin",
+    }
+    ending = endings[kind]
     return f"{kind}-{generation:06d}.{ending}"

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from engine.errors import GalleryCorrupt
 from engine.types import Space
-from gallery.vectors import VectorFiles, newest_generation, quantized, write_atomically
+from gallery.codes import quantized
+from gallery.vectors import VectorFiles, newest_generation, write_atomically
 
 NONE = np.empty(0, np.int64)
 
