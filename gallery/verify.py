@@ -81,6 +81,7 @@ class _Examiner:
         self._examination = examination
         self._fix = fix
         self._progress = progress
+        self._turned: frozenset[int] = frozenset()
         self._usable = self._usable_spaces()
         self._mender = Mender(gallery, engine, self._usable, progress)
         examination.mended = self._mender.mended
@@ -97,7 +98,9 @@ class _Examiner:
         everybody = roster(self._gallery)
         found, sound = space_findings(self._gallery, everybody, self._progress)
         sampled = [space for space in sound if space in self._usable]
-        pictures = picture_findings(self._gallery, self._engine, everybody, sampled, self._progress)
+        pictures, self._turned = picture_findings(
+            self._gallery, self._engine, everybody, sampled, self._progress
+        )
         self._settle([one for one in pictures if one.kind is not Kind.VECTORS])
         self._settle([*found, *(one for one in pictures if one.kind is Kind.VECTORS)])
         states = self._gallery.catalogue.space_states()
@@ -116,7 +119,7 @@ class _Examiner:
         self._examination.backbone = space.backbone
         for _ in range(_ROUNDS):
             everybody = roster(self._gallery)
-            found = likeness_findings(self._gallery, space, everybody, self._progress)
+            found = likeness_findings(self._gallery, space, everybody, self._turned, self._progress)
             done = len(self._mender.mended)
             left = self._mender.apply(found) if self._fix else found
             if len(self._mender.mended) == done:

@@ -2,12 +2,12 @@
 
 The thresholds are scores (gallery/calibration.py), so that they hold for every backbone. They were
 chosen by eye on every second person of 597 with five photos each (dlib), a collection known to
-hold wrong names, and judged on the others; docs/MODELS.md has the figures.
+hold wrong names, and judged on the others: docs/GALLERY.md has the figures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -43,7 +43,9 @@ _COPY_BITS: Final = 8  # differ in at most so many of the 64 bits of a perceptua
 _SURE_COPY: Final = 98.0  # or are so alike, and
 _SURE_COPY_BITS: Final = 16  # differ in at most so many: cut a little differently
 _CANDIDATES: Final = 70.0
-_ONE_PERSON: Final = 75.0  # the median likeness of one's portraits to the other, both ways
+_ONE_PERSON: Final = (
+    75.0  # the median likeness of one's portraits to the other, and of the other's to the one
+)
 _ONE_PORTRAIT_EACH: Final = 90.0  # where that is a single likeness
 
 
@@ -67,7 +69,11 @@ class _Likenesses:
 
 
 def likeness_findings(
-    gallery: Gallery, space: Space, everybody: Roster, progress: Progress
+    gallery: Gallery,
+    space: Space,
+    everybody: Roster,
+    turned: Collection[int],
+    progress: Progress,
 ) -> list[Finding]:
     """Copies, people with two names, portraits of somebody else.
 
@@ -75,6 +81,7 @@ def likeness_findings(
         gallery: Whose.
         space: Compares; its vectors are sound.
         everybody: Who is compared.
+        turned: Ids of portraits whose face is turned away: unlike the others they may well be.
         progress: Told about portraits.
     """
     try:
@@ -93,7 +100,7 @@ def likeness_findings(
     }
     copies = list(_copies(gallery, alike, together))
     copied = {one.subject.portrait_id for one in copies if one.subject}
-    outliers = _outliers(gallery, alike)
+    outliers = _outliers(gallery, alike, turned)
     return [
         *copies,
         *two_names,
@@ -175,10 +182,9 @@ def _two_names(
         if not known.keys() >= set(pair):
             continue
         one, other = (known[person_id] for person_id in pair)
-        likenesses = _between(gallery, space, alike.people, pair, calibration)
-        middle = float(np.median(likenesses))
-        least = _ONE_PERSON if len(likenesses) > 2 else _ONE_PORTRAIT_EACH
-        if middle < least or np.quantile(likenesses, 0.25) < _AGREE:
+        sides = _between(gallery, space, alike.people, pair, calibration)
+        middle = min(float(np.median(side)) for side in sides)
+        if middle < (_ONE_PERSON if sum(map(len, sides)) > 2 else _ONE_PORTRAIT_EACH):
             continue
         same_name = folded(one.name) == folded(other.name)
         mergeable = same_name and (one.wikidata_id is None or other.wikidata_id is None)
@@ -199,16 +205,15 @@ def _between(
     people: Roster,
     pair: tuple[int, int],
     calibration: Calibration,
-) -> NDArray[np.float64]:
-    """Scores of everybody's portraits with the other one of the two."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scores of each one's portraits with the other of the two."""
     first, second = (
         gallery.vectors(space, people.portrait_ids[people.person_ids == one]) for one in pair
     )
-    cosines = [
-        _to_person(first, second, space.backbone),
-        _to_person(second, first, space.backbone),
-    ]
-    return calibration.scores(np.concatenate(cosines))
+    return (
+        calibration.scores(_to_person(first, second, space.backbone)),
+        calibration.scores(_to_person(second, first, space.backbone)),
+    )
 
 
 def _copies(
@@ -290,15 +295,17 @@ def _different_bits(gallery: Gallery, portraits: Iterable[Portrait]) -> float:
     return float(one - other)
 
 
-def _outliers(gallery: Gallery, alike: _Likenesses) -> Iterator[Finding]:
+def _outliers(gallery: Gallery, alike: _Likenesses, turned: Collection[int]) -> Iterator[Finding]:
     """Portraits that are not like the person's others."""
     people = alike.people
-    low = np.unique(people.person_ids[np.flatnonzero(alike.own < _UNLIKE)])
+    suspect = alike.own < _UNLIKE
+    suspect &= ~np.isin(people.portrait_ids, list(turned)) | (alike.best >= _ANOTHER)
+    low = np.unique(people.person_ids[np.flatnonzero(suspect)])
     for person_id in low.tolist():
         places = np.flatnonzero(people.person_ids == person_id)
         own = alike.own[places]
         if len(places) > 2 and np.nanmax(own) >= _AGREE:
-            for place in places[own < _UNLIKE].tolist():
+            for place in places[suspect[places]].tolist():
                 yield _outlier(gallery, alike, place, len(places))
         else:
             yield _disagreement(gallery, alike, person_id, places)

@@ -138,8 +138,8 @@ class Mender:
             with changing(gallery.catalogue.database) as connection:
                 registrar.delete_space(connection, self._usable[str(space_id)])
                 registrar.note_change(connection)
-            upkeep.sweep_vectors(gallery, Report())
         self._make_vectors(done)
+        upkeep.sweep_vectors(gallery, Report())  # not before: files of one name would be mistaken
         return done
 
     def _embed(self, findings: list[Finding]) -> list[Finding]:

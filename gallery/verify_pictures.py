@@ -39,6 +39,7 @@ class _Look:
     portrait: Portrait
     problem: str | None = None
     face_there: bool = True
+    turned: bool = False
     others: tuple[float, ...] = ()  # areas of further faces, relative to the portrait's
     crops: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
 
@@ -56,7 +57,7 @@ def picture_findings(
     everybody: Roster,
     spaces: Sequence[Space],
     progress: Progress,
-) -> list[Finding]:
+) -> tuple[list[Finding], frozenset[int]]:
     """Unreadable pictures, faces that are not there, several faces, vectors of other pictures.
 
     Args:
@@ -65,8 +66,13 @@ def picture_findings(
         everybody: Whose pictures.
         spaces: Those whose vectors are compared with vectors made again; usable ones.
         progress: Told about every batch.
+
+    Returns:
+        What is wrong, and the ids of portraits whose face is turned away, so that it is hard to
+        compare.
     """
     found: list[Finding] = []
+    turned: set[int] = set()
     differing: dict[Space, list[Finding]] = {space: [] for space in spaces}
     compared = dict.fromkeys(spaces, 0)
     ids = np.sort(everybody.portrait_ids)
@@ -81,6 +87,8 @@ def picture_findings(
             looks = list(pool.map(look, batch.values()))
             for one in looks:
                 found += _seen(gallery, one, everybody.names)
+                if one.turned:
+                    turned.add(one.portrait.id)
             for space in spaces:
                 picked = [one for one in looks if space.backbone in one.crops]
                 compared[space] += len(picked)
@@ -93,7 +101,7 @@ def picture_findings(
             found.append(Finding(Kind.VECTORS, why, len(others), Remedy.REBUILD, space_id=space.id))
         else:
             found += others
-    return found
+    return found, frozenset(turned)
 
 
 def _looked(gallery: Gallery, engine: Engine, portrait: Portrait, spaces: Sequence[Space]) -> _Look:
@@ -116,7 +124,11 @@ def _looked(gallery: Gallery, engine: Engine, portrait: Portrait, spaces: Sequen
         and Concern.SMALL not in face.concerns
         and face.box.area_px >= _COMPARABLE * portrait.box.area_px
     )
-    return _Look(portrait, None, any(there), others, _crops(engine, photo, portrait, spaces))
+    turned = any(
+        same and Concern.TURNED in face.concerns for face, same in zip(faces, there, strict=True)
+    )
+    crops = _crops(engine, photo, portrait, spaces)
+    return _Look(portrait, None, any(there), turned, others, crops)
 
 
 def _crops(

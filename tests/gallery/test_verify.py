@@ -1,0 +1,357 @@
+"""Galleries that were damaged or mislabelled on purpose, examined and mended."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from sqlalchemy import insert
+
+from engine.errors import BadSettings, Busy
+from engine.pipeline import Engine
+from gallery import registrar
+from gallery.build import add
+from gallery.collection import Gallery
+from gallery.database import changing
+from gallery.entries import Portrait
+from gallery.sources import FoundPerson, FoundPortrait
+from gallery.tables import CategoryRow
+from gallery.verify import verify
+from gallery.verify_findings import Examination, Kind, Remedy
+
+Variant = Callable[[int], bytes]
+
+
+def enrol(gallery: Gallery, engine: Engine, people: Mapping[str, Sequence[bytes]]) -> None:
+    found = [
+        FoundPortrait(
+            FoundPerson(key=f"name:{name.casefold()}", name=name, categories=("made up",)),
+            f"{name} {number}",
+            lambda _most, content=content: content,
+        )
+        for name, contents in people.items()
+        for number, content in enumerate(contents)
+    ]
+    report = add(gallery, engine, found, backbones=["dlib"])
+    assert report.added == len(found), report.rejected
+
+
+@pytest.fixture
+def sound(gallery: Gallery, engine: Engine, variant: Variant) -> Gallery:
+    """Two people with four portraits each."""
+    faces = {"Grace": [variant(n) for n in (0, 2, 4, 6)], "Eileen": [variant(n) for n in (1, 3, 5)]}
+    enrol(gallery, engine, faces)
+    return gallery
+
+
+def again(content: bytes) -> bytes:
+    """The same picture, cut, smaller and compressed anew."""
+    image = Image.open(io.BytesIO(content))
+    image = image.crop((6, 4, image.width - 3, image.height - 5))
+    image = image.resize((round(image.width * 0.9), round(image.height * 0.9)))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=60)
+    return buffer.getvalue()
+
+
+def mirrored(content: bytes) -> bytes:
+    """The same person in what counts as another picture."""
+    buffer = io.BytesIO()
+    ImageOps.mirror(Image.open(io.BytesIO(content))).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def kinds(examination: Examination) -> list[Kind]:
+    return [one.kind for one in examination.findings]
+
+
+def portraits(gallery: Gallery, name: str) -> tuple[Portrait, ...]:
+    person = gallery.find_person(name)
+    assert person is not None
+    return gallery.portraits(person.id)
+
+
+def assert_mended(gallery: Gallery, engine: Engine, *wrong: Kind) -> Examination:
+    """Finds what is wrong, mends it, and finds nothing the next time."""
+    before = verify(gallery, engine)
+    assert sorted(kinds(before)) == sorted(wrong)
+    mended = verify(gallery, engine, fix=True)
+    assert set(wrong) <= {one.kind for one in mended.mended}
+    assert mended.findings == []
+    after = verify(gallery, engine, fix=True)
+    assert (after.findings, after.mended) == ([], [])
+    return mended
+
+
+def test_nothing_is_wrong_with_a_gallery_that_was_just_built(
+    sound: Gallery, engine: Engine
+) -> None:
+    revision = sound.catalogue.revision()
+    examination = verify(sound, engine)
+    assert (examination.findings, examination.unchecked) == ([], [])
+    assert (examination.backbone, examination.people, examination.portraits) == ("dlib", 2, 7)
+    assert sound.catalogue.revision() == revision
+
+
+def test_an_empty_gallery_is_in_order(gallery: Gallery, engine: Engine) -> None:
+    assert verify(gallery, engine, fix=True).findings == []
+
+
+def test_unreadable_pictures_are_forgotten_so_that_their_source_can_bring_them_again(
+    sound: Gallery, engine: Engine, variant: Variant, blank_jpeg: bytes
+) -> None:
+    cut, gone, other = portraits(sound, "Grace")[:3]
+    cut.thumbnail.write_bytes(cut.thumbnail.read_bytes()[:500])
+    gone.thumbnail.unlink()
+    other.thumbnail.write_bytes(blank_jpeg)
+    assert_mended(sound, engine, Kind.PICTURE, Kind.PICTURE, Kind.PICTURE)
+    assert len(portraits(sound, "Grace")) == 1
+    (space,) = sound.spaces()
+    assert len(sound.embedded(space)) == 4
+    enrol(sound, engine, {"Grace": [variant(n) for n in (0, 2, 4)]})
+
+
+def test_a_picture_of_somebody_else_in_a_portraits_place_is_noticed(
+    sound: Gallery, engine: Engine
+) -> None:
+    mine, theirs = portraits(sound, "Grace")[0], portraits(sound, "Eileen")[0]
+    image = Image.open(theirs.thumbnail).resize((mine.width_px, mine.height_px))
+    image.save(mine.thumbnail, "JPEG")
+    examination = verify(sound, engine)
+    assert set(kinds(examination)) <= {Kind.OTHER_VECTOR, Kind.FACE}
+    assert examination.findings
+
+
+def test_who_loses_the_only_picture_leaves_and_is_named(sound: Gallery, engine: Engine) -> None:
+    for portrait in portraits(sound, "Eileen"):
+        portrait.thumbnail.write_bytes(b"")
+    mended = verify(sound, engine, fix=True)
+    assert [one.kind for one in mended.mended] == [Kind.PICTURE] * 3 + [Kind.NOBODY]
+    assert "Eileen" in mended.mended[-1].why
+    assert [person.name for person in sound.people()] == ["Grace"]
+    assert verify(sound, engine).findings == []
+
+
+def test_leftovers_go_and_what_somebody_may_be_writing_stays(
+    sound: Gallery, engine: Engine
+) -> None:
+    folder = sound.catalogue.portraits_folder / "ab"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{'ab' * 32}.jpg").write_bytes(b"x")
+    (folder / f"{'ab' * 32}.jpg.1-2.part").write_bytes(b"x")
+    (sound.folder / "vectors" / "old-space").mkdir()
+    (sound.folder / "vectors" / "old-space" / "x").write_bytes(b"x")
+    assert verify(sound, engine).findings == []  # young files
+    with changing(sound.catalogue.database) as connection:
+        connection.execute(insert(CategoryRow).values(name="nobody's"))
+        registrar.enrol_person(connection, FoundPerson(key="name:x", name="X"))
+    mended = verify(sound, engine, fix=True)
+    strays = [Kind.STRAY, Kind.STRAY, Kind.NOBODY, Kind.EMPTY]
+    assert sorted(one.kind for one in mended.mended) == sorted(strays)
+    assert not (sound.folder / "vectors" / "old-space").exists()
+    assert not list(folder.glob("*ab*"))
+    assert sound.categories() == ("made up",)
+    assert verify(sound, engine, fix=True).mended == []
+
+
+@pytest.mark.parametrize("damage", ["zeros", "nan", "short", "manifest", "records"])
+def test_damaged_vectors_are_made_anew(sound: Gallery, engine: Engine, damage: str) -> None:
+    (space,) = sound.spaces()
+    folder = sound.space_folder(space)
+    (vectors,) = folder.glob("vectors-*")
+    (records,) = folder.glob("records-*")
+    content = np.fromfile(vectors, np.float32)
+    before = content.reshape(-1, space.dimensions)[:7].copy()
+    if damage in {"zeros", "nan"}:
+        content[:128] = 0.0 if damage == "zeros" else np.nan
+        vectors.write_bytes(content.tobytes())
+    elif damage == "short":
+        vectors.write_bytes(content.tobytes()[:1000])
+    elif damage == "manifest":
+        next(folder.glob("manifest-*")).write_bytes(b"{}")
+    else:
+        noted = bytearray(records.read_bytes())
+        noted[8] ^= 3  # the first row's person
+        records.write_bytes(noted)
+    assert_mended(sound, engine, Kind.VECTORS)
+    ids = sound.embedded(space)
+    assert len(ids) == 7
+    cosines = np.sum(sound.vectors(space, ids) * before, axis=1)
+    assert cosines.min() > 0.99
+
+
+def test_swapped_vectors_are_made_anew(sound: Gallery, engine: Engine) -> None:
+    """Every vector is sound, but none is that of its picture."""
+    (space,) = sound.spaces()
+    (path,) = sound.space_folder(space).glob("vectors-*")
+    content = np.fromfile(path, np.float32)
+    content[: 7 * 128] = np.roll(content[: 7 * 128].reshape(7, 128), 3, axis=0).ravel()
+    path.write_bytes(content.tobytes())
+    examination = verify(sound, engine, fix=True)
+    assert Kind.VECTORS in {one.kind for one in examination.mended}
+    assert verify(sound, engine).findings == []
+
+
+def test_damaged_scores_are_learned_anew_and_missing_vectors_made(
+    sound: Gallery, engine: Engine
+) -> None:
+    (space,) = sound.spaces()
+    (sound.space_folder(space) / "calibration.json").write_bytes(b"{}")
+    victim = portraits(sound, "Grace")[0]
+    with changing(sound.catalogue.database) as connection:
+        sound.storage.bury(connection, [victim.id])
+        registrar.note_change(connection)
+    assert_mended(sound, engine, Kind.CALIBRATION, Kind.UNSEARCHABLE)
+    assert victim.id in sound.embedded(space)
+
+
+def test_one_picture_under_two_names_stays_where_it_fits(
+    gallery: Gallery, engine: Engine, variant: Variant
+) -> None:
+    faces = {
+        "Grace": [*(mirrored(variant(n)) for n in (0, 4, 6)), variant(2)],
+        "Eileen": [*(variant(n) for n in (1, 3, 5)), again(variant(2))],
+    }
+    enrol(gallery, engine, faces)
+    mended = assert_mended(gallery, engine, Kind.COPY)
+    (copy,) = mended.mended
+    assert copy.subject is not None
+    assert copy.other is not None
+    assert (copy.subject.person, copy.other.person) == ("Eileen", "Grace")
+    assert len(portraits(gallery, "Eileen")) == 3
+    report = add(
+        gallery,
+        engine,
+        [FoundPortrait(FoundPerson("name:eileen", "Eileen"), "x", lambda _: again(variant(2)))],
+        backbones=["dlib"],
+    )
+    assert report.added == 0  # it does not come back
+
+
+def test_a_picture_that_may_be_either_persons_is_left_to_people(
+    gallery: Gallery, engine: Engine, variant: Variant
+) -> None:
+    enrol(gallery, engine, {"A": [variant(0)], "B": [again(variant(0))], "C": [variant(1)]})
+    examination = verify(gallery, engine, fix=True)
+    assert examination.mended == []
+    assert {one.kind for one in examination.findings} <= {Kind.COPY, Kind.TWO_NAMES}
+    assert examination.findings
+    assert gallery.stats().portraits == 3
+
+
+def test_a_portrait_of_somebody_else_goes_if_it_is_clear_whose_it_is(
+    gallery: Gallery, engine: Engine, variant: Variant
+) -> None:
+    faces = {
+        "Grace": [*(variant(n) for n in (0, 2, 4)), mirrored(variant(7))],
+        "Eileen": [variant(n) for n in (1, 3, 5)],
+    }
+    enrol(gallery, engine, faces)
+    mended = assert_mended(gallery, engine, Kind.OUTLIER)
+    (outlier,) = mended.mended
+    assert outlier.other is not None
+    assert outlier.other.person == "Eileen"
+    assert outlier.number < 30
+    assert [len(portraits(gallery, name)) for name in ("Grace", "Eileen")] == [3, 3]
+
+
+def test_of_two_portraits_that_disagree_neither_goes(
+    gallery: Gallery, engine: Engine, variant: Variant
+) -> None:
+    enrol(
+        gallery,
+        engine,
+        {"Both": [variant(0), mirrored(variant(1))], "Eileen": [variant(3), variant(5)]},
+    )
+    examination = verify(gallery, engine, fix=True)
+    (finding,) = examination.findings
+    assert finding.kind is Kind.OUTLIER
+    assert finding.why.startswith("one of the two")
+    assert finding.other is not None
+    assert finding.other.person == "Eileen"
+    assert gallery.stats().portraits == 4
+
+
+def test_one_person_with_two_names_is_reported_and_merged_if_the_name_is_the_same(
+    gallery: Gallery, engine: Engine, variant: Variant
+) -> None:
+    faces = {
+        "Grace Hopper": [variant(n) for n in (0, 2)],
+        "Amazing Grace": [variant(n) for n in (4, 6)],
+        "Eileen": [variant(n) for n in (1, 3)],
+    }
+    enrol(gallery, engine, faces)
+    (finding,) = verify(gallery, engine, fix=True).findings
+    assert (finding.kind, finding.remedy) == (Kind.TWO_NAMES, Remedy.NONE)
+    known = FoundPerson("Q11641", "GRACE HOPPER", ("science",), wikidata_id="Q11641", fame=90)
+    more = [
+        FoundPortrait(known, "8", lambda _most: variant(8)),
+        FoundPortrait(known, "10", lambda _most: variant(10)),
+    ]
+    add(gallery, engine, more, backbones=["dlib"])
+    mended = verify(gallery, engine, fix=True).mended
+    assert [one.kind for one in mended] == [Kind.TWO_NAMES]
+    grace = gallery.find_person("Q11641")
+    assert grace is not None
+    assert (grace.categories, grace.fame) == (("made up", "science"), 90)
+    assert len(gallery.portraits(grace.id)) == 4
+    (space,) = gallery.spaces()
+    assert len(gallery.embedded(space)) == 8
+    probe = gallery.vectors(space, np.asarray([gallery.portraits(grace.id)[0].id]))
+    assert grace.id in gallery.index(space).person_ids
+    assert len(gallery.index(space).person_ids) == 3
+    assert np.linalg.norm(probe) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_second_face_of_about_the_same_size_is_reported(
+    sound: Gallery, engine: Engine, hopper_jpeg: bytes, collins_jpeg: bytes
+) -> None:
+    """As in galleries from elsewhere: this one's own screening refuses such photos."""
+    victim = portraits(sound, "Grace")[0]
+    picture = Image.open(victim.thumbnail)
+    face = Image.open(io.BytesIO(collins_jpeg)).crop((150, 0, 310, 200))
+    wide = Image.new("RGB", (picture.width + 160, max(picture.height, 200)))
+    wide.paste(picture, (0, 0))
+    wide.paste(face, (picture.width, 0))
+    wide.save(victim.thumbnail, "JPEG", quality=95)
+    with changing(sound.catalogue.database) as connection:
+        connection.exec_driver_sql(
+            "UPDATE portrait SET width_px = ?, height_px = ? WHERE id = ?",
+            (wide.width, wide.height, victim.id),
+        )
+    assert Kind.FACES in kinds(verify(sound, engine))
+    del hopper_jpeg
+
+
+def test_ctrl_c_keeps_what_was_mended(sound: Gallery, engine: Engine) -> None:
+    (sound.catalogue.portraits_folder / "ab").mkdir(exist_ok=True)
+    (sound.catalogue.portraits_folder / "ab" / "x.jpg").write_bytes(b"x")
+
+    def impatient(what: str, done: int, total: int | None) -> None:  # noqa: ARG001
+        if what == "pictures":
+            raise KeyboardInterrupt
+
+    examination = verify(sound, engine, fix=True, progress=impatient)
+    assert examination.interrupted
+    assert [one.kind for one in examination.mended] == [Kind.STRAY]
+    assert verify(sound, engine, fix=True).mended == []
+
+
+def test_mending_waits_for_whoever_is_changing_the_gallery(
+    sound: Gallery, engine: Engine, tmp_path: Path
+) -> None:
+    with Gallery.open(tmp_path / "home" / "gallery") as beside, beside.writing():
+        with pytest.raises(Busy):
+            verify(sound, engine, fix=True)
+        assert verify(sound, engine).findings == []
+
+
+def test_a_backbone_that_the_gallery_is_not_built_for_is_refused(
+    sound: Gallery, engine: Engine
+) -> None:
+    with pytest.raises(BadSettings, match="senet"):
+        verify(sound, engine, backbone="senet")
