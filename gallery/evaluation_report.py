@@ -32,6 +32,7 @@ __all__ = [
     "EvaluationReport",
     "advice",
     "evaluate_people",
+    "grouping_json",
     "share_json",
 ]
 
@@ -90,7 +91,7 @@ class Column:
                     f"{score:g}": share_json(evidence.reached(score)) for score, _ in PROMISES
                 },
             },
-            "groups": {grouping.kind: _grouping_json(grouping) for grouping in self.groupings},
+            "groups": {grouping.kind: grouping_json(grouping) for grouping in self.groupings},
             "mistakes": {
                 "identification": self.mistakes.confused,
                 "likely_wrong_labels": [_mistake_json(one) for one in _suspicious(self.mistakes)],
@@ -270,7 +271,8 @@ def _by_chance(one: Evidence, other: Evidence) -> bool:
     return alone + against == 0 or float(binomtest(alone, alone + against).pvalue) >= 0.05
 
 
-def _grouping_json(grouping: Grouping) -> dict[str, Any]:
+def grouping_json(grouping: Grouping) -> dict[str, Any]:
+    """A grouping as printed with ``--json``."""
     return {
         "groups": [
             {
