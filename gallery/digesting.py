@@ -15,7 +15,7 @@ from gallery.roster import Roster
 from gallery.shortlist import outdated
 from gallery.vectors import VectorFiles
 
-__all__ = ["renew_digest"]
+__all__ = ["make_digest", "renew_digest"]
 
 _FROM_BYTES: Final = 16_000_000  # below, looking at every portrait takes less than a millisecond
 _SAMPLE: Final = 8_192  # vectors that the frame is learned from
@@ -47,12 +47,22 @@ def renew_digest(
     before = files.digest(row_count)
     if before is not None and not outdated(before, row_count, dead):
         return False
+    make_digest(files, row_count, dead, progress)
+    return True
+
+
+def make_digest(
+    files: VectorFiles,
+    row_count: int,
+    dead: NDArray[np.int64],
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> None:
+    """Makes a digest of a space with at least one living row; see ``renew_digest``."""
     roster, reader = Roster(files.records(row_count), dead), files.reader(row_count)
     frame = _learned_frame(roster, reader, files.manifest.space.dimensions)
     about = {"rows": row_count}
     with writing_arrays(files.path("digest"), about, _layout(roster, frame)) as writer:
         _write(writer, roster, reader, frame, progress)
-    return True
 
 
 def _learned_frame(roster: Roster, reader: RowReader, dimensions: int) -> Frame:

@@ -18,6 +18,7 @@ they have mapped stay readable to them, whatever becomes of the names.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.types import Space
-from gallery.arrays import mapped_arrays
+from gallery.arrays import mapped_arrays, read_about
 from gallery.codes import quantized
 from gallery.digest import Digest
 from gallery.disk import RowReader, damaged, write_atomically, write_rows
@@ -179,7 +180,8 @@ class VectorFiles:
             digest = Digest.from_arrays(*mapped_arrays(self.path("digest")))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
-        return digest if digest.rows <= row_count else None
+        whole = digest.frame.basis.shape[1] == self.manifest.space.dimensions
+        return digest if whole and digest.rows <= row_count else None
 
     def append(
         self,
@@ -201,6 +203,7 @@ class VectorFiles:
         Returns:
             How many rows there are now; they count once the catalogue says so.
         """
+        self._forget_digest_beyond(row_count)
         records = np.empty(len(vectors), dtype=RECORD)
         records["portrait"] = portraits
         records["person"] = persons
@@ -224,6 +227,12 @@ class VectorFiles:
             portraits, persons = records["portrait"][chunk], records["person"][chunk]
             fresh.append(start, np.asarray(vectors[chunk]), portraits, persons, none)
         return fresh
+
+    def _forget_digest_beyond(self, row_count: int) -> None:
+        """A digest of rows that are about to be overwritten: the catalogue is an older copy."""
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            if read_about(self.path("digest"))["rows"] > row_count:
+                self.path("digest").unlink()
 
     def _growths(
         self,
