@@ -11,7 +11,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 
@@ -29,6 +29,7 @@ __all__ = [
     "parsed",
     "person_of",
     "person_record",
+    "plain_text",
     "portrait_of",
     "portrait_record",
     "sha256_of",
@@ -51,7 +52,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _WIKIDATA_ID = re.compile(r"Q[1-9][0-9]{0,18}")
 _UNRULY = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
-Value = TypeVar("Value")
+_UNPRINTED: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def line_of(record: Mapping[str, Any]) -> bytes:
@@ -231,6 +232,13 @@ def space_of(record: Any) -> PackedSpace:
     return PackedSpace(space, whole_number(record.get("rows"), 2**40), calibration)
 
 
+def plain_text(text: str) -> str:
+    """A text from anywhere on one line, without what is not printed or rearranges what is."""
+    ruly = _UNRULY.sub("", unicodedata.normalize("NFC", text))
+    printed = (" " if unicodedata.category(one) in _UNPRINTED else one for one in ruly)
+    return " ".join("".join(printed).split())
+
+
 def whole_number(value: Any, most: int, least: int = 0) -> int:
     """A whole number in a range.
 
@@ -271,10 +279,7 @@ def _maybe(record: Mapping[str, Any], field: str, most: int) -> str | None:
         return None
     if not isinstance(value, str):
         raise ValueError(f"{field} is no text")  # noqa: TRY004 - as above
-    ruly = _UNRULY.sub("", unicodedata.normalize("NFC", value[: 4 * most]))
-    unprinted = {"Cc", "Cs", "Zl", "Zp"}
-    plain = "".join(" " if unicodedata.category(one) in unprinted else one for one in ruly)
-    plain = " ".join(plain.split())
+    plain = plain_text(value[: 4 * most])
     if len(plain) > most:
         raise ValueError(f"{field} has more than {most} characters")
     return plain or None

@@ -177,9 +177,7 @@ class PackWriter:
                 ids = self._contents.portrait_ids[places[start : start + step]]
                 vectors = self._contents.vectors(space, ids)
                 member.write(vectors.astype("<f4", copy=False).tobytes())
-                self._progress(
-                    f"vectors of {space.backbone}", min(start + step, len(places)), len(places)
-                )
+                self._progress("written vectors", min(start + step, len(places)), len(places))
         with self._member(portraits_name) as member:
             for start in range(0, len(places), step):
                 digests = self._digests[places[start : start + step]]

@@ -18,6 +18,7 @@ from bot.commands.gallery_opening import (
     opened,
     usable,
 )
+from bot.commands.gallery_pack import copy, export, import_command, import_pickle
 from bot.commands.gallery_verify import verify
 from bot.commands.gallery_words import (
     add_lines,
@@ -48,6 +49,10 @@ def command() -> None:
 command.add_command(download)
 command.add_command(credits_command)
 command.add_command(permit)
+command.add_command(export)
+command.add_command(import_command)
+command.add_command(import_pickle)
+command.add_command(copy)
 command.add_command(verify)
 
 

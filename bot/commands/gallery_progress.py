@@ -100,6 +100,9 @@ _KINDS: Final = {
     "vectors": "checking vectors",
     "pictures": "checking pictures",
     "faces": "comparing faces",
+    "check": "checking the file",
+    "portraits": "portraits",
+    "written vectors": "vectors",
 }
 
 

@@ -19,7 +19,7 @@ from typing import Final
 from engine.errors import SetupProblem, TooLarge
 from gallery.sources import FoundPerson, FoundPortrait
 
-__all__ = ["PHOTO_ENDINGS", "FolderContents", "person_name", "scan"]
+__all__ = ["PHOTO_ENDINGS", "FolderContents", "PhotoReader", "person_name", "scan"]
 
 PHOTO_ENDINGS: Final = frozenset(
     [
@@ -130,18 +130,19 @@ def _collect(
     name = person_name(branch.path.name)
     person = FoundPerson(key=f"name:{name.casefold()}", name=name, categories=categories)
     portraits += [
-        FoundPortrait(person=person, origin=_below(root, path), read=_Reader(path))
+        FoundPortrait(person=person, origin=_below(root, path), read=PhotoReader(path))
         for path in branch.photos
     ]
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
+class PhotoReader:
     """Reads one file, if it is not too large."""
 
     path: Path
 
     def __call__(self, max_bytes: int) -> bytes:
+        """The bytes; raises TooLarge if there are more, and OSError if it can't be read."""
         with self.path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > max_bytes:
