@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from engine.errors import SetupProblem
 
 if TYPE_CHECKING:
+    from bot.circles import Circles
     from bot.conversation import Conversation
     from bot.settings import Settings
     from engine.pipeline import Engine
@@ -62,7 +63,7 @@ def open_gallery(settings: Settings) -> Gallery:
 
 @asynccontextmanager
 async def open_conversation(
-    settings: Settings, *, fills_gallery: bool = False
+    settings: Settings, *, fills_gallery: bool = False, circles: Circles | None = None
 ) -> AsyncIterator[Conversation]:
     """Everything behind the adapters, ready to answer; put away in order at the end.
 
@@ -73,6 +74,7 @@ async def open_conversation(
         settings: In force.
         fills_gallery: Whether a gallery that is still that of a fresh machine is filled from
             Wikimedia in the background, where the settings allow it.
+        circles: Who takes part in ``/twins``; nobody yet if it is left out.
 
     Raises:
         SetupProblem: If the database, its key or a package is missing or can't be used.
@@ -92,6 +94,7 @@ async def open_conversation(
     from bot.identity import Identity, secret_key
     from bot.looking import Looker
     from bot.model_desk import ModelDesk
+    from bot.morphing import Morphing
     from bot.parents import Parents
     from bot.personal import Personal
     from bot.recognizer import Recognizer
@@ -141,7 +144,7 @@ async def open_conversation(
         looker = Looker(recognizer, recollections)
         stack.callback(looker.close)
         wording = Wording.load()
-        circles = Circles()
+        circles = Circles() if circles is None else circles
         twins = Twins(
             circles=circles, gallery=gallery, recognizer=recognizer, desk=desk, looker=looker
         )
@@ -160,6 +163,13 @@ async def open_conversation(
             answering=answering,
             comparing=Comparing(
                 gallery=gallery, recognizer=recognizer, desk=desk, store=store, looker=looker
+            ),
+            morphing=Morphing(
+                engine=engine,
+                answering=answering,
+                recognizer=recognizer,
+                desk=desk,
+                looker=looker,
             ),
             parents=Parents(
                 engine=engine,

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from bot.app import open_conversation
+from bot.circles import Circles
 from bot.conversation import Conversation
 from bot.reply import Button, Limits, Reply
 from bot.request import Attachment, Request, Sender
@@ -24,15 +25,19 @@ WIDE = Limits(whispers=True)
 
 
 @asynccontextmanager
-async def chatting(home: Path, **sections: dict[str, Any]) -> AsyncIterator[Conversation]:
+async def chatting(
+    home: Path, *, circles: Circles | None = None, **sections: dict[str, Any]
+) -> AsyncIterator[Conversation]:
     """A conversation on a data folder, with nothing fetched from anywhere.
 
     Args:
         home: The data folder.
+        circles: Who takes part in ``/twins``; nobody if it is left out.
         **sections: Settings, such as ``queue={"length": 3}``.
     """
     sections.setdefault("models", {"fetch": False})
-    async with open_conversation(Settings(home=home, **sections)) as conversation:
+    settings = Settings(home=home, **sections)
+    async with open_conversation(settings, circles=circles) as conversation:
         yield conversation
 
 
@@ -50,9 +55,12 @@ class Person:
         command, arguments = None, text
         if text.startswith("/"):
             command, _, arguments = text[1:].partition(" ")
-        return await self._asks(
-            Request(self.sender, command, arguments.strip(), tuple(map(photo, photos)))
-        )
+        own = tuple(photo(data, own=True) for data in photos)
+        return await self._asks(Request(self.sender, command, arguments.strip(), own))
+
+    async def points_at(self, data: bytes, text: str = "/lookalike") -> Reply:
+        """A command in reply to a photo of somebody else."""
+        return await self._asks(Request(self.sender, text[1:], photos=(photo(data),)))
 
     async def presses(self, label: str, *photos: bytes) -> Reply:
         """The button of the last reply whose label holds that; the platform may know the photo."""
@@ -82,13 +90,13 @@ class Person:
         return reply
 
 
-def photo(data: bytes) -> Attachment:
-    """A photo that the platform hands over at once."""
+def photo(data: bytes, *, own: bool = False) -> Attachment:
+    """A photo that the platform hands over at once; ``own`` if the asker sent it."""
 
     async def fetch() -> bytes:
         return data
 
-    return Attachment(fetch, len(data), "image/jpeg")
+    return Attachment(fetch, len(data), "image/jpeg", own)
 
 
 def side_by_side(*photos: bytes, height_px: int = 512) -> bytes:

@@ -1,0 +1,186 @@
+"""Who takes part in /twins: for how long, how many, and which pair is most alike."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.circles import Circles, Full, Taker, closest_pairs
+from engine.types import Embedding, Space
+
+SPACE = Space("dlib", "0" * 64, 1, 8)
+OTHER = Space("resnet", "1" * 64, 1, 8)
+DAY_S = 86_400.0
+
+
+class Clock:
+    """Unix time as the test wants it."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def circles(clock: Clock) -> Circles:
+    return Circles(clock=clock)
+
+
+def face(seed: int, space: Space = SPACE) -> Embedding:
+    """Some direction."""
+    vector = np.random.default_rng(seed).normal(size=space.dimensions)
+    return Embedding((vector / np.linalg.norm(vector)).astype(np.float32), space)
+
+
+def sends(circles: Circles, room: bytes, user: bytes, embedding: Embedding) -> bool:
+    """A photo of somebody who may take part arrives and is looked at."""
+    taker = circles.taker(room, user)
+    return taker is not None and circles.count(room, user, taker, embedding, "Ann")
+
+
+def test_nobody_is_in_who_did_not_ask(circles: Circles) -> None:
+    assert not sends(circles, b"room", b"ann", face(1))
+    assert circles.takers(b"room") == {}
+    assert len(circles) == 0
+
+
+def test_the_newest_photo_replaces_the_older_one(circles: Circles) -> None:
+    circles.join(b"room", b"ann", "Ann")
+    for seed in (1, 2):
+        assert sends(circles, b"room", b"ann", face(seed))
+    (taker,) = circles.takers(b"room").values()
+    assert taker.embedding is not None
+    np.testing.assert_array_equal(taker.embedding.vector, face(2).vector)
+
+
+def test_joining_again_keeps_the_photo_and_the_time(circles: Circles, clock: Clock) -> None:
+    circles.join(b"room", b"ann", "Ann")
+    assert sends(circles, b"room", b"ann", face(1))
+    before = circles.taker(b"room", b"ann")
+    clock.now_s += 3600
+    circles.join(b"room", b"ann", "Ann")
+    assert circles.taker(b"room", b"ann") is before
+
+
+def test_a_day_after_the_newest_photo_all_is_gone(circles: Circles, clock: Clock) -> None:
+    circles.join(b"room", b"ann", "Ann")
+    circles.join(b"room", b"ben", "Ben")
+    clock.now_s += DAY_S / 2
+    assert sends(circles, b"room", b"ann", face(1))
+    assert circles.until_s(b"ann") == (clock.now_s + DAY_S,)
+    clock.now_s += DAY_S / 2
+    assert set(circles.takers(b"room")) == {b"ann"}
+    clock.now_s += DAY_S / 2 - 1
+    assert set(circles.takers(b"room")) == {b"ann"}
+    clock.now_s += 1
+    circles.tidy()
+    assert len(circles) == 0
+    assert circles._rooms == {}
+
+
+def test_a_clock_that_was_set_back_keeps_nobody_longer(circles: Circles, clock: Clock) -> None:
+    circles.join(b"room", b"ann", "Ann")
+    clock.now_s -= 1
+    assert circles.takers(b"room") == {}
+
+
+def test_leaving_is_at_once_and_for_one_chat_forgetting_for_all(circles: Circles) -> None:
+    for room in (b"one", b"two"):
+        circles.join(room, b"ann", "Ann")
+        circles.join(room, b"ben", "Ben")
+    assert circles.leave(b"one", b"ann")
+    assert not circles.leave(b"one", b"ann")
+    assert circles.taker(b"two", b"ann")
+    circles.forget(b"ben")
+    assert [len(circles.takers(room)) for room in (b"one", b"two")] == [0, 1]
+    assert set(circles._rooms) == {b"two"}
+
+
+@pytest.mark.parametrize("returns", [False, True])
+def test_a_photo_that_was_still_looked_at_when_somebody_left_does_not_count(
+    circles: Circles, *, returns: bool
+) -> None:
+    """Not even if they have joined again since."""
+    circles.join(b"room", b"ann", "Ann")
+    taker = circles.taker(b"room", b"ann")
+    assert taker is not None
+    circles.leave(b"room", b"ann")
+    if returns:
+        circles.join(b"room", b"ann", "Ann")
+    assert not circles.count(b"room", b"ann", taker, face(1), "Ann")
+    assert all(one.embedding is None for one in circles.takers(b"room").values())
+
+
+def test_memory_is_bounded(clock: Clock) -> None:
+    """A full chat takes nobody more; in all chats together the oldest give way."""
+    circles = Circles(most_in_a_room=3, most=5, clock=clock)
+    for user in range(3):
+        circles.join(b"full", bytes([user]), "Ann")
+    with pytest.raises(Full):
+        circles.join(b"full", b"late", "Late")
+    circles.join(b"full", bytes([0]), "Ann")  # who is in may say so again
+    for number in range(20):
+        clock.now_s += 1
+        circles.join(b"room %d" % number, b"ben", "Ben")
+        assert len(circles) <= 5
+    assert circles.takers(b"full") == {}
+    assert len(circles._rooms) == 5
+    assert circles.taker(b"room 19", b"ben")
+
+
+def test_nothing_of_a_taker_shows_in_a_repr() -> None:
+    taker = Taker("Ann", 1.0, face(1))
+    assert "Ann" not in repr(taker)
+    assert "Embedding" not in repr(taker)
+
+
+takers = st.dictionaries(
+    st.binary(min_size=1, max_size=3),
+    st.builds(face, st.integers(0, 12), st.sampled_from([SPACE, OTHER])),
+    max_size=9,
+)
+
+
+@given(takers, st.randoms(use_true_random=False), st.integers(1, 5))
+def test_the_pair_is_the_most_alike_of_all_in_whatever_order_they_came(
+    embeddings: dict[bytes, Embedding], chance: random.Random, most: int
+) -> None:
+    """By comparing everybody with everybody of the same space; nobody with themselves."""
+    shuffled = list(embeddings.items())
+    chance.shuffle(shuffled)
+    pairs = closest_pairs(dict(shuffled), most)
+    assert pairs == closest_pairs(embeddings, most)
+    for space in (SPACE, OTHER):
+        cosines = sorted(
+            (
+                one.cosine(other)
+                for one, other in itertools.combinations(embeddings.values(), 2)
+                if one.space == other.space == space
+            ),
+            reverse=True,
+        )
+        found = [pair for pair in pairs if pair.space == space]
+        assert [pair.cosine for pair in found] == pytest.approx(cosines[:most], abs=1e-6)
+        for pair in found:
+            assert pair.first < pair.second
+            one, other = embeddings[pair.first], embeddings[pair.second]
+            assert pair.cosine == pytest.approx(one.cosine(other), abs=1e-6)
+
+
+def test_a_hundred_who_take_part_are_compared_at_a_glance() -> None:
+    """Equal pairs by their keys, so that asking twice gives the same."""
+    same = {bytes([user]): face(1) for user in range(100)}
+    pairs = closest_pairs(same, 3)
+    assert [(pair.first[0], pair.second[0]) for pair in pairs] == [(0, 1), (0, 2), (0, 3)]
