@@ -35,7 +35,7 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.run: pyproject.toml | $(BIN)/python
-	$(PIP) install --editable '.[demo,telegram,discord,web]'
+	$(PIP) install --editable '.[demo,telegram,discord,web,video]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python

@@ -5,6 +5,7 @@ verb     arguments                    pressed, it
 ======== ============================ ====================================================
 see      token face model top page    answers that face of a remembered photo
 raw      token face model top         tells the numbers behind that answer
+morph    token face model             makes a film of that face and its best match
 parents  token face model             shows the woman and the man most like that face
 parents  token face model 1 page      the same in place of the message with the button
 rawkin   token face model             tells the numbers behind those two

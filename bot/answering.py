@@ -270,7 +270,7 @@ class Answering:
             count=len(subject.faces),
         )
         answer = dataclasses.replace(answer, style=style)
-        if style != ask.style:
+        if ask.style == SPLIT != style:
             text += "\n" + turn.say("style.turned")
         if album > 1:
             text += "\n" + turn.say("answer.album", count=album - 1)
@@ -329,7 +329,7 @@ class Answering:
 def _style(subject: Subject, ask: Ask, best: Match) -> str:
     """The style asked for, where the two faces allow it."""
     if ask.style != SPLIT:
-        return ask.style
+        return SIDE
     from bot.split_face import suits
 
     both = subject.faces[ask.number - 1].landmarks, best.portrait.landmarks

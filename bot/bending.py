@@ -17,8 +17,20 @@ from numpy.typing import NDArray
 
 from bot.framing import continued_warp
 from engine.align import DLIB_TEMPLATE, similarity
+from engine.quality import yaw_degrees
 
-__all__ = ["bent_face", "mirrored", "placed_shape", "shape_of", "upright"]
+__all__ = [
+    "bend",
+    "bent_face",
+    "face_away",
+    "head_shift",
+    "mirrored",
+    "placed_shape",
+    "placing",
+    "shape_of",
+    "through",
+    "upright",
+]
 
 Points = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
@@ -28,6 +40,8 @@ _WEIGHTS = np.array([3.0, 3.0, 0.5, 1.5, 1.5])
 _MOST_BEND = 0.16
 """Of the distance between the eyes: no point is moved further, or a face becomes a caricature."""
 _STILL_AT = 2.3  # distances between the eyes from the middle of the face
+_MIRRORED_FROM = 8.0  # degrees of turn, to opposite sides, from which one of them is mirrored
+_HEAD_SHIFT = 0.45  # of the nose's distance from the middle of the eyes
 _CHIN = 0.78  # from the mouth to the chin, of the distance from the eyes to the mouth
 _COARSE = 12  # px to one point of a bend, which varies slowly
 _LEAST_APART = 2.0  # px in the photo: nothing is seen of a smaller face
@@ -45,7 +59,7 @@ def shape_of(landmarks: NDArray[np.float32]) -> Points:
     template = DLIB_TEMPLATE - DLIB_TEMPLATE[:2].mean(axis=0)
     template = template / np.linalg.norm(template[1] - template[0])
     matrix = similarity(_spread(landmarks), template, _WEIGHTS)
-    return upright(_through(matrix, landmarks))
+    return upright(through(matrix, landmarks))
 
 
 def upright(points: Points) -> Points:
@@ -68,6 +82,20 @@ def placed_shape(shape: Points, middle_px: tuple[float, float], apart_px: float)
         float64 (5, 2), frame pixels.
     """
     return shape * apart_px + np.asarray(middle_px, np.float64)
+
+
+def face_away(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
+    """Whether two faces, given by their landmarks, are clearly turned to opposite sides."""
+    one, other = yaw_degrees(first), yaw_degrees(second)
+    return one * other < 0 and min(abs(one), abs(other)) > _MIRRORED_FROM
+
+
+def head_shift(shape: Points) -> float:
+    """How far to the right the eyes belong for the head to be in the middle.
+
+    A head turned aside extends away from where its nose points, as in ``bot.framing``.
+    """
+    return _HEAD_SHIFT * float(np.clip(shape[2, 0], -1, 1))
 
 
 def mirrored(pixels: Pixels, landmarks: NDArray[np.float32]) -> tuple[Pixels, NDArray[np.float32]]:
@@ -103,7 +131,7 @@ def bent_face(
         (round(1.2 * apart_px), round(1.7 * apart_px)),
     )
     placed = continued_warp(pixels, matrix, size_px, head=head)
-    across, down = bend(_through(matrix, landmarks), target, size_px, apart_px)
+    across, down = bend(through(matrix, landmarks), target, size_px, apart_px)
     return np.asarray(
         cv2.remap(placed, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE),
         np.uint8,
@@ -116,14 +144,25 @@ def placing(landmarks: NDArray[np.float32], target: Points) -> NDArray[np.float6
 
 
 def bend(
-    points: Points, target: Points, size_px: tuple[int, int], apart_px: float
+    points: Points,
+    target: Points,
+    size_px: tuple[int, int],
+    apart_px: float,
+    most: float = _MOST_BEND,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Where each pixel of the frame comes from, so that ``points`` come to ``target``.
+
+    Args:
+        points: (5, 2), where the landmarks are, frame pixels.
+        target: (5, 2), where they go.
+        size_px: Width and height of the frame.
+        apart_px: Distance between the eyes of a frontal face in the frame.
+        most: How far a point may be moved, of that distance.
 
     Returns:
         Columns and rows, float32 (height, width) each, as ``cv2.remap`` takes them.
     """
-    moved = np.clip(points - target, -_MOST_BEND * apart_px, _MOST_BEND * apart_px)
+    moved = np.clip(points - target, -most * apart_px, most * apart_px)
     width, height = size_px
     grid = (width // _COARSE + 2, height // _COARSE + 2)
     xs = np.arange(grid[0], dtype=np.float64) * _COARSE + (_COARSE - 1) / 2
@@ -192,6 +231,7 @@ def _spread(landmarks: NDArray[np.float32]) -> Points:
     return points.mean(axis=0) + template * _LEAST_APART / np.ptp(template[:, 0])
 
 
-def _through(matrix: NDArray[np.float64], points: NDArray[np.float32]) -> Points:
+def through(matrix: NDArray[np.float64], points: NDArray[np.float32]) -> Points:
+    """The points (N, 2) after a similarity."""
     moved: Points = np.asarray(points, np.float64) @ matrix[:, :2].T + matrix[:, 2]
     return moved

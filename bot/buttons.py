@@ -39,7 +39,7 @@ def answer_buttons(
     album: int,
     parents: bool = False,
 ) -> Rows:
-    """Other faces, other photos, other models, more matches, raw numbers, parents.
+    """Other faces, other photos, other models, more matches, raw numbers, morph, parents.
 
     Args:
         turn: Who asks, and what the platform can carry.
@@ -69,6 +69,7 @@ def answer_buttons(
     last.append(
         Button(turn.say("button.numbers"), Action.of("raw", token, number, model, top).encode())
     )
+    last.append(Button(turn.say("button.morph"), Action.of("morph", token, number, model).encode()))
     if parents:
         action = Action.of("parents", token, number, model)
         last.append(Button(turn.say("button.parents"), action.encode()))

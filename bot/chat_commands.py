@@ -13,6 +13,7 @@ __all__ = ["CHAT_COMMANDS", "ChatCommand", "chat_commands"]
 CHAT_COMMANDS: dict[str, Literal[0, 1, 2]] = {
     "lookalike": 1,
     "compare": 2,
+    "morph": 1,
     "parents": 1,
     "twins": 1,
     "top": 1,
@@ -62,6 +63,7 @@ class ChatCommand:
 def chat_commands(wording: Wording, language: str | None = None) -> tuple[ChatCommand, ...]:
     """Every command, in the order of menus, described in that language."""
     hints = {
+        "morph": wording.text("command.morph.hint", language),
         "parents": wording.text("command.parents.hint", language),
         "twins": wording.text("command.twins.hint", language),
         "top": wording.text("command.top.hint", language),

@@ -11,6 +11,7 @@ from bot.buttons import Rows, grid
 from bot.chat_arguments import (
     MOST_MATCHES,
     SIDE,
+    SPLIT,
     STYLES,
     means_everybody,
     read_category,
@@ -29,11 +30,16 @@ if TYPE_CHECKING:
     from bot.store import Store
     from gallery.collection import Gallery
 
-__all__ = ["Choices", "Choosing", "ModelChoice"]
+__all__ = ["Choices", "Choosing", "ModelChoice", "style_key"]
 
 TOPS = (1, 3, 5, 10)
 SHOWN_GIVEN_CHARS = 40
 CHOSEN, NOT_CHOSEN = "●", "○"
+# Key of what a style is called, and of what is said when it is chosen.
+STYLE_KEYS = {
+    SIDE: ("style.side", "style.chosen_side"),
+    SPLIT: ("style.split", "style.chosen_split"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,7 @@ class Choosing:
             model=choice.model or self._desk.default,
             top=choice.top or 1,
             category=choice.category,
-            style=choice.style or SIDE,
+            style=choice.style if choice.style in STYLES else SIDE,
         )
 
     async def settings(self, turn: Turn) -> Reply:
@@ -114,7 +120,7 @@ class Choosing:
                 model=choice.model or self._desk.default,
                 count=choice.top or 1,
                 category=self._shown_category(turn, choice.category),
-                style=turn.say(f"style.{choice.style or SIDE}"),
+                style=turn.say(style_key(choice.style or SIDE)),
             )
         )
 
@@ -236,7 +242,7 @@ class Choosing:
             text = turn.say("style.unknown", given=_quote(given), styles=listed)
             raise Refusal(Reply(text=text))
         await self._store.choose_style(turn.who, style)
-        return turn.say(f"style.chosen_{style}")
+        return turn.say(STYLE_KEYS[style][1])
 
     async def press_style(self, turn: Turn, action: Action) -> Reply:
         """A button of the menu of styles; in a group it counts for whoever presses it."""
@@ -249,13 +255,13 @@ class Choosing:
     def _style_menu(self, turn: Turn, chosen: str) -> Reply:
         buttons = [
             Button(
-                f"{CHOSEN if style == chosen else NOT_CHOSEN} {turn.say(f'style.{style}')}",
+                f"{CHOSEN if style == chosen else NOT_CHOSEN} {turn.say(style_key(style))}",
                 Action.of("style", style).encode(),
             )
             for style in STYLES
         ]
         return Reply(
-            text=turn.say("style.choose", style=turn.say(f"style.{chosen}")),
+            text=turn.say("style.choose", style=turn.say(style_key(chosen))),
             buttons=grid(buttons, turn.limits.buttons_per_row),
         )
 
@@ -329,6 +335,11 @@ class Choosing:
         if standing.state is State.FETCHING and standing.percent is not None:
             return self._wording.text("model.fetching_percent", language, percent=standing.percent)
         return self._wording.text(standing.state.value, language)
+
+
+def style_key(style: str) -> str:
+    """Key of what a style is called; one that a newer program stored counts as the default."""
+    return STYLE_KEYS.get(style, STYLE_KEYS[SIDE])[0]
 
 
 def _quote(given: str) -> str:

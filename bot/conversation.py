@@ -22,6 +22,7 @@ from bot.comparing import Comparing
 from bot.fitting import fit
 from bot.identity import Identity
 from bot.logs import where
+from bot.morphing import Morphing
 from bot.parents import Parents
 from bot.personal import Personal
 from bot.reply import Limits, Reply
@@ -54,6 +55,7 @@ class Conversation:
         identity: Identity,
         answering: Answering,
         comparing: Comparing,
+        morphing: Morphing,
         parents: Parents,
         twins: Twins,
         choosing: Choosing,
@@ -67,6 +69,7 @@ class Conversation:
         self._commands: dict[str, Answer] = {
             "lookalike": answering.lookalike,
             "compare": comparing.compare,
+            "morph": morphing.morph,
             "parents": parents.parents,
             "twins": twins.twins,
             "top": self._top,
@@ -86,6 +89,7 @@ class Conversation:
             "see": answering.see,
             "raw": answering.raw,
             "next": answering.next_photo,
+            "morph": morphing.press,
             "parents": parents.press,
             "rawkin": parents.raw,
             "twins": twins.press,

@@ -9,18 +9,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bot.card import CardEntry, draw_card, draw_card_with_faces
-from bot.chat_arguments import SPLIT
+from bot.chat_arguments import SIDE, SPLIT
 from bot.family_card import draw_family_card
 from bot.wording import isolate
 
 if TYPE_CHECKING:
     from bot.looking import Subject
-    from bot.reply import MatchAnswer, Picture
+    from bot.reply import Animation, MatchAnswer, Picture
     from bot.turn import Turn
     from engine.pipeline import Engine
     from gallery.collection import Match
 
-__all__ = ["draw_answer", "draw_family"]
+__all__ = ["draw_answer", "draw_family", "draw_morph"]
+
+# Key of what one match is called for those who can't see it, and several.
+ALT_KEYS = {
+    SIDE: ("answer.alt", "answer.alt_many"),
+    SPLIT: ("style.alt", "style.alt_many"),
+}
 
 
 def draw_answer(
@@ -87,12 +93,32 @@ def draw_family(
     return dataclasses.replace(picture, alt=alt)
 
 
+def draw_morph(
+    turn: Turn, engine: Engine, subject: Subject, number: int, match: Match, answer: MatchAnswer
+) -> Animation:
+    """The face as it becomes its best match. Takes tenths of a second; not for the event loop.
+
+    Args:
+        turn: Whose words stand on it.
+        engine: Decodes the portrait.
+        subject: The photo.
+        number: The face that was answered, from 1.
+        match: The best.
+        answer: The same in the asker's words.
+    """
+    from bot.morph import make_morph
+
+    sight = (subject.photo().pixels, subject.faces[number - 1].landmarks)
+    alt = turn.say("morph.alt", name=isolate(answer.name), score=round(answer.score))
+    return make_morph(sight, _entry(engine, match, answer), alt=alt)
+
+
 def _alt(turn: Turn, answers: Sequence[MatchAnswer], style: str) -> str:
-    section = "style" if style == SPLIT else "answer"
+    one, many = ALT_KEYS[style]
     if len(answers) == 1:
         (best,) = answers
-        return turn.say(f"{section}.alt", name=isolate(best.name), score=round(best.score))
-    return turn.say(f"{section}.alt_many", names=", ".join(isolate(one.name) for one in answers))
+        return turn.say(one, name=isolate(best.name), score=round(best.score))
+    return turn.say(many, names=", ".join(isolate(one.name) for one in answers))
 
 
 def _entry(engine: Engine, match: Match, answer: MatchAnswer) -> CardEntry:

@@ -48,9 +48,9 @@ def shorten(text: str, most: int) -> str:
 def fit(reply: Reply, limits: Limits) -> Reply:
     """The same reply within the limits: longest lines shortened, least important buttons left out.
 
-    A picture or document that is too large is left out, and the text stays.
+    A picture, animation or document that is too large is left out, and the text stays.
     """
-    picture, document = reply.picture, reply.document
+    picture, document, animation = reply.picture, reply.document, reply.animation
     if picture is not None and (
         len(picture.jpeg) > limits.picture_bytes
         or picture.width_px + picture.height_px > limits.picture_width_plus_height_px
@@ -58,12 +58,16 @@ def fit(reply: Reply, limits: Limits) -> Reply:
         picture = None
     if document is not None and len(document.content) > limits.document_bytes:
         document = None
-    most = limits.caption_chars if picture or document else limits.text_chars
+    if animation is not None and len(animation.content) > limits.animation_bytes:
+        animation = None
+    carried = picture or document or animation
+    most = limits.caption_chars if carried else limits.text_chars
     return dataclasses.replace(
         reply,
         text=_fit_lines(reply.text, most),
         picture=picture,
         document=document,
+        animation=animation,
         buttons=_fit_buttons(reply.buttons, limits),
         notice=None if reply.notice is None else shorten(reply.notice, NOTICE_CHARS),
     )

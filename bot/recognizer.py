@@ -112,6 +112,7 @@ class Recognizer:
         self._fetching = FairGate(max(MOST_FETCHING, self._workers))
         self._sighting = FairGate(self._workers)
         self.decoded = FairGate(MOST_DECODED_PER_WORKER * self._workers)
+        self._lengthy = FairGate(1)
         # One more than look at photos, so that answers are finished while odd photos take long;
         # not more, because every thread that wants the interpreter makes the event loop wait.
         self._threads = ThreadPoolExecutor(self._workers + 1, thread_name_prefix="recognizer")
@@ -199,6 +200,14 @@ class Recognizer:
     async def finish(self, function: Callable[[], T]) -> T:
         """Runs what is left of an answer, such as searching and drawing, off the event loop."""
         return await self._in_thread(function)
+
+    async def lengthy(self, visit: Visit, function: Callable[[], T]) -> T:
+        """The same for what takes much longer than a card: one at a time, in people's turn.
+
+        So the other threads go on answering photos, however many films are asked for.
+        """
+        await self._lengthy.enter(visit.person)
+        return await self._in_thread(function, self._lengthy.leave)
 
     async def close(self, patience_s: float = 8.0) -> None:
         """Admits nobody any more, waits for what is inside, then stops the threads."""

@@ -7,7 +7,16 @@ from pathlib import Path
 
 from bot.chat_arguments import SIDE
 
-__all__ = ["Button", "Document", "FaceAnswer", "Limits", "MatchAnswer", "Picture", "Reply"]
+__all__ = [
+    "Animation",
+    "Button",
+    "Document",
+    "FaceAnswer",
+    "Limits",
+    "MatchAnswer",
+    "Picture",
+    "Reply",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +29,7 @@ class Limits:
         picture_bytes: Largest picture.
         picture_width_plus_height_px: Largest sum of the sides.
         document_bytes: Largest file.
+        animation_bytes: Largest animation.
         action_bytes: Longest ``Button.action``, UTF-8 bytes.
         buttons_per_row: Most buttons side by side.
         button_rows: Most rows.
@@ -32,6 +42,7 @@ class Limits:
     picture_bytes: int = 10_000_000
     picture_width_plus_height_px: int = 10_000
     document_bytes: int = 50_000_000
+    animation_bytes: int = 50_000_000
     action_bytes: int = 64
     buttons_per_row: int = 5
     button_rows: int = 5
@@ -67,6 +78,29 @@ class Picture:
     jpeg: bytes = field(repr=False)
     width_px: int
     height_px: int
+    alt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Animation:
+    """A short film without sound that loops.
+
+    Attributes:
+        content: The bytes of the file; never shown by repr.
+        media_type: ``"video/mp4"`` or ``"image/gif"``.
+        filename: Plain file name.
+        width_px: Width.
+        height_px: Height.
+        duration_s: How long it lasts once.
+        alt: What is seen, for those who can't see it.
+    """
+
+    content: bytes = field(repr=False)
+    media_type: str
+    filename: str
+    width_px: int
+    height_px: int
+    duration_s: float
     alt: str
 
 
@@ -151,6 +185,7 @@ class Reply:
             shown as a toast where the platform has one, else as ``text``.
         private: Meant for the asker alone, where the platform can do that.
         answers: What the picture shows, as values; empty where it shows no answer.
+        animation: At most one; never together with a picture or document.
     """
 
     text: str = ""
@@ -161,3 +196,4 @@ class Reply:
     notice: str | None = None
     private: bool = False
     answers: tuple[FaceAnswer, ...] = ()
+    animation: Animation | None = None

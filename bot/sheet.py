@@ -12,7 +12,16 @@ from PIL import Image
 from bot.reply import Picture
 from bot.typesetting import Block, set_text
 
-__all__ = ["BACKGROUND", "INK", "MUTED", "SELECTED", "Colour", "Sheet", "score_colour"]
+__all__ = [
+    "BACKGROUND",
+    "INK",
+    "MUTED",
+    "SELECTED",
+    "Colour",
+    "Sheet",
+    "bar_picture",
+    "score_colour",
+]
 
 Colour = tuple[int, int, int]
 
@@ -77,13 +86,7 @@ class Sheet:
 
     def bar(self, score: float, x: int, y: int, width_px: int, height_px: int) -> None:
         """A bar from 0 to 100, filled up to the score in the colours on the way there."""
-        track = _capsule(width_px, height_px)
-        share = min(max(score, 0.0), 100.0) / 100
-        filled_px = round(height_px + (width_px - height_px) * share)
-        ramp = _colours(np.linspace(0, 100, width_px)[:filled_px])
-        colours = np.broadcast_to(ramp, (height_px, filled_px, 3))
-        fill = Image.fromarray(np.ascontiguousarray(colours))
-        level = _capsule(filled_px, height_px)
+        track, (level, fill) = _capsule(width_px, height_px), _filled(score, width_px, height_px)
         self._marks.append(lambda paper: paper.paste(TRACK, (x, y), track))
         self._marks.append(lambda paper: paper.paste(fill, (x, y), level))
 
@@ -119,6 +122,25 @@ class Sheet:
         for mark in self._marks:
             mark(paper)
         return Picture(_jpeg(paper), self.width_px, height_px, alt)
+
+
+def bar_picture(
+    score: float, width_px: int, height_px: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A bar from 0 to 100 for pixels that are no sheet: coverage (H, W) and colours (H, W, 3)."""
+    track, (level, fill) = _capsule(width_px, height_px), _filled(score, width_px, height_px)
+    paper = Image.new("RGB", (width_px, height_px), TRACK)
+    paper.paste(fill, (0, 0), level)
+    return np.asarray(track, np.float32) / 255, np.asarray(paper, np.float32)
+
+
+def _filled(score: float, width_px: int, height_px: int) -> tuple[Image.Image, Image.Image]:
+    """The filled part of a bar: its coverage and its colours."""
+    share = min(max(score, 0.0), 100.0) / 100
+    filled_px = round(height_px + (width_px - height_px) * share)
+    ramp = _colours(np.linspace(0, 100, width_px)[:filled_px])
+    colours = np.broadcast_to(ramp, (height_px, filled_px, 3))
+    return _capsule(filled_px, height_px), Image.fromarray(np.ascontiguousarray(colours))
 
 
 def badge_text(number: int, height_px: int) -> tuple[Block, int]:

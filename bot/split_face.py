@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.bending import bent_face, mirrored, placed_shape, placing, shape_of, upright
+from bot.bending import bent_face, face_away, mirrored, placed_shape, placing, shape_of, upright
 from bot.framing import covered_share
 from bot.lighting import between, skin_tone, softened, toned
 from engine.quality import yaw_degrees
@@ -29,7 +29,6 @@ Sight = tuple[Pixels, NDArray[np.float32]]
 _MOST_TURNED = 44.0
 _MOST_APART = 33.0
 """Degrees: further turned than that, and differing by more, no halves make one face."""
-_MIRRORED_FROM = 8.0  # degrees of turn, to opposite sides, from which one of them is mirrored
 
 _VIEWS = (
     (0.18, 0.44, 0.93),
@@ -75,7 +74,7 @@ def split_face(first: Sight, second: Sight, size_px: tuple[int, int]) -> Pixels:
         uint8 (height, width, 3).
     """
     width, height = size_px
-    if _face_away(first[1], second[1]):
+    if face_away(first[1], second[1]):
         second = mirrored(*second)
     view = _view(first, second, size_px)
     seam = _seam(view.target, height)
@@ -111,12 +110,6 @@ class _Half:
         self.scale = float(np.hypot(*placing(sight[1], target)[:, 0]))
         self.pixels = bent_face(*sight, target, size_px, apart_px)
         self.tone = skin_tone(self.pixels, target)
-
-
-def _face_away(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
-    """Whether the two are clearly turned to opposite sides."""
-    one, other = yaw_degrees(first), yaw_degrees(second)
-    return one * other < 0 and min(abs(one), abs(other)) > _MIRRORED_FROM
 
 
 def _view(first: Sight, second: Sight, size_px: tuple[int, int]) -> _View:

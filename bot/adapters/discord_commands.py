@@ -123,6 +123,15 @@ def _with_arguments(session: Session) -> dict[str, Any]:
     async def category(interaction: AnyInteraction, name: str | None = None) -> None:
         await session.ask(interaction, "category", name or "")
 
+    async def morph(
+        interaction: AnyInteraction,
+        photo: discord.Attachment,
+        model: str | None = None,
+        category: str | None = None,
+    ) -> None:
+        wish = " ".join(part for part in (model, category) if part)
+        await session.ask(interaction, "morph", wish, photos=(photo,))
+
     async def parents(
         interaction: AnyInteraction,
         photo: discord.Attachment,
@@ -151,6 +160,7 @@ def _with_arguments(session: Session) -> dict[str, Any]:
     return {
         "lookalike": lookalike,
         "compare": compare,
+        "morph": morph,
         "parents": parents,
         "twins": twins,
         "top": top,

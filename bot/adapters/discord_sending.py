@@ -24,6 +24,7 @@ LIMITS = Limits(
     caption_chars=2000,
     picture_bytes=10 * 1024 * 1024,
     document_bytes=10 * 1024 * 1024,
+    animation_bytes=10 * 1024 * 1024,
     action_bytes=100,
     buttons_per_row=5,
     button_rows=5,
@@ -153,6 +154,10 @@ def _files(reply: Reply) -> list[discord.File]:
                 picture, filename="lookalike.jpg", description=reply.picture.alt[:ALT_CHARS]
             )
         ]
+    if reply.animation:
+        film = io.BytesIO(reply.animation.content)
+        alt = reply.animation.alt[:ALT_CHARS]
+        return [discord.File(film, filename=reply.animation.filename, description=alt)]
     if reply.document:
         content = io.BytesIO(reply.document.content)
         return [discord.File(content, filename=reply.document.filename)]

@@ -247,6 +247,7 @@ def _limits(interaction: AnyInteraction) -> Limits:
         caption_chars=LIMITS.caption_chars,
         picture_bytes=largest,
         document_bytes=largest,
+        animation_bytes=largest,
         action_bytes=LIMITS.action_bytes,
         label_chars=LIMITS.label_chars,
         whispers=True,

@@ -14,6 +14,7 @@ from telegram import (
     Bot,
     InlineKeyboardButton,
     InlineKeyboardMarkup,
+    InputMediaAnimation,
     InputMediaPhoto,
     LinkPreviewOptions,
     Message,
@@ -22,14 +23,15 @@ from telegram import (
 from telegram.error import BadRequest, ChatMigrated, Forbidden, NetworkError, TelegramError
 
 from bot.adapters.telegram_updates import Place
-from bot.reply import Button, Limits, Reply
+from bot.reply import Animation, Button, Limits, Reply
 
 __all__ = ["TELEGRAM_LIMITS", "Courier", "keyboard", "split_text"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# https://core.telegram.org/bots/api: sendMessage, sendPhoto, sendDocument, InlineKeyboardButton.
+# https://core.telegram.org/bots/api: sendMessage, sendPhoto, sendDocument, sendAnimation,
+# InlineKeyboardButton.
 # Three buttons side by side are as many as a phone shows with their words.
 TELEGRAM_LIMITS = Limits(
     text_chars=4096,
@@ -37,6 +39,7 @@ TELEGRAM_LIMITS = Limits(
     picture_bytes=10_000_000,
     picture_width_plus_height_px=10_000,
     document_bytes=50_000_000,
+    animation_bytes=50_000_000,
     action_bytes=64,
     buttons_per_row=3,
     button_rows=10,
@@ -131,7 +134,7 @@ class Courier:
         markup = keyboard(reply.buttons)
         carrier: Message | None = None
         chunks = split_text(reply.text or reply.notice or "")
-        if reply.picture or reply.document:
+        if reply.picture or reply.animation or reply.document:
             caption, *overflow = split_text(reply.text, TELEGRAM_LIMITS.caption_chars) or [""]
             carrier = await self._send_file(place, reply, caption, markup)
             if carrier:
@@ -145,12 +148,16 @@ class Courier:
     async def _send_file(
         self, place: Place, reply: Reply, caption: str, markup: InlineKeyboardMarkup | None
     ) -> Message | None:
-        """Sends the picture, as a file where it is refused as a photo, or the document."""
+        """Sends the picture or film, as a file where it is refused as such, or the document."""
         ways = []
         if reply.picture:
             jpeg = reply.picture.jpeg
             ways = [self._photo(jpeg, caption, markup)]
             ways += [self._document(jpeg, PICTURE_NAME, caption, markup)]
+        elif reply.animation:
+            film = reply.animation
+            ways = [self._animation(film, caption, markup)]
+            ways += [self._document(film.content, film.filename, caption, markup)]
         elif reply.document:
             content, name = reply.document.content, reply.document.filename
             ways = [self._document(content, name, caption, markup)]
@@ -188,6 +195,18 @@ class Courier:
             reply_markup=markup,
         )
 
+    def _animation(
+        self, film: Animation, caption: str, markup: InlineKeyboardMarkup | None
+    ) -> Callable[..., Awaitable[Message]]:
+        return partial(
+            self._bot.send_animation,
+            animation=film.content,
+            filename=film.filename,
+            caption=caption,
+            reply_markup=markup,
+            **_measures(film),
+        )
+
     def _document(
         self, content: bytes, name: str, caption: str, markup: InlineKeyboardMarkup | None
     ) -> Callable[..., Awaitable[Message]]:
@@ -220,7 +239,7 @@ class Courier:
             "reply_markup": markup,
         }
         limit = TELEGRAM_LIMITS.text_chars if message.text else TELEGRAM_LIMITS.caption_chars
-        if reply.picture:
+        if reply.picture or reply.animation:
             limit = TELEGRAM_LIMITS.caption_chars
         chunks = split_text(reply.text, limit)
         if reply.document or len(chunks) > 1:
@@ -229,6 +248,12 @@ class Courier:
         if reply.picture:
             media = InputMediaPhoto(reply.picture.jpeg, caption=text, filename=PICTURE_NAME)
             return partial(self._bot.edit_message_media, media=media, **where)
+        if reply.animation:
+            film = reply.animation
+            moving = InputMediaAnimation(
+                film.content, caption=text, filename=film.filename, **_measures(film)
+            )
+            return partial(self._bot.edit_message_media, media=moving, **where)
         if not text:
             return partial(self._bot.edit_message_reply_markup, **where)
         if message.text:
@@ -237,6 +262,15 @@ class Courier:
                 self._bot.edit_message_text, text=text, link_preview_options=options, **where
             )
         return partial(self._bot.edit_message_caption, caption=text, **where)
+
+
+def _measures(film: Animation) -> dict[str, Any]:
+    """Known beforehand, so that a chat shows the frame while the film still loads."""
+    return {
+        "width": film.width_px,
+        "height": film.height_px,
+        "duration": max(1, round(film.duration_s)),
+    }
 
 
 def _where(place: Place) -> dict[str, Any]:

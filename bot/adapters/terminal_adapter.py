@@ -92,12 +92,16 @@ class TerminalAdapter:
     def _show(self, reply: Reply, photos: tuple[Path, ...]) -> None:
         click.echo(reply.text)
         if reply.picture is not None:
-            click.echo(f"→ {self._written(reply.picture.jpeg, photos)}")
+            place = self._written(reply.picture.jpeg, "lookalike.jpg", photos)
+            click.echo(f"→ {place}")
+        if reply.animation is not None:
+            film = reply.animation
+            click.echo(f"→ {self._written(film.content, film.filename, photos)}")
         if reply.document is not None:
             path = self._home / reply.document.filename
             path.write_bytes(reply.document.content)
             click.echo(f"→ {path}")
-        if reply.picture is not None or reply.buttons:
+        if reply.picture is not None or reply.animation is not None or reply.buttons:
             self._photos = photos
             self._buttons = tuple(button for row in reply.buttons for button in row)
         if reply.buttons:
@@ -105,16 +109,16 @@ class TerminalAdapter:
             click.echo("  ".join(f"[{number}] {button.label}" for number, button in labels))
         click.echo()
 
-    def _written(self, jpeg: bytes, photos: tuple[Path, ...]) -> Path:
-        """Where the card was written: beside the photo, or in the data folder."""
-        places = [self._home / "lookalike.jpg"]
+    def _written(self, content: bytes, name: str, photos: tuple[Path, ...]) -> Path:
+        """Where a card or film was written: beside the photo, or in the data folder."""
+        places = [self._home / name]
         if photos:
-            places.insert(0, photos[0].with_name(f"{photos[0].stem}.lookalike.jpg"))
+            places.insert(0, photos[0].with_name(f"{photos[0].stem}.{name}"))
         for place in places:
             with contextlib.suppress(OSError):
-                place.write_bytes(jpeg)
+                place.write_bytes(content)
                 return place
-        raise NotAnImage(f"the card can't be written to {places[-1].parent}")
+        raise NotAnImage(f"the picture can't be written to {places[-1].parent}")
 
 
 def _attachment(path: Path) -> Attachment:

@@ -11,7 +11,7 @@ import cv2
 from nicegui import ui
 
 from bot.chat_arguments import SIDE
-from bot.reply import Button, FaceAnswer, MatchAnswer, Reply
+from bot.reply import Animation, Button, FaceAnswer, MatchAnswer, Reply
 from engine.decode import DecodeLimits, decode
 from engine.errors import PhotoProblem
 
@@ -91,7 +91,9 @@ class Entry:
         preview = await self._preview() if _is_pair(reply, self._uploads) else None
         self._card.clear()
         with self._card:
-            if preview or not reply.picture:
+            if reply.animation:
+                _film(reply.animation)
+            elif preview or not reply.picture:
                 for answer in reply.answers:
                     self._pair(answer, preview)
             else:
@@ -177,6 +179,13 @@ class Entry:
                     ui.button(button.label, on_click=self._pressed(button)).props(
                         "outline no-caps dense padding='xs md'"
                     )
+        if reply.animation:
+            film = reply.animation
+            ui.button(
+                self._answers.say("web.film"),
+                icon="download",
+                on_click=lambda: ui.download(film.content, film.filename, film.media_type),
+            ).props("flat no-caps dense")
         if reply.picture:
             picture = reply.picture
             ui.button(
@@ -229,8 +238,22 @@ def _reencoded(photo: bytes) -> str | None:
     return _data_url(jpeg.tobytes()) if done else None
 
 
-def _data_url(jpeg: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+def _data_url(content: bytes, media_type: str = "image/jpeg") -> str:
+    return f"data:{media_type};base64," + base64.b64encode(content).decode()
+
+
+def _film(film: Animation) -> None:
+    """A film that plays by itself, but not for those who asked their system for less motion."""
+    source = _data_url(film.content, film.media_type)
+    if film.media_type.startswith("image/"):
+        _image(source, film.alt)
+        return
+    video = ui.element("video").classes("film")
+    video.props("loop muted playsinline controls")
+    video.props["src"] = source
+    video.props["aria-label"] = film.alt
+    video.props["width"], video.props["height"] = film.width_px, film.height_px
+    ui.run_javascript(f"lookalike.play({video.id})")
 
 
 def _image(source: str, alt: str) -> None:

@@ -29,6 +29,14 @@ window.lookalike = {
       }
     });
   },
+  // A film plays by itself, silently, unless the visitor asked the system for less motion.
+  play(videoId) {
+    const video = document.getElementById("c" + videoId);
+    if (!video) return;
+    video.muted = true;
+    const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (!calm) video.play().catch(() => {});
+  },
   async openCamera(videoId) {
     const video = document.getElementById("c" + videoId);
     try {

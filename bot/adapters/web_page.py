@@ -13,6 +13,7 @@ from nicegui import app, events, ui
 
 from bot.adapters.web_answer import AnswerList
 from bot.chat_arguments import STYLES
+from bot.choosing import style_key
 from bot.reply import Limits, Reply
 from bot.request import Attachment, Request, Sender
 
@@ -41,6 +42,8 @@ body { font-size: 1.05rem; }
 .pair figure { margin: 0; min-width: 0; flex: 1 1 0; display: flex; flex-direction: column; }
 .pair .frame { position: relative; margin: auto; }
 .pair img { display: block; max-width: 100%; max-height: 24rem; border-radius: .75rem; }
+.film { display: block; max-width: 100%; height: auto; max-height: 75vh; border-radius: .75rem;
+  margin: auto; }
 .box { position: absolute; border: 3px solid #fff; outline: 2px solid var(--accent);
   border-radius: .4rem; pointer-events: none; }
 .credit { font-size: .8rem; opacity: .75; }
@@ -156,7 +159,7 @@ class Visit:
             "model": (models, choices.model),
             "category": (categories, choices.category or EVERYBODY),
             "top": ({number: str(number) for number in range(1, 11)}, choices.top),
-            "style": ({style: self.say(f"style.{style}") for style in STYLES}, choices.style),
+            "style": ({style: self.say(style_key(style)) for style in STYLES}, choices.style),
         }
         for command, (values, value) in options.items():
             menu = ui.select(values, value=value, label=self.say(f"web.{command}"))

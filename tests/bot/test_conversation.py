@@ -79,7 +79,7 @@ async def test_a_photo_is_answered_with_name_score_word_model_and_credit(
     assert re.match(r"Grace Hopper: \d+/100, \S+", reply.text)
     assert "Model: dlib" in reply.text
     assert "Photo: James S. Davis, U.S. Navy, public domain" in reply.text
-    assert ann.labels == ["More matches", "Raw numbers"]
+    assert ann.labels == ["More matches", "Raw numbers", "Morph"]
     (answer,) = reply.answers
     assert (answer.face, answer.faces, answer.model) == (1, 1, "dlib")
     assert answer.matches[0].name == "Grace Hopper"

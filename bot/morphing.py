@@ -1,0 +1,110 @@
+"""The face becomes its best match and itself again: ``/morph`` and its button."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from bot.actions import Action
+from bot.answering import Answering, Ask
+from bot.captions import caption, match_answers
+from bot.chat_arguments import SIDE
+from bot.drawing import draw_morph
+from bot.looking import Looker, Subject
+from bot.reply import Button, Reply
+from bot.turn import Refusal, Turn
+
+if TYPE_CHECKING:
+    from bot.model_desk import ModelDesk
+    from bot.recognizer import Recognizer, Visit
+    from engine.pipeline import Engine
+
+__all__ = ["Morphing"]
+
+
+class Morphing:
+    """Makes morphs."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        answering: Answering,
+        recognizer: Recognizer,
+        desk: ModelDesk,
+        looker: Looker,
+    ) -> None:
+        self._engine = engine
+        self._answering = answering
+        self._recognizer = recognizer
+        self._desk = desk
+        self._looker = looker
+
+    async def morph(self, turn: Turn) -> Reply:
+        """``/morph`` with a photo; ``/morph senet film`` holds for it alone."""
+        if not turn.request.photos:
+            raise Refusal(Reply(text=turn.say("error.no_photo", command="morph")))
+        _, choice = await self._answering.wished(turn)
+        model = self._desk.answering(choice.model)
+        ask = Ask(
+            model=model,
+            wanted=choice.model or model,
+            top=1,
+            category=choice.category,
+            style=choice.style or SIDE,
+        )
+        return await self._fresh(turn, ask)
+
+    async def press(self, turn: Turn, action: Action) -> Reply:
+        """A button under an answer, which stays."""
+        subject, ask, token = await self._answering.asked_again(turn, action)
+        ask = dataclasses.replace(ask, top=1)
+        if subject is None:
+            return await self._fresh(turn, ask)
+        # It takes several times the work of another press, and counts as a photo does.
+        async with self._recognizer.admitted(turn.who.user) as visit:
+            return await self._answer(turn, visit, subject, ask, token)
+
+    async def _fresh(self, turn: Turn, ask: Ask) -> Reply:
+        async with self._recognizer.admitted(turn.who.user) as visit:
+            subject = await self._looker.look(turn, visit, turn.request.photos[0])
+            token = self._looker.remember(turn, subject, category=ask.category, style=ask.style)
+            return await self._answer(turn, visit, subject, ask, token)
+
+    async def _answer(
+        self, turn: Turn, visit: Visit, subject: Subject, ask: Ask, token: str
+    ) -> Reply:
+        if subject.face(ask.number) is None:
+            ask = dataclasses.replace(ask, number=1)
+        turn.notes |= {"model": ask.model}
+        await visit.begin()
+        first_time = (ask.number, ask.model) not in subject.kept.embeddings
+        (match,) = await self._answering.search(turn, subject, ask)
+        answers = match_answers(turn, (match,))
+        if ask.mine and first_time:
+            await self._answering.note_match(turn, ask.model, answers[0])
+        with turn.timed("draw"):
+            animation = await self._recognizer.lengthy(
+                visit,
+                lambda: draw_morph(turn, self._engine, subject, ask.number, match, answers[0]),
+            )
+        return Reply(
+            text=caption(
+                turn,
+                answers,
+                model=ask.model,
+                wanted=ask.wanted,
+                category=ask.category,
+                face=subject.faces[ask.number - 1],
+                number=ask.number,
+                count=len(subject.faces),
+            ),
+            animation=animation,
+            buttons=((_card_button(turn, token, ask),),),
+        )
+
+
+def _card_button(turn: Turn, token: str, ask: Ask) -> Button:
+    """Leads to the answer as a picture, and to all of its buttons."""
+    action = Action.of("see", token, ask.number, ask.model, 1, 0)
+    return Button(turn.say("button.card"), action.encode())
