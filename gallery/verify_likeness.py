@@ -23,6 +23,7 @@ from gallery.collection import Gallery
 from gallery.likeness import evened_norms, person_cosines
 from gallery.names import folded
 from gallery.report import Progress
+from gallery.stand_in import lacks_photo
 from gallery.verify_findings import Finding, Kind, Remedy, Subject
 from gallery.verify_pictures import subject
 from gallery.verify_storage import Roster
@@ -276,13 +277,16 @@ def _different_bits(gallery: Gallery, portraits: Iterable[Portrait]) -> float:
     """In how many of 64 bits the perceptual hashes of two faces differ.
 
     The hash is that of the face cut out by its landmarks: thumbnails of one photo in two sizes
-    show more or less of what is around the face.
+    show more or less of what is around the face. Silhouettes tell nothing.
     """
     import imagehash
     from PIL import Image
 
     from engine.align import dlib_crop
 
+    portraits = tuple(portraits)
+    if any(lacks_photo(gallery, portrait) for portrait in portraits):
+        return np.inf
     try:
         one, other = (
             imagehash.phash(

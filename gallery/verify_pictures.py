@@ -17,6 +17,7 @@ from engine.types import Box, Concern, Face, Photo, Space
 from gallery.catalogue import Portrait
 from gallery.collection import Gallery
 from gallery.report import Progress
+from gallery.stand_in import lacks_photo
 from gallery.verify_findings import Finding, Kind, Remedy, Subject
 from gallery.verify_storage import Roster
 
@@ -60,6 +61,8 @@ def picture_findings(
 ) -> tuple[list[Finding], frozenset[int]]:
     """Unreadable pictures, faces that are not there, several faces, vectors of other pictures.
 
+    Portraits that came without their photo are passed over.
+
     Args:
         gallery: Whose.
         engine: Sees, and embeds a sample.
@@ -84,7 +87,8 @@ def picture_findings(
     with ThreadPoolExecutor(thread_name_prefix="verify") as pool:
         for start in range(0, len(ids), _BATCH):
             batch = gallery.catalogue.portraits_by_id(ids[start : start + _BATCH].tolist())
-            looks = list(pool.map(look, batch.values()))
+            shown = [one for one in batch.values() if not lacks_photo(gallery, one)]
+            looks = list(pool.map(look, shown))
             for one in looks:
                 found += _seen(gallery, one, everybody.names)
                 if one.turned:
