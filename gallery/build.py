@@ -21,6 +21,7 @@ from gallery import registrar, upkeep
 from gallery.catalogue import Person
 from gallery.collection import Gallery
 from gallery.database import changing
+from gallery.ensemble_verdict import judge
 from gallery.intake import Enroller, Fresh, Looked, Looker
 from gallery.report import Progress, Report, no_progress
 from gallery.sources import FoundPortrait
@@ -106,6 +107,7 @@ def add(
             _take_in(gallery, engine, found, backbones, report, total, progress, again=again)
             for name, space in zip(backbones, spaces, strict=True):
                 _complete(gallery, engine, name, space, report, progress)
+            judge(gallery)
         except KeyboardInterrupt:
             report.interrupted = True
         gallery.refresh()
@@ -119,8 +121,9 @@ def build(
     """Makes the gallery whole for one backbone.
 
     Portraits that lack a vector get one from their thumbnail; vectors of older versions of the
-    backbone, dead rows and files that nothing refers to go; scores are learned anew if enough has
-    changed. Running it twice does nothing the second time.
+    backbone, dead rows and files that nothing refers to go; scores, and whether several backbones
+    are better together, are learned anew if enough has changed. Running it twice does nothing the
+    second time.
 
     Raises:
         Busy: If another process is changing the gallery.
@@ -138,6 +141,7 @@ def build(
             upkeep.drop_other_versions(gallery, space)
             upkeep.compact(gallery, space)
             upkeep.sweep_vectors(gallery, report)
+            judge(gallery)
         except KeyboardInterrupt:
             report.interrupted = True
         gallery.refresh()
@@ -209,7 +213,7 @@ def _complete(
     progress: Progress,
 ) -> None:
     upkeep.embed_missing(gallery, engine, backbone, report, progress)
-    gallery.storage.settle(space)
+    gallery.storage.settle(space, progress)
     upkeep.learn_scores(gallery, space)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from gallery.storage import SearchIndex, Storage
 
 if TYPE_CHECKING:
     from gallery.calibration import Calibration
+    from gallery.ensemble import Ensemble, FusedHit, Part
+    from gallery.ensemble_verdict import Verdict
+    from gallery.index import Hit
 
 __all__ = ["Gallery", "Match", "Stats"]
 
@@ -33,9 +37,11 @@ class Match:
     Attributes:
         person: Who.
         portrait: Their portrait that is most like it.
-        cosine: Likeness to the person, in [-1, 1] (gallery/likeness.py).
+        cosine: Likeness to the person, in [-1, 1] (gallery/likeness.py); of an ensemble the fused
+            value (gallery/ensemble.py).
         score: 0 to 100, the same meaning in every space.
         one_in: A likeness this high is found between one in so many strangers; at least 1.
+        parts: What each backbone of an ensemble says, the weightiest first; none of one backbone.
     """
 
     person: Person
@@ -43,6 +49,7 @@ class Match:
     cosine: float
     score: float
     one_in: float
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,25 +214,66 @@ class Gallery:
             SpaceMismatch: If the gallery was built with other weights or another recipe of it.
             GalleryCorrupt: If vectors that should be there are not.
         """
+
+        def search(moment: Moment) -> tuple[Hit, ...]:
+            index = moment.index(query.space)
+            return index.top(query, k, allowed=moment.allowed(index, category, genders))
+
+        moment, found = self._recalled(search)
+        calibration = moment.calibration(query.space)
+        return tuple(_match(*one, calibration) for one in found)
+
+    def fused_matches(
+        self,
+        ensemble: Ensemble,
+        queries: Sequence[Embedding],
+        k: int,
+        *,
+        category: str | None = None,
+        genders: frozenset[str] | None = None,
+    ) -> tuple[Match, ...]:
+        """The k people most like a face by several backbones together; else as ``top_matches``.
+
+        Args:
+            ensemble: How their scores are fused.
+            queries: The face in each member's space, in the members' order.
+            k: See ``top_matches``, also for the rest.
+            category: See there.
+            genders: See there.
+        """
+        from gallery.ensemble import most_alike
+
+        fused: dict[int, FusedHit] = {}
+
+        def search(moment: Moment) -> tuple[Hit, ...]:
+            indexes = [moment.index(space) for space in ensemble.spaces]
+            allowed = [moment.allowed(index, category, genders) for index in indexes]
+            hits = most_alike(ensemble, indexes, queries, k, allowed=allowed)
+            fused.update((one.hit.person_id, one) for one in hits)
+            return tuple(one.hit for one in hits)
+
+        _, found = self._recalled(search)
+        return tuple(
+            _match(*one, ensemble.calibration, ensemble.parts(fused[one[0].person_id].cosines))
+            for one in found
+        )
+
+    def _recalled(
+        self, search: Callable[[Moment], tuple[Hit, ...]]
+    ) -> tuple[Moment, list[tuple[Hit, Person, Portrait]]]:
+        """Who a search finds, and at which moment: again where somebody was removed since."""
         for _ in range(_ATTEMPTS):
             self.refresh()
             moment = self._moment
-            index = moment.index(query.space)
-            hits = index.top(query, k, allowed=moment.allowed(index, category, genders))
+            hits = search(moment)
             found = moment.recall(hits)
             if len(found) == len(hits):
-                break  # else somebody was removed since
-        calibration = moment.calibration(query.space)
-        return tuple(
-            Match(
-                person=person,
-                portrait=portrait,
-                cosine=hit.cosine,
-                score=calibration.score(hit.cosine),
-                one_in=calibration.one_in(hit.cosine),
-            )
-            for hit, person, portrait in found
-        )
+                break
+        return moment, found
+
+    def verdict(self) -> Verdict | None:
+        """Whether this gallery's backbones are better together; None if nobody has tried."""
+        return self._moment.verdict()
 
     def calibration(self, space: Space) -> Calibration:
         """How cosines of a space become scores: as learned from this gallery, else as shipped."""
@@ -297,3 +345,20 @@ def _storage(folder: Path, url: str | None) -> Storage:
     from gallery.postgres_storage import PostgresStorage
 
     return PostgresStorage.open(folder, url)
+
+
+def _match(
+    hit: Hit,
+    person: Person,
+    portrait: Portrait,
+    calibration: Calibration,
+    parts: tuple[Part, ...] = (),
+) -> Match:
+    return Match(
+        person=person,
+        portrait=portrait,
+        cosine=hit.cosine,
+        score=calibration.score(hit.cosine),
+        one_in=calibration.one_in(hit.cosine),
+        parts=parts,
+    )

@@ -20,6 +20,7 @@ from gallery.storage import SearchIndex, Storage
 
 if TYPE_CHECKING:
     from gallery.calibration import Calibration
+    from gallery.ensemble_verdict import Verdict
 
 __all__ = ["Moment"]
 
@@ -46,6 +47,7 @@ class Moment:
         self._allowed: dict[tuple[str, str | None, frozenset[str] | None], NDArray[np.bool_]] = {}
         self._people: dict[int, Person] = {}
         self._portraits: dict[int, Portrait] = {}
+        self._verdict: tuple[Verdict | None] | None = None  # None before anybody asked
         self._lock = threading.Lock()
         for space_id, (then, index) in before.opened().items() if before else ():
             state = self._states.get(space_id)
@@ -151,6 +153,15 @@ class Moment:
             learned = read_learned(self._storage, space)
             self._calibrations[space.id] = learned.calibration if learned else prior(space)
         return self._calibrations[space.id]
+
+    def verdict(self) -> Verdict | None:
+        """Whether the backbones are better together, as found out last; None if nobody tried."""
+        with self._lock:
+            if self._verdict is None:
+                from gallery.ensemble_verdict import read_verdict
+
+                self._verdict = (read_verdict(self._catalogue),)
+            return self._verdict[0]
 
     def _why_missing(self, space: Space) -> GalleryMissing | SpaceMismatch:
         build = f"run `lookalike gallery build --model {space.backbone}`"

@@ -1,0 +1,263 @@
+"""Several backbones as one: their calibrated scores fused, and the people most alike by that.
+
+The scores of all backbones mean the same, the rarity of a likeness among strangers, so they can be
+averaged. The mean is no score yet: two independent networks that both say 40 say together something
+much rarer than 1 in 1,000. So an ensemble has a calibration of its own, learned from the same
+gallery's pairs (``gallery.ensemble_learning``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from engine.errors import GalleryMissing
+from engine.types import Embedding, Space
+from gallery.calibration import Calibration
+from gallery.index import Hit
+from gallery.storage import SearchIndex
+
+__all__ = ["BEST", "Ensemble", "FusedHit", "Member", "Part", "most_alike"]
+
+BEST: Final = "best"
+"""What people call the ensemble where they choose a backbone."""
+
+_DECIMALS: Final = 9  # fused values closer than that are equal, and ids decide
+_FIRST: Final = 64  # people that each backbone names at first, besides those asked for
+_WIDER: Final = 4  # times as many in the next round
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One backbone of an ensemble.
+
+    Attributes:
+        space: Of its vectors.
+        weight: Its part of the mean, in (0, 1].
+        calibration: Turns its cosines into scores; as it was when the ensemble was learned.
+    """
+
+    space: Space
+    weight: float
+    calibration: Calibration
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one of several backbones says of a match.
+
+    Attributes:
+        backbone: Its name.
+        cosine: Likeness to the person in its space, in [-1, 1].
+        score: What it alone would call that, 0 to 100.
+    """
+
+    backbone: str
+    cosine: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """How several backbones' cosines become one score.
+
+    Attributes:
+        members: At least two of different backbones, the weightiest first; weights sum to 1.
+        calibration: Of fused values.
+    """
+
+    members: tuple[Member, ...]
+    calibration: Calibration
+
+    def __post_init__(self) -> None:
+        if len({member.space.backbone for member in self.members}) < 2:
+            raise ValueError("an ensemble has at least two backbones")
+        if len({member.space.backbone for member in self.members}) < len(self.members):
+            raise ValueError("an ensemble has each backbone once")
+        if any(member.weight <= 0 for member in self.members):
+            raise ValueError("every member of an ensemble has a weight above 0")
+        if abs(sum(member.weight for member in self.members) - 1) > 1e-6:
+            raise ValueError("an ensemble's weights sum to 1")
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """Their names, the weightiest first."""
+        return tuple(member.space.backbone for member in self.members)
+
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        """Their spaces, in the same order."""
+        return tuple(member.space for member in self.members)
+
+    def fused(self, cosines: Sequence[ArrayLike]) -> NDArray[np.float64]:
+        """The fused values of likenesses, for ``calibration``.
+
+        Args:
+            cosines: One array per member, in their order, all of one shape; in [-1, 1], NaN where
+                there is none.
+
+        Returns:
+            In [-1, 1], of that shape: -1 where every score is 0, 1 where every one is 100; never
+            falling when a cosine rises; NaN where any cosine is.
+        """
+        parts = [
+            member.weight * member.calibration.scores(one)
+            for member, one in zip(self.members, cosines, strict=True)
+        ]
+        value = np.sum(parts, axis=0) / 50.0 - 1.0
+        # Rounded, so that the order of values does not hang on the last bit of a sum.
+        fused: NDArray[np.float64] = np.round(np.clip(value, -1.0, 1.0), _DECIMALS)
+        return fused
+
+    def parts(self, cosines: Sequence[float]) -> tuple[Part, ...]:
+        """What each member alone says of likenesses given in the members' order."""
+        return tuple(
+            Part(member.space.backbone, cosine, member.calibration.score(cosine))
+            for member, cosine in zip(self.members, cosines, strict=True)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``from_json`` reads."""
+        return {
+            "format": 1,
+            "members": [
+                {
+                    "space": asdict(member.space),
+                    "weight": member.weight,
+                    "calibration": member.calibration.to_json(),
+                }
+                for member in self.members
+            ],
+            "calibration": self.calibration.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Ensemble:
+        """The ensemble that ``to_json`` described.
+
+        Raises:
+            ValueError: If it is of another format or makes no sense.
+            KeyError: If something is missing.
+            TypeError: If something is of another type.
+        """
+        if record["format"] != 1:
+            raise ValueError(f"ensembles of format {record['format']} are unknown")
+        return cls(
+            members=tuple(
+                Member(
+                    space=Space(**one["space"]),
+                    weight=float(one["weight"]),
+                    calibration=Calibration.from_json(one["calibration"]),
+                )
+                for one in record["members"]
+            ),
+            calibration=Calibration.from_json(record["calibration"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FusedHit:
+    """A person found.
+
+    Attributes:
+        hit: Who, which portrait, and the fused value in place of a cosine.
+        cosines: Likeness to the person in each member's space, in their order.
+    """
+
+    hit: Hit
+    cosines: tuple[float, ...]
+
+
+def most_alike(
+    ensemble: Ensemble,
+    indexes: Sequence[SearchIndex],
+    queries: Sequence[Embedding],
+    k: int,
+    *,
+    allowed: Sequence[NDArray[np.bool_] | None] | None = None,
+) -> tuple[FusedHit, ...]:
+    """The k people whose fused value is highest, exactly, without comparing everybody.
+
+    Each backbone names its best; whoever none of them names has at most the last named one's
+    cosine in each space, and so at most the fused value of these: more are asked for until the
+    k-th found exceeds that (R. Fagin, A. Lotem, M. Naor, Optimal aggregation algorithms for
+    middleware, PODS 2001: the threshold algorithm). Only people with a vector in every space can
+    be found: what is fused of fewer is not comparable, and a build gives everybody all of them.
+
+    Args:
+        ensemble: How values are fused.
+        indexes: One per member, in their order.
+        queries: The same face in each member's space, in that order.
+        k: At least 1; fewer are returned if fewer can be found.
+        allowed: Per index who may be found (``GalleryIndex.top``), or None for everybody.
+
+    Returns:
+        By falling value; equal ones by rising person id.
+
+    Raises:
+        GalleryMissing: If nobody has vectors in all the spaces.
+        SpaceMismatch: If a query comes from another space than its index.
+        ValueError: If k is below 1.
+    """
+    masks = allowed or [None] * len(indexes)
+    named = k + _FIRST
+    while True:
+        tops = [
+            index.top(query, named, allowed=mask)
+            for index, query, mask in zip(indexes, queries, masks, strict=True)
+        ]
+        candidates = np.unique([hit.person_id for hits in tops for hit in hits]).astype(np.int64)
+        cosines = np.stack(
+            [
+                _likenesses(index, query, candidates, hits)
+                for index, query, hits in zip(indexes, queries, tops, strict=True)
+            ]
+        )
+        values = ensemble.fused(list(cosines))
+        known = np.flatnonzero(np.isfinite(values))
+        order = known[np.lexsort((candidates[known], -values[known]))][:k]
+        if any(len(hits) < named for hits in tops):
+            break  # that space has named everybody it has, so nobody is left who is in all
+        ceiling = float(ensemble.fused([np.float64(hits[-1].cosine) for hits in tops]))
+        if len(order) == k and values[order[-1]] > ceiling:
+            break
+        named *= _WIDER
+    if len(order) == 0:
+        raise GalleryMissing(
+            f"nobody in the gallery can be found by {' and '.join(ensemble.backbones)} together: "
+            "run `lookalike gallery build` for each"
+        )
+    portraits = _portraits(indexes[0], queries[0], candidates[order])
+    return tuple(
+        FusedHit(
+            Hit(person, portraits[person], float(values[at])),
+            tuple(float(one) for one in cosines[:, at]),
+        )
+        for at, person in zip(order, candidates[order].tolist(), strict=True)
+    )
+
+
+def _likenesses(
+    index: SearchIndex,
+    query: Embedding,
+    person_ids: NDArray[np.int64],
+    hits: Sequence[Hit],
+) -> NDArray[np.float64]:
+    """Likenesses to these people; those found already are not compared again."""
+    known = {hit.person_id: hit.cosine for hit in hits}
+    found = np.array([known.get(person, np.nan) for person in person_ids.tolist()])
+    rest = np.flatnonzero(np.isnan(found))
+    found[rest] = index.likenesses(query, person_ids[rest])
+    return found
+
+
+def _portraits(
+    index: SearchIndex, query: Embedding, person_ids: NDArray[np.int64]
+) -> dict[int, int]:
+    """The portrait of each person that is most like the face, as the weightiest backbone sees."""
+    hits = index.top(query, len(person_ids), allowed=np.isin(index.person_ids, person_ids))
+    return {hit.person_id: hit.portrait_id for hit in hits}
