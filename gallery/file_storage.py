@@ -28,8 +28,10 @@ from engine.types import Space
 from gallery import registrar
 from gallery.catalogue import Catalogue, Portrait, thumbnail_path
 from gallery.database import changing, connect, migrate, translated
+from gallery.digesting import renew_digest
 from gallery.disk import unwritable, write_atomically
 from gallery.index import GalleryIndex
+from gallery.report import Progress, no_progress
 from gallery.spaces import SpaceState, space_states
 from gallery.storage import SweptPictures
 from gallery.vectors import VectorFiles, generation_files
@@ -244,9 +246,20 @@ class FileStorage:
             registrar.set_rows(connection, space, generation=fresh.generation, row_count=fresh.rows)
             registrar.unbury_rows(connection, space)
             registrar.note_change(connection)
+        self.settle(space)
 
-    def settle(self, space: Space) -> None:
-        """An index of files prepares itself."""
+    def settle(self, space: Space, progress: Progress = no_progress) -> None:
+        """Makes what a large space is searched by, if it has none or an outdated one."""
+        state = self._state(space)
+        if state is None or state.row_count == len(state.dead):
+            return
+        try:
+            files = self._files(state)
+        except FileNotFoundError as problem:
+            raise _missing(space) from problem
+        renew_digest(
+            files, state.row_count, state.dead, lambda done, total: progress("search", done, total)
+        )
 
     def sweep_vectors(self) -> int:
         """Removes files of spaces and generations that don't count."""

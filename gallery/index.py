@@ -69,10 +69,9 @@ class GalleryIndex:
         backbone = self.space.backbone
         self._norms = evened_norms(self._sum_norms(records, dead), roster.counts, backbone)
         self._portraits = PortraitBounds(files, records, roster, self._norms)
-        digest = files.digest(row_count)
+        self._files, self._row_count = files, row_count
         self._shortlist: Shortlist | None = None
-        if digest is not None:
-            self._shortlist = Shortlist.of(digest, roster, self._reader, backbone)
+        self._digested: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         """How many people can be found."""
@@ -114,15 +113,16 @@ class GalleryIndex:
             raise ValueError("at least one person must be asked for")
         if len(self) == 0:
             return ()
-        if self._shortlist is None:
+        shortlist = self._current_shortlist()
+        if shortlist is None:
             search = _Search(self, query.vector, k, allowed, None)
             search.among(self._portraits.of_all(query.vector))
             return search.found()
         search = _Search(self, query.vector, k, allowed, self._portraits)
-        view = self._shortlist.view(query.vector)
-        search.among(self._shortlist.bounds(view))
+        view = shortlist.view(query.vector)
+        search.among(shortlist.bounds(view))
         best = 1.0 - (1.0 - search.least()) / SAME_PHOTO_STRETCH
-        search.also(self._shortlist.people_above(view, best))
+        search.also(shortlist.people_above(view, best))
         return search.found()
 
     def likenesses(self, query: Embedding, person_ids: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -180,6 +180,17 @@ class GalleryIndex:
             for person, place, likeness in found
         ]
         return sorted(hits, key=_rank)
+
+    def _current_shortlist(self) -> Shortlist | None:
+        """From the digest that is there now: it may have been made since this was opened."""
+        stamp = self._files.digest_stamp()
+        if stamp is not None and stamp != self._digested:
+            digest = self._files.digest(self._row_count)
+            shortlist = digest and Shortlist.of(
+                digest, self._roster, self._reader, self.space.backbone
+            )
+            self._shortlist, self._digested = shortlist or None, stamp
+        return self._shortlist
 
     def _sum_norms(self, records: NDArray[Any], dead: NDArray[np.int64]) -> NDArray[np.float64]:
         """Length of the sum of each person's vectors: float64 (len(self),)."""

@@ -41,6 +41,7 @@ from gallery.postgres_vectors import (
     take_away,
     vectors_of_portraits,
 )
+from gallery.report import Progress, no_progress
 from gallery.spaces import SpaceState, space_states
 from gallery.storage import SweptPictures
 from gallery.tables import GalleryTables, PortraitRow
@@ -242,8 +243,9 @@ class PostgresStorage:
         """The server does so by itself."""
         self.settle(space)
 
-    def settle(self, space: Space) -> None:
+    def settle(self, space: Space, progress: Progress = no_progress) -> None:
         """Makes or drops the index by which many people are searched."""
+        del progress  # the server does not say how far it is
         with changing(self._database) as connection:
             if settle_index(connection, space):
                 registrar.note_change(connection)

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 from engine.types import Embedding, Space
 from gallery.catalogue import Catalogue, Portrait
+from gallery.report import Progress, no_progress
 from gallery.spaces import SpaceState
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Storage(Protocol):
         """Makes a space take no more room, and search no longer, than it must."""
         ...
 
-    def settle(self, space: Space) -> None:
+    def settle(self, space: Space, progress: Progress = no_progress) -> None:
         """Prepares the search of a space for as many people as it has now."""
         ...
 

@@ -183,6 +183,14 @@ class VectorFiles:
         whole = digest.frame.basis.shape[1] == self.manifest.space.dimensions
         return digest if whole and digest.rows <= row_count else None
 
+    def digest_stamp(self) -> tuple[int, int] | None:
+        """Another one for every digest that is made; None without one. Quick."""
+        try:
+            status = self.path("digest").stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
     def append(
         self,
         row_count: int,

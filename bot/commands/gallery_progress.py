@@ -102,6 +102,7 @@ _KINDS: Final = {
     "faces": "comparing faces",
     "check": "checking the file",
     "portraits": "portraits",
+    "search": "preparing the search",
     "written vectors": "vectors",
 }
 

@@ -41,16 +41,14 @@ def append(
     return files.append(rows, vectors, ids, persons, dead) if len(vectors) else rows
 
 
-def both(
-    files: VectorFiles, rows: int, dead: NDArray[np.int64]
-) -> tuple[GalleryIndex, GalleryIndex]:
-    """An index with the digest, and one that looks at every portrait."""
-    digested = GalleryIndex(files, rows, dead)
-    aside = files.folder / "aside"
-    files.path("digest").rename(aside)
-    plain = GalleryIndex(files, rows, dead)
+def plainly(
+    files: VectorFiles, rows: int, query: Embedding, k: int, dead: NDArray[np.int64] = NONE
+) -> tuple[Hit, ...]:
+    """What looking at every portrait finds."""
+    aside = files.path("digest").rename(files.folder / "aside")
+    found = GalleryIndex(files, rows, dead).top(query, k)
     aside.rename(files.path("digest"))
-    return digested, plain
+    return found
 
 
 @settings(deadline=None, max_examples=60)
@@ -91,8 +89,7 @@ def test_a_digest_finds_what_looking_at_every_portrait_finds(
     total = append(files, rows, vectors[rows:], persons[rows:], dead_then)
     killed = np.flatnonzero(rng.random(total) < rng.choice([0, 0.1]))
     dead = np.union1d(dead_then, killed)
-    digested, plain = both(files, total, dead)
-    assert digested._shortlist is not None or len(plain) == 0
+    digested, plain = (GalleryIndex(files, total, dead) for _ in range(2))
     if rng.random() < 0.5:
         query = unit(rng.standard_normal(dimensions) + apart)
     else:
@@ -100,7 +97,12 @@ def test_a_digest_finds_what_looking_at_every_portrait_finds(
         query = unit(near + rng.choice([0, 0.02, 0.5]) * unit(rng.standard_normal(dimensions)))
     allowed = rng.random(len(plain)) < 0.5 if rng.random() < 0.4 else None
     embedding = Embedding(query, digested.space)
-    assert digested.top(embedding, k, allowed=allowed) == plain.top(embedding, k, allowed=allowed)
+    found = digested.top(embedding, k, allowed=allowed)
+    assert (digested._shortlist is None) == (len(plain) == 0)
+    aside = files.path("digest").rename(files.folder / "aside")
+    assert found == plain.top(embedding, k, allowed=allowed)
+    assert plain._shortlist is None
+    aside.rename(files.path("digest"))
 
 
 def test_equal_people_come_in_the_order_of_their_ids(tmp_path: Path) -> None:
@@ -122,10 +124,10 @@ def test_more_people_asked_for_than_there_are(tmp_path: Path) -> None:
     files = VectorFiles.create(tmp_path, space(64))
     rows = append(files, 0, unit(rng.standard_normal((90, 64))), np.repeat(np.arange(30), 3))
     make_digest(files, rows, NONE)
-    digested, plain = both(files, rows, NONE)
+    digested = GalleryIndex(files, rows, NONE)
     query = Embedding(unit(rng.standard_normal(64)), space(64))
     assert len(digested.top(query, 500)) == 30
-    assert digested.top(query, 500) == plain.top(query, 500)
+    assert digested.top(query, 500) == plainly(files, rows, query, 500)
 
 
 def test_portraits_that_cancel_each_other_out(tmp_path: Path) -> None:
@@ -136,9 +138,9 @@ def test_portraits_that_cancel_each_other_out(tmp_path: Path) -> None:
     vectors = np.concatenate([others, others[:1], -others[:1]])
     rows = append(files, 0, vectors, np.concatenate([np.arange(40), [77, 77]]))
     make_digest(files, rows, NONE)
-    digested, plain = both(files, rows, NONE)
+    digested = GalleryIndex(files, rows, NONE)
     query = Embedding(-others[0], space(64))
-    assert digested.top(query, 3) == plain.top(query, 3)
+    assert digested.top(query, 3) == plainly(files, rows, query, 3)
     assert digested.top(query, 3)[0].person_id == 77
 
 
@@ -278,9 +280,29 @@ def test_who_has_mapped_a_digest_keeps_it(tmp_path: Path) -> None:
     vectors = unit(rng.standard_normal((300, 64)))
     rows = append(files, 0, vectors[:200], np.arange(200) // 2)
     make_digest(files, rows, NONE)
-    digested, plain = both(files, rows, NONE)
+    digested = GalleryIndex(files, rows, NONE)
     query = Embedding(unit(rng.standard_normal(64)), space(64))
+    expected = plainly(files, rows, query, 5)
     more = append(files, rows, vectors[200:], np.arange(100))
     make_digest(files, more, NONE)
-    assert digested.top(query, 5) == plain.top(query, 5)
+    assert digested.top(query, 5) == expected
     assert [path.name for path in tmp_path.glob("*.part")] == []
+
+
+def test_a_digest_made_meanwhile_is_used(tmp_path: Path) -> None:
+    """A bot that opened the gallery before a long `gallery add` made it profits from it."""
+    rng = np.random.default_rng(11)
+    files = VectorFiles.create(tmp_path, space(64))
+    rows = append(files, 0, unit(rng.standard_normal((200, 64))), np.arange(200) // 2)
+    index = GalleryIndex(files, rows, NONE)
+    query = Embedding(unit(rng.standard_normal(64)), space(64))
+    before = index.top(query, 5)
+    assert index._shortlist is None
+    make_digest(files, rows, NONE)
+    assert index.top(query, 5) == before
+    assert index._shortlist is not None
+    shortlist = index._shortlist
+    for path in tmp_path.iterdir():
+        path.unlink()  # swept by a build; what is mapped stays
+    assert index.top(query, 5) == before
+    assert index._shortlist is shortlist
