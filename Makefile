@@ -21,8 +21,21 @@ check: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Everything in benchmarks/ that needs no photos but the bundled ones; RECORD=--record keeps the
+# figures and writes docs/MODELS.md from them.
+PARTS := figures models_page page_tables
+NEED_PHOTOS := accuracy ensemble
+SCRIPTS := $(filter-out $(PARTS) $(NEED_PHOTOS),$(basename $(notdir $(wildcard benchmarks/*.py))))
+
 bench: $(VENV)/.test
-	$(BIN)/lookalike bench
+	@for script in $(SCRIPTS); do \
+	  echo "== $$script"; $(BIN)/python benchmarks/$$script.py $(RECORD) || exit 1; \
+	done
+	@test -z "$(RECORD)" || $(BIN)/python benchmarks/models_page.py
+	@echo "These need folders of people's photos of your own:"
+	@for script in $(NEED_PHOTOS); do \
+	  test ! -f benchmarks/$$script.py || echo "  $(BIN)/python benchmarks/$$script.py DIR... $(RECORD)"; \
+	done
 
 clean:
 	rm -rf $(VENV) demo-home artefacts

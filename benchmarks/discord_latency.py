@@ -5,6 +5,8 @@ slash command is sent until the answer has arrived.
 
     python benchmarks/discord_latency.py                 # one user, 20 users at once
     python benchmarks/discord_latency.py --photos 1000   # and memory over so many photos
+
+With ``--record`` the figures go to benchmarks/figures.json.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from figures import record
 from telegram_latency import PHOTO_PX, SETTINGS, measure, portraits, run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "bot" / "adapters"))
@@ -53,8 +56,8 @@ class Crowd:
         return waited_ms
 
 
-async def main(photos: int) -> None:
-    """Starts everything, measures, stops."""
+async def main(photos: int) -> dict[str, object]:
+    """Starts everything, measures, stops; the figures."""
     with tempfile.TemporaryDirectory() as folder:
         people = Path(folder) / "people"
         for name, picture in portraits().items():
@@ -74,7 +77,7 @@ async def main(photos: int) -> None:
             )
             try:
                 await asyncio.wait_for(discord.connected.wait(), 60)
-                await measure(photos, bot.pid, Crowd(discord))
+                return await measure(photos, bot.pid, Crowd(discord))
             finally:
                 if bot.returncode is None:
                     bot.terminate()
@@ -84,4 +87,8 @@ async def main(photos: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=int, default=0, help="photos in a row for memory")
-    asyncio.run(main(parser.parse_args().photos))
+    parser.add_argument("--record", action="store_true", help="write benchmarks/figures.json")
+    arguments = parser.parse_args()
+    measured = asyncio.run(main(arguments.photos))
+    if arguments.record:
+        record("discord", measured)

@@ -5,7 +5,7 @@ around random directions, five for each person, and portraits that exist in the 
 Where `resnet` has no weights, made-up ones take their place in a folder that is deleted afterwards;
 they decide nothing about time or memory.
 
-    python benchmarks/start_and_memory.py
+    python benchmarks/start_and_memory.py --record
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from figures import record
 from matplotlib import cbook
 
 from bot.app import open_engine, open_gallery
@@ -98,8 +99,9 @@ def timed(*command: str) -> tuple[float, float]:
     return seconds, int(done.stderr.split()[-1]) / 1024
 
 
-def main(repetitions: int) -> None:
-    """Makes the galleries, measures, deletes them."""
+def main(repetitions: int) -> dict[str, object]:
+    """Makes the galleries, measures, deletes them; the figures."""
+    matches: list[dict[str, object]] = []
     photo = str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
     help_s = statistics.median(timed("--help")[0] for _ in range(repetitions))
     print(f"lookalike --help: {help_s:.2f} s (bar: 0.3 s)")
@@ -121,9 +123,23 @@ def main(repetitions: int) -> None:
                 f"(the very first time {first_s:.2f} s; bar with dlib: 1.5 s), "
                 f"peak memory {max(run[1] for run in runs):.0f} MB (bar: {bar_mb} MB)"
             )
+            matches.append(
+                {
+                    "lookalike match with": model,
+                    "people": PEOPLE,
+                    "answer_s": round(seconds, 2),
+                    "first_answer_s": round(first_s, 2),
+                    "peak_memory_mb": round(max(run[1] for run in runs)),
+                }
+            )
+    return {"lookalike --help_s": round(help_s, 2), "match": matches}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=5)
-    main(parser.parse_args().repetitions)
+    parser.add_argument("--record", action="store_true", help="write benchmarks/figures.json")
+    arguments = parser.parse_args()
+    measured = main(arguments.repetitions)
+    if arguments.record:
+        record("start_and_memory", measured)

@@ -6,6 +6,8 @@ what a person feels: from the moment the update is there until the answer has ar
 
     python benchmarks/telegram_latency.py                 # one user, 20 users at once
     python benchmarks/telegram_latency.py --photos 1000   # and memory over so many photos
+
+With ``--record`` the figures go to benchmarks/figures.json.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from figures import record
 from matplotlib import cbook
 from PIL import Image
 from skimage import data
@@ -101,8 +104,8 @@ def processor_ms(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
-async def measure(photos: int, pid: int, crowd: Crowd) -> None:
-    """Prints what a crowd waits and what the bot's process uses for it."""
+async def measure(photos: int, pid: int, crowd: Crowd) -> dict[str, object]:
+    """Prints and returns what a crowd waits and what the bot's process uses for it."""
     for person in range(5):
         await crowd.wait_ms(person)
     used_ms = processor_ms(pid)
@@ -124,6 +127,14 @@ async def measure(photos: int, pid: int, crowd: Crowd) -> None:
     )
     before_mb = resident_mb(pid)
     print(f"resident memory: {before_mb:.0f} MB")
+    figures: dict[str, object] = {
+        "one user, median_ms": round(statistics.median(alone)),
+        "one user, 95 % within_ms": round(quantile(alone, 0.95)),
+        "processor time a photo_ms": round(used_ms),
+        "20 users at once, median_ms": round(statistics.median(together)),
+        "20 users at once, 95 % within_ms": round(quantile(together, 0.95)),
+        "resident memory_mb": round(before_mb),
+    }
     for done in range(1, photos + 1):
         await crowd.wait_ms(done % 50)
         if done == 100:
@@ -131,10 +142,14 @@ async def measure(photos: int, pid: int, crowd: Crowd) -> None:
         if done % 200 == 0 or done == photos:
             grown_mb = resident_mb(pid) - before_mb
             print(f"after {done} photos: {grown_mb:+.1f} MB since the first 100 (bar: 30 MB)")
+            figures[f"memory grown after {done:,} photos, since the first 100_mb"] = round(
+                grown_mb, 1
+            )
+    return figures
 
 
-async def main(photos: int) -> None:
-    """Starts everything, measures, stops."""
+async def main(photos: int) -> dict[str, object]:
+    """Starts everything, measures, stops; the figures."""
     with tempfile.TemporaryDirectory() as folder:
         people = Path(folder) / "people"
         for name, picture in portraits().items():
@@ -157,7 +172,7 @@ async def main(photos: int) -> None:
                 async with asyncio.timeout(60):
                     while not api.called("getUpdates"):  # noqa: ASYNC110 - there is no event
                         await asyncio.sleep(0.1)
-                await measure(photos, bot.pid, Crowd(api))
+                return await measure(photos, bot.pid, Crowd(api))
             finally:
                 if bot.returncode is None:
                     bot.terminate()
@@ -167,4 +182,8 @@ async def main(photos: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=int, default=0, help="photos in a row for memory")
-    asyncio.run(main(parser.parse_args().photos))
+    parser.add_argument("--record", action="store_true", help="write benchmarks/figures.json")
+    arguments = parser.parse_args()
+    measured = asyncio.run(main(arguments.photos))
+    if arguments.record:
+        record("telegram", measured)

@@ -200,7 +200,7 @@ def _gap_sentence(gap: Gap) -> str:
     tries = f"{of:,} of {gap.divisions + 1:,} random divisions of the same people"
     if gap.exceeds_chance:
         return f"{found} More than chance: only {tries} have a gap this wide."
-    return f"{found} No more than chance explains: {tries} have a gap this wide."
+    return f"{found} Not more than chance: {tries} have a gap this wide."
 
 
 def _percent(value: float) -> str:

@@ -1,0 +1,264 @@
+"""Writes the measured part of docs/MODELS.md from benchmarks/figures.json.
+
+    python benchmarks/models_page.py            # rewrites the page
+    python benchmarks/models_page.py --check    # says whether the page is what the figures say
+
+Only what stands between the two markers is written; a section without figures is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from figures import recorded
+from page_tables import anything, table
+
+__all__ = ["BEGIN", "END", "PAGE", "written"]
+
+PAGE = Path(__file__).parents[1] / "docs" / "MODELS.md"
+BEGIN = "<!-- measured: written by benchmarks/models_page.py, do not edit -->"
+END = "<!-- end of measured -->"
+
+Figures = Mapping[str, Any]
+
+# Section -> heading and the command that measures it, in the order of the page.
+SECTIONS = {
+    "accuracy": ("Accuracy", "benchmarks/accuracy.py DIR..."),
+    "scores": ("What a score is worth for people not seen before", "benchmarks/accuracy.py DIR..."),
+    "fairness": ("For whom it works how well", "benchmarks/accuracy.py DIR... --people people.csv"),
+    "ensemble": ("Backbones together", "benchmarks/ensemble.py"),
+    "speed": ("Speed", "benchmarks/speed.py"),
+    "start_and_memory": ("Start and memory", "benchmarks/start_and_memory.py"),
+    "telegram": ("What somebody on Telegram waits", "benchmarks/telegram_latency.py"),
+    "discord": ("What somebody on Discord waits", "benchmarks/discord_latency.py"),
+    "gallery_scale": ("Large galleries", "benchmarks/gallery_scale.py"),
+    "postgres": ("A gallery on PostgreSQL", "benchmarks/postgres.py"),
+    "pack": ("A gallery in one file", "benchmarks/pack.py"),
+    "morph": ("The animated morph", "benchmarks/morph.py"),
+}
+MEASURES = {
+    "accuracy": "pairs judged rightly",
+    "rank_1": "right person first",
+    "strangers_30": "strangers who score 30 or more",
+}
+
+
+def written(page: str, sections: Mapping[str, Figures]) -> str:
+    """The page with its measured part as the figures say.
+
+    Raises:
+        ValueError: If the page has no markers.
+    """
+    head, begin, rest = page.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page needs the lines {BEGIN} and {END}")
+    known = [name for name in SECTIONS if name in sections]
+    parts = [
+        _section(name, sections[name])
+        for name in (*known, *sorted(sections.keys() - SECTIONS.keys()))
+    ]
+    return f"{head}{BEGIN}\n\n" + "".join(f"{part}\n\n" for part in parts) + f"{END}{tail}"
+
+
+def _section(name: str, entry: Figures) -> str:
+    heading, script = SECTIONS.get(name, (name.replace("_", " ").capitalize(), ""))
+    render = RENDERERS.get(name, anything)
+    source = f" `python {script}`" if script else ""
+    text = f"### {heading}\n\n{render(entry['figures'])}\n\n{_measured(entry)}{source}"
+    return re.sub(r"(\d)%", r"\1 %", text)
+
+
+def _measured(entry: Figures) -> str:
+    machine, day = entry["machine"], dt.date.fromisoformat(entry["date"])
+    cores = f"{machine['cores']} core{'s' if machine['cores'] != 1 else ''}"
+    return (
+        f"Measured on {day.day} {day:%B %Y}, {cores} of {machine['processor']}, "
+        f"Python {machine['python']}."
+    )
+
+
+def _accuracy(figures: Figures) -> str:
+    rows = [
+        (
+            f"{found['pairs']:,} pairs of {found['title']}, ten-fold",
+            f"{found['accuracy']:.2%} right; {_curve(found)}",
+        )
+        for found in figures["pairs"]
+    ]
+    for found in figures["people"]:
+        who = f"{found['people']:,} {found['title']}, {found['gallery_photos']} gallery photos each"
+        rows += [
+            (
+                f"{who}: {found['probes']:,} photos looked up",
+                f"rank-1 {found['rank_1']:.1%}, rank-5 {found['rank_5']:.1%}",
+            ),
+            (
+                "these photos with their own person and with everybody else",
+                _curve(found),
+            ),
+        ]
+    return f"With `{figures['model']}`, on photos that are no part of this repository.\n\n" + table(
+        ("measured on", "found"), rows
+    )
+
+
+def _curve(found: Figures) -> str:
+    return f"TAR {found['tar_at_far_1e-3']:.1%} at FAR 0.1 %; AUC {found['roc_auc']:.4f}"
+
+
+def _scores(figures: Figures) -> str:
+    parts = []
+    for found in figures["people"]:
+        share = f"{{mean:.{2}%}} ({{low:.{2}%}} to {{high:.{2}%}})"
+        median = "{mean:.0f} ({low:.0f} to {high:.0f})"
+        parts.append(
+            f"With `{figures['model']}`: learned on one half of {found['people']:,} "
+            f"{found['title']} and judged on the other, {found['divisions']} random divisions, "
+            "both ways; mean, lowest and highest.\n\n"
+            + table(
+                ("", "meant", "found"),
+                [
+                    (
+                        "strangers who score 30 or more",
+                        "1 %",
+                        share.format(**found["strangers_30"]),
+                    ),
+                    (
+                        "strangers who score 40 or more",
+                        "0.1 %",
+                        share.replace(".2%", ".3%").format(**found["strangers_40"]),
+                    ),
+                    (
+                        "another photo of the same person, median score",
+                        "90",
+                        median.format(**found["same_person_median"]),
+                    ),
+                    (
+                        f"best match of who is not in a gallery of {found['gallery_people']:,}, median",
+                        "35 to 60",
+                        median.format(**found["best_stranger_median"]),
+                    ),
+                ],
+            )
+        )
+    return "\n\n".join(parts)
+
+
+def _fairness(figures: Figures) -> str:
+    parts = []
+    for people in figures["people"]:
+        parts.append(
+            f"With `{figures['model']}`, {people['title']}. Everybody is judged at the same "
+            "thresholds; strangers are others of the same group. In brackets, between what the "
+            "truth lies with 95 % confidence."
+            + (f" Labels: {figures['labelled']}." if figures.get("labelled") else "")
+        )
+        for kind, grouping in people["kinds"].items():
+            parts += _grouping(kind, grouping)
+    return "\n\n".join(parts)
+
+
+def _grouping(kind: str, grouping: Figures) -> list[str]:
+    head = (
+        kind,
+        "people",
+        "right person first",
+        "pairs judged rightly",
+        "TAR at FAR 0.1 %",
+        "strangers from 30 (meant 1 %)",
+        "from 40 (0.1 %)",
+        "median score, same person and strangers",
+    )
+    rows = [
+        (
+            group["name"],
+            f"{group['people']:,}",
+            *(_between(group[name]) for name in ("rank_1", "accuracy", "tar")),
+            _between(group["strangers_30"], 2),
+            _between(group["strangers_40"], 2),
+            f"{group['same_person_median']:.0f}, {group['strangers_median']:.0f}",
+        )
+        for group in grouping["groups"]
+    ]
+    small = grouping["too_small_to_judge"]
+    said = [_gap(gap) for gap in grouping["gaps"]]
+    if small:
+        said.append(
+            "Too small to judge (fewer than 20 people): "
+            + ", ".join(f"{name} ({people})" for name, people in small.items())
+            + "."
+        )
+    if grouping["people_without_label"]:
+        said.append(f"Without a label: {grouping['people_without_label']:,} people.")
+    return [table(head, rows), "\n".join(f"- {sentence}" for sentence in said)]
+
+
+def _gap(gap: Figures) -> str:
+    found = (
+        f"{MEASURES[gap['measure']].capitalize()}: {gap['best_value']:.1%} for {gap['best']}, "
+        f"{gap['worst_value']:.1%} for {gap['worst']}"
+    )
+    tries = f"{gap['share_of_random_divisions']:.1%} of random divisions of the same people"
+    if gap["exceeds_chance"]:
+        return f"{found}: more than chance, only {tries} have a gap this wide."
+    return f"{found}: not more than chance, {tries} have a gap this wide."
+
+
+def _between(share: Figures, digits: int = 1) -> str:
+    return f"{share['share']:.{digits}%} ({share['low']:.{digits}%} to {share['high']:.{digits}%})"
+
+
+def _speed(figures: Figures) -> str:
+    rows = []
+    for timing in figures["timings"]:
+        name = f"`{timing['backbone']}` ({timing['precision']})"
+        steps = ("decode", "detect", "embed", "search", "whole", "forward")
+        cells = ("" if timing[step] is None else f"{timing[step]:,.1f}" for step in steps)
+        rows.append((timing["pipeline"], name + ("*" if timing["made_up_weights"] else ""), *cells))
+    timings = table(
+        ("", "backbone", "decode", "detect", "embed", "search", "whole", "network alone"), rows
+    )
+    notes = [f"Milliseconds per photo with one face, {figures['people']:,} people, medians."]
+    if any(timing["made_up_weights"] for timing in figures["timings"]):
+        notes.append("\\* with made-up weights: they decide nothing about speed.")
+    if any(timing["pipeline"] == "published" for timing in figures["timings"]):
+        notes.append(
+            "“published” is the recipe of most tutorials (package mtcnn, `predict`, a loop of "
+            "cosine_similarity) on the same photos in the same run."
+        )
+    return f"{' '.join(notes)}\n\n{timings}"
+
+
+RENDERERS: Mapping[str, Callable[[Figures], str]] = {
+    "accuracy": _accuracy,
+    "scores": _scores,
+    "fairness": _fairness,
+    "speed": _speed,
+}
+
+
+def main() -> None:
+    """Rewrites the page, or compares it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    page = PAGE.read_text(encoding="utf-8")
+    new = written(page, recorded())
+    if parser.parse_args().check:
+        if new != page:
+            sys.exit(
+                "docs/MODELS.md is not what the figures say: run python benchmarks/models_page.py"
+            )
+    elif new != page:
+        PAGE.write_text(new, encoding="utf-8")
+        print(f"{PAGE} rewritten")
+
+
+if __name__ == "__main__":
+    main()

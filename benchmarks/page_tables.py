@@ -1,0 +1,66 @@
+"""Figures as Markdown tables, whatever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["anything", "table"]
+
+UNITS = {
+    "ms": "ms", "s": "s", "mb": "MB", "gb": "GB", "kb": "kB", "bytes": "bytes", "px": "px",
+}  # fmt: skip
+
+
+def anything(figures: Mapping[str, Any]) -> str:
+    """Tables of figures whatever they are: lists of records as tables, the rest by name."""
+    rows: list[tuple[str, str]] = []
+    tables: list[str] = []
+    _flatten("", figures, rows, tables)
+    return "\n\n".join(([table(("", "found"), rows)] if rows else []) + tables)
+
+
+def _flatten(name: str, value: object, rows: list[tuple[str, str]], tables: list[str]) -> None:
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            _flatten(f"{name}, {key}" if name else str(key), below, rows, tables)
+    elif isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+        keys = list(dict.fromkeys(key for one in value for key in one))
+        cells = [[_figure(key, one.get(key)) for key in keys] for one in value]
+        head = [_name(key) for key in keys]
+        tables.append((f"{_name(name)}:\n\n" if name else "") + table(head, cells))
+    else:
+        rows.append((_name(name), _figure(name, value)))
+
+
+def _name(name: str) -> str:
+    words = name.rsplit("_", 1)
+    bare = words[0] if len(words) > 1 and words[1] in UNITS else name
+    return bare.replace("_", " ")
+
+
+def _figure(name: str, value: object) -> str:
+    unit = UNITS.get(name.rsplit("_", 1)[-1], "") if "_" in name else ""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 3
+        text = f"{value:,.{digits}f}"
+        text = text.rstrip("0").rstrip(".") if "." in text else text
+    elif isinstance(value, int):
+        text = f"{value:,}"
+    elif isinstance(value, list):
+        text = ", ".join(_figure("", one) for one in value)
+    else:
+        text = str(value)
+    return f"{text} {unit}".strip()
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, a line each."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
