@@ -141,7 +141,7 @@ def _scores(figures: Figures) -> str:
                         median.format(**found["same_person_median"]),
                     ),
                     (
-                        f"best match of who is not in a gallery of {found['gallery_people']:,}, median",
+                        f"best match of who is not among {found['gallery_people']:,}, median",
                         "35 to 60",
                         median.format(**found["best_stranger_median"]),
                     ),

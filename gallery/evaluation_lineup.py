@@ -107,8 +107,8 @@ class Lineup:
         order = np.argsort(columns, kind="stable")
         wanted, firsts = np.unique(columns[order], return_index=True)
         for column, rows in zip(wanted, np.split(order, firsts[1:]), strict=True):
-            (_, likeness), *_ = self.among(rows, np.array([column]))
-            found[rows] = likeness[:, 0]
+            for block, likeness in self.among(rows, np.array([column])):
+                found[block] = likeness[:, 0]
         return found
 
     def closest(self, row: int, column: int) -> Path:
