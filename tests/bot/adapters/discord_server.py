@@ -133,6 +133,7 @@ class Discord:
         self,
         user: JSON,
         name: str,
+        /,
         *,
         locale: str = "en-GB",
         guild: bool = False,
