@@ -19,6 +19,7 @@ from bot.model_desk import FALLBACK_MODEL
 from bot.reply import Button, Reply
 from bot.turn import Refusal, Turn
 from bot.wording import isolate, plain
+from engine.backbones import BACKBONES
 from engine.errors import LookalikeError
 
 if TYPE_CHECKING:
@@ -103,9 +104,12 @@ class Twins:
             return ""
         if len(subject.faces) != 1:
             return turn.say("twins.several")
+        # One model for all, whatever they chose: spaces never meet.
+        ready = [name for name in self._desk.ready() if name in BACKBONES]
+        if not ready:
+            return ""
+        model = FALLBACK_MODEL if FALLBACK_MODEL in ready else ready[0]
         try:
-            # One model for all, whatever they chose: spaces never meet.
-            model = self._desk.answering(FALLBACK_MODEL)
             embedding = await self._looker.embedding(turn, subject, 1, model)
         except LookalikeError as problem:  # must not cost them the answer that they have
             log.warning("not counted for twins", extra={"reason": type(problem).__name__})
