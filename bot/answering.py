@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from bot.looking import Looker, Subject, recalled
 from bot.reply import FaceAnswer, MatchAnswer, Reply
 from bot.request import Attachment
 from bot.store import PastMatch
+from bot.together import BEST
 from bot.turn import Refusal, Turn
 from bot.wording import isolate
 from engine.errors import GalleryMissing, LookalikeError
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from engine.pipeline import Engine
     from engine.types import Embedding
     from gallery.collection import Gallery, Match
+    from gallery.ensemble import Ensemble
 
 __all__ = ["MOST_FACES", "Answering", "Ask", "face_answer"]
 
@@ -238,7 +241,7 @@ class Answering:
         """One face of one photo, as card, words and buttons."""
         ask = self._clamped(subject, ask)
         turn.notes |= {"model": ask.model, "top": ask.top}
-        first_time = (ask.number, ask.model) not in subject.kept.embeddings
+        first_time = (ask.number, ask.model) not in subject.kept.answered
         matches = await self.search(turn, subject, ask)
         answers = match_answers(turn, matches)
         style = _style(subject, ask, matches[0])
@@ -296,14 +299,26 @@ class Answering:
             Refusal: If there is nobody in the category any more.
             GalleryMissing: If there is nobody at all to be found.
         """
-        embedding = await self._looker.embedding(turn, subject, ask.number, ask.model)
+        ensemble = self._desk.ensemble() if ask.model == BEST else None
+        models = ensemble.backbones if ensemble else (ask.model,)
+        embeddings = await self._looker.embeddings(turn, subject, ask.number, models)
         with turn.timed("search"):
-            return await self._recognizer.finish(lambda: self._matches(turn, embedding, ask))
+            matches = await self._recognizer.finish(
+                lambda: self._matches(turn, ensemble, embeddings, ask)
+            )
+        subject.kept.answered.add((ask.number, ask.model))
+        return matches
 
-    def _matches(self, turn: Turn, embedding: Embedding, ask: Ask) -> tuple[Match, ...]:
+    def _matches(
+        self, turn: Turn, ensemble: Ensemble | None, embeddings: Sequence[Embedding], ask: Ask
+    ) -> tuple[Match, ...]:
         try:
-            return self._gallery.top_matches(
-                embedding, ask.top, category=ask.category, genders=ask.genders
+            if ensemble is None:
+                return self._gallery.top_matches(
+                    embeddings[0], ask.top, category=ask.category, genders=ask.genders
+                )
+            return self._gallery.fused_matches(
+                ensemble, embeddings, ask.top, category=ask.category, genders=ask.genders
             )
         except GalleryMissing:
             category = ask.category

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bot.turn import Turn
     from gallery.catalogue import Portrait
     from gallery.collection import Match
+    from gallery.ensemble import Part
 
 __all__ = [
     "CONCERNS",
@@ -23,6 +24,7 @@ __all__ = [
     "footnotes",
     "match_answers",
     "numbers",
+    "shown_model",
     "word_key",
 ]
 
@@ -70,6 +72,7 @@ def match_answers(turn: Turn, matches: Sequence[Match]) -> tuple[MatchAnswer, ..
             word=turn.say(word_key(match.score)),
             cosine=match.cosine,
             one_in=match.one_in,
+            parts=match.parts,
             categories=match.person.categories,
             credit=credit_of(match.portrait, unknown),
             credit_url=match.portrait.source_url,
@@ -124,7 +127,13 @@ def caption(
             for answer in answers
         ]
     lines += footnotes(
-        turn, _credits(turn, answers), model=model, wanted=wanted, category=category, face=face
+        turn,
+        _credits(turn, answers),
+        model=model,
+        parts=answers[0].parts,
+        wanted=wanted,
+        category=category,
+        face=face,
     )
     return "\n".join(lines)
 
@@ -137,6 +146,7 @@ def footnotes(
     wanted: str,
     category: str | None,
     face: Face,
+    parts: Sequence[Part] = (),
 ) -> list[str]:
     """The lines below names and scores: model, category, whose photos they are, doubts.
 
@@ -147,8 +157,9 @@ def footnotes(
         wanted: Backbone that was asked for.
         category: The category searched; None for all.
         face: The face that was answered.
+        parts: What each model says, where several answered together.
     """
-    lines = [turn.say("answer.model", model=model)]
+    lines = [turn.say("answer.model", model=shown_model(model, parts))]
     if wanted != model:
         lines.append(turn.say("answer.fallback", wanted=wanted, model=model))
     if category is not None:
@@ -156,6 +167,11 @@ def footnotes(
     lines += sources
     lines += [turn.say(key) for concern, key in CONCERNS.items() if concern in face.concerns]
     return lines
+
+
+def shown_model(model: str, parts: Sequence[Part]) -> str:
+    """The model's name, and those of the models behind it: ``best (senet + dlib)``."""
+    return f"{model} ({' + '.join(part.backbone for part in parts)})" if parts else model
 
 
 def _credits(turn: Turn, answers: Sequence[MatchAnswer]) -> list[str]:
@@ -171,18 +187,30 @@ def _credits(turn: Turn, answers: Sequence[MatchAnswer]) -> list[str]:
 
 
 def numbers(turn: Turn, answers: Sequence[MatchAnswer], model: str) -> str:
-    """The raw numbers behind an answer, a line per match."""
-    return "\n".join(
-        turn.say(
-            "numbers.line" if answer.name else "numbers.compared",
-            name=isolate(answer.name),
-            score=f"{answer.score:.1f}",
-            cosine=f"{answer.cosine:.4f}",
-            model=model,
-            strangers=_roughly(turn, answer.one_in),
+    """The raw numbers behind an answer: a line per match, and one per model of several."""
+    lines = []
+    for answer in answers:
+        of_one, of_several = ("line", "fused") if answer.name else ("compared", "fused_compared")
+        lines.append(
+            turn.say(
+                f"numbers.{of_several if answer.parts else of_one}",
+                name=isolate(answer.name),
+                score=f"{answer.score:.1f}",
+                cosine=f"{answer.cosine:.4f}",
+                model=model,
+                strangers=_roughly(turn, answer.one_in),
+            )
         )
-        for answer in answers
-    )
+        lines += [
+            turn.say(
+                "numbers.part",
+                model=part.backbone,
+                score=f"{part.score:.1f}",
+                cosine=f"{part.cosine:.4f}",
+            )
+            for part in answer.parts
+        ]
+    return "\n".join(lines)
 
 
 def _roughly(turn: Turn, one_in: float) -> str:

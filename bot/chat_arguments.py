@@ -8,12 +8,15 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gallery.ensemble import BEST
+
 __all__ = [
     "MOST_MATCHES",
     "SIDE",
     "SPLIT",
     "STYLES",
     "Wish",
+    "means_best",
     "means_everybody",
     "read_category",
     "read_model",
@@ -27,6 +30,14 @@ MOST_MATCHES = 10
 SIDE, SPLIT = "side", "split"
 STYLES = (SIDE, SPLIT)
 """How a card shows two people: side by side, or as one face of two halves."""
+
+# What people call the models together, in the languages that the bot speaks.
+BEST_NAMES = frozenset(
+    {BEST, "ensemble", "together", "fused"}
+    | {"mejor", "elmejor", "juntos"}
+    | {"лучшая", "лучший", "вместе"}
+    | {"सर्वश्रेष्ठ", "सबसेअच्छा", "साथ"}
+)
 
 # "All" in the languages that the bot speaks.
 EVERYBODY = frozenset(
@@ -68,6 +79,8 @@ def read_top(text: str) -> int | None:
 def read_model(text: str, names: Sequence[str]) -> str | None:
     """The model meant, such as ``senet`` by "SE-Net 50"; None if it is none of the names."""
     bare = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold())
+    if means_best(text):
+        return BEST if BEST in names else None
     if not bare:
         return None
     meant = None
@@ -79,8 +92,14 @@ def read_model(text: str, names: Sequence[str]) -> str | None:
         meant = "resnet"
     if meant in names:
         return meant
-    near = difflib.get_close_matches(bare, names, n=1, cutoff=0.75)
+    alone = [name for name in names if name != BEST]  # "rest" is no way of writing it
+    near = difflib.get_close_matches(bare, alone, n=1, cutoff=0.75)
     return near[0] if near else None
+
+
+def means_best(text: str) -> bool:
+    """Whether the model meant is all of them together."""
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split()) in BEST_NAMES
 
 
 def read_style(text: str) -> str | None:

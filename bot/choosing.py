@@ -13,6 +13,7 @@ from bot.chat_arguments import (
     SIDE,
     SPLIT,
     STYLES,
+    means_best,
     means_everybody,
     read_category,
     read_model,
@@ -105,7 +106,7 @@ class Choosing:
                 for standing in self._desk.standings()
             ),
             categories=await self._categories(),
-            model=choice.model or self._desk.default,
+            model=self._listed(choice.model),
             top=choice.top or 1,
             category=choice.category,
             style=choice.style if choice.style in STYLES else SIDE,
@@ -139,6 +140,9 @@ class Choosing:
         """
         names = [standing.name for standing in self._desk.standings()]
         name = read_model(given, names)
+        if name is None and means_best(given):
+            why = self._desk.why_not_best()
+            raise Refusal(Reply(text=turn.say(why.key, **why.details)))
         if name is None:
             text = turn.say("model.unknown", given=_quote(given), models=", ".join(names))
             raise Refusal(Reply(text=text))
@@ -264,6 +268,10 @@ class Choosing:
             text=turn.say("style.choose", style=turn.say(style_key(chosen))),
             buttons=grid(buttons, turn.limits.buttons_per_row),
         )
+
+    def _listed(self, model: str | None) -> str:
+        """The model chosen, if menus show it; one that is gone leaves the default."""
+        return model if model and self._desk.standing(model) else self._desk.default
 
     def _model_menu(self, turn: Turn, chosen: str) -> Reply:
         language = turn.request.sender.language

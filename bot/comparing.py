@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from bot.actions import Action
 from bot.buttons import pair_buttons
-from bot.captions import numbers, word_key
+from bot.captions import numbers, shown_model, word_key
 from bot.looking import Looker, Subject, recalled
 from bot.reply import FaceAnswer, MatchAnswer, Picture, Reply
+from bot.together import BEST
 from bot.turn import Refusal, Turn
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class Comparing:
             token = self._looker.remember(turn, *subjects.values())
         lines = [
             turn.say("compare.result", score=round(answer.score), word=answer.word),
-            turn.say("answer.model", model=model),
+            turn.say("answer.model", model=shown_model(model, answer.parts)),
         ]
         if wanted and wanted != model:
             lines.append(turn.say("answer.fallback", wanted=wanted, model=model))
@@ -147,10 +148,15 @@ class Comparing:
 
     async def _measure(self, turn: Turn, pair: Pair, model: str) -> MatchAnswer:
         first, second = pair.numbers
-        one = await self._looker.embedding(turn, pair.first, first, model)
-        other = await self._looker.embedding(turn, pair.second, second, model)
-        cosine = one.cosine(other)
-        calibration = self._gallery.calibration(one.space)
+        ensemble = self._desk.ensemble() if model == BEST else None
+        models = ensemble.backbones if ensemble else (model,)
+        ones = await self._looker.embeddings(turn, pair.first, first, models)
+        others = await self._looker.embeddings(turn, pair.second, second, models)
+        cosines = [one.cosine(other) for one, other in zip(ones, others, strict=True)]
+        if ensemble is None:
+            cosine, calibration = cosines[0], self._gallery.calibration(ones[0].space)
+        else:
+            cosine, calibration = float(ensemble.fused(cosines)), ensemble.calibration
         score = calibration.score(cosine)
         return MatchAnswer(
             rank=1,
@@ -159,6 +165,7 @@ class Comparing:
             word=turn.say(word_key(score)),
             cosine=cosine,
             one_in=calibration.one_in(cosine),
+            parts=ensemble.parts(cosines) if ensemble else (),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -115,6 +115,12 @@ class Looker:
         """To be raised when a photo is neither remembered nor handed over again."""
         text = turn.say("stale.photo")
         return Refusal(Reply(text=text, notice=text, private=True))
+
+    async def embeddings(
+        self, turn: Turn, subject: Subject, number: int, models: Iterable[str]
+    ) -> tuple[Embedding, ...]:
+        """The embeddings of one face by several models, one after the other."""
+        return tuple([await self.embedding(turn, subject, number, model) for model in models])
 
     async def embedding(self, turn: Turn, subject: Subject, number: int, model: str) -> Embedding:
         """The embedding of the face of that number, from 1; computed once per model."""

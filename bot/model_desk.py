@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bot.ending import BACKGROUND
 from bot.logs import where
+from bot.together import BEST, Together, spoken
 from engine.backbones import BACKBONES
 from engine.errors import Busy, GalleryMissing, LookalikeError, SetupProblem, WeightsMissing
 
 if TYPE_CHECKING:
+    from bot.together import WhyNot
     from engine.pipeline import Engine
     from gallery.collection import Gallery
+    from gallery.ensemble import Ensemble
 
 __all__ = ["FALLBACK_MODEL", "ModelDesk", "Standing", "State", "in_daemon_thread"]
 
@@ -99,6 +102,7 @@ class ModelDesk:
     ) -> None:
         self._engine = engine
         self._gallery = gallery
+        self._together = Together(engine, gallery)
         self._default = default
         self._models_folder = models_folder
         self._base_url = base_url
@@ -121,16 +125,37 @@ class ModelDesk:
         return self._default
 
     def standings(self) -> tuple[Standing, ...]:
-        """Every configured backbone."""
-        return tuple(self._standings.values())
+        """Every configured backbone, and ``best`` where they answer together."""
+        ensemble = self._together.ensemble(self._backbones_ready())
+        if ensemble is None:
+            return tuple(self._standings.values())
+        return (*self._standings.values(), Standing(BEST, spoken(ensemble), State.READY))
 
     def standing(self, name: str) -> Standing | None:
-        """One backbone; None if it is not configured."""
-        return self._standings.get(name)
+        """One of ``standings``; None if it is not among them."""
+        return next((one for one in self.standings() if one.name == name), None)
 
     def ready(self) -> tuple[str, ...]:
         """Names of those that can answer now."""
         return tuple(one.name for one in self.standings() if one.state is State.READY)
+
+    def ensemble(self) -> Ensemble:
+        """The backbones behind ``best``.
+
+        Raises:
+            WeightsMissing: If they don't answer together (any more).
+        """
+        ensemble = self._together.ensemble(self._backbones_ready())
+        if ensemble is None:
+            raise WeightsMissing("the backbones do not answer together")
+        return ensemble
+
+    def why_not_best(self) -> WhyNot:
+        """Why ``best`` is not among ``standings``."""
+        return self._together.why_not(self._backbones_ready())
+
+    def _backbones_ready(self) -> tuple[str, ...]:
+        return tuple(one.name for one in self._standings.values() if one.state is State.READY)
 
     def answering(self, wanted: str | None = None) -> str:
         """Who answers somebody who wants that backbone: it, the default, or another.
@@ -173,9 +198,14 @@ class ModelDesk:
 
     async def _look_again(self) -> None:
         """Shows the people whom other processes added or removed, also during a long download."""
+
+        def look() -> None:
+            self._gallery.refresh()
+            self._together.look()
+
         while True:
             await asyncio.sleep(self._refresh_s)
-            await in_daemon_thread(self._gallery.refresh)
+            await in_daemon_thread(look)
 
     async def _complete(self) -> None:
         """Fetches, prepares and builds, one thing after the other."""
@@ -198,7 +228,7 @@ class ModelDesk:
             await asyncio.sleep(self._refresh_s)
             revision = await in_daemon_thread(self._gallery.catalogue.revision)
             if revision != seen:
-                self._unfinished.update(self.ready())
+                self._unfinished.update(self._backbones_ready())
                 seen = revision
 
     def _in_order(self) -> list[str]:
@@ -241,6 +271,7 @@ class ModelDesk:
                 self._unfinished.add(name)  # nobody waits for the last few
             else:
                 self._build(name)
+            self._together.look()
             self._note(name, State.READY)
         log.info("model ready", extra={"model": name})
 
@@ -287,6 +318,7 @@ class ModelDesk:
         with self._working, contextlib.suppress(_Stopped, Busy):
             self._check()
             self._build(name)
+            self._together.look()
 
     def _note(
         self, name: str, state: State, *, percent: int | None = None, reason: str | None = None

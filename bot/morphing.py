@@ -78,7 +78,7 @@ class Morphing:
             ask = dataclasses.replace(ask, number=1)
         turn.notes |= {"model": ask.model}
         await visit.begin()
-        first_time = (ask.number, ask.model) not in subject.kept.embeddings
+        first_time = (ask.number, ask.model) not in subject.kept.answered
         (match,) = await self._answering.search(turn, subject, ask)
         answers = match_answers(turn, (match,))
         if ask.mine and first_time:

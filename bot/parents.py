@@ -101,7 +101,7 @@ class Parents:
         """One face as card, words and buttons; ``again`` says that its parents were shown."""
         ask = _clamped(subject, ask)
         turn.notes |= {"model": ask.model}
-        seen = again and (ask.number, ask.model) in subject.kept.embeddings
+        seen = again and (ask.number, ask.model) in subject.kept.answered
         matches = await self._matches(turn, subject, ask)
         answers = match_answers(turn, matches)
         if ask.mine and not seen:
@@ -180,6 +180,7 @@ def _text(turn: Turn, subject: Subject, ask: Ask, answers: tuple[MatchAnswer, ..
         turn,
         [turn.say("answer.credits", credit="; ".join(sources))] if sources else [],
         model=ask.model,
+        parts=answers[0].parts,
         wanted=ask.wanted,
         category=ask.category,
         face=subject.faces[ask.number - 1],

@@ -45,6 +45,8 @@ class KeptPhoto:
         self._jpeg: bytes | None = None
         self._lock = threading.Lock()
         self.embeddings: dict[tuple[int, str], Embedding] = {}
+        # Faces, by number, and who answered them, such as (1, "best").
+        self.answered: set[tuple[int, str]] = set()
 
     def photo(self) -> Photo:
         """The reduced photo; a few milliseconds once it is packed, so not for the event loop."""

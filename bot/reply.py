@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bot.chat_arguments import SIDE
+
+if TYPE_CHECKING:
+    from gallery.ensemble import Part
 
 __all__ = [
     "Animation",
@@ -130,6 +134,8 @@ class MatchAnswer:
         word: What that score is called, in the asker's language.
         cosine: In [-1, 1].
         one_in: A likeness this high is found between 1 in so many strangers.
+        parts: What each model of several that answered together says; ``cosine`` is then theirs
+            fused.
         categories: The person's categories.
         credit: Author and licence of the portrait; "" if unknown.
         credit_url: Where the portrait comes from, or None.
@@ -142,6 +148,7 @@ class MatchAnswer:
     word: str
     cosine: float
     one_in: float
+    parts: tuple[Part, ...] = ()
     categories: tuple[str, ...] = ()
     credit: str = ""
     credit_url: str | None = None

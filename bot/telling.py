@@ -50,6 +50,8 @@ class Telling:
                 title=standing.title,
                 licence=BACKBONES[standing.name].licence,
             )
+            if standing.name in BACKBONES
+            else turn.say("about.together", name=standing.name, models=standing.title)
             for standing in self._desk.standings()
         ]
         stats = await asyncio.to_thread(self._gallery.stats)

@@ -54,6 +54,11 @@ class Figures:
     rank_1: float
     tar: float
 
+    @property
+    def right(self) -> float:
+        """Share of both questions about all probes that were answered rightly."""
+        return (self.rank_1 + self.tar) / 2
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:

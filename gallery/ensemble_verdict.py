@@ -65,7 +65,7 @@ class Verdict:
     def rival(self) -> str | None:
         """The backbone that is best alone; None where nothing was measured."""
         alone = {name: one for name, one in self.figures.items() if name != BEST}
-        return max(alone, key=lambda n: (alone[n].rank_1, alone[n].tar)) if alone else None
+        return max(alone, key=lambda name: alone[name].right) if alone else None
 
     def to_json(self) -> dict[str, Any]:
         """What ``from_json`` reads."""
