@@ -43,7 +43,7 @@ from gallery.report import Progress
 __all__ = ["PackWriter", "written_whole"]
 
 _THE_SAME_DATE: Final = (1980, 1, 1, 0, 0, 0)  # the first that the format knows
-_CHUNK_BYTES: Final = 8_000_000
+_CHUNK_BYTES: Final = 4_000_000
 
 
 @contextlib.contextmanager
