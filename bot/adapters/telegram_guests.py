@@ -8,8 +8,11 @@ from functools import partial
 
 from telegram import (
     Bot,
+    InlineKeyboardMarkup,
     InlineQueryResultArticle,
+    InlineQueryResultCachedMpeg4Gif,
     InlineQueryResultCachedPhoto,
+    InputMediaAnimation,
     InputMediaPhoto,
     InputTextMessageContent,
     Message,
@@ -23,11 +26,14 @@ from bot.adapters.telegram_sending import (
     Courier,
     UndeliverableError,
     keyboard,
+    measures,
     split_text,
 )
-from bot.reply import Picture, Reply
+from bot.reply import Reply
 
 __all__ = ["Guests"]
+
+Result = InlineQueryResultArticle | InlineQueryResultCachedPhoto | InlineQueryResultCachedMpeg4Gif
 
 log = logging.getLogger(__name__)
 
@@ -52,16 +58,11 @@ class Guests:
             The inline message's id; None if nothing could be delivered.
         """
         markup = keyboard(reply.buttons)
-        results: list[InlineQueryResultArticle | InlineQueryResultCachedPhoto] = []
-        handed_in = await self._hand_in(asker_id, reply.picture)
+        results: list[Result] = []
+        handed_in = await self._hand_in(asker_id, reply)
         if handed_in:
             caption = (split_text(reply.text, TELEGRAM_LIMITS.caption_chars) or [""])[0]
-            photo_id = handed_in.photo[-1].file_id
-            results.append(
-                InlineQueryResultCachedPhoto(
-                    "1", photo_id, title=PICTURE_NAME, caption=caption, reply_markup=markup
-                )
-            )
+            results.append(_held(handed_in, caption, markup))
         text = (split_text(reply.text or reply.notice or "") or ["…"])[0]
         content = InputTextMessageContent(text, link_preview_options=NO_PREVIEW)
         title = text.splitlines()[0][:64]
@@ -75,10 +76,10 @@ class Guests:
         """Puts a reply in the place of an inline message."""
         markup = keyboard(reply.buttons)
         caption = (split_text(reply.text, TELEGRAM_LIMITS.caption_chars) or [""])[0]
-        handed_in = await self._hand_in(asker_id, reply.picture)
+        handed_in = await self._hand_in(asker_id, reply)
         try:
             if handed_in:
-                media = InputMediaPhoto(handed_in.photo[-1].file_id, caption=caption)
+                media = _media(handed_in, caption)
                 await self._bot.edit_message_media(
                     media, inline_message_id=inline_message_id, reply_markup=markup
                 )
@@ -92,7 +93,7 @@ class Guests:
     async def _first_accepted(
         self,
         query_id: str,
-        results: list[InlineQueryResultArticle | InlineQueryResultCachedPhoto],
+        results: list[Result],
     ) -> str | None:
         for result in results:
             try:
@@ -118,20 +119,47 @@ class Guests:
                 words, inline_message_id=inline_message_id, reply_markup=markup
             )
 
-    async def _hand_in(self, asker_id: int | None, picture: Picture | None) -> Message | None:
-        if picture is None or asker_id is None:
+    async def _hand_in(self, asker_id: int | None, reply: Reply) -> Message | None:
+        if asker_id is None:
             return None
         try:
-            return await self._bot.send_photo(
-                asker_id, picture.jpeg, filename=PICTURE_NAME, disable_notification=True
-            )
+            if reply.picture:
+                return await self._bot.send_photo(
+                    asker_id, reply.picture.jpeg, filename=PICTURE_NAME, disable_notification=True
+                )
+            if reply.animation:
+                return await self._bot.send_animation(
+                    asker_id,
+                    reply.animation.content,
+                    filename=reply.animation.filename,
+                    disable_notification=True,
+                    **measures(reply.animation),
+                )
         except (Forbidden, BadRequest):
             return None  # never started, or blocked
         except TelegramError as problem:
             log.info("telegram: a picture can't be handed in: %s", type(problem).__name__)
-            return None
+        return None
 
     async def _take_away(self, handed_in: Message | None) -> None:
         if handed_in:
             with contextlib.suppress(TelegramError):
                 await handed_in.delete()
+
+
+def _held(message: Message, caption: str, markup: InlineKeyboardMarkup | None) -> Result:
+    """What Telegram holds, as an answer to a guest message."""
+    if message.animation:
+        return InlineQueryResultCachedMpeg4Gif(
+            "1", message.animation.file_id, caption=caption, reply_markup=markup
+        )
+    return InlineQueryResultCachedPhoto(
+        "1", message.photo[-1].file_id, title=PICTURE_NAME, caption=caption, reply_markup=markup
+    )
+
+
+def _media(message: Message, caption: str) -> InputMediaPhoto | InputMediaAnimation:
+    """What Telegram holds, in the place of what an inline message shows."""
+    if message.animation:
+        return InputMediaAnimation(message.animation.file_id, caption=caption)
+    return InputMediaPhoto(message.photo[-1].file_id, caption=caption)

@@ -25,7 +25,7 @@ from telegram.error import BadRequest, ChatMigrated, Forbidden, NetworkError, Te
 from bot.adapters.telegram_updates import Place
 from bot.reply import Animation, Button, Limits, Reply
 
-__all__ = ["TELEGRAM_LIMITS", "Courier", "keyboard", "split_text"]
+__all__ = ["TELEGRAM_LIMITS", "Courier", "keyboard", "measures", "split_text"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -204,7 +204,7 @@ class Courier:
             filename=film.filename,
             caption=caption,
             reply_markup=markup,
-            **_measures(film),
+            **measures(film),
         )
 
     def _document(
@@ -251,7 +251,7 @@ class Courier:
         if reply.animation:
             film = reply.animation
             moving = InputMediaAnimation(
-                film.content, caption=text, filename=film.filename, **_measures(film)
+                film.content, caption=text, filename=film.filename, **measures(film)
             )
             return partial(self._bot.edit_message_media, media=moving, **where)
         if not text:
@@ -264,7 +264,7 @@ class Courier:
         return partial(self._bot.edit_message_caption, caption=text, **where)
 
 
-def _measures(film: Animation) -> dict[str, Any]:
+def measures(film: Animation) -> dict[str, Any]:
     """Known beforehand, so that a chat shows the frame while the film still loads."""
     return {
         "width": film.width_px,

@@ -45,6 +45,12 @@ class Received:
         return self.api.files[photo[-1]["file_id"]].content if photo else None
 
     @property
+    def film(self) -> bytes | None:
+        """The animation that arrived, or None."""
+        animation = self.message.get("animation")
+        return self.api.files[animation["file_id"]].content if animation else None
+
+    @property
     def document(self) -> bytes | None:
         document = self.message.get("document")
         return self.api.files[document["file_id"]].content if document else None

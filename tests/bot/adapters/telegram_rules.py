@@ -40,6 +40,10 @@ METHODS: dict[str, tuple[str, str]] = {
         "chat_id document",
         f"{_SEND} caption parse_mode caption_entities thumbnail disable_content_type_detection",
     ),
+    "sendAnimation": (
+        "chat_id animation",
+        f"{_SEND} {_CAPTION} has_spoiler duration width height thumbnail",
+    ),
     "editMessageText": (
         "",
         f"{_EDIT} text parse_mode entities link_preview_options rich_message",
@@ -127,6 +131,26 @@ def check_photo(content: bytes) -> tuple[int, int]:
     if width + height > 10_000 or max(width, height) > 20 * min(width, height):
         raise bad_request("PHOTO_INVALID_DIMENSIONS")
     return width, height
+
+
+def check_film(content: bytes) -> None:
+    """Refuses what Telegram would not show as an animation: sound, another codec, no film."""
+    import av
+
+    if len(content) > 50 * MB:
+        raise Refusal(413, "Request Entity Too Large")
+    try:
+        with av.open(io.BytesIO(content)) as film:
+            (stream,) = film.streams.video
+            name = stream.codec_context.name
+            shown = next(film.decode(stream), None)
+            has_sound = bool(film.streams.audio)
+    except (av.FFmpegError, ValueError):
+        raise bad_request("wrong file type") from None
+    if has_sound or name not in {"h264", "gif"} or shown is None:
+        raise bad_request("VIDEO_CONTENT_TYPE_INVALID")
+    if name == "h264" and shown.format.name != "yuv420p":
+        raise bad_request("VIDEO_CONTENT_TYPE_INVALID")
 
 
 def check_keyboard(markup: Any) -> None:

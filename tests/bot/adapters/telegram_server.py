@@ -28,6 +28,7 @@ from telegram_rules import (
     bad_request,
     check_caption,
     check_commands,
+    check_film,
     check_keyboard,
     check_parameters,
     check_photo,
@@ -37,6 +38,10 @@ from telegram_rules import (
 )
 
 JSON = dict[str, Any]
+
+# What a message can be about, and what of it has a caption.
+CONTENTS = {"text", "photo", "animation", "document"}
+MEDIA = {"media": CONTENTS - {"text"}}
 
 
 @dataclass
@@ -315,6 +320,12 @@ class BotApi:
             raise bad_request("not enough rights to send photos to the chat")
         return self._sent(given, content)
 
+    async def _send_animation(self, given: JSON, files: dict[str, bytes]) -> JSON:
+        content = {**self._animation(given, given.get("animation"), files), **_caption(given)}
+        if self._chat(given).forbids_media:
+            raise bad_request("not enough rights to send animations to the chat")
+        return self._sent(given, content)
+
     async def _send_document(self, given: JSON, files: dict[str, bytes]) -> JSON:
         if "document" not in files:
             raise bad_request("there is no document in the request")
@@ -329,14 +340,17 @@ class BotApi:
         return self._edited(given, {"text": check_text(str(given.get("text", "")))}, needs="text")
 
     async def _edit_message_caption(self, given: JSON, _files: JSON) -> JSON | bool:
-        return self._edited(given, _caption(given), needs="photo")
+        return self._edited(given, _caption(given), needs="media")
 
     async def _edit_message_media(self, given: JSON, files: dict[str, bytes]) -> JSON | bool:
         media = given["media"]
-        if media.get("type") != "photo":
-            raise bad_request("this server edits photos only")
+        if media.get("type") not in {"photo", "animation"}:
+            raise bad_request("this server edits photos and animations only")
         if given.get("inline_message_id") and str(media["media"]).startswith("attach://"):
             raise bad_request("a new file can't be uploaded for an inline message")
+        if media["type"] == "animation":
+            moving = self._animation(media, media["media"], files)
+            return self._edited(given, {**moving, **_caption(media)})
         photo = self._photo(media["media"], files, "")
         return self._edited(given, {"photo": photo, **_caption(media)})
 
@@ -374,14 +388,16 @@ class BotApi:
             raise bad_request("RESULT_ID_INVALID")
         if result["type"] == "photo" and result.get("photo_file_id") not in self.files:
             raise bad_request("wrong remote file identifier specified")
+        if result["type"] == "mpeg4_gif" and result.get("mpeg4_file_id") not in self.files:
+            raise bad_request("wrong remote file identifier specified")
         if result["type"] == "article":
             check_text(result["input_message_content"]["message_text"])
         check_caption(result.get("caption", ""))
         if "reply_markup" in result:
             check_keyboard(result["reply_markup"])
         inline_id = secrets.token_urlsafe(20)
-        has_picture = result["type"] == "photo"
-        self.inline[inline_id] = {"photo": []} if has_picture else {"text": ""}
+        kinds = {"photo": "photo", "mpeg4_gif": "animation"}
+        self.inline[inline_id] = {kinds.get(result["type"], "text"): ""}
         waiting.set_result({**result, "inline_message_id": inline_id})
         return {"inline_message_id": inline_id}
 
@@ -414,6 +430,18 @@ class BotApi:
             raise bad_request("there is no photo in the request")
         size = check_photo(files[name])
         return photo_sizes(self.hold(files[name], "photos", ".jpg"), *size)
+
+    def _animation(self, told: JSON, given: Any, files: dict[str, bytes]) -> JSON:
+        """As Telegram tells of one: the field ``document`` is set, too."""
+        name = str(given).removeprefix("attach://") if given is not None else "animation"
+        if name in files:
+            check_film(files[name])
+            given = self.hold(files[name], "animations", ".mp4")
+        elif given not in self.files:
+            raise bad_request("wrong remote file identifier specified")
+        file = {"file_id": given, "file_unique_id": given[-12:], "mime_type": "video/mp4"}
+        measures = {side: int(told.get(side, 0)) for side in ("width", "height", "duration")}
+        return {"animation": {**file, **measures}, "document": file}
 
     def _sent(self, given: JSON, content: JSON) -> JSON:
         chat = self._chat(given)
@@ -448,7 +476,7 @@ class BotApi:
         if inline_id := given.get("inline_message_id"):
             if inline_id not in self.inline:
                 raise bad_request("MESSAGE_ID_INVALID")
-            if needs and needs not in self.inline[inline_id]:
+            if needs and not MEDIA.get(needs, {needs}) & self.inline[inline_id].keys():
                 raise bad_request(f"there is no {needs} in the message to edit")
             self.inline[inline_id] |= content
             return True
@@ -456,13 +484,13 @@ class BotApi:
         old = chat.messages.get(int(given["message_id"]))
         if old is None:
             raise bad_request("message to edit not found")
-        if needs and needs not in old:
+        if needs and not MEDIA.get(needs, {needs}) & old.keys():
             raise bad_request(f"there is no {needs} in the message to edit")
-        kept = {"photo": "text", "text": "photo"}
         new = {key: value for key, value in old.items() if key not in {"reply_markup", "caption"}}
-        for key in content:
-            new.pop(kept.get(key, ""), None)
-        if "caption" in old and "photo" not in content and "text" not in content:
+        replaced = content.keys() & CONTENTS
+        if replaced:
+            new = {key: value for key, value in new.items() if key not in CONTENTS}
+        if "caption" in old and not replaced:
             new["caption"] = old["caption"]
         new |= content
         if "reply_markup" in given:
