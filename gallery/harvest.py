@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gallery import registrar
 from gallery.build import add
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Harvest", "LeftOut", "Order", "download"]
 
+_MORE_OF: Final = 4  # who can't be had is replaced from one part in so many more people,
+_MORE: Final = 20  # and these
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -32,7 +35,7 @@ class Order:
 
     Attributes:
         categories: At least one.
-        limit: At most so many people, the most famous.
+        limit: So many people, the most famous who can be had.
         min_fame: Nobody with articles in fewer wikis.
         portraits: At most so many of each person.
         fairly: Every category in turn gives its most famous, instead of the most famous of all.
@@ -67,16 +70,18 @@ class Harvest:
     """What a download did.
 
     Attributes:
-        wanted: How many people were chosen.
+        wanted: How many people there should be.
         there: How many of them are in the gallery now.
-        left_out: The others, but for those who were not reached.
+        left_out: Who can't be had, but for those who were not reached.
         report: What became of the pictures.
+        warnings: Sentences on what may be wrong with the table of categories.
     """
 
     wanted: int = 0
     there: int = 0
     left_out: list[LeftOut] = field(default_factory=list)
     report: Report = field(default_factory=Report)
+    warnings: tuple[str, ...] = ()
 
     def reasons(self) -> Counter[str]:
         """People left out, by reason."""
@@ -92,6 +97,7 @@ class Harvest:
                 for one in self.left_out
             ],
             "left_out_by_reason": dict(self.reasons().most_common()),
+            "warnings": list(self.warnings),
             **self.report.to_json(),
         }
 
@@ -104,6 +110,7 @@ def download(
     *,
     backbones: Sequence[str],
     progress: Progress = no_progress,
+    warn: Callable[[str], None] | None = None,
     refresh: bool = False,
     patience: Patience | None = None,
     stop: threading.Event | None = None,
@@ -117,6 +124,7 @@ def download(
         servers: Whom to ask.
         backbones: Names, at least one; the first compares faces, dlib if it is among them.
         progress: Told about lists, people and vectors.
+        warn: Told at once what may be wrong with the table of categories.
         refresh: Ask again what was answered in the last 30 days.
         patience: How long to wait for the servers.
         stop: Ends the work, pauses included, when somebody sets it; it is set afterwards.
@@ -131,58 +139,111 @@ def download(
         gallery, engine, servers, backbone=judge, patience=patience, stop=stop
     ) as source:
         if refresh:
-            source.journal.forget("people", "members", "file", "verdict")
+            source.journal.forget("people", "members", "file", "verdict", "labels")
         try:
-            return _harvested(source, gallery, engine, order, backbones, progress)
+            return _Harvester(source, gallery, engine, order, backbones, progress).run(warn)
         except Stopped:
             return Harvest(report=Report(interrupted=True))
 
 
-def _harvested(
-    source: Wikimedia,
-    gallery: Gallery,
-    engine: Engine,
-    order: Order,
-    backbones: Sequence[str],
-    progress: Progress,
-) -> Harvest:
-    away = barred(gallery)
-    found = source.survey(
-        order.categories,
-        people=order.limit + len(away.keys),
-        min_fame=order.min_fame,
-        credited=order.credited,
-        progress=progress,
-    )
-    people = most_famous(
-        [one for one in found if source.picker.person(one) not in away],
-        order.limit,
-        fairly=order.fairly,
-    )
-    _complete_known(gallery, source, people)
+class _Harvester:
+    """One download."""
 
-    def without_photos(what: str, done: int, total: int | None) -> None:
-        if what != "photos":  # people are counted, not their photos
-            progress(what, done, total)
+    def __init__(
+        self,
+        source: Wikimedia,
+        gallery: Gallery,
+        engine: Engine,
+        order: Order,
+        backbones: Sequence[str],
+        progress: Progress,
+    ) -> None:
+        self._source = source
+        self._gallery = gallery
+        self._engine = engine
+        self._order = order
+        self._backbones = backbones
+        self._progress = progress
+        self._harvest = Harvest()
 
-    portraits = source.portraits(people, order.portraits, progress)
-    try:
-        report = add(gallery, engine, portraits, backbones=backbones, progress=without_photos)
-    except BaseException:
-        source.settle(everything=False)
-        raise
-    finally:
-        portraits.close()
-    _remember_too_large(source, people, report)
-    source.settle(everything=not report.interrupted)
-    harvest = Harvest(wanted=len(people), report=report)
-    _account(harvest, gallery, source, people)
-    harvest.left_out += [
-        LeftOut(one.name or one.q_id, one.q_id, REMOVED)
-        for one in found[: order.limit]
-        if source.picker.person(one) in away
-    ]
-    return harvest
+    def run(self, warn: Callable[[str], None] | None) -> Harvest:
+        """Takes people in by fame; for those who can't be had the next ones, within reason."""
+        order, source, harvest = self._order, self._source, self._harvest
+        away = barred(self._gallery)
+        most = order.limit + order.limit // _MORE_OF + _MORE
+        found = source.survey(
+            order.categories,
+            people=most + len(away.keys),
+            min_fame=order.min_fame,
+            credited=order.credited,
+            progress=self._progress,
+        )
+        harvest.warnings = source.misfits(order.categories)
+        if warn is not None:
+            for warning in harvest.warnings:
+                warn(warning)
+        welcome = [one for one in found if source.picker.person(one) not in away]
+        harvest.wanted = min(order.limit, len(welcome))
+        seen: set[str] = set()
+        while len(seen) < most and harvest.there < order.limit and not harvest.report.interrupted:
+            count = min(most, len(seen) + order.limit - harvest.there)
+            people = most_famous(welcome, count, fairly=order.fairly)
+            people = tuple(one for one in people if one.q_id not in seen)
+            if not people:
+                break
+            seen.update(one.q_id for one in people)
+            self._take_in(people)
+        harvest.left_out += [
+            LeftOut(one.name or one.q_id, one.q_id, REMOVED)
+            for one in found[: order.limit]
+            if source.picker.person(one) in away
+        ]
+        return harvest
+
+    def _take_in(self, people: Sequence[Celebrity]) -> None:
+        source, harvest = self._source, self._harvest
+        _complete_known(self._gallery, source, people)
+        before = harvest.there
+
+        def people_only(what: str, done: int, total: int | None) -> None:
+            if what == "people":  # not their photos; and those who come after others go on counting
+                self._progress(what, before + done, None if total is None else before + total)
+            elif what != "photos":
+                self._progress(what, done, total)
+
+        portraits = source.portraits(people, self._order.portraits, people_only)
+        try:
+            report = add(
+                self._gallery,
+                self._engine,
+                portraits,
+                backbones=self._backbones,
+                progress=people_only,
+            )
+        except BaseException:
+            source.settle(everything=False)
+            raise
+        finally:
+            portraits.close()
+        _remember_too_large(source, people, report)
+        source.settle(everything=not report.interrupted)
+        harvest.report = _joined(harvest.report, report)
+        _account(harvest, self._gallery, source, people)
+
+
+def _joined(one: Report, other: Report) -> Report:
+    """What two runs did together."""
+    return Report(
+        added=one.added + other.added,
+        unchanged=one.unchanged + other.unchanged,
+        people_added=one.people_added + other.people_added,
+        rejected=one.rejected + other.rejected,
+        embedded=one.embedded + other.embedded,
+        dropped=one.dropped + other.dropped,
+        swept=one.swept + other.swept,
+        seconds=one.seconds + other.seconds,
+        interrupted=one.interrupted or other.interrupted,
+    )
 
 
 def _complete_known(gallery: Gallery, source: Wikimedia, people: Iterable[Celebrity]) -> None:

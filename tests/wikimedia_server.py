@@ -78,6 +78,7 @@ class Wiki:
         knows_list: Whether the API lists a category's members, or generates pages only.
         parts: So many titles are answered at once.
         counts: What LIMIT and OFFSET count: "people" as they should, "rows" or "nothing".
+        labels: English names of items by id; None for a server that refuses such questions.
         odd: By what is asked ("sparql", "api", "picture"): the next answers.
         requests: (what, question, when) of all that was asked.
         most: By what is asked, how many questions there were at once.
@@ -87,6 +88,7 @@ class Wiki:
     pictures: dict[str, Picture] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     members: dict[str, list[str]] = field(default_factory=dict)
+    labels: dict[str, list[str]] | None = field(default_factory=dict)
     odd: dict[str, list[Odd]] = field(default_factory=dict)
     requests: list[tuple[str, str, float]] = field(default_factory=list)
     agents: set[str] = field(default_factory=set)
@@ -186,6 +188,8 @@ def _sparql(wiki: Wiki, asked: dict[str, str]) -> Odd:
     query = asked["query"]
     if asked.get("format") != "json":
         return Odd(400)
+    if "?label" in query:
+        return _labels(wiki, _values(query, "item"))
     occupations = _values(query, "occupation")
     citizenships = _values(query, "citizenship")
     (floor,) = re.findall(r"FILTER\(\?n >= (\d+)\)", query)
@@ -208,6 +212,20 @@ def _sparql(wiki: Wiki, asked: dict[str, str]) -> Odd:
     if wiki.counts == "rows":
         bindings = bindings[wanted]
     return _json({"head": {"vars": ["p"]}, "results": {"bindings": bindings}})
+
+
+def _labels(wiki: Wiki, q_ids: list[str]) -> Odd:
+    if wiki.labels is None:
+        return Odd(400, body=b"QueryBadFormed")
+    bindings = [
+        {
+            "item": {"type": "uri", "value": f"http://www.wikidata.org/entity/{q_id}"},
+            "label": {"type": "literal", "xml:lang": "en", "value": label},
+        }
+        for q_id in q_ids
+        for label in wiki.labels.get(q_id, [])
+    ]
+    return _json({"head": {"vars": ["item", "label"]}, "results": {"bindings": bindings}})
 
 
 def _values(query: str, variable: str) -> list[str]:

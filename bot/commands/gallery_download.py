@@ -45,7 +45,7 @@ _EXAMPLES = 5
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="At most so many people, the most famous first.",
+    help="So many people, the most famous who can be had.",
 )
 @click.option(
     "--min-fame",
@@ -185,6 +185,7 @@ def _fetched(
             servers,
             backbones=used,
             progress=progress,
+            warn=lambda sentence: click.echo(f"Warning: {sentence}", err=True),
             refresh=refresh,
         )
     return harvest, used

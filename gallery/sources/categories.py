@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
 from engine.errors import BadSettings
-from gallery.catalogue import category_name
+from gallery.catalogue import category_name, folded
 
-__all__ = ["Category", "chosen", "load_categories"]
+__all__ = ["Category", "chosen", "load_categories", "misfits"]
 
 _KEYS: Final = frozenset({"title", "occupations", "countries", "includes"})
 _Q_ID: Final = re.compile(r"Q[1-9]\d*")
@@ -28,12 +28,14 @@ class Category:
         title: What it is, for people.
         occupations: Wikidata ids, at least one; sorted.
         countries: Wikidata ids, sorted; empty for people of any country.
+        names: What the table calls each id, sorted.
     """
 
     name: str
     title: str
     occupations: tuple[str, ...]
     countries: tuple[str, ...] = ()
+    names: tuple[tuple[str, str], ...] = ()
 
     def holds(self, occupations: Collection[str], countries: Collection[str]) -> bool:
         """Whether somebody with these occupations and countries belongs to it."""
@@ -87,20 +89,41 @@ def _category(name: str, table: Mapping[str, Any], where: str) -> Category:
         if included.get("countries"):
             raise BadSettings(f"{where}: [{name}] includes {other!r}, which has countries")
         occupations |= _ids(included["occupations"], f"{where}: occupations of [{other}]")
+    countries = _ids(row.get("countries", {}), f"{where}: countries of [{name}]")
     if not occupations:
         raise BadSettings(f"{where}: [{name}] has no occupations")
     return Category(
         name=category_name(name),
         title=str(row.get("title", name)),
         occupations=tuple(sorted(occupations)),
-        countries=tuple(sorted(_ids(row.get("countries", {}), f"{where}: countries of [{name}]"))),
+        countries=tuple(sorted(countries)),
+        names=tuple(sorted((occupations | countries).items())),
     )
 
 
-def _ids(row: object, where: str) -> set[str]:
+def misfits(
+    categories: Iterable[Category], labels: Mapping[str, Collection[str]]
+) -> tuple[str, ...]:
+    """Sentences on ids that the table calls by a name which Wikidata does not know them by.
+
+    Args:
+        categories: Of the table.
+        labels: By id: what Wikidata calls it; ids without are passed over.
+    """
+    names = dict.fromkeys(pair for category in categories for pair in category.names)
+    return tuple(
+        f"{q_id} stands for {name!r} in the table of categories, but Wikidata calls it "
+        f"{next(iter(labels[q_id]))!r}: see https://www.wikidata.org/wiki/{q_id}"
+        for q_id, name in names
+        if labels.get(q_id) and folded(name) not in {folded(label) for label in labels[q_id]}
+    )
+
+
+def _ids(row: object, where: str) -> dict[str, str]:
+    """The ids, and what each is called."""
     if not isinstance(row, dict):
         raise BadSettings(f'{where} should be names and Wikidata ids, such as {{ x = "Q33999" }}')
     for value in row.values():
         if not isinstance(value, str) or not _Q_ID.fullmatch(value):
             raise BadSettings(f"{where}: {value!r} is no Wikidata id, such as Q33999")
-    return set(row.values())
+    return {q_id: str(name) for name, q_id in row.items()}

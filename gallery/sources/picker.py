@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import re
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
-from gallery.catalogue import Person
+from gallery.catalogue import Person, Portrait, folded
 from gallery.screen import SCREENING, Reason
 from gallery.sources import FoundPerson, FoundPortrait
 from gallery.sources.celebrities import Celebrity
@@ -20,19 +23,25 @@ if TYPE_CHECKING:
 __all__ = ["Picker", "PictureReader", "Plan"]
 
 
+_NOBODY_TO_COMPARE: Final = "nothing shows that it is the person"
+
+_COMPANY: Final = re.compile(r"[&,;+]|\b(?:and|with|und|mit|et|avec|con|e|y|i)\b", re.IGNORECASE)
+"""In a title: the picture may be of somebody else as well."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Somebody, and the pictures to try, best first.
 
     Attributes:
         celebrity: Who.
-        files: The pictures.
-        own: So many of them, from the first on, are Wikidata's: they need no comparison.
+        own: Wikidata's pictures: they need no comparison.
+        others: Asks for those of the person's category on Commons; only called if they are needed.
     """
 
     celebrity: Celebrity
-    files: tuple[CommonsFile, ...]
-    own: int
+    own: tuple[CommonsFile, ...]
+    others: Callable[[], Sequence[CommonsFile]]
 
 
 class Picker:
@@ -51,11 +60,14 @@ class Picker:
         self._spool = spool
         self._check = check
         self._notes: dict[tuple[str, str], str] = {}
-        self._keys = {
-            person.wikidata_id: person.key
-            for person in gallery.people()
-            if person.wikidata_id is not None
-        }
+        self._lock = threading.Lock()
+        self._keys: dict[str, str] = {}
+        self._unclaimed: dict[str, list[Person]] = {}  # people without a Q-id, by folded name
+        for person in gallery.people():
+            if person.wikidata_id is not None:
+                self._keys[person.wikidata_id] = person.key
+            else:
+                self._unclaimed.setdefault(folded(person.name), []).append(person)
 
     def person(self, celebrity: Celebrity) -> FoundPerson:
         """Somebody as the gallery knows them: people whom it has already keep their key."""
@@ -90,62 +102,126 @@ class Picker:
         Raises:
             SourceDown: If the server does not answer.
         """
+        picked = _Picked(plan.celebrity)
+        for file in plan.own:
+            if picked.have < each:
+                self._take_own(picked, file)
+        if picked.have < each:
+            self._take_others(picked, plan.others(), each)
+        if picked.first is not None:
+            self._claim(plan.celebrity, picked.first)
         person = self.person(plan.celebrity)
-        found: list[FoundPortrait] = []
-        first: Seen | Spooled | None = None
-        have = 0
-        for place, file in enumerate(plan.files):
-            if have >= each:
-                break
-            if file.problem is not None or self._refusal(plan.celebrity, file.title) is not None:
-                continue
-            owner = self._owner(file.title)
-            if owner is not None:
-                have += 1
-                first = first or self._recalled(owner, file.title)
-                continue
-            if place >= plan.own:
-                first = self._face(first)
-                if first is None:
-                    break
-            picture = self._fetched(plan.celebrity, file, first if place >= plan.own else None)
-            if picture is not None:
-                first = first or picture
-                have += 1
-                found.append(_portrait(person, file, picture))
-        return found
+        return [_portrait(person, file, picture) for file, picture in picked.found]
 
-    def _fetched(
-        self, celebrity: Celebrity, file: CommonsFile, first: Seen | Spooled | None
-    ) -> Spooled | None:
-        """The picture, if it can be had and shows the face of the first."""
+    def _take_own(self, picked: _Picked, file: CommonsFile) -> None:
+        """One of Wikidata's pictures; without a clear face it does not count.
+
+        It is handed over nevertheless: the gallery refuses it and remembers why.
+        """
+        if self._known(picked, file):
+            return
+        picture = self._fetched(picked.celebrity, file)
+        if picture is not None:
+            picked.found.append((file, picture))
+            seen = self._check.see(picture.path.read_bytes())
+            if isinstance(seen, Seen):
+                picked.first = picked.first or seen
+                picked.have += 1
+
+    def _take_others(self, picked: _Picked, files: Sequence[CommonsFile], each: int) -> None:
+        """Pictures of the person's category that show the face of the first one."""
+        strangers: list[tuple[CommonsFile, Spooled, Seen]] = []
+        for file in files:
+            if picked.have >= each:
+                break
+            if self._known(picked, file):
+                continue
+            picture = self._fetched(picked.celebrity, file)
+            seen = picture and self._check.see(picture.path.read_bytes())
+            if picture is None or not isinstance(seen, Seen):
+                if picture is not None:
+                    self._pass_over(picked.celebrity, file, str(seen))
+            elif picked.first is None:
+                strangers.append((file, picture, seen))
+                self._agree(picked, strangers)
+            elif self._check.same(picked.first, seen):
+                picked.take(file, picture)
+            else:
+                self._pass_over(picked.celebrity, file, ANOTHER_FACE)
+        if strangers and picked.first is None:
+            self._trust_a_title(picked, strangers)
+
+    def _agree(self, picked: _Picked, strangers: list[tuple[CommonsFile, Spooled, Seen]]) -> None:
+        """Without a picture of Wikidata's: a face that two of the category show is the person's."""
+        _, _, latest = strangers[-1]
+        same = [one for one in strangers if self._check.same(one[2], latest)]
+        if len(same) > 1:
+            picked.first = same[0][2]
+            for file, picture, seen in strangers:
+                if self._check.same(picked.first, seen):
+                    picked.take(file, picture)
+                else:
+                    self._pass_over(picked.celebrity, file, ANOTHER_FACE)
+
+    def _trust_a_title(
+        self, picked: _Picked, strangers: Iterable[tuple[CommonsFile, Spooled, Seen]]
+    ) -> None:
+        """Without two that agree: the first picture that is called like the person and no more."""
+        name = folded(picked.celebrity.name or "")
+        for file, picture, seen in strangers:
+            rest = folded(file.title).partition(name)
+            if picked.first is None and name and rest[1] and not _COMPANY.search(rest[0] + rest[2]):
+                picked.first = seen
+                picked.take(file, picture)
+            else:
+                self._pass_over(picked.celebrity, file, _NOBODY_TO_COMPARE)
+
+    def _known(self, picked: _Picked, file: CommonsFile) -> bool:
+        """Whether a picture need not be fetched; one that is a portrait already counts."""
+        celebrity = picked.celebrity
+        if file.problem is not None or self._refusal(celebrity, file.title) is not None:
+            return True
+        owner = self._owner(file.title)
+        if owner is None:
+            return False
+        picked.have += 1
+        picked.first = picked.first or self._recalled(owner, file.title)
+        return True
+
+    def _fetched(self, celebrity: Celebrity, file: CommonsFile) -> Spooled | None:
+        """The picture, if it can be had."""
         picture = self._spool.fetch(file)()
         if isinstance(picture, Missing):
             self._notes[celebrity.q_id, file.title] = picture.reason
             if picture.for_good:
                 self.note(celebrity.q_id, file.title, picture.reason)
             return None
-        if isinstance(first, Seen) and not self._is_same(celebrity, file, picture, first):
-            return None
         return picture
 
-    def _is_same(
-        self, celebrity: Celebrity, file: CommonsFile, picture: Spooled, first: Seen
-    ) -> bool:
-        seen = self._check.see(picture.path.read_bytes())
-        if isinstance(seen, Seen) and self._check.same(first, seen):
-            return True
-        reason = ANOTHER_FACE if isinstance(seen, Seen) else str(seen)
+    def _pass_over(self, celebrity: Celebrity, file: CommonsFile, reason: str) -> None:
         self.note(celebrity.q_id, file.title, reason)
         self._spool.drop(file.title)
-        return False
 
-    def _face(self, first: Seen | Spooled | None) -> Seen | None:
-        """The face that others are compared with; looked for when it is needed."""
-        if not isinstance(first, Spooled):
-            return first
-        seen = self._check.see(first.path.read_bytes())
-        return None if isinstance(seen, Reason) else seen
+    def _claim(self, celebrity: Celebrity, face: Seen) -> None:
+        """Knows somebody of that name whom no Q-id names as this one, if the face is the same.
+
+        Two people of one name stay two.
+        """
+        with self._lock:
+            namesakes = self._unclaimed.get(folded(celebrity.name or ""), [])
+            if celebrity.q_id in self._keys:
+                return
+            for person in namesakes:
+                if any(
+                    self._shows(portrait, face) for portrait in self._gallery.portraits(person.id)
+                ):
+                    self._keys[celebrity.q_id] = person.key
+                    namesakes.remove(person)
+                    return
+
+    def _shows(self, portrait: Portrait, face: Seen) -> bool:
+        seen = self._check.recall(portrait)
+        return isinstance(seen, Seen) and self._check.same(seen, face)
 
     def _recalled(self, owner: Person, title: str) -> Seen | None:
         sha256 = self._spool.sha256(title)
@@ -173,6 +249,28 @@ class Picker:
             mine = known.key == self.person(celebrity).key
             return None if mine else f"{Reason.DUPLICATE} {known.name}"
         return None if known is None else known.reason
+
+
+@dataclass(slots=True)
+class _Picked:
+    """What has been picked of somebody so far.
+
+    Attributes:
+        celebrity: Who.
+        first: The face that others are compared with.
+        have: Portraits there will be, with those in the gallery.
+        found: Pictures that the gallery lacks.
+    """
+
+    celebrity: Celebrity
+    first: Seen | None = None
+    have: int = 0
+    found: list[tuple[CommonsFile, Spooled]] = field(default_factory=list)
+
+    def take(self, file: CommonsFile, picture: Spooled) -> None:
+        """Counts a picture as a portrait."""
+        self.found.append((file, picture))
+        self.have += 1
 
 
 @dataclass(frozen=True, slots=True)

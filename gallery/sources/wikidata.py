@@ -59,6 +59,17 @@ WHERE {{
 ORDER BY DESC(?n) ?p
 """
 
+_LABELS: Final = """\
+PREFIX wd: <http://www.wikidata.org/entity/>
+PREFIX rdfs: <http://www.w3.org/2000/01/rdf-schema#>
+PREFIX skos: <http://www.w3.org/2004/02/skos/core#>
+SELECT ?item ?label WHERE {{
+  {items}
+  ?item rdfs:label|skos:altLabel ?label.
+  FILTER(LANG(?label) IN ("en", "mul"))
+}}
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -154,6 +165,31 @@ class Wikidata:
             if enough or size not in (page.people, page.bindings) or len(found) == before:
                 return list(found)
             offset += size
+
+    def labels(self, q_ids: Sequence[str], courier: Courier) -> dict[str, tuple[str, ...]]:
+        """English names of items, the usual ones and others; none where the service has none.
+
+        Asked once; whatever comes back is enough, because nothing depends on it.
+
+        Args:
+            q_ids: Of the items.
+            courier: To the service; one that gives up soon.
+        """
+        query = _LABELS.format(items=_values("item", sorted(q_ids)))
+        known = self._journal.get("labels", query)
+        if known is None:
+            known = {}
+            self._afford()
+            try:
+                answer = courier.ask(self._url, _bindings, {"query": query, "format": "json"})
+            except (SourceDown, NotThere, _OutOfTime):
+                answer = []
+            for binding in answer:
+                q_id, label = _q_id(binding, "item"), _value(binding, "label")
+                if q_id is not None and label is not None:
+                    known.setdefault(q_id, []).append(label)
+            self._journal.put("labels", query, known)
+        return {q_id: tuple(labels) for q_id, labels in known.items()}
 
     def _halves(
         self, occupations: Sequence[str], countries: Sequence[str], min_fame: int, people: int

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -20,9 +21,9 @@ from engine.errors import BadSettings, Busy
 from gallery.report import Progress, no_progress
 from gallery.screen import SCREENING
 from gallery.sources import FoundPortrait
-from gallery.sources.categories import Category
+from gallery.sources.categories import Category, misfits
 from gallery.sources.celebrities import Celebrity, merged
-from gallery.sources.commons import Commons
+from gallery.sources.commons import Commons, CommonsFile
 from gallery.sources.courier import Courier, Patience, user_agent
 from gallery.sources.journal import Journal
 from gallery.sources.picker import Picker, PictureReader, Plan
@@ -114,6 +115,8 @@ class Wikimedia:
             patient = replace(patience, answer_s=_QUERY_S, tries_when_slow=1)
             url = _address(servers.wikidata_url, "sparql", "gallery.wikidata_url")
             self._wikidata = Wikidata(courier(1, patient), url, self.journal, self._stop)
+            hasty = replace(patient, tries=1, tries_at_first=1, tries_to_connect=1, answer_s=20.0)
+            self._hasty = courier(1, hasty)
             url = _address(servers.commons_url, "w/api.php", "gallery.commons_url")
             self._commons = Commons(
                 courier(_API_CONNECTIONS, patience), url, self.journal, patience
@@ -170,6 +173,11 @@ class Wikimedia:
             rows[category.name] = self._rows(category, people, min_fame)
         progress("lists", len(categories), len(categories))
         return merged(rows, tuple(dict.fromkeys((*categories, *credited))))
+
+    def misfits(self, categories: Sequence[Category]) -> tuple[str, ...]:
+        """Sentences on ids of the table that do not mean what the table says."""
+        q_ids = {q_id for category in categories for q_id, _ in category.names}
+        return misfits(categories, self._wikidata.labels(sorted(q_ids), self._hasty))
 
     def _rows(self, category: Category, people: int, min_fame: int) -> list[Row]:
         """Rows about enough people: the famous are asked for first, which is a small question."""
@@ -261,29 +269,46 @@ class Wikimedia:
             yield coming.result()
 
     def _plan(self, people: Sequence[Celebrity], each: int) -> list[Plan]:
-        named = [one for one in people if one.name is not None]
-        own = self._commons.files(title for one in named for title in one.images)
-        hopeful = {
-            one.q_id: one.commons
-            for one in named
-            if one.commons is not None
-            and len(one.images) < each
-            and any(own[title].problem is None for title in one.images)
-        }
-        members = dict(
-            zip(hopeful, self._askers.map(self._commons.members, hopeful.values()), strict=True)
+        """What to try of everybody; categories that will be needed are asked for together."""
+        own = self._commons.files(
+            title for one in people for title in one.images if one.name is not None
         )
-        more = {one.q_id: _worth_trying(members.get(one.q_id, ()), one, each) for one in named}
-        others = self._commons.files(title for titles in more.values() for title in titles)
+        usable = {
+            one.q_id: sum(title in own and own[title].problem is None for title in one.images)
+            for one in people
+        }
+        needy = [one for one in people if one.name is not None and usable[one.q_id] < each]
+        more = dict(
+            zip((one.q_id for one in needy), self._wanted(needy, usable, each), strict=True)
+        )
+        self._commons.files(title for titles in more.values() for title in titles)
         return [
             Plan(
                 one,
-                tuple(own[title] for title in one.images if one.name is not None)
-                + tuple(others[title] for title in more.get(one.q_id, ())),
-                len(one.images),
+                tuple(own[title] for title in one.images if title in own),
+                partial(self._others, one, each, more.get(one.q_id)),
             )
             for one in people
         ]
+
+    def _wanted(
+        self, people: Sequence[Celebrity], usable: Mapping[str, int], each: int
+    ) -> Iterator[list[str]]:
+        def titles(one: Celebrity) -> list[str]:
+            members = () if one.commons is None else self._commons.members(one.commons)
+            return _worth_trying(members, one, each - usable[one.q_id])
+
+        return self._askers.map(titles, people)
+
+    def _others(
+        self, celebrity: Celebrity, each: int, titles: Sequence[str] | None
+    ) -> list[CommonsFile]:
+        """Pictures of a person's category; asked for now where nobody thought they were needed."""
+        if celebrity.name is None or celebrity.commons is None:
+            return []
+        if titles is None:
+            titles = _worth_trying(self._commons.members(celebrity.commons), celebrity, each)
+        return list(self._commons.files(titles).values())
 
     def _offer(self, portraits: Iterable[FoundPortrait]) -> Iterator[FoundPortrait]:
         for portrait in portraits:
@@ -294,7 +319,7 @@ class Wikimedia:
             self.settle(everything=False)
 
 
-def _worth_trying(titles: Sequence[str], celebrity: Celebrity, each: int) -> list[str]:
+def _worth_trying(titles: Sequence[str], celebrity: Celebrity, wanted: int) -> list[str]:
     """Pictures of a person's category that may be portraits, those that carry the name first."""
     photos = [
         title
@@ -305,7 +330,7 @@ def _worth_trying(titles: Sequence[str], celebrity: Celebrity, each: int) -> lis
     ]
     name = (celebrity.name or "").casefold()
     photos.sort(key=lambda title: name not in title.casefold())
-    return photos[: _TRIED * (each - len(celebrity.images))]
+    return photos[: _TRIED * wanted]
 
 
 def _folder(gallery: Gallery) -> Path:

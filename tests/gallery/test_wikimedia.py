@@ -188,7 +188,9 @@ def test_lag_and_throttling_are_waited_for(gallery: Gallery, engine: Engine, fam
     assert fetch(gallery, engine, famous).there == 2
     for kind, least_s in {"sparql": 1.0, "api": 2.0, "picture": 1.0}.items():
         times = [when for what, _, when in famous.requests if what == kind]
-        assert max(b - a for a, b in itertools.pairwise(times)) >= min(1.0, least_s)
+        assert (
+            max(b - a for a, b in itertools.pairwise(times)) >= min(1.0, least_s) - 0.05
+        )  # the server's clock starts late
 
 
 def test_connections_stay_below_the_limits(
@@ -270,7 +272,8 @@ def test_a_query_out_of_time_is_cut_into_smaller_ones(
 ) -> None:
     famous.seconds_for = dict.fromkeys(load_categories()["film"].occupations, 25.0)
     assert fetch(gallery, engine, famous).there == 2
-    assert len(famous.asked("sparql")) == 9  # all, and two halves, for three degrees of fame
+    people = [question for question in famous.asked("sparql") if "?label" not in question]
+    assert len(people) == 9  # all, and two halves, for three degrees of fame
     famous.seconds_for = {PHYSICIST: 99.0}
     with pytest.raises(SourceDown, match="min-fame"):
         fetch(gallery, engine, famous, "science")
@@ -310,14 +313,17 @@ def test_a_mirror_that_counts_rows_or_nothing_loses_nobody(
 
 
 def test_the_limit_takes_the_most_famous_or_some_of_every_category(
-    gallery: Gallery, engine: Engine, wiki: Wiki
+    gallery: Gallery, engine: Engine, wiki: Wiki, variant: Variant
 ) -> None:
-    wiki.facts = [Fact(f"Q{n}", f"P{n}", 200 - n, ["X.jpg"], [ACTOR]) for n in range(1, 9)]
-    wiki.facts += [Fact(f"Q{n}", f"P{n}", 100 - n, ["X.jpg"], [SINGER]) for n in range(11, 19)]
-    by_fame = fetch(gallery, engine, wiki, "film", "music", limit=4)
-    assert {one.q_id for one in by_fame.left_out} == {"Q1", "Q2", "Q3", "Q4"}
-    fairly = fetch(gallery, engine, wiki, "film", "music", limit=4, fairly=True)
-    assert {one.q_id for one in fairly.left_out} == {"Q1", "Q2", "Q11", "Q12"}
+    wiki.facts = [Fact(f"Q{n}", f"P{n}", 200 - n, [f"{n}.jpg"], [ACTOR]) for n in range(1, 9)]
+    wiki.facts += [Fact(f"Q{n}", f"P{n}", 100 - n, [f"{n}.jpg"], [SINGER]) for n in range(11, 19)]
+    wiki.pictures = {f"{n}.jpg": Picture(variant(n)) for n in range(1, 19)}
+    fetch(gallery, engine, wiki, "film", "music", limit=4)
+    there = {person.wikidata_id for person in gallery.people()}
+    assert there == {"Q1", "Q2", "Q3", "Q4"}
+    fetch(gallery, engine, wiki, "film", "music", limit=4, fairly=True)
+    more = {person.wikidata_id for person in gallery.people()} - there
+    assert more == {"Q11", "Q12"}
 
 
 def test_who_asked_to_be_removed_is_not_even_asked_about(
@@ -379,6 +385,7 @@ def test_one_picture_that_a_server_can_not_make_is_passed_over(
     gallery: Gallery, engine: Engine, famous: Wiki
 ) -> None:
     famous.facts = famous.facts[:1]
+    famous.facts[0].commons = None
     famous.odd = {"picture": [Odd(500)] * HURRIED.tries}
     harvest = fetch(gallery, engine, famous)
     assert "500" in harvest.left_out[0].reason
