@@ -65,7 +65,7 @@ def add_folder(
         again=again,
     )
     report.astray, report.closed = contents.astray, contents.closed
-    report.ignored = contents.ignored
+    report.ignored, report.strangers = contents.ignored, contents.strangers
     return report
 
 

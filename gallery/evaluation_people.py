@@ -6,8 +6,6 @@ person who evaluates may write; what the file says counts most.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,11 +15,11 @@ from typing import Final
 from engine.errors import SetupProblem
 from gallery.entries import Person
 from gallery.names import folded
+from gallery.people_file import PEOPLE_FILE, read_table
 from gallery.sources.folder import person_name, scan
 
 __all__ = ["KINDS", "PEOPLE_FILE", "Known", "known_of", "read_table", "spelled"]
 
-PEOPLE_FILE: Final = "people.csv"
 KINDS: Final = ("category", "country", "gender")
 _LONGEST: Final = 60  # characters of a label; longer ones are cut
 
@@ -69,33 +67,6 @@ def known_of(folder: Path, file: Path | None = None, catalogue: Iterable[Person]
         strangers = _from_file(labels, found, file)
         sources.append(f"the file {file.name}")
     return Known(labels, tuple(sources), strangers)
-
-
-def read_table(file: Path) -> list[dict[str, str]]:
-    """The lines of a CSV file by column name in lower case; empty cells are left out.
-
-    Semicolons and tabs serve as well as commas.
-
-    Raises:
-        SetupProblem: If it can't be read.
-    """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        delimiter = max(",;\t", key=text.partition("\n")[0].count)  # a comma unless there is none
-        lines = io.StringIO(text, newline="")
-        rows = list(csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True))
-    except OSError as problem:
-        raise SetupProblem(f"the file {file} can't be read: {problem.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as problem:
-        raise SetupProblem(f"the file {file} is no CSV text: {problem}") from None
-    return [
-        {
-            (name or "").strip().lower(): cell.strip()
-            for name, cell in row.items()
-            if isinstance(cell, str) and cell.strip()
-        }
-        for row in rows
-    ]
 
 
 def _from_catalogue(

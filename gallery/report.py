@@ -47,6 +47,7 @@ class Report:
         astray: Photos in nobody's folder.
         closed: Folders that can't be read.
         ignored: Files that are no photos.
+        strangers: Names in the folder's people.csv that are nobody's there.
         swept: Files that nothing refers to, removed.
         seconds: How long it took.
         interrupted: Whether it was stopped before the end; what is done is kept.
@@ -61,6 +62,7 @@ class Report:
     astray: tuple[str, ...] = ()
     closed: tuple[str, ...] = ()
     ignored: int = 0
+    strangers: tuple[str, ...] = ()
     swept: int = 0
     seconds: float = 0.0
     interrupted: bool = False
@@ -96,6 +98,7 @@ class Report:
             "astray": list(self.astray),
             "closed": list(self.closed),
             "ignored": self.ignored,
+            "strangers": list(self.strangers),
             "swept": self.swept,
             "seconds": round(self.seconds, 3),
             "photos_per_s": round(self.photos_per_s, 1),

@@ -40,6 +40,7 @@ def add_lines(report: Report, models: Sequence[str]) -> Iterator[str]:
     for heading, names in (
         ("in nobody's folder", report.astray),
         ("can't be read", report.closed),
+        ("in people.csv, but without a photo", report.strangers),
         ("lost or damaged, add them again", sorted(set(report.dropped))),
     ):
         if names:

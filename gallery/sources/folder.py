@@ -2,22 +2,23 @@
 
 The folder that holds the photos names the person; every folder between it and DIR is a category.
 Both kinds may stand side by side. A folder with photos of its own that also holds such folders is
-a category, and its own photos belong to nobody.
+a category, and its own photos belong to nobody. A file people.csv in DIR says more of the people
+(gallery/sources/people_list.py).
 """
 
 from __future__ import annotations
 
 import os
-import re
 import stat
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from engine.errors import SetupProblem, TooLarge
+from gallery.people_file import PEOPLE_FILE
 from gallery.sources import FoundPerson, FoundPortrait
+from gallery.sources.people_list import described, person_name
 
 __all__ = ["PHOTO_ENDINGS", "FolderContents", "PhotoReader", "person_name", "scan"]
 
@@ -40,8 +41,6 @@ PHOTO_ENDINGS: Final = frozenset(
     ]
 )
 
-_NUMBER_AT_END = re.compile(r"(?:[\s._-]+\d+|\s*\(\d+\))$")
-
 
 @dataclass(frozen=True, slots=True)
 class FolderContents:
@@ -52,12 +51,14 @@ class FolderContents:
         astray: Photos that are in nobody's folder, as paths below the folder.
         closed: Folders and files that can't be read, as paths below the folder.
         ignored: How many files are no photos by their ending.
+        strangers: Names in people.csv that are nobody's here.
     """
 
     portraits: tuple[FoundPortrait, ...]
     astray: tuple[str, ...]
     closed: tuple[str, ...]
     ignored: int
+    strangers: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -82,7 +83,8 @@ def scan(folder: Path, *, category: str | None = None) -> FolderContents:
         category: Of everybody in it, besides the categories that folders name.
 
     Raises:
-        SetupProblem: If there is no such folder, or no photo of anybody in it.
+        SetupProblem: If there is no such folder, or no photo of anybody in it, or its people.csv
+            can't be used.
     """
     if not folder.is_dir():
         raise SetupProblem(f"there is no folder {folder}")
@@ -96,22 +98,18 @@ def scan(folder: Path, *, category: str | None = None) -> FolderContents:
         _collect(branch, root, given, portraits, astray)
     if not portraits:
         raise SetupProblem(_why_nobody(folder, astray))
+    listed = root / PEOPLE_FILE
+    strangers: tuple[str, ...] = ()
+    if listed.is_file():
+        scanner.ignored -= 1
+        portraits, strangers = described(portraits, listed)
     return FolderContents(
         portraits=tuple(portraits),
         astray=tuple(astray),
         closed=tuple(scanner.closed),
         ignored=scanner.ignored,
+        strangers=strangers,
     )
-
-
-def person_name(folder_name: str) -> str:
-    """The name that a person's folder stands for.
-
-    ``Grace_Hopper`` and ``Grace Hopper 02`` both stand for Grace Hopper.
-    """
-    readable = os.fsencode(folder_name).decode("utf-8", "replace")
-    name = " ".join(unicodedata.normalize("NFC", readable).replace("_", " ").split())
-    return _NUMBER_AT_END.sub("", name) or name
 
 
 def _collect(
