@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from engine.errors import SetupProblem, SpaceMismatch
 from gallery.ensemble import BEST
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from gallery.ensemble import Ensemble
     from gallery.ensemble_verdict import Verdict
 
-__all__ = ["BEST", "Together", "WhyNot", "spoken", "why_not"]
+__all__ = ["BEST", "Together", "WhyNot", "find_ensemble", "spoken", "why_not"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,28 @@ def _measured(verdict: Verdict) -> WhyNot:
     details = {"alone": verdict.figures[rival].right, "together": best.right}
     shown = {name: f"{100 * share:.1f}" for name, share in details.items()}
     return WhyNot("best.not_better", {"model": rival, **shown})
+
+
+def find_ensemble(engine: Engine, gallery: Gallery) -> Ensemble:
+    """The backbones that answer together, loaded.
+
+    Raises:
+        SetupProblem: If they don't: why, in one sentence.
+    """
+    from bot.wording import Wording
+
+    verdict = gallery.verdict()
+    ensemble = verdict.offered if verdict else None
+    if ensemble is None:
+        why = why_not(verdict, {space.backbone for space in gallery.spaces()})
+        raise SetupProblem(Wording.load().text(why.key, None, **why.details))
+    for space in ensemble.spaces:
+        if engine.backbone(space.backbone).space != space:
+            raise SpaceMismatch(
+                f"the gallery was built with another version of {space.backbone}: run "
+                f"`lookalike gallery build --model {space.backbone}`"
+            )
+    return ensemble
 
 
 def spoken(ensemble: Ensemble) -> str:

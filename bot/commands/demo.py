@@ -108,7 +108,7 @@ def _story(
     card: Path,
 ) -> Iterator[str]:
     """What was done, in plain words."""
-    from bot.commands.match import lines
+    from bot.commands.match_words import words
 
     yield "Starter gallery:"
     for portrait in found:
@@ -123,7 +123,7 @@ def _story(
     yield f"   {sample.absolute()}"
     yield ""
     yield "The answer:"
-    for line in lines(answer):
+    for line in words(answer):
         yield f"   {line}"
     yield ""
     yield f"The answer as a picture: {card.absolute()}"

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,10 +22,18 @@ if TYPE_CHECKING:
     from engine.pipeline import Engine
     from engine.types import Face, Photo
     from gallery.collection import Gallery, Match
+    from gallery.ensemble import Ensemble
 
-__all__ = ["Answer", "answer_photo", "command", "draw_answer", "lines", "spoken_model"]
+__all__ = [
+    "Answer",
+    "answer_photo",
+    "command",
+    "draw_answer",
+    "spoken_model",
+]
 
 STANDIN = "dlib"
+BEST = "best"  # gallery.ensemble.BEST, without what importing that would cost `--help`
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,7 +41,7 @@ class Answer:
     """What was found in one photo.
 
     Attributes:
-        model: Backbone that answered.
+        model: Backbone that answered, or ``best``.
         photo: Decoded, perhaps reduced.
         faces: Those asked for, largest first.
         numbers: Their numbers in the photo, from 1.
@@ -75,6 +83,7 @@ def answer_photo(
     top: int,
     face: int | None = None,
     category: str | None = None,
+    ensemble: Ensemble | None = None,
 ) -> Answer:
     """The matches of the faces in a photo.
 
@@ -87,6 +96,7 @@ def answer_photo(
         face: Number of the one face meant, from 1, largest first; None: all that are large
             enough to be compared.
         category: Search among these people only.
+        ensemble: Backbones that answer together, in place of ``model``.
 
     Raises:
         PhotoProblem: If there is no picture, no face, no face of that number, or none that is
@@ -95,7 +105,9 @@ def answer_photo(
     """
     from engine.pipeline import comparable
 
-    engine.load(model)  # no part of what one photo costs
+    models = ensemble.backbones if ensemble else (model,)
+    for name in models:
+        engine.load(name)  # no part of what one photo costs
     ms: dict[str, float] = {}
     with _timed(ms, "decode"):
         photo = engine.decode(data)
@@ -106,13 +118,19 @@ def answer_photo(
         if face > len(large):
             raise NoFace(f"there is no face number {face}: the photo has {len(large)}")
         large = (large[face - 1],)
-    space = engine.backbone(model).space
-    gallery.index(space)  # opening it is no part of a search
-    gallery.calibration(space)
+    for space in [engine.backbone(name).space for name in models]:
+        gallery.index(space)  # opening it is no part of a search
+        gallery.calibration(space)
+    sightings = [(photo, one) for one in large]
     with _timed(ms, "embed"):
-        embeddings = engine.embed([(photo, one) for one in large], model)
+        embeddings = [engine.embed(sightings, name) for name in models]
     with _timed(ms, "search"):
-        matches = tuple(gallery.top_matches(one, top, category=category) for one in embeddings)
+        matches = tuple(
+            gallery.fused_matches(ensemble, one, top, category=category)
+            if ensemble
+            else gallery.top_matches(one[0], top, category=category)
+            for one in zip(*embeddings, strict=True)
+        )
     ms["total"] = sum(ms.values())
     numbers = (face,) if face is not None else tuple(range(1, len(large) + 1))
     return Answer(model, photo, large, numbers, matches, ms)
@@ -143,59 +161,6 @@ def draw_answer(engine: Engine, answer: Answer) -> Picture:
     if len(answer.faces) > 1:
         return draw_card_with_faces(answer.photo, answer.faces, entries, answered=0)
     return draw_card(answer.photo, answer.faces[0], entries)
-
-
-def lines(answer: Answer) -> Iterator[str]:
-    """The answer in words, line by line."""
-    from bot.captions import credit_of, word_key
-    from bot.wording import Wording
-
-    say = Wording.load().text
-    several = len(answer.faces) > 1
-    for number, face, matches in zip(answer.numbers, answer.faces, answer.matches, strict=True):
-        if several:
-            yield f"Face {number}:"
-        for rank, match in enumerate(matches, 1):
-            bar = "█" * round(match.score / 5)
-            place = f"{rank}. " if len(matches) > 1 else ""
-            word = say(word_key(match.score))
-            yield f"{place}{match.person.name}  {bar:░<20}  {match.score:.0f}/100, {word}"
-            credit = credit_of(match.portrait, say("answer.unknown_author"))
-            yield f"   cosine {match.cosine:.3f}" + (f"; photo: {credit}" if credit else "")
-        for concern in face.concerns:
-            yield f"   (the face is {concern})"
-    yield f"Model {answer.model}, {answer.ms['total']:.0f} ms"
-
-
-def _as_json(answer: Answer, path: Path) -> dict[str, Any]:
-    scale = answer.photo.source_size_px[0] / answer.photo.width_px
-    faces = []
-    for face, matches in zip(answer.faces, answer.matches, strict=True):
-        box = (face.box.x, face.box.y, face.box.w, face.box.h)
-        faces.append(
-            {
-                "box": [round(side * scale, 1) for side in box],
-                "confidence": round(face.confidence, 4),
-                "concerns": [str(concern) for concern in face.concerns],
-                "matches": [_match_json(match) for match in matches],
-            }
-        )
-    ms = {step: round(value, 2) for step, value in answer.ms.items()}
-    return {"model": answer.model, "photo": str(path), "faces": faces, "ms": ms}
-
-
-def _match_json(match: Match) -> dict[str, Any]:
-    portrait = match.portrait
-    return {
-        "person": match.person.name,
-        "category": ", ".join(match.person.categories) or None,
-        "cosine": round(match.cosine, 6),
-        "score": round(match.score, 2),
-        "one_in": round(match.one_in, 1),
-        "portrait": str(portrait.thumbnail),
-        "license": portrait.licence,
-        "author": portrait.author,
-    }
 
 
 @contextlib.contextmanager
@@ -244,8 +209,9 @@ def _checked_category(gallery: Gallery, category: str | None) -> str | None:
 @click.argument("photo", type=click.Path(path_type=Path))
 @click.option(
     "--model",
-    type=click.Choice(("resnet", "senet", "dlib")),
-    help="Backbone that answers (default: the configured one, dlib until it is ready).",
+    type=click.Choice(("resnet", "senet", "dlib", BEST)),
+    help="Backbone that answers (default: the configured one, dlib until it is ready); best: "
+    "several together, where this gallery shows that they are better than each alone.",
 )
 @click.option("--top", type=click.IntRange(1, 100), default=1, help="Matches per face.")
 @click.option("--face", type=click.IntRange(1), help="Only this face, counted from the largest.")
@@ -266,24 +232,36 @@ def command(
 ) -> None:
     """Find the lookalikes of the faces in PHOTO (a file, or - for standard input)."""
     from bot.app import open_engine, open_gallery
+    from bot.commands.match_words import as_record, words
 
     settings = context.settings()
     data = _read(photo, settings.photo.max_bytes)
     engine = open_engine(settings)
     with contextlib.closing(open_gallery(settings)) as gallery:
-        why = None
-        if model is None:
+        why = ensemble = None
+        if model == BEST:
+            from bot.together import find_ensemble
+
+            ensemble = find_ensemble(engine, gallery)
+        elif model is None:
             model, why = spoken_model(settings, engine, gallery)
         category = _checked_category(gallery, category)
         answer = answer_photo(
-            engine, gallery, data, model=model, top=top, face=face, category=category
+            engine,
+            gallery,
+            data,
+            model=model,
+            top=top,
+            face=face,
+            category=category,
+            ensemble=ensemble,
         )
         if card is not None:
             _write(card, draw_answer(engine, answer).jpeg)
     if as_json:
-        click.echo(json.dumps(_as_json(answer, photo), ensure_ascii=False, indent=2))
+        click.echo(json.dumps(as_record(answer, photo), ensure_ascii=False, indent=2))
     else:
-        for line in lines(answer):
+        for line in words(answer):
             click.echo(line)
         if card is not None:
             click.echo(f"Card: {card.absolute()}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +38,9 @@ def command() -> None:
 @click.pass_obj
 def list_models(context: Context, *, as_json: bool) -> None:
     """Show every backbone, where it comes from and whether it can be used."""
-    models_folder = context.settings().models_folder
-    entries = [_entry(record, models_folder) for record in BACKBONES.values()]
+    settings = context.settings()
+    entries = [_entry(record, settings.models_folder) for record in BACKBONES.values()]
+    entries += _together(settings)
     if as_json:
         click.echo(json.dumps(entries, indent=2, ensure_ascii=False))
     else:
@@ -114,6 +115,33 @@ def _entry(record: BackboneRecord, models_folder: Path) -> dict[str, Any]:
     }
 
 
+def _together(settings: Settings) -> list[dict[str, Any]]:
+    """What `list` tells of several backbones together; nothing before there is a gallery."""
+    if not settings.gallery_folder.is_dir() and settings.gallery_url is None:
+        return []
+    from bot.app import open_gallery
+    from bot.together import BEST, spoken, why_not
+    from bot.wording import Wording
+
+    with open_gallery(settings) as gallery:
+        verdict = gallery.verdict()
+        built = {space.backbone for space in gallery.spaces()}
+    ensemble = verdict.offered if verdict else None
+    reason = None
+    if ensemble is None:
+        why = why_not(verdict, built)
+        reason = Wording.load().text(why.key, None, **why.details)
+    return [
+        {
+            "name": BEST,
+            "title": spoken(ensemble) if ensemble else "several of them together",
+            "state": "ready" if ensemble else "not offered",
+            "reason": reason,
+            "verdict": verdict.to_json() if verdict else None,
+        }
+    ]
+
+
 def _print_table(entries: Sequence[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -122,14 +150,32 @@ def _print_table(entries: Sequence[dict[str, Any]]) -> None:
     for heading in ("model", "network", "vector", "weights", "state"):
         table.add_column(heading)
     for entry in entries:
-        size = f"{entry['size_bytes'] / 1e6:.0f} MB" if entry["size_bytes"] else ""
-        table.add_row(entry["name"], entry["title"], str(entry["dimensions"]), size, entry["state"])
+        size = f"{entry['size_bytes'] / 1e6:.0f} MB" if entry.get("size_bytes") else ""
+        dimensions = str(entry.get("dimensions", ""))
+        table.add_row(entry["name"], entry["title"], dimensions, size, entry["state"])
     Console(highlight=False).print(table)
     for entry in entries:
-        words = f"{entry['name']}: {entry['licence']}. Learned from {entry['training_data']}."
+        words = f"{entry['name']}: {_about(entry)}"
         click.echo(f"\n{click.wrap_text(words, 88, subsequent_indent='  ')}")
-        if entry["reason"]:
+        if entry["reason"] and "licence" in entry:
             click.echo(f"  {entry['reason']}")
+
+
+def _about(entry: Mapping[str, Any]) -> str:
+    """Of a backbone its terms, of several together what the gallery says."""
+    if "licence" in entry:
+        return f"{entry['licence']}. Learned from {entry['training_data']}."
+    if entry["reason"]:
+        return str(entry["reason"])
+    verdict = entry["verdict"]
+    shares = (
+        f"{name} {100 * one['rank_1']:.1f} and {100 * one['tar']:.1f} %"
+        for name, one in verdict["figures"].items()
+    )
+    return (
+        f"tried on {verdict['people']} people of this gallery on {verdict['judged_on']}: found "
+        "first, and told from all but 1 in 1,000 strangers: " + ", ".join(shares) + "."
+    )
 
 
 def _download(record: BackboneRecord, settings: Settings, *, again: bool, yes: bool) -> None:
