@@ -1,4 +1,7 @@
-"""Opens the store's database: address, driver, file, pragmas, migrations, the right key."""
+"""Opens the store's database: address, driver, file, pragmas, migrations, the right key.
+
+A file of SQLite, or anything else that SQLAlchemy speaks to with asyncio; PostgreSQL is tested.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,25 @@ from typing import Any
 
 import sqlalchemy as sa
 from filelock import AsyncFileLock
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import migrations
 from bot.identity import Identity
 from bot.tables import KeyRow
 from engine.errors import BadSettings
+from gallery.postgres import (
+    CONNECTING,
+    DRIVER,
+    STORE_TURN,
+    address,
+    need_packages,
+    take_turn,
+    tell_plainly,
+)
 
 __all__ = ["connect", "database_url", "prepare", "why"]
 
-# SQLAlchemy's names of the drivers that work with asyncio, for URLs that name none.
-ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 BUSY_TIMEOUT_MS = 5_000
 LOCK_TIMEOUT_S = 30
 
@@ -36,11 +46,8 @@ def database_url(url: str | None, home: Path) -> sa.URL:
     """
     if url is None:
         return sa.URL.create("sqlite+aiosqlite", database=str(home / "lookalike.db"))
-    try:
-        address = sa.make_url(url)
-    except ArgumentError:
-        raise BadSettings("database.url is not an address that SQLAlchemy can read") from None
-    return address.set(drivername=ASYNC_DRIVERS.get(address.drivername, address.drivername))
+    found = address(url, "database.url")
+    return found.set(drivername="sqlite+aiosqlite") if found.drivername == "sqlite" else found
 
 
 def connect(url: sa.URL) -> AsyncEngine:
@@ -50,11 +57,19 @@ def connect(url: sa.URL) -> AsyncEngine:
         BadSettings: If its driver is missing or its file can't be made.
     """
     is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+    is_postgres = url.drivername == DRIVER
+    if is_postgres:
+        need_packages()
     try:
         if is_file:
             _make_file(Path(str(url.database)))
         # Parameters are sealed rows and keys: they stay out of every message.
-        engine = create_async_engine(url, hide_parameters=True, pool_pre_ping=not is_file)
+        engine = create_async_engine(
+            url,
+            connect_args=dict(CONNECTING) if is_postgres else {},
+            hide_parameters=True,
+            pool_pre_ping=not is_file,
+        )
     except ImportError as problem:
         raise BadSettings(f"database.url needs the package {problem.name}: install it") from None
     except OSError as problem:
@@ -63,6 +78,8 @@ def connect(url: sa.URL) -> AsyncEngine:
         raise BadSettings(why(problem)) from None
     if url.get_backend_name() == "sqlite":
         sa.event.listen(engine.sync_engine, "connect", _tune_sqlite)
+    if is_postgres:
+        tell_plainly(engine.sync_engine, url)
     return engine
 
 
@@ -86,7 +103,7 @@ def _tune_sqlite(connection: Any, _record: object) -> None:
 
 
 async def prepare(engine: AsyncEngine, url: sa.URL, identity: Identity) -> None:
-    """Migrates and checks the secret; one process at a time where the database is a file.
+    """Migrates and checks the secret; one process at a time.
 
     Raises:
         BadSettings: If the database was written with another secret.
@@ -97,6 +114,8 @@ async def prepare(engine: AsyncEngine, url: sa.URL, identity: Identity) -> None:
             lock = AsyncFileLock(f"{url.database}.lock", timeout=LOCK_TIMEOUT_S)
             await stack.enter_async_context(lock)
         connection = await stack.enter_async_context(engine.begin())
+        if url.get_backend_name() == "postgresql":
+            await connection.run_sync(lambda plain: take_turn(plain, STORE_TURN))
         await connection.run_sync(lambda plain: migrations.upgrade("store", plain))
         recorded = await connection.scalar(sa.select(KeyRow.fingerprint))
         if recorded is None:

@@ -26,11 +26,6 @@ from engine.errors import BadSettings, TryLater
 __all__ = ["Choice", "PastMatch", "Store"]
 
 DAY_S = 86_400
-# SQLAlchemy's names of the drivers that work with asyncio, for URLs that name none.
-ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
-
-BUSY_TIMEOUT_MS = 5_000
-LOCK_TIMEOUT_S = 30
 
 USER_CHOICES = StoreTables.metadata.tables[UserChoiceRow.__tablename__]
 CHAT_CHOICES = StoreTables.metadata.tables[ChatChoiceRow.__tablename__]
@@ -239,6 +234,9 @@ class Store:
         """Reads, changes and writes one row of choices; an empty one is deleted."""
         # Two presses by one person at once must not lose one: writers take turns.
         async with self._writing, self._transaction() as connection:
+            if self._engine.dialect.name == "postgresql":  # other processes may write, too
+                lock = int.from_bytes(key[:8], signed=True)
+                await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock)))
             content = await self._content(connection, table, key, who.user)
             content = {
                 name: value for name, value in {**content, **change}.items() if value is not None

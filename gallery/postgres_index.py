@@ -5,7 +5,7 @@ direction of the sum of their portraits, of the length that makes ``q . p`` thei
 their portraits, and s the largest angle between p and an x_i:
 
 1. The server compares the face q with everybody's p; or, where there are so many that they are
-   indexed (gallery/postgres_vectors.py), with the few hundred that HNSW proposes. That is the
+   indexed (gallery/postgres_vectors.py), with the hundred that HNSW proposes. That is the
    likeness but for somebody of whom the gallery holds nearly the same picture, and bounds that:
    the angle between q and any x_i is at least that between q and p, less s.
 2. If many are left whose bound reaches the k-th likeness, the server compares q with their x_i.
@@ -41,7 +41,7 @@ from gallery.tables import SpaceRow
 
 __all__ = ["PostgresIndex"]
 
-_CANDIDATES: Final = 200  # whom HNSW proposes
+_CANDIDATES: Final = 100  # whom HNSW proposes
 _BEAM: Final = 400  # hnsw.ef_search: among so many it looks; benchmarks/postgres_search.py
 _LONGEST: Final = 1.001  # of a unit vector (engine.types.Embedding)
 _FETCH_BYTES: Final = 500_000  # fewer are fetched at once rather than compared by the server first

@@ -266,7 +266,7 @@ async def test_a_database_that_is_gone_means_try_later(tmp_path: Path, who: Who)
     [
         (None, "sqlite+aiosqlite"),
         ("sqlite:////tmp/x.db", "sqlite+aiosqlite"),
-        ("postgresql://u:p@h/d", "postgresql+asyncpg"),
+        ("postgresql://u:p@h/d", "postgresql+psycopg"),
         ("postgresql+psycopg://u:p@h/d", "postgresql+psycopg"),
     ],
 )

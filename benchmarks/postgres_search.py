@@ -1,0 +1,187 @@
+"""Search in PostgreSQL: how long, and what HNSW passes over, against comparing with everybody.
+
+    python benchmarks/postgres_search.py [--people 10000] [--portraits 5] [--url URL] [--record]
+
+Without a URL the package pgserver starts a server of its own for the time being. The vectors are
+made up: people spread as faces do, most in few directions (the variance of direction i falls as
+1 / i), portraits around them as alike as a person's photos usually are. Half of the queries are
+another photo of somebody in the gallery, half of strangers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from figures import record
+from numpy.typing import NDArray
+from sqlalchemy import insert, text
+
+from engine.types import Embedding, Space
+from gallery import registrar
+from gallery.collection import Gallery
+from gallery.database import changing
+from gallery.intake import append_rows
+from gallery.likeness import SAME_PERSON
+from gallery.postgres_vectors import make_index
+from gallery.storage import SearchIndex
+from gallery.tables import PersonRow, PortraitRow
+
+K = 3
+QUERIES = 200
+TIMED = 60
+PEOPLE_PER_BATCH = 200
+MODELS = {"dlib": 128, "resnet": 2048}
+
+
+class Faces:
+    """A source of made-up vectors.
+
+    Args:
+        dimensions: Of each.
+        alike: Cosine of two photos of one person, in the median.
+        seed: Other numbers, other people.
+    """
+
+    def __init__(self, dimensions: int, alike: float, seed: int = 0) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._spread = 1 / np.sqrt(np.arange(1, dimensions + 1))
+        self._alike = alike
+        turned = np.linalg.qr(self._rng.standard_normal((dimensions, dimensions)))[0]
+        self._turn = turned.astype(np.float32)
+
+    def people(self, count: int) -> NDArray[np.float32]:
+        """Unit vectors: float32 (count, D)."""
+        drawn = self._rng.standard_normal((count, len(self._spread))) * self._spread
+        return _unit(drawn.astype(np.float32) @ self._turn)
+
+    def photos(self, people: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Another photo of each: float32, of the same shape."""
+        others = self.people(len(people))
+        return _unit(np.sqrt(self._alike) * people + np.sqrt(1 - self._alike) * others)
+
+
+def main() -> None:
+    """Measures both models and prints a line for each way."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--people", type=int, default=10_000)
+    parser.add_argument("--portraits", type=int, default=5)
+    parser.add_argument("--url", help="an empty PostgreSQL database; one without it is started")
+    parser.add_argument("--record", action="store_true", help="keep the figures for the docs")
+    arguments = parser.parse_args()
+    figures: dict[str, object] = {"people": arguments.people, "portraits": arguments.portraits}
+    with server(arguments.url) as url, tempfile.TemporaryDirectory() as folder:
+        for model, dimensions in MODELS.items():
+            with Gallery.open(Path(folder), url) as gallery:
+                space = Space(model, "0" * 64, 1, dimensions)
+                measured = measure(gallery, space, arguments.people, arguments.portraits)
+            figures |= {f"{model}_{name}": value for name, value in measured.items()}
+    for name, value in figures.items():
+        print(f"{name} {value:,.4g}" if isinstance(value, float) else f"{name} {value:,}")
+    if arguments.record:
+        record("postgres_search", figures)
+
+
+@contextmanager
+def server(url: str | None) -> Iterator[str]:
+    """The URL given, or that of a server in a temporary folder."""
+    if url is not None:
+        yield url
+        return
+    import pgserver
+
+    with tempfile.TemporaryDirectory() as folder:
+        started = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        try:
+            yield started.get_uri()
+        finally:
+            started.cleanup()
+
+
+def measure(gallery: Gallery, space: Space, people: int, portraits: int) -> dict[str, float]:
+    """Adds everybody, searches exactly, then by HNSW."""
+    faces = Faces(space.dimensions, SAME_PERSON[space.backbone])
+    started = time.perf_counter()
+    known = fill(gallery, space, faces, people, portraits)
+    figures = {"portraits_added_per_s": people * portraits / (time.perf_counter() - started)}
+    half = QUERIES // 2
+    looked = np.concatenate([faces.photos(known[:half]), faces.people(half)])
+    queries = [Embedding(vector, space) for vector in looked]
+    exact, figures["exact_ms"] = searched(gallery.index(space), queries)
+    started = time.perf_counter()
+    with changing(gallery.catalogue.database) as connection:
+        make_index(connection, space)
+        registrar.set_rows(connection, space, generation=1_000_000, row_count=people * portraits)
+        registrar.note_change(connection)
+    figures["hnsw_build_s"] = time.perf_counter() - started
+    gallery.refresh()
+    found, figures["hnsw_ms"] = searched(gallery.index(space), queries)
+    pairs = list(zip(exact, found, strict=True))
+    figures["hnsw_recall_at_3"] = float(np.mean([len(set(a) & set(b)) / K for a, b in pairs]))
+    figures["hnsw_recall_at_1"] = float(np.mean([a[0] == b[0] for a, b in pairs]))
+    return figures
+
+
+def fill(
+    gallery: Gallery, space: Space, faces: Faces, people: int, portraits: int
+) -> NDArray[np.float32]:
+    """Adds made-up people without pictures; returns the first of them."""
+    first = faces.people(0)
+    known = faces.people(people)
+    serial = int(time.time() * 1000) % 10**9
+    with gallery.writing():
+        for start in range(0, people, PEOPLE_PER_BATCH):
+            some = known[start : start + PEOPLE_PER_BATCH]
+            with changing(gallery.catalogue.database) as connection:
+                names = [
+                    f"{space.backbone} {start + number} {serial}" for number in range(len(some))
+                ]
+                rows = [{"key": name, "name": name, "folded_name": name} for name in names]
+                query = insert(PersonRow).returning(PersonRow.id)
+                ids = connection.scalars(query, rows).all()
+                owners = np.repeat(np.asarray(ids), portraits)
+                pictures = [blank(int(owner), f"{owner} {n}") for n, owner in enumerate(owners)]
+                made = connection.scalars(insert(PortraitRow).returning(PortraitRow.id), pictures)
+                vectors = faces.photos(np.repeat(some, portraits, axis=0))
+                append_rows(connection, gallery, space, vectors, made.all(), owners.tolist())
+                registrar.note_change(connection)
+            first = known
+    with gallery.catalogue.database.connect() as connection:
+        connection.execute(text("ANALYZE person_vector, portrait_vector"))
+        connection.commit()
+    gallery.refresh()
+    return first
+
+
+def blank(person_id: int, name: str) -> dict[str, object]:
+    """A portrait's row."""
+    box = {"box_x": 0.0, "box_y": 0.0, "box_w": 1.0, "box_h": 1.0}
+    size = {"width_px": 1, "height_px": 1, "landmarks": [[0.0, 0.0]] * 5}
+    return {"person_id": person_id, "sha256": name.zfill(64), **box, **size}
+
+
+def searched(index: SearchIndex, queries: list[Embedding]) -> tuple[list[tuple[int, ...]], float]:
+    """Who is found for each query, and the median of milliseconds."""
+    for query in queries[:5]:
+        index.top(query, K)
+    found, times_ms = [], []
+    for query in queries:
+        started = time.perf_counter()
+        hits = index.top(query, K)
+        times_ms.append((time.perf_counter() - started) * 1000)
+        found.append(tuple(hit.person_id for hit in hits))
+    return found, float(np.median(times_ms))
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.maximum(lengths, 1e-9)).astype(np.float32)
+
+
+if __name__ == "__main__":
+    main()
