@@ -124,7 +124,7 @@ def toned(frame: Pixels, tone: Tone, wanted: Tone) -> Pixels:
     for channel in range(3):
         limits = _COLOUR_STRETCH if channel else _STRETCH
         stretch = wanted.deviation[channel] / max(tone.deviation[channel], 1.0)
-        stretch = 0.0 if channel and not wanted.deviation[1] else float(np.clip(stretch, *limits))
+        stretch = 0.0 if channel and is_grey(wanted) else float(np.clip(stretch, *limits))
         if channel:
             mapped = wanted.mean[channel] + stretch * (levels - tone.mean[channel])
         else:
