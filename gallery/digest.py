@@ -18,12 +18,15 @@ It reads a third of the portraits' codes, or less.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gallery.candidates import Candidates
 from gallery.codes import ROUNDING, code_products, quantized
+from gallery.likeness import evened_norms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,10 +35,13 @@ __all__ = [
     "PEOPLE",
     "SKETCHES",
     "Digest",
+    "Finder",
     "Frame",
     "People",
     "Sketches",
     "View",
+    "direction_factors",
+    "entries_of_people",
     "people_of",
     "sketches_of",
 ]
@@ -44,6 +50,7 @@ _SHORTEST_SUM: Final = (
     1e-2  # of vectors that cancel each other out; such people are always looked at
 )
 _ALWAYS: Final = 9.0
+_NEAREST_PORTRAITS: Final = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +64,10 @@ class Frame:
 
     centre: NDArray[np.float32]
     basis: NDArray[np.float32]
+
+    def seen(self, less: NDArray[Any]) -> NDArray[np.float32]:
+        """Vectors less the centre, along the basis: float32 (n, M)."""
+        return np.asarray(less @ self.basis.T, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,12 +151,49 @@ class View:
         self.length = np.float32(np.linalg.norm(less) * 1.0001)
         self.offset = np.float32(frame.centre @ vector)
         # einsum, for a product this small on several threads waits longer for them than it takes
-        seen = np.einsum("md,d->m", frame.basis, less)
+        self.seen = seen = np.einsum("md,d->m", frame.basis, less)
         codes, scales, errors = quantized(seen[None])
         self.sketch_codes, self.sketch_scale = codes, scales[0]
         self.sketch_error = float(errors[0])
         self.sketch_length = float(np.linalg.norm(seen)) * 1.0001
         self.rest = _rest(self.length**2, self.sketch_length**2)
+        whole = np.einsum("md,d->m", frame.basis, vector)
+        self.entry = np.append(whole, [self.offset, 0]).astype(np.float32)
+
+
+class Finder:
+    """Candidates among everybody, instead of bounds for everybody.
+
+    Args:
+        people: For ``Candidates``, of ``entries_of_people``.
+        portraits: For ``Candidates``, of the portraits of people who have several.
+        owners: int32 (S,), whose portraits, as places among the people of the digest.
+    """
+
+    def __init__(
+        self,
+        people: NDArray[np.uint8],
+        portraits: NDArray[np.uint8],
+        owners: NDArray[np.int32],
+    ) -> None:
+        self._made = people, portraits
+        self._owners = owners
+
+    def people(self, view: View, count: int) -> NDArray[np.int64]:
+        """Places of about the most alike."""
+        return self._people.nearest(view.entry, count)
+
+    def owners(self, view: View) -> NDArray[np.int32]:
+        """Places of who may have nearly the same picture, each once."""
+        return np.unique(self._owners[self._portraits.nearest(view.seen, _NEAREST_PORTRAITS)])
+
+    @cached_property
+    def _people(self) -> Candidates:
+        return Candidates(self._made[0])
+
+    @cached_property
+    def _portraits(self) -> Candidates:
+        return Candidates(self._made[1])
 
 
 class Digest:
@@ -157,7 +205,7 @@ class Digest:
         counts: int32 (P,), of how many portraits.
         rows: Of how many rows of the space's files the digest was made.
         people: Of P people.
-        sketches: Of their portraits.
+        portraits: Bounds for their portraits, or, in a very large gallery, candidates.
     """
 
     def __init__(
@@ -167,14 +215,14 @@ class Digest:
         counts: NDArray[np.int32],
         rows: int,
         people: People,
-        sketches: Sketches,
+        portraits: Sketches | Finder,
     ) -> None:
         self.frame = frame
         self.person_ids = person_ids
         self.counts = counts
         self.rows = rows
         self.people = people
-        self.sketches = sketches
+        self.portraits = portraits
 
     def __len__(self) -> int:
         return len(self.person_ids)
@@ -187,18 +235,51 @@ class Digest:
             KeyError: If something is missing.
             TypeError: If something is of the wrong type.
         """
+        portraits: Sketches | Finder
+        if "people_candidates" in arrays:
+            portraits = Finder(
+                arrays["people_candidates"],
+                arrays["portrait_candidates"],
+                arrays["sketches_people"],
+            )
+        else:
+            portraits = Sketches(**{name: arrays[f"sketches_{name}"] for name in SKETCHES})
         return cls(
             Frame(np.array(arrays["centre"]), np.array(arrays["basis"])),
             arrays["person_ids"],
             arrays["counts"],
             int(about["rows"]),
             People(**{name: arrays[f"people_{name}"] for name in PEOPLE}),
-            Sketches(**{name: arrays[f"sketches_{name}"] for name in SKETCHES}),
+            portraits,
         )
 
 
 PEOPLE: Final = ("codes", "scales", "errors", "lengths", "offsets")
 SKETCHES: Final = ("people", "codes", "scales", "offsets", "rests", "slack")
+
+
+def direction_factors(counts: NDArray[np.integer], backbone: str) -> NDArray[np.float32]:
+    """What turns a cosine with a person's direction into the likeness: float32 (P,).
+
+    Args:
+        counts: (P,), of how many portraits.
+        backbone: Whose vectors they are.
+    """
+    factors = 1 / evened_norms(np.ones(len(counts)), counts, backbone)
+    return factors.astype(np.float32)
+
+
+def entries_of_people(
+    seen: NDArray[np.float32], factors: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """What ``View.entry`` is multiplied with to tell likenesses approximately: float32 (n, M + 2).
+
+    Args:
+        seen: float32 (n, M), directions less the centre, along the basis.
+        factors: float32 (n,), from ``direction_factors``.
+    """
+    one = np.broadcast_to(np.array([1, 0], np.float32), (len(seen), 2))
+    return np.hstack([seen, one]) * factors[:, None]
 
 
 def people_of(frame: Frame, vectors: NDArray[np.float32], starts: NDArray[np.intp]) -> People:
@@ -237,7 +318,7 @@ def sketches_of(frame: Frame, vectors: NDArray[np.float32], people: NDArray[np.i
         codes = np.empty((0, len(frame.basis)), np.int8)
         return Sketches(people, codes, none, none, none, np.zeros(2, np.float32))
     less: NDArray[np.float32] = vectors - frame.centre
-    seen: NDArray[np.float32] = less @ frame.basis.T
+    seen = frame.seen(less)
     codes, scales, errors = quantized(seen)
     lengths = np.linalg.norm(seen, axis=1)
     rests = _rest(np.einsum("nd,nd->n", less, less), lengths**2)

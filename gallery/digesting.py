@@ -8,8 +8,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gallery.arrays import ArrayWriter, Layout, writing_arrays
-from gallery.digest import PEOPLE, SKETCHES, Frame, people_of, sketches_of
+from gallery.arrays import ArrayWriter, writing_arrays
+from gallery.candidates import CandidatesMaker
+from gallery.digest import (
+    PEOPLE,
+    SKETCHES,
+    Frame,
+    direction_factors,
+    entries_of_people,
+    people_of,
+    sketches_of,
+)
 from gallery.disk import RowReader
 from gallery.roster import Roster
 from gallery.shortlist import outdated
@@ -20,6 +29,9 @@ __all__ = ["make_digest", "renew_digest"]
 _FROM_BYTES: Final = 16_000_000  # below, looking at every portrait takes less than a millisecond
 _SAMPLE: Final = 8_192  # vectors that the frame is learned from
 _BASIS: Final = 256
+# What bounds read of everybody; measured: 10 ms on two cores at 400 MB, many computers have half
+# the bandwidth.
+_CANDIDATES_FROM_BYTES: Final = 200_000_000
 _CHUNK_ROWS: Final = 4_096
 
 
@@ -56,17 +68,38 @@ def make_digest(
     row_count: int,
     dead: NDArray[np.int64],
     progress: Callable[[int, int], None] = lambda _done, _total: None,
+    *,
+    candidates_from_bytes: int = _CANDIDATES_FROM_BYTES,
 ) -> None:
     """Makes a digest of a space with at least one living row; see ``renew_digest``."""
     roster, reader = Roster(files.records(row_count), dead), files.reader(row_count)
-    frame = _learned_frame(roster, reader, files.manifest.space.dimensions)
-    about = {"rows": row_count}
-    with writing_arrays(files.path("digest"), about, _layout(roster, frame)) as writer:
-        _write(writer, roster, reader, frame, progress)
+    space = files.manifest.space
+    frame, sample = _learned_frame(roster, reader, space.dimensions)
+    size_bytes = len(roster) * space.dimensions + len(roster.rows) * len(frame.basis)
+    with writing_arrays(files.path("digest"), {"rows": row_count}) as writer:
+        writer.add("centre", frame.centre)
+        writer.add("basis", frame.basis)
+        writer.add("person_ids", roster.person_ids)
+        writer.add("counts", roster.counts.astype(np.int32))
+        digesting = _Digesting(writer, roster, frame, space.backbone)
+        if size_bytes < candidates_from_bytes:
+            digesting.plan_sketches()
+        else:
+            digesting.plan_candidates(sample)
+        first = 0
+        while first < len(roster):
+            last = roster.chunk(first, _CHUNK_ROWS)
+            rows = roster.rows[roster.starts[first] : roster.starts[last]]
+            digesting.digest(first, last, reader.rows(rows))
+            first = last
+            progress(int(roster.starts[first]), len(roster.rows))
+        digesting.finish()
 
 
-def _learned_frame(roster: Roster, reader: RowReader, dimensions: int) -> Frame:
-    """The mean and the principal components of a sample."""
+def _learned_frame(
+    roster: Roster, reader: RowReader, dimensions: int
+) -> tuple[Frame, NDArray[np.float32]]:
+    """The mean and the principal components of a sample, and the sample less the mean."""
     import scipy.linalg
 
     chosen = np.linspace(0, len(roster.rows) - 1, min(_SAMPLE, len(roster.rows)))
@@ -78,55 +111,65 @@ def _learned_frame(roster: Roster, reader: RowReader, dimensions: int) -> Frame:
     components = scipy.linalg.eigh(sample.T @ sample, subset_by_index=last)[1]
     # float32 components are not quite orthonormal, and the bounds rest on that they are.
     components = np.linalg.qr(components.astype(np.float64))[0]
-    return Frame(centre, np.ascontiguousarray(components.T, dtype=np.float32))
+    return Frame(centre, np.ascontiguousarray(components.T, dtype=np.float32)), sample
 
 
-def _layout(roster: Roster, frame: Frame) -> Layout:
-    size, dimensions = frame.basis.shape
-    people = len(roster)
-    several = int(roster.counts[roster.counts > 1].sum())
-    return {
-        "centre": ("<f4", (dimensions,)),
-        "basis": ("<f4", (size, dimensions)),
-        "person_ids": ("<i8", (people,)),
-        "counts": ("<i4", (people,)),
-        "people_codes": ("|i1", (people, dimensions)),
-        **{f"people_{name}": ("<f4", (people,)) for name in PEOPLE[1:]},
-        "sketches_people": ("<i4", (several,)),
-        "sketches_codes": ("|i1", (several, size)),
-        **{f"sketches_{name}": ("<f4", (several,)) for name in SKETCHES[2:-1]},
-        "sketches_slack": ("<f4", (2,)),
-    }
+class _Digesting:
+    """Writes a digest, some people at a time."""
 
+    def __init__(self, writer: ArrayWriter, roster: Roster, frame: Frame, backbone: str) -> None:
+        self._writer = writer
+        self._roster = roster
+        self._frame = frame
+        self._factors = direction_factors(roster.counts, backbone)
+        self._sketched = 0
+        self._slack = np.zeros(2, np.float32)
+        self._makers: tuple[CandidatesMaker, CandidatesMaker] | None = None
+        people = len(roster)
+        writer.plan("people_codes", "|i1", (people, len(frame.centre)))
+        for name in PEOPLE[1:]:
+            writer.plan(f"people_{name}", "<f4", (people,))
+        self._several = int(roster.counts[roster.counts > 1].sum())
+        writer.plan("sketches_people", "<i4", (self._several,))
 
-def _write(
-    writer: ArrayWriter,
-    roster: Roster,
-    reader: RowReader,
-    frame: Frame,
-    progress: Callable[[int, int], None],
-) -> None:
-    writer.write("centre", 0, frame.centre)
-    writer.write("basis", 0, frame.basis)
-    writer.write("person_ids", 0, roster.person_ids)
-    writer.write("counts", 0, roster.counts)
-    slack = np.zeros(2, np.float32)
-    first = sketched = 0
-    while first < len(roster):
-        start = roster.starts[first]
-        last = int(np.searchsorted(roster.starts, start + _CHUNK_ROWS, side="right")) - 1
-        last = min(max(last, first + 1), len(roster))
-        vectors = reader.rows(roster.rows[start : roster.starts[last]])
-        people = people_of(frame, vectors, roster.starts[first:last] - start)
+    def plan_sketches(self) -> None:
+        """Portraits will be bounded, one by one."""
+        self._writer.plan("sketches_codes", "|i1", (self._several, len(self._frame.basis)))
+        for name in SKETCHES[2:-1]:
+            self._writer.plan(f"sketches_{name}", "<f4", (self._several,))
+
+    def plan_candidates(self, sample: NDArray[np.float32]) -> None:
+        """People and portraits will be candidates instead."""
+        seen = self._frame.seen(sample)
+        likely = self._factors[np.linspace(0, len(self._factors) - 1, len(seen)).astype(int)]
+        people = CandidatesMaker(entries_of_people(seen, likely))
+        self._makers = people, CandidatesMaker(seen)
+
+    def digest(self, first: int, last: int, vectors: NDArray[np.float32]) -> None:
+        """Takes in the people from ``first`` to before ``last``, with all their vectors."""
+        starts = self._roster.starts[first:last] - self._roster.starts[first]
+        people = people_of(self._frame, vectors, starts)
         for name in PEOPLE:
-            writer.write(f"people_{name}", first, getattr(people, name))
-        counts = roster.counts[first:last]
+            self._writer.write(f"people_{name}", first, getattr(people, name))
+        counts = self._roster.counts[first:last]
         several = np.repeat(counts > 1, counts)
         whose = np.repeat(np.arange(first, last, dtype=np.int32), counts)[several]
-        sketches = sketches_of(frame, vectors[several], whose)
-        for name in SKETCHES[:-1]:
-            writer.write(f"sketches_{name}", sketched, getattr(sketches, name))
-        slack = np.maximum(slack, sketches.slack)
-        first, sketched = last, sketched + len(whose)
-        progress(int(roster.starts[first]), len(roster.rows))
-    writer.write("sketches_slack", 0, slack)
+        self._writer.write("sketches_people", self._sketched, whose)
+        if self._makers is None:
+            sketches = sketches_of(self._frame, vectors[several], whose)
+            for name in SKETCHES[1:-1]:
+                self._writer.write(f"sketches_{name}", self._sketched, getattr(sketches, name))
+            self._slack = np.maximum(self._slack, sketches.slack)
+        else:
+            seen = self._frame.seen(people.codes * people.scales[:, None])
+            self._makers[0].add(entries_of_people(seen, self._factors[first:last]))
+            self._makers[1].add(self._frame.seen(vectors[several] - self._frame.centre))
+        self._sketched += len(whose)
+
+    def finish(self) -> None:
+        """Writes what is known at the end only."""
+        if self._makers is None:
+            self._writer.add("sketches_slack", self._slack)
+        else:
+            self._writer.add("people_candidates", self._makers[0].made())
+            self._writer.add("portrait_candidates", self._makers[1].made())

@@ -118,9 +118,13 @@ class GalleryIndex:
             search = _Search(self, query.vector, k, allowed, None)
             search.among(self._portraits.of_all(query.vector))
             return search.found()
-        search = _Search(self, query.vector, k, allowed, self._portraits)
         view = shortlist.view(query.vector)
-        search.among(shortlist.bounds(view))
+        if shortlist.complete:
+            search = _Search(self, query.vector, k, allowed, self._portraits)
+            search.among(shortlist.bounds(view))
+        else:
+            search = _Search(self, query.vector, k, allowed, None)
+            search.also(*shortlist.candidates(view, k, allowed))
         best = 1.0 - (1.0 - search.least()) / SAME_PHOTO_STRETCH
         search.also(shortlist.people_above(view, best))
         return search.found()
@@ -252,14 +256,17 @@ class _Search:
         left = np.flatnonzero(bounds >= self.least())
         self._compare_by(left, bounds[left])
 
-    def also(self, people: NDArray[np.integer]) -> None:
-        """Compares some, where nothing is known but that they may be among the k.
+    def also(self, people: NDArray[np.integer], bounds: NDArray[np.float32] | None = None) -> None:
+        """Compares some of those who may be among the k.
 
         Args:
             people: Places, each once.
+            bounds: Their upper bounds, float32 (len(people),); None where they aren't known.
         """
-        left = people[~self._seen[people]]
-        self._compare_by(left, np.full(len(left), np.inf, np.float32))
+        left = ~self._seen[people]
+        if bounds is None:
+            bounds = np.full(len(people), np.inf, np.float32)
+        self._compare_by(people[left], bounds[left])
 
     def _compare_by(self, people: NDArray[np.integer], bounds: NDArray[np.float32]) -> None:
         if self._closer is not None and len(people) > _MANY:

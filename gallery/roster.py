@@ -57,6 +57,11 @@ class Roster:
         """Where in ``rows`` the rows of these people are, one person behind the other."""
         return ranges(self.starts[people], self.starts[people + 1])
 
+    def chunk(self, first: int, rows: int) -> int:
+        """Where to stop, to have about so many rows of whole people, at least one's, at a time."""
+        last = int(np.searchsorted(self.starts, self.starts[first] + rows, side="right")) - 1
+        return min(max(last, first + 1), len(self))
+
 
 def ranges(starts: NDArray[np.integer], ends: NDArray[np.integer]) -> NDArray[np.int64]:
     """``starts[0], starts[0] + 1, ..., ends[0] - 1, starts[1], ...``: int64."""

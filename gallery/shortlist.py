@@ -11,9 +11,16 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gallery.digest import Digest, View, people_of, sketches_of
+from gallery.digest import (
+    Digest,
+    Finder,
+    Sketches,
+    View,
+    direction_factors,
+    people_of,
+    sketches_of,
+)
 from gallery.disk import RowReader
-from gallery.likeness import evened_norms
 from gallery.roster import Roster
 
 __all__ = ["Shortlist", "outdated"]
@@ -21,6 +28,10 @@ __all__ = ["Shortlist", "outdated"]
 _LATE_BYTES: Final = 300_000_000  # of vectors of people who changed; more take too long to read
 _FEW_CHANGES: Final = 1_000  # portraits
 _MANY_CHANGES: Final = 0.03  # of all portraits
+_CANDIDATES: Final = 2_048  # of up to a million people, to find the best 3 with a recall of 0.99
+_PER_WANTED: Final = 64
+_SPARE: Final = 1.25
+_FEW: Final = 8_192  # people, all of whose codes are read as fast as candidates are found
 
 
 def outdated(digest: Digest, row_count: int, dead: NDArray[np.int64]) -> bool:
@@ -37,6 +48,7 @@ class Shortlist:
         digest: Of the same files.
         roster: Who is there now.
         reader: Of the vectors.
+        backbone: Whose vectors they are.
         late: Places in the roster of people whom the digest doesn't know as they are now.
         places: Places in the digest of all the others, by their order in the roster.
     """
@@ -58,9 +70,7 @@ class Shortlist:
         self._back = np.full(len(digest), -1, np.int64)
         self._back[places] = self._settled
         self._size = len(roster)
-        # The likeness to a person's direction is the cosine with it times this: gallery/likeness.py
-        self._factors = 1 / evened_norms(np.ones(len(roster)), roster.counts, backbone)
-        self._factors = self._factors.astype(np.float32)
+        self._factors = direction_factors(roster.counts, backbone)
         vectors = reader.rows(roster.rows[roster.places(late)])
         counts = roster.counts[late]
         self._late_people = people_of(digest.frame, vectors, np.cumsum(counts) - counts)
@@ -88,6 +98,11 @@ class Shortlist:
         """A face as the digest describes it."""
         return View(self._digest.frame, vector)
 
+    @property
+    def complete(self) -> bool:
+        """Whether it bounds everybody, or names candidates."""
+        return isinstance(self._digest.portraits, Sketches)
+
     def bounds(self, view: View) -> NDArray[np.float32]:
         """Upper bounds of the likeness to everybody's direction: float32 (P,)."""
         bounds = self._digest.people.bounds(view)
@@ -98,8 +113,49 @@ class Shortlist:
         bounds *= self._factors
         return bounds
 
+    def candidates(
+        self, view: View, k: int, allowed: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """People to whom the likeness may be greatest, and upper bounds of it.
+
+        Args:
+            view: The face.
+            k: How many are wanted.
+            allowed: bool (P,): who may be found; None for everybody.
+        """
+        places = self._nearest(view, max(_CANDIDATES, _PER_WANTED * k), allowed)
+        people = self._back[places]
+        everybody = np.concatenate([people, self._late])
+        bounds = np.concatenate(
+            [self._digest.people.bounds(view, places), self._late_people.bounds(view)]
+        )
+        bounds *= self._factors[everybody]
+        return everybody, bounds
+
+    def _nearest(
+        self, view: View, count: int, allowed: NDArray[np.bool_] | None
+    ) -> NDArray[np.int64]:
+        """Places in the digest of candidates who are as they were and may be found."""
+        assert isinstance(self._digest.portraits, Finder)
+        if allowed is None:
+            places = self._digest.portraits.people(view, count)
+            return places[self._back[places] >= 0]
+        wanted = allowed[self._settled]
+        share = np.count_nonzero(wanted) / max(len(wanted), 1)
+        if share * len(wanted) > _FEW:
+            places = self._digest.portraits.people(view, int(count / share * _SPARE))
+            people = self._back[places]
+            places = places[(people >= 0) & allowed[people]]
+            if len(places) >= count:
+                return places
+        return self._places[wanted]  # few, or not where the others are
+
     def people_above(self, view: View, cosine: float) -> NDArray[np.int64]:
         """Places of people with several portraits one of which may reach that cosine."""
-        found = self._back[self._digest.sketches.people_above(view, cosine)]
+        portraits = self._digest.portraits
+        if isinstance(portraits, Finder):
+            found = self._back[portraits.owners(view)]
+        else:
+            found = self._back[portraits.people_above(view, cosine)]
         late = self._late_sketches.people_above(view, cosine)
         return np.concatenate([found[found >= 0], late])

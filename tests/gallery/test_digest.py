@@ -306,3 +306,88 @@ def test_a_digest_made_meanwhile_is_used(tmp_path: Path) -> None:
         path.unlink()  # swept by a build; what is mapped stays
     assert index.top(query, 5) == before
     assert index._shortlist is shortlist
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> tuple[VectorFiles, int, NDArray[np.float32]]:
+    """30,000 people with 1 to 3 portraits, in a digest of candidates; and 60 faces of strangers."""
+    rng = np.random.default_rng(12)
+    common = rng.standard_normal(96)
+    people = np.repeat(np.arange(30_000), rng.integers(1, 4, 30_000))
+    spread = rng.standard_normal((40, 96)) / 4
+    faces = 0.6 * common + rng.standard_normal((30_060, 40)) @ spread
+    shots = faces[np.append(people, np.arange(30_000, 30_060))]
+    vectors = unit(shots + 0.7 * rng.standard_normal(shots.shape))
+    files = VectorFiles.create(tmp_path_factory.mktemp("crowd"), space(96))
+    rows = append(files, 0, vectors[: len(people)], people)
+    make_digest(files, rows, NONE, candidates_from_bytes=0)
+    return files, rows, vectors[len(people) :]
+
+
+def recall(found: list[tuple[Hit, ...]], expected: list[tuple[Hit, ...]]) -> float:
+    """Share of those who should be found that are."""
+    pairs = zip(found, expected, strict=True)
+    hits = [len(set(some) & set(all_)) / len(all_) for some, all_ in pairs]
+    return float(np.mean(hits))
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.35, 0.01])
+def test_candidates_miss_hardly_anybody(
+    crowd: tuple[VectorFiles, int, NDArray[np.float32]], share: float
+) -> None:
+    """What is found has the exact likeness, whoever may be found."""
+    files, rows, probes = crowd
+    index = GalleryIndex(files, rows, NONE)
+    allowed = None if share == 1 else np.random.default_rng(13).random(len(index)) < share
+    queries = [Embedding(probe, index.space) for probe in probes]
+    found = [index.top(query, 3, allowed=allowed) for query in queries]
+    assert index._shortlist is not None
+    assert not index._shortlist.complete
+    index._shortlist = None
+    expected = [index.top(query, 3, allowed=allowed) for query in queries]
+    assert recall(found, expected) >= 0.99
+
+
+def test_candidates_where_those_who_may_be_found_are_unlike_the_face(
+    crowd: tuple[VectorFiles, int, NDArray[np.float32]],
+) -> None:
+    """A category far from the face: none of its people is among the nearest of all."""
+    files, rows, probes = crowd
+    index = GalleryIndex(files, rows, NONE)
+    query = Embedding(probes[0], index.space)
+    everybody = index.likenesses(query, index.person_ids)
+    allowed = everybody < np.quantile(everybody, 0.4)
+    found = index.top(query, 3, allowed=allowed)
+    best = np.flatnonzero(allowed)[np.argsort(-everybody[allowed], kind="stable")[:3]]
+    assert [hit.person_id for hit in found] == index.person_ids[best].tolist()
+
+
+def test_candidates_know_the_very_picture_and_who_came_later(
+    crowd: tuple[VectorFiles, int, NDArray[np.float32]],
+) -> None:
+    """Somebody's odd photo, a new person, a person with a new photo, a removed one."""
+    files, rows, probes = crowd
+    records = files.records(rows)
+    dead = np.flatnonzero(records["person"] == 29_999)
+    more = append(files, rows, probes[:2], np.array([40_000, 7]), dead)
+    index = GalleryIndex(files, more, dead)
+    for probe, person in ((probes[0], 40_000), (probes[1], 7)):
+        (hit,) = index.top(Embedding(probe, index.space), 1)
+        assert hit.person_id == person
+        assert hit.cosine == pytest.approx(1, abs=1e-6)
+    vectors = files.reader(rows).rows(np.arange(0, rows, rows // 50))
+    for row, vector in zip(range(0, rows, rows // 50), vectors, strict=False):
+        (hit,) = index.top(Embedding(vector, index.space), 1)
+        assert hit.person_id == records["person"][row]
+    gone = files.reader(rows).rows(dead[:1])[0]
+    assert index.top(Embedding(gone, index.space), 1)[0].person_id != 29_999
+
+
+def test_more_people_than_candidates_can_be_asked_for(
+    crowd: tuple[VectorFiles, int, NDArray[np.float32]],
+) -> None:
+    files, rows, probes = crowd
+    index = GalleryIndex(files, rows, NONE)
+    hits = index.top(Embedding(probes[5], index.space), 400)
+    assert len({hit.person_id for hit in hits}) == 400
+    assert [hit.cosine for hit in hits] == sorted((hit.cosine for hit in hits), reverse=True)
