@@ -136,7 +136,7 @@ class PackFile:
         self.never_again()
         people: set[str] = set()
         portraits: set[bytes] = set()
-        last = None
+        last, seen = None, 0
         for batch in self.batches():
             for one in batch.people:
                 if one.person.key in people and one.person.key != last:
@@ -144,8 +144,9 @@ class PackFile:
                 last = one.person.key
                 people.add(last)
                 portraits.update(bytes.fromhex(portrait.sha256) for portrait in one.portraits)
-            progress("check", len(portraits), self.portraits)
-        if (len(people), len(portraits)) != (self.people, self.portraits):
+                seen += len(one.portraits)
+            progress("check", seen, self.portraits)
+        if (len(people), len(portraits), seen) != (self.people, self.portraits, self.portraits):
             raise self._damaged("people or portraits are missing, or there twice")
 
     def never_again(self) -> tuple[StaysAway, ...]:

@@ -101,7 +101,8 @@ def pickled_vectors(path: Path) -> NDArray[np.float32]:
         raise _refused(path, what, "they differ in length")
     if not arrays or not arrays[0].size:
         raise _refused(path, what, "it is empty")
-    vectors = np.stack([one.reshape(-1).astype(np.float32) for one in arrays])
+    with np.errstate(over="ignore"):
+        vectors = np.stack([one.reshape(-1).astype(np.float32) for one in arrays])
     if not np.isfinite(vectors).all():
         raise _refused(path, what, "one of them holds something that is no number")
     return vectors
