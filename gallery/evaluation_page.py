@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import math
 import os
 from collections.abc import Callable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from gallery.evaluation_evidence import Share
     from gallery.evaluation_groups import Gap
 
-__all__ = ["check_place", "picture", "render", "save"]
+__all__ = ["check_place", "cut_around", "picture", "render", "save"]
 
 _TEMPLATE: Final = "evaluation_page.html"
 _EDGE_PX: Final = 160
@@ -136,7 +137,8 @@ def save(page: str, file: Path) -> None:
     except OSError as problem:
         raise BadSettings(f"the file {file} can't be written: {problem.strerror}") from None
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where it could not be made
+            beside.unlink(missing_ok=True)
 
 
 def picture(engine: Engine, file: Path, box: Box | None) -> str | None:
@@ -153,7 +155,7 @@ def picture(engine: Engine, file: Path, box: Box | None) -> str | None:
         photo = engine.decode(file.read_bytes())
     except (OSError, PhotoProblem):
         return None
-    cut = _cut(photo, box)
+    cut = cut_around(photo, box)
     edge = min(_EDGE_PX, cut.shape[0])
     small = cv2.resize(cut, (edge, edge), interpolation=cv2.INTER_AREA)
     done, jpeg = cv2.imencode(
@@ -164,11 +166,11 @@ def picture(engine: Engine, file: Path, box: Box | None) -> str | None:
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode('ascii')}"
 
 
-def _cut(photo: Photo, box: Box | None) -> NDArray[np.uint8]:
+def cut_around(photo: Photo, box: Box | None) -> NDArray[np.uint8]:
     """A square around the face, moved and reduced so that it lies within the photo."""
     least = min(photo.width_px, photo.height_px)
     x, y = box.centre if box else (photo.width_px / 2, photo.height_px / 2)
-    edge = min(least, round(_AROUND * max(box.w, box.h)) if box else least)
+    edge = min(least, max(1, round(_AROUND * max(box.w, box.h))) if box else least)
     left = round(min(max(x - edge / 2, 0), photo.width_px - edge))
     top = round(min(max(y - edge / 2, 0), photo.height_px - edge))
     return photo.pixels[top : top + edge, left : left + edge]
