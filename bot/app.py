@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from engine.pipeline import Engine
     from gallery.collection import Gallery
 
-__all__ = ["open_conversation", "open_engine", "open_gallery"]
+__all__ = ["has_gallery", "open_conversation", "open_engine", "open_gallery"]
 
 
 def open_engine(settings: Settings) -> Engine:
@@ -52,6 +52,11 @@ def open_engine(settings: Settings) -> Engine:
         long_side_px=settings.photo.long_side_px,
     )
     return Engine(load_detector=detector, load_backbone=backbone, limits=limits)
+
+
+def has_gallery(settings: Settings) -> bool:
+    """Whether there is a gallery already; in a database there may be."""
+    return settings.gallery_url is not None or (settings.gallery_folder / "gallery.db").is_file()
 
 
 def open_gallery(settings: Settings) -> Gallery:

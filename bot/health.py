@@ -251,9 +251,9 @@ def _has_weights(name: str, settings: Settings) -> bool:
 
 
 def _gallery(settings: Settings) -> Iterator[Finding]:
-    from bot.app import open_gallery
+    from bot.app import has_gallery, open_gallery
 
-    if not (settings.gallery_folder / "gallery.db").is_file():
+    if not has_gallery(settings):
         yield Finding(
             "gallery",
             Verdict.WARNING,
@@ -263,15 +263,16 @@ def _gallery(settings: Settings) -> Iterator[Finding]:
         return
     with open_gallery(settings) as gallery:
         stats = gallery.stats()
+        shared = f" in {gallery.place}" if settings.gallery_url else ""
     if stats.portraits == 0:
         yield Finding(
             "gallery",
             Verdict.WARNING,
-            "there is nobody in it",
+            f"there is nobody in it{shared}",
             "add people with `lookalike gallery add FOLDER`",
         )
         return
-    text = f"{stats.people:,} people, {stats.portraits:,} portraits"
+    text = f"{stats.people:,} people, {stats.portraits:,} portraits{shared}"
     yield Finding("gallery", Verdict.FINE, text)
     for name in settings.models.configured:
         if not _has_weights(name, settings):
@@ -291,6 +292,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
     from bot.database import database_url
     from bot.identity import Identity, secret_key
     from bot.store import Store
+    from gallery.postgres import masked
 
     path = settings.home / "secret.key"
     given = settings.database.key
@@ -298,6 +300,14 @@ def _database(settings: Settings) -> Iterator[Finding]:
     is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
     if is_file and not Path(str(url.database)).is_file():
         yield Finding("database", Verdict.FINE, "none yet; it is made at the first start")
+        return
+    if given is None and not path.is_file() and not is_file:
+        yield Finding(
+            "database",
+            Verdict.WARNING,
+            "this machine has no key yet; the first start makes one",
+            f"if others use {masked(url)}, give this one their key: database.key or {path}",
+        )
         return
     if given is None and not path.is_file():
         yield Finding(
@@ -314,7 +324,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
             pass
 
     asyncio.run(opened())
-    yield Finding("database", Verdict.FINE, url.render_as_string(hide_password=True))
+    yield Finding("database", Verdict.FINE, masked(url))
     if given is None and os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
         yield Finding(
             "database",

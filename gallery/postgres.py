@@ -66,8 +66,8 @@ _REFUSED = re.compile(
 _MENDS: Final = MappingProxyType(
     {
         "25006": "can only be read: name the primary server, not a copy of it",
-        "42501": "does not let this user write: give it the rights, or let the tables' owner "
-        "run `lookalike db upgrade`",
+        "42501": "does not let this user write: let its owner `GRANT ALL ON SCHEMA public` and on "
+        "the tables in it to this user",
         "53100": "has no space left: make room on its disk",
     }
 )
@@ -163,10 +163,15 @@ def told(problem: BaseException, place: str) -> LookalikeError | None:
 
     if not isinstance(problem, psycopg.Error):
         return None
-    state = problem.sqlstate or ""
+    state, says_vector = problem.sqlstate or "", "vector" in str(problem)
+    if state == "42501" and says_vector:
+        return BadSettings(
+            f"the database {place} lacks pgvector, which this user must not create: let a superuser "
+            "run `CREATE EXTENSION vector` in it"
+        )
     if state in _MENDS:
         return BadSettings(f"the database {place} {_MENDS[state]}")
-    if state in _NO_EXTENSION and "vector" in str(problem):
+    if state in _NO_EXTENSION and says_vector:
         return BadSettings(
             f"the database {place} has no pgvector: install it on the server (packages are called "
             "postgresql-16-pgvector or pgvector_16)"
@@ -206,4 +211,5 @@ def _schema() -> sa.Function[int]:
 def _first_line(problem: BaseException) -> str:
     """What libpq says, without "connection failed:" before and hints after it; no password."""
     line = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
-    return line.removeprefix("connection failed: ").strip()
+    # A colon would part the sentence from its mend.
+    return line.removeprefix("connection failed: ").strip().replace(": ", ", ")

@@ -32,6 +32,7 @@ def upgrade(context: Context) -> None:
         ) from None
     import migrations
     from bot.app import open_gallery
+    from gallery.postgres import masked
 
     settings = context.settings()
     given = settings.database.key
@@ -43,7 +44,6 @@ def upgrade(context: Context) -> None:
             pass
 
     asyncio.run(open_once())
-    shown = url.render_as_string(hide_password=True)
-    click.echo(f"{shown} is up to date ({migrations.head('store')})")
+    click.echo(f"{masked(url)} is up to date ({migrations.head('store')})")
     with open_gallery(settings) as gallery:
-        click.echo(f"{gallery.folder} is up to date ({migrations.head('gallery')})")
+        click.echo(f"{gallery.place} is up to date ({migrations.head('gallery')})")

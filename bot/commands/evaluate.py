@@ -169,10 +169,10 @@ def _calibration(settings: Settings, space: Space) -> Calibration:
     """What the gallery of this data folder has learned, if there is one; else what is shipped."""
     from gallery.calibration import prior
 
-    if not (settings.gallery_folder / "gallery.db").is_file():
-        return prior(space)
-    from bot.app import open_gallery
+    from bot.app import has_gallery, open_gallery
 
+    if not has_gallery(settings):
+        return prior(space)
     with open_gallery(settings) as gallery:
         return gallery.calibration(space)
 

@@ -116,10 +116,10 @@ def _unavailable(engine: Engine, models: tuple[str, ...]) -> dict[str, str]:
 
 def _catalogue(settings: Settings) -> tuple[Person, ...]:
     """Everybody in the gallery of this data folder, if there is one."""
-    if not (settings.gallery_folder / "gallery.db").is_file():
-        return ()
-    from bot.app import open_gallery
+    from bot.app import has_gallery, open_gallery
 
+    if not has_gallery(settings):
+        return ()
     with open_gallery(settings) as gallery:
         return gallery.people()
 

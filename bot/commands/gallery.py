@@ -229,6 +229,7 @@ def stats(context: Context, as_json: bool) -> None:
     if as_json:
         print_json(
             {
+                "place": gallery.place,
                 "folder": str(gallery.folder),
                 "bytes": size_bytes,
                 "people": counted.people,
@@ -242,7 +243,7 @@ def stats(context: Context, as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"{gallery.folder}, {size_bytes / 1e6:,.1f} MB")
+    click.echo(f"{gallery.place}, {size_bytes / 1e6:,.1f} MB")
     people, portraits = counted.people, counted.portraits
     click.echo(f"{numbered(people, 'person', 'people')}, {numbered(portraits, 'portrait')}")
     for name, members in counted.categories.items():
