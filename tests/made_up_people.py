@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +64,7 @@ def fill(
     *,
     people: int,
     portraits: int,
-    sha256: str = SHA256,
+    spaces: Mapping[str, Space] | None = None,
 ) -> None:
     """Adds people with those vectors and a picture of nothing each.
 
@@ -73,7 +73,7 @@ def fill(
         make: Gives the vectors, by backbone.
         people: How many more.
         portraits: Of each.
-        sha256: Of the made-up weight files.
+        spaces: By backbone; made-up ones in place of None.
     """
     known = gallery.stats().people
     whose = person_ids(people, portraits)
@@ -107,7 +107,8 @@ def fill(
                 )
             )
         for backbone, vectors in make(whose).items():
-            space = Space(backbone, sha256, 1, vectors.shape[1])
+            made_up = Space(backbone, SHA256, 1, vectors.shape[1])
+            space = spaces[backbone] if spaces else made_up
             owners = [persons[owner] for owner in whose.tolist()]
             append_rows(connection, gallery, space, vectors, rows, owners)
         registrar.note_change(connection)
