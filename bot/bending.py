@@ -58,8 +58,8 @@ def shape_of(landmarks: NDArray[np.float32]) -> Points:
     """
     template = DLIB_TEMPLATE - DLIB_TEMPLATE[:2].mean(axis=0)
     template = template / np.linalg.norm(template[1] - template[0])
-    matrix = similarity(_spread(landmarks), template, _WEIGHTS)
-    return upright(through(matrix, landmarks))
+    points = _spread(landmarks)
+    return upright(through(similarity(points, template, _WEIGHTS), points))
 
 
 def upright(points: Points) -> Points:
@@ -231,7 +231,7 @@ def _spread(landmarks: NDArray[np.float32]) -> Points:
     return points.mean(axis=0) + template * _LEAST_APART / np.ptp(template[:, 0])
 
 
-def through(matrix: NDArray[np.float64], points: NDArray[np.float32]) -> Points:
+def through(matrix: NDArray[np.float64], points: NDArray[np.float32] | Points) -> Points:
     """The points (N, 2) after a similarity."""
     moved: Points = np.asarray(points, np.float64) @ matrix[:, :2].T + matrix[:, 2]
     return moved
