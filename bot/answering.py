@@ -25,6 +25,7 @@ from engine.errors import GalleryMissing, LookalikeError
 from gallery.gender import MEN, WOMEN
 
 if TYPE_CHECKING:
+    from bot.growing import Growing
     from bot.model_desk import ModelDesk
     from bot.recognizer import Recognizer
     from bot.store import Choice, Store
@@ -85,6 +86,7 @@ class Answering:
         store: Store,
         looker: Looker,
         twins: Twins,
+        growing: Growing,
     ) -> None:
         self._engine = engine
         self._gallery = gallery
@@ -93,6 +95,7 @@ class Answering:
         self._store = store
         self._looker = looker
         self._twins = twins
+        self._growing = growing
 
     async def lookalike(self, turn: Turn) -> Reply:
         """A photo, or ``/lookalike`` with one; ``/lookalike 3 senet film`` holds for it alone."""
@@ -198,7 +201,11 @@ class Answering:
             )
             reply = await self._answer(turn, subject, ask, token, album=1 + len(rest))
             counted = await self._twins.counted(turn, subject)
-        return dataclasses.replace(reply, text=f"{reply.text}\n{counted}") if counted else reply
+        growing = None
+        if self._growing.now:
+            growing = await self._recognizer.finish(lambda: self._growing.line(turn))
+        lines = [line for line in (reply.text, counted, growing) if line]
+        return dataclasses.replace(reply, text="\n".join(lines))
 
     async def asked_again(self, turn: Turn, action: Action) -> tuple[Subject | None, Ask, str]:
         """What a button asks about a photo: the photo, if it is remembered, the rest, its token.

@@ -96,6 +96,7 @@ async def open_conversation(
     from bot.choosing import Choosing
     from bot.circles import Circles
     from bot.comparing import Comparing
+    from bot.growing import Growing
     from bot.identity import Identity, secret_key
     from bot.looking import Looker
     from bot.model_desk import ModelDesk
@@ -153,6 +154,7 @@ async def open_conversation(
         twins = Twins(
             circles=circles, gallery=gallery, recognizer=recognizer, desk=desk, looker=looker
         )
+        growing = Growing(gallery)
         answering = Answering(
             engine=engine,
             gallery=gallery,
@@ -161,6 +163,7 @@ async def open_conversation(
             store=store,
             looker=looker,
             twins=twins,
+            growing=growing,
         )
         conversation = Conversation(
             wording=wording,
@@ -200,5 +203,5 @@ async def open_conversation(
         )
         await stack.enter_async_context(upkeep)
         if fills_gallery:
-            await stack.enter_async_context(fill_gallery(gallery, engine, settings))
+            await stack.enter_async_context(fill_gallery(gallery, engine, settings, growing))
         yield conversation

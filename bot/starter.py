@@ -5,6 +5,7 @@ The starter gallery is what a fresh machine begins with: the most famous of the 
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,15 @@ if TYPE_CHECKING:
 __all__ = [
     "categories_of",
     "contact_of",
+    "decline",
+    "declined",
     "download_starter",
     "remember_contact",
     "servers_of",
     "starter_wanted",
 ]
+
+log = logging.getLogger(__name__)
 
 STARTER_PEOPLE = 200
 STARTER_CATEGORIES = (
@@ -70,6 +75,22 @@ def remember_contact(gallery: Gallery, contact: str) -> None:
     user_agent(contact)
     with journal_in(gallery) as journal:
         journal.put("note", "contact", contact.strip())
+
+
+def decline(gallery: Gallery) -> None:
+    """Keeps that nobody wants to give a contact, so that starting the bot asks no more."""
+    from gallery.sources.wikimedia import journal_in
+
+    with journal_in(gallery) as journal:
+        journal.put("note", "contact declined", True)
+
+
+def declined(gallery: Gallery) -> bool:
+    """Whether nobody wanted to give a contact."""
+    from gallery.sources.wikimedia import journal_in
+
+    with journal_in(gallery) as journal:
+        return bool(journal.get("note", "contact declined"))
 
 
 def servers_of(settings: Settings, gallery: Gallery) -> Servers:
@@ -159,6 +180,7 @@ def download_starter(
         servers,
         backbones=backbones,
         progress=progress or no_progress,
+        warn=lambda sentence: log.warning("table of categories", extra={"reason": sentence}),
         stop=stop,
     )
     if not harvest.report.interrupted:

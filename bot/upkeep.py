@@ -14,6 +14,7 @@ from engine.errors import LookalikeError
 
 if TYPE_CHECKING:
     from bot.circles import Circles
+    from bot.growing import Growing
     from bot.model_desk import ModelDesk
     from bot.recognizer import Recognizer
     from bot.recollections import Recollections
@@ -60,20 +61,23 @@ async def keep_up(
 
 
 @contextlib.asynccontextmanager
-async def fill_gallery(gallery: Gallery, engine: Engine, settings: Settings) -> AsyncIterator[None]:
+async def fill_gallery(
+    gallery: Gallery, engine: Engine, settings: Settings, growing: Growing
+) -> AsyncIterator[None]:
     """Downloads the starter gallery in the background, if the gallery is that of a fresh machine.
 
-    The bot answers meanwhile with whom it has; what is fetched joins as it comes. Without a
-    contact or a network the log says in one sentence how to add people.
+    The bot answers meanwhile with whom it has, and says so; what is fetched joins as it comes.
+    Without a contact or a network the log says in one sentence how to add people.
     """
     stop = threading.Event()
 
     async def fill() -> None:
-        from bot.starter import download_starter, starter_wanted
+        from bot.starter import STARTER_PEOPLE, download_starter, starter_wanted
 
         try:
             if not await asyncio.to_thread(starter_wanted, gallery):
                 return
+            growing.begin(STARTER_PEOPLE)
             harvest = await asyncio.to_thread(
                 download_starter, gallery, engine, settings, stop=stop
             )
@@ -87,6 +91,8 @@ async def fill_gallery(gallery: Gallery, engine: Engine, settings: Settings) -> 
             )
         except Exception as problem:  # noqa: BLE001 - it must not end the program
             log.error("starter gallery failed", extra={"fault": where(problem)})  # noqa: TRY400
+        finally:
+            growing.end()
 
     task = asyncio.create_task(fill()) if settings.gallery.starter else None
     try:

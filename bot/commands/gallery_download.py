@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bot.cli import Context, common
+from bot.commands.contact import ask_for_contact
 from bot.commands.gallery_opening import (
     EXIT_INTERRUPTED,
     as_json_option,
@@ -99,7 +100,7 @@ def download(
     order = Order(wanted, limit=limit, min_fame=min_fame, portraits=portraits)
     logging.getLogger("stamina").setLevel(logging.ERROR)  # it announces every pause
     with opened(settings) as gallery:
-        _ask_for_contact(settings, gallery)
+        ask_for_contact(settings, gallery)
         try:
             harvest, used = _fetched(settings, gallery, order, models, refresh, quiet=as_json)
         except KeyboardInterrupt:
@@ -189,26 +190,6 @@ def _fetched(
             refresh=refresh,
         )
     return harvest, used
-
-
-def _ask_for_contact(settings: Settings, gallery: Gallery) -> None:
-    """Asks once, if somebody is there to answer."""
-    from bot.starter import contact_of, remember_contact
-
-    if contact_of(settings, gallery) is not None or not sys.stdin.isatty():
-        return
-    click.echo(
-        "Wikimedia asks whoever fetches pictures for a contact, to be told of problems. It goes "
-        "into the requests to Wikimedia and nowhere else.",
-        err=True,
-    )
-    while True:
-        try:
-            remember_contact(gallery, click.prompt("Your e-mail address or web page", err=True))
-        except BadSettings as problem:
-            click.echo(str(problem), err=True)
-        else:
-            return
 
 
 def _list(settings: Settings, table: Any, *, as_json: bool) -> None:

@@ -20,7 +20,9 @@ EXIT_CRASH = 70  # EX_SOFTWARE of sysexits.h
 def command(context: Context) -> None:
     """Run the bots: those with a token, and the web chat if there is none.
 
-    Without tokens the chat opens at http://127.0.0.1:8080. SIGINT and SIGTERM end it cleanly.
+    Without tokens the chat opens at http://127.0.0.1:8080. On a fresh machine it fetches famous
+    people from Wikimedia in the background and asks for the contact that Wikimedia wants, once.
+    SIGINT and SIGTERM end it cleanly.
     """
     from bot.logs import set_up_logs
     from bot.settings import secrets_of
@@ -28,8 +30,10 @@ def command(context: Context) -> None:
     settings = context.settings()
     # Before any SDK is imported: their first lines may hold the token.
     set_up_logs(settings.log.level, secrets=secrets_of(settings))
+    from bot.commands.contact import ask_before_running
     from bot.serving import Crash, serve
 
+    ask_before_running(settings)
     code = 0
     try:
         asyncio.run(serve(settings))
