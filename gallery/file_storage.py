@@ -31,6 +31,7 @@ from gallery.database import changing, connect, migrate, translated
 from gallery.digesting import renew_digest
 from gallery.disk import unwritable, write_atomically
 from gallery.index import GalleryIndex
+from gallery.owners import Owners
 from gallery.report import Progress, no_progress
 from gallery.spaces import SpaceState, space_states
 from gallery.storage import SweptPictures
@@ -54,6 +55,7 @@ class FileStorage:
         self.place = str(folder)
         self.catalogue = catalogue
         self._folder = folder
+        self._owners: dict[Path, Owners] = {}
 
     @classmethod
     def open(cls, folder: Path) -> FileStorage:
@@ -206,7 +208,8 @@ class FileStorage:
                 files = self._files(state)
             except FileNotFoundError as problem:
                 raise _missing(space) from problem
-        row_count = files.append(row_count, vectors, portraits, persons, dead)
+        owners = self._owners.setdefault(files.path("records"), files.owners())
+        row_count = files.append(row_count, vectors, portraits, persons, dead, owners)
         generation = files.manifest.generation
         registrar.set_rows(connection, space, generation=generation, row_count=row_count)
 

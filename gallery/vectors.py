@@ -34,6 +34,7 @@ from gallery.arrays import mapped_arrays, read_about
 from gallery.codes import quantized
 from gallery.digest import Digest
 from gallery.disk import RowReader, damaged, write_atomically, write_rows
+from gallery.owners import Owners, growths
 
 __all__ = [
     "RECORD",
@@ -191,6 +192,10 @@ class VectorFiles:
             return None
         return status.st_ino, status.st_mtime_ns
 
+    def owners(self) -> Owners:
+        """What ``append`` remembers of the rows before."""
+        return Owners(self.path("records"), RECORD)
+
     def append(
         self,
         row_count: int,
@@ -198,6 +203,7 @@ class VectorFiles:
         portraits: Sequence[int] | NDArray[np.int64],
         persons: Sequence[int] | NDArray[np.int64],
         dead: NDArray[np.int64],
+        owners: Owners | None = None,
     ) -> int:
         """Writes rows behind the first ``row_count`` and waits until the disk has them.
 
@@ -207,6 +213,7 @@ class VectorFiles:
             portraits: n ids.
             persons: n ids.
             dead: Which of the rows that count no longer do.
+            owners: From ``owners()``, for whoever appends often; None to look at all records.
 
         Returns:
             How many rows there are now; they count once the catalogue says so.
@@ -215,7 +222,9 @@ class VectorFiles:
         records = np.empty(len(vectors), dtype=RECORD)
         records["portrait"] = portraits
         records["person"] = persons
-        records["growth"] = self._growths(row_count, vectors, records["person"], dead)
+        owners = owners or self.owners()
+        sums = owners.sums(self.reader(row_count), row_count, records["person"], dead)
+        records["growth"] = growths(vectors, records["person"], sums)
         codes, records["scale"], records["error"] = quantized(vectors)
         write_rows(self.path("vectors"), row_count, vectors.astype("<f4", copy=False))
         if self.manifest.has_codes:
@@ -229,11 +238,11 @@ class VectorFiles:
         alive = np.delete(np.arange(row_count), dead)
         rows = alive[np.lexsort((records["portrait"][alive], records["person"][alive]))]
         fresh = VectorFiles.create(self.folder, self.manifest.space, rows=len(rows))
-        none = np.empty(0, np.int64)
+        none, owners = np.empty(0, np.int64), fresh.owners()
         for start in range(0, len(rows), _CHUNK_ROWS):
             chunk = rows[start : start + _CHUNK_ROWS]
             portraits, persons = records["portrait"][chunk], records["person"][chunk]
-            fresh.append(start, np.asarray(vectors[chunk]), portraits, persons, none)
+            fresh.append(start, np.asarray(vectors[chunk]), portraits, persons, none, owners)
         return fresh
 
     def _forget_digest_beyond(self, row_count: int) -> None:
@@ -241,27 +250,6 @@ class VectorFiles:
         with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
             if read_about(self.path("digest"))["rows"] > row_count:
                 self.path("digest").unlink()
-
-    def _growths(
-        self,
-        row_count: int,
-        vectors: NDArray[np.float32],
-        persons: NDArray[np.int64],
-        dead: NDArray[np.int64],
-    ) -> NDArray[np.float64]:
-        before = self.records(row_count)["person"]
-        earlier = np.setdiff1d(np.flatnonzero(np.isin(before, persons)), dead)
-        mapped = self.vectors(row_count)
-        growths = np.empty(len(vectors))
-        sums: dict[int, NDArray[np.float64]] = {}
-        for number, person in enumerate(persons.tolist()):
-            if person not in sums:
-                rows = earlier[before[earlier] == person]
-                sums[person] = mapped[rows].sum(axis=0, dtype=np.float64)
-            vector = vectors[number].astype(np.float64)
-            growths[number] = vector @ vector + 2 * (vector @ sums[person])
-            sums[person] += vector
-        return growths
 
     def _mapped(self, kind: str, dtype: np.dtype[Any], rows: int) -> NDArray[Any]:
         shape = (rows, self.manifest.space.dimensions)

@@ -76,17 +76,27 @@ def test_a_reader_keeps_what_it_mapped(tmp_path: Path) -> None:
 
 
 @given(
+    remembered=st.booleans(),
     batches=st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=5), min_size=1, max_size=5),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_growth_adds_up_to_the_length_of_each_persons_sum(
-    tmp_path_factory: pytest.TempPathFactory, batches: list[list[int]], seed: int
+    tmp_path_factory: pytest.TempPathFactory,
+    remembered: bool,
+    batches: list[list[int]],
+    seed: int,
 ) -> None:
     rng = np.random.default_rng(seed)
     files = VectorFiles.create(tmp_path_factory.mktemp("space"), space())
+    owners = files.owners() if remembered else None
     rows = 0
     for persons in batches:
-        rows = files.append(rows, unit(rng, len(persons)), [0] * len(persons), persons, NONE)
+        if rng.random() < 0.3:  # a transaction that was taken back
+            others = rng.integers(1, 5, 7).tolist()
+            files.append(rows, unit(rng, 7), [0] * 7, others, NONE, owners)
+        rows = files.append(
+            rows, unit(rng, len(persons)), [0] * len(persons), persons, NONE, owners
+        )
     vectors, records = files.vectors(rows).astype(np.float64), files.records(rows)
     for person, length in sum_lengths(files, rows, np.arange(rows)).items():
         total = vectors[records["person"] == person].sum(axis=0)
@@ -229,3 +239,18 @@ def test_a_file_that_cannot_be_replaced_leaves_nothing_else(tmp_path: Path) -> N
     with pytest.raises(OSError, match=r"a\.json"):
         write_atomically(tmp_path / "a.json", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_appending_to_many_rows_reads_few_of_their_records(tmp_path: Path) -> None:
+    """Else the time to add a million portraits would grow with the square of their number."""
+    rng = np.random.default_rng(9)
+    files = VectorFiles.create(tmp_path, space())
+    owners = files.owners()
+    rows = files.append(0, unit(rng, 50_000), range(50_000), np.arange(50_000) // 2, NONE, owners)
+    rows = files.append(rows, unit(rng, 1), [50_000], [77], NONE, owners)
+    with files.path("records").open("r+b") as file:
+        file.write(b"\xff" * 32 * 40_000)  # not looked at again
+    late = unit(rng, 1)
+    files.append(rows, late, [50_001], [78], NONE, owners)
+    expected = 1 + 2 * (late[0].astype(np.float64) @ files.vectors(rows)[[156, 157]].sum(axis=0))
+    assert files.records(rows + 1)["growth"][rows] == pytest.approx(expected, abs=1e-5)
