@@ -15,13 +15,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from gallery.evaluation_counts import MEASURES, Counts, counts_of
 from gallery.evaluation_evidence import Evidence, Share, share
 from gallery.evaluation_people import KINDS, Known, spelled
 
 __all__ = ["FEWEST", "MEASURES", "Gap", "Group", "Grouping", "groupings"]
 
 FEWEST: Final = 20  # people from which on a group is judged
-MEASURES: Final = ("accuracy", "rank_1", "tar", "strangers_30", "strangers_40")
 _COMPARED: Final = ("accuracy", "rank_1", "strangers_30")
 _RESAMPLINGS: Final = 399
 _DIVISIONS: Final = (99, 999)  # at least, at most
@@ -100,62 +100,9 @@ class Grouping:
     unlabelled: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Counts:
-    """Probes by their person, (K,), and likenesses to strangers above a level, (H,)."""
-
-    probes: NDArray[np.float64]
-    found: NDArray[np.float64]
-    accepted: NDArray[np.float64]
-    strictly: NDArray[np.float64]
-    first: NDArray[np.float64]
-    whose: NDArray[np.intp]
-    like: NDArray[np.intp]
-    at_threshold: NDArray[np.float64]
-    at_30: NDArray[np.float64]
-    at_40: NDArray[np.float64]
-
-    def within(self, members: NDArray[np.bool_]) -> _Counts:
-        """With the likenesses inside one group only."""
-        inside = members[self.whose] & members[self.like]
-        return _Counts(
-            self.probes,
-            self.found,
-            self.accepted,
-            self.strictly,
-            self.first,
-            self.whose[inside],
-            self.like[inside],
-            self.at_threshold[inside],
-            self.at_30[inside],
-            self.at_40[inside],
-        )
-
-    def pairs(self, weights: NDArray[np.float64]) -> float:
-        """Probes with others; whoever counts twice is no stranger to themselves."""
-        mine = weights * self.found
-        return float(mine.sum() * weights.sum() - (weights * mine).sum())
-
-    def measure(self, name: str, weights: NDArray[np.float64]) -> float:
-        """One of ``MEASURES`` where everybody counts so many times: float64 (K,)."""
-        probes = (weights * self.probes).sum()
-        if name == "rank_1":
-            return float((weights * self.first).sum() / probes)
-        if name == "tar":
-            return float((weights * self.strictly).sum() / probes)
-        if name == "accuracy":
-            accepted = float((weights * self.accepted).sum() / probes)
-            return (accepted + 1 - self._strangers(self.at_threshold, weights)) / 2
-        return self._strangers(self.at_30 if name == "strangers_30" else self.at_40, weights)
-
-    def _strangers(self, reached: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
-        together = weights[self.whose] * weights[self.like] * reached
-        return float(together.sum() / max(self.pairs(weights), 1.0))
-
-
 def groupings(evidence: Evidence, known: Known) -> tuple[Grouping, ...]:
     """Everybody parted by category, country and gender, as far as labels are there."""
-    counts = _counts(evidence)
+    counts = counts_of(evidence)
     return tuple(
         _grouping(kind, evidence, counts, known.labels[kind])
         for kind in KINDS
@@ -164,7 +111,7 @@ def groupings(evidence: Evidence, known: Known) -> tuple[Grouping, ...]:
 
 
 def _grouping(
-    kind: str, evidence: Evidence, counts: _Counts, labels: Mapping[str, tuple[str, ...]]
+    kind: str, evidence: Evidence, counts: Counts, labels: Mapping[str, tuple[str, ...]]
 ) -> Grouping:
     spellings = spelled(labels)
     columns = range(len(evidence.lineup.people))
@@ -188,32 +135,7 @@ def _grouping(
     )
 
 
-def _counts(evidence: Evidence) -> _Counts:
-    lineup, found, hits = evidence.lineup, evidence.found, evidence.hits
-    people = len(lineup.people)
-
-    def by_person(chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
-        return np.bincount(lineup.right[chosen], minlength=people).astype(np.float64)
-
-    everything = np.ones(len(lineup.probes), np.bool_)
-    there = {int(number): column for column, number in enumerate(lineup.people)}
-    lost = [there[number] for number, _ in lineup.failures if number in there]
-    scores = evidence.calibration.scores(hits.likenesses)
-    return _Counts(
-        probes=by_person(everything) + np.bincount(np.array(lost, np.intp), minlength=people),
-        found=by_person(everything),
-        accepted=by_person(found.own >= evidence.threshold),
-        strictly=by_person(found.own >= evidence.strict),
-        first=by_person(found.ranks < 1),
-        whose=lineup.right[hits.probes],
-        like=hits.columns,
-        at_threshold=(hits.likenesses >= evidence.threshold).astype(np.float64),
-        at_30=(scores >= 30).astype(np.float64),
-        at_40=(scores >= 40).astype(np.float64),
-    )
-
-
-def _small(name: str, counts: _Counts, members: NDArray[np.bool_]) -> Group:
+def _small(name: str, counts: Counts, members: NDArray[np.bool_]) -> Group:
     weights = members.astype(np.float64)
     return Group(
         name,
@@ -224,7 +146,7 @@ def _small(name: str, counts: _Counts, members: NDArray[np.bool_]) -> Group:
     )
 
 
-def _judged(name: str, evidence: Evidence, counts: _Counts, members: NDArray[np.bool_]) -> Group:
+def _judged(name: str, evidence: Evidence, counts: Counts, members: NDArray[np.bool_]) -> Group:
     bare = _small(name, counts, members)
     rows = np.flatnonzero(members[evidence.lineup.right])
     return Group(
@@ -238,7 +160,7 @@ def _judged(name: str, evidence: Evidence, counts: _Counts, members: NDArray[np.
     )
 
 
-def _measures(group: Group, counts: _Counts, members: NDArray[np.bool_]) -> dict[str, Share]:
+def _measures(group: Group, counts: Counts, members: NDArray[np.bool_]) -> dict[str, Share]:
     """Each with the wider of two intervals: Wilson's, and that of people drawn anew.
 
     Drawing people anew knows that their photos stand and fall together; Wilson's knows that what
@@ -297,7 +219,7 @@ def _strangers_median(
     return evidence.calibration.score(float(np.median(likenesses)))
 
 
-def _gaps(names: Sequence[str], counts: _Counts, members: NDArray[np.bool_]) -> tuple[Gap, ...]:
+def _gaps(names: Sequence[str], counts: Counts, members: NDArray[np.bool_]) -> tuple[Gap, ...]:
     if len(names) < 2:
         return ()
     from scipy.stats import permutation_test

@@ -27,7 +27,7 @@ _BLOCK: Final = 4_000_000  # cosines held at a time
 _TIE: Final = 1e-6  # as much as two sums of the same numbers in float32 may differ
 
 
-@dataclass(frozen=True, slots=False, eq=False)
+@dataclass(frozen=True, eq=False)
 class Lineup:
     """People with gallery photos, and probes of them.
 
@@ -67,6 +67,11 @@ class Lineup:
     def starts(self) -> NDArray[np.int64]:
         """int64 (K + 1,): column k has the gallery's rows from starts[k] to starts[k + 1]."""
         return np.searchsorted(self.owners, np.arange(len(self.people) + 1))
+
+    @property
+    def described(self) -> str:
+        """What likenesses come from."""
+        return f"space {self.space.id}"
 
     def name(self, column: int) -> str:
         """Who a column is."""

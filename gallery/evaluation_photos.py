@@ -33,6 +33,7 @@ class Sightings:
         failures: Why there is none in the others: ``"no face"`` or a sentence about the file.
         boxes: Where that face is, in pixels of the decoded photo.
         seconds: What decoding, detecting and embedding for this space alone would have taken.
+        finding_s: Decoding and detecting alone.
     """
 
     space: Space
@@ -40,6 +41,7 @@ class Sightings:
     failures: Mapping[Path, str]
     boxes: Mapping[Path, Box] = field(default_factory=dict)
     seconds: float = 0.0
+    finding_s: float = 0.0
 
 
 def look_at(
@@ -97,6 +99,7 @@ def look_with(
             MappingProxyType(seen.failures),
             MappingProxyType(seen.boxes),
             pace * (seen.finding_s + seen.embedding_s[name]),
+            pace * seen.finding_s,
         )
         for name, space in spaces.items()
     }

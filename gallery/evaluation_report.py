@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +11,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from engine.errors import SetupProblem
-from engine.pipeline import Engine
 from engine.types import Box
-from gallery.calibration import fit
-from gallery.evaluation_evidence import Evidence, Share, gather
-from gallery.evaluation_groups import Grouping, groupings
-from gallery.evaluation_lineup import line_up, photos_by_person
-from gallery.evaluation_mistakes import Mistake, Mistakes, mistakes
+from gallery.evaluation_evidence import Evidence, Share
+from gallery.evaluation_groups import Grouping
+from gallery.evaluation_mistakes import Mistake, Mistakes
 from gallery.evaluation_people import Known
-from gallery.evaluation_photos import look_with
-from gallery.report import Progress, no_progress
 
 __all__ = [
     "FARS",
@@ -31,7 +24,6 @@ __all__ = [
     "Column",
     "EvaluationReport",
     "advice",
-    "evaluate_people",
     "grouping_json",
     "share_json",
 ]
@@ -41,7 +33,6 @@ PROMISES: Final = ((10.0, 2), (20.0, 10), (30.0, 100), (40.0, 1_000), (50.0, 10_
 
 FARS: Final = (1e-1, 1e-2, 1e-3, 1e-4)
 RANKS: Final = (1, 2, 3, 5, 10, 20)
-_SHOWN: Final = 8  # mistakes of each kind; half as many where several backbones show theirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +68,7 @@ class Column:
         evidence = self.evidence
         return {
             "model": self.model,
-            "space": evidence.lineup.space.id,
+            "likenesses": evidence.lineup.described,
             "accuracy": share_json(evidence.accuracy),
             "roc_auc": evidence.roc_auc,
             "threshold": evidence.threshold,
@@ -149,75 +140,6 @@ class EvaluationReport:
             "advice": advice(self.columns),
             "seconds": round(self.seconds, 1),
         }
-
-
-def evaluate_people(
-    engine: Engine,
-    folder: Path,
-    *,
-    backbones: Sequence[str],
-    unavailable: Mapping[str, str],
-    gallery_photos: int,
-    known: Known,
-    progress: Progress = no_progress,
-) -> EvaluationReport:
-    """Looks people up with several backbones; every photo is seen once.
-
-    Args:
-        engine: Sees and embeds.
-        folder: Arranged as for `lookalike gallery add`.
-        backbones: Which to compare, at least one.
-        unavailable: Why others are not among them.
-        gallery_photos: How many photos of each person, the first by name, are the gallery.
-        known: What is known of the people.
-        progress: Told how far it is.
-
-    Raises:
-        SetupProblem: If a backbone can't be used, or there are too few people or faces.
-    """
-    started = time.perf_counter()
-    everybody = photos_by_person(folder)
-    enough = {who: files for who, files in everybody.items() if len(files) > gallery_photos}
-    if len(enough) < 2:
-        raise SetupProblem(
-            f"{folder} has {len(enough)} people with more than {gallery_photos} photos, and two "
-            "are needed; choose fewer with --gallery-photos"
-        )
-    files = [file for photos in enough.values() for file in photos]
-    sightings = look_with(engine, backbones, files, progress=progress)
-    columns = []
-    for done, (name, seen) in enumerate(sightings.items()):
-        progress("models", done, len(sightings))
-        lineup = line_up(seen, enough, gallery_photos)
-        evidence = gather(
-            name,
-            lineup,
-            fit(seen.space, lineup.gallery, lineup.owners),
-            seconds=seen.seconds,
-            photos=len(files),
-        )
-        shown = _SHOWN if len(sightings) == 1 else _SHOWN // 2
-        columns.append(
-            Column(evidence, groupings(evidence, known), mistakes(evidence, shown=shown))
-        )
-    progress("models", len(sightings), len(sightings))
-    any_seen, root = next(iter(sightings.values())), folder.resolve()
-    return EvaluationReport(
-        date=dt.datetime.now().astimezone(),
-        people=len(enough),
-        gallery_photos=gallery_photos,
-        skipped=tuple(sorted(set(everybody) - set(enough))),
-        photos=len(files),
-        probes=columns[0].evidence.probes,
-        faceless={
-            str(file.relative_to(root)): why for file, why in sorted(any_seen.failures.items())
-        },
-        boxes=any_seen.boxes,
-        columns=tuple(columns),
-        unavailable=unavailable,
-        known=known,
-        seconds=time.perf_counter() - started,
-    )
 
 
 def advice(columns: Sequence[Column]) -> str:

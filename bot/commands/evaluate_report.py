@@ -78,7 +78,7 @@ def report(
     from bot.commands.gallery_progress import shown
     from gallery.evaluation_page import check_place, render, save
     from gallery.evaluation_people import known_of
-    from gallery.evaluation_report import evaluate_people
+    from gallery.evaluation_run import evaluate_people
 
     settings = context.settings()
     if html is not None:

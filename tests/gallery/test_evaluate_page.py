@@ -27,8 +27,8 @@ from gallery.evaluation_report import (
     Column,
     EvaluationReport,
     advice,
-    evaluate_people,
 )
+from gallery.evaluation_run import evaluate_people
 
 Variant = Callable[[int], bytes]
 HOSTILE = "<script>alert(1)<%script> & \"'{{ 7*7 }}"
