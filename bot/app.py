@@ -178,6 +178,7 @@ async def open_conversation(
                 recognizer=recognizer,
                 desk=desk,
                 looker=looker,
+                twins=twins,
             ),
             parents=Parents(
                 engine=engine,
@@ -189,6 +190,7 @@ async def open_conversation(
             ),
             twins=twins,
             choosing=Choosing(wording=wording, store=store, desk=desk, gallery=gallery),
+            store=store,
             personal=Personal(
                 identity=identity, store=store, recollections=recollections, circles=circles
             ),

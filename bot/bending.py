@@ -228,7 +228,8 @@ def _spread(landmarks: NDArray[np.float32]) -> Points:
     if np.ptp(points, axis=0).max() >= _LEAST_APART:
         return points
     template = DLIB_TEMPLATE - DLIB_TEMPLATE.mean(axis=0)
-    return points.mean(axis=0) + template * _LEAST_APART / np.ptp(template[:, 0])
+    spread: Points = points.mean(axis=0) + template * _LEAST_APART / np.ptp(template[:, 0])
+    return spread
 
 
 def through(matrix: NDArray[np.float64], points: NDArray[np.float32] | Points) -> Points:

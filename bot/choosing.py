@@ -1,4 +1,4 @@
-"""What people choose: model, number of matches, category, style; by command or by button."""
+"""What people choose: model, number of matches, category; by command or by button."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 
 from bot.actions import ALL, Action, category_tag
 from bot.buttons import Rows, grid
+from bot.card_styles import style_key
 from bot.chat_arguments import (
     MOST_MATCHES,
     SIDE,
-    SPLIT,
     STYLES,
     means_best,
     means_everybody,
     read_category,
     read_model,
-    read_style,
     read_top,
 )
 from bot.model_desk import State
@@ -31,16 +30,11 @@ if TYPE_CHECKING:
     from bot.store import Store
     from gallery.collection import Gallery
 
-__all__ = ["Choices", "Choosing", "ModelChoice", "style_key"]
+__all__ = ["CHOSEN", "NOT_CHOSEN", "Choices", "Choosing", "ModelChoice", "quoted"]
 
 TOPS = (1, 3, 5, 10)
 SHOWN_GIVEN_CHARS = 40
 CHOSEN, NOT_CHOSEN = "●", "○"
-# Key of what a style is called, and of what is said when it is chosen.
-STYLE_KEYS = {
-    SIDE: ("style.side", "style.chosen_side"),
-    SPLIT: ("style.split", "style.chosen_split"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +115,7 @@ class Choosing:
                 model=choice.model or self._desk.default,
                 count=choice.top or 1,
                 category=self._shown_category(turn, choice.category),
-                style=turn.say(style_key(choice.style or SIDE)),
+                style=turn.say(style_key(choice.style)),
             )
         )
 
@@ -144,7 +138,7 @@ class Choosing:
             why = self._desk.why_not_best()
             raise Refusal(Reply(text=turn.say(why.key, **why.details)))
         if name is None:
-            text = turn.say("model.unknown", given=_quote(given), models=", ".join(names))
+            text = turn.say("model.unknown", given=quoted(given), models=", ".join(names))
             raise Refusal(Reply(text=text))
         await self._store.choose_model(turn.who, name)
         turn.notes["model"] = name
@@ -209,7 +203,7 @@ class Choosing:
             if not names:
                 raise Refusal(Reply(text=turn.say("category.none")))
             listed = ", ".join(isolate(name) for name in (*names, ALL))
-            text = turn.say("category.unknown", given=_quote(given), categories=listed)
+            text = turn.say("category.unknown", given=quoted(given), categories=listed)
             raise Refusal(Reply(text=text))
         await self._store.choose_category(turn.who, name)
         return turn.say("category.chosen", category=self._shown_category(turn, name))
@@ -227,47 +221,6 @@ class Choosing:
             return Reply(text=text, notice=text, private=True)
         menu = await self._category_menu(turn, category)
         return Reply(text=menu.text, buttons=menu.buttons, replaces=True, notice=text)
-
-    async def style(self, turn: Turn) -> Reply:
-        """``/style`` shows the choice, ``/style split`` makes it."""
-        if turn.request.arguments:
-            return Reply(text=await self.choose_style(turn, turn.request.arguments))
-        return self._style_menu(turn, (await self._store.choice(turn.who)).style or SIDE)
-
-    async def choose_style(self, turn: Turn, given: str) -> str:
-        """Stores the style meant; what to say about it.
-
-        Raises:
-            Refusal: If there is no such style.
-        """
-        style = read_style(given)
-        if style is None:
-            listed = ", ".join(STYLES)
-            text = turn.say("style.unknown", given=_quote(given), styles=listed)
-            raise Refusal(Reply(text=text))
-        await self._store.choose_style(turn.who, style)
-        return turn.say(STYLE_KEYS[style][1])
-
-    async def press_style(self, turn: Turn, action: Action) -> Reply:
-        """A button of the menu of styles; in a group it counts for whoever presses it."""
-        text = await self.choose_style(turn, action.text(0))
-        if turn.request.sender.is_group:
-            return Reply(text=text, notice=text, private=True)
-        menu = self._style_menu(turn, read_style(action.text(0)) or SIDE)
-        return Reply(text=menu.text, buttons=menu.buttons, replaces=True, notice=text)
-
-    def _style_menu(self, turn: Turn, chosen: str) -> Reply:
-        buttons = [
-            Button(
-                f"{CHOSEN if style == chosen else NOT_CHOSEN} {turn.say(style_key(style))}",
-                Action.of("style", style).encode(),
-            )
-            for style in STYLES
-        ]
-        return Reply(
-            text=turn.say("style.choose", style=turn.say(style_key(chosen))),
-            buttons=grid(buttons, turn.limits.buttons_per_row),
-        )
 
     def _listed(self, model: str | None) -> str:
         """The model chosen, if menus show it; one that is gone leaves the default."""
@@ -345,12 +298,7 @@ class Choosing:
         return self._wording.text(standing.state.value, language)
 
 
-def style_key(style: str) -> str:
-    """Key of what a style is called; one that a newer program stored counts as the default."""
-    return STYLE_KEYS.get(style, STYLE_KEYS[SIDE])[0]
-
-
-def _quote(given: str) -> str:
+def quoted(given: str) -> str:
     """What somebody wrote, short enough to be said back."""
     short = " ".join(given.split())
     return isolate(short if len(short) <= SHOWN_GIVEN_CHARS else short[:SHOWN_GIVEN_CHARS] + "…")

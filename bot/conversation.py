@@ -27,6 +27,8 @@ from bot.parents import Parents
 from bot.personal import Personal
 from bot.reply import Limits, Reply
 from bot.request import Request, Sender
+from bot.store import Store
+from bot.styling import Styling
 from bot.telling import Telling
 from bot.turn import Refusal, Turn
 from bot.twins import Twins
@@ -59,6 +61,7 @@ class Conversation:
         parents: Parents,
         twins: Twins,
         choosing: Choosing,
+        store: Store,
         personal: Personal,
         telling: Telling,
     ) -> None:
@@ -66,6 +69,7 @@ class Conversation:
         self._identity = identity
         self._answering = answering
         self._choosing = choosing
+        self._styling = Styling(store)
         self._commands: dict[str, Answer] = {
             "lookalike": answering.lookalike,
             "compare": comparing.compare,
@@ -99,7 +103,7 @@ class Conversation:
             "model": choosing.press_model,
             "top": choosing.press_top,
             "category": choosing.press_category,
-            "style": choosing.press_style,
+            "style": self._styling.press,
             "forget": personal.press_forget,
         }
 
@@ -191,9 +195,9 @@ class Conversation:
     async def _style(self, turn: Turn) -> Reply:
         """``/style split`` chooses; with a photo it answers that photo, too."""
         if turn.request.photos and turn.request.arguments:
-            await self._choosing.choose_style(turn, turn.request.arguments)
+            await self._styling.choose(turn, turn.request.arguments)
             return await self._answering.photo(turn)
-        return await self._choosing.style(turn)
+        return await self._styling.style(turn)
 
     async def _top(self, turn: Turn) -> Reply:
         """``/top 3`` sets the default; with a photo it answers that photo and sets nothing."""

@@ -12,8 +12,8 @@ from fastapi import Request as HttpRequest
 from nicegui import app, events, ui
 
 from bot.adapters.web_answer import AnswerList
+from bot.card_styles import style_key
 from bot.chat_arguments import STYLES
-from bot.choosing import style_key
 from bot.reply import Limits, Reply
 from bot.request import Attachment, Request, Sender
 
