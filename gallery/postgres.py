@@ -71,7 +71,16 @@ _MENDS: Final = MappingProxyType(
         "53100": "has no space left: make room on its disk",
     }
 )
-_NO_EXTENSION: Final = frozenset({"0A000", "58P01", "42704"})
+_INSTALL = "has no pgvector: install it on the server (packages are called postgresql-16-pgvector)"
+_WITHOUT_PGVECTOR: Final = MappingProxyType(
+    {
+        "0A000": _INSTALL,
+        "58P01": _INSTALL,
+        "42704": _INSTALL,
+        "42501": "lacks pgvector, which this user must not create: let a superuser run "
+        "`CREATE EXTENSION vector` in it",
+    }
+)
 _LATER = ("08", "40", "53", "55", "57")  # connection, conflict, resources, locks, intervention
 
 
@@ -163,19 +172,10 @@ def told(problem: BaseException, place: str) -> LookalikeError | None:
 
     if not isinstance(problem, psycopg.Error):
         return None
-    state, says_vector = problem.sqlstate or "", "vector" in str(problem)
-    if state == "42501" and says_vector:
-        return BadSettings(
-            f"the database {place} lacks pgvector, which this user must not create: let a superuser "
-            "run `CREATE EXTENSION vector` in it"
-        )
-    if state in _MENDS:
-        return BadSettings(f"the database {place} {_MENDS[state]}")
-    if state in _NO_EXTENSION and says_vector:
-        return BadSettings(
-            f"the database {place} has no pgvector: install it on the server (packages are called "
-            "postgresql-16-pgvector or pgvector_16)"
-        )
+    state = problem.sqlstate or ""
+    mends = _WITHOUT_PGVECTOR if '"vector"' in str(problem) else _MENDS
+    if state in mends:
+        return BadSettings(f"the database {place} {mends[state]}")
     if not state and isinstance(problem, psycopg.OperationalError):
         return _unconnected(_first_line(problem), place)
     if state.startswith(_LATER):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from homes import copy_home
+from postgres_server import PostgresServer
 
 SHARED_FACES = Path(__file__).resolve().parents[1] / ".." / "shared" / "faces"
 
@@ -71,3 +73,20 @@ def starter_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_home(starter_home: Path, tmp_path: Path) -> Path:
     """A data folder of the test's own with the two people that everybody has."""
     return copy_home(starter_home, tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server with pgvector; one for the whole session, or each of its workers."""
+    try:
+        server = PostgresServer()
+    except Exception as problem:  # noqa: BLE001 - some users may not start servers
+        pytest.skip(f"PostgreSQL does not start here: {problem}")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> str:
+    """An empty database of the test's own."""
+    return postgres.fresh()

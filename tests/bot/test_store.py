@@ -1,10 +1,9 @@
-"""Choices and history on a real database file: kept, sealed, forgotten."""
+"""Choices and history in a real database, a file or a server: kept, sealed, forgotten."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 import stat
 import sys
 from contextlib import AbstractAsyncContextManager
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from postgres_server import PostgresServer, name_of
 
 import migrations
 from bot.database import database_url
@@ -40,10 +40,22 @@ def who() -> Who:
     return IDENTITY.who(Sender("telegram", USER_ID, CHAT_ID))
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> sa.URL:
+    """An empty database, of each kind."""
+    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
+    return database_url(url, tmp_path)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> sa.URL:
+    """A database in a file."""
+    return database_url(None, tmp_path)
+
+
 def opened(
-    home: Path, *, identity: Identity = IDENTITY, days: int = 30, clock: Clock | None = None
+    url: sa.URL, *, identity: Identity = IDENTITY, days: int = 30, clock: Clock | None = None
 ) -> AbstractAsyncContextManager[Store]:
-    url = database_url(None, home)
     return Store.open(url, identity, history_days=days, clock=clock or Clock())
 
 
@@ -51,24 +63,24 @@ def a_match(store: Store, person: str = "Grace Hopper") -> PastMatch:
     return PastMatch(person, 51.25, "dlib", store.now_s())
 
 
-async def test_choices_survive_a_restart(tmp_path: Path, who: Who) -> None:
-    async with opened(tmp_path) as store:
+async def test_choices_survive_a_restart(database: sa.URL, who: Who) -> None:
+    async with opened(database) as store:
         assert await store.choice(who) == Choice()
         await store.choose_model(who, "senet")
         await store.choose_top(who, 3)
         await store.choose_category(who, "боевики 🙂")
-    async with opened(tmp_path) as store:
+    async with opened(database) as store:
         assert await store.choice(who) == Choice("senet", 3, "боевики 🙂")
         await store.choose_category(who, None)
         assert await store.choice(who) == Choice("senet", 3, None)
 
 
 async def test_the_model_holds_everywhere_and_the_rest_for_one_chat(
-    tmp_path: Path, who: Who
+    database: sa.URL, who: Who
 ) -> None:
     elsewhere = IDENTITY.who(Sender("telegram", USER_ID, "another chat"))
     somebody = IDENTITY.who(Sender("telegram", "another person", CHAT_ID))
-    async with opened(tmp_path) as store:
+    async with opened(database) as store:
         await store.choose_model(who, "senet")
         await store.choose_top(who, 3)
         assert await store.choice(elsewhere) == Choice("senet")
@@ -76,10 +88,10 @@ async def test_the_model_holds_everywhere_and_the_rest_for_one_chat(
 
 
 async def test_history_is_newest_first_and_ends_with_the_days_it_is_kept(
-    tmp_path: Path, who: Who
+    database: sa.URL, who: Who
 ) -> None:
     clock = Clock()
-    async with opened(tmp_path, clock=clock, days=30) as store:
+    async with opened(database, clock=clock, days=30) as store:
         for name in ("Grace Hopper", "فيروز", "Eileen Collins"):
             await store.remember(who, a_match(store, name))
             clock.now += 10 * DAY_S
@@ -90,26 +102,26 @@ async def test_history_is_newest_first_and_ends_with_the_days_it_is_kept(
         assert [match.person for match in await store.history(who)] == names[:2]
         assert await store.sweep() == 1
         assert await store.sweep() == 0
-    async with opened(tmp_path, clock=clock, days=5) as store:
+    async with opened(database, clock=clock, days=5) as store:
         assert await store.history(who) == ()
-    assert _count(tmp_path, "past_match") == 0
+    assert _count(database, "past_match") == 0
 
 
-async def test_no_days_keep_no_history_and_delete_what_was_kept(tmp_path: Path, who: Who) -> None:
-    async with opened(tmp_path) as store:
+async def test_no_days_keep_no_history_and_delete_what_was_kept(database: sa.URL, who: Who) -> None:
+    async with opened(database) as store:
         await store.remember(who, a_match(store))
-    async with opened(tmp_path, days=0) as store:
+    async with opened(database, days=0) as store:
         await store.remember(who, a_match(store))
         assert await store.history(who) == ()
-    assert _count(tmp_path, "past_match") == 0
+    assert _count(database, "past_match") == 0
 
 
 async def test_export_holds_everything_and_forgetting_leaves_nothing(
-    tmp_path: Path, who: Who
+    database: sa.URL, who: Who
 ) -> None:
     elsewhere = IDENTITY.who(Sender("telegram", USER_ID, "another chat"))
     somebody = IDENTITY.who(Sender("telegram", "another person", CHAT_ID))
-    async with opened(tmp_path) as store:
+    async with opened(database) as store:
         await store.choose_model(who, "senet")
         await store.choose_top(who, 3)
         await store.choose_category(elsewhere, "film")
@@ -134,13 +146,15 @@ async def test_export_holds_everything_and_forgetting_leaves_nothing(
         assert await store.export(who) == empty
         assert await store.export(elsewhere) == empty
         assert len((await store.export(somebody))["matches"]) == 1
-    assert _count(tmp_path, "past_match") == 1
-    assert _count(tmp_path, "chat_choice") == 0
+    assert _count(database, "past_match") == 1
+    assert _count(database, "chat_choice") == 0
 
 
-async def test_the_files_say_nothing_without_the_key(tmp_path: Path, who: Who) -> None:
+async def test_the_files_say_nothing_without_the_key(
+    file: sa.URL, tmp_path: Path, who: Who
+) -> None:
     """Neither ids nor names nor models, not in the log nor among deleted pages either."""
-    async with opened(tmp_path) as store:
+    async with opened(file) as store:
         for number in range(200):
             await store.remember(who, a_match(store, f"Grace Hopper {number}"))
         await store.choose_model(who, "senet")
@@ -148,7 +162,7 @@ async def test_the_files_say_nothing_without_the_key(tmp_path: Path, who: Who) -
         for name, content in _files(tmp_path):
             for word in (USER_ID, CHAT_ID, "Hopper", "senet", "bollywood", "telegram", "dlib"):
                 assert word.encode() not in content, (name, word)
-        rows = _rows(tmp_path, "SELECT sealed FROM past_match")
+        rows = _rows(file, "SELECT sealed FROM past_match")
         await store.forget(who)
         for name, content in _files(tmp_path):
             assert not any(sealed in content for (sealed,) in rows), name
@@ -157,24 +171,22 @@ async def test_the_files_say_nothing_without_the_key(tmp_path: Path, who: Who) -
         assert mode == 0o600
 
 
-async def test_another_secret_is_refused(tmp_path: Path, who: Who) -> None:
-    async with opened(tmp_path) as store:
+async def test_another_secret_is_refused(database: sa.URL, who: Who) -> None:
+    async with opened(database) as store:
         await store.choose_model(who, "senet")
     with pytest.raises(BadSettings, match="another secret key"):
-        async with opened(tmp_path, identity=Identity(b"b" * 32)):
+        async with opened(database, identity=Identity(b"b" * 32)):
             pass
-    async with opened(tmp_path) as store:
+    async with opened(database) as store:
         assert (await store.choice(who)).model == "senet"
 
 
-async def test_a_row_moved_to_another_person_does_not_open(tmp_path: Path, who: Who) -> None:
+async def test_a_row_moved_to_another_person_does_not_open(database: sa.URL, who: Who) -> None:
     other = IDENTITY.who(Sender("telegram", "another person", CHAT_ID))
-    async with opened(tmp_path) as store:
+    async with opened(database) as store:
         await store.choose_model(who, "senet")
-    with sqlite3.connect(tmp_path / "lookalike.db") as connection:
-        connection.execute("UPDATE user_choice SET user_key = ?", (other.user.hex(),))
-    connection.close()
-    async with opened(tmp_path) as store:
+    _execute(database, f"UPDATE user_choice SET user_key = '{other.user.hex()}'")
+    async with opened(database) as store:
         with pytest.raises(SetupProblem, match="sealed elsewhere"):
             await store.choice(other)
 
@@ -192,9 +204,9 @@ def test_what_was_sealed_opens_only_as_it_was() -> None:
         unseal(key, "another", sealed)
 
 
-async def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
+async def test_many_at_once_lose_nothing(database: sa.URL) -> None:
     people = [IDENTITY.who(Sender("web", str(number), "c")) for number in range(20)]
-    async with opened(tmp_path) as store:
+    async with opened(database) as store:
         await asyncio.gather(
             *(store.remember(who, a_match(store)) for who in people for _ in range(5)),
             *(store.choose_top(who, 1 + number % 10) for number, who in enumerate(people)),
@@ -206,24 +218,24 @@ async def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
             assert len(await store.history(who)) == 5
 
 
-async def test_several_processes_may_open_it_at_once(tmp_path: Path) -> None:
+async def test_several_processes_may_open_it_at_once(database: sa.URL) -> None:
     """Each brings the tables up to date; none fails."""
 
     async def once() -> None:
-        async with opened(tmp_path):
+        async with opened(database):
             pass
 
     await asyncio.gather(*(once() for _ in range(5)))
 
 
-async def test_the_migrations_make_the_tables_of_the_code(tmp_path: Path) -> None:
+async def test_the_migrations_make_the_tables_of_the_code(database: sa.URL) -> None:
     """Alembic finds no difference between the migrated database and bot/tables.py."""
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
 
-    async with opened(tmp_path):
+    async with opened(database):
         pass
-    engine = sa.create_engine(f"sqlite:///{tmp_path / 'lookalike.db'}")
+    engine = _plain(database)
     with engine.connect() as connection:
         context = MigrationContext.configure(
             connection, opts={"version_table": migrations.version_table("store")}
@@ -233,29 +245,25 @@ async def test_the_migrations_make_the_tables_of_the_code(tmp_path: Path) -> Non
     engine.dispose()
 
 
-async def test_a_database_of_a_newer_program_is_refused(tmp_path: Path) -> None:
-    async with opened(tmp_path):
+async def test_a_database_of_a_newer_program_is_refused(database: sa.URL) -> None:
+    async with opened(database):
         pass
-    with sqlite3.connect(tmp_path / "lookalike.db") as connection:
-        connection.execute("UPDATE alembic_version_store SET version_num = 'store_9999'")
-    connection.close()
+    _execute(database, "UPDATE alembic_version_store SET version_num = 'store_9999'")
     with pytest.raises(SetupProblem, match="newer version"):
-        async with opened(tmp_path):
+        async with opened(database):
             pass
 
 
-async def test_a_damaged_database_is_a_sentence(tmp_path: Path) -> None:
+async def test_a_damaged_database_is_a_sentence(file: sa.URL, tmp_path: Path) -> None:
     (tmp_path / "lookalike.db").write_bytes(b"no database at all " * 100)
     with pytest.raises(BadSettings, match="does not answer"):
-        async with opened(tmp_path):
+        async with opened(file):
             pass
 
 
-async def test_a_database_that_is_gone_means_try_later(tmp_path: Path, who: Who) -> None:
-    async with opened(tmp_path) as store:
-        with sqlite3.connect(tmp_path / "lookalike.db") as connection:
-            connection.execute("DROP TABLE user_choice")
-        connection.close()
+async def test_a_database_that_is_gone_means_try_later(database: sa.URL, who: Who) -> None:
+    async with opened(database) as store:
+        _execute(database, "DROP TABLE user_choice")
         with pytest.raises(TryLater) as problem:
             await store.choice(who)
     assert who.user.hex() not in str(problem.value)
@@ -267,6 +275,7 @@ async def test_a_database_that_is_gone_means_try_later(tmp_path: Path, who: Who)
         (None, "sqlite+aiosqlite"),
         ("sqlite:////tmp/x.db", "sqlite+aiosqlite"),
         ("postgresql://u:p@h/d", "postgresql+psycopg"),
+        ("postgres://u:p@h/d", "postgresql+psycopg"),
         ("postgresql+psycopg://u:p@h/d", "postgresql+psycopg"),
     ],
 )
@@ -277,24 +286,82 @@ def test_a_url_gets_a_driver_for_asyncio(tmp_path: Path, url: str | None, driver
 async def test_a_url_that_cannot_be_used_is_a_sentence_without_its_password(tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match="SQLAlchemy"):
         database_url("secret-password", tmp_path)
-    for url in ("postgresql://u:secret-password@h/d", "nosuch://u:secret-password@h/d"):
-        with pytest.raises(BadSettings) as problem:
+    for url, kind in (
+        ("postgresql://u:secret-password@nowhere.invalid/d", TryLater),
+        ("postgresql://u@nowhere.invalid/d?password=secret-password", TryLater),
+        ("nosuch://u:secret-password@h/d", BadSettings),
+    ):
+        with pytest.raises(kind) as problem:
             async with Store.open(database_url(url, tmp_path), IDENTITY):
                 pass
         assert "secret-password" not in str(problem.value)
+
+
+async def test_a_server_that_refuses_is_a_sentence_without_the_password(
+    postgres: PostgresServer, postgres_url: str, tmp_path: Path
+) -> None:
+    name = name_of(postgres_url)
+    for url, sentence in (
+        (postgres.locked_url(name, "secret-password"), "refuses the connection"),
+        (postgres.url("nosuch", password="secret-password"), "refuses the connection"),
+        (postgres.locked_url(name), "does not let this user write"),
+    ):
+        with pytest.raises(BadSettings, match=sentence) as problem:
+            async with opened(database_url(url, tmp_path)):
+                pass
+        assert "secret" not in str(problem.value)
+        assert "s3cret" not in repr(problem.value)
+
+
+async def test_a_server_that_was_restarted_is_noticed_by_nobody(
+    postgres: PostgresServer, postgres_url: str, tmp_path: Path, who: Who
+) -> None:
+    """Connections that went stale in the pool are made anew."""
+    async with opened(database_url(postgres_url, tmp_path)) as store:
+        await store.choose_model(who, "senet")
+        assert postgres.cut(name_of(postgres_url)) > 0
+        assert await store.choice(who) == Choice("senet")
+
+
+async def test_two_processes_that_change_one_choice_lose_nothing(
+    postgres_url: str, tmp_path: Path, who: Who
+) -> None:
+    """Two stores as in two processes: each has its own connections and its own locks."""
+    url = database_url(postgres_url, tmp_path)
+    async with opened(url) as one, opened(url) as other:
+        for number in range(1, 11):
+            name = f"category {number}"
+            await asyncio.gather(one.choose_top(who, number), other.choose_category(who, name))
+            assert await one.choice(who) == Choice(None, number, name)
 
 
 def _files(home: Path) -> list[tuple[str, bytes]]:
     return [(path.name, path.read_bytes()) for path in home.iterdir()]
 
 
-def _rows(home: Path, query: str) -> list[tuple[bytes]]:
-    connection = sqlite3.connect(home / "lookalike.db")
-    try:
-        return connection.execute(query).fetchall()
-    finally:
-        connection.close()
+def _plain(url: sa.URL) -> sa.Engine:
+    """For looking at a database from outside."""
+    return sa.create_engine(url.set(drivername=url.drivername.replace("+aiosqlite", "")))
 
 
-def _count(home: Path, table: str) -> int:
-    return len(_rows(home, f"SELECT 1 FROM {table}"))
+def _execute(url: sa.URL, statement: str) -> None:
+    engine = _plain(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text(statement))
+    engine.dispose()
+
+
+def _rows(url: sa.URL, query: str) -> list[tuple[bytes]]:
+    engine = _plain(url)
+    with engine.connect() as connection:
+        rows = [(bytes(row[0]),) for row in connection.execute(sa.text(query))]
+    engine.dispose()
+    return rows
+
+
+def _count(url: sa.URL, table: str) -> int:
+    engine = _plain(url)
+    with engine.connect() as connection:
+        count = connection.scalar(sa.text(f"SELECT count(*) FROM {table}"))
+    engine.dispose()
+    return int(count or 0)
