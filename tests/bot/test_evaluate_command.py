@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -73,6 +76,66 @@ def test_tables_for_people(own_home: Path, people: Path, tmp_path: Path) -> None
     assert found.stderr.count("drawn: ") == 3
 
 
+def test_a_report(own_home: Path, people: Path, tmp_path: Path) -> None:
+    """Every installed backbone, groups from the gallery and from people.csv, one file."""
+    (people / "people.csv").write_text("person,country\nGrace Hopper,US\nNobody,France\n")
+    page = tmp_path / "new folder" / "report.html"
+
+    result = run(own_home, "report", people, "--html", page, "--gallery-photos", "1")
+
+    words = page.read_text(encoding="utf-8")
+    assert list(page.parent.iterdir()) == [page]
+    assert "Use dlib: it is the only one that was measured" in result.stdout
+    assert "resnet was not measured: " in result.stderr
+    assert "it holds pictures of people" in result.stderr
+    assert "--html &#39;" in words
+    assert "<bdi>US</bdi> (1)" in words
+    assert "Names in the file that nobody here has: Nobody." in words
+
+
+def test_a_report_as_json(own_home: Path, people: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("person;gender\nGrace Hopper;female\nEileen Collins;female\n")
+
+    result = run(
+        own_home, "report", people, "--gallery-photos", "1", "--model", "dlib", "--people", labels,
+        "--json",
+    )  # fmt: skip
+    record = json.loads(result.stdout)
+
+    assert (record["html"], record["people"], record["unavailable"]) == (None, 2, {})
+    (model,) = record["models"]
+    assert model["rank_k"]["1"]["share"] == 1
+    assert model["groups"]["gender"]["too_small_to_judge"] == {"female": 2}
+    assert record["labels_from"][-1] == "the file labels.csv"
+
+
+def test_a_report_goes_somewhere(own_home: Path, people: Path) -> None:
+    words = ["evaluate", "report", str(people), "--home", str(own_home)]
+    result = CliRunner().invoke(lookalike, words)
+
+    assert result.exit_code == 2
+    assert "--html FILE" in result.output
+
+
+def test_an_interrupted_report_leaves_nothing(own_home: Path, people: Path, tmp_path: Path) -> None:
+    """Stopped by Ctrl-C while it looks at photos, with a report of yesterday in place."""
+    for number in range(3, 3000):
+        (people / "Grace_Hopper" / f"{number}.jpg").hardlink_to(people / "Grace_Hopper" / "1.jpg")
+    page = tmp_path / "report.html"
+    page.write_text("yesterday")
+    command = [sys.executable, "-m", "bot", "evaluate", "report", str(people), "--html", str(page)]
+    command += ["--gallery-photos", "1", "--model", "dlib", "--home", str(own_home)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    time.sleep(2.5)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+
+    assert process.returncode not in {0, None}
+    assert page.read_text() == "yesterday"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
 def test_without_a_model_the_configured_one_or_dlib(own_home: Path, people: Path) -> None:
     """The default is resnet, but its weights are not here."""
     result = run(own_home, "pairs", people / "pairs.csv", "--json")
@@ -89,6 +152,12 @@ def test_without_a_model_the_configured_one_or_dlib(own_home: Path, people: Path
         (["identify", "{people}/nowhere"], "there is no folder"),
         (["identify", "{people}"], "0 people with more than 3 photos"),
         (["pairs", "{people}/pairs.csv", "--model", "resnet"], "models download resnet"),
+        (["report", "{people}/nowhere", "--html", "{people}/report.html"], "there is no folder"),
+        (["report", "{people}", "--html", "{people}"], "is a folder"),
+        (["report", "{people}", "--html", "{people}/pairs.csv/x.html"], "can't be written"),
+        (["report", "{people}", "--html", "{people}/x.html"], "0 people with more than 3 photos"),
+        (["report", "{people}", "--json", "--people", "nowhere.csv"], "can't be read"),
+        (["report", "{people}", "--json", "--people", "{people}/pairs.csv"], "column person"),
     ],
 )
 def test_set_up_problems_are_one_sentence(
