@@ -111,6 +111,13 @@ class Looker:
         """What is remembered under that token."""
         return self._recollections.find(token)
 
+    def latest(self, turn: Turn) -> Subject | None:
+        """The asker's last photo; None if it is forgotten, or where others would see it."""
+        if turn.request.sender.is_group:
+            return None
+        recollection = self._recollections.latest(turn.who.user)
+        return recalled(recollection.photos[0]) if recollection else None
+
     def stale(self, turn: Turn) -> Refusal:
         """To be raised when a photo is neither remembered nor handed over again."""
         text = turn.say("stale.photo")

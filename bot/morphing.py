@@ -17,6 +17,7 @@ from bot.turn import Refusal, Turn
 if TYPE_CHECKING:
     from bot.model_desk import ModelDesk
     from bot.recognizer import Recognizer, Visit
+    from bot.twins import Twins
     from engine.pipeline import Engine
 
 __all__ = ["Morphing"]
@@ -33,12 +34,14 @@ class Morphing:
         recognizer: Recognizer,
         desk: ModelDesk,
         looker: Looker,
+        twins: Twins,
     ) -> None:
         self._engine = engine
         self._answering = answering
         self._recognizer = recognizer
         self._desk = desk
         self._looker = looker
+        self._twins = twins
 
     async def morph(self, turn: Turn) -> Reply:
         """``/morph`` with a photo; ``/morph senet film`` holds for it alone."""
@@ -69,7 +72,9 @@ class Morphing:
         async with self._recognizer.admitted(turn.who.user) as visit:
             subject = await self._looker.look(turn, visit, turn.request.photos[0])
             token = self._looker.remember(turn, subject, category=ask.category, style=ask.style)
-            return await self._answer(turn, visit, subject, ask, token)
+            reply = await self._answer(turn, visit, subject, ask, token)
+            counted = await self._twins.counted(turn, subject)
+        return dataclasses.replace(reply, text=f"{reply.text}\n{counted}") if counted else reply
 
     async def _answer(
         self, turn: Turn, visit: Visit, subject: Subject, ask: Ask, token: str

@@ -55,13 +55,22 @@ class Parents:
         self._twins = twins
 
     async def parents(self, turn: Turn) -> Reply:
-        """``/parents`` with a photo; ``/parents senet film`` holds for it alone."""
-        if not turn.request.photos:
+        """``/parents`` with a photo, or about the asker's last one.
+
+        What follows, such as in ``/parents senet film``, holds for this answer alone.
+        """
+        last = None if turn.request.photos else self._looker.latest(turn)
+        if not turn.request.photos and last is None:
             raise Refusal(Reply(text=turn.say("error.no_photo", command="parents")))
         _, choice = await self._answering.wished(turn)
         model = self._desk.answering(choice.model)
         ask = Ask(model=model, wanted=choice.model or model, top=1, category=choice.category)
-        return await self._fresh(turn, ask)
+        if last is None:
+            return await self._fresh(turn, ask)
+        async with self._recognizer.admitted(turn.who.user, press=True) as visit:
+            await visit.begin()
+            token = self._looker.remember(turn, last, category=ask.category)
+            return await self._answer(turn, last, ask, token)
 
     async def press(self, turn: Turn, action: Action) -> Reply:
         """A button: of a photo that was answered, of another face, or with another model."""
@@ -111,7 +120,10 @@ class Parents:
             picture, shown = await self._recognizer.finish(
                 lambda: (
                     draw_family(turn, self._engine, subject, ask.number, matches, answers),
-                    tuple(face_answer(subject, ask, (answer,)) for answer in answers),
+                    tuple(
+                        face_answer(subject, ask, (dataclasses.replace(answer, rank=1),))
+                        for answer in answers
+                    ),
                 )
             )
         others = [name for name in self._desk.ready() if name != ask.model]

@@ -144,6 +144,12 @@ class Recollections:
         self._kept.move_to_end(token)  # what is used is kept longest where memory is short
         return found[1]
 
+    def latest(self, owner: bytes) -> Recollection | None:
+        """The one photo of a person that was answered or asked about last; None if forgotten."""
+        self.tidy()
+        mine = (kept for _, kept in reversed(self._kept.values()) if kept.owner == owner)
+        return next((kept for kept in mine if len(kept.photos) == 1), None)
+
     def forget(self, owner: bytes) -> None:
         """Drops everything of one person."""
         for token in [token for token, (_, kept) in self._kept.items() if kept.owner == owner]:

@@ -193,8 +193,19 @@ async def test_somebody_elses_press_leaves_the_askers_answer_alone(
     assert "Mother" not in (await alone.says("/history")).text
 
 
-async def test_without_a_photo_it_asks_for_one(ann: Person) -> None:
-    assert (await ann.says("/parents")).text == SAY("error.no_photo", command="parents")
+async def test_without_a_photo_the_last_one_is_meant(ann: Person, collins_jpeg: bytes) -> None:
+    """In a private chat alone: elsewhere others would see it. Without any it asks for one."""
+    please = SAY("error.no_photo", command="parents")
+    assert (await ann.says("/parents")).text == please
+    await ann.says("", collins_jpeg)
+    reply = await ann.says("/parents film")
+    assert names(reply.text) == ["Mother One", "Father One"]
+    assert (await ann.presses("Raw numbers")).text.startswith("Mother One: ")
+    group = Sender("telegram", ann.sender.user_id, "group", "en", is_group=True)
+    assert (await Person(ann.conversation, group).says("/parents")).text == please
+    await ann.says("/forget")
+    await ann.presses("Yes")
+    assert (await ann.says("/parents")).text == please
 
 
 async def test_in_every_language(conversation: Conversation, hopper_jpeg: bytes) -> None:

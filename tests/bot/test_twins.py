@@ -130,7 +130,9 @@ async def test_a_photo_with_the_command_itself_counts(
     assert "1. " in shown.text
 
 
-@pytest.mark.parametrize("command", ["/top 2", "/model dlib", "/category all", "/parents", ""])
+@pytest.mark.parametrize(
+    "command", ["/top 2", "/model dlib", "/category all", "/morph", "/parents", ""]
+)
 async def test_whatever_was_asked_of_the_photo(
     meet: Meet, hopper_jpeg: bytes, command: str
 ) -> None:
