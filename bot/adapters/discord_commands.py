@@ -18,10 +18,6 @@ __all__ = ["Translator", "add_commands"]
 
 MOST_CHOICES = 25
 DESCRIPTION_CHARS = 100
-MODELS: list[app_commands.Choice[str | int | float]] = [
-    app_commands.Choice(name=name, value=name.lower()) for name in ("ResNet", "SENet", "dlib")
-]
-
 STYLES_SHOWN: list[app_commands.Choice[str | int | float]] = [
     app_commands.Choice(name=name, value=name) for name in STYLES
 ]
@@ -72,6 +68,10 @@ def add_commands(tree: app_commands.CommandTree[Any], session: Session, wording:
         found = await session.categories(interaction, typed)
         return [app_commands.Choice(name=name[:100], value=name[:100]) for name in found]
 
+    async def models(interaction: AnyInteraction, typed: str) -> list[app_commands.Choice[str]]:
+        found = await session.models(interaction, typed)
+        return [app_commands.Choice(name=label[:100], value=name) for name, label in found]
+
     for listed in chat_commands(wording):
         command: app_commands.Command[Any, ..., None] = app_commands.Command(
             name=listed.name,
@@ -82,7 +82,7 @@ def add_commands(tree: app_commands.CommandTree[Any], session: Session, wording:
             parameter.description = _words(wording, described[name])
             about = listed.name if name == "name" else name
             if about == "model":
-                parameter.choices = MODELS
+                command.autocomplete(name)(models)
             elif about == "style":
                 parameter.choices = STYLES_SHOWN
             elif about == "twins":

@@ -149,6 +149,13 @@ class Session:
             reply = await self._conversation.answer(request, LIMITS)
             await self._courier.reply(message, reply)
 
+    async def models(self, interaction: AnyInteraction, typed: str) -> list[tuple[str, str]]:
+        """Names and labels of the models there are that contain what was typed."""
+        choices = await self._conversation.choices(_sender(interaction))
+        labels = {one.name: f"{one.name}: {one.title} ({one.state})" for one in choices.models}
+        found = [one for one in labels.items() if typed.casefold() in one[1].casefold()]
+        return found[:MOST_CHOICES]
+
     async def categories(self, interaction: AnyInteraction, typed: str) -> list[str]:
         """Categories that contain what was typed."""
         choices = await self._conversation.choices(_sender(interaction))
