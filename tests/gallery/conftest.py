@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
+from PIL import Image
+from variants import Variant, variants_of
 
 from engine.pipeline import Engine
 from gallery.collection import Gallery
@@ -38,26 +38,10 @@ def gallery(tmp_path: Path) -> Iterator[Gallery]:
         yield opened
 
 
-Variant = Callable[[int], bytes]
-
-
 @pytest.fixture(scope="session")
 def variant(hopper_jpeg: bytes, collins_jpeg: bytes) -> Variant:
     """The n-th photo: even ones of Grace Hopper, odd ones of Eileen Collins, no two alike."""
-    originals = [Image.open(io.BytesIO(content)) for content in (hopper_jpeg, collins_jpeg)]
-
-    def make(number: int) -> bytes:
-        rng = np.random.default_rng(number)
-        image = originals[number % 2].convert("RGB")
-        left, top, right, bottom = (rng.random(4) * 0.06 * image.width).round().astype(int)
-        image = image.crop((left, top, image.width - right, image.height - bottom))
-        image = ImageEnhance.Brightness(image).enhance(0.8 + 0.4 * rng.random())
-        image.thumbnail((220 + int(rng.integers(60)),) * 2)
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=85)
-        return buffer.getvalue()
-
-    return make
+    return variants_of(hopper_jpeg, collins_jpeg)
 
 
 @pytest.fixture
