@@ -10,7 +10,7 @@ from bot.answering import Answering, Ask
 from bot.captions import caption, match_answers
 from bot.chat_arguments import SIDE
 from bot.drawing import draw_morph
-from bot.looking import Looker, Subject
+from bot.looking import Looker, Subject, recalled
 from bot.reply import Button, Reply
 from bot.turn import Refusal, Turn
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bot.recognizer import Recognizer, Visit
     from bot.twins import Twins
     from engine.pipeline import Engine
+    from gallery.collection import Match
 
 __all__ = ["Morphing"]
 
@@ -66,28 +67,35 @@ class Morphing:
             return await self._fresh(turn, ask)
         # It takes several times the work of another press, and counts as a photo does.
         async with self._recognizer.admitted(turn.who.user) as visit:
-            return await self._answer(turn, visit, subject, ask, token)
+            await visit.begin()
+            match, ask = await self._found(turn, subject, ask)
+            return await self._shown(turn, visit, subject, match, ask, token)
 
     async def _fresh(self, turn: Turn, ask: Ask) -> Reply:
         async with self._recognizer.admitted(turn.who.user) as visit:
             subject = await self._looker.look(turn, visit, turn.request.photos[0])
             token = self._looker.remember(turn, subject, category=ask.category, style=ask.style)
-            reply = await self._answer(turn, visit, subject, ask, token)
-            counted = await self._twins.counted(turn, subject)
-        return dataclasses.replace(reply, text=f"{reply.text}\n{counted}") if counted else reply
+            match, ask = await self._found(turn, subject, ask)
+            subject = recalled(subject.kept)  # the photo itself may be large, and films wait long
+            return await self._shown(turn, visit, subject, match, ask, token)
 
-    async def _answer(
-        self, turn: Turn, visit: Visit, subject: Subject, ask: Ask, token: str
-    ) -> Reply:
+    async def _found(self, turn: Turn, subject: Subject, ask: Ask) -> tuple[Match, Ask]:
+        """The best match, which goes into the history, and of which face it is."""
         if subject.face(ask.number) is None:
             ask = dataclasses.replace(ask, number=1)
         turn.notes |= {"model": ask.model}
-        await visit.begin()
-        first_time = (ask.number, ask.model) not in subject.kept.answered
+        first_time = (ask.number, ask.model) not in subject.kept.embeddings
         (match,) = await self._answering.search(turn, subject, ask)
-        answers = match_answers(turn, (match,))
         if ask.mine and first_time:
-            await self._answering.note_match(turn, ask.model, answers[0])
+            (answer,) = match_answers(turn, (match,))
+            await self._answering.note_match(turn, ask.model, answer)
+        return match, ask
+
+    async def _shown(
+        self, turn: Turn, visit: Visit, subject: Subject, match: Match, ask: Ask, token: str
+    ) -> Reply:
+        """The film, in the words of an answer."""
+        answers = match_answers(turn, (match,))
         with turn.timed("draw"):
             animation = await self._recognizer.lengthy(
                 visit,

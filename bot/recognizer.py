@@ -71,6 +71,12 @@ class Visit:
             await self._recognizer.decoded.enter(self.person)
             self.begun = True
 
+    def pause(self) -> None:
+        """Gives that turn to somebody else."""
+        if self.begun:
+            self._recognizer.decoded.leave()
+            self.begun = False
+
     async def sight(self, fetch: Callable[[], Awaitable[bytes]]) -> Sight:
         """Fetches, decodes and searches a photo, in the person's turn.
 
@@ -154,8 +160,7 @@ class Recognizer:
         except TimeoutError:
             raise Deadline("the answer took too long") from None
         finally:
-            if visit.begun:
-                self.decoded.leave()
+            visit.pause()
             self._inside -= 1
             if not self._inside:
                 self._empty.set()
@@ -204,8 +209,11 @@ class Recognizer:
     async def lengthy(self, visit: Visit, function: Callable[[], T]) -> T:
         """The same for what takes much longer than a card: one at a time, in people's turn.
 
-        So the other threads go on answering photos, however many films are asked for.
+        So the other threads go on answering photos, however many films are asked for. Who waits
+        here no longer takes the place of somebody whose photo could be decoded: what ``function``
+        holds meanwhile should be a remembered photo, which is small.
         """
+        visit.pause()
         await self._lengthy.enter(visit.person)
         return await self._in_thread(function, self._lengthy.leave)
 
