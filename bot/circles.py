@@ -20,7 +20,7 @@ __all__ = ["Circles", "Full", "Pair", "Taker", "closest_pairs"]
 DAY_S = 86_400.0
 MOST_IN_A_ROOM = 100
 _DECIMALS = 9
-MOST_TAKERS = 5_000  # about 10 MB with 128 dimensions, 45 MB with 2048
+MOST_TAKERS = 5_000  # about 5 MB with 128 dimensions, 45 MB with 2048
 
 
 class Full(Exception):  # noqa: N818 - no error of ours: the asker is told

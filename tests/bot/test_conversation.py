@@ -488,8 +488,9 @@ async def test_the_log_says_how_long_it_took_and_not_who_asked(
         lambda verb, rest: ":".join((verb, *rest)),
         st.sampled_from(
             ["see", "raw", "next", "both", "pair", "rawpair", "model", "top", "category", "forget"]
+            + ["parents", "rawkin", "twins"]
         ),
-        st.lists(st.sampled_from(["", "0", "1", "99", "dlib", "senet", "all", "yes", "abc"])),
+        st.lists(st.sampled_from(["", "0", "1", "99", "dlib", "senet", "all", "yes", "abc", "on"])),
     ),
     group=st.booleans(),
 )
