@@ -201,6 +201,8 @@ def _grouping(kind: str, grouping: Figures) -> list[str]:
 
 
 def _gap(gap: Figures) -> str:
+    if gap["best_value"] == gap["worst_value"]:
+        return f"{MEASURES[gap['measure']].capitalize()}: {gap['best_value']:.1%} in every group."
     found = (
         f"{MEASURES[gap['measure']].capitalize()}: {gap['best_value']:.1%} for {gap['best']}, "
         f"{gap['worst_value']:.1%} for {gap['worst']}"

@@ -150,7 +150,7 @@ def cosines(column: Column) -> str:
         axes.axvline(
             column.evidence.threshold, ymax=0.85, color=_QUIET, linestyle="--", linewidth=1
         )
-        axes.set(xlabel="cosine", xlim=(low, 1))
+        axes.set(xlabel=column.evidence.lineup.unit, xlim=(low, 1))
 
     told = (
         f"Strangers have {column.evidence.strangers.quantile(0.5):.3f} in the median, photos of "

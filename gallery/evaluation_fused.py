@@ -37,6 +37,11 @@ class FusedLineup(Lineup):
             for member in self.ensemble.members
         )
 
+    @property
+    def unit(self) -> str:
+        """What likenesses are: the mean of scores from 0 to 100, moved to [-1, 1]."""
+        return "mean of scores, -1 to 1"
+
     def blocks(self) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Every probe with everybody."""
         for found in zip(*(member.blocks() for member in self.members), strict=True):

@@ -73,6 +73,11 @@ class Lineup:
         """What likenesses come from."""
         return f"space {self.space.id}"
 
+    @property
+    def unit(self) -> str:
+        """What likenesses are."""
+        return "cosine"
+
     def name(self, column: int) -> str:
         """Who a column is."""
         return self.names[int(self.people[column])]

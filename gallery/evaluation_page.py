@@ -39,6 +39,7 @@ _MEASURES: Final = {
 }
 _SMALL_GROUPS: Final = 40
 _DASH: Final = "\N{EN DASH}"
+_SIGN: Final = "\N{NO-BREAK SPACE}%"
 
 
 def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
@@ -194,6 +195,8 @@ def _distribution(column: Column) -> list[tuple[str, list[float], list[float]]]:
 
 def _gap_sentence(gap: Gap) -> str:
     """How far best and worst are apart, and whether that is more than chance."""
+    if gap.best_value == gap.worst_value:
+        return f"{_MEASURES[gap.measure]}: {_percent(gap.best_value)} in every group."
     of = round(gap.chance * (gap.divisions + 1))
     found = (
         f"{_MEASURES[gap.measure]}: {_percent(gap.best_value)} for {gap.best}, "
@@ -209,7 +212,7 @@ def _percent(value: float) -> str:
     if not math.isfinite(value):
         return _DASH
     digits = 1 if value >= 0.1 or value == 0 else 2 if value >= 0.005 else 3
-    return f"{value:.{digits}%}".replace("%", " %")
+    return f"{value:.{digits}%}".replace("%", _SIGN)
 
 
 def _share(share: Share) -> str:
@@ -218,7 +221,7 @@ def _share(share: Share) -> str:
 
 def _between(share: Share) -> str:
     low, high = _percent(share.low), _percent(share.high)
-    return f"{low.removesuffix(' %')}{_DASH}{high}" if share.of else ""
+    return f"{low.removesuffix(_SIGN)}{_DASH}{high}" if share.of else ""
 
 
 def _commands(sentence: str) -> Markup:
