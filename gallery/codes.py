@@ -21,7 +21,8 @@ __all__ = ["ROUNDING", "code_products", "quantized"]
 ROUNDING: Final = np.float32(3.2e-5)
 
 _THREADS: Final = min(4, os.cpu_count() or 1)  # more wait for the same memory
-_ONE_THREAD_BYTES: Final = 16_000_000  # below, one thread is done before a second one starts
+# Several threads gain little below, and lose much where the cores are busy: they wait for the last.
+_ONE_THREAD_BYTES: Final = 64_000_000
 _SMALLEST: Final = np.float32(1e-30)
 
 
