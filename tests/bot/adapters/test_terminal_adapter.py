@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from films import seen
 from homes import copy_home
 from PIL import Image
 from talking import chatting, side_by_side
@@ -154,3 +155,18 @@ async def test_it_stops_when_told(
             await asyncio.wait_for(TerminalAdapter(conversation, home=home).run(stop), 5)
         os.close(writer)  # the thread that waits for a line sees the end of the input
         await asyncio.sleep(0.05)
+
+
+async def test_a_film_lies_beside_its_photo(
+    starter_home: Path, tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the terminal says, and its button still knows the photo."""
+    home = copy_home(starter_home, tmp_path / "home")
+    async with chatting(home) as conversation:
+        terminal = TerminalAdapter(conversation, home=home)
+        await terminal.say(f"/morph {photos / 'a.jpg'}")
+        film = photos / "a.lookalike.mp4"
+        assert f"→ {film}" in capsys.readouterr().out
+        assert len(seen(film.read_bytes()).frames) > 40
+        await terminal.say("1")
+    assert f"→ {photos / 'a.lookalike.jpg'}" in capsys.readouterr().out

@@ -266,6 +266,48 @@ def test_the_page_suits_a_phone_in_the_dark(
     context.close()
 
 
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+def test_a_film_plays_by_itself_but_not_for_those_who_want_less_motion(
+    browser: Any, program: Program, hopper_jpeg: bytes, motion: str
+) -> None:
+    """Silent, again and again, described, with controls; it can be saved."""
+    context = browser.new_context(reduced_motion=motion, locale="en-GB")
+    page = context.new_page()
+    page.goto(program.url)
+    page.wait_for_function("!!window.lookalike?.add")
+    upload(page, hopper_jpeg)
+    expect_name(page, "Grace Hopper")
+    newest(page).get_by_role("button", name="Morph").click()
+    video = newest(page).locator("video")
+    playwright.expect(video).to_be_visible(timeout=ANSWER_MS)
+    page.wait_for_function("document.querySelector('video').videoWidth === 480")
+    told = video.evaluate("v => [v.loop, v.muted, v.controls, v.playsInline]")
+    assert told == [True, True, True, True]
+    assert "Grace Hopper" in video.get_attribute("aria-label")
+    if motion == "reduce":
+        page.wait_for_timeout(500)
+        assert video.evaluate("v => v.paused && v.currentTime === 0")
+    else:
+        page.wait_for_function("document.querySelector('video').currentTime > 0.2")
+    with page.expect_download() as saved:
+        newest(page).get_by_role("button", name="Save the film").click()
+    assert saved.value.suggested_filename == "lookalike.mp4"
+    page.screenshot(path=ARTEFACTS / f"web_chat_film_{motion}.png")
+    context.close()
+
+
+def test_a_split_face_stands_in_the_place_of_the_pair(page: Any, hopper_jpeg: bytes) -> None:
+    """The page shows the card itself then, chosen by its menu."""
+    page.get_by_role("combobox", name="How it is drawn").click()
+    page.get_by_role("option", name="one split face").click()
+    playwright.expect(page.get_by_role("alert")).to_contain_text("one face", timeout=ANSWER_MS)
+    upload(page, hopper_jpeg)
+    expect_name(page, "Grace Hopper")
+    assert newest(page).locator("figure").count() == 0
+    assert "two halves" in newest(page).locator("img").first.get_attribute("alt")
+    page.screenshot(path=ARTEFACTS / "web_chat_split.png")
+
+
 def test_without_a_token_the_page_says_how_to_add_one(page: Any) -> None:
     page.get_by_text("Bring me to Telegram and Discord").click()
     playwright.expect(page.get_by_text("LOOKALIKE_TELEGRAM__TOKEN")).to_be_visible()
