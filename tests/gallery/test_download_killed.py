@@ -1,0 +1,126 @@
+"""`lookalike gallery download`, killed at any moment as a power cut would, goes on where it was."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from wikimedia_server import Fact, Picture, Wiki, playing
+
+from gallery.collection import Gallery
+
+Variant = Callable[[int], bytes]
+
+PEOPLE = 30
+PATIENCE_S = 120.0
+IN_FLIGHT = {"sparql": 1, "api": 3, "picture": 2}  # a kill loses answers to these at most
+
+
+def famous(variant: Variant) -> Wiki:
+    """People with one to three pictures each, and some who can't be taken."""
+    wiki = Wiki(delay_s=0.03)
+    for number in range(PEOPLE):
+        title = f"Portrait {number}.jpg"
+        category = f"Category {number}"
+        wiki.facts.append(
+            Fact(
+                f"Q{number + 1}",
+                f"Somebody {number}",
+                200 - number,
+                [title],
+                ["Q33999"],
+                commons=category,
+            )
+        )
+        if number % 7:
+            wiki.pictures[title] = Picture(variant(number))
+        wiki.members[category] = [title]
+        for more in range(number % 3):
+            extra = f"Extra {number} {more}.jpg"
+            wiki.pictures[extra] = Picture(variant(100 * (more + 1) + number))
+            wiki.members[category].append(extra)
+    return wiki
+
+
+def start(home: Path, wiki: Wiki) -> subprocess.Popen[str]:
+    settings = {
+        "LOOKALIKE_GALLERY__CONTACT": "tests@example.org",
+        "LOOKALIKE_GALLERY__WIKIDATA_URL": wiki.url,
+        "LOOKALIKE_GALLERY__COMMONS_URL": wiki.url,
+    }
+    command = [sys.executable, "-m", "bot", "gallery", "download", "--category", "film"]
+    return subprocess.Popen(
+        [*command, "--limit", "25", "--model", "dlib", "--json", "--home", str(home)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | settings,
+        text=True,
+    )
+
+
+def catalogue(home: Path) -> dict[str, tuple[str, str | None, str | None]]:
+    """Whose every portrait is, by the hash of its original."""
+    with Gallery.open(home / "gallery") as gallery:
+        found = {
+            portrait.sha256: (person.key, portrait.source_url, portrait.author)
+            for person in gallery.people()
+            for portrait in gallery.portraits(person.id)
+        }
+        (space,) = gallery.spaces()
+        assert len(gallery.embedded(space)) == gallery.stats().portraits == len(found)
+    return found
+
+
+def home_of(folder: Path, starter_home: Path) -> Path:
+    folder.mkdir()
+    (folder / "cache").symlink_to(starter_home / "cache", target_is_directory=True)
+    return folder
+
+
+def test_kills_at_random_moments_cost_nothing_and_change_nothing(
+    tmp_path: Path, starter_home: Path, variant: Variant
+) -> None:
+    undisturbed = home_of(tmp_path / "undisturbed", starter_home)
+    with playing(famous(variant)) as wiki:
+        process = start(undisturbed, wiki)
+        _, errors = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0, errors
+        needed = Counter((what, question) for what, question, _ in wiki.requests)
+        assert set(needed.values()) == {1}
+    moments = random.Random()  # other moments in every run of the test
+    killed_home = home_of(tmp_path / "killed", starter_home)
+    with playing(famous(variant)) as wiki:
+        kills = 0
+        for part in (0.1, 0.35, 0.6, 0.85):
+            process = start(killed_home, wiki)
+            wait_for(process, wiki, round(part * len(needed)))
+            time.sleep(moments.uniform(0, 0.3))
+            kills += process.poll() is None
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=PATIENCE_S)
+        assert kills >= 2
+        process = start(killed_home, wiki)
+        _, errors = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0, errors
+        asked = Counter((what, question) for what, question, _ in wiki.requests)
+        assert asked.keys() == needed.keys()
+        for what, lost in IN_FLIGHT.items():
+            again = sum(count - 1 for (kind, _), count in asked.items() if kind == what)
+            assert again <= lost * kills, (what, again, kills)
+    assert catalogue(killed_home) == catalogue(undisturbed)
+    assert not list((killed_home / "gallery" / "wikimedia" / "pictures").iterdir())
+
+
+def wait_for(process: subprocess.Popen[str], wiki: Wiki, questions: int) -> None:
+    """Until so many questions were asked in all."""
+    deadline = time.monotonic() + PATIENCE_S
+    while len(wiki.requests) < questions and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
