@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from figures import recorded
-from page_tables import anything, table
+from page_tables import anything, side_by_side, table
 
 __all__ = ["BEGIN", "END", "PAGE", "written"]
 
@@ -37,9 +37,9 @@ SECTIONS = {
     "start_and_memory": ("Start and memory", "benchmarks/start_and_memory.py"),
     "telegram": ("What somebody on Telegram waits", "benchmarks/telegram_latency.py"),
     "discord": ("What somebody on Discord waits", "benchmarks/discord_latency.py"),
-    "gallery_scale": ("Large galleries", "benchmarks/gallery_scale.py"),
-    "postgres": ("A gallery on PostgreSQL", "benchmarks/postgres.py"),
-    "pack": ("A gallery in one file", "benchmarks/pack.py"),
+    "scale": ("Large galleries", "benchmarks/gallery_scale.py"),
+    "postgres_search": ("A gallery on PostgreSQL", "benchmarks/postgres_search.py"),
+    "pack": ("A gallery in one file", "benchmarks/pack_speed.py"),
     "morph": ("The animated morph", "benchmarks/morph.py"),
 }
 MEASURES = {
@@ -59,19 +59,29 @@ def written(page: str, sections: Mapping[str, Figures]) -> str:
     _, end, tail = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"the page needs the lines {BEGIN} and {END}")
-    known = [name for name in SECTIONS if name in sections]
-    parts = [
-        _section(name, sections[name])
-        for name in (*known, *sorted(sections.keys() - SECTIONS.keys()))
-    ]
+    runs: dict[str, dict[str, Figures]] = {}
+    for run in sorted(sections):  # "scale 10000x5x128" is a run of "scale"
+        runs.setdefault(run.partition(" ")[0], {})[run] = sections[run]
+    order = [name for name in SECTIONS if name in runs]
+    order += [name for name in runs if name not in SECTIONS]
+    parts = [_section(name, runs[name]) for name in order]
     return f"{head}{BEGIN}\n\n" + "".join(f"{part}\n\n" for part in parts) + f"{END}{tail}"
 
 
-def _section(name: str, entry: Figures) -> str:
+def _section(name: str, runs: Mapping[str, Figures]) -> str:
     heading, script = SECTIONS.get(name, (name.replace("_", " ").capitalize(), ""))
     render = RENDERERS.get(name, anything)
+    if list(runs) == [name]:
+        body = render(runs[name]["figures"])
+    else:
+        found = {
+            run.removeprefix(name).strip() or "one": entry["figures"]
+            for run, entry in sorted(runs.items())
+        }
+        body = side_by_side(found)
+    latest = max(runs.values(), key=lambda entry: str(entry["date"]))
     source = f" `python {script}`" if script else ""
-    text = f"### {heading}\n\n{render(entry['figures'])}\n\n{_measured(entry)}{source}"
+    text = f"### {heading}\n\n{body}\n\n{_measured(latest)}{source}"
     return re.sub(r"(\d)%", r"\1 %", text)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["anything", "table"]
+__all__ = ["anything", "side_by_side", "table"]
 
 UNITS = {
     "ms": "ms", "s": "s", "mb": "MB", "gb": "GB", "kb": "kB", "bytes": "bytes", "px": "px",
@@ -18,6 +18,19 @@ def anything(figures: Mapping[str, Any]) -> str:
     tables: list[str] = []
     _flatten("", figures, rows, tables)
     return "\n\n".join(([table(("", "found"), rows)] if rows else []) + tables)
+
+
+def side_by_side(runs: Mapping[str, Mapping[str, Any]]) -> str:
+    """Runs with the same figures as one table, a column each."""
+    rows: dict[str, dict[str, str]] = {}
+    for run, figures in runs.items():
+        flat: list[tuple[str, str]] = []
+        _flatten("", figures, flat, [])
+        for name, value in flat:
+            rows.setdefault(name, {})[run] = value
+    return table(
+        ("", *runs), [(name, *(row.get(run, "") for run in runs)) for name, row in rows.items()]
+    )
 
 
 def _flatten(name: str, value: object, rows: list[tuple[str, str]], tables: list[str]) -> None:
