@@ -231,7 +231,8 @@ def most_alike(
             f"nobody in the gallery can be found by {' and '.join(ensemble.backbones)} together: "
             "run `lookalike gallery build` for each"
         )
-    portraits = _portraits(indexes[0], queries[0], candidates[order])
+    # The portrait most like the face, as the weightiest backbone that named the person sees it.
+    portraits = {hit.person_id: hit.portrait_id for hits in reversed(tops) for hit in hits}
     return tuple(
         FusedHit(
             Hit(person, portraits[person], float(values[at])),
@@ -253,11 +254,3 @@ def _likenesses(
     rest = np.flatnonzero(np.isnan(found))
     found[rest] = index.likenesses(query, person_ids[rest])
     return found
-
-
-def _portraits(
-    index: SearchIndex, query: Embedding, person_ids: NDArray[np.int64]
-) -> dict[int, int]:
-    """The portrait of each person that is most like the face, as the weightiest backbone sees."""
-    hits = index.top(query, len(person_ids), allowed=np.isin(index.person_ids, person_ids))
-    return {hit.person_id: hit.portrait_id for hit in hits}

@@ -1,0 +1,194 @@
+"""What ``/model best`` costs and brings: the trial, the fused search, and halves of a real network.
+
+    python benchmarks/ensemble.py                      10,000 people with 5 portraits, two spaces
+    python benchmarks/ensemble.py --people 2000 --portraits 3
+    python benchmarks/ensemble.py --photos DIR         also on real people, a folder of photos each
+    python benchmarks/ensemble.py --record             write benchmarks/figures.json
+
+The people of the first part are made up (benchmarks/made_people.py), strangers to each other in
+both spaces independently, so it tells times, not accuracy. For real people there is one network
+whose weights everybody has: its 128 numbers, turned at random and cut into two halves, are two
+networks of half the size that err partly alike, as real ones do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from figures import record
+from made_people import MadePeople
+from numpy.typing import NDArray
+from sqlalchemy import insert
+
+from engine.types import Embedding, Space
+from gallery import registrar, upkeep
+from gallery.collection import Gallery
+from gallery.database import changing
+from gallery.ensemble import Ensemble, Member
+from gallery.ensemble_trial import Trial, tried
+from gallery.ensemble_verdict import judge
+from gallery.intake import append_rows
+from gallery.tables import PersonRow, PortraitRow
+
+SPACES = (Space("dlib", "0" * 64, 1, 128), Space("resnet", "0" * 64, 1, 2048))
+BATCH, QUERIES = 1_000, 60
+
+T = TypeVar("T")
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--people", type=int, default=10_000)
+    parser.add_argument("--portraits", type=int, default=5)
+    parser.add_argument("--photos", type=Path, help="a folder of photos for each real person")
+    parser.add_argument("--record", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures: dict[str, object] = {"cost": cost(Path(folder), options.people, options.portraits)}
+        if options.photos is not None:
+            figures["halves_of_dlib"] = halves_of_dlib(options.photos, Path(folder))
+    for section, found in figures.items():
+        print(section, found)
+    if options.record:
+        record("ensemble", figures)
+
+
+def cost(folder: Path, people: int, portraits: int) -> dict[str, object]:
+    """Seconds for the trial, milliseconds for a search by one backbone and by both."""
+    crowds = [MadePeople(space.dimensions, seed=seed) for seed, space in enumerate(SPACES)]
+    with Gallery.open(folder / "gallery") as gallery:
+        for start in range(0, people, BATCH):
+            count = min(BATCH, people - start)
+            shots = [crowd.shots(count, portraits) for crowd in crowds]
+            enrol(gallery, start, count, portraits, shots)
+        for space in SPACES:
+            with gallery.writing():
+                upkeep.learn_scores(gallery, space)
+        with gallery.writing():
+            trial_s, verdict = timed(lambda: judge(gallery))
+        assert verdict is not None
+        ensemble = verdict.offered or halfway(gallery)
+        index = gallery.index(SPACES[1])
+        probes = [crowd.shots(QUERIES, 1) for crowd in crowds]
+        queries = [
+            [Embedding(one[row], space) for one, space in zip(probes, SPACES, strict=True)]
+            for row in range(QUERIES)
+        ]
+        order = [SPACES.index(space) for space in ensemble.spaces]
+        alone = [timed(lambda q=q: gallery.top_matches(q[1], 3))[0] for q in queries]
+        both = [
+            timed(lambda q=q: gallery.fused_matches(ensemble, [q[n] for n in order], 3))[0]
+            for q in queries
+        ]
+    return {
+        "people": people,
+        "portraits": len(index.portrait_ids),
+        "trial_s": trial_s,
+        "outcome": str(verdict.outcome),
+        "query_2048_ms": 1e3 * statistics.median(alone),
+        "query_2048_least_ms": 1e3 * min(alone),
+        "query_both_ms": 1e3 * statistics.median(both),
+        "query_both_least_ms": 1e3 * min(both),
+    }
+
+
+def halves_of_dlib(photos: Path, folder: Path) -> dict[str, object]:
+    """What fusing two halves of dlib's vectors brings on real people, none of them learned from."""
+    from bot.app import open_engine
+    from bot.settings import Settings
+    from gallery.build import add_folder
+
+    engine = open_engine(Settings(home=folder, default_model="dlib"))
+    with Gallery.open(folder / "real") as gallery:
+        add_folder(gallery, engine, photos, backbones=["dlib"])
+        (space,) = gallery.spaces()
+        vectors, persons = gallery.index(space).training_rows(1_000_000)
+    random = np.random.default_rng(0)
+    turned = vectors @ np.linalg.qr(random.standard_normal((128, 128)))[0].astype(np.float32)
+    trial = tried(
+        {
+            Space("resnet", "0" * 64, 1, 64): unit(turned[:, :64]),
+            Space("senet", "0" * 64, 1, 64): unit(turned[:, 64:]),
+        },
+        persons,
+    )
+    names = {"resnet": "one_half", "senet": "other_half", "best": "fused"}
+    return {
+        "people": trial.people,
+        "probes": trial.probes,
+        "outcome": str(trial.outcome),
+        "worst_chance": max(trial.chances.values(), default=1.0),
+        **{names[name]: shares(trial, name) for name in trial.figures},
+    }
+
+
+def shares(trial: Trial, name: str) -> dict[str, float]:
+    """Accuracy and honesty of one way of comparing."""
+    held = trial.held_out[name]
+    return {
+        "rank_1": trial.figures[name].rank_1,
+        "tar": trial.figures[name].tar,
+        "strangers_at_least_30": float(np.mean(held.strangers >= 30)),
+        "strangers_at_least_40": float(np.mean(held.strangers >= 40)),
+        "same_person_median": float(np.median(held.own)),
+    }
+
+
+def halfway(gallery: Gallery) -> Ensemble:
+    """The mean of both scores, where a trial offers nothing."""
+    calibrations = [gallery.calibration(space) for space in SPACES]
+    members = tuple(
+        Member(space, 0.5, one) for space, one in zip(SPACES, calibrations, strict=True)
+    )
+    return Ensemble(members, calibrations[0])
+
+
+def enrol(
+    gallery: Gallery, start: int, people: int, portraits: int, shots: Sequence[NDArray[np.float32]]
+) -> None:
+    """Adds people to the catalogue and their vectors to both spaces; pictures they have none."""
+    ids = range(start + 1, start + people + 1)
+    rows = range(start * portraits + 1, (start + people) * portraits + 1)
+    owners = np.repeat(np.array(ids), portraits).tolist()
+    box = {"box_x": 1.0, "box_y": 1.0, "box_w": 90.0, "box_h": 90.0}
+    size = {"width_px": 112, "height_px": 112, "landmarks": [[1.0, 1.0]] * 5}
+    with gallery.writing(), changing(gallery.catalogue.database) as connection:
+        connection.execute(
+            insert(PersonRow),
+            [{"id": n, "key": f"p{n}", "name": f"P {n}", "folded_name": f"p {n}"} for n in ids],
+        )
+        connection.execute(
+            insert(PortraitRow),
+            [
+                {"id": row, "person_id": owner, "sha256": f"{row:064x}", **box, **size}
+                for row, owner in zip(rows, owners, strict=True)
+            ],
+        )
+        for space, vectors in zip(SPACES, shots, strict=True):
+            append_rows(connection, gallery, space, vectors, list(rows), owners)
+        registrar.note_change(connection)
+    gallery.refresh()
+
+
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same directions at length 1."""
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+
+
+def timed(function: Callable[[], T]) -> tuple[float, T]:
+    """Seconds it takes, and what it returns."""
+    started = time.perf_counter()
+    result = function()
+    return time.perf_counter() - started, result
+
+
+if __name__ == "__main__":
+    main()
