@@ -104,7 +104,12 @@ def _draw_words(sheet: Sheet, top: int, left: int, parent: CardEntry) -> int:
     sheet.block(name, left, y, INK)
     y += name.height_px + 2
     word = set_text(
-        capital(parent.word), width_px=_COLUMN, height_px=84, size_px=34, min_size_px=26, lines=2
+        capital(parent.word),
+        width_px=_COLUMN,
+        height_px=84,
+        size_px=min(34, name.size_px - 2),
+        min_size_px=26,
+        lines=2,
     )
     sheet.block(word, left, y, INK)
     y += word.height_px + 14
@@ -114,10 +119,10 @@ def _draw_words(sheet: Sheet, top: int, left: int, parent: CardEntry) -> int:
         credit = set_text(
             CAMERA + parent.credit,
             width_px=_COLUMN,
-            height_px=84,
+            height_px=120,
             size_px=23,
             min_size_px=18,
-            lines=3,
+            lines=4,
         )
         sheet.block(credit, left, y, MUTED)
         y += credit.height_px

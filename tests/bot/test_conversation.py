@@ -487,7 +487,10 @@ async def test_the_log_says_how_long_it_took_and_not_who_asked(
     | st.builds(
         lambda verb, rest: ":".join((verb, *rest)),
         st.sampled_from(
-            "see raw next both pair rawpair parents rawkin twins model top category forget".split()
+            [
+                *("see", "raw", "next", "both", "pair", "rawpair", "parents", "rawkin", "twins"),
+                *("model", "top", "category", "forget"),
+            ]
         ),
         st.lists(st.sampled_from(["", "0", "1", "99", "dlib", "senet", "all", "yes", "abc", "on"])),
     ),
