@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from engine.errors import SetupProblem
@@ -52,11 +52,13 @@ def known_of(folder: Path, file: Path | None = None, catalogue: Iterable[Person]
     Raises:
         SetupProblem: If the folder or file can't be read, or the file has none of the columns.
     """
-    found = {portrait.person.name: portrait.person for portrait in scan(folder).portraits}
+    portraits = scan(folder).portraits
+    found = {portrait.person.name: portrait.person for portrait in portraits}
     labels: dict[str, dict[str, tuple[str, ...]]] = {kind: {} for kind in KINDS}
     sources = []
-    for portrait in scan(folder).portraits:
-        _add(labels["category"], portrait.person.name, portrait.person.categories)
+    for portrait in portraits:
+        # The folders above the person's; portrait.person also has what people.csv says.
+        _add(labels["category"], portrait.person.name, PurePosixPath(portrait.origin).parts[:-2])
     if any(labels["category"].values()):
         sources.append("the folders")
     if _from_catalogue(labels, found, catalogue):
@@ -93,7 +95,11 @@ def _from_catalogue(
 def _from_file(
     labels: dict[str, dict[str, tuple[str, ...]]], found: Mapping[str, object], file: Path
 ) -> tuple[str, ...]:
-    """Puts what the file says in place of what was known; returns the names nobody has."""
+    """Puts what the file says in place of what was known, and adds its categories.
+
+    Returns:
+        The names nobody has.
+    """
     rows = read_table(file)
     if not rows or not any("person" in row for row in rows):
         raise SetupProblem(
@@ -112,8 +118,10 @@ def _from_file(
             continue
         for kind in KINDS:
             _add(told[kind], name, row.get(kind, "").split(";"))
-    for kind in KINDS:
-        labels[kind] |= told[kind]
+    for name, categories in told.pop("category").items():
+        _add(labels["category"], name, categories)
+    for kind, said in told.items():
+        labels[kind] |= said
     return tuple(unknown)
 
 
