@@ -32,9 +32,38 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return make_engine(tmp_path_factory.mktemp("cache"))
 
 
+# What a gallery does wherever it is kept, and which of these tests look into a folder's files.
+_EVERYWHERE = frozenset({"test_build", "test_never_again"})
+_IN_A_FOLDER = frozenset(
+    {
+        "test_a_damaged_calibration_is_noticed_and_build_mends_it",
+        "test_a_damaged_thumbnail_is_dropped_when_its_vector_is_needed",
+        "test_a_folder_that_cannot_be_written_is_a_sentence",
+        "test_a_gallery_moves_as_one_folder",
+        "test_adding_again_changes_nothing",
+        "test_build_sweeps_orphans_and_drops_what_is_lost",
+        "test_damaged_vectors_are_noticed_and_build_makes_them_anew",
+        "test_one_process_writes_at_a_time",
+        "test_others_see_at_once_what_was_changed",
+        "test_vectors_of_an_older_recipe_are_replaced",
+        "test_whoever_is_removed_is_not_found_and_build_drops_their_vectors",
+    }
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Lets tests that ask for a gallery run on PostgreSQL, too."""
+    module, test = metafunc.module.__name__, metafunc.function.__name__
+    if "gallery" in metafunc.fixturenames and module in _EVERYWHERE and test not in _IN_A_FOLDER:
+        metafunc.parametrize("gallery", ["folder", "postgres"], indirect=True)
+
+
 @pytest.fixture
-def gallery(tmp_path: Path) -> Iterator[Gallery]:
-    with Gallery.open(tmp_path / "home" / "gallery") as opened:
+def gallery(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Gallery]:
+    """An empty gallery in a folder; where ``pytest_generate_tests`` says so, on PostgreSQL."""
+    shared = getattr(request, "param", "folder") == "postgres"
+    url = request.getfixturevalue("postgres_url") if shared else None
+    with Gallery.open(tmp_path / "home" / "gallery", url) as opened:
         yield opened
 
 
