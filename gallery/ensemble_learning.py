@@ -19,10 +19,14 @@ from gallery.ensemble import BEST, Ensemble, Member
 from gallery.ensemble_sample import Probes, halves
 from gallery.evaluation_results import FAR
 
-__all__ = ["SIGNIFICANT", "found_first", "learned", "people_better", "recognised"]
+__all__ = ["FEWEST_LEARNED", "SIGNIFICANT", "found_first", "learned", "people_better", "recognised"]
 
 SIGNIFICANT: Final = 0.05
 """A difference that chance makes more often than that is none."""
+
+FEWEST_LEARNED: Final = 40
+"""So many people with two portraits each make 3,120 pairs of strangers: the least of which 1 in
+1,000 is a few, and enough for the law of the tail (gallery/tail.py)."""
 
 _LEAST_WEIGHT: Final = 0.1  # below, a network's time buys nothing that anybody would notice
 _PAIRS: Final = 200_000  # pairs of strangers that weights are learned from at most
@@ -41,8 +45,11 @@ def learned(
         calibrations: How cosines become scores, one per space; None: learned from the probes.
 
     Returns:
-        None where one backbone would be all that is left, or there are too few people.
+        None where one backbone would be all that is left, or there are fewer than
+        ``FEWEST_LEARNED`` people.
     """
+    if probes.people < FEWEST_LEARNED:
+        return None
     if calibrations is None:
         calibrations = [
             fit_pairs(space, probes.pairs(space=number)) for number, space in enumerate(spaces)

@@ -19,6 +19,7 @@ from engine.types import Space
 from gallery.calibration import Calibration, fit_pairs
 from gallery.ensemble import BEST, Ensemble
 from gallery.ensemble_learning import (
+    FEWEST_LEARNED,
     SIGNIFICANT,
     found_first,
     learned,
@@ -29,9 +30,8 @@ from gallery.ensemble_sample import Probes, halves, probes_of
 
 __all__ = ["FEWEST_PEOPLE", "Figures", "HeldOut", "Outcome", "Trial", "tried"]
 
-FEWEST_PEOPLE: Final = 80
-"""Half of them, with two portraits each, make 3,120 pairs of strangers: the least of which 1 in
-1,000 is a few, and enough for the law of the tail (gallery/tail.py)."""
+FEWEST_PEOPLE: Final = 2 * FEWEST_LEARNED
+"""One half is learned from, the other judged."""
 
 
 class Outcome(StrEnum):

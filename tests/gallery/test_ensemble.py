@@ -17,6 +17,7 @@ from engine.types import Embedding, Space
 from gallery.calibration import Calibration, prior
 from gallery.collection import Gallery
 from gallery.ensemble import BEST, Ensemble, Member, most_alike
+from gallery.ensemble_learning import FEWEST_LEARNED, learned
 from gallery.ensemble_sample import probes_of
 from gallery.ensemble_trial import FEWEST_PEOPLE, Outcome, Trial, tried
 from gallery.ensemble_verdict import Verdict, judge, read_verdict
@@ -191,6 +192,15 @@ def test_too_few_people_say_nothing() -> None:
     assert trial.outcome is Outcome.TOO_FEW
     assert trial.ensemble is None
     assert on(independent, people=500, portraits=1).people == 0
+
+
+@pytest.mark.parametrize("people", [1, 2, 7, FEWEST_LEARNED - 1, FEWEST_LEARNED])
+def test_too_few_people_teach_nothing(people: int) -> None:
+    whose = person_ids(people, 2)
+    spaces = [space(name, 64) for name in ("resnet", "senet")]
+    vectors = dict(zip(spaces, independent(whose).values(), strict=True))
+    ensemble = learned(spaces, probes_of(spaces, vectors, whose))
+    assert (ensemble is not None) == (people == FEWEST_LEARNED)
 
 
 def test_copies_of_one_picture_are_one_portrait() -> None:
