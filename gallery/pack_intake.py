@@ -78,6 +78,7 @@ class BatchIntake:
         self._embedded = {space: gallery.embedded(space) for space in spaces}
         self._barred = barred
         self._report = report
+        self._any_refused = bool(gallery.catalogue.rejections())
 
     def __call__(self, batch: Batch) -> None:
         """Makes a batch count."""
@@ -182,7 +183,8 @@ class BatchIntake:
             jpeg = one.jpeg
             if one.known is None:
                 one.person_id = person_ids[one.person]
-                registrar.forget_rejection(connection, portrait.sha256)
+                if self._any_refused:
+                    registrar.forget_rejection(connection, portrait.sha256)
                 one.id = registrar.enrol_portrait(
                     connection, one.person_id, _found(one), sha256=portrait.sha256, **geometry
                 )

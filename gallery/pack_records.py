@@ -234,6 +234,8 @@ def space_of(record: Any) -> PackedSpace:
 
 def plain_text(text: str) -> str:
     """A text from anywhere on one line, without what is not printed or rearranges what is."""
+    if text.isascii() and text.isprintable():  # as almost all are
+        return " ".join(text.split())
     ruly = _UNRULY.sub("", unicodedata.normalize("NFC", text))
     printed = (" " if unicodedata.category(one) in _UNPRINTED else one for one in ruly)
     return " ".join("".join(printed).split())
