@@ -2,20 +2,18 @@
 
 The thresholds are scores (gallery/calibration.py), so that they hold for every backbone. They were
 chosen by eye on every second person of 597 with five photos each (dlib), a collection known to
-hold wrong names, and judged on the others: docs/GALLERY.md has the figures.
+hold wrong names, and judged on the others: see docs/OPERATIONS.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.decode import decode
-from engine.errors import GalleryCorrupt, GalleryMissing, LookalikeError
+from engine.errors import GalleryCorrupt, GalleryMissing
 from engine.types import Embedding, Space
 from gallery.calibration import prior
 from gallery.catalogue import Portrait
@@ -23,7 +21,7 @@ from gallery.collection import Gallery
 from gallery.likeness import evened_norms, person_cosines
 from gallery.names import folded
 from gallery.report import Progress
-from gallery.stand_in import lacks_photo
+from gallery.verify_copies import UNLIKE, Likenesses, copies
 from gallery.verify_findings import Finding, Kind, Remedy, Subject
 from gallery.verify_pictures import subject
 from gallery.verify_storage import Roster
@@ -33,40 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = ["likeness_findings"]
 
-_UNLIKE: Final = 30.0  # one in 100 strangers is more like the person than such a portrait is
-_AGREE: Final = (
-    50.0  # portraits of one person agree if they reach this; one stranger in 10,000 does
-)
-_FITS: Final = 60.0
+_AGREE: Final = 50.0  # so alike is one stranger in 10,000; portraits of one person agree
 _ANOTHER: Final = 80.0  # so alike is hardly anybody but the person
-_COPY: Final = 85.0  # copies are at least so alike, and
-_COPY_BITS: Final = 8  # differ in at most so many of the 64 bits of a perceptual hash,
-_SURE_COPY: Final = 98.0  # or are so alike, and
-_SURE_COPY_BITS: Final = 16  # differ in at most so many: cut a little differently
 _CANDIDATES: Final = 70.0
-_ONE_PERSON: Final = (
-    75.0  # the median likeness of one's portraits to the other, and of the other's to the one
-)
+_ONE_PERSON: Final = 70.0  # the median likeness of either one's portraits to the other
 _ONE_PORTRAIT_EACH: Final = 90.0  # where that is a single likeness
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Likenesses:
-    """How alike every portrait is to the others of its person, and to somebody else.
-
-    Attributes:
-        people: Whose portraits, as in all arrays.
-        own: float64 (N,), score with the person's others; NaN without others.
-        best: float64 (N,), score with the most similar other person; NaN without one.
-        whose: int64 (N,), that person's id.
-        nearest: int64 (N,), the portrait of theirs that is most like it.
-    """
-
-    people: Roster
-    own: NDArray[np.float64]
-    best: NDArray[np.float64]
-    whose: NDArray[np.int64]
-    nearest: NDArray[np.int64]
 
 
 def likeness_findings(
@@ -99,11 +68,11 @@ def likeness_findings(
         for one in two_names
         if one.subject and one.other
     }
-    copies = list(_copies(gallery, alike, together))
-    copied = {one.subject.portrait_id for one in copies if one.subject}
+    found_copies = list(copies(gallery, alike, together))
+    copied = {one.subject.portrait_id for one in found_copies if one.subject}
     outliers = _outliers(gallery, alike, turned)
     return [
-        *copies,
+        *found_copies,
         *two_names,
         *(one for one in outliers if not one.subject or one.subject.portrait_id not in copied),
     ]
@@ -115,7 +84,7 @@ def _likenesses(
     everybody: Roster,
     calibration: Calibration,
     progress: Progress,
-) -> _Likenesses:
+) -> Likenesses:
     people = everybody.having(gallery.embedded(space))
     count = len(people.portrait_ids)
     own, best = np.full(count, np.nan), np.full(count, np.nan)
@@ -136,7 +105,7 @@ def _likenesses(
                     break
         progress("faces", min(part.stop, count), count)
     own, best = _scores(calibration, own), _scores(calibration, best)
-    return _Likenesses(people, own, best, whose, nearest)
+    return Likenesses(people, own, best, whose, nearest)
 
 
 def _scores(calibration: Calibration, cosines: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -168,7 +137,7 @@ def _to_person(
 
 
 def _two_names(
-    gallery: Gallery, space: Space, alike: _Likenesses, calibration: Calibration
+    gallery: Gallery, space: Space, alike: Likenesses, calibration: Calibration
 ) -> Iterator[Finding]:
     """Pairs of people whose portraits are as alike as one person's."""
     near = np.flatnonzero(alike.best >= _CANDIDATES)
@@ -217,92 +186,10 @@ def _between(
     )
 
 
-def _copies(
-    gallery: Gallery, alike: _Likenesses, together: set[frozenset[int]]
-) -> Iterator[Finding]:
-    """One picture under two names."""
-    people = alike.people
-    place_of = {portrait: place for place, portrait in enumerate(people.portrait_ids.tolist())}
-    seen: set[frozenset[int]] = set()
-    for place in np.flatnonzero(alike.best >= _COPY).tolist():
-        pair = frozenset((int(people.portrait_ids[place]), int(alike.nearest[place])))
-        persons = frozenset((int(people.person_ids[place]), int(alike.whose[place])))
-        if pair in seen or persons in together:
-            continue
-        seen.add(pair)
-        portraits = gallery.catalogue.portraits_by_id(pair)
-        if len(portraits) == 2:
-            bits = _different_bits(gallery, portraits.values())
-            score = float(alike.best[place])
-            if bits <= _COPY_BITS or (score >= _SURE_COPY and bits <= _SURE_COPY_BITS):
-                one, other = sorted(pair, key=lambda one: _fit(alike, place_of, one))
-                yield _copy(
-                    gallery, alike, portraits[one], portraits[other], place_of, (score, bits)
-                )
-
-
-def _fit(alike: _Likenesses, place_of: dict[int, int], portrait_id: int) -> float:
-    """How well a portrait fits the others of its person; in between where there are none."""
-    place = place_of.get(portrait_id)
-    own = np.nan if place is None else float(alike.own[place])
-    return (_UNLIKE + _FITS) / 2 if np.isnan(own) else own
-
-
-def _copy(
-    gallery: Gallery,
-    alike: _Likenesses,
-    worse: Portrait,
-    better: Portrait,
-    place_of: dict[int, int],
-    measured: tuple[float, float],
-) -> Finding:
-    fits = [_fit(alike, place_of, one.id) for one in (worse, better)]
-    clear = fits[0] < _UNLIKE + 10 and fits[1] >= _FITS
-    names = alike.people.names
-    one, other = subject(gallery, worse, names), subject(gallery, better, names)
-    score, bits = measured
-    why = (
-        f"the same picture as one of {other.person} (score {score:.0f}, {bits:.0f} of 64 bits "
-        "differ)"
-    )
-    if clear:
-        why += (
-            f"; it scores {fits[1]:.0f} with the others of {other.person} and {fits[0]:.0f} with "
-            f"those of {one.person}"
-        )
-    return Finding(Kind.COPY, why, score, Remedy.REMOVE if clear else Remedy.NONE, one, other)
-
-
-def _different_bits(gallery: Gallery, portraits: Iterable[Portrait]) -> float:
-    """In how many of 64 bits the perceptual hashes of two faces differ.
-
-    The hash is that of the face cut out by its landmarks: thumbnails of one photo in two sizes
-    show more or less of what is around the face. Silhouettes tell nothing.
-    """
-    import imagehash
-    from PIL import Image
-
-    from engine.align import dlib_crop
-
-    portraits = tuple(portraits)
-    if any(lacks_photo(gallery, portrait) for portrait in portraits):
-        return np.inf
-    try:
-        one, other = (
-            imagehash.phash(
-                Image.fromarray(dlib_crop(decode(gallery.picture(portrait)), portrait.landmarks))
-            )
-            for portrait in portraits
-        )
-    except (OSError, LookalikeError, ValueError):
-        return np.inf
-    return float(one - other)
-
-
-def _outliers(gallery: Gallery, alike: _Likenesses, turned: Collection[int]) -> Iterator[Finding]:
+def _outliers(gallery: Gallery, alike: Likenesses, turned: Collection[int]) -> Iterator[Finding]:
     """Portraits that are not like the person's others."""
     people = alike.people
-    suspect = alike.own < _UNLIKE
+    suspect = alike.own < UNLIKE
     suspect &= ~np.isin(people.portrait_ids, list(turned)) | (alike.best >= _ANOTHER)
     low = np.unique(people.person_ids[np.flatnonzero(suspect)])
     for person_id in low.tolist():
@@ -315,7 +202,7 @@ def _outliers(gallery: Gallery, alike: _Likenesses, turned: Collection[int]) -> 
             yield _disagreement(gallery, alike, person_id, places)
 
 
-def _outlier(gallery: Gallery, alike: _Likenesses, place: int, count: int) -> Finding:
+def _outlier(gallery: Gallery, alike: Likenesses, place: int, count: int) -> Finding:
     portrait = _portrait(gallery, int(alike.people.portrait_ids[place]))
     names = alike.people.names
     own, best = float(alike.own[place]), float(alike.best[place])
@@ -330,7 +217,7 @@ def _outlier(gallery: Gallery, alike: _Likenesses, place: int, count: int) -> Fi
 
 
 def _disagreement(
-    gallery: Gallery, alike: _Likenesses, person_id: int, places: NDArray[np.intp]
+    gallery: Gallery, alike: Likenesses, person_id: int, places: NDArray[np.intp]
 ) -> Finding:
     """One finding about portraits of which nobody can say which are right."""
     names = alike.people.names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,14 @@ def enrol(gallery: Gallery, engine: Engine, people: Mapping[str, Sequence[bytes]
     ]
     report = add(gallery, engine, found, backbones=["dlib"])
     assert report.added == len(found), report.rejected
+
+
+@pytest.fixture(params=["folder", "database"])
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gallery]:
+    """A gallery in a folder, and one in PostgreSQL."""
+    url = request.getfixturevalue("postgres_url") if request.param == "database" else None
+    with Gallery.open(tmp_path / "home" / "gallery", url) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -97,8 +105,8 @@ def test_nothing_is_wrong_with_a_gallery_that_was_just_built(
     assert sound.catalogue.revision() == revision
 
 
-def test_an_empty_gallery_is_in_order(gallery: Gallery, engine: Engine) -> None:
-    assert verify(gallery, engine, fix=True).findings == []
+def test_an_empty_gallery_is_in_order(either: Gallery, engine: Engine) -> None:
+    assert verify(either, engine, fix=True).findings == []
 
 
 def test_unreadable_pictures_are_forgotten_so_that_their_source_can_bring_them_again(
@@ -210,21 +218,21 @@ def test_damaged_scores_are_learned_anew_and_missing_vectors_made(
 
 
 def test_one_picture_under_two_names_stays_where_it_fits(
-    gallery: Gallery, engine: Engine, variant: Variant
+    either: Gallery, engine: Engine, variant: Variant
 ) -> None:
     faces = {
         "Grace": [*(mirrored(variant(n)) for n in (0, 4, 6)), variant(2)],
         "Eileen": [*(variant(n) for n in (1, 3, 5)), again(variant(2))],
     }
-    enrol(gallery, engine, faces)
-    mended = assert_mended(gallery, engine, Kind.COPY)
+    enrol(either, engine, faces)
+    mended = assert_mended(either, engine, Kind.COPY)
     (copy,) = mended.mended
     assert copy.subject is not None
     assert copy.other is not None
     assert (copy.subject.person, copy.other.person) == ("Eileen", "Grace")
-    assert len(portraits(gallery, "Eileen")) == 3
+    assert len(portraits(either, "Eileen")) == 3
     report = add(
-        gallery,
+        either,
         engine,
         [FoundPortrait(FoundPerson("name:eileen", "Eileen"), "x", lambda _: again(variant(2)))],
         backbones=["dlib"],
@@ -244,66 +252,66 @@ def test_a_picture_that_may_be_either_persons_is_left_to_people(
 
 
 def test_a_portrait_of_somebody_else_goes_if_it_is_clear_whose_it_is(
-    gallery: Gallery, engine: Engine, variant: Variant
+    either: Gallery, engine: Engine, variant: Variant
 ) -> None:
     faces = {
         "Grace": [*(variant(n) for n in (0, 2, 4)), mirrored(variant(7))],
         "Eileen": [variant(n) for n in (1, 3, 5)],
     }
-    enrol(gallery, engine, faces)
-    mended = assert_mended(gallery, engine, Kind.OUTLIER)
+    enrol(either, engine, faces)
+    mended = assert_mended(either, engine, Kind.OUTLIER)
     (outlier,) = mended.mended
     assert outlier.other is not None
     assert outlier.other.person == "Eileen"
     assert outlier.number < 30
-    assert [len(portraits(gallery, name)) for name in ("Grace", "Eileen")] == [3, 3]
+    assert [len(portraits(either, name)) for name in ("Grace", "Eileen")] == [3, 3]
 
 
 def test_of_two_portraits_that_disagree_neither_goes(
-    gallery: Gallery, engine: Engine, variant: Variant
+    either: Gallery, engine: Engine, variant: Variant
 ) -> None:
     enrol(
-        gallery,
+        either,
         engine,
         {"Both": [variant(0), mirrored(variant(1))], "Eileen": [variant(3), variant(5)]},
     )
-    examination = verify(gallery, engine, fix=True)
+    examination = verify(either, engine, fix=True)
     (finding,) = examination.findings
     assert finding.kind is Kind.OUTLIER
     assert finding.why.startswith("one of the two")
     assert finding.other is not None
     assert finding.other.person == "Eileen"
-    assert gallery.stats().portraits == 4
+    assert either.stats().portraits == 4
 
 
 def test_one_person_with_two_names_is_reported_and_merged_if_the_name_is_the_same(
-    gallery: Gallery, engine: Engine, variant: Variant
+    either: Gallery, engine: Engine, variant: Variant
 ) -> None:
     faces = {
         "Grace Hopper": [variant(n) for n in (0, 2)],
         "Amazing Grace": [variant(n) for n in (4, 6)],
         "Eileen": [variant(n) for n in (1, 3)],
     }
-    enrol(gallery, engine, faces)
-    (finding,) = verify(gallery, engine, fix=True).findings
+    enrol(either, engine, faces)
+    (finding,) = verify(either, engine, fix=True).findings
     assert (finding.kind, finding.remedy) == (Kind.TWO_NAMES, Remedy.NONE)
     known = FoundPerson("Q11641", "GRACE HOPPER", ("science",), wikidata_id="Q11641", fame=90)
     more = [
         FoundPortrait(known, "8", lambda _most: variant(8)),
         FoundPortrait(known, "10", lambda _most: variant(10)),
     ]
-    add(gallery, engine, more, backbones=["dlib"])
-    mended = verify(gallery, engine, fix=True).mended
+    add(either, engine, more, backbones=["dlib"])
+    mended = verify(either, engine, fix=True).mended
     assert [one.kind for one in mended] == [Kind.TWO_NAMES]
-    grace = gallery.find_person("Q11641")
+    grace = either.find_person("Q11641")
     assert grace is not None
     assert (grace.categories, grace.fame) == (("made up", "science"), 90)
-    assert len(gallery.portraits(grace.id)) == 4
-    (space,) = gallery.spaces()
-    assert len(gallery.embedded(space)) == 8
-    probe = gallery.vectors(space, np.asarray([gallery.portraits(grace.id)[0].id]))
-    assert grace.id in gallery.index(space).person_ids
-    assert len(gallery.index(space).person_ids) == 3
+    assert len(either.portraits(grace.id)) == 4
+    (space,) = either.spaces()
+    assert len(either.embedded(space)) == 8
+    probe = either.vectors(space, np.asarray([either.portraits(grace.id)[0].id]))
+    assert grace.id in either.index(space).person_ids
+    assert len(either.index(space).person_ids) == 3
     assert np.linalg.norm(probe) == pytest.approx(1.0, abs=1e-3)
 
 
@@ -355,3 +363,18 @@ def test_a_backbone_that_the_gallery_is_not_built_for_is_refused(
 ) -> None:
     with pytest.raises(BadSettings, match="senet"):
         verify(sound, engine, backbone="senet")
+
+
+def test_a_damaged_database_is_mended(either: Gallery, engine: Engine, variant: Variant) -> None:
+    """An unreadable picture, a missing vector and leftovers in the catalogue, in either storage."""
+    enrol(either, engine, {"Grace": [mirrored(variant(n)) for n in (0, 2, 4)], "B": [variant(1)]})
+    lost, unseen = portraits(either, "Grace")[:2]
+    with changing(either.catalogue.database) as connection:
+        either.keep_picture(connection, lost.sha256, b"no picture")
+        either.storage.bury(connection, [unseen.id])
+        registrar.enrol_person(connection, FoundPerson(key="name:x", name="X"))
+        registrar.note_change(connection)
+    assert_mended(either, engine, Kind.PICTURE, Kind.UNSEARCHABLE, Kind.NOBODY)
+    assert len(portraits(either, "Grace")) == 2
+    (space,) = either.spaces()
+    assert len(either.embedded(space)) == 3
