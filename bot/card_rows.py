@@ -32,6 +32,7 @@ class CardEntry:
         word: What the score means.
         credit: Whose photo it is and under which licence; may be empty.
         rank: Number to show; None: counted from 1 where there are several entries.
+        stand_in: Whether the portrait is a silhouette, of which no face can be made.
     """
 
     portrait: NDArray[np.uint8] = field(repr=False)
@@ -41,6 +42,7 @@ class CardEntry:
     word: str
     credit: str
     rank: int | None = None
+    stand_in: bool = False
 
 
 @dataclass(frozen=True, slots=True)

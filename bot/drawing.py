@@ -12,6 +12,7 @@ from bot.card import CardEntry, draw_card, draw_card_with_faces
 from bot.chat_arguments import SIDE, SPLIT
 from bot.family_card import draw_family_card
 from bot.wording import isolate
+from gallery.stand_in import is_stand_in
 
 if TYPE_CHECKING:
     from bot.looking import Subject
@@ -47,10 +48,12 @@ def draw_answer(
         number: The face that was answered, from 1.
         matches: Best first, at least one.
         answers: The same matches in the asker's words.
-        style: ``split``, or both faces side by side.
+        style: ``split``, or both faces side by side; so are those whose portrait lacks a photo.
     """
     entries = [_entry(engine, *pair) for pair in zip(matches, answers, strict=True)]
     photo, faces = subject.photo(), subject.faces
+    if entries[0].stand_in:
+        style = SIDE
     if style == SPLIT:
         from bot.split_card import draw_split_card
 
@@ -123,7 +126,8 @@ def _alt(turn: Turn, answers: Sequence[MatchAnswer], style: str) -> str:
 
 def _entry(engine: Engine, match: Match, answer: MatchAnswer) -> CardEntry:
     portrait = match.portrait
-    pixels = engine.decode(portrait.thumbnail.read_bytes()).pixels
+    jpeg = portrait.thumbnail.read_bytes()
+    pixels = engine.decode(jpeg).pixels
     # The settings may make decoding reduce even a thumbnail.
     landmarks = portrait.landmarks * (pixels.shape[1] / portrait.width_px)
     return CardEntry(
@@ -133,4 +137,5 @@ def _entry(engine: Engine, match: Match, answer: MatchAnswer) -> CardEntry:
         score=answer.score,
         word=answer.word,
         credit=answer.credit,
+        stand_in=is_stand_in(jpeg),
     )

@@ -37,7 +37,7 @@ def draw_split_card(
     """The face joined with its best match, each further match as a smaller face with its rank.
 
     With several faces in the photo it stands above, its faces numbered from 1. Further matches
-    that are turned too far aside for that show their portrait.
+    that are turned too far aside for that, or lack a photo, show their portrait.
 
     Args:
         photo: The sender's photo.
@@ -73,7 +73,7 @@ def draw_split_card(
     end = draw_caption(sheet, top + height, caption)
 
     def drawn(entry: CardEntry, edge_px: int) -> NDArray[np.uint8] | None:
-        if not suits(landmarks, entry.portrait_landmarks):
+        if entry.stand_in or not suits(landmarks, entry.portrait_landmarks):
             return None
         portrait = (entry.portrait, entry.portrait_landmarks)
         return split_face(sight, portrait, (edge_px, edge_px))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bot.chat_arguments import SIDE, SPLIT, STYLES
 from bot.cli import Context, common
 from engine.errors import GalleryMissing, NoFace, NotAnImage, WeightsCorrupt, WeightsMissing
 
@@ -136,10 +137,19 @@ def answer_photo(
     return Answer(model, photo, large, numbers, matches, ms)
 
 
-def draw_answer(engine: Engine, answer: Answer) -> Picture:
-    """The card of the largest face; with several faces, below the photo with numbered boxes."""
+def draw_answer(engine: Engine, answer: Answer, *, style: str = SIDE) -> Picture:
+    """The card of the largest face; with several faces, below the photo with numbered boxes.
+
+    Args:
+        engine: Decodes the portraits.
+        answer: What to draw.
+        style: One of ``bot.chat_arguments.STYLES``; faces turned too far aside for a split face
+            are drawn side by side.
+    """
     from bot.captions import credit_of, word_key
     from bot.card import CardEntry, draw_card, draw_card_with_faces
+    from bot.split_card import draw_split_card
+    from bot.split_face import suits
     from bot.wording import Wording
 
     say = Wording.load().text
@@ -158,6 +168,8 @@ def draw_answer(engine: Engine, answer: Answer) -> Picture:
                 credit=credit_of(portrait, say("answer.unknown_author")),
             )
         )
+    if style == SPLIT and suits(answer.faces[0].landmarks, entries[0].portrait_landmarks):
+        return draw_split_card(answer.photo, answer.faces, entries)
     if len(answer.faces) > 1:
         return draw_card_with_faces(answer.photo, answer.faces, entries, answered=0)
     return draw_card(answer.photo, answer.faces[0], entries)
@@ -217,6 +229,12 @@ def _checked_category(gallery: Gallery, category: str | None) -> str | None:
 @click.option("--face", type=click.IntRange(1), help="Only this face, counted from the largest.")
 @click.option("--category", help="Search among these people only.")
 @click.option("--card", type=click.Path(path_type=Path), help="Write the answer as a picture.")
+@click.option(
+    "--style",
+    type=click.Choice(STYLES),
+    default=SIDE,
+    help="How the card shows the two: side by side, or as one face of two halves.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 @common
 @click.pass_obj
@@ -228,6 +246,7 @@ def command(
     face: int | None,
     category: str | None,
     card: Path | None,
+    style: str,
     as_json: bool,
 ) -> None:
     """Find the lookalikes of the faces in PHOTO (a file, or - for standard input)."""
@@ -257,7 +276,7 @@ def command(
             ensemble=ensemble,
         )
         if card is not None:
-            _write(card, draw_answer(engine, answer).jpeg)
+            _write(card, draw_answer(engine, answer, style=style).jpeg)
     if as_json:
         click.echo(json.dumps(as_record(answer, photo), ensure_ascii=False, indent=2))
     else:

@@ -90,3 +90,17 @@ def test_a_card_of_nobody_is_refused(hopper: Photo) -> None:
     """There is always a best match."""
     with pytest.raises(ValueError, match="at least one"):
         draw_split_card(hopper, [face_at(HOPPER)], [])
+
+
+def test_a_silhouette_is_shown_as_it_is(hopper: Photo, collins: Photo) -> None:
+    """A gallery may lack its photos; half a silhouette is nobody's face."""
+    best, other = entries(hopper, collins, 2)
+    hidden = dataclasses.replace(other, stand_in=True)
+    sheets = [
+        pixels_of(draw_split_card(hopper, [face_at(HOPPER)], [best, second]))
+        for second in (other, hidden)
+    ]
+    side = pixels_of(draw_card(hopper, face_at(HOPPER), [best, other]))
+    tiles = [sheet[-180:-10, 60:190] for sheet in (*sheets, side)]
+    assert np.abs(tiles[0] - tiles[2]).mean() > 10
+    assert np.abs(tiles[1] - tiles[2]).mean() < 3

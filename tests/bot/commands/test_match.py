@@ -120,6 +120,10 @@ def test_the_card_is_written_whole(lookalike: Run, photo: Path, tmp_path: Path) 
     assert width > 600
     assert height > 300
     assert not list(tmp_path.glob(".*part"))
+    code, _, _ = lookalike("match", str(photo), "--card", str(card), "--style", "split")
+    assert code == 0
+    with Image.open(card) as drawn:
+        assert drawn.size[1] > height + 200
     code, _, err = lookalike("match", str(photo), "--card", str(tmp_path / "no" / "folder.jpg"))
     assert code != 0
     assert "folder.jpg" in err
