@@ -16,6 +16,7 @@ from engine.types import Space
 from gallery import never_again, registrar, upkeep
 from gallery.collection import Gallery
 from gallery.database import changing
+from gallery.ensemble_verdict import judge
 from gallery.learned import Learned, read_learned
 from gallery.pack_contents import Contents, PackedSpace
 from gallery.pack_intake import BatchIntake
@@ -158,6 +159,7 @@ def _learn(gallery: Gallery, spaces: list[PackedSpace], report: ImportReport) ->
                 registrar.note_change(connection)
             report.taken_scores.append(space)
         upkeep.learn_scores(gallery, space)
+    judge(gallery)
 
 
 @contextlib.contextmanager

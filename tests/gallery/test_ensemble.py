@@ -247,6 +247,31 @@ def test_the_verdict_is_kept_with_the_gallery_until_a_tenth_has_changed(opened: 
     assert again.people == 140
 
 
+def test_a_gallery_on_postgresql_says_the_same(
+    opened: Gallery, postgres_url: str, tmp_path: Path
+) -> None:
+    """The same verdict, and the same people for the same face."""
+    with Gallery.open(tmp_path / "elsewhere", postgres_url) as other:
+        found = []
+        for gallery in (opened, other):
+            fill(gallery, independent, people=90, portraits=2)
+            for one in gallery.spaces():
+                learn_scores(gallery, one)
+            verdict = judge(gallery)
+            assert verdict is not None
+            ensemble = verdict.offered
+            assert ensemble is not None
+            gallery.refresh()
+            assert gallery.verdict() == verdict
+            rng = np.random.default_rng(6)
+            probe = [Embedding(unit(rng.standard_normal(64)), one) for one in ensemble.spaces]
+            matches = gallery.fused_matches(ensemble, probe, 12)
+            found.append(
+                (verdict.figures, [(one.person.name, round(one.score, 2)) for one in matches])
+            )
+        assert found[0] == found[1]
+
+
 def test_one_backbone_has_no_verdict(opened: Gallery) -> None:
     fill(opened, lambda whose: {"dlib": bad(whose)["senet"]}, people=100, portraits=2)
     assert judge(opened) is None
