@@ -17,6 +17,7 @@ __all__ = ["Mistake", "Mistakes", "Shown", "mistakes"]
 _COPY: Final = 0.99  # two photos this alike are one picture (gallery/own_pairs.py)
 _SAME_PERSON: Final = 80.0  # a score that two people hardly ever have, and one person mostly has
 _STRANGER: Final = 30.0  # a score that 1 in 100 strangers have
+_DOUBTFUL: Final = 50.0  # a score that few photos of one person are below
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +150,9 @@ def _confusion(evidence: Evidence, row: int) -> Mistake:
 
 
 def _whose(evidence: Evidence, row: int) -> str | None:
-    """Whom a photo shows that is like its own person as a stranger, and like another in person."""
+    """Whom a photo shows that is hardly like its own person, and like another in person."""
     own, best = evidence.calibration.scores([evidence.found.own[row], evidence.found.best[row]])
-    if own < _STRANGER and best >= _SAME_PERSON:
+    if own < _DOUBTFUL and best >= _SAME_PERSON:
         name = evidence.lineup.name(int(evidence.found.best_columns[row]))
         return f"Likely labelled wrong: it seems to show {name}."
     return None

@@ -6,7 +6,7 @@ import base64
 import contextlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -67,6 +67,7 @@ def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
         "between": _between,
         "number": _number,
         "commands": _commands,
+        "listed": _listed,
     }
     shown: dict[Path, str | None] = {}
 
@@ -233,6 +234,11 @@ def _commands(sentence: str) -> Markup:
         Markup("<code>{}</code>").format(part) if place % 2 else part
         for place, part in enumerate(parts)
     )
+
+
+def _listed(words: Sequence[str]) -> str:
+    """``one, two and three``."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def _number(value: Any, digits: int = 0) -> str:

@@ -82,6 +82,8 @@ def test_it_can_be_read(page: Any) -> None:
     for image in images.all():
         assert "photo of " in image.get_attribute("alt")
         assert image.evaluate("picture => picture.complete && picture.naturalWidth > 0")
+        box = image.bounding_box()
+        assert abs(box["width"] - box["height"]) < 1  # not stretched
     charts = page.get_by_role("img", name="ROC")
     assert charts.count() == 1
     assert charts.bounding_box()["width"] > 250

@@ -88,6 +88,7 @@ def test_a_report(own_home: Path, people: Path, tmp_path: Path) -> None:
     assert "Use dlib: it is the only one that was measured" in result.stdout
     assert "resnet was not measured: " in result.stderr
     assert "it holds pictures of people" in result.stderr
+    assert "the file people.csv" in words
     assert "--html &#39;" in words
     assert "<bdi>US</bdi> (1)" in words
     assert "Names in the file that nobody here has: Nobody." in words
