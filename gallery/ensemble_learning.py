@@ -29,7 +29,7 @@ FEWEST_LEARNED: Final = 40
 1,000 is a few, and enough for the law of the tail (gallery/tail.py)."""
 
 _LEAST_WEIGHT: Final = 0.1  # below, a network's time buys nothing that anybody would notice
-_PAIRS: Final = 200_000  # pairs of strangers that weights are learned from at most
+_PAIRS: Final = 50_000  # pairs of strangers that weights are learned from at most
 
 
 def learned(
