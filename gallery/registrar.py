@@ -43,6 +43,8 @@ __all__ = [
     "unbury_rows",
 ]
 
+_NEW_PORTRAIT = insert(PortraitRow).returning(PortraitRow.id)
+
 
 def note_change(connection: Connection) -> None:
     """Tells every reader to look again."""
@@ -120,19 +122,17 @@ def enrol_portrait(
         landmarks: Five pairs (x, y), thumbnail pixels.
         box: The face, thumbnail pixels.
     """
-    return connection.execute(
-        insert(PortraitRow)
-        .values(
-            person_id=person_id,
-            sha256=sha256,
-            **_geometry(size_px, landmarks, box),
-            author=found.author,
-            licence=found.licence,
-            licence_url=found.licence_url,
-            source_url=found.source_url,
-        )
-        .returning(PortraitRow.id)
-    ).scalar_one()
+    # Given as parameters, not as values(...): so the statement is put together only once.
+    content = {
+        "person_id": person_id,
+        "sha256": sha256,
+        **_geometry(size_px, landmarks, box),
+        "author": found.author,
+        "licence": found.licence,
+        "licence_url": found.licence_url,
+        "source_url": found.source_url,
+    }
+    return connection.execute(_NEW_PORTRAIT, content).scalar_one()
 
 
 def reframe_portrait(
