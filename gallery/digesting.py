@@ -29,9 +29,9 @@ __all__ = ["make_digest", "renew_digest"]
 _FROM_BYTES: Final = 16_000_000  # below, looking at every portrait takes less than a millisecond
 _SAMPLE: Final = 8_192  # vectors that the frame is learned from
 _BASIS: Final = 256
-# What bounds read of everybody; measured: 10 ms on two cores at 400 MB, many computers have half
-# the bandwidth.
-_CANDIDATES_FROM_BYTES: Final = 200_000_000
+_LONGEST_S: Final = 0.008  # for a search that bounds everybody
+_BYTES_PER_S: Final = 25e9  # of codes; measured with one thread: 40e9, many computers have half
+_ROW_S: Final = 6e-9  # measured, for whatever does not depend on the length
 _CHUNK_ROWS: Final = 4_096
 
 
@@ -69,23 +69,33 @@ def make_digest(
     dead: NDArray[np.int64],
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     *,
-    candidates_from_bytes: int = _CANDIDATES_FROM_BYTES,
+    candidates: bool | None = None,
 ) -> None:
-    """Makes a digest of a space with at least one living row; see ``renew_digest``."""
+    """Makes a digest of a space with at least one living row; see ``renew_digest``.
+
+    Args:
+        files: See there, also for the next ones.
+        row_count: See there.
+        dead: See there.
+        progress: See there.
+        candidates: Whether to name candidates rather than to bound everybody; None for what is
+            quicker.
+    """
     roster, reader = Roster(files.records(row_count), dead), files.reader(row_count)
     space = files.manifest.space
     frame, sample = _learned_frame(roster, reader, space.dimensions)
-    size_bytes = len(roster) * space.dimensions + len(roster.rows) * len(frame.basis)
+    if candidates is None:
+        candidates = _bounding_s(roster, frame) > _LONGEST_S
     with writing_arrays(files.path("digest"), {"rows": row_count}) as writer:
         writer.add("centre", frame.centre)
         writer.add("basis", frame.basis)
         writer.add("person_ids", roster.person_ids)
         writer.add("counts", roster.counts.astype(np.int32))
         digesting = _Digesting(writer, roster, frame, space.backbone)
-        if size_bytes < candidates_from_bytes:
-            digesting.plan_sketches()
-        else:
+        if candidates:
             digesting.plan_candidates(sample)
+        else:
+            digesting.plan_sketches()
         first = 0
         while first < len(roster):
             last = roster.chunk(first, _CHUNK_ROWS)
@@ -94,6 +104,15 @@ def make_digest(
             first = last
             progress(int(roster.starts[first]), len(roster.rows))
         digesting.finish()
+
+
+def _bounding_s(roster: Roster, frame: Frame) -> float:
+    """About how long it takes to bound everybody."""
+    size, dimensions = frame.basis.shape
+    several = int(roster.counts[roster.counts > 1].sum())
+    size_bytes = len(roster) * dimensions + several * size
+    seconds: float = size_bytes / _BYTES_PER_S + (len(roster) + several) * _ROW_S
+    return seconds
 
 
 def _learned_frame(

@@ -65,7 +65,8 @@ class PortraitBounds:
     def _cosines(self, vector: NDArray[np.float32], rows: Any) -> NDArray[np.float32]:
         if self._codes is None:
             assert self._vectors is not None
-            cosines: NDArray[np.float32] = self._vectors[rows] @ vector
+            # einsum, for a product of this kind on several threads waits long where cores are busy
+            cosines: NDArray[np.float32] = np.einsum("nd,d->n", self._vectors[rows], vector)
             cosines += ROUNDING
             return cosines
         codes, scales, errors = quantized(vector[None])

@@ -320,7 +320,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> tuple[VectorFiles, int, N
     vectors = unit(shots + 0.7 * rng.standard_normal(shots.shape))
     files = VectorFiles.create(tmp_path_factory.mktemp("crowd"), space(96))
     rows = append(files, 0, vectors[: len(people)], people)
-    make_digest(files, rows, NONE, candidates_from_bytes=0)
+    make_digest(files, rows, NONE, candidates=True)
     return files, rows, vectors[len(people) :]
 
 

@@ -1,0 +1,138 @@
+"""Two processes read a gallery while a third one adds to it, removes, and makes it anew."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PATIENCE_S = 120.0
+
+COMMON = """
+import hashlib, sys, time
+from pathlib import Path
+import numpy as np
+from engine.types import Box, Embedding, Space
+from gallery import registrar
+from gallery.collection import Gallery
+from gallery.database import changing
+from gallery.digesting import make_digest
+from gallery.intake import append_rows
+from gallery.sources import FoundPerson, FoundPortrait
+from gallery.upkeep import bury_portraits
+
+home = Path(sys.argv[1])
+space = Space("resnet", "c" * 64, 1, 512)
+rng = np.random.default_rng(1)
+common = rng.standard_normal(512)
+
+def shots(seed, count):
+    rng = np.random.default_rng(seed)
+    vectors = common + rng.standard_normal(512) + 0.5 * rng.standard_normal((count, 512))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+"""
+
+WRITER = """
+def enrol(gallery, numbers):
+    portraits, people = [], []
+    with changing(gallery.catalogue.database) as connection:
+        for number in numbers:
+            person = FoundPerson(f"p{number}", f"Person {number}", ("film",))
+            row = registrar.enrol_person(connection, person)
+            for shot in range(3):
+                found = FoundPortrait(person, "made up", lambda _: b"")
+                sha256 = hashlib.sha256(f"{number}/{shot}".encode()).hexdigest()
+                box = Box(1, 1, 9, 9)
+                portraits.append(registrar.enrol_portrait(connection, row, found, sha256=sha256,
+                    size_px=(300, 300), landmarks=[[1, 1]] * 5, box=box))
+                people.append(row)
+        vectors = np.concatenate([shots(number, 3) for number in numbers])
+        append_rows(connection, gallery, space, vectors, portraits, people)
+        registrar.note_change(connection)
+
+def digest(gallery):
+    (state,) = gallery.catalogue.space_states()
+    files, candidates = gallery.storage._files(state), bool(state.generation % 2)
+    make_digest(files, state.row_count, state.dead, candidates=candidates)
+
+with Gallery.open(home) as gallery, gallery.writing():
+    enrol(gallery, range(40))
+    (home / "begun").touch()
+    while not all((home / name).exists() for name in ("reading0", "reading1")):
+        time.sleep(0.01)
+    for step in range(1, 13):
+        enrol(gallery, range(40 * step, 40 * step + 40))
+        if step % 3 == 0:
+            digest(gallery)
+        if step % 5 == 0:
+            gone = gallery.find_person(f"Person {40 * step + 7}")
+            with changing(gallery.catalogue.database) as connection:
+                ids = [one.id for one in gallery.portraits(gone.id)]
+                bury_portraits(gallery, connection, ids)
+                registrar.delete_person(connection, gone.id)
+                registrar.note_change(connection)
+        if step % 8 == 0:
+            gallery.storage.compact(space)
+            gallery.storage.sweep_vectors()
+    (home / "done").touch()
+"""
+
+READER = """
+with Gallery.open(home) as gallery:
+    searches, last, digested = 0, 0, False
+    while True:
+        finished = (home / "done").exists()
+        for number in (3, 11, 39):
+            (first, *others) = gallery.top_matches(Embedding(shots(number, 3)[0], space), 3)
+            assert first.person.name == f"Person {number}", (number, first.person.name)
+            assert first.cosine > 0.999999, first.cosine
+            assert len({one.person.id for one in others}) == 2
+            searches += 1
+        people = len(gallery.index(space))
+        assert people >= last - 1, (people, last)  # one is removed at a time
+        last = people
+        digested = digested or gallery.index(space)._shortlist is not None
+        (home / f"reading{sys.argv[2]}").touch()
+        if finished:
+            break
+    newest = gallery.top_matches(Embedding(shots(519, 3)[0], space), 1)[0]
+    assert newest.person.name == "Person 519", newest.person.name
+    assert gallery.find_person("Person 207") is None
+    print(searches, people, digested)
+"""
+
+
+@pytest.mark.parametrize("readers", [2])
+def test_readers_find_the_right_people_at_every_moment(tmp_path: Path, readers: int) -> None:
+    writer = _start(COMMON + WRITER, str(tmp_path))
+    watching: list[subprocess.Popen[str]] = []
+    try:
+        while not (tmp_path / "begun").exists():
+            assert writer.poll() is None, writer.communicate()
+        watching = [_start(COMMON + READER, str(tmp_path), str(n)) for n in range(readers)]
+        for process in (*watching, writer):
+            printed, errors = process.communicate(timeout=PATIENCE_S)
+            assert process.returncode == 0, errors
+            if process is not writer:
+                searches, people, digested = printed.split()
+                assert int(searches) >= 6
+                assert int(people) == 13 * 40 - 2
+                assert digested == "True"
+    finally:
+        for process in (writer, *watching):
+            process.kill()
+            process.communicate()
+
+
+def _start(program: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", program, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Three processes whose threads wait for each other take minutes on two busy cores.
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )
