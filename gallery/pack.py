@@ -158,6 +158,7 @@ def _learn(gallery: Gallery, spaces: list[PackedSpace], report: ImportReport) ->
                 gallery.storage.keep_calibration(connection, space, learned.to_json())
                 registrar.note_change(connection)
             report.taken_scores.append(space)
+        gallery.storage.settle(space)
         upkeep.learn_scores(gallery, space)
     judge(gallery)
 
