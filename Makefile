@@ -24,7 +24,7 @@ check: $(VENV)/.test
 # Everything in benchmarks/ that needs no photos but the bundled ones; RECORD=--record keeps the
 # figures and writes docs/MODELS.md from them.
 PARTS := figures made_people models_page page_tables
-NEED_PHOTOS := accuracy
+NEED_PHOTOS := accuracy gallery_verify
 SCRIPTS := $(filter-out $(PARTS) $(NEED_PHOTOS),$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 bench: $(VENV)/.test

@@ -40,7 +40,8 @@ SECTIONS = {
     "scale": ("Large galleries", "benchmarks/gallery_scale.py"),
     "postgres_search": ("A gallery on PostgreSQL", "benchmarks/postgres_search.py"),
     "pack": ("A gallery in one file", "benchmarks/pack_speed.py"),
-    "morph": ("The animated morph", "benchmarks/morph.py"),
+    "gallery_verify": ("Finding wrong portraits", "benchmarks/gallery_verify.py DIR"),
+    "pictures": ("Split cards and morphs", "benchmarks/morph_speed.py"),
 }
 MEASURES = {
     "accuracy": "pairs judged rightly",

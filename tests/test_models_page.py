@@ -44,7 +44,7 @@ def test_the_check_by_hand_says_the_same() -> None:
 
 
 def test_sections_without_figures_are_left_out() -> None:
-    page = written(EMPTY, {"morph": entry({"made_s": 0.8})})
+    page = written(EMPTY, {"pictures": entry({"made_s": 0.8})})
 
     assert page.count("### ") == 1
     assert "| made | 0.8 s |" in page
@@ -52,7 +52,7 @@ def test_sections_without_figures_are_left_out() -> None:
     assert page.startswith("before\n")
     assert page.endswith("after\n")
     assert "old" not in page
-    assert written(page, {"morph": entry({"made_s": 0.8})}) == page
+    assert written(page, {"pictures": entry({"made_s": 0.8})}) == page
 
 
 def test_any_figures_become_tables() -> None:

@@ -167,9 +167,8 @@ def _chosen(engine: Engine, settings: Settings, model: str | None) -> str:
 
 def _calibration(settings: Settings, space: Space) -> Calibration:
     """What the gallery of this data folder has learned, if there is one; else what is shipped."""
-    from gallery.calibration import prior
-
     from bot.app import has_gallery, open_gallery
+    from gallery.calibration import prior
 
     if not has_gallery(settings):
         return prior(space)
