@@ -59,6 +59,8 @@ async def test_a_server_plays_twins(
         counted = await (await discord.slash(ann, "lookalike", guild=True, photo=mine)).answer()
         assert counted["content"].endswith(SAY("twins.counted"))
         posted = await discord.say(ben, f"<@{BOT_ID}>", his, guild=True)
+        his_answer = await asyncio.wait_for(discord.channel_messages.get(), 20)
+        assert his_answer["content"].endswith(SAY("twins.counted"))
         of_ben = await (await discord.message_menu(ann, posted)).answer()
         assert SAY("twins.counted") not in of_ben["content"]
         shown = await (await discord.slash(ann, "twins", guild=True)).answer()
