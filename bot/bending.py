@@ -3,8 +3,7 @@
 First a similarity, which changes no face; then a gentle thin-plate bend of what is left
 (Bookstein, "Principal warps: thin-plate splines and the decomposition of deformations", IEEE TPAMI
 11, 1989), held still at some distance from the face. Coordinates are pixel indices, as in
-``engine.align``; points are the five landmarks of ``engine.types.Face`` and a chin that follows
-from them.
+``engine.align``; points are the five landmarks of ``engine.types.Face`` and the chin.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from bot.framing import continued_warp
 from engine.align import DLIB_TEMPLATE, similarity
 from engine.quality import yaw_degrees
+from engine.types import Box
 
 __all__ = [
     "bend",
@@ -30,6 +30,7 @@ __all__ = [
     "shape_of",
     "through",
     "upright",
+    "with_chin",
 ]
 
 Points = NDArray[np.float64]
@@ -42,24 +43,25 @@ _MOST_BEND = 0.16
 _STILL_AT = 2.3  # distances between the eyes from the middle of the face
 _MIRRORED_FROM = 8.0  # degrees of turn, to opposite sides, from which one of them is mirrored
 _HEAD_SHIFT = 0.45  # of the nose's distance from the middle of the eyes
-_CHIN = 0.78  # from the mouth to the chin, of the distance from the eyes to the mouth
+_CHIN = 0.7  # from the mouth to the chin, of the distance from the eyes to the mouth
+_CHINS = (0.5, 1.05)  # the least and the most that is believed
+_UPRIGHT, _TILTED = 0.97, 0.82  # cosines of 14 and 35 degrees
 _COARSE = 12  # px to one point of a bend, which varies slowly
 _LEAST_APART = 2.0  # px in the photo: nothing is seen of a smaller face
 
 
 def shape_of(landmarks: NDArray[np.float32]) -> Points:
-    """The landmarks upright: eyes level, their middle at 0, about 1 apart for a frontal face.
+    """The points upright: eyes level, their middle at 0, about 1 apart for a frontal face.
 
     Args:
-        landmarks: (5, 2), photo pixels; any five points, even all the same.
+        landmarks: (5, 2) or with the chin (6, 2), photo pixels; any points, even all the same.
 
     Returns:
-        float64 (5, 2).
+        float64 (6, 2).
     """
     template = DLIB_TEMPLATE - DLIB_TEMPLATE[:2].mean(axis=0)
     template = template / np.linalg.norm(template[1] - template[0])
-    points = _spread(landmarks)
-    return upright(through(similarity(points, template, _WEIGHTS), points))
+    return upright(through(similarity(_six(landmarks)[:5], template, _WEIGHTS), landmarks))
 
 
 def upright(points: Points) -> Points:
@@ -79,14 +81,14 @@ def placed_shape(shape: Points, middle_px: tuple[float, float], apart_px: float)
         apart_px: Distance between the eyes of a frontal face.
 
     Returns:
-        float64 (5, 2), frame pixels.
+        float64 (6, 2), frame pixels.
     """
     return shape * apart_px + np.asarray(middle_px, np.float64)
 
 
 def face_away(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
     """Whether two faces, given by their landmarks, are clearly turned to opposite sides."""
-    one, other = yaw_degrees(first), yaw_degrees(second)
+    one, other = yaw_degrees(first[:5]), yaw_degrees(second[:5])
     return one * other < 0 and min(abs(one), abs(other)) > _MIRRORED_FROM
 
 
@@ -100,7 +102,7 @@ def head_shift(shape: Points) -> float:
 
 def mirrored(pixels: Pixels, landmarks: NDArray[np.float32]) -> tuple[Pixels, NDArray[np.float32]]:
     """The face as a mirror shows it; left and right are again as the viewer sees them."""
-    flipped = landmarks[[1, 0, 2, 4, 3]].copy()
+    flipped = landmarks[[1, 0, 2, 4, 3, *range(5, len(landmarks))]].copy()
     flipped[:, 0] = pixels.shape[1] - 1 - flipped[:, 0]
     return np.asarray(cv2.flip(pixels, 1), np.uint8), flipped
 
@@ -116,8 +118,8 @@ def bent_face(
 
     Args:
         pixels: uint8 (H, W, 3).
-        landmarks: (5, 2), in those pixels.
-        target: (5, 2), where they go, frame pixels.
+        landmarks: (5, 2) or with the chin (6, 2), in those pixels.
+        target: (6, 2), where they go, frame pixels.
         size_px: Width and height of the frame.
         apart_px: Distance between the eyes of a frontal face in the frame.
 
@@ -125,7 +127,7 @@ def bent_face(
         uint8 (height, width, 3).
     """
     matrix = placing(landmarks, target)
-    middle = target.mean(axis=0)
+    middle = target[:5].mean(axis=0)
     head = (
         (round(middle[0]), round(middle[1] - 0.1 * apart_px)),
         (round(1.2 * apart_px), round(1.7 * apart_px)),
@@ -140,7 +142,7 @@ def bent_face(
 
 def placing(landmarks: NDArray[np.float32], target: Points) -> NDArray[np.float64]:
     """The similarity, float64 (2, 3), that brings landmarks near to where they go."""
-    return similarity(_spread(landmarks), target, _WEIGHTS)
+    return similarity(_six(landmarks)[:5], target[:5], _WEIGHTS)
 
 
 def bend(
@@ -153,8 +155,8 @@ def bend(
     """Where each pixel of the frame comes from, so that ``points`` come to ``target``.
 
     Args:
-        points: (5, 2), where the landmarks are, frame pixels.
-        target: (5, 2), where they go.
+        points: (6, 2), where landmarks and chin are, frame pixels.
+        target: (6, 2), where they go.
         size_px: Width and height of the frame.
         apart_px: Distance between the eyes of a frontal face in the frame.
         most: How far a point may be moved, of that distance.
@@ -167,7 +169,7 @@ def bend(
     grid = (width // _COARSE + 2, height // _COARSE + 2)
     xs = np.arange(grid[0], dtype=np.float64) * _COARSE + (_COARSE - 1) / 2
     ys = np.arange(grid[1], dtype=np.float64) * _COARSE + (_COARSE - 1) / 2
-    shift = _thin_plate(with_chin(target), with_chin(target + moved), apart_px, xs, ys)
+    shift = _thin_plate(target, target + moved, apart_px, xs, ys)
     wide = np.asarray(
         cv2.resize(shift, (grid[0] * _COARSE, grid[1] * _COARSE), interpolation=cv2.INTER_LINEAR)
     )[:height, :width]
@@ -175,10 +177,27 @@ def bend(
     return across + wide[..., 0], down + wide[..., 1]
 
 
-def with_chin(points: Points) -> Points:
-    """The points and the chin below them, (6, 2)."""
-    eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
-    return np.vstack([points, mouth + _CHIN * (mouth - eyes)])
+def with_chin(landmarks: NDArray[np.float32], box: Box | None) -> NDArray[np.float32]:
+    """The landmarks and the chin below them.
+
+    MTCNN's boxes end at the chin: the more upright a face, the more its box is trusted.
+
+    Args:
+        landmarks: float32 (5, 2).
+        box: The face's, in the same pixels; None: a chin of the usual length.
+
+    Returns:
+        float32 (6, 2).
+    """
+    points = np.asarray(landmarks, np.float64)
+    eyes, mouth = points[:2].mean(axis=0), points[3:5].mean(axis=0)
+    down, length = mouth - eyes, _CHIN
+    if box is not None and down[1] > 0:
+        seen = float(np.clip((box.y + box.h - mouth[1]) / down[1], *_CHINS))
+        upright_by = down[1] / float(np.hypot(*down))
+        trust = float(np.clip((upright_by - _TILTED) / (_UPRIGHT - _TILTED), 0, 1))
+        length += trust * (seen - _CHIN)
+    return np.vstack([points, mouth + length * down]).astype(np.float32)
 
 
 def _thin_plate(
@@ -222,17 +241,18 @@ def _identity(width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.
     return columns, rows
 
 
-def _spread(landmarks: NDArray[np.float32]) -> Points:
-    """The landmarks, or some that are not all the same in their place."""
+def _six(landmarks: NDArray[np.float32]) -> Points:
+    """The landmarks and a chin; others in their place if they are all the same."""
     points = np.asarray(landmarks, np.float64)
-    if np.ptp(points, axis=0).max() >= _LEAST_APART:
+    if np.ptp(points[:5], axis=0).max() < _LEAST_APART:
+        template = DLIB_TEMPLATE - DLIB_TEMPLATE.mean(axis=0)
+        points = points.mean(axis=0) + template * _LEAST_APART / np.ptp(template[:, 0])
+    if len(points) > len(_WEIGHTS):
         return points
-    template = DLIB_TEMPLATE - DLIB_TEMPLATE.mean(axis=0)
-    spread: Points = points.mean(axis=0) + template * _LEAST_APART / np.ptp(template[:, 0])
-    return spread
+    return with_chin(points.astype(np.float32), None).astype(np.float64)
 
 
-def through(matrix: NDArray[np.float64], points: NDArray[np.float32] | Points) -> Points:
-    """The points (N, 2) after a similarity."""
-    moved: Points = np.asarray(points, np.float64) @ matrix[:, :2].T + matrix[:, 2]
+def through(matrix: NDArray[np.float64], landmarks: NDArray[np.float32]) -> Points:
+    """The landmarks and the chin, (6, 2), after a similarity."""
+    moved: Points = _six(landmarks) @ matrix[:, :2].T + matrix[:, 2]
     return moved

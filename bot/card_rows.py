@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from bot.bending import with_chin
 from bot.framing import frame_face, shared_frame
 from bot.sheet import INK, MUTED, Sheet, score_colour
 from bot.typesetting import Block, set_text
+from engine.types import Box
 
 __all__ = ["CAMERA", "CardEntry", "capital", "draw_rows", "score_text"]
 
@@ -32,6 +34,7 @@ class CardEntry:
         word: What the score means.
         credit: Whose photo it is and under which licence; may be empty.
         rank: Number to show; None: counted from 1 where there are several entries.
+        portrait_box: Where the face is in the portrait, if that is known.
         stand_in: Whether the portrait is a silhouette, of which no face can be made.
     """
 
@@ -42,7 +45,13 @@ class CardEntry:
     word: str
     credit: str
     rank: int | None = None
+    portrait_box: Box | None = None
     stand_in: bool = False
+
+    @property
+    def sight(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """The portrait, and the landmarks with the chin (6, 2)."""
+        return self.portrait, with_chin(self.portrait_landmarks, self.portrait_box)
 
 
 @dataclass(frozen=True, slots=True)

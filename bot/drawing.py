@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bot.bending import with_chin
 from bot.card import CardEntry, draw_card, draw_card_with_faces
 from bot.chat_arguments import SIDE, SPLIT
 from bot.family_card import draw_family_card
 from bot.wording import isolate
+from engine.types import Box
 from gallery.stand_in import is_stand_in
 
 if TYPE_CHECKING:
@@ -111,7 +113,8 @@ def draw_morph(
     """
     from bot.morph import make_morph
 
-    sight = (subject.photo().pixels, subject.faces[number - 1].landmarks)
+    face = subject.faces[number - 1]
+    sight = (subject.photo().pixels, with_chin(face.landmarks, face.box))
     alt = turn.say("morph.alt", name=isolate(answer.name), score=round(answer.score))
     return make_morph(sight, _entry(engine, match, answer), alt=alt)
 
@@ -129,7 +132,8 @@ def _entry(engine: Engine, match: Match, answer: MatchAnswer) -> CardEntry:
     jpeg = portrait.thumbnail.read_bytes()
     pixels = engine.decode(jpeg).pixels
     # The settings may make decoding reduce even a thumbnail.
-    landmarks = portrait.landmarks * (pixels.shape[1] / portrait.width_px)
+    scale, box = pixels.shape[1] / portrait.width_px, portrait.box
+    landmarks = portrait.landmarks * scale
     return CardEntry(
         portrait=pixels,
         portrait_landmarks=landmarks.astype(np.float32),
@@ -137,5 +141,6 @@ def _entry(engine: Engine, match: Match, answer: MatchAnswer) -> CardEntry:
         score=answer.score,
         word=answer.word,
         credit=answer.credit,
+        portrait_box=Box(box.x * scale, box.y * scale, box.w * scale, box.h * scale),
         stand_in=is_stand_in(jpeg),
     )

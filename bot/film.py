@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ Pixels = NDArray[np.uint8]
 
 MOST_FRAMES = 200
 MOST_EDGE_PX = 1280
+_ENCODER: Final = "libx264"
 _MP4_OPTIONS = {"preset": "veryfast", "crf": "23", "profile": "high"}
 # The index stands before the pictures, so that a film plays while it is loaded; FFmpeg can't move
 # it there in memory, but keeps room for it (movenc's option moov_size). It takes about 1,000 bytes
@@ -30,8 +30,12 @@ _COLOURS_FROM = 6  # frames that the palette of a GIF is taken from
 
 
 def encodes_mp4() -> bool:
-    """Whether PyAV is installed."""
-    return find_spec("av") is not None
+    """Whether PyAV is installed, with the encoder; the first call imports it."""
+    try:
+        import av
+    except ImportError:
+        return False
+    return _ENCODER in av.codecs_available
 
 
 def encode_mp4(frames: Sequence[Pixels], order: Sequence[int], per_second: int) -> bytes:
@@ -56,7 +60,7 @@ def encode_mp4(frames: Sequence[Pixels], order: Sequence[int], per_second: int) 
     file = io.BytesIO()
     room = _INDEX_BYTES + _INDEX_BYTES_PER_FRAME * len(order)
     with av.open(file, "w", format="mp4", options={"moov_size": str(room)}) as container:
-        stream: VideoStream = container.add_stream("libx264", rate=per_second, options=_MP4_OPTIONS)
+        stream: VideoStream = container.add_stream(_ENCODER, rate=per_second, options=_MP4_OPTIONS)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.thread_count = 1  # the other cores answer photos meanwhile
         for at in order:

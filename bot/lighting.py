@@ -44,7 +44,7 @@ def skin_tone(frame: Pixels, shape: NDArray[np.float64], *, side: int = 0) -> To
 
     Args:
         frame: uint8 (H, W, 3), RGB.
-        shape: (5, 2), the landmarks in it.
+        shape: The landmarks in it, (5, 2) or with the chin.
         side: -1 for the left half of the face alone, 1 for the right half, 0 for all of it.
     """
     small = cv2.resize(frame, None, fx=1 / _REDUCED, fy=1 / _REDUCED, interpolation=cv2.INTER_AREA)
@@ -67,7 +67,7 @@ def _three(values: NDArray[np.float64]) -> tuple[float, float, float]:
 
 def _skin(points: NDArray[np.float64], size: tuple[int, ...], side: int) -> Pixels:
     mask = np.zeros(size[:2], np.uint8)
-    left, right, nose, *mouth = points
+    left, right, nose, *mouth = points[:5]
     eyes, lips = (left + right) / 2, (mouth[0] + mouth[1]) / 2
     apart = max(float(np.linalg.norm(right - left)), 1.0)
     middle = (eyes + lips) / 2

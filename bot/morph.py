@@ -128,7 +128,7 @@ class _Morph:
 
     def __init__(self, first: Sight, second: CardEntry, kind: Format) -> None:
         self._size = (kind.width_px, kind.height_px)
-        other = (second.portrait, second.portrait_landmarks)
+        other = second.sight
         if face_away(first[1], other[1]):
             other = mirrored(*other)
         self._apart_px, one, two = self._places(first, other)
@@ -188,7 +188,7 @@ class _Morph:
     def _placed_face(self, sight: Sight, shape: Points) -> tuple[Pixels, Points]:
         """The photo in the frame, not bent, and where its landmarks are."""
         matrix = placing(sight[1], shape)
-        middle = shape.mean(axis=0)
+        middle = shape[:5].mean(axis=0)
         head = (
             (round(middle[0]), round(middle[1])),
             (round(1.2 * self._apart_px), round(1.7 * self._apart_px)),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from bot.bending import with_chin
 from bot.card_caption import CARD_WIDTH_PX, MOST_ENTRIES, Caption, draw_caption, spoken
 from bot.card_rows import CardEntry, draw_rows
 from bot.numbered import draw_numbered
@@ -60,8 +61,8 @@ def draw_split_card(
         band = draw_numbered(sheet, photo, faces, highest_px=640, selected=answered)
         top = band + _GAP
     height = _ABOVE_OTHERS_PX if others or several else _ALONE_PX
-    sight = (photo.pixels, landmarks)
-    face = split_face(sight, (best.portrait, best.portrait_landmarks), (CARD_WIDTH_PX, height))
+    sight = (photo.pixels, with_chin(landmarks, faces[answered].box))
+    face = split_face(sight, best.sight, (CARD_WIDTH_PX, height))
     sheet.photo(face, 0, top)
     if several:
         sheet.badge(answered + 1, 20, top + 20, _BADGE, paper=SELECTED, ink=BACKGROUND)
@@ -75,8 +76,7 @@ def draw_split_card(
     def drawn(entry: CardEntry, edge_px: int) -> NDArray[np.uint8] | None:
         if entry.stand_in or not suits(landmarks, entry.portrait_landmarks):
             return None
-        portrait = (entry.portrait, entry.portrait_landmarks)
-        return split_face(sight, portrait, (edge_px, edge_px))
+        return split_face(sight, entry.sight, (edge_px, edge_px))
 
     if others:
         end = draw_rows(sheet, end, others, drawn)

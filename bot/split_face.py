@@ -24,7 +24,7 @@ __all__ = ["Sight", "split_face", "suits"]
 Pixels = NDArray[np.uint8]
 _Floats = NDArray[np.float32]
 Sight = tuple[Pixels, NDArray[np.float32]]
-"""Pixels (H, W, 3) and the landmarks (5, 2) of the face in them."""
+"""Pixels (H, W, 3) and the landmarks of the face in them, (5, 2) or with the chin (6, 2)."""
 
 _MOST_TURNED = 44.0
 _MOST_APART = 33.0
@@ -154,7 +154,7 @@ def _view(first: Sight, second: Sight, size_px: tuple[int, int]) -> _View:
 
 def _seam(target: NDArray[np.float64], height_px: int) -> NDArray[np.float64]:
     """The middle of the face, row by row: through the nose and between the eyes and lips."""
-    eyes, mouth = target[:2].mean(axis=0), target[3:].mean(axis=0)
+    eyes, mouth = target[:2].mean(axis=0), target[3:5].mean(axis=0)
     nose = target[2]
     if not eyes[1] < nose[1] < mouth[1]:
         nose = (eyes + mouth) / 2

@@ -166,6 +166,7 @@ def draw_answer(engine: Engine, answer: Answer, *, style: str = SIDE) -> Picture
                 score=match.score,
                 word=say(word_key(match.score)),
                 credit=credit_of(portrait, say("answer.unknown_author")),
+                portrait_box=portrait.box if scale == 1 else None,
             )
         )
     if style == SPLIT and suits(answer.faces[0].landmarks, entries[0].portrait_landmarks):

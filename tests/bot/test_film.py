@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -87,6 +88,8 @@ def test_odd_sides_are_refused() -> None:
         encode_mp4(greys([1], 47, 32), [0], 10)
 
 
-def test_the_encoder_is_installed() -> None:
-    """The tests need it; without it people get GIFs."""
+def test_it_is_known_whether_there_is_an_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests need PyAV; without it people get GIFs."""
     assert encodes_mp4()
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert not encodes_mp4()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -102,6 +103,14 @@ def test_a_gif_says_the_same(hopper: Sight, collins: Sight) -> None:
         assert opened_film.info["loop"] == 0
         lasts = sum(frame.info["duration"] for frame in ImageSequence.Iterator(opened_film))
     assert lasts / 1000 == pytest.approx(film.duration_s, abs=0.05)
+
+
+def test_without_an_encoder_it_is_a_gif(
+    hopper: Sight, collins: Sight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package is an extra."""
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert make_morph(collins, entry(hopper), alt="").media_type == "image/gif"
 
 
 sights = st.builds(
