@@ -92,6 +92,7 @@ def step(name: str, folder: Path) -> dict[str, float]:
             copy_gallery(own, other)
     return {
         "seconds": round(time.perf_counter() - started, 2),
+        "processor_seconds": round(time.process_time(), 2),
         "peak_mb": round(peak_kb() / 1024),
     }
 
