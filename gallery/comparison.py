@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -9,12 +10,26 @@ from numpy.typing import NDArray
 
 from engine.errors import SpaceMismatch
 from engine.types import Embedding, Space
-from gallery.index import Hit
 from gallery.likeness import person_cosines
 
-__all__ = ["check_space", "compared", "rank"]
+__all__ = ["Hit", "check_space", "compared", "rank"]
 
 _DECIMALS: Final = 7  # likenesses closer than that are equal, and ids decide
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A person found.
+
+    Attributes:
+        person_id: Who.
+        portrait_id: Their portrait that is most like the face.
+        cosine: The likeness to the person, in [-1, 1] (gallery/likeness.py).
+    """
+
+    person_id: int
+    portrait_id: int
+    cosine: float
 
 
 def compared(
@@ -37,8 +52,9 @@ def compared(
         return []
     starts = np.append(0, np.flatnonzero(np.diff(person_ids)) + 1)
     index = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(vectors))))
-    cosines = vectors.astype(np.float64) @ vector.astype(np.float64)
-    cosines = np.clip(cosines, -1.0, 1.0)
+    # einsum: see gallery/digest.py
+    exact = vectors.astype(np.float64), vector.astype(np.float64)
+    cosines = np.einsum("nd,d->n", *exact).clip(-1.0, 1.0)
     likenesses = np.round(person_cosines(cosines, index, norms), _DECIMALS)
     # For each person the first of their portraits that are equally near.
     best = np.lexsort((portrait_ids, -np.round(cosines, _DECIMALS), index))[starts]

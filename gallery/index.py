@@ -9,14 +9,13 @@ everything in float64.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import SpaceMismatch
 from engine.types import Embedding, Space
+from gallery.comparison import Hit, check_space, compared, rank
 from gallery.likeness import SAME_PHOTO_STRETCH, evened_norms, person_cosines
 from gallery.portrait_bounds import PortraitBounds
 from gallery.roster import Roster
@@ -29,22 +28,6 @@ _BLOCK: Final = 8  # people compared in full at a time
 _PEOPLE_AT_ONCE: Final = 256  # whose vectors are in memory together when many are compared
 _MANY: Final = 128  # people left by a digest; the bounds of their portraits are closer
 _STRIDE: Final = 64
-_DECIMALS: Final = 7  # likenesses closer than that are equal, and ids decide
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A person found.
-
-    Attributes:
-        person_id: Who.
-        portrait_id: Their portrait that is most like the face.
-        cosine: The likeness to the person, in [-1, 1] (gallery/likeness.py).
-    """
-
-    person_id: int
-    portrait_id: int
-    cosine: float
 
 
 class GalleryIndex:
@@ -108,7 +91,7 @@ class GalleryIndex:
             SpaceMismatch: If the query comes from another space.
             ValueError: If k is below 1.
         """
-        self._check_space(query)
+        check_space(query, self.space)
         if k < 1:
             raise ValueError("at least one person must be asked for")
         if len(self) == 0:
@@ -142,7 +125,7 @@ class GalleryIndex:
         Raises:
             SpaceMismatch: If the query comes from another space.
         """
-        self._check_space(query)
+        check_space(query, self.space)
         found = np.full(len(person_ids), np.nan)
         here = np.flatnonzero(np.isin(person_ids, self.person_ids))
         for start in range(0, len(here), _PEOPLE_AT_ONCE):
@@ -152,13 +135,6 @@ class GalleryIndex:
             cosines = {hit.person_id: hit.cosine for hit in hits}
             found[block] = [cosines[one] for one in person_ids[block].tolist()]
         return found
-
-    def _check_space(self, query: Embedding) -> None:
-        if query.space != self.space:
-            raise SpaceMismatch(
-                f"a vector of {query.space.id} can't be compared with the gallery's of "
-                f"{self.space.id}; run `lookalike gallery build --model {query.space.backbone}`"
-            )
 
     def compared(self, vector: NDArray[np.float32], people: NDArray[np.integer]) -> list[Hit]:
         """Likenesses to a few people in float64, best first.
@@ -171,19 +147,13 @@ class GalleryIndex:
             return []
         people = np.sort(people)
         places, counts = self._roster.places(people), self._roster.counts[people]
-        index = np.repeat(np.arange(len(people)), counts)
-        vectors = self._reader.rows(self._roster.rows[places]).astype(np.float64)
-        # einsum: see gallery/digest.py
-        cosines = np.einsum("nd,d->n", vectors, vector.astype(np.float64)).clip(-1.0, 1.0)
-        likenesses = person_cosines(cosines, index, self._norms[people])
-        best = np.lexsort((places, -np.round(cosines, _DECIMALS), index))
-        best = best[np.cumsum(counts) - counts]
-        found = zip(people, places[best], np.round(likenesses, _DECIMALS), strict=True)
-        hits = [
-            Hit(int(self.person_ids[person]), int(self.portrait_ids[place]), float(likeness))
-            for person, place, likeness in found
-        ]
-        return sorted(hits, key=_rank)
+        return compared(
+            vector,
+            self._reader.rows(self._roster.rows[places]),
+            np.repeat(self.person_ids[people], counts),
+            self.portrait_ids[places],
+            self._norms[people],
+        )
 
     def _current_shortlist(self) -> Shortlist | None:
         """From the digest that is there now: it may have been made since this was opened."""
@@ -280,11 +250,7 @@ class _Search:
 
     def _compare(self, people: NDArray[np.integer]) -> None:
         self._seen[people] = True
-        self._hits = sorted([*self._hits, *self._index.compared(self._vector, people)], key=_rank)
-
-
-def _rank(hit: Hit) -> tuple[float, int]:
-    return -hit.cosine, hit.person_id
+        self._hits = sorted([*self._hits, *self._index.compared(self._vector, people)], key=rank)
 
 
 def _highest(bounds: NDArray[np.float32], count: int) -> NDArray[np.intp]:

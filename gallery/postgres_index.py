@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, select, text
 
 from engine.types import Embedding, Space
-from gallery.comparison import check_space, compared, rank
-from gallery.index import Hit
+from gallery.comparison import Hit, check_space, compared, rank
 from gallery.likeness import SAME_PHOTO_STRETCH, SHORTEST_SUM, evened_norms, person_cosines
 from gallery.postgres_vectors import (
     INDEXED_DIMENSIONS,

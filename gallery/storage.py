@@ -21,7 +21,7 @@ from gallery.report import Progress, no_progress
 from gallery.spaces import SpaceState
 
 if TYPE_CHECKING:
-    from gallery.index import Hit
+    from gallery.comparison import Hit
 
 __all__ = ["SearchIndex", "Storage", "SweptPictures"]
 
