@@ -76,15 +76,17 @@ class Morphing:
             subject = await self._looker.look(turn, visit, turn.request.photos[0])
             token = self._looker.remember(turn, subject, category=ask.category, style=ask.style)
             match, ask = await self._found(turn, subject, ask)
+            counted = await self._twins.counted(turn, subject)
             subject = recalled(subject.kept)  # the photo itself may be large, and films wait long
-            return await self._shown(turn, visit, subject, match, ask, token)
+            reply = await self._shown(turn, visit, subject, match, ask, token)
+        return dataclasses.replace(reply, text=f"{reply.text}\n{counted}") if counted else reply
 
     async def _found(self, turn: Turn, subject: Subject, ask: Ask) -> tuple[Match, Ask]:
         """The best match, which goes into the history, and of which face it is."""
         if subject.face(ask.number) is None:
             ask = dataclasses.replace(ask, number=1)
         turn.notes |= {"model": ask.model}
-        first_time = (ask.number, ask.model) not in subject.kept.embeddings
+        first_time = (ask.number, ask.model) not in subject.kept.answered
         (match,) = await self._answering.search(turn, subject, ask)
         if ask.mine and first_time:
             (answer,) = match_answers(turn, (match,))
