@@ -214,13 +214,13 @@ class _Words:
         inner = width - 2 * pad
         y = band - round(10 * unit)
         if entry.credit:
-            size = round(15 * unit)
+            size = round(17 * unit)
             line = set_text(
                 CAMERA + entry.credit,
                 width_px=inner,
                 height_px=3 * size,
                 size_px=size,
-                min_size_px=max(9, round(11 * unit)),
+                min_size_px=max(9, round(12 * unit)),
                 lines=2,
             )
             y -= line.height_px

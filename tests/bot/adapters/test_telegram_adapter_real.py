@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import films
 import pytest
 from PIL import Image
 from telegram_mirror import running, size, until
@@ -60,6 +61,35 @@ async def bot(api: BotApi, settings: Settings) -> AsyncIterator[None]:
 async def api() -> AsyncIterator[BotApi]:
     async with BotApi() as server:
         yield server
+
+
+async def test_a_split_face_and_a_film_of_it(
+    api: BotApi, settings: Settings, hopper_jpeg: bytes, collins_jpeg: bytes
+) -> None:
+    """By captions, by a reply to a photo in a group, and by the button under an answer."""
+    ann, ben = Person(api), Person(api)
+    chat, other = group(ann, ben)
+    async with bot(api, settings):
+        await chat.send_photo(hopper_jpeg, "/style split")
+        card = await chat.reply()
+        width, height = size(card.picture)
+        assert height > width
+        await chat.press(card, SAY("button.morph"))
+        film = await chat.reply()
+        assert (film.kind, film.answers_to) != ("edited", None)
+        assert film.film
+        seen = films.seen(film.film)
+        assert (len(seen.frames) > 40, seen.has_sound) == (True, False)
+        assert "Grace Hopper" in film.words
+        photo = await chat.send_photo(collins_jpeg)
+        await other.say("/morph", answers=photo)
+        moving = await other.reply()
+        assert moving.film
+        assert "Eileen Collins" in moving.words
+        await other.press(moving, SAY("button.card"))
+        shown = await other.reply()
+        assert shown.picture
+        assert size(shown.picture)[0] > size(shown.picture)[1]  # ben chose no style
 
 
 async def test_a_day_with_the_bot(
