@@ -31,6 +31,8 @@ class CandidatesMaker:
     def __init__(self, sample: NDArray[np.float32]) -> None:
         import faiss
 
+        # It is little work, and where cores are busy threads wait for each other a hundred times.
+        faiss.omp_set_num_threads(1)
         size = sample.shape[1]
         recipe = f"PQ{size // 2}x4fs"
         self._index: Any = faiss.index_factory(size, recipe, faiss.METRIC_INNER_PRODUCT)
@@ -59,6 +61,7 @@ class Candidates:
     def __init__(self, made: NDArray[np.uint8]) -> None:
         import faiss
 
+        faiss.omp_set_num_threads(1)
         self._index: faiss.Index = faiss.deserialize_index(made)
 
     def __len__(self) -> int:
