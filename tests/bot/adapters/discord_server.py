@@ -152,6 +152,17 @@ class Discord:
         data = {"id": "1", "name": name, "type": 1, "options": given, "resolved": resolved}
         return await self._interact(user, 2, data, locale=locale, guild=guild)
 
+    async def types(self, user: JSON, name: str, option: str, typed: str) -> list[JSON]:
+        """Somebody types into an option of a slash command; the choices that the bot offers."""
+        given = [{"name": option, "type": 3, "value": typed, "focused": True}]
+        data = {"id": "1", "name": name, "type": 1, "options": given}
+        interaction = await self._interact(user, 4, data)
+        async with asyncio.timeout(10):
+            while interaction.deferred is None:  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0.01)
+        choices: list[JSON] = interaction.deferred["data"]["choices"]
+        return choices
+
     async def message_menu(self, user: JSON, message: JSON) -> Interaction:
         """Somebody opens "Find lookalike" on a message."""
         target = message["id"]

@@ -85,6 +85,18 @@ async def test_a_slash_command_with_a_photo(
         assert numbers["flags"] & EPHEMERAL
 
 
+async def test_the_models_there_are_are_offered_as_one_types(
+    discord: Discord, own_home: Path
+) -> None:
+    ann = discord.user()
+    async with bot(discord, own_home):
+        (choice,) = await discord.types(ann, "model", "name", "")
+        assert choice["value"] == "dlib"
+        assert choice["name"] == "dlib: dlib face ResNet (ready)"
+        assert await discord.types(ann, "lookalike", "model", "Dlib") == [choice]
+        assert await discord.types(ann, "model", "name", "best") == []
+
+
 async def test_a_sharded_bot_answers_the_same(
     discord: Discord, own_home: Path, hopper_jpeg: bytes
 ) -> None:
