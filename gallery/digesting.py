@@ -81,6 +81,21 @@ def make_digest(
         candidates: Whether to name candidates rather than to bound everybody; None for what is
             quicker.
     """
+    from threadpoolctl import threadpool_limits
+
+    # Where a bot keeps the cores busy, several threads took ten times as long as one: they wait
+    # for each other at every step.
+    with threadpool_limits(1, "blas"):
+        _make(files, row_count, dead, progress, candidates)
+
+
+def _make(
+    files: VectorFiles,
+    row_count: int,
+    dead: NDArray[np.int64],
+    progress: Callable[[int, int], None],
+    candidates: bool | None,
+) -> None:
     roster, reader = Roster(files.records(row_count), dead), files.reader(row_count)
     space = files.manifest.space
     frame, sample = _learned_frame(roster, reader, space.dimensions)
