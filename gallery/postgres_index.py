@@ -40,8 +40,10 @@ from gallery.tables import SpaceRow
 
 __all__ = ["PostgresIndex"]
 
-_CANDIDATES: Final = 100  # whom HNSW proposes
+_CANDIDATES: Final = 100  # whom HNSW proposes, at least
+_CANDIDATES_PER_HIT: Final = 10
 _BEAM: Final = 400  # hnsw.ef_search: among so many it looks; benchmarks/postgres_search.py
+_WIDEST_BEAM: Final = 1_000  # that pgvector knows
 _LONGEST: Final = 1.001  # of a unit vector (engine.types.Embedding)
 _FETCH_BYTES: Final = 500_000  # fewer are fetched at once rather than compared by the server first
 _PEOPLE_AT_ONCE: Final = 256
@@ -80,7 +82,7 @@ _PORTRAIT_IDS = text(
     "FROM portrait_vector WHERE space_id = :space AND person_id = ANY(CAST(:ids AS integer[]))"
 )
 _SEARCHING = text(
-    f"SELECT set_config('hnsw.ef_search', '{_BEAM}', true), set_config('enable_sort', 'off', true)"
+    "SELECT set_config('hnsw.ef_search', :beam, true), set_config('enable_sort', 'off', true)"
 )
 
 
@@ -204,7 +206,7 @@ class PostgresIndex:
             raise ValueError("at least one person must be asked for")
         chosen = None if allowed is None else self.person_ids[allowed]
         with self._database.connect() as connection:
-            people, places, products = self._seen(connection, query.vector, chosen)
+            people, places, products = self._seen(connection, query.vector, k, chosen)
             least, most = people.bounds(places, products, self._rounding)
             places = places[_possible(least, most, k)]
             size_bytes = 4 * self.space.dimensions * int(people.portraits[places].sum())
@@ -226,35 +228,50 @@ class PostgresIndex:
     def _now(self, connection: Connection) -> _People:
         """Who is here as this connection sees it."""
         query = select(SpaceRow.generation).where(SpaceRow.id == self.space.id)
-        if connection.scalar(query) != self._latest.generation:
-            self._latest = _People.read(connection, self.space)
-        return self._latest
+        here = self._latest
+        if connection.scalar(query) != here.generation:
+            here = self._latest = _People.read(connection, self.space)
+        return here
 
     def _seen(
-        self, connection: Connection, vector: NDArray[np.float32], chosen: NDArray[np.int64] | None
+        self,
+        connection: Connection,
+        vector: NDArray[np.float32],
+        k: int,
+        chosen: NDArray[np.int64] | None,
     ) -> tuple[_People, NDArray[np.intp], NDArray[np.float64]]:
         """Those who may be found, rising, and the face's inner products with their vectors."""
-        people = self._latest
-        values: dict[str, object] = {"space": self.space.id, "query": _written(vector)}
+        values: dict[str, object] = {"query": _written(vector)}
+        candidates = max(_CANDIDATES, _CANDIDATES_PER_HIT * k)
         if chosen is not None:
-            source, values["ids"] = _CHOSEN, chosen.tolist()
-        elif people.indexed:
-            connection.execute(_SEARCHING)
-            source, values["near"] = self._nearest(), _written(vector[:INDEXED_DIMENSIONS])
-        else:
-            source = _EVERYBODY
-        row = connection.execute(text(_COMPARED.format(people=source)), values).one()
-        if row.generation != people.generation:
-            people = self._latest = _People.read(connection, self.space)
+            return self._asked(connection, _CHOSEN, values | {"ids": chosen.tolist()})
+        if self._latest.indexed and candidates <= _WIDEST_BEAM:
+            connection.execute(_SEARCHING, {"beam": str(max(_BEAM, candidates))})
+            near = {"near": _written(vector[:INDEXED_DIMENSIONS]), "candidates": candidates}
+            people, places, products = self._asked(connection, self._nearest(), values | near)
+            if len(places) >= min(candidates, len(people.ids)):
+                return people, places, products
+            # Else the index is full of people who were removed, until the server cleans it up.
+        return self._asked(connection, _EVERYBODY, values)
+
+    def _asked(
+        self, connection: Connection, people: str, values: dict[str, object]
+    ) -> tuple[_People, NDArray[np.intp], NDArray[np.float64]]:
+        """What ``_seen`` returns, of the people that some SQL finds."""
+        here = self._latest
+        query = text(_COMPARED.format(people=people))
+        row = connection.execute(query, values | {"space": self.space.id}).one()
+        if row.generation != here.generation:
+            here = self._latest = _People.read(connection, self.space)
         found = unpacked(row.cosines, _PRODUCT)
-        places = np.searchsorted(people.ids, found["person"])
-        return people, places, found["product"].astype(np.float64)
+        places = np.searchsorted(here.ids, found["person"])
+        return here, places, found["product"].astype(np.float64)
 
     def _nearest(self) -> str:
         # The space stands in it literally, else the planner can't tell that its index will do.
         return (
             f"SELECT person_id, vector FROM person_vector WHERE space_id = '{self.space.id}' "  # noqa: S608 - the id is ours
-            f"ORDER BY {indexed_vector(self.space)} <#> CAST(:near AS vector) LIMIT {_CANDIDATES}"
+            f"ORDER BY {indexed_vector(self.space)} <#> CAST(:near AS vector) LIMIT :candidates"
         )
 
     def _sifted(

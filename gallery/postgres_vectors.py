@@ -17,7 +17,7 @@ from engine.types import Space
 from gallery import registrar
 from gallery.likeness import SHORTEST_SUM, evened_norms
 from gallery.postgres_copy import copy_in
-from gallery.postgres_tables import PersonVectorRow, PortraitVectorRow
+from gallery.postgres_tables import PersonVectorRow
 from gallery.spaces import SpaceState, space_states
 
 __all__ = [
@@ -57,6 +57,11 @@ _PACKED = (
 )
 _OF_PEOPLE = text(_PACKED + "person_id = ANY(CAST(:ids AS integer[]))")
 _OF_PORTRAITS = text(_PACKED + "portrait_id = ANY(CAST(:ids AS integer[]))")
+
+_TAKE_AWAY = text(
+    "DELETE FROM portrait_vector WHERE space_id = :space "
+    "AND portrait_id = ANY(CAST(:ids AS integer[])) RETURNING person_id"
+)
 
 
 def vector_record(dimensions: int) -> np.dtype[Any]:
@@ -126,11 +131,8 @@ def add_vectors(
 def take_away(connection: Connection, portrait_ids: Sequence[int]) -> None:
     """Removes portraits' vectors from every space."""
     for state in space_states(connection):
-        mine = (PortraitVectorRow.space_id == state.space.id) & (
-            PortraitVectorRow.portrait_id.in_(portrait_ids)
-        )
-        query = delete(PortraitVectorRow).where(mine).returning(PortraitVectorRow.person_id)
-        if persons := connection.scalars(query).all():
+        values = {"space": state.space.id, "ids": list(portrait_ids)}
+        if persons := connection.scalars(_TAKE_AWAY, values).all():
             _sum_up(connection, state.space, persons)
             _count(connection, state, -len(persons))
 
