@@ -92,7 +92,8 @@ def import_command(context: Context, file: Path, as_json: bool) -> None:
     settings = context.settings()
     with opened(settings) as gallery, shown(quiet=as_json) as progress:
         report = import_file(gallery, file, progress=progress)
-        words = [*import_lines(report), *standing_lines(gallery, open_engine(settings))]
+        engine, names = open_engine(settings), settings.models.configured
+        words = [*import_lines(report), *standing_lines(gallery, engine, names)]
     _finish(report, words, as_json=as_json)
 
 
@@ -113,14 +114,15 @@ def copy(context: Context, source: str, target: str, as_json: bool) -> None:
     from bot.commands.gallery_progress import shown
     from gallery.pack import copy_gallery
 
+    settings = context.settings()
     with (
         _placed(source, must_exist=True) as original,
         _placed(target, must_exist=False) as copied,
         shown(quiet=as_json) as progress,
     ):
         report = copy_gallery(original, copied, progress=progress)
-        engine = open_engine(context.settings())
-        words = [*import_lines(report), *standing_lines(copied, engine)]
+        engine, names = open_engine(settings), settings.models.configured
+        words = [*import_lines(report), *standing_lines(copied, engine, names)]
     _finish(report, words, as_json=as_json)
 
 

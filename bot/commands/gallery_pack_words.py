@@ -79,30 +79,34 @@ def _space_lines(report: ImportReport) -> Iterator[str]:
         yield f"scores     as learned there: {names}"
 
 
-def standing_lines(gallery: Gallery, engine: Engine) -> Iterator[str]:
-    """Who can be found by which model now, and what to do about the others."""
+def standing_lines(gallery: Gallery, engine: Engine, configured: Sequence[str]) -> Iterator[str]:
+    """Who can be found by which model now, and what to do about the others.
+
+    Args:
+        gallery: As it is now.
+        engine: Knows which weights are here.
+        configured: Models that the settings name; those without weights and vectors are not told.
+    """
     stats = gallery.stats()
-    by_backbone: dict[str, dict[Space, int]] = {}
+    spaces: dict[str, dict[Space, int]] = {name: {} for name in configured}
     for space, rows in stats.vectors.items():
         if rows:
-            by_backbone.setdefault(space.backbone, {})[space] = rows
-    for name, spaces in by_backbone.items():
+            spaces.setdefault(space.backbone, {})[space] = rows
+    for name, others in spaces.items():
         if engine.why_unavailable(name) is not None:
-            yield (
-                f"{name}: its weights are not here; `lookalike models download {name}`, then "
-                f"`lookalike gallery build --model {name}`"
-            )
+            if others:
+                vectors = numbered(sum(others.values()), "vector")
+                yield f"{name}: {vectors}, no weights: `lookalike models download {name}`"
             continue
-        present = engine.backbone(name).space
-        found = spaces.pop(present, 0)
-        yield f"{name}: {found:,} of {numbered(stats.portraits, 'portrait')} searchable" + (
-            f"; `lookalike gallery build --model {name}` embeds those that have a picture"
-            if found < stats.portraits
-            else ""
+        found = others.pop(engine.backbone(name).space, 0)
+        lacking = f"; `lookalike gallery build --model {name}` embeds those that have a picture"
+        yield (
+            f"{name}: {found:,} of {numbered(stats.portraits, 'portrait')} searchable"
+            f"{lacking if found < stats.portraits else ''}"
         )
-        if spaces:
+        if others:
             yield (
-                f"{name}: {numbered(sum(spaces.values()), 'vector')} of other weights or of "
+                f"{name}: {numbered(sum(others.values()), 'vector')} of other weights or of "
                 "another version than this machine's, compared with nobody; `lookalike gallery "
                 f"build --model {name}` drops them and makes them anew from the pictures"
             )

@@ -123,7 +123,7 @@ def test_a_space_of_other_weights_is_told(own_home: Path, new_home: Path, tmp_pa
         result.stdout
     )
     assert "2 vectors of other weights or of another version than this machine's" in result.stdout
-    assert "senet: its weights are not here; `lookalike models download senet`" in result.stdout
+    assert "senet: 2 vectors, no weights: `lookalike models download senet`" in result.stdout
     assert told(new_home, "build", "--model", "dlib")["dlib"]["embedded"] == {"dlib": 2}
 
 
