@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bot.actions import Action, category_tag
 from bot.chat_arguments import (
     Wish,
+    means_best,
     means_everybody,
     read_category,
     read_model,
@@ -88,6 +89,15 @@ def test_a_model_that_is_not_configured_is_not_meant() -> None:
 def test_categories(text: str, category: str | None) -> None:
     assert read_category(text, CATEGORIES) == category
     assert not means_everybody(text)
+
+
+@pytest.mark.parametrize("given", ["best", " BEST ", "el mejor", "лучшая", "सबसे अच्छा"])
+def test_all_models_together_are_meant_by_their_names_alone(given: str) -> None:
+    assert means_best(given)
+    assert read_model(given, [*MODELS, "best"]) == "best"
+    assert read_model(given, MODELS) is None  # not offered
+    assert not any(map(means_best, ("rest", "test", "senet", "")))
+    assert read_model("rest", ["dlib", "best"]) is None
 
 
 def test_wishes() -> None:
