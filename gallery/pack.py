@@ -23,7 +23,7 @@ from gallery.pack_intake import BatchIntake
 from gallery.pack_reader import PackFile
 from gallery.pack_report import ExportReport, ImportReport
 from gallery.pack_source import GalleryContents
-from gallery.pack_writer import PackWriter, written_whole
+from gallery.pack_writer import PackWriter, said_of, written_whole
 from gallery.report import Progress, no_progress
 
 __all__ = ["copy_gallery", "export_gallery", "import_file"]
@@ -54,8 +54,9 @@ def export_gallery(
     started = time.perf_counter()
     with written_whole(file, replace=replace) as target, _unchanged(gallery):
         contents = GalleryContents(gallery)
-        writer = PackWriter(target, contents, photos=photos, progress=progress)
-        writer.write()
+        with said_of(file):  # or it would be said of the gallery
+            writer = PackWriter(target, contents, photos=photos, progress=progress)
+            writer.write()
     return ExportReport(
         people=contents.people,
         portraits=contents.portraits,

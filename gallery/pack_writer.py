@@ -9,6 +9,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Final
@@ -40,7 +41,7 @@ from gallery.pack_records import (
 from gallery.pack_source import GalleryContents
 from gallery.report import Progress
 
-__all__ = ["PackWriter", "written_whole"]
+__all__ = ["PackWriter", "said_of", "written_whole"]
 
 _THE_SAME_DATE: Final = (1980, 1, 1, 0, 0, 0)  # the first that the format knows
 _CHUNK_BYTES: Final = 4_000_000
@@ -64,28 +65,40 @@ def written_whole(target: Path, *, replace: bool) -> Iterator[IO[bytes]]:
     if target.exists() and not replace:
         raise taken
     try:
-        with part.open("wb") as file:
+        with said_of(target), part.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         if target.exists() and not replace:
             raise taken
-        part.replace(target)
+        with said_of(target):
+            part.replace(target)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def said_of(target: Path) -> Iterator[None]:
+    """Says of what goes wrong that it went wrong with this file.
+
+    Raises:
+        BadSettings: For any OSError.
+    """
+    try:
+        yield
     except OSError as problem:
         raise BadSettings(
             f"{target} can't be written ({problem.strerror}): check the folder's rights and free "
             "space"
         ) from problem
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 class PackWriter:
     """Writes one gallery.
 
     Args:
-        file: Empty, seekable.
+        file: Empty, seekable; lists wait beside it, in files without a name.
         contents: What to write; it must not change meanwhile.
         photos: Whether to take the photos along.
         progress: Told about every batch.
@@ -98,6 +111,7 @@ class PackWriter:
         self, file: IO[bytes], contents: GalleryContents, *, photos: bool, progress: Progress
     ) -> None:
         self._archive = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)
+        self._folder = Path(file.name).parent
         self._contents = contents
         self._with_photos = photos
         self._progress = progress
@@ -131,7 +145,8 @@ class PackWriter:
 
     def _write_catalogue(self) -> None:
         """Photos as they come; the lines, which need to know them, wait in temporary files."""
-        with tempfile.TemporaryFile() as people, tempfile.TemporaryFile() as portraits:
+        spool = partial(tempfile.TemporaryFile, dir=self._folder)
+        with spool() as people, spool() as portraits:
             last = None
             total = self._contents.portraits
             for start in range(0, total, BATCH_PORTRAITS):

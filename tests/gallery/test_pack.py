@@ -300,6 +300,27 @@ def test_an_interrupted_export_leaves_nothing(gallery: Gallery, tmp_path: Path) 
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_full_disk_is_said_of_the_file_and_leaves_nothing(
+    gallery: Gallery, tmp_path: Path
+) -> None:
+    """A limit on the size of files stands for the disk."""
+    fill(gallery, 30, 1, DLIB)
+    folder = tmp_path / "full"
+    folder.mkdir()
+    code = (
+        "import resource, sys; from pathlib import Path; from gallery.collection import Gallery; "
+        "from gallery.pack import export_gallery; from engine.errors import BadSettings\n"
+        "g = Gallery.open(Path(sys.argv[1]))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))\n"
+        "try: export_gallery(g, Path(sys.argv[2]))\n"
+        "except BadSettings as problem: print(problem)"
+    )
+    words = [sys.executable, "-c", code, str(gallery.folder), str(folder / "x.zip")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{folder / 'x.zip'} can't be written (File too large)")
+    assert list(folder.iterdir()) == []
+
+
 def test_an_interrupted_import_keeps_what_is_done_and_goes_on(
     gallery: Gallery, other: Gallery, tmp_path: Path
 ) -> None:
