@@ -162,7 +162,7 @@ def test_a_wrong_photo_is_found_in_spite_of_the_others(tmp_path: Path) -> None:
 @settings(deadline=None)  # the first call imports
 @given(
     seed=st.integers(0, 2**32 - 1),
-    dimensions=st.sampled_from([2, 8, 64, 300]),
+    dimensions=st.sampled_from([2, 8, 48]),
     apart=st.floats(0, 3),
     seen=st.floats(0.1, 1),
 )
