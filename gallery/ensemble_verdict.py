@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import delete, insert, select
 
+from engine.errors import GalleryCorrupt
 from engine.types import Space
 from gallery import registrar
 from gallery.database import changing
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from gallery.ensemble_trial import Figures, Outcome
 
 __all__ = ["Verdict", "judge", "read_verdict"]
+
+log = logging.getLogger(__name__)
 
 _AGAIN_AFTER: Final = 0.1  # part of a space's rows that must be new before it is judged again
 _ENOUGH: Final = 0.9  # of the portraits must be in a space that takes part
@@ -126,7 +130,8 @@ def judge(gallery: Gallery) -> Verdict | None:
     For the process that writes (``Gallery.writing``). Seconds, however large the gallery is.
 
     Returns:
-        What is known now; None where there is but one backbone.
+        What is known now; None where there is but one backbone, or vectors can't be read: those
+        are mended by a build of their backbone, which is not held up by it.
     """
     gallery.refresh()
     known = read_verdict(gallery.catalogue)
@@ -137,7 +142,11 @@ def judge(gallery: Gallery) -> Verdict | None:
         return None
     if known is not None and _still_holds(known, rows):
         return known
-    verdict = _judged(gallery, rows)
+    try:
+        verdict = _judged(gallery, rows)
+    except (GalleryCorrupt, FileNotFoundError) as problem:
+        log.warning("models not tried together", extra={"reason": str(problem)})
+        return None
     _keep(gallery, verdict)
     return verdict
 

@@ -272,6 +272,19 @@ def test_a_gallery_on_postgresql_says_the_same(
         assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
+def test_damaged_vectors_of_one_model_hold_nothing_up(
+    opened: Gallery, damage: Callable[[Path], object]
+) -> None:
+    fill(opened, independent, people=90, portraits=2)
+    (resnet,) = (one for one in opened.spaces() if one.backbone == "resnet")
+    for path in opened.space_folder(resnet).iterdir():
+        damage(path)
+    assert judge(opened) is None
+    opened.refresh()
+    assert opened.verdict() is None
+
+
 def test_one_backbone_has_no_verdict(opened: Gallery) -> None:
     fill(opened, lambda whose: {"dlib": bad(whose)["senet"]}, people=100, portraits=2)
     assert judge(opened) is None
