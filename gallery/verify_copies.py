@@ -54,6 +54,7 @@ def copies(gallery: Gallery, alike: Likenesses, together: set[frozenset[int]]) -
     people = alike.people
     place_of = {portrait: place for place, portrait in enumerate(people.portrait_ids.tolist())}
     seen: set[frozenset[int]] = set()
+    told: set[int] = set()
     for place in np.flatnonzero(alike.best >= _COPY).tolist():
         pair = frozenset((int(people.portrait_ids[place]), int(alike.nearest[place])))
         persons = frozenset((int(people.person_ids[place]), int(alike.whose[place])))
@@ -66,9 +67,11 @@ def copies(gallery: Gallery, alike: Likenesses, together: set[frozenset[int]]) -
             score = float(alike.best[place])
             if bits <= _COPY_BITS or (score >= _SURE_COPY and bits <= _SURE_COPY_BITS):
                 one, other = sorted(pair, key=lambda one: _fit(alike, place_of, one))
-                yield _copy(
-                    gallery, alike, portraits[one], portraits[other], place_of, (score, bits)
-                )
+                if one not in told:  # copied from one of two copies
+                    told.add(one)
+                    yield _copy(
+                        gallery, alike, portraits[one], portraits[other], place_of, (score, bits)
+                    )
 
 
 def _fit(alike: Likenesses, place_of: dict[int, int], portrait_id: int) -> float:

@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = ["likeness_findings"]
 
-_AGREE: Final = 50.0  # so alike is one stranger in 10,000; portraits of one person agree
+_AGREE: Final = 40.0  # so alike is one stranger in 1,000; some of a person's portraits must be
 _ANOTHER: Final = 80.0  # so alike is hardly anybody but the person
-_CANDIDATES: Final = 70.0
-_ONE_PERSON: Final = 70.0  # the median likeness of either one's portraits to the other
+_CANDIDATES: Final = 60.0
+_SURELY_ONE: Final = 70.0  # then two of one name are merged
+_ONE_PERSON: Final = 60.0  # the median likeness of either one's portraits to the other
 _ONE_PORTRAIT_EACH: Final = 90.0  # where that is a single likeness
 
 
@@ -157,13 +158,13 @@ def _two_names(
         if middle < (_ONE_PERSON if sum(map(len, sides)) > 2 else _ONE_PORTRAIT_EACH):
             continue
         same_name = folded(one.name) == folded(other.name)
-        mergeable = same_name and (one.wikidata_id is None or other.wikidata_id is None)
+        mergeable = same_name and None in (one.wikidata_id, other.wikidata_id)
         yield Finding(
             Kind.TWO_NAMES,
             f"{one.name} ({one.key}) and {other.name} ({other.key}) score {middle:.0f} with each "
             "other, as photos of one person do",
             middle,
-            Remedy.MERGE if mergeable else Remedy.NONE,
+            Remedy.MERGE if mergeable and middle >= _SURELY_ONE else Remedy.NONE,
             Subject(one.id, one.name),
             Subject(other.id, other.name),
         )
