@@ -42,6 +42,7 @@ __all__ = [
     "View",
     "direction_factors",
     "entries_of_people",
+    "entries_of_portraits",
     "people_of",
     "sketches_of",
 ]
@@ -51,6 +52,7 @@ _SHORTEST_SUM: Final = (
 )
 _ALWAYS: Final = 9.0
 _NEAREST_PORTRAITS: Final = 16
+_PORTRAIT_BASIS: Final = 128  # of the components; nearly the same picture is told by fewer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +61,8 @@ class Frame:
 
     Attributes:
         centre: float32 (D,), about the mean of the vectors.
-        basis: float32 (M, D), orthonormal rows: in these directions they differ most.
+        basis: float32 (M, D), orthonormal rows: in these directions they differ most, in the
+            first of them most of all.
     """
 
     centre: NDArray[np.float32]
@@ -166,7 +169,7 @@ class Finder:
 
     Args:
         people: For ``Candidates``, of ``entries_of_people``.
-        portraits: For ``Candidates``, of the portraits of people who have several.
+        portraits: For ``Candidates``, of ``entries_of_portraits``, for people who have several.
         owners: int32 (S,), whose portraits, as places among the people of the digest.
     """
 
@@ -185,7 +188,8 @@ class Finder:
 
     def owners(self, view: View) -> NDArray[np.int32]:
         """Places of who may have nearly the same picture, each once."""
-        return np.unique(self._owners[self._portraits.nearest(view.seen, _NEAREST_PORTRAITS)])
+        entry = entries_of_portraits(view.seen[None])[0]
+        return np.unique(self._owners[self._portraits.nearest(entry, _NEAREST_PORTRAITS)])
 
     @cached_property
     def _people(self) -> Candidates:
@@ -280,6 +284,15 @@ def entries_of_people(
     """
     one = np.broadcast_to(np.array([1, 0], np.float32), (len(seen), 2))
     return np.hstack([seen, one]) * factors[:, None]
+
+
+def entries_of_portraits(seen: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What portraits are told apart by, approximately: float32 (n, at most M).
+
+    Args:
+        seen: float32 (n, M), vectors less the centre, along the basis.
+    """
+    return seen[:, :_PORTRAIT_BASIS]
 
 
 def people_of(frame: Frame, vectors: NDArray[np.float32], starts: NDArray[np.intp]) -> People:

@@ -16,6 +16,7 @@ from gallery.digest import (
     Frame,
     direction_factors,
     entries_of_people,
+    entries_of_portraits,
     people_of,
     sketches_of,
 )
@@ -144,7 +145,7 @@ def _learned_frame(
     last = [dimensions - size, dimensions - 1]
     components = scipy.linalg.eigh(sample.T @ sample, subset_by_index=last)[1]
     # float32 components are not quite orthonormal, and the bounds rest on that they are.
-    components = np.linalg.qr(components.astype(np.float64))[0]
+    components = np.linalg.qr(components[:, ::-1].astype(np.float64))[0]
     return Frame(centre, np.ascontiguousarray(components.T, dtype=np.float32)), sample
 
 
@@ -177,7 +178,7 @@ class _Digesting:
         seen = self._frame.seen(sample)
         likely = self._factors[np.linspace(0, len(self._factors) - 1, len(seen)).astype(int)]
         people = CandidatesMaker(entries_of_people(seen, likely))
-        self._makers = people, CandidatesMaker(seen)
+        self._makers = people, CandidatesMaker(entries_of_portraits(seen))
 
     def digest(self, first: int, last: int, vectors: NDArray[np.float32]) -> None:
         """Takes in the people from ``first`` to before ``last``, with all their vectors."""
@@ -197,7 +198,8 @@ class _Digesting:
         else:
             seen = self._frame.seen(people.codes * people.scales[:, None])
             self._makers[0].add(entries_of_people(seen, self._factors[first:last]))
-            self._makers[1].add(self._frame.seen(vectors[several] - self._frame.centre))
+            seen = self._frame.seen(vectors[several] - self._frame.centre)
+            self._makers[1].add(entries_of_portraits(seen))
         self._sketched += len(whose)
 
     def finish(self) -> None:
