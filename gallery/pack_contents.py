@@ -28,6 +28,7 @@ __all__ = [
     "PackedSpace",
     "Rows",
     "StaysAway",
+    "in_batches",
 ]
 
 BATCH_PORTRAITS: Final = 512
@@ -132,3 +133,24 @@ class Contents(Protocol):
 
     def batches(self) -> Iterator[Batch]:
         """Everybody."""
+
+
+def in_batches(
+    everybody: Iterator[tuple[FoundPerson, PackedPortrait | None]],
+) -> Iterator[tuple[PackedPerson, ...]]:
+    """People with their portraits, so many at a time."""
+    batch: list[tuple[FoundPerson, list[PackedPortrait]]] = []
+    for count, (person, portrait) in enumerate(everybody, 1):
+        if not batch or batch[-1][0] is not person:
+            batch.append((person, []))
+        if portrait is not None:
+            batch[-1][1].append(portrait)
+        if count % BATCH_PORTRAITS == 0:
+            yield _packed(batch)
+            batch = []
+    if batch:
+        yield _packed(batch)
+
+
+def _packed(batch: list[tuple[FoundPerson, list[PackedPortrait]]]) -> tuple[PackedPerson, ...]:
+    return tuple(PackedPerson(person, tuple(portraits)) for person, portraits in batch)

@@ -7,7 +7,6 @@ that nothing is larger than the file; sizes, hashes, order and every number are 
 from __future__ import annotations
 
 import hashlib
-import io
 import struct
 import zipfile
 import zlib
@@ -16,17 +15,18 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import Any, Final, Self
 
 from engine.errors import GalleryCorrupt, SetupProblem
+from gallery.pack_archive import MOST_MEMBERS, opened_archive
 from gallery.pack_contents import (
-    BATCH_PORTRAITS,
     Batch,
-    PackedPerson,
     PackedPortrait,
     PackedSpace,
     StaysAway,
+    in_batches,
 )
+from gallery.pack_fields import sha256_of, whole_number
 from gallery.pack_layout import (
     FORMAT,
     MANIFEST,
@@ -43,10 +43,8 @@ from gallery.pack_records import (
     parsed,
     person_of,
     portrait_of,
-    sha256_of,
     space_of,
     stays_away_of,
-    whole_number,
 )
 from gallery.pack_rows import RowStream
 from gallery.report import Progress, no_progress
@@ -54,17 +52,10 @@ from gallery.sources import FoundPerson
 
 __all__ = ["PackFile"]
 
-_MOST_MEMBERS: Final = 1_200_000
-_MOST_DIRECTORY_BYTES: Final = 250_000_000  # of the archive; Python keeps five times as much
 _MOST_MANIFEST_BYTES: Final = 1_000_000
 _MOST_STAY_AWAY: Final = 100_000
 _CHUNK_BYTES: Final = 1_000_000
 
-_END: Final = struct.Struct("<4s4H2LH")  # APPNOTE.TXT 6.3.10, 4.3.16
-_END_64: Final = struct.Struct("<4sQ2H2L4Q")  # 4.3.14
-_LOCATOR: Final = struct.Struct("<4sLQL")  # 4.3.15
-
-_ENCRYPTED: Final = 0x1
 
 _FAULTS: Final = (
     ValueError,
@@ -171,7 +162,7 @@ class PackFile:
         """
         with self._translated():
             streams = [self._stream(packed) for packed in self.spaces]
-            for people in _in_batches(self._everybody()):
+            for people in in_batches(self._everybody()):
                 hashes = [one.sha256 for person in people for one in person.portraits]
                 rows = {stream.space: stream.take(hashes) for stream in streams}
                 yield Batch(people, {space: found for space, found in rows.items() if found})
@@ -179,19 +170,7 @@ class PackFile:
                 stream.finish()
 
     def _open(self) -> None:
-        size = _refuse_giants(self._file)
-        self._archive = zipfile.ZipFile(self._file)
-        self._entries: dict[str, zipfile.ZipInfo] = {}
-        for entry in self._archive.infolist():
-            if entry.filename in self._entries:
-                raise ValueError("two files of one name")
-            if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & _ENCRYPTED:
-                raise ValueError("its files are compressed or encrypted")
-            if entry.file_size != entry.compress_size:
-                raise ValueError("a file of two sizes")
-            self._entries[entry.filename] = entry
-        if sum(entry.file_size for entry in self._entries.values()) > size:
-            raise ValueError("its files overlap")
+        self._archive, self._entries = opened_archive(self._file)
         self._read_manifest()
 
     def _read_manifest(self) -> None:
@@ -207,7 +186,7 @@ class PackFile:
                 f"and this program reads version {VERSION}: update lookalike"
             )
         self.people = whole_number(manifest.get("people"), 2**40)
-        self.portraits = whole_number(manifest.get("portraits"), _MOST_MEMBERS)
+        self.portraits = whole_number(manifest.get("portraits"), MOST_MEMBERS)
         spaces = manifest.get("spaces")
         if not isinstance(spaces, list):
             raise ValueError("no list of spaces")  # noqa: TRY004 - every fault is a ValueError
@@ -306,26 +285,6 @@ class PackFile:
         )
 
 
-def _refuse_giants(file: IO[bytes]) -> int:
-    """The size of an archive whose directory is not too large to be read."""
-    size = file.seek(0, io.SEEK_END)
-    if size < _END.size:
-        raise ValueError("too short")
-    file.seek(-min(size, _END.size + _LOCATOR.size + _END_64.size), io.SEEK_END)
-    tail = file.read()
-    mark, _, _, _, members, directory_bytes, _, comment = _END.unpack(tail[-_END.size :])
-    if mark != b"PK\x05\x06" or comment:
-        raise ValueError("no archive, or one that was cut off")
-    tail = tail[: -_END.size]
-    if tail[-_LOCATOR.size :].startswith(b"PK\x06\x07") and len(tail) == (
-        _LOCATOR.size + _END_64.size
-    ):
-        *_, members, directory_bytes, _ = _END_64.unpack(tail[: _END_64.size])
-    if members > _MOST_MEMBERS or directory_bytes > _MOST_DIRECTORY_BYTES:
-        raise ValueError("too many files")
-    return size
-
-
 def _promise(record: Any) -> tuple[int, str]:
     if not isinstance(record, dict):
         raise ValueError("a file without size and hash")  # noqa: TRY004 - as above
@@ -336,24 +295,3 @@ def _short(line: bytes) -> bytes:
     if len(line) > MOST_LINE_BYTES:
         raise ValueError("a line that is too long")
     return line
-
-
-def _in_batches(
-    everybody: Iterator[tuple[FoundPerson, PackedPortrait | None]],
-) -> Iterator[tuple[PackedPerson, ...]]:
-    """People with their portraits, so many at a time."""
-    batch: list[tuple[FoundPerson, list[PackedPortrait]]] = []
-    for count, (person, portrait) in enumerate(everybody, 1):
-        if not batch or batch[-1][0] is not person:
-            batch.append((person, []))
-        if portrait is not None:
-            batch[-1][1].append(portrait)
-        if count % BATCH_PORTRAITS == 0:
-            yield _packed(batch)
-            batch = []
-    if batch:
-        yield _packed(batch)
-
-
-def _packed(batch: list[tuple[FoundPerson, list[PackedPortrait]]]) -> tuple[PackedPerson, ...]:
-    return tuple(PackedPerson(person, tuple(portraits)) for person, portraits in batch)

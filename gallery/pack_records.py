@@ -7,9 +7,6 @@ ugly (control characters, a link that is none) is left out.
 from __future__ import annotations
 
 import json
-import math
-import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -18,8 +15,18 @@ import numpy as np
 from engine.backbones import BACKBONES
 from engine.types import Box, Space
 from gallery.calibration import Calibration
-from gallery.names import folded
 from gallery.pack_contents import PackedPortrait, PackedSpace, StaysAway
+from gallery.pack_fields import (
+    coordinate,
+    link,
+    maybe,
+    name_of,
+    numbers,
+    sha256_of,
+    text,
+    whole_number,
+    wikidata_id,
+)
 from gallery.sources import FoundPerson
 
 __all__ = [
@@ -29,30 +36,20 @@ __all__ = [
     "parsed",
     "person_of",
     "person_record",
-    "plain_text",
     "portrait_of",
     "portrait_record",
-    "sha256_of",
     "space_of",
     "space_record",
     "stays_away_of",
     "stays_away_record",
-    "whole_number",
 ]
 
 MOST_LINE_BYTES: Final = 64_000
 MOST_PHOTO_BYTES: Final = 4_000_000  # of a thumbnail, which is 512 px wide and 100 kB at most
 
 _MOST_EDGE_PX: Final = 2_000  # larger ones would be reduced when they are decoded
-_MOST_COORDINATE_PX: Final = 20_000.0
 _MOST_CATEGORIES: Final = 100
 _MOST_FAME: Final = 2**31 - 1
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_WIKIDATA_ID = re.compile(r"Q[1-9][0-9]{0,18}")
-_UNRULY = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
-
-_UNPRINTED: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def line_of(record: Mapping[str, Any]) -> bytes:
@@ -100,12 +97,12 @@ def person_of(record: Mapping[str, Any]) -> FoundPerson:
         raise ValueError("categories are no short list")
     fame = record.get("fame")
     return FoundPerson(
-        key=_text(record, "key", 400),
-        name=_name(record),
-        categories=tuple(_text({"category": one}, "category", 200) for one in categories),
-        wikidata_id=_wikidata_id(record),
-        country=_maybe(record, "country", 100),
-        gender=_maybe(record, "gender", 50),
+        key=text(record, "key", 400),
+        name=name_of(record),
+        categories=tuple(text({"category": one}, "category", 200) for one in categories),
+        wikidata_id=wikidata_id(record),
+        country=maybe(record, "country", 100),
+        gender=maybe(record, "gender", 50),
         fame=None if fame is None else whole_number(fame, _MOST_FAME),
     )
 
@@ -149,11 +146,11 @@ def portrait_of(
         ValueError: If something is missing, too long or of another type.
     """
     sha256 = sha256_of(record.get("sha256"))
-    width, height = (whole_number(one, _MOST_EDGE_PX, 1) for one in _numbers(record, "size_px", 2))
+    width, height = (whole_number(one, _MOST_EDGE_PX, 1) for one in numbers(record, "size_px", 2))
     landmarks = record.get("landmarks")
     if not isinstance(landmarks, list) or len(landmarks) != 5:
         raise ValueError("there are no five landmarks")
-    points = [[_coordinate(x) for x in _numbers({"p": point}, "p", 2)] for point in landmarks]
+    points = [[coordinate(x) for x in numbers({"p": point}, "p", 2)] for point in landmarks]
     photo = record.get("photo")
     reader = None
     if photo is not None:
@@ -166,14 +163,14 @@ def portrait_of(
         width_px=width,
         height_px=height,
         landmarks=np.asarray(points, np.float32),
-        box=Box(*(_coordinate(one) for one in _numbers(record, "box", 4))),
-        author=_maybe(record, "author", 1000),
-        licence=_maybe(record, "license", 200),
-        licence_url=_link(record, "license_url", 1000),
-        source_url=_link(record, "source_url", 2000),
+        box=Box(*(coordinate(one) for one in numbers(record, "box", 4))),
+        author=maybe(record, "author", 1000),
+        licence=maybe(record, "license", 200),
+        licence_url=link(record, "license_url", 1000),
+        source_url=link(record, "source_url", 2000),
         photo=reader,
     )
-    return portrait, _text(record, "person", 400)
+    return portrait, text(record, "person", 400)
 
 
 def stays_away_record(one: StaysAway) -> dict[str, Any]:
@@ -187,7 +184,7 @@ def stays_away_of(record: Mapping[str, Any]) -> StaysAway:
     Raises:
         ValueError: If something is missing, too long or of another type.
     """
-    return StaysAway(_text(record, "key", 400), _name(record), _wikidata_id(record))
+    return StaysAway(text(record, "key", 400), name_of(record), wikidata_id(record))
 
 
 def space_record(packed: PackedSpace) -> dict[str, Any]:
@@ -232,90 +229,5 @@ def space_of(record: Any) -> PackedSpace:
     return PackedSpace(space, whole_number(record.get("rows"), 2**40), calibration)
 
 
-def plain_text(text: str) -> str:
-    """A text from anywhere on one line, without what is not printed or rearranges what is."""
-    if text.isascii() and text.isprintable():  # as almost all are
-        return " ".join(text.split())
-    ruly = _UNRULY.sub("", unicodedata.normalize("NFC", text))
-    printed = (" " if unicodedata.category(one) in _UNPRINTED else one for one in ruly)
-    return " ".join("".join(printed).split())
-
-
-def whole_number(value: Any, most: int, least: int = 0) -> int:
-    """A whole number in a range.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{str(value)[:40]!r} is no number from {least} to {most}")
-    return value
-
-
-def sha256_of(value: Any) -> str:
-    """64 hexadecimal digits.
-
-    Raises:
-        ValueError: If it is something else.
-    """
-    if not isinstance(value, str) or not _SHA256.fullmatch(value):
-        raise ValueError("something that is no SHA-256")
-    return value
-
-
 def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no number")
-
-
-def _text(record: Mapping[str, Any], field: str, most: int) -> str:
-    value = _maybe(record, field, most)
-    if value is None:
-        raise ValueError(f"no {field}")
-    return value
-
-
-def _maybe(record: Mapping[str, Any], field: str, most: int) -> str | None:
-    """A text on one line, without what could rearrange the text around it; None for none."""
-    value = record.get(field)
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise ValueError(f"{field} is no text")  # noqa: TRY004 - as above
-    plain = plain_text(value[: 4 * most])
-    if len(plain) > most:
-        raise ValueError(f"{field} has more than {most} characters")
-    return plain or None
-
-
-def _name(record: Mapping[str, Any]) -> str:
-    name = _text(record, "name", 400)
-    if not 0 < len(folded(name)) <= 800:
-        raise ValueError("a name that can't be compared")
-    return name
-
-
-def _wikidata_id(record: Mapping[str, Any]) -> str | None:
-    value = record.get("wikidata_id")
-    if value is not None and not (isinstance(value, str) and _WIKIDATA_ID.fullmatch(value)):
-        raise ValueError("a Wikidata id that is none")
-    return value
-
-
-def _link(record: Mapping[str, Any], field: str, most: int) -> str | None:
-    value = _maybe(record, field, most)
-    known = value is not None and value.startswith(("https://", "http://")) and " " not in value
-    return value if known else None
-
-
-def _numbers(record: Mapping[str, Any], field: str, count: int) -> list[Any]:
-    value = record.get(field)
-    if not isinstance(value, list) or len(value) != count:
-        raise ValueError(f"{field} are not {count} numbers")
-    return value
-
-
-def _coordinate(value: Any) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or abs(value) > _MOST_COORDINATE_PX:
-        raise ValueError(f"{str(value)[:40]!r} is no coordinate")
-    return float(value)

@@ -22,7 +22,7 @@ from gallery.build import add
 from gallery.collection import Gallery
 from gallery.database import changing
 from gallery.never_again import barred
-from gallery.pack_records import plain_text
+from gallery.pack_fields import plain_text
 from gallery.pickles import pickled_strings, pickled_vectors
 from gallery.report import Progress, Report, no_progress
 from gallery.sources import FoundPerson, FoundPortrait

@@ -13,10 +13,7 @@ from __future__ import annotations
 
 import mmap
 import pickletools
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
@@ -24,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import SetupProblem
+from gallery.pickled_arrays import Blank, Name, NumberType, array_of, called, known_name, word
 
 __all__ = ["pickled_strings", "pickled_vectors"]
 
@@ -31,44 +29,6 @@ _MOST_BYTES: Final = 4_000_000_000
 _MOST_OPCODES: Final = 20_000_000
 _MOST_MARKS: Final = 100  # lists within lists; ours have one within none
 _MOST_CHARACTERS: Final = 4096  # of a path
-
-_FLOAT = re.compile(r"[<>=|]?f[248]")
-
-_ARRAY = ("numpy", "ndarray")
-_DTYPE = ("numpy", "dtype")
-_MODULES = {
-    "numpy.core.multiarray": "multiarray",
-    "numpy._core.multiarray": "multiarray",
-    "numpy.core.numeric": "numeric",
-    "numpy._core.numeric": "numeric",
-    "builtins": "builtins",
-    "__builtin__": "builtins",
-}
-"""NumPy 2 moved numpy.core; Python 2 called the module of built-in names otherwise."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Name:
-    """A name that stands in the file: two words, nothing more."""
-
-    module: str
-    name: str
-
-
-@dataclass(slots=True)
-class _Dtype:
-    """A type of numbers, as ``numpy.dtype`` would spell it."""
-
-    code: str
-
-
-class _Blank:
-    """An array of which the file has not said yet what is in it."""
-
-    __slots__ = ("content",)
-
-    def __init__(self) -> None:
-        self.content: NDArray[Any] | None = None
 
 
 def pickled_strings(path: Path) -> list[str]:
@@ -92,7 +52,7 @@ def pickled_vectors(path: Path) -> NDArray[np.float32]:
     """
     what = "a list of vectors"
     content = _content(path, what)
-    arrays = [one.content if isinstance(one, _Blank) else one for one in content]
+    arrays = [one.content if isinstance(one, Blank) else one for one in content]
     if not all(isinstance(one, np.ndarray) for one in arrays):
         raise _refused(path, what, "something in the list is no array of numbers")
     if sum(one.nbytes for one in arrays) > path.stat().st_size:
@@ -122,7 +82,7 @@ def _content(path: Path, what: str) -> list[Any]:
         raise SetupProblem(f"{path} can't be read ({problem.strerror})") from problem
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as problem:
         raise _refused(path, what, _first_line(problem)) from problem
-    if isinstance(content, _Blank) and content.content is not None:
+    if isinstance(content, Blank) and content.content is not None:
         content = list(content.content) if content.content.ndim > 1 else None
     elif isinstance(content, np.ndarray):
         content = list(content) if content.ndim > 1 else None
@@ -206,33 +166,33 @@ class _Reader:
 
     def name(self, argument: Any) -> None:
         """GLOBAL: two words in one argument."""
-        self._stack.append(_known(*str(argument).split(" ", 1)))
+        self._stack.append(known_name(*str(argument).split(" ", 1)))
 
     def stacked_name(self, _: Any) -> None:
         """STACK_GLOBAL: two words from the stack."""
         name, module = self._stack.pop(), self._stack.pop()
         if not (isinstance(name, str) and isinstance(module, str)):
             raise ValueError("it names something that is no name")  # noqa: TRY004 - as the others
-        self._stack.append(_known(module, name))
+        self._stack.append(known_name(module, name))
 
     def reduce(self, _: Any) -> None:
         """What a call of the name would have made of its arguments."""
         arguments, name = self._stack.pop(), self._stack.pop()
-        if not isinstance(name, _Name) or not isinstance(arguments, tuple):
+        if not isinstance(name, Name) or not isinstance(arguments, tuple):
             raise ValueError("it calls something that is no name")  # noqa: TRY004 - as the others
-        self._stack.append(_CALLS[name](*arguments))
+        self._stack.append(called(name, arguments))
 
     def build(self, _: Any) -> None:
         """What is in an array, or in which order a number's bytes are."""
         state, target = self._stack.pop(), self._stack[-1]
-        if isinstance(target, _Blank) and target.content is None and isinstance(state, tuple):
+        if isinstance(target, Blank) and target.content is None and isinstance(state, tuple):
             _, shape, dtype, fortran, raw = state
-            target.content = _array(raw, dtype, shape, "F" if fortran else "C")
-        elif isinstance(target, _Dtype) and isinstance(state, tuple):
+            target.content = array_of(raw, dtype, shape, "F" if fortran else "C")
+        elif isinstance(target, NumberType) and isinstance(state, tuple):
             _, order, *details = state
-            if _text(order) not in {"<", ">", "=", "|"} or any(details[:3]):
+            if word(order) not in {"<", ">", "=", "|"} or any(details[:3]):
                 raise ValueError("its arrays hold more than numbers")
-            target.code = _text(order) + target.code.lstrip("<>=|")
+            target.code = word(order) + target.code.lstrip("<>=|")
         else:
             raise ValueError("it changes something that can't be changed")
 
@@ -248,69 +208,6 @@ class _Reader:
         del self._stack[start:]
         return values
 
-
-def _known(module: str, name: str) -> _Name:
-    found = _Name(_MODULES.get(module, module), name)
-    if found not in _CALLS and found != _Name(*_ARRAY):
-        raise ValueError(f"it asks for {module[:60]}.{name[:60]}")
-    return found
-
-
-def _array(raw: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]:
-    """An array over bytes of the file; no memory is asked for that is not filled."""
-    if not isinstance(dtype, _Dtype) or not _FLOAT.fullmatch(dtype.code):
-        raise ValueError("its arrays hold something else than floating-point numbers")
-    content = raw.encode("latin-1") if isinstance(raw, str) else raw  # str: Python 2's bytes
-    sides = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
-    if not isinstance(content, bytes | bytearray) or not all(
-        type(side) is int and 0 <= side <= _MOST_BYTES for side in sides
-    ):
-        raise ValueError("an array that makes no sense")
-    numbers = np.frombuffer(content, np.dtype(dtype.code))
-    if len(sides) > 2 or prod(sides) != numbers.size:
-        raise ValueError("an array of another size than its content")
-    return numbers.reshape(sides, order="F" if _text(order) == "F" else "C")
-
-
-def _blank(kind: Any, shape: Any, code: Any) -> _Blank:
-    """``_reconstruct``: its shape and type are made up, and replaced by what follows."""
-    if kind != _Name(*_ARRAY) or shape != (0,) or _text(code) != "b":
-        raise ValueError("an array that makes no sense")
-    return _Blank()
-
-
-def _dtype(code: Any, *_: Any) -> _Dtype:
-    return _Dtype(_text(code))
-
-
-def _encoded(text: Any, encoding: Any) -> bytes:
-    """How Python 3 writes bytes in protocol 2."""
-    if not isinstance(text, str) or _text(encoding) not in {"latin1", "latin-1"}:
-        raise ValueError("bytes that make no sense")
-    return text.encode("latin-1")
-
-
-def _no_bytes(*arguments: Any) -> bytes:
-    """How Python 3 writes no bytes at all in protocol 2."""
-    if arguments:
-        raise ValueError("bytes that make no sense")
-    return b""
-
-
-def _text(value: Any) -> str:
-    text = value.decode("latin-1") if isinstance(value, bytes) else value
-    if not isinstance(text, str) or len(text) > 40:
-        raise ValueError("a word that makes no sense")
-    return text
-
-
-_CALLS: Final[dict[_Name, Callable[..., Any]]] = {
-    _Name(*_DTYPE): _dtype,
-    _Name("multiarray", "_reconstruct"): _blank,
-    _Name("numeric", "_frombuffer"): _array,
-    _Name("_codecs", "encode"): _encoded,
-    _Name("builtins", "bytes"): _no_bytes,
-}
 
 _VALUES: Final = frozenset(
     {

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.errors import GalleryCorrupt, LookalikeError, SetupProblem
-from gallery import pack_reader
+from gallery import pack_archive
 from gallery.collection import Gallery
 from gallery.pack import export_gallery, import_file
 from gallery.pack_layout import array_header
@@ -311,7 +311,7 @@ def test_an_archive_of_too_many_files_is_not_even_opened(
     content = bytearray(sound.read_bytes())
     struct.pack_into("<L", content, len(content) - 10, 2**32 - 2)
     (tmp_path / "x.zip").write_bytes(content)
-    monkeypatch.setattr(pack_reader.zipfile, "ZipFile", None)
+    monkeypatch.setattr(pack_archive.zipfile, "ZipFile", None)
     with pytest.raises(GalleryCorrupt, match="too many files"):
         PackFile(tmp_path / "x.zip")
 
