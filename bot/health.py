@@ -263,16 +263,17 @@ def _gallery(settings: Settings) -> Iterator[Finding]:
         return
     with open_gallery(settings) as gallery:
         stats = gallery.stats()
-        shared = f" in {gallery.place}" if settings.gallery_url else ""
+        place = gallery.place if settings.gallery_url else "it"
     if stats.portraits == 0:
         yield Finding(
             "gallery",
             Verdict.WARNING,
-            f"there is nobody in it{shared}",
+            f"there is nobody in {place}",
             "add people with `lookalike gallery add FOLDER`",
         )
         return
-    text = f"{stats.people:,} people, {stats.portraits:,} portraits{shared}"
+    where = f" in {place}" if settings.gallery_url else ""
+    text = f"{stats.people:,} people, {stats.portraits:,} portraits{where}"
     yield Finding("gallery", Verdict.FINE, text)
     for name in settings.models.configured:
         if not _has_weights(name, settings):

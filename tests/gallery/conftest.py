@@ -34,6 +34,14 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 
 # What a gallery does wherever it is kept, and which of these tests look into a folder's files.
 _EVERYWHERE = frozenset({"test_build", "test_never_again"})
+_DOWNLOADED_EVERYWHERE = frozenset(
+    {
+        "test_a_network_lost_at_any_moment_costs_nothing",
+        "test_a_second_run_asks_for_nothing",
+        "test_two_downloads_at_once_are_refused",
+        "test_who_asked_to_be_removed_is_not_even_asked_about",
+    }
+)
 _IN_A_FOLDER = frozenset(
     {
         "test_a_damaged_calibration_is_noticed_and_build_mends_it",
@@ -54,7 +62,8 @@ _IN_A_FOLDER = frozenset(
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Lets tests that ask for a gallery run on PostgreSQL, too."""
     module, test = metafunc.module.__name__, metafunc.function.__name__
-    if "gallery" in metafunc.fixturenames and module in _EVERYWHERE and test not in _IN_A_FOLDER:
+    anywhere = module in _EVERYWHERE and test not in _IN_A_FOLDER
+    if "gallery" in metafunc.fixturenames and (anywhere or test in _DOWNLOADED_EVERYWHERE):
         metafunc.parametrize("gallery", ["folder", "postgres"], indirect=True)
 
 
