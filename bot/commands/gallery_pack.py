@@ -38,7 +38,7 @@ __all__ = ["copy", "export", "import_command", "import_pickle"]
 _URLS = ("postgresql://", "postgresql+")
 
 
-@click.command()
+@click.command(short_help="Write the gallery into one file.")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--no-photos", is_flag=True, help="Leave the pictures out.")
 @click.option("--force", is_flag=True, help="Replace FILE if there is one.")
@@ -74,7 +74,7 @@ def export(context: Context, file: Path, no_photos: bool, force: bool, as_json: 
             click.echo(line)
 
 
-@click.command("import")
+@click.command("import", short_help="Take in an exported gallery.")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @as_json_option
 @common
@@ -91,13 +91,17 @@ def import_command(context: Context, file: Path, as_json: bool) -> None:
 
     settings = context.settings()
     with opened(settings) as gallery, shown(quiet=as_json) as progress:
-        report = import_file(gallery, file, progress=progress)
+        try:
+            report = import_file(gallery, file, progress=progress)
+        except KeyboardInterrupt:
+            click.echo("Interrupted; nothing was changed.", err=True)
+            sys.exit(EXIT_INTERRUPTED)
         engine, names = open_engine(settings), settings.models.configured
         words = [*import_lines(report), *standing_lines(gallery, engine, names)]
     _finish(report, words, as_json=as_json)
 
 
-@click.command()
+@click.command(short_help="Copy a gallery to another folder or database.")
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
 @as_json_option
@@ -120,13 +124,15 @@ def copy(context: Context, source: str, target: str, as_json: bool) -> None:
         _placed(target, must_exist=False) as copied,
         shown(quiet=as_json) as progress,
     ):
+        if original.stats().people == 0:
+            raise GalleryMissing(f"there is nobody in the gallery {original.place}")
         report = copy_gallery(original, copied, progress=progress)
         engine, names = open_engine(settings), settings.models.configured
         words = [*import_lines(report), *standing_lines(copied, engine, names)]
     _finish(report, words, as_json=as_json)
 
 
-@click.command("import-pickle")
+@click.command("import-pickle", short_help="Take in the people of an older app.")
 @click.argument("embeddings", metavar="EMBEDDING.PKL", type=click.Path(path_type=Path))
 @click.argument("names", metavar="FILENAMES.PKL", type=click.Path(path_type=Path))
 @click.option(

@@ -308,3 +308,10 @@ def test_ctrl_c_leaves_no_half_file(own_home: Path, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert b"Interrupted" in said
     assert list(folder.iterdir()) == []
+
+
+def test_an_empty_gallery_is_not_copied(new_home: Path, tmp_path: Path) -> None:
+    assert told(new_home, "stats")["people"] == 0
+    result = run(new_home, "copy", new_home, tmp_path / "b")
+    assert isinstance(result.exception, GalleryMissing)
+    assert "there is nobody" in str(result.exception)
