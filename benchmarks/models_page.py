@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from figures import recorded
+from page_ensemble import together
 from page_tables import anything, side_by_side, table
 
 __all__ = ["BEGIN", "END", "PAGE", "written"]
@@ -32,7 +33,7 @@ SECTIONS = {
     "accuracy": ("Accuracy", "benchmarks/accuracy.py DIR..."),
     "scores": ("What a score is worth for people not seen before", "benchmarks/accuracy.py DIR..."),
     "fairness": ("For whom it works how well", "benchmarks/accuracy.py DIR... --people people.csv"),
-    "ensemble": ("Backbones together", "benchmarks/ensemble.py"),
+    "ensemble": ("Backbones together", "benchmarks/ensemble.py --photos DIR"),
     "speed": ("Speed", "benchmarks/speed.py"),
     "start_and_memory": ("Start and memory", "benchmarks/start_and_memory.py"),
     "telegram": ("What somebody on Telegram waits", "benchmarks/telegram_latency.py"),
@@ -253,6 +254,7 @@ RENDERERS: Mapping[str, Callable[[Figures], str]] = {
     "accuracy": _accuracy,
     "scores": _scores,
     "fairness": _fairness,
+    "ensemble": together,
     "speed": _speed,
 }
 
