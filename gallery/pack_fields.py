@@ -14,6 +14,10 @@ from typing import Any, Final
 from gallery.names import folded
 
 __all__ = [
+    "MOST",
+    "MOST_CATEGORIES",
+    "MOST_FAME",
+    "WIKIDATA_ID",
     "coordinate",
     "link",
     "maybe",
@@ -27,11 +31,26 @@ __all__ = [
 ]
 
 _MOST_COORDINATE_PX: Final = 20_000.0
-_MOST_NAME: Final = 400
+MOST: Final = {
+    "key": 400,
+    "name": 400,
+    "country": 100,
+    "gender": 50,
+    "category": 200,
+    "author": 1000,
+    "license": 200,
+    "license_url": 1000,
+    "source_url": 2000,
+}
+"""Characters of a field; as wide as the columns (gallery/tables.py), which SQLite does not mind."""
+
+MOST_CATEGORIES: Final = 100
+MOST_FAME: Final = 2**31 - 1
+
 _MOST_FOLDED: Final = 800  # as wide as the column
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_WIKIDATA_ID = re.compile(r"Q[1-9][0-9]{0,18}")
+WIKIDATA_ID: Final = re.compile(r"Q[1-9][0-9]{0,18}")
 _UNRULY = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _UNPRINTED: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
@@ -67,17 +86,17 @@ def sha256_of(value: Any) -> str:
     return value
 
 
-def text(record: Mapping[str, Any], field: str, most: int) -> str:
+def text(record: Mapping[str, Any], field: str) -> str:
     """A text that must be there; see ``maybe``."""
-    value = maybe(record, field, most)
+    value = maybe(record, field)
     if value is None:
         raise ValueError(f"no {field}")
     return value
 
 
-def maybe(record: Mapping[str, Any], field: str, most: int) -> str | None:
+def maybe(record: Mapping[str, Any], field: str) -> str | None:
     """A text on one line, without what could rearrange the text around it; None for none."""
-    value = record.get(field)
+    value, most = record.get(field), MOST[field]
     if value is None:
         return None
     if not isinstance(value, str):
@@ -90,7 +109,7 @@ def maybe(record: Mapping[str, Any], field: str, most: int) -> str | None:
 
 def name_of(record: Mapping[str, Any]) -> str:
     """A person's name: one that can be compared and fits its columns."""
-    name = text(record, "name", _MOST_NAME)
+    name = text(record, "name")
     if not 0 < len(folded(name)) <= _MOST_FOLDED:
         raise ValueError("a name that can't be compared")
     return name
@@ -99,14 +118,14 @@ def name_of(record: Mapping[str, Any]) -> str:
 def wikidata_id(record: Mapping[str, Any]) -> str | None:
     """A Wikidata id such as ``Q11641``, or None."""
     value = record.get("wikidata_id")
-    if value is not None and not (isinstance(value, str) and _WIKIDATA_ID.fullmatch(value)):
+    if value is not None and not (isinstance(value, str) and WIKIDATA_ID.fullmatch(value)):
         raise ValueError("a Wikidata id that is none")
     return value
 
 
-def link(record: Mapping[str, Any], field: str, most: int) -> str | None:
+def link(record: Mapping[str, Any], field: str) -> str | None:
     """An address on the web; None without one, and for what only looks like one."""
-    value = maybe(record, field, most)
+    value = maybe(record, field)
     known = value is not None and value.startswith(("https://", "http://")) and " " not in value
     return value if known else None
 

@@ -17,6 +17,8 @@ from engine.types import Box, Space
 from gallery.calibration import Calibration
 from gallery.pack_contents import PackedPortrait, PackedSpace, StaysAway
 from gallery.pack_fields import (
+    MOST_CATEGORIES,
+    MOST_FAME,
     coordinate,
     link,
     maybe,
@@ -48,8 +50,6 @@ MOST_LINE_BYTES: Final = 64_000
 MOST_PHOTO_BYTES: Final = 4_000_000  # of a thumbnail, which is 512 px wide and 100 kB at most
 
 _MOST_EDGE_PX: Final = 2_000  # larger ones would be reduced when they are decoded
-_MOST_CATEGORIES: Final = 100
-_MOST_FAME: Final = 2**31 - 1
 
 
 def line_of(record: Mapping[str, Any]) -> bytes:
@@ -93,17 +93,17 @@ def person_of(record: Mapping[str, Any]) -> FoundPerson:
         ValueError: If something is missing, too long or of another type.
     """
     categories = record.get("categories", [])
-    if not isinstance(categories, list) or len(categories) > _MOST_CATEGORIES:
+    if not isinstance(categories, list) or len(categories) > MOST_CATEGORIES:
         raise ValueError("categories are no short list")
     fame = record.get("fame")
     return FoundPerson(
-        key=text(record, "key", 400),
+        key=text(record, "key"),
         name=name_of(record),
-        categories=tuple(text({"category": one}, "category", 200) for one in categories),
+        categories=tuple(text({"category": one}, "category") for one in categories),
         wikidata_id=wikidata_id(record),
-        country=maybe(record, "country", 100),
-        gender=maybe(record, "gender", 50),
-        fame=None if fame is None else whole_number(fame, _MOST_FAME),
+        country=maybe(record, "country"),
+        gender=maybe(record, "gender"),
+        fame=None if fame is None else whole_number(fame, MOST_FAME),
     )
 
 
@@ -164,13 +164,13 @@ def portrait_of(
         height_px=height,
         landmarks=np.asarray(points, np.float32),
         box=Box(*(coordinate(one) for one in numbers(record, "box", 4))),
-        author=maybe(record, "author", 1000),
-        licence=maybe(record, "license", 200),
-        licence_url=link(record, "license_url", 1000),
-        source_url=link(record, "source_url", 2000),
+        author=maybe(record, "author"),
+        licence=maybe(record, "license"),
+        licence_url=link(record, "license_url"),
+        source_url=link(record, "source_url"),
         photo=reader,
     )
-    return portrait, text(record, "person", 400)
+    return portrait, text({"key": record.get("person")}, "key")
 
 
 def stays_away_record(one: StaysAway) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def stays_away_of(record: Mapping[str, Any]) -> StaysAway:
     Raises:
         ValueError: If something is missing, too long or of another type.
     """
-    return StaysAway(text(record, "key", 400), name_of(record), wikidata_id(record))
+    return StaysAway(text(record, "key"), name_of(record), wikidata_id(record))
 
 
 def space_record(packed: PackedSpace) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from engine.types import Space
 from gallery.catalogue import Person, Portrait
 from gallery.collection import Gallery
 from gallery.learned import read_learned
+from gallery.names import folded
 from gallery.pack_contents import (
     BATCH_PORTRAITS,
     Batch,
@@ -22,6 +23,7 @@ from gallery.pack_contents import (
     Rows,
     StaysAway,
 )
+from gallery.pack_fields import MOST, MOST_CATEGORIES, MOST_FAME, WIKIDATA_ID, plain_text
 from gallery.sources import FoundPerson
 from gallery.stand_in import is_stand_in
 from gallery.tables import NeverAgainRow, PersonRow, PortraitRow
@@ -127,10 +129,10 @@ class GalleryContents:
             height_px=portrait.height_px,
             landmarks=portrait.landmarks,
             box=portrait.box,
-            author=portrait.author,
-            licence=portrait.licence,
-            licence_url=portrait.licence_url,
-            source_url=portrait.source_url,
+            author=_cut(portrait.author, "author"),
+            licence=_cut(portrait.licence, "license"),
+            licence_url=_cut(portrait.licence_url, "license_url"),
+            source_url=_cut(portrait.source_url, "source_url"),
             photo=photo,
         )
 
@@ -140,12 +142,20 @@ def _ids(values: Iterable[int]) -> NDArray[np.int64]:
 
 
 def _found(person: Person) -> FoundPerson:
+    """A person as sources hand them over, in fields that fit everywhere."""
+    categories = (_cut(one, "category") for one in person.categories[:MOST_CATEGORIES])
+    known = WIKIDATA_ID.fullmatch(person.wikidata_id or "")
+    name = person.name[: MOST["name"]]
     return FoundPerson(
-        key=person.key,
-        name=person.name,
-        categories=person.categories,
-        wikidata_id=person.wikidata_id,
-        country=person.country,
-        gender=person.gender,
-        fame=person.fame,
+        key=person.key[: MOST["key"]],
+        name=name if folded(plain_text(name)) else person.key[: MOST["key"]],
+        categories=tuple(one for one in categories if one),
+        wikidata_id=known.group() if known else None,
+        country=_cut(person.country, "country"),
+        gender=_cut(person.gender, "gender"),
+        fame=None if person.fame is None else min(max(person.fame, 0), MOST_FAME),
     )
+
+
+def _cut(text: str | None, field: str) -> str | None:
+    return None if text is None else text[: MOST[field]]

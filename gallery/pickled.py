@@ -22,7 +22,7 @@ from gallery.build import add
 from gallery.collection import Gallery
 from gallery.database import changing
 from gallery.never_again import barred
-from gallery.pack_fields import plain_text
+from gallery.pack_fields import MOST, plain_text
 from gallery.pickles import pickled_strings, pickled_vectors
 from gallery.report import Progress, Report, no_progress
 from gallery.sources import FoundPerson, FoundPortrait
@@ -30,8 +30,7 @@ from gallery.sources.folder import PhotoReader, person_name
 
 __all__ = ["PickleReport", "import_pickles"]
 
-_MOST_NAME: Final = 300
-_MOST_CATEGORY: Final = 200
+_MOST_NAME: Final = 300  # and its key a little more
 
 
 @dataclass(slots=True)
@@ -132,7 +131,7 @@ def _people(paths: Sequence[str], report: PickleReport) -> list[tuple[FoundPerso
     for parts in named:
         name = person_name(plain_text(parts[-2]))
         folders = [plain_text(part) for part in parts[root:-2]]
-        categories = tuple(one for one in folders if 0 < len(one) <= _MOST_CATEGORY)
+        categories = tuple(one for one in folders if 0 < len(one) <= MOST["category"])
         if 0 < len(name) <= _MOST_NAME:
             key = f"name:{name.casefold()}"
             found.append((FoundPerson(key=key, name=name, categories=categories), parts))

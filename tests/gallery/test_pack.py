@@ -385,6 +385,41 @@ def test_a_lost_or_damaged_thumbnail_does_not_end_an_export(
     assert import_file(other, tmp_path / "all.zip").without_photo == 2
 
 
+def test_what_is_too_long_for_its_column_is_cut_and_comes_out(
+    gallery: Gallery, other: Gallery, tmp_path: Path
+) -> None:
+    """SQLite keeps what it is given; a file that its own program refused would be of no use."""
+    long = FoundPerson(
+        key="name:" + "k" * 500,
+        name="N" * 500,
+        categories=("c" * 300, *(f"kind {n}" for n in range(120))),
+        country="l" * 300,
+        gender="g" * 300,
+        fame=2**40,
+    )
+    with gallery.writing(), changing(gallery.catalogue.database) as connection:
+        owner = registrar.enrol_person(connection, long)
+        registrar.enrol_portrait(
+            connection,
+            owner,
+            FoundPortrait(long, "", lambda _: b"", "a" * 2000, "b" * 300, None, "https://" * 900),
+            sha256="ab" * 32,
+            size_px=(48, 60),
+            landmarks=[[1.0, 1.0]] * 5,
+            box=Box(1, 1, 2, 2),
+        )
+        odd = FoundPerson(key="name:\u0301\x07", name="\u0301\x07", wikidata_id="q42")
+        registrar.enrol_person(connection, odd)
+        registrar.note_change(connection)
+    export_gallery(gallery, tmp_path / "all.zip")
+    assert import_file(other, tmp_path / "all.zip").added == 1
+    person, nameless = sorted(other.people(), key=lambda one: -len(one.name))
+    assert (nameless.name, nameless.wikidata_id) == ("name:\u0301", None)
+    assert (len(person.name), len(person.categories), person.fame) == (400, 100, 2**31 - 1)
+    assert len(other.portraits(person.id)[0].author or "") == 1000
+    assert import_file(other, tmp_path / "all.zip").unchanged == 1
+
+
 def test_memory_stays_flat(gallery: Gallery, tmp_path: Path) -> None:
     """2,600 vectors of 2048 numbers are 21 MB; benchmarks/pack_speed.py measures the rest."""
     fill(gallery, 520, 5, RESNET)
