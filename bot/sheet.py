@@ -131,7 +131,8 @@ def bar_picture(
     track, (level, fill) = _capsule(width_px, height_px), _filled(score, width_px, height_px)
     paper = Image.new("RGB", (width_px, height_px), TRACK)
     paper.paste(fill, (0, 0), level)
-    return np.asarray(track, np.float32) / 255, np.asarray(paper, np.float32)
+    coverage = np.asarray(track, np.float32) / np.float32(255)
+    return coverage.astype(np.float32), np.asarray(paper, np.float32)
 
 
 def _filled(score: float, width_px: int, height_px: int) -> tuple[Image.Image, Image.Image]:

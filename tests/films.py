@@ -28,7 +28,7 @@ class Seen:
 
 def seen(content: bytes) -> Seen:
     """Decodes a whole film."""
-    with av.open(io.BytesIO(content)) as film:
+    with av.open(io.BytesIO(content), "r") as film:
         stream = film.streams.video[0]
         rate = stream.average_rate
         assert rate is not None
@@ -36,7 +36,10 @@ def seen(content: bytes) -> Seen:
             codec=stream.codec_context.name,
             pixel_format=str(stream.codec_context.pix_fmt),
             per_second=float(rate),
-            frames=tuple(frame.to_ndarray(format="rgb24") for frame in film.decode(stream)),
+            frames=tuple(
+                np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                for frame in film.decode(stream)
+            ),
             has_sound=bool(film.streams.audio),
         )
 

@@ -42,8 +42,8 @@ body { font-size: 1.05rem; }
 .pair figure { margin: 0; min-width: 0; flex: 1 1 0; display: flex; flex-direction: column; }
 .pair .frame { position: relative; margin: auto; }
 .pair img { display: block; max-width: 100%; max-height: 24rem; border-radius: .75rem; }
-.film { display: block; max-width: 100%; width: auto; height: auto; max-height: 75vh; border-radius: .75rem;
-  margin: auto; }
+.film { display: block; width: auto; height: auto; max-width: 100%; max-height: 75vh;
+  margin: auto; border-radius: .75rem; }
 .box { position: absolute; border: 3px solid #fff; outline: 2px solid var(--accent);
   border-radius: .4rem; pointer-events: none; }
 .credit { font-size: .8rem; opacity: .75; }
