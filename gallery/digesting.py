@@ -141,7 +141,7 @@ def _learned_frame(
     sample = reader.rows(np.sort(roster.rows[chosen.astype(np.int64)]))
     centre = sample.mean(axis=0)
     sample -= centre
-    size = min(_BASIS, dimensions // 2)
+    size = min(_BASIS, dimensions)
     last = [dimensions - size, dimensions - 1]
     components = scipy.linalg.eigh(sample.T @ sample, subset_by_index=last)[1]
     # float32 components are not quite orthonormal, and the bounds rest on that they are.

@@ -28,7 +28,10 @@ __all__ = ["Shortlist", "outdated"]
 _LATE_BYTES: Final = 300_000_000  # of vectors of people who changed; more take too long to read
 _FEW_CHANGES: Final = 1_000  # portraits
 _MANY_CHANGES: Final = 0.03  # of all portraits
-_CANDIDATES: Final = 2_048  # of up to a million people, to find the best 3 with a recall of 0.99
+# Candidates, so that of the best 3 at least 0.99 are among them: benchmarks/gallery_scale.py.
+_FEWEST: Final = 2_048
+_SHARE: Final = 1 / 200  # of everybody, if that is more
+_CODES_BYTES: Final = 1_000_000  # or so many as have codes of so many bytes
 _PER_WANTED: Final = 64
 _SPARE: Final = 1.25
 _FEW: Final = 8_192  # people, all of whose codes are read as fast as candidates are found
@@ -71,6 +74,8 @@ class Shortlist:
         self._back[places] = self._settled
         self._size = len(roster)
         self._factors = direction_factors(roster.counts, backbone)
+        cheap = _CODES_BYTES // len(digest.frame.centre)
+        self._count = max(_FEWEST, cheap, int(_SHARE * len(digest)))
         vectors = reader.rows(roster.rows[roster.places(late)])
         counts = roster.counts[late]
         self._late_people = people_of(digest.frame, vectors, np.cumsum(counts) - counts)
@@ -123,7 +128,7 @@ class Shortlist:
             k: How many are wanted.
             allowed: bool (P,): who may be found; None for everybody.
         """
-        places = self._nearest(view, max(_CANDIDATES, _PER_WANTED * k), allowed)
+        places = self._nearest(view, max(self._count, _PER_WANTED * k), allowed)
         people = self._back[places]
         everybody = np.concatenate([people, self._late])
         bounds = np.concatenate(
