@@ -116,7 +116,7 @@ def _take_in(
             for batch in contents.batches():
                 intake(batch)
                 progress("portraits", report.portraits, contents.portraits)
-            _learn(gallery, spaces, report)
+            _learn(gallery, spaces, report, progress)
         except KeyboardInterrupt:
             report.interrupted = True
         gallery.refresh()
@@ -149,7 +149,9 @@ def _remember_who_stays_away(gallery: Gallery, contents: Contents, report: Impor
     report.stay_away = len(fresh)
 
 
-def _learn(gallery: Gallery, spaces: list[PackedSpace], report: ImportReport) -> None:
+def _learn(
+    gallery: Gallery, spaces: list[PackedSpace], report: ImportReport, progress: Progress
+) -> None:
     """Takes calibrations over where there are none, and learns anew what has changed much."""
     for packed in spaces:
         space = packed.space
@@ -159,7 +161,7 @@ def _learn(gallery: Gallery, spaces: list[PackedSpace], report: ImportReport) ->
                 gallery.storage.keep_calibration(connection, space, learned.to_json())
                 registrar.note_change(connection)
             report.taken_scores.append(space)
-        gallery.storage.settle(space)
+        gallery.storage.settle(space, progress)
         upkeep.learn_scores(gallery, space)
     judge(gallery)
 
