@@ -1,9 +1,9 @@
 """Search in PostgreSQL: how long, and what HNSW passes over, against comparing with everybody.
 
-    python benchmarks/postgres_search.py [--people 10000] [--portraits 5] [--url URL] [--record]
+    python benchmarks/postgres_search.py [--people 10000] [--portraits 5] [--model NAME] [--record]
 
-Without a URL the package pgserver starts a server of its own for the time being. The vectors are
-made up: people spread as faces do, most in few directions (the variance of direction i falls as
+Without ``--url`` the package pgserver starts a server of its own for the time being. The vectors
+are made up: people spread as faces do, most in few directions (the variance of direction i falls as
 1 / i), portraits around them as alike as a person's photos usually are. Half of the queries are
 another photo of somebody in the gallery, half of strangers.
 """
@@ -34,7 +34,6 @@ from gallery.tables import PersonRow, PortraitRow
 
 K = 3
 QUERIES = 200
-TIMED = 60
 PEOPLE_PER_BATCH = 200
 MODELS = {"dlib": 128, "resnet": 2048}
 
@@ -71,12 +70,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--people", type=int, default=10_000)
     parser.add_argument("--portraits", type=int, default=5)
+    parser.add_argument("--model", choices=[*MODELS], help="only this one (default: all)")
     parser.add_argument("--url", help="an empty PostgreSQL database; one without it is started")
     parser.add_argument("--record", action="store_true", help="keep the figures for the docs")
     arguments = parser.parse_args()
     figures: dict[str, object] = {"people": arguments.people, "portraits": arguments.portraits}
     with server(arguments.url) as url, tempfile.TemporaryDirectory() as folder:
-        for model, dimensions in MODELS.items():
+        for model in [arguments.model] if arguments.model else MODELS:
+            dimensions = MODELS[model]
             with Gallery.open(Path(folder), url) as gallery:
                 space = Space(model, "0" * 64, 1, dimensions)
                 measured = measure(gallery, space, arguments.people, arguments.portraits)
@@ -130,17 +131,13 @@ def measure(gallery: Gallery, space: Space, people: int, portraits: int) -> dict
 def fill(
     gallery: Gallery, space: Space, faces: Faces, people: int, portraits: int
 ) -> NDArray[np.float32]:
-    """Adds made-up people without pictures; returns the first of them."""
-    first = faces.people(0)
+    """Adds made-up people without pictures; returns who they are, as vectors."""
     known = faces.people(people)
-    serial = int(time.time() * 1000) % 10**9
     with gallery.writing():
         for start in range(0, people, PEOPLE_PER_BATCH):
             some = known[start : start + PEOPLE_PER_BATCH]
             with changing(gallery.catalogue.database) as connection:
-                names = [
-                    f"{space.backbone} {start + number} {serial}" for number in range(len(some))
-                ]
+                names = [f"{space.backbone} {start + number}" for number in range(len(some))]
                 rows = [{"key": name, "name": name, "folded_name": name} for name in names]
                 query = insert(PersonRow).returning(PersonRow.id)
                 ids = connection.scalars(query, rows).all()
@@ -150,12 +147,11 @@ def fill(
                 vectors = faces.photos(np.repeat(some, portraits, axis=0))
                 append_rows(connection, gallery, space, vectors, made.all(), owners.tolist())
                 registrar.note_change(connection)
-            first = known
     with gallery.catalogue.database.connect() as connection:
         connection.execute(text("ANALYZE person_vector, portrait_vector"))
         connection.commit()
     gallery.refresh()
-    return first
+    return known
 
 
 def blank(person_id: int, name: str) -> dict[str, object]:

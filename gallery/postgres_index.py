@@ -81,9 +81,12 @@ _PORTRAIT_IDS = text(
     "SELECT string_agg(int4send(portrait_id), ''::bytea ORDER BY person_id, portrait_id) "
     "FROM portrait_vector WHERE space_id = :space AND person_id = ANY(CAST(:ids AS integer[]))"
 )
+# The planner takes comparing with everybody for cheap, not knowing how long vectors are; whatever
+# follows may sort as it likes.
 _SEARCHING = text(
     "SELECT set_config('hnsw.ef_search', :beam, true), set_config('enable_sort', 'off', true)"
 )
+_SEARCHED = text("SELECT set_config('enable_sort', 'on', true)")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -249,6 +252,7 @@ class PostgresIndex:
             connection.execute(_SEARCHING, {"beam": str(max(_BEAM, candidates))})
             near = {"near": _written(vector[:INDEXED_DIMENSIONS]), "candidates": candidates}
             people, places, products = self._asked(connection, self._nearest(), values | near)
+            connection.execute(_SEARCHED)
             if len(places) >= min(candidates, len(people.ids)):
                 return people, places, products
             # Else the index is full of people who were removed, until the server cleans it up.

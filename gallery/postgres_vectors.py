@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, delete, select, text
+from sqlalchemy import Connection, delete, func, select, text
 
 from engine.types import Space
 from gallery import registrar
@@ -39,10 +39,11 @@ INDEXED_DIMENSIONS: Final = 2_000
 2,048 is 98 % of them: it only proposes people, who are then compared in full."""
 
 INDEX_FROM_NUMBERS: Final = 12_000_000
-"""People times dimensions from which people are indexed by HNSW: comparing the face with everybody
-takes about 20 ms then (94,000 people at 128 dimensions, 5,900 at 2,048), finding them by the index
-10 ms or less, and few enough are passed over; benchmarks/postgres_search.py."""
+"""How many numbers the server compares without an index: dimensions and ``_ROW_NUMBERS`` for each
+person. That takes 20 ms at either size (44,000 people with 128 dimensions, 5,500 with 2,048); an
+index finds them in 4 and 11 ms, and passes hardly anybody over; benchmarks/postgres_search.py."""
 
+_ROW_NUMBERS: Final = 144  # a row costs as much as so many numbers in it
 _KEEP_INDEX_FROM: Final = 0.5  # part of that; so that it is not made and dropped time and again
 _DENSITY: Final = "m = 24, ef_construction = 128"
 """Denser than pgvector's own 16 and 64: half of those passed over at 2,048 dimensions are found."""
@@ -157,8 +158,8 @@ def settle_index(connection: Connection, space: Space) -> bool:
     state = next((s for s in space_states(connection) if s.space == space), None)
     if state is None:
         return False
-    query = select(PersonVectorRow.person_id).where(PersonVectorRow.space_id == space.id)
-    numbers = len(connection.scalars(query).all()) * space.dimensions
+    query = select(func.count()).where(PersonVectorRow.space_id == space.id)
+    numbers = (connection.scalar(query) or 0) * (space.dimensions + _ROW_NUMBERS)
     there = has_index(connection, space)
     if there and numbers < _KEEP_INDEX_FROM * INDEX_FROM_NUMBERS:
         connection.execute(text(f'DROP INDEX "{_index_name(space)}"'))
