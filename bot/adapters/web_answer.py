@@ -245,15 +245,15 @@ def _data_url(content: bytes, media_type: str = "image/jpeg") -> str:
 def _film(film: Animation) -> None:
     """A film that plays by itself, but not for those who asked their system for less motion."""
     source = _data_url(film.content, film.media_type)
-    if film.media_type.startswith("image/"):
-        _image(source, film.alt)
-        return
-    video = ui.element("video").classes("film")
-    video.props("loop muted playsinline controls")
-    video.props["src"] = source
-    video.props["aria-label"] = film.alt
-    video.props["width"], video.props["height"] = film.width_px, film.height_px
-    ui.run_javascript(f"lookalike.play({video.id})")
+    is_image = film.media_type.startswith("image/")
+    shown = ui.element("img" if is_image else "video").classes("film")
+    if is_image:
+        shown.props["alt"], shown.props["data-film"] = film.alt, source
+    else:
+        shown.props("loop muted playsinline controls")
+        shown.props["aria-label"], shown.props["src"] = film.alt, source
+    shown.props["width"], shown.props["height"] = film.width_px, film.height_px
+    ui.run_javascript(f"lookalike.play({shown.id})")
 
 
 def _image(source: str, alt: str) -> None:

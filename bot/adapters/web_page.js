@@ -30,12 +30,18 @@ window.lookalike = {
     });
   },
   // A film plays by itself, silently, unless the visitor asked the system for less motion.
-  play(videoId) {
-    const video = document.getElementById("c" + videoId);
-    if (!video) return;
-    video.muted = true;
+  play(filmId) {
+    const film = document.getElementById("c" + filmId);
+    if (!film) return;
     const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-    if (!calm) video.play().catch(() => {});
+    if (film.dataset.film) {  // a GIF, which nothing stops: shown when it is asked for
+      const show = () => { film.src = film.dataset.film; };
+      if (calm) film.addEventListener("click", show, { once: true });
+      else show();
+      return;
+    }
+    film.muted = true;
+    if (!calm) film.play().catch(() => {});
   },
   async openCamera(videoId) {
     const video = document.getElementById("c" + videoId);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import unicodedata
 
 import regex
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.fitting import fit, shorten, utf16_length
-from bot.reply import Button, Document, Limits, Picture, Reply
+from bot.reply import Animation, Button, Document, Limits, Picture, Reply
 
 FAMILY = "👨‍👩‍👧‍👦"
 FLAG = "🇮🇳"
@@ -103,3 +104,15 @@ def test_what_is_too_large_is_left_out_and_the_words_stay() -> None:
     assert fit(Reply(text="words", picture=heavy), limits) == Reply(text="words")
     document = Document(b"x" * 11, "a.json", "application/json")
     assert fit(Reply(text="words", document=document), limits) == Reply(text="words")
+
+
+def test_a_film_fits_or_is_left_out() -> None:
+    """With a caption's room for its words."""
+    film = Animation(b"x" * 100, "video/mp4", "a.mp4", 2, 2, 1.0, "moves")
+    limits = Limits(animation_bytes=99, caption_chars=30, text_chars=60)
+    words = "w" * 50
+    assert fit(Reply(text=words, animation=film), limits) == Reply(text=words)
+    roomier = dataclasses.replace(limits, animation_bytes=100)
+    fitted = fit(Reply(text=words, animation=film), roomier)
+    assert fitted.animation == film
+    assert utf16(fitted.text) <= 30

@@ -243,3 +243,36 @@ def _resident_mb() -> float:
     import resource
 
     return int(status.read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
+async def test_lengthy_work_is_done_one_by_one_and_holds_up_no_photo(
+    engine: Engine, hopper_jpeg: bytes
+) -> None:
+    """Nor does whoever waits for it keep the place of a decoded photo, even if given up."""
+    working = most = 0
+
+    def film() -> None:
+        nonlocal working, most
+        working += 1
+        most = max(most, working)
+        time.sleep(0.15)
+        working -= 1
+
+    async with running(engine, workers=1, deadline_s=20.0) as recognizer:
+
+        async def ask(person: bytes) -> None:
+            async with recognizer.admitted(person) as visit:
+                await visit.sight(giving(hopper_jpeg))
+                await recognizer.lengthy(visit, film)
+
+        people = [asyncio.create_task(ask(bytes([number]))) for number in range(8)]
+        await asyncio.sleep(0.3)
+        async with recognizer.admitted(b"ben") as visit:
+            sight = await visit.sight(giving(hopper_jpeg))
+        assert sight.faces
+        assert sum(not person.done() for person in people) >= 3
+        people[-1].cancel()
+        await asyncio.gather(*people, return_exceptions=True)
+        async with recognizer.admitted(b"eve") as visit:  # every place is free again
+            await recognizer.lengthy(visit, film)
+    assert most == 1
