@@ -22,13 +22,12 @@ from telegram.error import BadRequest, Forbidden, TelegramError
 from bot.adapters.telegram_sending import (
     NO_PREVIEW,
     PICTURE_NAME,
-    TELEGRAM_LIMITS,
     Courier,
     UndeliverableError,
     keyboard,
     measures,
-    split_text,
 )
+from bot.adapters.telegram_texts import TELEGRAM_LIMITS, split_text
 from bot.reply import Reply
 
 __all__ = ["Guests"]

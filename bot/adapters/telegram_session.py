@@ -16,7 +16,8 @@ from telegram.error import TelegramError
 from bot.adapters.telegram_albums import Albums
 from bot.adapters.telegram_files import Files
 from bot.adapters.telegram_guests import Guests
-from bot.adapters.telegram_sending import TELEGRAM_LIMITS, Courier
+from bot.adapters.telegram_sending import Courier
+from bot.adapters.telegram_texts import TELEGRAM_LIMITS
 from bot.adapters.telegram_updates import Asked, Place, Reader
 from bot.logs import where
 from bot.reply import Limits, Reply

@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from telegram_server import BotApi
 
 from bot.adapters.telegram_adapter import TelegramAdapter
-from bot.adapters.telegram_sending import TELEGRAM_LIMITS
 from bot.adapters.telegram_session import Answers
+from bot.adapters.telegram_texts import TELEGRAM_LIMITS
 from bot.reply import Button, Limits, Picture, Reply
 from bot.request import Request
 from bot.settings import TelegramSettings, WebhookSettings

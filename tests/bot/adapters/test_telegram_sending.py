@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.adapters.telegram_sending import keyboard, split_text
+from bot.adapters.telegram_sending import keyboard
+from bot.adapters.telegram_texts import split_text
 from bot.adapters.telegram_updates import spoken
 from bot.reply import Button
 
