@@ -4,7 +4,7 @@ Product quantization: in half a byte for two of the principal components, all of
 into tens of megabytes, and faiss looks at all of it in a millisecond or two (André et al., "Cache
 locality is not enough: high-performance nearest neighbor search with product quantization fast
 scan", VLDB 2015). Graphs and inverted lists were slower and missed more of the nearest strangers,
-who are all about equally far: benchmarks/gallery_scale.py. This narrows a million down to a few
+who are all about equally far: benchmarks/candidate_indexes.py. This narrows a million down to a few
 thousand; who of them is most alike is then decided exactly.
 """
 
