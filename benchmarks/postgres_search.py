@@ -2,10 +2,9 @@
 
     python benchmarks/postgres_search.py [--people 10000] [--portraits 5] [--model NAME] [--record]
 
-Without ``--url`` the package pgserver starts a server of its own for the time being. The vectors
-are made up: people spread as faces do, most in few directions (the variance of direction i falls as
-1 / i), portraits around them as alike as a person's photos usually are. Half of the queries are
-another photo of somebody in the gallery, half of strangers.
+Without ``--url`` the package pgserver starts a server of its own for the time being. The people
+are made up (made_people.py). Half of the queries are another photo of somebody in the gallery, half
+of strangers.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from figures import record
+from made_people import MadePeople
 from numpy.typing import NDArray
 from sqlalchemy import insert, text
 
@@ -27,7 +27,6 @@ from gallery import registrar
 from gallery.collection import Gallery
 from gallery.database import changing
 from gallery.intake import append_rows
-from gallery.likeness import SAME_PERSON
 from gallery.postgres_vectors import make_index
 from gallery.storage import SearchIndex
 from gallery.tables import PersonRow, PortraitRow
@@ -36,33 +35,6 @@ K = 3
 QUERIES = 200
 PEOPLE_PER_BATCH = 200
 MODELS = {"dlib": 128, "resnet": 2048}
-
-
-class Faces:
-    """A source of made-up vectors.
-
-    Args:
-        dimensions: Of each.
-        alike: Cosine of two photos of one person, in the median.
-        seed: Other numbers, other people.
-    """
-
-    def __init__(self, dimensions: int, alike: float, seed: int = 0) -> None:
-        self._rng = np.random.default_rng(seed)
-        self._spread = 1 / np.sqrt(np.arange(1, dimensions + 1))
-        self._alike = alike
-        turned = np.linalg.qr(self._rng.standard_normal((dimensions, dimensions)))[0]
-        self._turn = turned.astype(np.float32)
-
-    def people(self, count: int) -> NDArray[np.float32]:
-        """Unit vectors: float32 (count, D)."""
-        drawn = self._rng.standard_normal((count, len(self._spread))) * self._spread
-        return _unit(drawn.astype(np.float32) @ self._turn)
-
-    def photos(self, people: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Another photo of each: float32, of the same shape."""
-        others = self.people(len(people))
-        return _unit(np.sqrt(self._alike) * people + np.sqrt(1 - self._alike) * others)
 
 
 def main() -> None:
@@ -106,12 +78,11 @@ def server(url: str | None) -> Iterator[str]:
 
 def measure(gallery: Gallery, space: Space, people: int, portraits: int) -> dict[str, float]:
     """Adds everybody, searches exactly, then by HNSW."""
-    faces = Faces(space.dimensions, SAME_PERSON[space.backbone])
+    crowd, half = MadePeople(space.dimensions), QUERIES // 2
     started = time.perf_counter()
-    known = fill(gallery, space, faces, people, portraits)
+    known = fill(gallery, space, crowd, people, portraits)
     figures = {"portraits_added_per_s": people * portraits / (time.perf_counter() - started)}
-    half = QUERIES // 2
-    looked = np.concatenate([faces.photos(known[:half]), faces.people(half)])
+    looked = np.concatenate([known[:half], crowd.shots(half, 1)])
     queries = [Embedding(vector, space) for vector in looked]
     exact, figures["exact_ms"] = searched(gallery.index(space), queries)
     started = time.perf_counter()
@@ -129,29 +100,31 @@ def measure(gallery: Gallery, space: Space, people: int, portraits: int) -> dict
 
 
 def fill(
-    gallery: Gallery, space: Space, faces: Faces, people: int, portraits: int
+    gallery: Gallery, space: Space, crowd: MadePeople, people: int, portraits: int
 ) -> NDArray[np.float32]:
-    """Adds made-up people without pictures; returns who they are, as vectors."""
-    known = faces.people(people)
+    """Adds made-up people without pictures; returns another photo of each."""
+    others = []
     with gallery.writing():
         for start in range(0, people, PEOPLE_PER_BATCH):
-            some = known[start : start + PEOPLE_PER_BATCH]
+            count = min(PEOPLE_PER_BATCH, people - start)
+            shots = crowd.shots(count, portraits + 1).reshape(count, portraits + 1, -1)
+            others.append(shots[:, -1])
             with changing(gallery.catalogue.database) as connection:
-                names = [f"{space.backbone} {start + number}" for number in range(len(some))]
+                names = [f"{space.backbone} {start + number}" for number in range(count)]
                 rows = [{"key": name, "name": name, "folded_name": name} for name in names]
                 query = insert(PersonRow).returning(PersonRow.id)
                 ids = connection.scalars(query, rows).all()
                 owners = np.repeat(np.asarray(ids), portraits)
                 pictures = [blank(int(owner), f"{owner} {n}") for n, owner in enumerate(owners)]
                 made = connection.scalars(insert(PortraitRow).returning(PortraitRow.id), pictures)
-                vectors = faces.photos(np.repeat(some, portraits, axis=0))
+                vectors = shots[:, :-1].reshape(count * portraits, -1)
                 append_rows(connection, gallery, space, vectors, made.all(), owners.tolist())
                 registrar.note_change(connection)
     with gallery.catalogue.database.connect() as connection:
         connection.execute(text("ANALYZE person_vector, portrait_vector"))
         connection.commit()
     gallery.refresh()
-    return known
+    return np.concatenate(others)
 
 
 def blank(person_id: int, name: str) -> dict[str, object]:
@@ -172,11 +145,6 @@ def searched(index: SearchIndex, queries: list[Embedding]) -> tuple[list[tuple[i
         times_ms.append((time.perf_counter() - started) * 1000)
         found.append(tuple(hit.person_id for hit in hits))
     return found, float(np.median(times_ms))
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.maximum(lengths, 1e-9)).astype(np.float32)
 
 
 if __name__ == "__main__":

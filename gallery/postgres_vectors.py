@@ -38,10 +38,12 @@ INDEXED_DIMENSIONS: Final = 2_000
 """The most that pgvector's HNSW takes. Of longer vectors it sees the first 2,000 numbers, which for
 2,048 is 98 % of them: it only proposes people, who are then compared in full."""
 
-INDEX_FROM_NUMBERS: Final = 12_000_000
+INDEX_FROM_NUMBERS: Final = 6_000_000
 """How many numbers the server compares without an index: dimensions and ``_ROW_NUMBERS`` for each
-person. That takes 20 ms at either size (44,000 people with 128 dimensions, 5,500 with 2,048); an
-index finds them in 4 and 11 ms, and passes hardly anybody over; benchmarks/postgres_search.py."""
+person. That takes 10 ms at either size (22,000 people with 128 dimensions, 2,700 with 2,048), and
+with several portraits of 2,048 each up to 50 more, for many people may then have nearly the same
+picture. An index finds them in 4 and 15 ms and passes hardly anybody over, at 2,048 in 10,000
+people none of 600 among the first three; benchmarks/postgres_search.py."""
 
 _ROW_NUMBERS: Final = 144  # a row costs as much as so many numbers in it
 _KEEP_INDEX_FROM: Final = 0.5  # part of that; so that it is not made and dropped time and again
