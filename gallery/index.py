@@ -28,6 +28,8 @@ _BLOCK: Final = 8  # people compared in full at a time
 _PEOPLE_AT_ONCE: Final = 256  # whose vectors are in memory together when many are compared
 _MANY: Final = 128  # people left by a digest; the bounds of their portraits are closer
 _STRIDE: Final = 64
+_FEW_ROWS: Final = 2_000
+_FEW_SHARE: Final = 0.125
 
 
 class GalleryIndex:
@@ -101,6 +103,10 @@ class GalleryIndex:
             search = _Search(self, query.vector, k, allowed, None)
             search.among(self._portraits.of_all(query.vector))
             return search.found()
+        if allowed is not None and self._are_few(allowed):
+            search, few = _Search(self, query.vector, k, allowed, None), np.flatnonzero(allowed)
+            search.also(few, self._portraits.of(query.vector, few))
+            return search.found()
         view = shortlist.view(query.vector)
         if shortlist.complete:
             search = _Search(self, query.vector, k, allowed, self._portraits)
@@ -165,6 +171,11 @@ class GalleryIndex:
             )
             self._shortlist, self._digested = shortlist or None, stamp
         return self._shortlist
+
+    def _are_few(self, allowed: NDArray[np.bool_]) -> bool:
+        """Whether looking at all portraits of those who may be found is quickest."""
+        rows = int(self._roster.counts[allowed].sum())
+        return rows <= min(_FEW_ROWS, _FEW_SHARE * len(self._roster.rows))
 
     def _sum_norms(self, records: NDArray[Any], dead: NDArray[np.int64]) -> NDArray[np.float64]:
         """Length of the sum of each person's vectors: float64 (len(self),)."""

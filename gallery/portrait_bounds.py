@@ -53,6 +53,8 @@ class PortraitBounds:
     def of(self, vector: NDArray[np.float32], people: NDArray[np.integer]) -> NDArray[np.float32]:
         """Of some: float32 (len(people),)."""
         roster = self._roster
+        if len(people) == 0:
+            return np.empty(0, np.float32)
         counts = roster.counts[people]
         if counts.sum() > _MOST * len(roster.rows):
             some: NDArray[np.float32] = self.of_all(vector)[people]

@@ -95,7 +95,8 @@ def test_a_digest_finds_what_looking_at_every_portrait_finds(
     else:
         near = vectors[rng.integers(len(vectors))]
         query = unit(near + rng.choice([0, 0.02, 0.5]) * unit(rng.standard_normal(dimensions)))
-    allowed = rng.random(len(plain)) < 0.5 if rng.random() < 0.4 else None
+    share = rng.choice([0.05, 0.5, 1])
+    allowed = rng.random(len(plain)) < share if share < 1 else None
     embedding = Embedding(query, digested.space)
     found = digested.top(embedding, k, allowed=allowed)
     assert (digested._shortlist is None) == (len(plain) == 0)
