@@ -10,7 +10,7 @@ import hashlib
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -227,7 +227,7 @@ class PackFile:
         for line in self._lines(PORTRAITS):
             yield portrait_of(parsed(line), self._photo_reader)
 
-    def _photo_reader(self, portrait: str, size: int, sha256: str) -> partial[bytes | None]:
+    def _photo_reader(self, portrait: str, size: int, sha256: str) -> Callable[[], bytes]:
         entry = self._entries.get(photo_member(portrait))
         if entry is None or entry.file_size != size:
             raise ValueError("a photo that is missing or of another size")

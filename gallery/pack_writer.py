@@ -9,7 +9,6 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Final
@@ -145,8 +144,7 @@ class PackWriter:
 
     def _write_catalogue(self) -> None:
         """Photos as they come; the lines, which need to know them, wait in temporary files."""
-        spool = partial(tempfile.TemporaryFile, dir=self._folder)
-        with spool() as people, spool() as portraits:
+        with self._spool() as people, self._spool() as portraits:
             last = None
             total = self._contents.portraits
             for start in range(0, total, BATCH_PORTRAITS):
@@ -170,6 +168,9 @@ class PackWriter:
                 with self._member(name) as member:
                     while chunk := spooled.read(_CHUNK_BYTES):
                         member.write(chunk)
+
+    def _spool(self) -> IO[bytes]:
+        return tempfile.TemporaryFile(dir=self._folder)
 
     def _write_photo(self, portrait: PackedPortrait) -> tuple[int, str] | None:
         if not self._with_photos or portrait.photo is None:

@@ -52,8 +52,9 @@ def pickled_vectors(path: Path) -> NDArray[np.float32]:
     """
     what = "a list of vectors"
     content = _content(path, what)
-    arrays = [one.content if isinstance(one, Blank) else one for one in content]
-    if not all(isinstance(one, np.ndarray) for one in arrays):
+    found = [one.content if isinstance(one, Blank) else one for one in content]
+    arrays: list[NDArray[Any]] = [one for one in found if isinstance(one, np.ndarray)]
+    if len(arrays) < len(found):
         raise _refused(path, what, "something in the list is no array of numbers")
     if sum(one.nbytes for one in arrays) > path.stat().st_size:
         raise _refused(path, what, "it repeats itself to be larger than it is")
@@ -112,9 +113,10 @@ class _Reader:
             if opcode.name in _VALUES:
                 self._stack.append(argument)
             elif opcode.name in _MEMO_PUTS:
-                self._memo[len(self._memo) if argument is None else argument] = self._stack[-1]
+                place = len(self._memo) if argument is None else int(argument)
+                self._memo[place] = self._stack[-1]
             elif opcode.name in _MEMO_GETS:
-                self._stack.append(self._memo[argument])
+                self._stack.append(self._memo[cast("int", argument)])
             elif opcode.name == "STOP":
                 (content,) = self._stack
                 return content
