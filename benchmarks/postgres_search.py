@@ -46,18 +46,17 @@ def main() -> None:
     parser.add_argument("--url", help="an empty PostgreSQL database; one without it is started")
     parser.add_argument("--record", action="store_true", help="keep the figures for the docs")
     arguments = parser.parse_args()
-    figures: dict[str, object] = {"people": arguments.people, "portraits": arguments.portraits}
     with server(arguments.url) as url, tempfile.TemporaryDirectory() as folder:
         for model in [arguments.model] if arguments.model else MODELS:
             dimensions = MODELS[model]
             with Gallery.open(Path(folder), url) as gallery:
                 space = Space(model, "0" * 64, 1, dimensions)
                 measured = measure(gallery, space, arguments.people, arguments.portraits)
-            figures |= {f"{model}_{name}": value for name, value in measured.items()}
-    for name, value in figures.items():
-        print(f"{name} {value:,.4g}" if isinstance(value, float) else f"{name} {value:,}")
-    if arguments.record:
-        record("postgres_search", figures)
+            run = f"{arguments.people}x{arguments.portraits}x{dimensions}"
+            for name, value in measured.items():
+                print(f"{run} {name} {value:,.4g}")
+            if arguments.record:
+                record(f"postgres_search {run}", measured)
 
 
 @contextmanager
@@ -81,7 +80,8 @@ def measure(gallery: Gallery, space: Space, people: int, portraits: int) -> dict
     crowd, half = MadePeople(space.dimensions), QUERIES // 2
     started = time.perf_counter()
     known = fill(gallery, space, crowd, people, portraits)
-    figures = {"portraits_added_per_s": people * portraits / (time.perf_counter() - started)}
+    seconds = time.perf_counter() - started
+    figures = {"adding_1000_portraits_s": 1000 * seconds / (people * portraits)}
     looked = np.concatenate([known[:half], crowd.shots(half, 1)])
     queries = [Embedding(vector, space) for vector in looked]
     exact, figures["exact_ms"] = searched(gallery.index(space), queries)
