@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -332,3 +333,12 @@ def test_an_address_is_shown_without_its_passwords() -> None:
         assert "cret" not in shown
         assert shown.startswith("postgresql://me")
         assert "@host:5433/db?sslmode=require" in shown
+
+
+@pytest.mark.parametrize("package", ["pgvector", "psycopg"])
+def test_a_missing_package_is_named_with_how_to_get_it(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(BadSettings, match=rf"{package}: run `pip install 'lookalike\[postgres\]'`"):
+        Gallery.open(tmp_path, "postgresql://me@host/db")
