@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import mmap
 import pickletools
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Final, cast
@@ -77,7 +78,10 @@ def _content(path: Path, what: str) -> list[Any]:
             if not 0 < size <= _MOST_BYTES:
                 raise _refused(path, what, f"it has {size:,} bytes")
             # Read from the file itself, whatever size a string claims to have.
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            with (
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+                warnings.catch_warnings(action="ignore"),  # of odd escapes in damaged strings
+            ):
                 content = _Reader().read(cast("IO[bytes]", mapped))
     except OSError as problem:
         raise SetupProblem(f"{path} can't be read ({problem.strerror})") from problem
