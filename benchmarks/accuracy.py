@@ -27,12 +27,12 @@ from bot.settings import Settings
 from engine.pipeline import Engine
 from gallery.calibration import Calibration, fit, prior
 from gallery.evaluate import read_pairs, verify
-from gallery.evaluation_evidence import Evidence, gather
-from gallery.evaluation_groups import groupings
-from gallery.evaluation_lineup import Lineup, LookUp, line_up, look_up, photos_by_person
-from gallery.evaluation_people import known_of
-from gallery.evaluation_photos import Sightings, look_at
-from gallery.evaluation_report import grouping_json
+from gallery.evaluation.evidence import Evidence, gather
+from gallery.evaluation.groups import groupings
+from gallery.evaluation.lineup import Lineup, LookUp, line_up, look_up, photos_by_person
+from gallery.evaluation.people import known_of
+from gallery.evaluation.photos import Sightings, look_at
+from gallery.evaluation.report import grouping_json
 
 GALLERY_PHOTOS = 3
 DIVISIONS = 10

@@ -31,8 +31,8 @@ from gallery import registrar, upkeep
 from gallery.collection import Gallery
 from gallery.database import changing
 from gallery.ensemble import Ensemble, Member
-from gallery.ensemble_trial import Trial, tried
-from gallery.ensemble_verdict import judge
+from gallery.ensembles.trial import Trial, tried
+from gallery.ensembles.verdict import judge
 from gallery.intake import append_rows
 from gallery.tables import PersonRow, PortraitRow
 

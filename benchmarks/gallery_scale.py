@@ -37,10 +37,10 @@ from gallery import registrar
 from gallery.build import add
 from gallery.collection import Gallery
 from gallery.database import changing
-from gallery.digest import Finder
-from gallery.digesting import renew_digest
 from gallery.index import GalleryIndex
 from gallery.intake import append_rows
+from gallery.searching.digest import Finder
+from gallery.searching.digesting import renew_digest
 from gallery.sources import FoundPerson, FoundPortrait
 from gallery.upkeep import learn_scores
 from gallery.vectors import VectorFiles

@@ -36,9 +36,9 @@ from gallery.report import no_progress
 from gallery.sources import FoundPerson, FoundPortrait
 from gallery.sources.folder import PHOTO_ENDINGS, person_name
 from gallery.verify import verify
-from gallery.verify_findings import Finding, Kind
-from gallery.verify_likeness import likeness_findings
-from gallery.verify_storage import roster, space_findings
+from gallery.verifying.findings import Finding, Kind
+from gallery.verifying.likeness import likeness_findings
+from gallery.verifying.storage import roster, space_findings
 
 EVERY = 15
 

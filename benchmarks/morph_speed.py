@@ -18,12 +18,12 @@ import numpy as np
 from figures import record
 
 from bot.app import open_engine
-from bot.card import draw_card
-from bot.card_rows import CardEntry
-from bot.film import encodes_mp4
-from bot.morph import GIF, MP4, Format, make_morph
+from bot.pictures.card import draw_card
+from bot.pictures.card_rows import CardEntry
+from bot.pictures.film import encodes_mp4
+from bot.pictures.morph import GIF, MP4, Format, make_morph
+from bot.pictures.split_card import draw_split_card
 from bot.settings import Settings
-from bot.split_card import draw_split_card
 from engine.types import Face, Photo
 from gallery.sources.bundled import bundled_portraits
 

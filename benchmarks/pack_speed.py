@@ -28,8 +28,8 @@ from gallery.calibration import prior
 from gallery.collection import Gallery
 from gallery.database import changing
 from gallery.intake import append_rows
-from gallery.learned import Learned
 from gallery.pack import copy_gallery, export_gallery, import_file
+from gallery.scoring.learned import Learned
 from gallery.sources import FoundPerson, FoundPortrait
 
 SPACE = Space("resnet", "ab" * 32, 1, 2048)

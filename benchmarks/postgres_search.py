@@ -27,7 +27,7 @@ from gallery import registrar
 from gallery.collection import Gallery
 from gallery.database import changing
 from gallery.intake import append_rows
-from gallery.postgres_vectors import make_index
+from gallery.postgres.vectors import make_index
 from gallery.storage import SearchIndex
 from gallery.tables import PersonRow, PortraitRow
 

@@ -170,7 +170,7 @@ class Comparing:
 
 
 def _draw(pair: Pair, answer: MatchAnswer) -> Picture:
-    from bot.card import draw_comparison
+    from bot.pictures.card import draw_comparison
 
     first, second = pair.numbers
     return draw_comparison(

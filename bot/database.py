@@ -18,7 +18,7 @@ import migrations
 from bot.identity import Identity
 from bot.tables import KeyRow
 from engine.errors import BadSettings
-from gallery.postgres import (
+from gallery.postgres.server import (
     CONNECTING,
     DRIVER,
     STORE_TURN,

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bot.bending import with_chin
-from bot.card import CardEntry, draw_card, draw_card_with_faces
 from bot.chat_arguments import SIDE, SPLIT
-from bot.family_card import draw_family_card
+from bot.pictures.bending import with_chin
+from bot.pictures.card import CardEntry, draw_card, draw_card_with_faces
+from bot.pictures.family_card import draw_family_card
 from bot.wording import isolate
 from engine.types import Box
-from gallery.stand_in import is_stand_in
+from gallery.packing.stand_in import is_stand_in
 
 if TYPE_CHECKING:
     from bot.looking import Subject
@@ -57,7 +57,7 @@ def draw_answer(
     if entries[0].stand_in:
         style = SIDE
     if style == SPLIT:
-        from bot.split_card import draw_split_card
+        from bot.pictures.split_card import draw_split_card
 
         picture = draw_split_card(photo, faces, entries, answered=number - 1)
     elif len(faces) > 1:
@@ -111,7 +111,7 @@ def draw_morph(
         match: The best.
         answer: The same in the asker's words.
     """
-    from bot.morph import make_morph
+    from bot.pictures.morph import make_morph
 
     face = subject.faces[number - 1]
     sight = (subject.photo().pixels, with_chin(face.landmarks, face.box))

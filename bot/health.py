@@ -293,7 +293,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
     from bot.database import database_url
     from bot.identity import Identity, secret_key
     from bot.store import Store
-    from gallery.postgres import masked
+    from gallery.postgres.server import masked
 
     path = settings.home / "secret.key"
     given = settings.database.key

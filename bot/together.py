@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from engine.pipeline import Engine
     from gallery.collection import Gallery
     from gallery.ensemble import Ensemble
-    from gallery.ensemble_verdict import Verdict
+    from gallery.ensembles.verdict import Verdict
 
 __all__ = ["BEST", "Together", "WhyNot", "find_ensemble", "spoken", "why_not"]
 
@@ -71,7 +71,7 @@ def why_not(verdict: Verdict | None, ready: Collection[str]) -> WhyNot:
         verdict: What was found out about the gallery.
         ready: Names of the backbones that can answer.
     """
-    from gallery.ensemble_trial import FEWEST_PEOPLE, Outcome
+    from gallery.ensembles.trial import FEWEST_PEOPLE, Outcome
 
     if len(ready) < 2:
         return WhyNot("best.one_model")

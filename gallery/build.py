@@ -21,7 +21,7 @@ from gallery import registrar, upkeep
 from gallery.catalogue import Person
 from gallery.collection import Gallery
 from gallery.database import changing
-from gallery.ensemble_verdict import judge
+from gallery.ensembles.verdict import judge
 from gallery.intake import Enroller, Fresh, Looked, Looker
 from gallery.report import Progress, Report, no_progress
 from gallery.sources import FoundPortrait

@@ -29,12 +29,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from engine.types import Space
-from gallery.curve import RisingCurve
-from gallery.priors import Prior, prior_of
-from gallery.tail import SHARES, stranger_quantiles
+from gallery.scoring.curve import RisingCurve
+from gallery.scoring.priors import Prior, prior_of
+from gallery.scoring.tail import SHARES, stranger_quantiles
 
 if TYPE_CHECKING:
-    from gallery.own_pairs import OwnPairs
+    from gallery.scoring.own_pairs import OwnPairs
 
 __all__ = ["Calibration", "fit", "fit_alone", "fit_pairs", "prior"]
 
@@ -56,7 +56,7 @@ class Calibration:
 
     Attributes:
         space_id: ``Space.id`` of the space.
-        strangers: Cosines that the shares ``gallery.tail.SHARES`` of strangers reach, strictly
+        strangers: Cosines that the shares ``scoring.tail.SHARES`` of strangers reach, strictly
             rising, in (-1, 1).
         same_person: Cosine of two photos of one person, in the median; in (strangers[6], 1).
         people: How many people it was learned from; 0 for a prior.
@@ -137,7 +137,7 @@ def fit(space: Space, vectors: NDArray[np.float32], person_ids: NDArray[np.int64
     Returns:
         The same for the same vectors in the same order.
     """
-    from gallery.own_pairs import own_pairs
+    from gallery.scoring.own_pairs import own_pairs
 
     return fit_pairs(space, own_pairs(vectors, person_ids, space.backbone))
 

@@ -22,7 +22,7 @@ from gallery.storage import SearchIndex, Storage
 if TYPE_CHECKING:
     from gallery.calibration import Calibration
     from gallery.ensemble import Ensemble, FusedHit, Part
-    from gallery.ensemble_verdict import Verdict
+    from gallery.ensembles.verdict import Verdict
     from gallery.index import Hit
 
 __all__ = ["Gallery", "Match", "Stats"]
@@ -339,10 +339,10 @@ class Gallery:
 def _storage(folder: Path, url: str | None) -> Storage:
     if url is None:
         return FileStorage.open(folder)
-    from gallery.postgres import need_packages
+    from gallery.postgres.server import need_packages
 
     need_packages()
-    from gallery.postgres_storage import PostgresStorage
+    from gallery.postgres.storage import PostgresStorage
 
     return PostgresStorage.open(folder, url)
 

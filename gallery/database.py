@@ -53,7 +53,7 @@ def migrate(database: Engine) -> None:
 def changing(database: Engine) -> Iterator[Connection]:
     """A transaction that will write: all of it counts, or nothing; one at a time."""
     if database.dialect.name == "postgresql":
-        from gallery.postgres import GALLERY_TURN, take_turn
+        from gallery.postgres.server import GALLERY_TURN, take_turn
 
         # What was committed while this one waited for its turn must be seen.
         with database.execution_options(isolation_level="READ COMMITTED").begin() as connection:

@@ -3,7 +3,7 @@
 The scores of all backbones mean the same, the rarity of a likeness among strangers, so they can be
 averaged. The mean is no score yet: two independent networks that both say 40 say together something
 much rarer than 1 in 1,000. So an ensemble has a calibration of its own, learned from the same
-gallery's pairs (``gallery.ensemble_learning``).
+gallery's pairs (``gallery.ensembles.learning``).
 """
 
 from __future__ import annotations

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from engine.errors import SetupProblem
 from engine.pipeline import Engine
 from gallery.calibration import Calibration, fit
-from gallery.evaluation_lineup import line_up, look_up, photos_by_person
-from gallery.evaluation_people import read_table
-from gallery.evaluation_photos import Sightings, look_at
-from gallery.evaluation_results import FAR, Identification, Verification
+from gallery.evaluation.lineup import line_up, look_up, photos_by_person
+from gallery.evaluation.people import read_table
+from gallery.evaluation.photos import Sightings, look_at
+from gallery.evaluation.results import FAR, Identification, Verification
 from gallery.report import Progress, no_progress
 
 __all__ = ["LabelledPair", "identify", "read_pairs", "verify"]
@@ -84,7 +84,7 @@ def verify(
     Raises:
         SetupProblem: If the backbone can't be used, or no pair of either kind has two faces.
     """
-    from gallery.verdicts import cross_validated, judged  # scikit-learn takes 0.7 s
+    from gallery.evaluation.verdicts import cross_validated, judged  # scikit-learn takes 0.7 s
 
     started = time.perf_counter()
     files = [file for pair in pairs for file in (pair.a, pair.b)]

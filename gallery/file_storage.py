@@ -28,11 +28,11 @@ from engine.types import Space
 from gallery import registrar
 from gallery.catalogue import Catalogue, Portrait, thumbnail_path
 from gallery.database import changing, connect, migrate, translated
-from gallery.digesting import renew_digest
 from gallery.disk import unwritable, write_atomically
 from gallery.index import GalleryIndex
-from gallery.owners import Owners
 from gallery.report import Progress, no_progress
+from gallery.searching.digesting import renew_digest
+from gallery.searching.owners import Owners
 from gallery.spaces import SpaceState, space_states
 from gallery.storage import SweptPictures
 from gallery.vectors import VectorFiles, generation_files

@@ -1,10 +1,10 @@
 """Search: the people most like a face, exactly, from the mapped vectors of one space.
 
 Two passes. The first gives everybody an upper bound of their likeness from little memory: in a
-large gallery from its digest (gallery/shortlist.py), else from every portrait
-(gallery/portrait_bounds.py). The second compares the people with the highest bounds in full, in
-float64, until no bound left exceeds the k-th likeness found. So the answer is that of comparing
-everything in float64.
+large gallery from its digest (gallery/searching/shortlist.py), else from every portrait
+(gallery/searching/portrait_bounds.py). The second compares the people with the highest bounds in
+full, in float64, until no bound left exceeds the k-th likeness found. So the answer is that of
+comparing everything in float64.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.types import Embedding, Space
-from gallery.comparison import Hit, check_space, compared, rank
 from gallery.likeness import SAME_PHOTO_STRETCH, evened_norms, person_cosines
-from gallery.portrait_bounds import PortraitBounds
-from gallery.roster import Roster
-from gallery.shortlist import Shortlist
+from gallery.searching.comparison import Hit, check_space, compared, rank
+from gallery.searching.portrait_bounds import PortraitBounds
+from gallery.searching.roster import Roster
+from gallery.searching.shortlist import Shortlist
 from gallery.vectors import VectorFiles
 
 __all__ = ["SAME_PHOTO_STRETCH", "GalleryIndex", "Hit", "person_cosines"]

@@ -14,13 +14,13 @@ from engine.errors import GalleryMissing, SpaceMismatch
 from engine.types import Space
 from gallery.catalogue import Person, Portrait
 from gallery.index import Hit
-from gallery.learned import read_learned
+from gallery.scoring.learned import read_learned
 from gallery.spaces import SpaceState
 from gallery.storage import SearchIndex, Storage
 
 if TYPE_CHECKING:
     from gallery.calibration import Calibration
-    from gallery.ensemble_verdict import Verdict
+    from gallery.ensembles.verdict import Verdict
 
 __all__ = ["Moment"]
 
@@ -158,7 +158,7 @@ class Moment:
         """Whether the backbones are better together, as found out last; None if nobody tried."""
         with self._lock:
             if self._verdict is None:
-                from gallery.ensemble_verdict import read_verdict
+                from gallery.ensembles.verdict import read_verdict
 
                 self._verdict = (read_verdict(self._catalogue),)
             return self._verdict[0]

@@ -1,7 +1,7 @@
 """A gallery in one portable file, or carried straight from one place to another.
 
-No pickle: gallery/pack_layout.py says what the file looks like. Both ways are the same: contents
-(gallery/pack_contents.py), read batch by batch, are taken in batch by batch.
+No pickle: gallery/packing/layout.py says what the file looks like. Both ways are the same: contents
+(gallery/packing/contents.py), read batch by batch, are taken in batch by batch.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from engine.types import Space
 from gallery import never_again, registrar, upkeep
 from gallery.collection import Gallery
 from gallery.database import changing
-from gallery.ensemble_verdict import judge
-from gallery.learned import Learned, read_learned
-from gallery.pack_contents import Contents, PackedSpace
-from gallery.pack_intake import BatchIntake
-from gallery.pack_reader import PackFile
-from gallery.pack_report import ExportReport, ImportReport
-from gallery.pack_source import GalleryContents
-from gallery.pack_writer import PackWriter, said_of, written_whole
+from gallery.ensembles.verdict import judge
+from gallery.packing.contents import Contents, PackedSpace
+from gallery.packing.intake import BatchIntake
+from gallery.packing.reader import PackFile
+from gallery.packing.report import ExportReport, ImportReport
+from gallery.packing.source import GalleryContents
+from gallery.packing.writer import PackWriter, said_of, written_whole
 from gallery.report import Progress, no_progress
+from gallery.scoring.learned import Learned, read_learned
 
 __all__ = ["copy_gallery", "export_gallery", "import_file"]
 

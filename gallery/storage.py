@@ -1,7 +1,7 @@
 """What a gallery needs of whatever keeps its vectors, pictures and calibrations.
 
 Two do: files in a folder (gallery/file_storage.py) and a PostgreSQL server with pgvector
-(gallery/postgres_storage.py). Who is in the gallery stands in the same tables either way
+(gallery/postgres/storage.py). Who is in the gallery stands in the same tables either way
 (gallery/tables.py).
 """
 
@@ -21,7 +21,7 @@ from gallery.report import Progress, no_progress
 from gallery.spaces import SpaceState
 
 if TYPE_CHECKING:
-    from gallery.comparison import Hit
+    from gallery.searching.comparison import Hit
 
 __all__ = ["SearchIndex", "Storage", "SweptPictures"]
 

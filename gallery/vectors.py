@@ -7,7 +7,7 @@
         vectors-000003.f32      row after row: a unit vector, little-endian float32
         codes-000003.i8         row after row: the same vector in one byte a dimension
         records-000003.bin      row after row: portrait, person and more (``RECORD``)
-        digest-000003.bin       only where there are many: see gallery/digest.py
+        digest-000003.bin       only where there are many: see gallery/searching/digest.py
         calibration.json        see gallery/calibration.py
 
 Appending writes behind the rows that count and then lets the catalogue count them; a kill in
@@ -30,11 +30,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.types import Space
-from gallery.arrays import mapped_arrays, read_about
-from gallery.codes import quantized
-from gallery.digest import Digest
 from gallery.disk import RowReader, damaged, write_atomically, write_rows
-from gallery.owners import Owners, growths
+from gallery.searching.arrays import mapped_arrays, read_about
+from gallery.searching.codes import quantized
+from gallery.searching.digest import Digest
+from gallery.searching.owners import Owners, growths
 
 __all__ = [
     "RECORD",

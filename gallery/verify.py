@@ -16,11 +16,11 @@ from engine.pipeline import Engine
 from engine.types import Space
 from gallery.collection import Gallery
 from gallery.report import Progress, no_progress
-from gallery.verify_findings import Examination, Finding, Kind, Remedy
-from gallery.verify_likeness import likeness_findings
-from gallery.verify_mending import Mender
-from gallery.verify_pictures import picture_findings
-from gallery.verify_storage import catalogue_findings, roster, space_findings, stray_findings
+from gallery.verifying.findings import Examination, Finding, Kind, Remedy
+from gallery.verifying.likeness import likeness_findings
+from gallery.verifying.mending import Mender
+from gallery.verifying.pictures import picture_findings
+from gallery.verifying.storage import catalogue_findings, roster, space_findings, stray_findings
 
 __all__ = ["verify"]
 

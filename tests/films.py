@@ -9,7 +9,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.film import encode_mp4
+from bot.pictures.film import encode_mp4
 from bot.reply import Animation
 
 __all__ = ["Seen", "seen", "small_film"]

@@ -32,7 +32,7 @@ def upgrade(context: Context) -> None:
         ) from None
     import migrations
     from bot.app import open_gallery
-    from gallery.postgres import masked
+    from gallery.postgres.server import masked
 
     settings = context.settings()
     given = settings.database.key

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from engine.pipeline import Engine
     from engine.types import Space
     from gallery.calibration import Calibration
-    from gallery.evaluation_results import Identification, Verification
+    from gallery.evaluation.results import Identification, Verification
 
 __all__ = ["command"]
 
@@ -94,7 +94,7 @@ def pairs(
         )
     drawn: tuple[Path, ...] = ()
     if plots is not None:
-        from gallery.evaluation_plots import draw_verification
+        from gallery.evaluation.plots import draw_verification
 
         drawn = draw_verification(result, plots)
     if as_json:
@@ -144,7 +144,7 @@ def identify(
         result = look_up(engine, name, folder, gallery_photos=gallery_photos, progress=progress)
     drawn: tuple[Path, ...] = ()
     if plots is not None:
-        from gallery.evaluation_plots import draw_identification
+        from gallery.evaluation.plots import draw_identification
 
         drawn = draw_identification(result, plots)
     if as_json:

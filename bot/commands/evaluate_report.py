@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bot.settings import Settings
     from engine.pipeline import Engine
     from gallery.entries import Person
-    from gallery.evaluation_report import EvaluationReport
+    from gallery.evaluation.report import EvaluationReport
 
 __all__ = ["report"]
 
@@ -76,9 +76,9 @@ def report(
         raise click.UsageError("say where the report goes with --html FILE, or ask for --json")
     from bot.app import open_engine
     from bot.commands.gallery_progress import shown
-    from gallery.evaluation_page import check_place, render, save
-    from gallery.evaluation_people import known_of
-    from gallery.evaluation_run import evaluate_people
+    from gallery.evaluation.page import check_place, render, save
+    from gallery.evaluation.people import known_of
+    from gallery.evaluation.run import evaluate_people
 
     settings = context.settings()
     if html is not None:
@@ -135,7 +135,7 @@ def _command(
 
 
 def _tell(found: EvaluationReport, html: Path | None) -> None:
-    from gallery.evaluation_report import advice
+    from gallery.evaluation.report import advice
 
     for column in found.columns:
         evidence = column.evidence

@@ -31,7 +31,7 @@ from engine.errors import GalleryMissing
 
 if TYPE_CHECKING:
     from gallery.collection import Gallery
-    from gallery.pack_report import ImportReport
+    from gallery.packing.report import ImportReport
 
 __all__ = ["copy", "export", "import_command", "import_pickle"]
 
@@ -161,7 +161,7 @@ def import_pickle(
     """
     from bot.app import open_engine
     from bot.commands.gallery_progress import shown
-    from gallery.pickled import import_pickles
+    from gallery.packing.pickled import import_pickles
 
     settings = context.settings()
     engine = open_engine(settings)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from engine.pipeline import Engine
     from engine.types import Space
     from gallery.collection import Gallery
-    from gallery.pack_report import ExportReport, ImportReport
-    from gallery.pickled import PickleReport
+    from gallery.packing.pickled import PickleReport
+    from gallery.packing.report import ExportReport, ImportReport
 
 __all__ = ["export_lines", "import_lines", "pickle_lines", "standing_lines"]
 

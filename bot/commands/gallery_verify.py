@@ -13,7 +13,7 @@ from bot.commands.gallery_opening import EXIT_INTERRUPTED, as_json_option, opene
 from bot.commands.gallery_words import numbered, print_json
 
 if TYPE_CHECKING:
-    from gallery.verify_findings import Examination, Finding
+    from gallery.verifying.findings import Examination, Finding
 
 __all__ = ["verify"]
 

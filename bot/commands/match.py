@@ -147,9 +147,9 @@ def draw_answer(engine: Engine, answer: Answer, *, style: str = SIDE) -> Picture
             are drawn side by side.
     """
     from bot.captions import credit_of, word_key
-    from bot.card import CardEntry, draw_card, draw_card_with_faces
-    from bot.split_card import draw_split_card
-    from bot.split_face import suits
+    from bot.pictures.card import CardEntry, draw_card, draw_card_with_faces
+    from bot.pictures.split_card import draw_split_card
+    from bot.pictures.split_face import suits
     from bot.wording import Wording
 
     say = Wording.load().text

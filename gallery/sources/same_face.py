@@ -21,7 +21,7 @@ ANOTHER_FACE: Final = "another face"
 
 _ONE_IN: Final = 1_000.0
 """A likeness that one stranger in so many has counts as the same face. With dlib that is a cosine
-of 0.929; two photos of one person have 0.957 in the median (gallery/priors.py)."""
+of 0.929; two photos of one person have 0.957 in the median (gallery/scoring/priors.py)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

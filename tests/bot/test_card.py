@@ -16,9 +16,15 @@ from PIL import Image
 from test_framing import placed
 from test_script_runs import NAMES
 
-from bot.card import CardEntry, draw_card, draw_card_with_faces, draw_comparison, draw_faces
+from bot.pictures.card import (
+    CardEntry,
+    draw_card,
+    draw_card_with_faces,
+    draw_comparison,
+    draw_faces,
+)
+from bot.pictures.sheet import BACKGROUND, TRACK, score_colour
 from bot.reply import Limits, Picture
-from bot.sheet import BACKGROUND, TRACK, score_colour
 from engine.types import Box, Face, Photo
 
 # MTCNN's points in the two photos.

@@ -25,8 +25,8 @@ from bot.together import Together, why_not
 from engine.backbones import BACKBONES
 from gallery import upkeep
 from gallery.build import build
-from gallery.ensemble_trial import Figures, Outcome
-from gallery.ensemble_verdict import Verdict, judge
+from gallery.ensembles.trial import Figures, Outcome
+from gallery.ensembles.verdict import Verdict, judge
 
 RESNET_FILE = BACKBONES["resnet"].file_name
 MODELS = {"fetch": False, "configured": ("resnet", "dlib")}

@@ -8,10 +8,10 @@ import sys
 import pytest
 from fontTools.ttLib import TTFont
 
-from bot import fonts
-from bot.fonts import LATIN, Typeface, candidates, covers, han_typeface, opened
-from bot.script_runs import Run
-from bot.shaping import rasterised, shaped
+from bot.pictures import fonts
+from bot.pictures.fonts import LATIN, Typeface, candidates, covers, han_typeface, opened
+from bot.pictures.script_runs import Run
+from bot.pictures.shaping import rasterised, shaped
 
 CHARACTERS = {
     "Arabic": "ش",
@@ -126,7 +126,7 @@ def test_bold_is_heavier_than_regular() -> None:
 def test_a_latin_name_opens_one_font() -> None:
     """A Latin name does not pay for the other scripts."""
     script = (
-        "import sys; from bot.typesetting import set_text;"
+        "import sys; from bot.pictures.typesetting import set_text;"
         "set_text('Zoë Grace Hopper, 57/100', width_px=900, height_px=90, size_px=60,"
         " min_size_px=20); from bot import fonts; assert fonts.opened.cache_info().currsize == 1;"
         "assert not {'fontTools', 'matplotlib', 'cv2'} & set(sys.modules)"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bot.framing import Frame, continued_warp, eyes_level, frame_face, shared_frame
+from bot.pictures.framing import Frame, continued_warp, eyes_level, frame_face, shared_frame
 from engine.align import DLIB_TEMPLATE
 
 FRAME = Frame(540, 640, eye_y_px=275, eyes_apart_px=110)

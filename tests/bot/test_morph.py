@@ -15,10 +15,10 @@ from PIL import Image, ImageSequence
 from test_card import COLLINS, HOPPER
 from test_framing import placed
 
-from bot.card_rows import CardEntry
-from bot.morph import GIF, MP4, make_morph
+from bot.pictures.card_rows import CardEntry
+from bot.pictures.morph import GIF, MP4, make_morph
+from bot.pictures.split_face import Sight
 from bot.reply import Animation
-from bot.split_face import Sight
 
 Pixels = NDArray[np.uint8]
 

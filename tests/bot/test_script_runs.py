@@ -9,8 +9,8 @@ from fontTools.ttLib import TTFont
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bot.fonts import LATIN, Typeface
-from bot.script_runs import cleaned, dressed, line_breaks, runs_of
+from bot.pictures.fonts import LATIN, Typeface
+from bot.pictures.script_runs import cleaned, dressed, line_breaks, runs_of
 
 NAMES = {
     "Arabic": "محمد صلاح حامد محروس غالي",

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont, features
 from test_script_runs import NAMES
 
-from bot.fonts import LATIN
-from bot.script_runs import Run, cleaned, dressed, runs_of
-from bot.shaping import rasterised, shaped
+from bot.pictures.fonts import LATIN
+from bot.pictures.script_runs import Run, cleaned, dressed, runs_of
+from bot.pictures.shaping import rasterised, shaped
 
 
 def glyphs_of(text: str) -> list[int]:

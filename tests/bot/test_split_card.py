@@ -17,11 +17,11 @@ from test_card import (
     pixels_of,
 )
 
-from bot.card import draw_card
-from bot.card_rows import CardEntry
+from bot.pictures.card import draw_card
+from bot.pictures.card_rows import CardEntry
+from bot.pictures.split_card import draw_split_card
+from bot.pictures.split_face import split_face
 from bot.reply import Limits
-from bot.split_card import draw_split_card
-from bot.split_face import split_face
 from engine.types import Photo
 
 __all__ = ["collins", "hopper"]  # fixtures

@@ -16,8 +16,8 @@ from test_card import COLLINS, HOPPER
 from test_framing import placed
 
 from bot.app import open_engine
+from bot.pictures.split_face import Sight, split_face, suits
 from bot.settings import Settings
-from bot.split_face import Sight, split_face, suits
 from engine.pipeline import Engine
 from engine.types import Embedding, Photo
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import ImageFont
 from test_script_runs import NAMES
 
-from bot.script_runs import dressed, runs_of
-from bot.shaping import rasterised, shaped
-from bot.typesetting import Block, set_text
+from bot.pictures.script_runs import dressed, runs_of
+from bot.pictures.shaping import rasterised, shaped
+from bot.pictures.typesetting import Block, set_text
 
 WORDS = sorted({word for name in NAMES.values() for word in name.split()})
 names = st.lists(st.sampled_from(WORDS), min_size=1, max_size=9).map(" ".join)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from engine.types import Space
 from gallery.calibration import fit
-from gallery.evaluation_evidence import Evidence, gather
-from gallery.evaluation_lineup import Lineup, line_up
-from gallery.evaluation_photos import Sightings
+from gallery.evaluation.evidence import Evidence, gather
+from gallery.evaluation.lineup import Lineup, line_up
+from gallery.evaluation.photos import Sightings
 
 SPACE = Space("dlib", "0" * 64, 2, 16)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engine.types import Space
 from gallery.calibration import Calibration, fit, prior
 from gallery.likeness import evened_norms, person_cosines
-from gallery.tail import SHARES
+from gallery.scoring.tail import SHARES
 
 BACKBONES = ("dlib", "resnet", "senet", "another")
 Vectors = NDArray[np.float32]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gallery.tail import SHARES, stranger_quantiles
+from gallery.scoring.tail import SHARES, stranger_quantiles
 
 LAWS = {
     "normal": stats.norm(0.83, 0.035),

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engine.types import Embedding, Space
-from gallery.digest import Frame, View, people_of, sketches_of
-from gallery.digesting import make_digest, renew_digest
 from gallery.index import GalleryIndex, Hit
+from gallery.searching.digest import Frame, View, people_of, sketches_of
+from gallery.searching.digesting import make_digest, renew_digest
 from gallery.vectors import VectorFiles
 
 NONE = np.empty(0, np.int64)

@@ -17,10 +17,10 @@ from engine.types import Embedding, Space
 from gallery.calibration import Calibration, prior
 from gallery.collection import Gallery
 from gallery.ensemble import BEST, Ensemble, Member, most_alike
-from gallery.ensemble_learning import FEWEST_LEARNED, learned
-from gallery.ensemble_sample import probes_of
-from gallery.ensemble_trial import FEWEST_PEOPLE, Outcome, Trial, tried
-from gallery.ensemble_verdict import Verdict, judge, read_verdict
+from gallery.ensembles.learning import FEWEST_LEARNED, learned
+from gallery.ensembles.sample import probes_of
+from gallery.ensembles.trial import FEWEST_PEOPLE, Outcome, Trial, tried
+from gallery.ensembles.verdict import Verdict, judge, read_verdict
 from gallery.index import GalleryIndex
 from gallery.upkeep import learn_scores
 from gallery.vectors import VectorFiles

@@ -14,7 +14,7 @@ from engine.pipeline import Engine
 from engine.types import Box, Face, Photo
 from gallery.calibration import prior
 from gallery.evaluate import identify, read_pairs, verify
-from gallery.evaluation_photos import central_face, look_at
+from gallery.evaluation.photos import central_face, look_at
 
 Variant = Callable[[int], bytes]
 NAMES = ("Grace_Hopper", "Eileen_Collins")

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from lineups import crowd, evidence_of, made_up
 from sklearn.metrics import roc_auc_score
 
-from gallery.evaluation_evidence import Tally, share
-from gallery.evaluation_lineup import look_up
-from gallery.evaluation_mistakes import mistakes
+from gallery.evaluation.evidence import Tally, share
+from gallery.evaluation.lineup import look_up
+from gallery.evaluation.mistakes import mistakes
 
 cosines = st.lists(st.integers(-100_000, 100_000).map(lambda n: n / 100_000), min_size=1)
 

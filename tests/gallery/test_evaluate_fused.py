@@ -10,10 +10,10 @@ import pytest
 from lineups import SPACE, around
 
 from engine.types import Space
-from gallery.evaluation_evidence import gather
-from gallery.evaluation_fused import FusedLineup, fused
-from gallery.evaluation_lineup import Lineup, line_up, look_up
-from gallery.evaluation_photos import Sightings
+from gallery.evaluation.evidence import gather
+from gallery.evaluation.fused import FusedLineup, fused
+from gallery.evaluation.lineup import Lineup, line_up, look_up
+from gallery.evaluation.photos import Sightings
 
 OTHER = replace(SPACE, backbone="resnet", weights_sha256="1" * 64)
 PEOPLE, PHOTOS = 120, 6

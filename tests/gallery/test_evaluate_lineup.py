@@ -8,8 +8,8 @@ from lineups import SPACE, crowd, made_up
 from numpy.typing import NDArray
 
 from engine.errors import SetupProblem
-from gallery import evaluation_lineup
-from gallery.evaluation_lineup import Lineup, look_up
+from gallery.evaluation import lineup as evaluation_lineup
+from gallery.evaluation.lineup import Lineup, look_up
 from gallery.likeness import evened_norms, person_cosines
 
 

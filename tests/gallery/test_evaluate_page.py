@@ -20,15 +20,15 @@ from PIL import Image
 from engine.errors import BadSettings, SetupProblem
 from engine.pipeline import Engine
 from engine.types import Box, Photo
-from gallery.evaluation_mistakes import mistakes
-from gallery.evaluation_page import check_place, cut_around, picture, render, save
-from gallery.evaluation_people import known_of
-from gallery.evaluation_report import (
+from gallery.evaluation.mistakes import mistakes
+from gallery.evaluation.page import check_place, cut_around, picture, render, save
+from gallery.evaluation.people import known_of
+from gallery.evaluation.report import (
     Column,
     EvaluationReport,
     advice,
 )
-from gallery.evaluation_run import evaluate_people
+from gallery.evaluation.run import evaluate_people
 
 Variant = Callable[[int], bytes]
 HOSTILE = "<script>alert(1)<%script> & \"'{{ 7*7 }}"

@@ -11,8 +11,8 @@ from PIL import Image
 from engine.errors import SetupProblem
 from engine.types import Space
 from gallery.calibration import prior
-from gallery.evaluation_plots import draw_identification, draw_verification
-from gallery.evaluation_results import Identification, Verification
+from gallery.evaluation.plots import draw_identification, draw_verification
+from gallery.evaluation.results import Identification, Verification
 
 CALIBRATION = prior(Space("dlib", "0" * 64, 2, 128))
 

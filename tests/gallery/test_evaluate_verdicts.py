@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engine.errors import SetupProblem
-from gallery.verdicts import cross_validated, judged
+from gallery.evaluation.verdicts import cross_validated, judged
 
 Labelled = tuple[NDArray[np.float64], NDArray[np.bool_]]
 

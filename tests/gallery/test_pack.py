@@ -27,13 +27,12 @@ from engine.types import Box, Embedding, Space
 from gallery import build, file_storage, registrar
 from gallery.collection import Gallery
 from gallery.database import changing
-from gallery.learned import read_learned
 from gallery.names import folded
 from gallery.never_again import bar, barred
 from gallery.pack import copy_gallery, export_gallery, import_file
-from gallery.pack_contents import PackedPortrait, PackedSpace, StaysAway
-from gallery.pack_reader import PackFile
-from gallery.pack_records import (
+from gallery.packing.contents import PackedPortrait, PackedSpace, StaysAway
+from gallery.packing.reader import PackFile
+from gallery.packing.records import (
     line_of,
     parsed,
     person_of,
@@ -45,8 +44,9 @@ from gallery.pack_records import (
     stays_away_of,
     stays_away_record,
 )
+from gallery.packing.stand_in import draw_stand_in, is_stand_in, lacks_photo
+from gallery.scoring.learned import read_learned
 from gallery.sources import FoundPerson, FoundPortrait
-from gallery.stand_in import draw_stand_in, is_stand_in, lacks_photo
 from gallery.upkeep import learn_scores
 
 

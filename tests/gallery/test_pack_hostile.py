@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.errors import GalleryCorrupt, LookalikeError, SetupProblem
-from gallery import pack_archive
 from gallery.collection import Gallery
 from gallery.pack import export_gallery, import_file
-from gallery.pack_layout import array_header
-from gallery.pack_reader import PackFile
+from gallery.packing import archive as pack_archive
+from gallery.packing.layout import array_header
+from gallery.packing.reader import PackFile
 
 Members = dict[str, bytes]
 Change = Callable[[Members, dict[str, Any]], None]

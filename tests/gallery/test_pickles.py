@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import SetupProblem
-from gallery.pickles import pickled_strings, pickled_vectors
+from gallery.packing.pickles import pickled_strings, pickled_vectors
 
 BLANK = b"cnumpy._core.multiarray\n_reconstruct\n"
 VECTORS = [np.arange(n, n + 8, dtype=np.float32) for n in range(5)]

@@ -22,8 +22,8 @@ from gallery.build import add_folder, build, remove
 from gallery.calibration import prior
 from gallery.collection import Gallery
 from gallery.database import changing
-from gallery.postgres import address, connect, masked, told
-from gallery.postgres_tables import PostgresTables
+from gallery.postgres.server import address, connect, masked, told
+from gallery.postgres.tables import PostgresTables
 from gallery.registrar import note_change
 from gallery.tables import GalleryTables
 from migrations import alembic_config, current, head, upgrade, version_table

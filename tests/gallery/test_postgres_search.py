@@ -17,10 +17,10 @@ from postgres_server import PostgresServer, name_of
 
 from engine.errors import SpaceMismatch, TryLater
 from engine.types import Embedding
-from gallery import postgres_vectors
 from gallery.build import remove
 from gallery.collection import Gallery
-from gallery.postgres_vectors import has_index
+from gallery.postgres.server import vectors as postgres_vectors
+from gallery.postgres.vectors import has_index
 
 PEOPLE = 2_000
 

@@ -19,7 +19,7 @@ from engine.types import Box, Embedding, Space
 from gallery import registrar
 from gallery.collection import Gallery
 from gallery.database import changing
-from gallery.digesting import make_digest
+from gallery.searching.digesting import make_digest
 from gallery.intake import append_rows
 from gallery.sources import FoundPerson, FoundPortrait
 from gallery.upkeep import bury_portraits

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engine.errors import GalleryCorrupt
 from engine.types import Space
-from gallery.codes import quantized
+from gallery.searching.codes import quantized
 from gallery.vectors import VectorFiles, newest_generation, write_atomically
 
 NONE = np.empty(0, np.int64)

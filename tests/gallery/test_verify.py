@@ -21,7 +21,7 @@ from gallery.entries import Portrait
 from gallery.sources import FoundPerson, FoundPortrait
 from gallery.tables import CategoryRow
 from gallery.verify import verify
-from gallery.verify_findings import Examination, Kind, Remedy
+from gallery.verifying.findings import Examination, Kind, Remedy
 
 Variant = Callable[[int], bytes]
 

@@ -1,0 +1,1 @@
+"""What is drawn: cards, split faces, films, and the letters on them."""

@@ -1,0 +1,276 @@
+"""A short film in which one face becomes another and itself again.
+
+At every moment both faces are bent to the shape on the way from one to the other and dissolve into
+each other (Wolberg, "Image morphing: a survey", The Visual Computer 14, 1998). Name, score and
+credit appear with the celebrity. The film ends where it begins, so that it loops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bot.pictures.bending import (
+    bend,
+    face_away,
+    head_shift,
+    mirrored,
+    placed_shape,
+    placing,
+    shape_of,
+    through,
+)
+from bot.pictures.card_rows import CAMERA, CardEntry, score_text
+from bot.pictures.film import encode_gif, encode_mp4, encodes_mp4
+from bot.pictures.framing import continued_warp, covered_share
+from bot.pictures.lighting import between, is_grey, skin_tone, toned
+from bot.pictures.sheet import INK, MUTED, bar_picture, score_colour
+from bot.pictures.split_face import Sight
+from bot.pictures.typesetting import Block, set_text
+from bot.reply import Animation
+
+__all__ = ["GIF", "MP4", "Format", "make_morph"]
+
+Pixels = NDArray[np.uint8]
+Points = NDArray[np.float64]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A kind of film.
+
+    Attributes:
+        media_type: As platforms are told.
+        suffix: Of the file's name.
+        width_px: Even.
+        height_px: Even.
+        per_second: Frames.
+    """
+
+    media_type: str
+    suffix: str
+    width_px: int
+    height_px: int
+    per_second: int
+
+
+MP4 = Format("video/mp4", ".mp4", 480, 600, 25)
+GIF = Format("image/gif", ".gif", 320, 400, 10)
+
+_FIRST_S, _WAY_S, _LAST_S, _BACK_S = 0.4, 0.8, 1.1, 0.5
+"""How long the first face is seen, the way lasts, the second is seen, and the way back."""
+_EYES_DOWN = 0.4
+_VIEWS = ((0.2, 0.93), (0.225, 0.9), (0.25, 0.87), (0.275, 0.0))
+"""Distances between the eyes, of the geometric mean of the frame's sides, each with the share of
+the frame that both photos must fill."""
+_MOST_BEND = 0.5  # of the distance between the eyes; faces on the way are no likeness of anybody
+_EQUALISED = 0.6  # how much of the other's light a face takes on where it gives way
+_NEARER = 0.35  # how much of the photo's light the portrait has even at the end
+_BAND = 0.3  # of the frame's height, for the words
+_BAND_DARK = 0.82
+_WORDS_FROM = 0.55  # share of the way from which the words appear
+
+
+def make_morph(
+    first: Sight, second: CardEntry, *, alt: str, kind: Format | None = None
+) -> Animation:
+    """The film. Takes some tenths of a second: not for the event loop.
+
+    Args:
+        first: The sender.
+        second: The celebrity, with the words that stand on the last frame.
+        alt: What the film shows, for those who can't see it.
+        kind: ``MP4`` or ``GIF``; None: MP4 where PyAV is installed.
+    """
+    if kind is None:
+        kind = MP4 if encodes_mp4() else GIF
+    frames, order = _storyboard(_Morph(first, second, kind), kind)
+    encode = encode_mp4 if kind.media_type == MP4.media_type else encode_gif
+    return Animation(
+        content=encode(frames, order, kind.per_second),
+        media_type=kind.media_type,
+        filename=f"lookalike{kind.suffix}",
+        width_px=kind.width_px,
+        height_px=kind.height_px,
+        duration_s=len(order) / kind.per_second,
+        alt=alt,
+    )
+
+
+def _storyboard(morph: _Morph, kind: Format) -> tuple[list[Pixels], list[int]]:
+    """The different frames, and which of them is shown when."""
+    count = round(_WAY_S * kind.per_second)
+    frames = [morph.frame(_eased(step / count)) for step in range(count + 1)]
+    back = max(2, round(_BACK_S * kind.per_second))
+    order = [0] * round(_FIRST_S * kind.per_second)
+    order += range(1, count)
+    order += [count] * round(_LAST_S * kind.per_second)
+    order += [round(count * (1 - step / back)) for step in range(1, back)]
+    return frames, order
+
+
+def _eased(share: float) -> float:
+    """Slow at both ends (smootherstep, Perlin, "Improving noise", SIGGRAPH 2002)."""
+    return share**3 * (share * (6 * share - 15) + 10)
+
+
+def _bent(face: cv2.typing.MatLike, across: Floats, down: Floats) -> Pixels:
+    bent = cv2.remap(face, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(bent, np.uint8)
+
+
+class _Morph:
+    """Two faces in one frame, and the way between them."""
+
+    def __init__(self, first: Sight, second: CardEntry, kind: Format) -> None:
+        self._size = (kind.width_px, kind.height_px)
+        other = second.sight
+        if face_away(first[1], other[1]):
+            other = mirrored(*other)
+        self._apart_px, one, two = self._places(first, other)
+        self._shapes = (one, two)
+        self._placed = (self._placed_face(first, one), self._placed_face(other, two))
+        left, right = (face[0] for face in self._placed)
+        tones = [skin_tone(face[0], face[1]) for face in self._placed]
+        if not any(map(is_grey, tones)):  # a portrait much darker than the photo is brought nearer
+            nearer = between(tones[1], tones[0], _NEARER)
+            right, tones[1] = toned(right, tones[1], nearer), nearer
+        self._faces = (left, right)
+        # What each looks like in the light of the other, where it has nearly given way.
+        self._relit = (
+            toned(left, tones[0], between(tones[0], tones[1], _EQUALISED)),
+            toned(right, tones[1], between(tones[1], tones[0], _EQUALISED)),
+        )
+        self._words = _Words(second, self._size)
+
+    def frame(self, share: float) -> Pixels:
+        """The frame at that share of the way: 0 is the first face, 1 the second with its words."""
+        target = (1 - share) * self._shapes[0] + share * self._shapes[1]
+        parts = []
+        for at, along in ((0, share), (1, 1 - share)):
+            face = self._faces[at]
+            if along > 0:
+                lit = cv2.addWeighted(face, 1 - along, self._relit[at], along, 0)
+                across, down = bend(
+                    self._placed[at][1], target, self._size, self._apart_px, _MOST_BEND
+                )
+                face = _bent(lit, across, down)
+            parts.append(face)
+        dissolved = share * share * (3 - 2 * share)
+        picture = cv2.addWeighted(parts[0], 1 - dissolved, parts[1], dissolved, 0)
+        strength = float(np.clip((share - _WORDS_FROM) / (1 - _WORDS_FROM), 0, 1))
+        return self._words.over(np.asarray(picture, np.uint8), strength)
+
+    def _places(self, first: Sight, second: Sight) -> tuple[float, Points, Points]:
+        """The widest view that both photos fill, and both shapes in it."""
+        width, height = self._size
+        shapes = shape_of(first[1]), shape_of(second[1])
+        for view, enough in _VIEWS:
+            apart = view * (width * height) ** 0.5
+            one, two = (
+                placed_shape(
+                    shape, (width / 2 + head_shift(shape) * apart, _EYES_DOWN * height), apart
+                )
+                for shape in shapes
+            )
+            covered = min(
+                covered_share(sight[0], placing(sight[1], place), self._size)
+                for sight, place in ((first, one), (second, two))
+            )
+            if covered >= enough:
+                break
+        return apart, one, two
+
+    def _placed_face(self, sight: Sight, shape: Points) -> tuple[Pixels, Points]:
+        """The photo in the frame, not bent, and where its landmarks are."""
+        matrix = placing(sight[1], shape)
+        middle = shape[:5].mean(axis=0)
+        head = (
+            (round(middle[0]), round(middle[1])),
+            (round(1.2 * self._apart_px), round(1.7 * self._apart_px)),
+        )
+        return continued_warp(sight[0], matrix, self._size, head=head), through(matrix, sight[1])
+
+
+class _Words:
+    """Name, score, word, bar and credit on a band that darkens towards the frame's lower edge."""
+
+    def __init__(self, entry: CardEntry, size_px: tuple[int, int]) -> None:
+        width, height = size_px
+        self._top = round((1 - _BAND) * height)
+        band = height - self._top
+        self._ink = np.zeros((band, width, 3), np.float32)
+        ramp = np.clip(np.arange(band) / (0.45 * band), 0, 1)
+        self._cover = np.repeat((_BAND_DARK * ramp)[:, None], width, axis=1).astype(np.float32)
+        self._ink[:] = 12.0
+        self._set(entry, width, band)
+
+    def _set(self, entry: CardEntry, width: int, band: int) -> None:
+        unit, pad = width / 480, round(width / 24)
+        inner = width - 2 * pad
+        y = band - round(10 * unit)
+        if entry.credit:
+            size = round(17 * unit)
+            line = set_text(
+                CAMERA + entry.credit,
+                width_px=inner,
+                height_px=3 * size,
+                size_px=size,
+                min_size_px=max(9, round(12 * unit)),
+                lines=2,
+            )
+            y -= line.height_px
+            self._block(line, pad, y, MUTED)
+        thick = max(6, round(10 * unit))
+        y -= thick + round(6 * unit)
+        mask, colours = bar_picture(entry.score, inner, thick)
+        self._paste(mask, pad, y, colours)
+        number = score_text(entry.score, round(52 * unit))
+        name = set_text(
+            entry.name,
+            width_px=inner - number.width_px - round(14 * unit),
+            height_px=round(76 * unit),
+            size_px=round(36 * unit),
+            min_size_px=round(20 * unit),
+            lines=2,
+            bold=True,
+        )
+        y -= round(12 * unit)
+        self._block(
+            number, width - pad - number.width_px, y - number.baseline_px, score_colour(entry.score)
+        )
+        low = name.height_px if len(name.lines) > 1 else name.baseline_px
+        self._block(name, pad, y - low, INK)
+
+    def _block(self, block: Block, x: int, y: int, colour: tuple[int, int, int]) -> None:
+        mask = np.asarray(block.mask, np.float32) / np.float32(255)
+        self._paste(mask, x, y, np.array(colour, np.float32))
+
+    def _paste(
+        self, mask: NDArray[np.float32], x: int, y: int, colour: NDArray[np.float32]
+    ) -> None:
+        """Ink over what is there; what reaches beyond the band is left out."""
+        top, height = max(0, y), min(y + mask.shape[0], self._ink.shape[0])
+        width = min(mask.shape[1], self._ink.shape[1] - x)
+        if height <= top or width <= 0:
+            return
+        share = mask[top - y : height - y, :width]
+        if colour.ndim > 1:
+            colour = colour[top - y : height - y, :width]
+        region = (slice(top, height), slice(x, x + width))
+        self._cover[region] = 1 - (1 - self._cover[region]) * (1 - share)
+        self._ink[region] += share[..., None] * (colour - self._ink[region])
+
+    def over(self, frame: Pixels, strength: float) -> Pixels:
+        """The frame with the words, as strong as that."""
+        if strength <= 0:
+            return frame
+        frame = frame.copy()
+        cover = (strength * self._cover)[..., None]
+        part = frame[self._top :]
+        part[:] = np.round(part * (1 - cover) + self._ink * cover).astype(np.uint8)
+        return frame

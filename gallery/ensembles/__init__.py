@@ -1,0 +1,1 @@
+"""Whether several backbones answer better together; the door is gallery/ensemble.py."""

@@ -1,0 +1,1 @@
+"""What `lookalike evaluate` measures, and the page it writes; the door is gallery/evaluate.py."""

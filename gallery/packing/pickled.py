@@ -1,0 +1,186 @@
+"""The people of an older app's two pickles: vectors in one, the paths of their photos in the other.
+
+Of these files the paths can be trusted: the folder of a photo names a person. The vectors can't be
+used: they come from another crop (a detector's box, squashed to a square), perhaps from another
+preprocessing, and nothing says from which weights. Vectors of two recipes never meet. So photos
+that are there are embedded anew, and of people without photos the names are kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Final
+
+from engine.errors import SetupProblem
+from engine.pipeline import Engine
+from gallery import registrar
+from gallery.build import add
+from gallery.collection import Gallery
+from gallery.database import changing
+from gallery.never_again import barred
+from gallery.packing.fields import MOST, plain_text
+from gallery.packing.pickles import pickled_strings, pickled_vectors
+from gallery.report import Progress, Report, no_progress
+from gallery.sources import FoundPerson, FoundPortrait
+from gallery.sources.folder import PhotoReader, person_name
+
+__all__ = ["PickleReport", "import_pickles"]
+
+_MOST_NAME: Final = 300  # and its key a little more
+
+
+@dataclass(slots=True)
+class PickleReport:
+    """What was done with an older app's files.
+
+    Attributes:
+        entries: Pairs of a vector and a path.
+        dimensions: Of the vectors.
+        people: How many the paths name.
+        found: Photos that are there.
+        missing: Photos that are not.
+        odd_paths: Paths that name nobody.
+        names_only: People of whom only the name is in the gallery.
+        photos: What became of the photos.
+    """
+
+    entries: int
+    dimensions: int
+    people: int = 0
+    found: int = 0
+    missing: int = 0
+    odd_paths: int = 0
+    names_only: list[str] = field(default_factory=list)
+    photos: Report = field(default_factory=Report)
+
+    def to_json(self) -> dict[str, Any]:
+        """As printed with ``--json``."""
+        return {
+            "entries": self.entries,
+            "dimensions": self.dimensions,
+            "vectors_taken": 0,
+            "people": self.people,
+            "photos_found": self.found,
+            "photos_missing": self.missing,
+            "odd_paths": self.odd_paths,
+            "names_only": self.names_only,
+            **self.photos.to_json(),
+        }
+
+
+def import_pickles(
+    gallery: Gallery,
+    engine: Engine,
+    vectors_file: Path,
+    paths_file: Path,
+    *,
+    photos: Path | None = None,
+    backbones: Sequence[str],
+    progress: Progress = no_progress,
+) -> PickleReport:
+    """Takes in the people of an older app.
+
+    Args:
+        gallery: Where.
+        engine: Sees and embeds.
+        vectors_file: A pickled list of vectors.
+        paths_file: A pickled list of paths, ``.../Person_Name/photo.jpg``; slashes either way.
+        photos: Below which the photos are; None for beside ``paths_file``. The paths are looked
+            for with fewer and fewer of their first folders; nothing outside is ever opened.
+        backbones: Names, at least one.
+        progress: Told about photos.
+
+    Raises:
+        Busy: If another process is changing the gallery.
+        SetupProblem: If a file is something else, the two don't belong together, or a backbone
+            can't be used.
+    """
+    vectors, paths = pickled_vectors(vectors_file), pickled_strings(paths_file)
+    if len(vectors) != len(paths):
+        raise SetupProblem(
+            f"{vectors_file} holds {len(vectors):,} vectors and {paths_file} {len(paths):,} paths: "
+            "the two don't belong together"
+        )
+    folder = (photos or paths_file.parent).resolve()
+    if not folder.is_dir():
+        raise SetupProblem(f"there is no folder {folder}")
+    report = PickleReport(entries=len(paths), dimensions=vectors.shape[1])
+    del vectors
+    people = _people(paths, report)
+    found = list(_found(folder, people, report))
+    if found:
+        report.photos = add(
+            gallery, engine, found, backbones=backbones, total=len(found), progress=progress
+        )
+    if not report.photos.interrupted:
+        shown = {one.person.key for one in found}
+        _keep_names(gallery, (one for one, _ in people if one.key not in shown), report)
+    return report
+
+
+def _people(paths: Sequence[str], report: PickleReport) -> list[tuple[FoundPerson, list[str]]]:
+    """Whom every path names, and its parts; paths that name nobody are counted."""
+    split = [[part for part in path.replace("\\", "/").split("/") if part] for path in paths]
+    named = [parts for parts in split if len(parts) > 1 and not {".", ".."} & set(parts[1:])]
+    root = _in_common([parts[:-2] for parts in named])
+    found = []
+    for parts in named:
+        name = person_name(plain_text(parts[-2]))
+        folders = [plain_text(part) for part in parts[root:-2]]
+        categories = tuple(one for one in folders if 0 < len(one) <= MOST["category"])
+        if 0 < len(name) <= _MOST_NAME:
+            key = f"name:{name.casefold()}"
+            found.append((FoundPerson(key=key, name=name, categories=categories), parts))
+    report.odd_paths = len(paths) - len(found)
+    report.people = len({person.key for person, _ in found})
+    return found
+
+
+def _in_common(folders: Sequence[list[str]]) -> int:
+    """How many of their first folders all paths share; these say nothing about anybody."""
+    if not folders:
+        return 0
+    first, last = min(folders), max(folders)  # whatever these two share lies in all between
+    return sum(
+        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    )
+
+
+def _found(
+    folder: Path, people: Iterable[tuple[FoundPerson, list[str]]], report: PickleReport
+) -> Iterable[FoundPortrait]:
+    for person, parts in people:
+        path = _photo(folder, parts)
+        if path is None:
+            report.missing += 1
+            continue
+        report.found += 1
+        yield FoundPortrait(person=person, origin="/".join(parts), read=PhotoReader(path))
+
+
+def _photo(folder: Path, parts: Sequence[str]) -> Path | None:
+    """The photo below the folder, with as many of its folders as are there."""
+    for first in range(len(parts) - 1):
+        with contextlib.suppress(OSError, ValueError):  # names that no file can have
+            path = folder.joinpath(*parts[first:])
+            if path.is_file() and path.resolve().is_relative_to(folder):
+                return path
+    return None
+
+
+def _keep_names(gallery: Gallery, people: Iterable[FoundPerson], report: PickleReport) -> None:
+    """Enrols people without a photo, but for those who stay away; none that is there changes."""
+    away = barred(gallery)
+    wanted = {one.key: one for one in people if one not in away}
+    with gallery.writing(), changing(gallery.catalogue.database) as connection:
+        before = registrar.person_count(connection)
+        ids = {registrar.enrol_person(connection, one): one for one in wanted.values()}
+        if registrar.person_count(connection) > before:
+            registrar.note_change(connection)
+    shown = gallery.portrait_counts()
+    report.names_only = [one.name for number, one in ids.items() if not shown.get(number)]
+    gallery.refresh()

@@ -1,0 +1,1 @@
+"""A gallery's people, pictures and vectors on PostgreSQL with pgvector."""

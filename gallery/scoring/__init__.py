@@ -1,0 +1,1 @@
+"""How cosines become scores; the door is gallery/calibration.py."""
