@@ -19,7 +19,7 @@ from engine.errors import SpaceMismatch, TryLater
 from engine.types import Embedding
 from gallery.build import remove
 from gallery.collection import Gallery
-from gallery.postgres.server import vectors as postgres_vectors
+from gallery.postgres import vectors as postgres_vectors
 from gallery.postgres.vectors import has_index
 
 PEOPLE = 2_000
