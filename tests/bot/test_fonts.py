@@ -128,7 +128,8 @@ def test_a_latin_name_opens_one_font() -> None:
     script = (
         "import sys; from bot.pictures.typesetting import set_text;"
         "set_text('Zoë Grace Hopper, 57/100', width_px=900, height_px=90, size_px=60,"
-        " min_size_px=20); from bot.pictures import fonts; assert fonts.opened.cache_info().currsize == 1;"
+        " min_size_px=20); from bot.pictures import fonts;"
+        " assert fonts.opened.cache_info().currsize == 1;"
         "assert not {'fontTools', 'matplotlib', 'cv2'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
