@@ -96,7 +96,22 @@ def test_runs_of_one_section_stand_side_by_side() -> None:
     assert page.count("### Large galleries") == 1
     assert "|  | 10x5x128 | 10x5x2048 |" in page
     assert "| search | 0.5 ms | 1.5 ms |" in page
-    assert "| disk |  | 3 MB |" in page
+    assert "| vectors on disk |  | 3 MB |" in page
+
+
+def test_records_of_the_same_fields_are_one_table() -> None:
+    figures = {
+        "people": 10,
+        "export": {"seconds": 1.5, "peak_mb": 98},
+        "import": {"seconds": 10.25, "peak_mb": 329},
+    }
+
+    page = written(EMPTY, {"pack": entry(figures)})
+
+    assert "| people | 10 |" in page
+    assert "|  | time | peak memory |" in page
+    assert "| export | 1.5 s | 98 MB |" in page
+    assert "| import | 10.2 s | 329 MB |" in page
 
 
 def test_speed() -> None:
