@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from packing import DLIB, RESNET, everything, fill, jpeg, units
+from packed import DLIB, RESNET, everything, fill, jpeg, units
 
 from engine.errors import BadSettings
 from engine.pipeline import Engine

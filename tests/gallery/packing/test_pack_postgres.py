@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from packing import DLIB, RESNET, everything, fill, units
+from packed import DLIB, RESNET, everything, fill, units
 
 from bot.cli import lookalike
 from engine.errors import BadSettings
