@@ -13,7 +13,7 @@ run: $(VENV)/.run
 	$(BIN)/lookalike run
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
