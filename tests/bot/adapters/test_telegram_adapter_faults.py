@@ -320,11 +320,11 @@ async def test_updates_in_work_come_again_and_are_answered_once(
     mirror.gate.clear()
     chats = [Person(api).private_chat() for _ in range(3)]
     async with running(api, mirror):
-        for chat in chats:
+        for number, chat in enumerate(chats, 1):
             await chat.send_photo(hopper_jpeg)
-            await asyncio.sleep(0.3)
+            await until(lambda: len(mirror.requests) >= number)  # noqa: B023 - awaited at once
+        await until(lambda: len(api.delivered) > 3)
         assert len(mirror.requests) == 3
-        assert len(api.delivered) > 3
         assert api.confirmed < chats[0].last_update
         mirror.gate.set()
         for chat in chats:
