@@ -176,7 +176,6 @@ async def open_conversation(
                 engine=engine,
                 answering=answering,
                 recognizer=recognizer,
-                desk=desk,
                 looker=looker,
                 twins=twins,
             ),
