@@ -135,24 +135,15 @@ class Answering:
             raise Refusal(Reply(text=turn.say("error.no_photo", command=command)))
         if choice is None:
             choice = await self._store.choice(turn.who)
-        ask = self.asked(choice, top=top or choice.top or 1, style=choice.style or SIDE)
-        return await self._fresh(turn, photos[0], ask, rest=photos[1:MOST_ALBUM])
-
-    def asked(self, choice: Choice, *, top: int = 1, style: str = SIDE, mine: bool = True) -> Ask:
-        """What somebody's settings ask about a photo.
-
-        Raises:
-            WeightsMissing: If no backbone is ready.
-        """
         model = self._desk.answering(choice.model)
-        return Ask(
+        ask = Ask(
             model=model,
             wanted=choice.model or model,
-            top=top,
+            top=top or choice.top or 1,
             category=choice.category,
-            mine=mine,
-            style=style,
+            style=choice.style or SIDE,
         )
+        return await self._fresh(turn, photos[0], ask, rest=photos[1:MOST_ALBUM])
 
     async def see(self, turn: Turn, action: Action) -> Reply:
         """A button: another face, another model, more matches."""
@@ -189,8 +180,15 @@ class Answering:
         if recollection is None or number is None or number - 2 >= len(recollection.rest):
             raise self._looker.stale(turn)
         choice = await self._store.choice(turn.who)
-        mine = recollection.owner == turn.who.user
-        ask = self.asked(choice, top=choice.top or 1, style=recollection.style, mine=mine)
+        model = self._desk.answering(choice.model)
+        ask = Ask(
+            model=model,
+            wanted=choice.model or model,
+            top=choice.top or 1,
+            category=choice.category,
+            mine=recollection.owner == turn.who.user,
+            style=recollection.style,
+        )
         return await self._fresh(turn, recollection.rest[number - 2], ask)
 
     async def _fresh(

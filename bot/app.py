@@ -176,6 +176,7 @@ async def open_conversation(
                 engine=engine,
                 answering=answering,
                 recognizer=recognizer,
+                desk=desk,
                 looker=looker,
                 twins=twins,
             ),

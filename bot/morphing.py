@@ -15,6 +15,7 @@ from bot.reply import Button, Reply
 from bot.turn import Refusal, Turn
 
 if TYPE_CHECKING:
+    from bot.model_desk import ModelDesk
     from bot.recognizer import Recognizer, Visit
     from bot.twins import Twins
     from engine.pipeline import Engine
@@ -32,12 +33,14 @@ class Morphing:
         engine: Engine,
         answering: Answering,
         recognizer: Recognizer,
+        desk: ModelDesk,
         looker: Looker,
         twins: Twins,
     ) -> None:
         self._engine = engine
         self._answering = answering
         self._recognizer = recognizer
+        self._desk = desk
         self._looker = looker
         self._twins = twins
 
@@ -46,7 +49,15 @@ class Morphing:
         if not turn.request.photos:
             raise Refusal(Reply(text=turn.say("error.no_photo", command="morph")))
         _, choice = await self._answering.wished(turn)
-        return await self._fresh(turn, self._answering.asked(choice, style=choice.style or SIDE))
+        model = self._desk.answering(choice.model)
+        ask = Ask(
+            model=model,
+            wanted=choice.model or model,
+            top=1,
+            category=choice.category,
+            style=choice.style or SIDE,
+        )
+        return await self._fresh(turn, ask)
 
     async def press(self, turn: Turn, action: Action) -> Reply:
         """A button under an answer, which stays."""

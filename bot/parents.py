@@ -63,7 +63,8 @@ class Parents:
         if not turn.request.photos and last is None:
             raise Refusal(Reply(text=turn.say("error.no_photo", command="parents")))
         _, choice = await self._answering.wished(turn)
-        ask = self._answering.asked(choice)
+        model = self._desk.answering(choice.model)
+        ask = Ask(model=model, wanted=choice.model or model, top=1, category=choice.category)
         if last is None:
             return await self._fresh(turn, ask)
         async with self._recognizer.admitted(turn.who.user, press=True) as visit:
