@@ -15,7 +15,7 @@ from pathlib import Path
 from figures import record
 
 from bot.benchmark import PEOPLE, measure, sample_photos
-from bot.commands.bench import BACKBONES, ratios
+from bot.cli.bench import BACKBONES, ratios
 from bot.settings import Settings
 
 

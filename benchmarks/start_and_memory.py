@@ -76,7 +76,7 @@ def fill(gallery: Gallery, space: Space) -> None:
 # The peak that wait4 reports begins with the parent's own memory; the kernel's does not.
 PROGRAM = """
 import sys
-from bot.cli import main
+from bot.cli.main import main
 try:
     main()
 except SystemExit as ended:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from talking import Person, chatting
 
 from bot.app import open_engine, open_gallery
-from bot.cli import lookalike
+from bot.cli.main import lookalike
 from bot.conversation import Conversation
 from bot.request import Sender
 from bot.settings import Settings

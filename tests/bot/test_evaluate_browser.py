@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from homes import copy_home
 
-from bot.cli import lookalike
+from bot.cli.main import lookalike
 
 playwright = pytest.importorskip("playwright.sync_api")
 

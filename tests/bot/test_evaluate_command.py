@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from bot.cli import EXIT_SETUP, lookalike, main
+from bot.cli.main import EXIT_SETUP, lookalike, main
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from postgres_server import LOCKED_PASSWORD, PostgresServer, name_of
 from talking import Person, chatting
 
-from bot.cli import EXIT_SETUP, lookalike
+from bot.cli.main import EXIT_SETUP, lookalike
 from bot.request import Sender
 from bot.settings import load_settings, secrets_of
 from engine.errors import BadSettings, TryLater

@@ -18,7 +18,7 @@ from telegram_people import Person, group
 from telegram_server import BotApi
 
 from bot.app import open_conversation, open_engine, open_gallery
-from bot.cli import EXIT_SETUP
+from bot.cli.main import EXIT_SETUP
 from bot.settings import Settings
 from bot.wording import Wording
 from gallery.build import add_folder

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from packed import DLIB, RESNET, everything, fill, units
 
-from bot.cli import lookalike
+from bot.cli.main import lookalike
 from engine.errors import BadSettings
 from engine.types import Embedding, Space
 from gallery import registrar

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bot.chat_arguments import SIDE, SPLIT, STYLES
-from bot.cli import Context, common
+from bot.cli.main import Context, common
 from engine.errors import GalleryMissing, NoFace, NotAnImage, WeightsCorrupt, WeightsMissing
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def command(
 ) -> None:
     """Find the lookalikes of the faces in PHOTO (a file, or - for standard input)."""
     from bot.app import open_engine, open_gallery
-    from bot.commands.match_words import as_record, words
+    from bot.cli.match_words import as_record, words
 
     settings = context.settings()
     data = _read(photo, settings.photo.max_bytes)

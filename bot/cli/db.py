@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from bot.cli import Context, common
+from bot.cli.main import Context, common
 from engine.errors import SetupProblem
 
 __all__ = ["command"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import click.testing
 import pytest
 
-from bot.cli import EXIT_SETUP, lookalike
+from bot.cli.main import EXIT_SETUP, lookalike
 
 TELEGRAM_TOKEN = "123456789:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw"
 DISCORD_TOKEN = "MTIzNDU2Nzg5MDEyMzQ1Njc4.GabcDE.abcdefghijklmnopqrstuvwxyz0123456789AB"

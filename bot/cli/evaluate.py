@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bot.cli import Context, common
-from bot.commands.evaluate_report import report
+from bot.cli.main import Context, common
+from bot.cli.evaluate_report import report
 
 if TYPE_CHECKING:
     from bot.settings import Settings
@@ -79,7 +79,7 @@ def pairs(
     where one in 1,000 others is.
     """
     from bot.app import open_engine
-    from bot.commands.gallery_progress import shown
+    from bot.cli.gallery_progress import shown
     from gallery.evaluate import read_pairs, verify
 
     settings = context.settings()
@@ -134,7 +134,7 @@ def identify(
     person comes first and among the first five. People with too few photos are left out.
     """
     from bot.app import open_engine
-    from bot.commands.gallery_progress import shown
+    from bot.cli.gallery_progress import shown
     from gallery.evaluate import identify as look_up
 
     settings = context.settings()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from bot.cli import Context, common
+from bot.cli.main import Context, common
 
 if TYPE_CHECKING:
     from bot.settings import Settings
@@ -75,7 +75,7 @@ def report(
     if html is None and not as_json:
         raise click.UsageError("say where the report goes with --html FILE, or ask for --json")
     from bot.app import open_engine
-    from bot.commands.gallery_progress import shown
+    from bot.cli.gallery_progress import shown
     from gallery.evaluation.page import check_place, render, save
     from gallery.evaluation.people import known_of
     from gallery.evaluation.run import evaluate_people

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot.cli import Context, common
-from bot.commands.gallery_download import credits_command, download, permit
-from bot.commands.gallery_opening import (
+from bot.cli.main import Context, common
+from bot.cli.gallery_download import credits_command, download, permit
+from bot.cli.gallery_opening import (
     EXIT_INTERRUPTED,
     as_json_option,
     models_option,
     opened,
     usable,
 )
-from bot.commands.gallery_pack import copy, export, import_command, import_pickle
-from bot.commands.gallery_verify import verify
-from bot.commands.gallery_words import (
+from bot.cli.gallery_pack import copy, export, import_command, import_pickle
+from bot.cli.gallery_verify import verify
+from bot.cli.gallery_words import (
     add_lines,
     build_line,
     either,
@@ -79,7 +79,7 @@ def add(
     after an interruption.
     """
     from bot.app import open_engine
-    from bot.commands.gallery_progress import shown
+    from bot.cli.gallery_progress import shown
     from gallery.build import add_folder
 
     settings = context.settings()
@@ -110,7 +110,7 @@ def build(context: Context, models: Sequence[str], as_json: bool) -> None:
     vectors for good.
     """
     from bot.app import open_engine
-    from bot.commands.gallery_progress import shown
+    from bot.cli.gallery_progress import shown
     from gallery.build import build as build_space
 
     settings = context.settings()

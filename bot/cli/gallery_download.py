@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli import Context, common
-from bot.commands.contact import ask_for_contact
-from bot.commands.gallery_opening import (
+from bot.cli.main import Context, common
+from bot.cli.contact import ask_for_contact
+from bot.cli.gallery_opening import (
     EXIT_INTERRUPTED,
     as_json_option,
     models_option,
     opened,
     usable,
 )
-from bot.commands.gallery_words import add_lines, numbered, print_json, print_table
+from bot.cli.gallery_words import add_lines, numbered, print_json, print_table
 from engine.errors import BadSettings, GalleryMissing
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _fetched(
     quiet: bool,
 ) -> tuple[Harvest, list[str]]:
     from bot.app import open_engine
-    from bot.commands.gallery_progress import shown
+    from bot.cli.gallery_progress import shown
     from bot.starter import servers_of
     from gallery.harvest import download as download_people
 

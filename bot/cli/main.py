@@ -22,7 +22,7 @@ EXIT_PHOTO = 1
 EXIT_SETUP = 78  # EX_CONFIG of sysexits.h
 EXIT_TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
 
-# Command -> its line in `--help`. The module bot.commands.<name> holds its `command`.
+# Command -> its line in `--help`. The module bot.cli.<name> holds its `command`.
 COMMANDS = {
     "run": "Run the bots; without a token, the chat in the browser.",
     "chat": "Talk to the bot in the terminal.",
@@ -87,7 +87,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"bot.commands.{cmd_name}")
+        module = importlib.import_module(f"bot.cli.{cmd_name}")
         command: click.Command = module.command
         return command
 

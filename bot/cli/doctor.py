@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from bot.cli import EXIT_SETUP, Context, common
+from bot.cli.main import EXIT_SETUP, Context, common
 from bot.health import Finding, Verdict, examine, examine_online
 from engine.errors import BadSettings
 

@@ -6,7 +6,7 @@ import asyncio
 
 import click
 
-from bot.cli import Context, common
+from bot.cli.main import Context, common
 from bot.ending import leave
 
 __all__ = ["command"]
@@ -30,7 +30,7 @@ def command(context: Context) -> None:
     settings = context.settings()
     # Before any SDK is imported: their first lines may hold the token.
     set_up_logs(settings.log.level, secrets=secrets_of(settings))
-    from bot.commands.contact import ask_before_running
+    from bot.cli.contact import ask_before_running
     from bot.serving import Crash, serve
 
     ask_before_running(settings)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli import Context, common
+from bot.cli.main import Context, common
 from engine import weights
 from engine.backbones import BACKBONES, BackboneRecord, find_record, load_backbone
 from engine.errors import LookalikeError, SetupProblem, WeightsCorrupt, WeightsMissing

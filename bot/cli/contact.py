@@ -39,7 +39,7 @@ def ask_before_running(settings: Settings) -> None:
     """
     if not settings.gallery.starter or not sys.stdin.isatty():
         return
-    from bot.commands.gallery_opening import opened
+    from bot.cli.gallery_opening import opened
     from bot.starter import STARTER_PEOPLE, contact_of, decline, declined, starter_wanted
 
     with opened(settings) as gallery:

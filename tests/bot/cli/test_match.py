@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bot.cli import EXIT_PHOTO, EXIT_SETUP, main
+from bot.cli.main import EXIT_PHOTO, EXIT_SETUP, main
 
 USAGE = 2
 
@@ -182,7 +182,7 @@ def test_help_imports_nothing_heavy() -> None:
     """`lookalike --help` is to be instant, and so is the help of a command."""
     script = (
         "import sys; sys.argv = ['lookalike', '--help']\n"
-        "from bot.cli import main\n"
+        "from bot.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "heavy = {'numpy', 'cv2', 'PIL', 'openvino', 'sqlalchemy', 'pydantic', 'rich', 'onnx'}\n"

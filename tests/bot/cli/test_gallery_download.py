@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 from PIL import Image, ImageEnhance
 from wikimedia_server import Fact, Picture, Wiki, playing
 
-from bot.cli import lookalike
+from bot.cli.main import lookalike
 from bot.settings import Settings
 from bot.starter import download_starter, starter_wanted
 from engine.errors import BadSettings, GalleryMissing, SourceDown

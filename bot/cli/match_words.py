@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bot.commands.match import Answer
+    from bot.cli.match import Answer
     from gallery.collection import Match
 
 __all__ = ["as_record", "words"]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from bot.cli import lookalike
+from bot.cli.main import lookalike
 from engine.errors import BadSettings, GalleryCorrupt, GalleryMissing, SetupProblem
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bot.commands.gallery_words import add_lines, numbered
+from bot.cli.gallery_words import add_lines, numbered
 
 if TYPE_CHECKING:
     from engine.pipeline import Engine

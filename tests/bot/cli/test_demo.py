@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from bot.cli import lookalike
-from bot.commands.demo import as_sent_in_a_chat
+from bot.cli.main import lookalike
+from bot.cli.demo import as_sent_in_a_chat
 
 
 def run(home: Path, *arguments: str) -> Result:
@@ -78,7 +78,7 @@ def test_a_place_that_cannot_be_written_is_named(home: Path, first: Result) -> N
 
 def test_demo_without_its_extra_still_answers(tmp_path: Path) -> None:
     """With Grace Hopper alone, and a sentence on how to get the rest."""
-    script = "import sys; sys.modules['skimage'] = None; from bot.cli import main; main()"
+    script = "import sys; sys.modules['skimage'] = None; from bot.cli.main import main; main()"
     command = [sys.executable, "-c", script, "--home", str(tmp_path / "home"), "demo"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

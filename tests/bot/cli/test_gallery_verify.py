@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from bot.cli import lookalike
+from bot.cli.main import lookalike
 from gallery.collection import Gallery
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot.cli import Context, common
-from bot.commands.gallery_opening import EXIT_INTERRUPTED, as_json_option, opened
-from bot.commands.gallery_words import numbered, print_json
+from bot.cli.main import Context, common
+from bot.cli.gallery_opening import EXIT_INTERRUPTED, as_json_option, opened
+from bot.cli.gallery_words import numbered, print_json
 
 if TYPE_CHECKING:
     from gallery.verifying.findings import Examination, Finding
@@ -39,7 +39,7 @@ def verify(context: Context, fix: bool, model: str | None, as_json: bool) -> Non
     Exit code 0: nothing is wrong (any more), 1: something is.
     """
     from bot.app import open_engine
-    from bot.commands.gallery_progress import shown
+    from bot.cli.gallery_progress import shown
     from gallery.verify import verify as examine
 
     settings = context.settings()

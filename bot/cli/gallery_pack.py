@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli import Context, common
-from bot.commands.gallery_opening import (
+from bot.cli.main import Context, common
+from bot.cli.gallery_opening import (
     EXIT_INTERRUPTED,
     as_json_option,
     models_option,
     opened,
     usable,
 )
-from bot.commands.gallery_pack_words import (
+from bot.cli.gallery_pack_words import (
     export_lines,
     import_lines,
     pickle_lines,
     standing_lines,
 )
-from bot.commands.gallery_words import print_json
+from bot.cli.gallery_words import print_json
 from engine.errors import GalleryMissing
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def export(context: Context, file: Path, no_photos: bool, force: bool, as_json: 
     pictures, vectors, learned scores, and who was removed with --never-again. Without pictures it
     is small; people are then found and named all the same, and cards show a silhouette.
     """
-    from bot.commands.gallery_progress import shown
+    from bot.cli.gallery_progress import shown
     from gallery.pack import export_gallery
 
     with opened(context.settings()) as gallery, shown(quiet=as_json) as progress:
@@ -86,7 +86,7 @@ def import_command(context: Context, file: Path, as_json: bool) -> None:
     anything is changed. The same command goes on after an interruption.
     """
     from bot.app import open_engine
-    from bot.commands.gallery_progress import shown
+    from bot.cli.gallery_progress import shown
     from gallery.pack import import_file
 
     settings = context.settings()
@@ -115,7 +115,7 @@ def copy(context: Context, source: str, target: str, as_json: bool) -> None:
     already: they are merged. The same command goes on after an interruption.
     """
     from bot.app import open_engine
-    from bot.commands.gallery_progress import shown
+    from bot.cli.gallery_progress import shown
     from gallery.pack import copy_gallery
 
     settings = context.settings()
@@ -160,7 +160,7 @@ def import_pickle(
     running anything that may stand in them.
     """
     from bot.app import open_engine
-    from bot.commands.gallery_progress import shown
+    from bot.cli.gallery_progress import shown
     from gallery.packing.pickled import import_pickles
 
     settings = context.settings()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli import Context, common
+from bot.cli.main import Context, common
 
 if TYPE_CHECKING:
     from bot.benchmark import Timing

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot.cli import Context, common
+from bot.cli.main import Context, common
 from engine.errors import GalleryMissing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bot.commands.match import Answer
+    from bot.cli.match import Answer
     from gallery.report import Report
     from gallery.sources import FoundPortrait
 
@@ -64,7 +64,7 @@ def as_sent_in_a_chat(data: bytes) -> bytes:
 def command(context: Context, out: Path | None) -> None:
     """Fill the gallery with two public-domain portraits and find the lookalike of a photo."""
     from bot.app import open_engine, open_gallery
-    from bot.commands.match import answer_photo, draw_answer
+    from bot.cli.match import answer_photo, draw_answer
     from gallery.build import add
     from gallery.sources.bundled import bundled_portraits, what_is_missing
 
@@ -108,7 +108,7 @@ def _story(
     card: Path,
 ) -> Iterator[str]:
     """What was done, in plain words."""
-    from bot.commands.match_words import words
+    from bot.cli.match_words import words
 
     yield "Starter gallery:"
     for portrait in found:
