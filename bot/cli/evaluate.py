@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bot.cli.main import Context, common
 from bot.cli.evaluate_report import report
+from bot.cli.main import Context, common
 
 if TYPE_CHECKING:
     from bot.settings import Settings

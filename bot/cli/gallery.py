@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot.cli.main import Context, common
 from bot.cli.gallery_download import credits_command, download, permit
 from bot.cli.gallery_opening import (
     EXIT_INTERRUPTED,
@@ -30,6 +29,7 @@ from bot.cli.gallery_words import (
     print_json,
     print_table,
 )
+from bot.cli.main import Context, common
 from engine.errors import GalleryMissing
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli.main import Context, common
 from bot.cli.contact import ask_for_contact
 from bot.cli.gallery_opening import (
     EXIT_INTERRUPTED,
@@ -20,6 +19,7 @@ from bot.cli.gallery_opening import (
     usable,
 )
 from bot.cli.gallery_words import add_lines, numbered, print_json, print_table
+from bot.cli.main import Context, common
 from engine.errors import BadSettings, GalleryMissing
 
 if TYPE_CHECKING:

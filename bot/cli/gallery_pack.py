@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli.main import Context, common
 from bot.cli.gallery_opening import (
     EXIT_INTERRUPTED,
     as_json_option,
@@ -27,6 +26,7 @@ from bot.cli.gallery_pack_words import (
     standing_lines,
 )
 from bot.cli.gallery_words import print_json
+from bot.cli.main import Context, common
 from engine.errors import GalleryMissing
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot.cli.main import Context, common
 from bot.cli.gallery_opening import EXIT_INTERRUPTED, as_json_option, opened
 from bot.cli.gallery_words import numbered, print_json
+from bot.cli.main import Context, common
 
 if TYPE_CHECKING:
     from gallery.verifying.findings import Examination, Finding

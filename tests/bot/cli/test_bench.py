@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from bot.benchmark import Timing
-from bot.cli.main import lookalike
 from bot.cli.bench import ratios
+from bot.cli.main import lookalike
 
 
 def bench(home: Path, *arguments: str) -> str:

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from bot.cli.main import lookalike
 from bot.cli.demo import as_sent_in_a_chat
+from bot.cli.main import lookalike
 
 
 def run(home: Path, *arguments: str) -> Result:
