@@ -14,7 +14,7 @@ from bot.pictures.card import CardEntry, draw_card, draw_card_with_faces
 from bot.pictures.family_card import draw_family_card
 from bot.wording import isolate
 from engine.types import Box
-from gallery.packing.stand_in import is_stand_in
+from gallery.silhouette import is_silhouette
 
 if TYPE_CHECKING:
     from bot.looking import Subject
@@ -142,5 +142,5 @@ def _entry(engine: Engine, match: Match, answer: MatchAnswer) -> CardEntry:
         word=answer.word,
         credit=answer.credit,
         portrait_box=Box(box.x * scale, box.y * scale, box.w * scale, box.h * scale),
-        stand_in=is_stand_in(jpeg),
+        stand_in=is_silhouette(jpeg),
     )

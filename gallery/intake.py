@@ -24,9 +24,9 @@ from gallery.catalogue import Person, category_name
 from gallery.collection import Gallery
 from gallery.database import changing
 from gallery.never_again import REMOVED, barred
-from gallery.packing.stand_in import lacks_photo
 from gallery.report import Rejection, Report
 from gallery.screen import SCREENING, Reason, Thumbnail, clear_face, thumbnail
+from gallery.silhouette import lacks_photo
 from gallery.sources import FoundPerson, FoundPortrait
 
 __all__ = [
@@ -62,7 +62,7 @@ class Known:
 
     Attributes:
         news: Whether the source knows more about the person than the gallery.
-        photo: What the gallery lacked of it so far (gallery/packing/stand_in.py), or None.
+        photo: What the gallery lacked of it so far (gallery/silhouette.py), or None.
     """
 
     news: bool

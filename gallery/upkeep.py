@@ -22,9 +22,9 @@ from gallery.catalogue import Portrait
 from gallery.collection import Gallery
 from gallery.database import changing
 from gallery.intake import append_rows
-from gallery.packing.stand_in import lacks_photo
 from gallery.report import Progress, Report
 from gallery.scoring.learned import Learned, read_learned
+from gallery.silhouette import lacks_photo
 from gallery.spaces import SpaceState
 
 __all__ = [
@@ -55,7 +55,7 @@ def embed_missing(
     """Makes the vectors that portraits lack in a backbone's space, from their thumbnails.
 
     A portrait whose thumbnail can't be read is removed and reported; one whose photo never came
-    along (gallery/packing/stand_in.py) is left as it is.
+    along (gallery/silhouette.py) is left as it is.
     """
     space = engine.backbone(backbone).space
     missing = np.setdiff1d(gallery.catalogue.portrait_ids(), gallery.embedded(space))

@@ -27,9 +27,9 @@ from gallery.intake import append_rows, knows_more
 from gallery.never_again import REMOVED, Barred
 from gallery.packing.contents import Batch, PackedPortrait
 from gallery.packing.report import ImportReport
-from gallery.packing.stand_in import draw_stand_in, is_stand_in, lacks_photo
 from gallery.report import Rejection
 from gallery.screen import Reason
+from gallery.silhouette import draw_silhouette, is_silhouette, lacks_photo
 from gallery.sources import FoundPerson, FoundPortrait
 
 __all__ = ["BatchIntake"]
@@ -131,7 +131,7 @@ class BatchIntake:
             jpeg = one.portrait.photo()
         except OSError:
             jpeg, one.reason = None, _DAMAGED
-        if jpeg is None or is_stand_in(jpeg):
+        if jpeg is None or is_silhouette(jpeg):
             return
         if _is_photo(jpeg, one.portrait):
             one.jpeg = jpeg
@@ -189,7 +189,7 @@ class BatchIntake:
                     connection, one.person_id, _found(one), sha256=portrait.sha256, **geometry
                 )
                 if jpeg is None:
-                    jpeg = draw_stand_in(portrait.width_px, portrait.height_px, portrait.landmarks)
+                    jpeg = draw_silhouette(portrait.width_px, portrait.height_px, portrait.landmarks)
             elif jpeg is not None:
                 registrar.reframe_portrait(connection, portrait.sha256, **geometry)
             if jpeg is not None:

@@ -23,8 +23,8 @@ from gallery.packing.contents import (
     StaysAway,
 )
 from gallery.packing.fields import MOST, MOST_CATEGORIES, MOST_FAME, WIKIDATA_ID, plain_text
-from gallery.packing.stand_in import is_stand_in
 from gallery.scoring.learned import read_learned
+from gallery.silhouette import is_silhouette
 from gallery.sources import FoundPerson
 from gallery.tables import NeverAgainRow, PersonRow, PortraitRow
 
@@ -121,7 +121,7 @@ class GalleryContents:
                 jpeg = self._gallery.picture(portrait)
             except OSError:  # lost
                 return None
-            return None if is_stand_in(jpeg) or not jpeg else jpeg
+            return None if is_silhouette(jpeg) or not jpeg else jpeg
 
         return PackedPortrait(
             sha256=portrait.sha256,

@@ -13,7 +13,7 @@ from engine.decode import decode
 from engine.errors import LookalikeError
 from gallery.catalogue import Portrait
 from gallery.collection import Gallery
-from gallery.packing.stand_in import lacks_photo
+from gallery.silhouette import lacks_photo
 from gallery.verifying.findings import Finding, Kind, Remedy
 from gallery.verifying.pictures import subject
 from gallery.verifying.storage import Roster

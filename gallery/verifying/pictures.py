@@ -16,8 +16,8 @@ from engine.pipeline import Engine
 from engine.types import Box, Concern, Face, Photo, Space
 from gallery.catalogue import Portrait
 from gallery.collection import Gallery
-from gallery.packing.stand_in import lacks_photo
 from gallery.report import Progress
+from gallery.silhouette import lacks_photo
 from gallery.verifying.findings import Finding, Kind, Remedy, Subject
 from gallery.verifying.storage import Roster
 

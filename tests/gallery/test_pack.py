@@ -44,8 +44,8 @@ from gallery.packing.records import (
     stays_away_of,
     stays_away_record,
 )
-from gallery.packing.stand_in import draw_stand_in, is_stand_in, lacks_photo
 from gallery.scoring.learned import read_learned
+from gallery.silhouette import draw_silhouette, is_silhouette, lacks_photo
 from gallery.sources import FoundPerson, FoundPortrait
 from gallery.upkeep import learn_scores
 
@@ -494,11 +494,11 @@ def test_spaces_and_absentees_survive_their_records() -> None:
 
 def test_a_silhouette_is_a_jpeg_that_says_so(engine: Engine) -> None:
     landmarks = np.array([[60, 90], [100, 90], [80, 110], [65, 130], [95, 130]], np.float32)
-    drawn = draw_stand_in(160, 200, landmarks)
+    drawn = draw_silhouette(160, 200, landmarks)
     photo = engine.decode(drawn)
     assert (photo.format, photo.width_px, photo.height_px) == ("JPEG", 160, 200)
-    assert is_stand_in(drawn)
-    assert not is_stand_in(jpeg(1))
+    assert is_silhouette(drawn)
+    assert not is_silhouette(jpeg(1))
     assert photo.pixels[110, 80].mean() > 1.5 * photo.pixels[5, 5].mean()
     for odd in (np.zeros((5, 2)), np.full((5, 2), 19999.0), landmarks[::-1], landmarks * 0.01):
-        engine.decode(draw_stand_in(160, 200, odd.astype(np.float32)))
+        engine.decode(draw_silhouette(160, 200, odd.astype(np.float32)))

@@ -1,0 +1,90 @@
+"""The picture of a portrait that has no photo: a silhouette where the face would be.
+
+Size and landmarks are the portrait's, so that a card puts the silhouette where it would put the
+face. A comment segment in the JPEG says what it is; no backbone embeds it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gallery.catalogue import Portrait
+    from gallery.collection import Gallery
+
+__all__ = ["draw_silhouette", "is_silhouette", "lacks_photo"]
+
+_COMMENT: Final = b"lookalike: no photo"
+_MARK: Final = b"\xff\xd8\xff\xfe" + (len(_COMMENT) + 2).to_bytes(2, "big") + _COMMENT
+"""SOI and a COM segment (ITU-T T.81, B.2.4.5)."""
+
+_BACKGROUND_BGR: Final = (64, 56, 52)
+_FIGURE_BGR: Final = (122, 111, 104)
+_QUALITY: Final = 60
+_FRACTION_BITS: Final = 3  # of OpenCV's fixed-point coordinates
+
+_ELLIPSES: Final = (
+    (0.3, 1.25, 1.7),  # the head
+    (2.1, 0.65, 1.0),  # the neck
+    (4.3, 2.9, 1.9),  # the shoulders
+)
+"""Centre below the eyes, half width, half height; in distances from the eyes to the mouth."""
+
+
+def is_silhouette(jpeg: bytes) -> bool:
+    """Whether a JPEG was made by ``draw_silhouette``; its first 64 bytes are enough to know."""
+    return jpeg.startswith(_MARK)
+
+
+def lacks_photo(gallery: Gallery, portrait: Portrait) -> bool:
+    """Whether a portrait came into the gallery without its photo."""
+    try:
+        return is_silhouette(gallery.picture(portrait))
+    except OSError:
+        return False
+
+
+def draw_silhouette(width_px: int, height_px: int, landmarks: NDArray[np.float32]) -> bytes:
+    """Draws head, neck and shoulders.
+
+    Args:
+        width_px: Of the picture.
+        height_px: Of the picture.
+        landmarks: float32 (5, 2), where the face's landmarks are, in the order of
+            ``engine.types.Face``.
+
+    Returns:
+        A JPEG of a few kilobytes.
+    """
+    import cv2
+
+    pixels: NDArray[np.uint8] = np.full((height_px, width_px, 3), _BACKGROUND_BGR, np.uint8)
+    points = np.asarray(landmarks, np.float64)
+    eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
+    down = mouth - eyes
+    length = float(np.hypot(*down))
+    reach = max(length, float(np.hypot(*(points[1] - points[0]))), 4.0)
+    direction = down / length if length > 1.0 else np.array([0.0, 1.0])
+    turn_degrees = float(np.degrees(np.arctan2(direction[1], direction[0]))) - 90.0
+    scale = reach * (1 << _FRACTION_BITS)
+    for along, half_width, half_height in _ELLIPSES:
+        centre = (eyes * (1 << _FRACTION_BITS)) + direction * (along * scale)
+        cv2.ellipse(
+            pixels,
+            (round(float(centre[0])), round(float(centre[1]))),
+            (round(half_width * scale), round(half_height * scale)),
+            turn_degrees,
+            0,
+            360,
+            _FIGURE_BGR,
+            cv2.FILLED,
+            cv2.LINE_AA,
+            _FRACTION_BITS,
+        )
+    done, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    assert done
+    return _MARK + encoded.tobytes()[2:]
