@@ -23,7 +23,7 @@ from pathlib import Path
 from figures import record
 from telegram_latency import PHOTO_PX, SETTINGS, measure, portraits, run
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "bot" / "adapters"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "bot" / "adapters" / "discord"))
 
 from discord_server import JSON, Discord
 

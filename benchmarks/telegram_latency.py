@@ -28,7 +28,7 @@ from matplotlib import cbook
 from PIL import Image
 from skimage import data
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "bot" / "adapters"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "bot" / "adapters" / "telegram"))
 
 from telegram_people import Person, Talk
 from telegram_server import JSON, BotApi

@@ -28,9 +28,9 @@ PATIENCE_S = 7.0
 
 # Adapter -> its module, class and the extra that brings its SDK.
 ADAPTERS = {
-    "telegram": ("bot.adapters.telegram_adapter", "TelegramAdapter"),
-    "discord": ("bot.adapters.discord_adapter", "DiscordAdapter"),
-    "web": ("bot.adapters.web_adapter", "WebAdapter"),
+    "telegram": ("bot.adapters.telegram", "TelegramAdapter"),
+    "discord": ("bot.adapters.discord", "DiscordAdapter"),
+    "web": ("bot.adapters.web", "WebAdapter"),
 }
 
 

@@ -20,7 +20,7 @@ def command(context: Context) -> None:
 
     The card is written beside the photo. Works in a pipe, too: one line, one answer.
     """
-    from bot.adapters.terminal_adapter import TerminalAdapter
+    from bot.adapters.terminal import TerminalAdapter
     from bot.app import open_conversation
     from bot.logs import set_up_logs
     from bot.settings import secrets_of

@@ -121,7 +121,7 @@ def test_nothing_to_run_is_said() -> None:
 async def test_a_missing_package_names_the_extra(
     own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("nicegui", "bot.adapters.web_adapter"):
+    for module in ("nicegui", "bot.adapters.web"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "nicegui", None)
     with pytest.raises(SetupProblem, match=r"pip install 'lookalike\[web\]'"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Request as HttpRequest
 from nicegui import app, events, ui
 
-from bot.adapters.web_answer import AnswerList
+from bot.adapters.web.answers import AnswerList
 from bot.card_styles import style_key
 from bot.chat_arguments import STYLES
 from bot.reply import Limits, Reply
@@ -68,7 +68,7 @@ class Page:
         self._conversation = conversation
         self._upload_bytes = upload_bytes
         self._alone = alone
-        script = resources.files("bot.adapters").joinpath("web_page.js")
+        script = resources.files("bot.adapters.web").joinpath("page.js")
         self._script = script.read_text(encoding="utf-8")
 
     async def build(self, request: HttpRequest) -> None:

@@ -13,12 +13,12 @@ from telegram import Bot, CallbackQuery, Message, Update
 from telegram.constants import ChatAction
 from telegram.error import TelegramError
 
-from bot.adapters.telegram_albums import Albums
-from bot.adapters.telegram_files import Files
-from bot.adapters.telegram_guests import Guests
-from bot.adapters.telegram_sending import Courier
-from bot.adapters.telegram_texts import TELEGRAM_LIMITS
-from bot.adapters.telegram_updates import Asked, Place, Reader
+from bot.adapters.telegram.albums import Albums
+from bot.adapters.telegram.files import Files
+from bot.adapters.telegram.guests import Guests
+from bot.adapters.telegram.messages import Asked, Place, Reader
+from bot.adapters.telegram.sender import Courier
+from bot.adapters.telegram.texts import TELEGRAM_LIMITS
 from bot.logs import where
 from bot.reply import Limits, Reply
 from bot.request import Request

@@ -19,7 +19,7 @@ from telegram import (
 )
 from telegram.error import BadRequest, Forbidden, TelegramError
 
-from bot.adapters.telegram_sending import (
+from bot.adapters.telegram.sender import (
     NO_PREVIEW,
     PICTURE_NAME,
     Courier,
@@ -27,7 +27,7 @@ from bot.adapters.telegram_sending import (
     keyboard,
     measures,
 )
-from bot.adapters.telegram_texts import TELEGRAM_LIMITS, split_text
+from bot.adapters.telegram.texts import TELEGRAM_LIMITS, split_text
 from bot.reply import Reply
 
 __all__ = ["Guests"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from discord_server import Discord
 from films import seen
-from test_discord_adapter import SAY, bot, discord
+from test_discord import SAY, bot, discord
 
 __all__ = ["discord"]  # a fixture
 

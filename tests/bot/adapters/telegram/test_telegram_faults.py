@@ -18,7 +18,7 @@ from telegram_mirror import Mirror, mirrored, running, settings, size, until
 from telegram_people import Person, group
 from telegram_server import BotApi
 
-from bot.adapters.telegram_adapter import TelegramAdapter
+from bot.adapters.telegram import TelegramAdapter
 from bot.reply import Reply
 from bot.settings import TelegramSettings, WebhookSettings
 from bot.wording import Wording
@@ -30,7 +30,7 @@ import asyncio, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pydantic import SecretStr
 from telegram_mirror import Mirror
-from bot.adapters.telegram_adapter import TelegramAdapter
+from bot.adapters.telegram import TelegramAdapter
 from bot.settings import TelegramSettings
 
 url, token = sys.argv[1:]

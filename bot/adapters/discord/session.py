@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import discord
 from discord import app_commands
 
-from bot.adapters.discord_photos import Held, attachment_of, avatar_of, pictures_of
-from bot.adapters.discord_sending import LIMITS, Courier
+from bot.adapters.discord.photos import Held, attachment_of, avatar_of, pictures_of
+from bot.adapters.discord.sender import LIMITS, Courier
 from bot.chat_commands import CHAT_COMMANDS, PRIVATE
 from bot.conversation import Choices
 from bot.logs import where

@@ -17,8 +17,8 @@ import discord
 import yarl
 from discord import app_commands
 
-from bot.adapters.discord_commands import Translator, add_commands
-from bot.adapters.discord_session import Answers, Session
+from bot.adapters.discord.commands import Translator, add_commands
+from bot.adapters.discord.session import Answers, Session
 from bot.logs import where
 from bot.settings import DiscordSettings
 from bot.wording import Wording

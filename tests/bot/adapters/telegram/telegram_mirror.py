@@ -12,9 +12,9 @@ from PIL import Image
 from pydantic import SecretStr
 from telegram_server import BotApi
 
-from bot.adapters.telegram_adapter import TelegramAdapter
-from bot.adapters.telegram_session import Answers
-from bot.adapters.telegram_texts import TELEGRAM_LIMITS
+from bot.adapters.telegram import TelegramAdapter
+from bot.adapters.telegram.session import Answers
+from bot.adapters.telegram.texts import TELEGRAM_LIMITS
 from bot.reply import Button, Limits, Picture, Reply
 from bot.request import Request
 from bot.settings import TelegramSettings, WebhookSettings

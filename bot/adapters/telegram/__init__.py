@@ -25,10 +25,10 @@ from telegram.error import BadRequest, InvalidToken, TelegramError
 from telegram.ext import Application, ApplicationBuilder, TypeHandler
 from telegram.request import HTTPXRequest
 
-from bot.adapters.telegram_files import Files
-from bot.adapters.telegram_limits import ChatRateLimiter
-from bot.adapters.telegram_polling import REFUSED_TOKEN, Polling, UpdatesRequest, insist
-from bot.adapters.telegram_session import Answers, Session
+from bot.adapters.telegram.files import Files
+from bot.adapters.telegram.polling import REFUSED_TOKEN, Polling, UpdatesRequest, insist
+from bot.adapters.telegram.rate_limit import ChatRateLimiter
+from bot.adapters.telegram.session import Answers, Session
 from bot.chat_commands import ChatCommand, chat_commands
 from bot.settings import TelegramSettings
 from bot.wording import FALLBACK, LANGUAGES, Wording
@@ -46,7 +46,7 @@ CONNECTIONS = 256
 class TelegramAdapter:
     """Telegram, by long polling or, where ``webhook.url`` is set, by webhook.
 
-    Polling loses no photo when the process is killed (``telegram_polling``). A webhook may: its
+    Polling loses no photo when the process is killed (``polling``). A webhook may: its
     updates count as delivered when they arrive, since Telegram sends the items of an album one
     after another and each only when the one before has been taken.
 

@@ -18,7 +18,7 @@ from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartParser
 from starlette.responses import PlainTextResponse
 
-from bot.adapters.web_page import Page
+from bot.adapters.web.page import Page
 from engine.errors import SetupProblem
 
 if TYPE_CHECKING:

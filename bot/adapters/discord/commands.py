@@ -12,7 +12,7 @@ from bot.chat_commands import chat_commands
 from bot.wording import FALLBACK, LANGUAGES, Wording
 
 if TYPE_CHECKING:
-    from bot.adapters.discord_session import Session
+    from bot.adapters.discord.session import Session
 
 __all__ = ["Translator", "add_commands"]
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.adapters.telegram_sending import keyboard
-from bot.adapters.telegram_texts import split_text
-from bot.adapters.telegram_updates import spoken
+from bot.adapters.telegram.messages import spoken
+from bot.adapters.telegram.sender import keyboard
+from bot.adapters.telegram.texts import split_text
 from bot.reply import Button
 
 TEXTS = st.text(st.characters() | st.sampled_from("\n 😀"), max_size=400)

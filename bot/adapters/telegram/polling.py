@@ -16,7 +16,7 @@ from telegram import Bot, Update
 from telegram.error import BadRequest, Conflict, InvalidToken, RetryAfter, TelegramError
 from telegram.request import HTTPXRequest
 
-from bot.adapters.telegram_limits import pause_after
+from bot.adapters.telegram.rate_limit import pause_after
 from engine.errors import BadToken
 
 __all__ = ["REFUSED_TOKEN", "Polling", "UpdatesRequest", "insist", "or_stop"]

@@ -10,7 +10,7 @@ import pytest
 from telegram_rules import METHODS, UPDATE_KINDS, entities
 
 DOCUMENTS = (
-    Path(__file__).resolve().parents[3] / ".." / "shared" / "specs" / "telegram-bot-api.json"
+    Path(__file__).resolve().parents[4] / ".." / "shared" / "specs" / "telegram-bot-api.json"
 )
 
 

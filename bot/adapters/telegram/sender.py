@@ -22,8 +22,8 @@ from telegram import (
 )
 from telegram.error import BadRequest, ChatMigrated, Forbidden, NetworkError, TelegramError
 
-from bot.adapters.telegram_texts import TELEGRAM_LIMITS, split_text
-from bot.adapters.telegram_updates import Place
+from bot.adapters.telegram.messages import Place
+from bot.adapters.telegram.texts import TELEGRAM_LIMITS, split_text
 from bot.reply import Animation, Button, Reply
 
 __all__ = ["Courier", "keyboard", "measures"]

@@ -14,7 +14,7 @@ import pytest
 from discord_server import BOT_ID, TOKEN, Discord
 from PIL import Image
 
-from bot.adapters.discord_adapter import DiscordAdapter
+from bot.adapters.discord import DiscordAdapter
 from bot.app import open_conversation
 from bot.chat_commands import CHAT_COMMANDS
 from bot.settings import DiscordSettings, Settings

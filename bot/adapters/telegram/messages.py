@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from telegram import CallbackQuery, Message, User
 from telegram.constants import ChatType, MessageEntityType
 
-from bot.adapters.telegram_files import Files
+from bot.adapters.telegram.files import Files
 from bot.chat_commands import CHAT_COMMANDS
 from bot.request import Attachment, Request, Sender
 

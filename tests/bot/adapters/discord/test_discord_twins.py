@@ -11,7 +11,7 @@ import pytest
 from discord_server import BOT_ID, Discord
 from talking import chatting
 
-from bot.adapters.discord_adapter import DiscordAdapter
+from bot.adapters.discord import DiscordAdapter
 from bot.settings import DiscordSettings
 from bot.wording import Wording
 

@@ -14,7 +14,7 @@ from homes import copy_home
 from PIL import Image
 from talking import chatting, side_by_side
 
-from bot.adapters.terminal_adapter import TerminalAdapter
+from bot.adapters.terminal import TerminalAdapter
 
 
 def test_a_conversation_in_a_pipe(

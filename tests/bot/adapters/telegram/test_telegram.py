@@ -241,7 +241,7 @@ async def test_the_sign_is_kept_alive(
     api: BotApi, mirror: Mirror, hopper_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Telegram shows it for five seconds at most, so it is sent again."""
-    monkeypatch.setattr("bot.adapters.telegram_session.TYPING_EVERY_S", 0.1)
+    monkeypatch.setattr("bot.adapters.telegram.session.TYPING_EVERY_S", 0.1)
     mirror.gate.clear()
     chat = Person(api).private_chat()
     await chat.send_photo(hopper_jpeg)
