@@ -28,12 +28,12 @@ from sqlalchemy import insert
 
 from engine.types import Embedding, Space
 from gallery import registrar, upkeep
-from gallery.collection import Gallery
 from gallery.database import changing
 from gallery.ensemble import Ensemble, Member
 from gallery.ensembles.trial import Trial, tried
 from gallery.ensembles.verdict import judge
-from gallery.intake import append_rows
+from gallery.gallery import Gallery
+from gallery.registrar import append_rows
 from gallery.tables import PersonRow, PortraitRow
 
 SPACES = (Space("dlib", "0" * 64, 1, 128), Space("resnet", "0" * 64, 1, 2048))
@@ -106,7 +106,7 @@ def halves_of_dlib(photos: Path, folder: Path) -> dict[str, object]:
     """What fusing two halves of dlib's vectors brings on real people, none of them learned from."""
     from bot.app import open_engine
     from bot.settings import Settings
-    from gallery.build import add_folder
+    from gallery.add import add_folder
 
     engine = open_engine(Settings(home=folder, default_model="dlib"))
     with Gallery.open(folder / "real") as gallery:

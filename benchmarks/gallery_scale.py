@@ -34,14 +34,14 @@ from bot.app import open_engine
 from bot.settings import Settings
 from engine.types import Box, Embedding, Space
 from gallery import registrar
-from gallery.build import add
-from gallery.collection import Gallery
+from gallery.add import add
 from gallery.database import changing
+from gallery.gallery import Gallery
 from gallery.index import GalleryIndex
-from gallery.intake import append_rows
+from gallery.records import FoundPerson, FoundPortrait
+from gallery.registrar import append_rows
 from gallery.searching.digest import Finder
 from gallery.searching.digesting import renew_digest
-from gallery.sources import FoundPerson, FoundPortrait
 from gallery.upkeep import learn_scores
 from gallery.vectors import VectorFiles
 

@@ -28,12 +28,12 @@ from bot.app import open_engine
 from bot.settings import Settings
 from engine.types import Box, Space
 from gallery import registrar
-from gallery.build import add
-from gallery.collection import Gallery
+from gallery.add import add
 from gallery.database import changing
-from gallery.intake import append_rows
-from gallery.report import no_progress
-from gallery.sources import FoundPerson, FoundPortrait
+from gallery.gallery import Gallery
+from gallery.progress import no_progress
+from gallery.records import FoundPerson, FoundPortrait
+from gallery.registrar import append_rows
 from gallery.sources.folder import PHOTO_ENDINGS, person_name
 from gallery.verify import verify
 from gallery.verifying.findings import Finding, Kind

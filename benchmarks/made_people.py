@@ -100,8 +100,8 @@ def real_faces(photos: Path, folder: Path) -> NDArray[np.float32]:
     """
     from bot.app import open_engine
     from bot.settings import Settings
-    from gallery.build import add_folder
-    from gallery.collection import Gallery
+    from gallery.add import add_folder
+    from gallery.gallery import Gallery
 
     engine = open_engine(Settings(home=folder, default_model="dlib"))
     with Gallery.open(folder / "real") as gallery:

@@ -25,12 +25,12 @@ from PIL import Image
 from engine.types import Box, Space
 from gallery import registrar
 from gallery.calibration import prior
-from gallery.collection import Gallery
 from gallery.database import changing
-from gallery.intake import append_rows
+from gallery.gallery import Gallery
 from gallery.pack import copy_gallery, export_gallery, import_file
+from gallery.records import FoundPerson, FoundPortrait
+from gallery.registrar import append_rows
 from gallery.scoring.learned import Learned
-from gallery.sources import FoundPerson, FoundPortrait
 
 SPACE = Space("resnet", "ab" * 32, 1, 2048)
 SIZE_PX = 320, 400

@@ -24,10 +24,10 @@ from sqlalchemy import insert, text
 
 from engine.types import Embedding, Space
 from gallery import registrar
-from gallery.collection import Gallery
 from gallery.database import changing
-from gallery.intake import append_rows
+from gallery.gallery import Gallery
 from gallery.postgres.vectors import make_index
+from gallery.registrar import append_rows
 from gallery.storage import SearchIndex
 from gallery.tables import PersonRow, PortraitRow
 

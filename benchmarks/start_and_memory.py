@@ -28,10 +28,10 @@ from bot.benchmark import write_made_up_weights
 from bot.settings import Settings
 from engine.types import Box, Space
 from gallery import registrar
-from gallery.collection import Gallery
 from gallery.database import changing
-from gallery.intake import append_rows
-from gallery.sources import FoundPerson, FoundPortrait
+from gallery.gallery import Gallery
+from gallery.records import FoundPerson, FoundPortrait
+from gallery.registrar import append_rows
 from gallery.upkeep import learn_scores
 
 PEOPLE, PORTRAITS = 10_000, 5

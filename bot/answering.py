@@ -22,7 +22,7 @@ from bot.together import BEST
 from bot.turn import Refusal, Turn
 from bot.wording import isolate
 from engine.errors import GalleryMissing, LookalikeError
-from gallery.gender import MEN, WOMEN
+from gallery.records import MEN, WOMEN
 
 if TYPE_CHECKING:
     from bot.growing import Growing
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from bot.twins import Twins
     from engine.pipeline import Engine
     from engine.types import Embedding
-    from gallery.collection import Gallery, Match
     from gallery.ensemble import Ensemble
+    from gallery.gallery import Gallery
+    from gallery.records import Match
 
 __all__ = ["MOST_FACES", "Answering", "Ask", "face_answer"]
 
@@ -53,7 +54,7 @@ class Ask:
         wanted: Backbone that was asked for; another than ``model`` where that isn't ready.
         top: How many matches.
         category: The category to search; None for all.
-        genders: Only people of one of these (``gallery.gender``); None for everybody.
+        genders: Only people of one of these (``gallery.records``); None for everybody.
         number: Number of the face, from 1.
         page: Which faces have a button, from 0.
         mine: Whether the asker sent the photo, so that the match goes into their history.

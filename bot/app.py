@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bot.conversation import Conversation
     from bot.settings import Settings
     from engine.pipeline import Engine
-    from gallery.collection import Gallery
+    from gallery.gallery import Gallery
 
 __all__ = ["has_gallery", "open_conversation", "open_engine", "open_gallery"]
 
@@ -61,7 +61,7 @@ def has_gallery(settings: Settings) -> bool:
 
 def open_gallery(settings: Settings) -> Gallery:
     """The gallery as configured, created and migrated if need be."""
-    from gallery.collection import Gallery
+    from gallery.gallery import Gallery
 
     return Gallery.open(settings.gallery_folder, settings.gallery_url)
 

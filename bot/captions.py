@@ -12,9 +12,8 @@ from engine.types import Concern, Face
 
 if TYPE_CHECKING:
     from bot.turn import Turn
-    from gallery.catalogue import Portrait
-    from gallery.collection import Match
     from gallery.ensemble import Part
+    from gallery.records import Match, Portrait
 
 __all__ = [
     "CONCERNS",

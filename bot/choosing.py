@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bot.identity import Who
     from bot.model_desk import ModelDesk, Standing
     from bot.store import Store
-    from gallery.collection import Gallery
+    from gallery.gallery import Gallery
 
 __all__ = ["CHOSEN", "NOT_CHOSEN", "Choices", "Choosing", "ModelChoice", "quoted"]
 

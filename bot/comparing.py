@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bot.model_desk import ModelDesk
     from bot.recognizer import Recognizer, Visit
     from bot.store import Store
-    from gallery.collection import Gallery
+    from gallery.gallery import Gallery
 
 __all__ = ["Comparing"]
 

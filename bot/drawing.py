@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bot.reply import Animation, MatchAnswer, Picture
     from bot.turn import Turn
     from engine.pipeline import Engine
-    from gallery.collection import Match
+    from gallery.records import Match
 
 __all__ = ["draw_answer", "draw_family", "draw_morph"]
 

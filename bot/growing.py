@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bot.turn import Turn
-    from gallery.collection import Gallery
+    from gallery.gallery import Gallery
 
 __all__ = ["Growing"]
 

@@ -22,8 +22,8 @@ from engine.errors import Busy, GalleryMissing, LookalikeError, SetupProblem, We
 if TYPE_CHECKING:
     from bot.together import WhyNot
     from engine.pipeline import Engine
-    from gallery.collection import Gallery
     from gallery.ensemble import Ensemble
+    from gallery.gallery import Gallery
 
 __all__ = ["FALLBACK_MODEL", "ModelDesk", "Standing", "State", "in_daemon_thread"]
 
@@ -277,7 +277,7 @@ class ModelDesk:
 
     def _start_gallery(self) -> None:
         """Two portraits that come with other packages, so that a fresh bot has an answer."""
-        from gallery.build import add
+        from gallery.add import add
         from gallery.sources.bundled import bundled_portraits
 
         with self._working:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bot.recognizer import Recognizer, Visit
     from bot.twins import Twins
     from engine.pipeline import Engine
-    from gallery.collection import Match
+    from gallery.records import Match
 
 __all__ = ["Morphing"]
 

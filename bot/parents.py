@@ -1,6 +1,6 @@
 """``/parents``: the woman and the man of the gallery most like a face, in one picture.
 
-Who is a woman or a man is what the catalogue says (``gallery.gender``); everybody else is found by
+Who is a woman or a man is what the catalogue says (``gallery.records``); everybody else is found by
 every other question, and by this one not.
 """
 
@@ -18,7 +18,7 @@ from bot.reply import MatchAnswer, Reply
 from bot.turn import Refusal, Turn
 from bot.wording import isolate
 from engine.errors import GalleryMissing
-from gallery.gender import MEN, WOMEN
+from gallery.records import MEN, WOMEN
 
 if TYPE_CHECKING:
     from bot.answering import Answering
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bot.recognizer import Recognizer
     from bot.twins import Twins
     from engine.pipeline import Engine
-    from gallery.collection import Match
+    from gallery.records import Match
 
 __all__ = ["Parents"]
 

@@ -14,9 +14,9 @@ from engine.errors import BadSettings, SetupProblem
 if TYPE_CHECKING:
     from bot.settings import Settings
     from engine.pipeline import Engine
-    from gallery.collection import Gallery
+    from gallery.gallery import Gallery
     from gallery.harvest import Harvest
-    from gallery.report import Progress
+    from gallery.progress import Progress
     from gallery.sources.categories import Category
     from gallery.sources.wikimedia import Servers
 
@@ -152,7 +152,7 @@ def download_starter(
         SetupProblem: If ``gallery.contact`` is missing, or no backbone can be used.
     """
     from gallery.harvest import Order, download
-    from gallery.report import no_progress
+    from gallery.progress import no_progress
     from gallery.sources.categories import chosen
     from gallery.sources.wikimedia import journal_in
 

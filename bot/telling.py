@@ -14,7 +14,7 @@ from engine.backbones import BACKBONES
 
 if TYPE_CHECKING:
     from bot.model_desk import ModelDesk
-    from gallery.collection import Gallery
+    from gallery.gallery import Gallery
 
 __all__ = ["Telling"]
 

@@ -11,9 +11,9 @@ from gallery.ensemble import BEST
 
 if TYPE_CHECKING:
     from engine.pipeline import Engine
-    from gallery.collection import Gallery
     from gallery.ensemble import Ensemble
     from gallery.ensembles.verdict import Verdict
+    from gallery.gallery import Gallery
 
 __all__ = ["BEST", "Together", "WhyNot", "find_ensemble", "spoken", "why_not"]
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bot.looking import Looker, Subject
     from bot.model_desk import ModelDesk
     from bot.recognizer import Recognizer
-    from gallery.collection import Gallery
+    from gallery.gallery import Gallery
 
 __all__ = ["Twins", "shown_name"]
 

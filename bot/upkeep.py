@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bot.settings import Settings
     from bot.store import Store
     from engine.pipeline import Engine
-    from gallery.collection import Gallery
+    from gallery.gallery import Gallery
 
 __all__ = ["fill_gallery", "keep_up"]
 

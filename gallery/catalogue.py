@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, Select, func, or_, select
 
 from engine.types import Box
-from gallery.entries import Person, Portrait, Rejected, thumbnail_path
-from gallery.names import category_name, folded
+from gallery.records import Person, Portrait, Rejected, category_name, folded, thumbnail_path
 from gallery.spaces import SpaceState, space_states
 from gallery.tables import (
     CategoryRow,
@@ -32,16 +31,7 @@ from gallery.tables import (
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
-__all__ = [
-    "Catalogue",
-    "Person",
-    "Portrait",
-    "Rejected",
-    "category_name",
-    "folded",
-    "revision",
-    "thumbnail_path",
-]
+__all__ = ["Catalogue", "revision"]
 
 Value = TypeVar("Value")
 

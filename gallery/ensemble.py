@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from engine.errors import GalleryMissing
 from engine.types import Embedding, Space
 from gallery.calibration import Calibration
-from gallery.index import Hit
+from gallery.records import Hit
 from gallery.storage import SearchIndex
 
 __all__ = ["BEST", "Ensemble", "FusedHit", "Member", "Part", "most_alike"]

@@ -22,7 +22,7 @@ from gallery.evaluation.lineup import line_up, look_up, photos_by_person
 from gallery.evaluation.people import read_table
 from gallery.evaluation.photos import Sightings, look_at
 from gallery.evaluation.results import FAR, Identification, Verification
-from gallery.report import Progress, no_progress
+from gallery.progress import Progress, no_progress
 
 __all__ = ["LabelledPair", "identify", "read_pairs", "verify"]
 

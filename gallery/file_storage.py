@@ -26,11 +26,12 @@ from sqlalchemy import Connection
 from engine.errors import BadSettings, Busy, GalleryCorrupt
 from engine.types import Space
 from gallery import registrar
-from gallery.catalogue import Catalogue, Portrait, thumbnail_path
+from gallery.catalogue import Catalogue
 from gallery.database import changing, connect, migrate, translated
 from gallery.disk import unwritable, write_atomically
 from gallery.index import GalleryIndex
-from gallery.report import Progress, no_progress
+from gallery.progress import Progress, no_progress
+from gallery.records import Portrait, thumbnail_path
 from gallery.searching.digesting import renew_digest
 from gallery.searching.owners import Owners
 from gallery.spaces import SpaceState, space_states

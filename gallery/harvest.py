@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from gallery import registrar
-from gallery.build import add
+from gallery.add import add
 from gallery.database import changing
 from gallery.never_again import REMOVED, barred
-from gallery.report import Progress, Report, no_progress
+from gallery.progress import Progress, Report, no_progress
 from gallery.screen import Reason
 from gallery.sources.categories import Category
 from gallery.sources.celebrities import Celebrity, most_famous
@@ -21,7 +21,7 @@ from gallery.sources.wikimedia import Servers, Wikimedia
 
 if TYPE_CHECKING:
     from engine.pipeline import Engine
-    from gallery.collection import Gallery
+    from gallery.gallery import Gallery
 
 __all__ = ["Harvest", "LeftOut", "Order", "download"]
 

@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.types import Embedding, Space
-from gallery.likeness import SAME_PHOTO_STRETCH, evened_norms, person_cosines
-from gallery.searching.comparison import Hit, check_space, compared, rank
+from gallery.likeness import SAME_PHOTO_STRETCH, evened_norms
+from gallery.records import Hit
+from gallery.searching.comparison import check_space, compared, rank
 from gallery.searching.portrait_bounds import PortraitBounds
 from gallery.searching.roster import Roster
 from gallery.searching.shortlist import Shortlist
 from gallery.vectors import VectorFiles
 
-__all__ = ["SAME_PHOTO_STRETCH", "GalleryIndex", "Hit", "person_cosines"]
+__all__ = ["GalleryIndex"]
 
 _BLOCK: Final = 8  # people compared in full at a time
 _PEOPLE_AT_ONCE: Final = 256  # whose vectors are in memory together when many are compared

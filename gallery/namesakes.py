@@ -6,10 +6,9 @@ import numpy as np
 from sqlalchemy import Connection, delete, update
 
 from gallery import registrar
-from gallery.catalogue import Person
-from gallery.collection import Gallery
-from gallery.intake import append_rows
-from gallery.sources import FoundPerson
+from gallery.gallery import Gallery
+from gallery.records import FoundPerson, Person
+from gallery.registrar import append_rows
 from gallery.tables import PersonRow, PortraitRow
 from gallery.upkeep import bury_portraits
 

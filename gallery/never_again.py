@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select
 
-from gallery.catalogue import Person, folded
-from gallery.collection import Gallery
 from gallery.database import changing
-from gallery.sources import FoundPerson
+from gallery.gallery import Gallery
+from gallery.records import FoundPerson, Person, folded
 from gallery.tables import NeverAgainRow
 
 __all__ = ["REMOVED", "Barred", "bar", "barred", "permit", "remember"]

@@ -14,16 +14,16 @@ from pathlib import Path
 from engine.errors import BadSettings
 from engine.types import Space
 from gallery import never_again, registrar, upkeep
-from gallery.collection import Gallery
 from gallery.database import changing
 from gallery.ensembles.verdict import judge
+from gallery.gallery import Gallery
 from gallery.packing.contents import Contents, PackedSpace
 from gallery.packing.intake import BatchIntake
 from gallery.packing.reader import PackFile
 from gallery.packing.report import ExportReport, ImportReport
 from gallery.packing.source import GalleryContents
 from gallery.packing.writer import PackWriter, said_of, written_whole
-from gallery.report import Progress, no_progress
+from gallery.progress import Progress, no_progress
 from gallery.scoring.learned import Learned, read_learned
 
 __all__ = ["copy_gallery", "export_gallery", "import_file"]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from engine.types import Box, Space
-from gallery.catalogue import category_name, folded
-from gallery.sources import FoundPerson, FoundPortrait
+from gallery.records import FoundPerson, FoundPortrait, category_name, folded
 from gallery.tables import (
     CategoryRow,
     DeadRow,
@@ -26,7 +27,11 @@ from gallery.tables import (
     SpaceRow,
 )
 
+if TYPE_CHECKING:
+    from gallery.gallery import Gallery
+
 __all__ = [
+    "append_rows",
     "bury_rows",
     "delete_person",
     "delete_portraits",
@@ -250,3 +255,27 @@ def bury_rows(connection: Connection, space: Space, row_numbers: Iterable[int]) 
 def delete_space(connection: Connection, space: Space) -> None:
     """Forgets a space; its files are swept by the next build."""
     connection.execute(delete(SpaceRow).where(SpaceRow.id == space.id))
+
+
+def append_rows(
+    connection: Connection,
+    gallery: Gallery,
+    space: Space,
+    vectors: NDArray[np.float32],
+    portraits: Sequence[int],
+    persons: Sequence[int],
+) -> None:
+    """Adds vectors of portraits to a space, within a transaction that is to count them.
+
+    Args:
+        connection: Inside ``changing(gallery.catalogue.database)``.
+        gallery: Where.
+        space: Which; it is made if the gallery has none of it yet.
+        vectors: float32 (n, D), n >= 1, unit length.
+        portraits: Their ids; none has a vector in the space yet.
+        persons: Ids of the people whose portraits they are.
+
+    Raises:
+        GalleryCorrupt: If the vectors that should be there are gone or damaged.
+    """
+    gallery.storage.append(connection, space, vectors, portraits, persons)

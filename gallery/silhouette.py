@@ -13,8 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gallery.catalogue import Portrait
-    from gallery.collection import Gallery
+    from gallery.gallery import Gallery
+    from gallery.records import Portrait
 
 __all__ = ["draw_silhouette", "is_silhouette", "lacks_photo"]
 

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from engine.types import Embedding, Space
-from gallery.catalogue import Catalogue, Portrait
-from gallery.report import Progress, no_progress
+from gallery.catalogue import Catalogue
+from gallery.progress import Progress, no_progress
+from gallery.records import Portrait
 from gallery.spaces import SpaceState
 
 if TYPE_CHECKING:
-    from gallery.searching.comparison import Hit
+    from gallery.records import Hit
 
 __all__ = ["SearchIndex", "Storage", "SweptPictures"]
 

@@ -18,11 +18,11 @@ from engine.errors import GalleryCorrupt, LookalikeError, SetupProblem
 from engine.pipeline import Engine
 from engine.types import Face, Space
 from gallery import registrar
-from gallery.catalogue import Portrait
-from gallery.collection import Gallery
 from gallery.database import changing
-from gallery.intake import append_rows
-from gallery.report import Progress, Report
+from gallery.gallery import Gallery
+from gallery.progress import Progress, Report
+from gallery.records import Portrait
+from gallery.registrar import append_rows
 from gallery.scoring.learned import Learned, read_learned
 from gallery.silhouette import lacks_photo
 from gallery.spaces import SpaceState

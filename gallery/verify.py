@@ -14,8 +14,8 @@ from typing import Final
 from engine.errors import BadSettings
 from engine.pipeline import Engine
 from engine.types import Space
-from gallery.collection import Gallery
-from gallery.report import Progress, no_progress
+from gallery.gallery import Gallery
+from gallery.progress import Progress, no_progress
 from gallery.verifying.findings import Examination, Finding, Kind, Remedy
 from gallery.verifying.likeness import likeness_findings
 from gallery.verifying.mending import Mender

@@ -58,7 +58,7 @@ def starter_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     from bot.app import open_engine, open_gallery
     from bot.settings import Settings
-    from gallery.build import add
+    from gallery.add import add
     from gallery.sources.bundled import bundled_portraits
 
     home = tmp_path_factory.mktemp("starter") / "home"

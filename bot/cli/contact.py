@@ -11,7 +11,7 @@ from engine.errors import BadSettings
 
 if TYPE_CHECKING:
     from bot.settings import Settings
-    from gallery.collection import Gallery
+    from gallery.gallery import Gallery
 
 __all__ = ["ask_before_running", "ask_for_contact"]
 

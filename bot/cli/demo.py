@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bot.cli.match import Answer
-    from gallery.report import Report
-    from gallery.sources import FoundPortrait
+    from gallery.progress import Report
+    from gallery.records import FoundPortrait
 
 __all__ = ["as_sent_in_a_chat", "command"]
 
@@ -65,7 +65,7 @@ def command(context: Context, out: Path | None) -> None:
     """Fill the gallery with two public-domain portraits and find the lookalike of a photo."""
     from bot.app import open_engine, open_gallery
     from bot.cli.match import answer_photo, draw_answer
-    from gallery.build import add
+    from gallery.add import add
     from gallery.sources.bundled import bundled_portraits, what_is_missing
 
     settings = context.settings()

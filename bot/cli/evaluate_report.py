@@ -14,8 +14,8 @@ from bot.cli.main import Context, common
 if TYPE_CHECKING:
     from bot.settings import Settings
     from engine.pipeline import Engine
-    from gallery.entries import Person
     from gallery.evaluation.report import EvaluationReport
+    from gallery.records import Person
 
 __all__ = ["report"]
 

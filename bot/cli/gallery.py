@@ -33,9 +33,9 @@ from bot.cli.main import Context, common
 from engine.errors import GalleryMissing
 
 if TYPE_CHECKING:
-    from gallery.catalogue import Person
-    from gallery.collection import Gallery
-    from gallery.report import Report
+    from gallery.gallery import Gallery
+    from gallery.progress import Report
+    from gallery.records import Person
 
 __all__ = ["command"]
 
@@ -80,7 +80,7 @@ def add(
     """
     from bot.app import open_engine
     from bot.cli.gallery_progress import shown
-    from gallery.build import add_folder
+    from gallery.add import add_folder
 
     settings = context.settings()
     engine = open_engine(settings)

@@ -24,7 +24,7 @@ from engine.errors import BadSettings, GalleryMissing
 
 if TYPE_CHECKING:
     from bot.settings import Settings
-    from gallery.collection import Gallery
+    from gallery.gallery import Gallery
     from gallery.harvest import Harvest
 
 __all__ = ["credits_command", "download", "permit"]

@@ -30,7 +30,7 @@ from bot.cli.main import Context, common
 from engine.errors import GalleryMissing
 
 if TYPE_CHECKING:
-    from gallery.collection import Gallery
+    from gallery.gallery import Gallery
     from gallery.packing.report import ImportReport
 
 __all__ = ["copy", "export", "import_command", "import_pickle"]
@@ -182,7 +182,7 @@ def import_pickle(
 @contextmanager
 def _placed(place: str, *, must_exist: bool) -> Iterator[Gallery]:
     """The gallery at a place that was named on the command line."""
-    from gallery.collection import Gallery
+    from gallery.gallery import Gallery
 
     with contextlib.ExitStack() as stack:
         if place.startswith(_URLS):

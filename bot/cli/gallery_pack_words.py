@@ -12,7 +12,7 @@ from bot.cli.gallery_words import add_lines, numbered
 if TYPE_CHECKING:
     from engine.pipeline import Engine
     from engine.types import Space
-    from gallery.collection import Gallery
+    from gallery.gallery import Gallery
     from gallery.packing.pickled import PickleReport
     from gallery.packing.report import ExportReport, ImportReport
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 if TYPE_CHECKING:
-    from gallery.report import Progress
+    from gallery.progress import Progress
 
 __all__ = ["Lines", "shown"]
 
@@ -29,7 +29,7 @@ def shown(*, quiet: bool) -> Iterator[Progress]:
         with _bars() as progress:
             yield progress
     elif quiet:
-        from gallery.report import no_progress
+        from gallery.progress import no_progress
 
         yield no_progress
     else:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from gallery.catalogue import Person, Portrait
-    from gallery.report import Report
+    from gallery.progress import Report
+    from gallery.records import Person, Portrait
 
 __all__ = [
     "add_lines",

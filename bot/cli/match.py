@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from bot.settings import Settings
     from engine.pipeline import Engine
     from engine.types import Face, Photo
-    from gallery.collection import Gallery, Match
     from gallery.ensemble import Ensemble
+    from gallery.gallery import Gallery
+    from gallery.records import Match
 
 __all__ = [
     "Answer",

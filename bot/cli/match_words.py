@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bot.cli.match import Answer
-    from gallery.collection import Match
+    from gallery.records import Match
 
 __all__ = ["as_record", "words"]
 

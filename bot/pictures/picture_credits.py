@@ -8,8 +8,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gallery.catalogue import Portrait
-    from gallery.collection import Gallery
+    from gallery.gallery import Gallery
+    from gallery.records import Portrait
 
 __all__ = ["Credit", "credits_of", "web_page"]
 

@@ -21,8 +21,8 @@ from gallery.tables import FindingRow, PortraitRow
 
 if TYPE_CHECKING:
     from gallery.catalogue import Catalogue
-    from gallery.collection import Gallery
     from gallery.ensembles.trial import Figures, Outcome
+    from gallery.gallery import Gallery
 
 __all__ = ["Verdict", "judge", "read_verdict"]
 

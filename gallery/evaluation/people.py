@@ -13,10 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from engine.errors import SetupProblem
-from gallery.entries import Person
-from gallery.names import folded
-from gallery.people_file import PEOPLE_FILE, read_table
-from gallery.sources.folder import person_name, scan
+from gallery.records import Person, folded
+from gallery.sources.folder import PEOPLE_FILE, person_name, read_table, scan
 
 __all__ = ["KINDS", "PEOPLE_FILE", "Known", "known_of", "read_table", "spelled"]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engine.errors import NotAnImage, PhotoProblem, TooLarge
 from engine.pipeline import Engine
 from engine.types import Box, Face, Photo, Space
-from gallery.report import Progress, no_progress
+from gallery.progress import Progress, no_progress
 
 __all__ = ["Sightings", "central_face", "look_at", "look_with"]
 

@@ -20,7 +20,7 @@ from gallery.evaluation.mistakes import mistakes
 from gallery.evaluation.people import Known
 from gallery.evaluation.photos import Sightings, look_with
 from gallery.evaluation.report import Column, EvaluationReport
-from gallery.report import Progress, no_progress
+from gallery.progress import Progress, no_progress
 
 __all__ = ["evaluate_people"]
 

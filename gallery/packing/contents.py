@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.types import Box, Space
-from gallery.sources import FoundPerson
+from gallery.records import FoundPerson
 
 if TYPE_CHECKING:
     from gallery.calibration import Calibration

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gallery.names import folded
+from gallery.records import folded
 
 __all__ = [
     "MOST",

@@ -20,17 +20,17 @@ from engine.decode import decode
 from engine.errors import PhotoProblem
 from engine.types import Space
 from gallery import registrar
-from gallery.catalogue import Person, Portrait
-from gallery.collection import Gallery
+from gallery.add import knows_more
 from gallery.database import changing
-from gallery.intake import append_rows, knows_more
+from gallery.gallery import Gallery
 from gallery.never_again import REMOVED, Barred
 from gallery.packing.contents import Batch, PackedPortrait
 from gallery.packing.report import ImportReport
-from gallery.report import Rejection
+from gallery.progress import Rejection
+from gallery.records import FoundPerson, FoundPortrait, Person, Portrait
+from gallery.registrar import append_rows
 from gallery.screen import Reason
 from gallery.silhouette import draw_silhouette, is_silhouette, lacks_photo
-from gallery.sources import FoundPerson, FoundPortrait
 
 __all__ = ["BatchIntake"]
 
@@ -189,7 +189,9 @@ class BatchIntake:
                     connection, one.person_id, _found(one), sha256=portrait.sha256, **geometry
                 )
                 if jpeg is None:
-                    jpeg = draw_silhouette(portrait.width_px, portrait.height_px, portrait.landmarks)
+                    jpeg = draw_silhouette(
+                        portrait.width_px, portrait.height_px, portrait.landmarks
+                    )
             elif jpeg is not None:
                 registrar.reframe_portrait(connection, portrait.sha256, **geometry)
             if jpeg is not None:

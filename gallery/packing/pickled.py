@@ -18,14 +18,14 @@ from typing import Any, Final
 from engine.errors import SetupProblem
 from engine.pipeline import Engine
 from gallery import registrar
-from gallery.build import add
-from gallery.collection import Gallery
+from gallery.add import add
 from gallery.database import changing
+from gallery.gallery import Gallery
 from gallery.never_again import barred
 from gallery.packing.fields import MOST, plain_text
 from gallery.packing.pickles import pickled_strings, pickled_vectors
-from gallery.report import Progress, Report, no_progress
-from gallery.sources import FoundPerson, FoundPortrait
+from gallery.progress import Progress, Report, no_progress
+from gallery.records import FoundPerson, FoundPortrait
 from gallery.sources.folder import PhotoReader, person_name
 
 __all__ = ["PickleReport", "import_pickles"]

@@ -47,8 +47,8 @@ from gallery.packing.records import (
     stays_away_of,
 )
 from gallery.packing.rows import RowStream
-from gallery.report import Progress, no_progress
-from gallery.sources import FoundPerson
+from gallery.progress import Progress, no_progress
+from gallery.records import FoundPerson
 
 __all__ = ["PackFile"]
 

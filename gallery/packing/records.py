@@ -29,7 +29,7 @@ from gallery.packing.fields import (
     whole_number,
     wikidata_id,
 )
-from gallery.sources import FoundPerson
+from gallery.records import FoundPerson
 
 __all__ = [
     "MOST_LINE_BYTES",

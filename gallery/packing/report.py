@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.types import Space
-from gallery.report import Rejection
+from gallery.progress import Rejection
 
 __all__ = ["ExportReport", "ImportReport"]
 

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from engine.types import Space
-from gallery.catalogue import Person, Portrait
-from gallery.collection import Gallery
-from gallery.names import folded
+from gallery.gallery import Gallery
 from gallery.packing.contents import (
     BATCH_PORTRAITS,
     Batch,
@@ -23,9 +21,9 @@ from gallery.packing.contents import (
     StaysAway,
 )
 from gallery.packing.fields import MOST, MOST_CATEGORIES, MOST_FAME, WIKIDATA_ID, plain_text
+from gallery.records import FoundPerson, Person, Portrait, folded
 from gallery.scoring.learned import read_learned
 from gallery.silhouette import is_silhouette
-from gallery.sources import FoundPerson
 from gallery.tables import NeverAgainRow, PersonRow, PortraitRow
 
 if TYPE_CHECKING:

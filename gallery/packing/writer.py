@@ -38,7 +38,7 @@ from gallery.packing.records import (
     stays_away_record,
 )
 from gallery.packing.source import GalleryContents
-from gallery.report import Progress
+from gallery.progress import Progress
 
 __all__ = ["PackWriter", "said_of", "written_whole"]
 

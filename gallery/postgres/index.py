@@ -35,7 +35,8 @@ from gallery.postgres.vectors import (
     unpacked,
     vectors_of_people,
 )
-from gallery.searching.comparison import Hit, check_space, compared, rank
+from gallery.records import Hit
+from gallery.searching.comparison import check_space, compared, rank
 from gallery.tables import SpaceRow
 
 __all__ = ["PostgresIndex"]

@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_or_replace
 from engine.errors import BadSettings, Busy
 from engine.types import Space
 from gallery import registrar
-from gallery.catalogue import Catalogue, Portrait, thumbnail_path
+from gallery.catalogue import Catalogue
 from gallery.database import changing, migrate
 from gallery.disk import unwritable, write_atomically
 from gallery.postgres.index import PostgresIndex
@@ -41,7 +41,8 @@ from gallery.postgres.vectors import (
     take_away,
     vectors_of_portraits,
 )
-from gallery.report import Progress, no_progress
+from gallery.progress import Progress, no_progress
+from gallery.records import Portrait, thumbnail_path
 from gallery.spaces import SpaceState, space_states
 from gallery.storage import SweptPictures
 from gallery.tables import GalleryTables, PortraitRow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -11,25 +10,11 @@ from numpy.typing import NDArray
 from engine.errors import SpaceMismatch
 from engine.types import Embedding, Space
 from gallery.likeness import person_cosines
+from gallery.records import Hit
 
-__all__ = ["Hit", "check_space", "compared", "rank"]
+__all__ = ["check_space", "compared", "rank"]
 
 _DECIMALS: Final = 7  # likenesses closer than that are equal, and ids decide
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A person found.
-
-    Attributes:
-        person_id: Who.
-        portrait_id: Their portrait that is most like the face.
-        cosine: The likeness to the person, in [-1, 1] (gallery/likeness.py).
-    """
-
-    person_id: int
-    portrait_id: int
-    cosine: float
 
 
 def compared(

@@ -7,7 +7,7 @@ from importlib import resources
 from importlib.util import find_spec
 
 from engine.errors import SourceDown, TooLarge
-from gallery.sources import FoundPerson, FoundPortrait
+from gallery.records import FoundPerson, FoundPortrait
 
 __all__ = ["bundled_portraits", "what_is_missing"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.errors import BadSettings
-from gallery.catalogue import category_name, folded
+from gallery.records import category_name, folded
 
 __all__ = ["Category", "chosen", "load_categories", "misfits"]
 

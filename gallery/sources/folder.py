@@ -2,25 +2,46 @@
 
 The folder that holds the photos names the person; every folder between it and DIR is a category.
 Both kinds may stand side by side. A folder with photos of its own that also holds such folders is
-a category, and its own photos belong to nobody. A file people.csv in DIR says more of the people
-(gallery/sources/people_list.py).
+a category, and its own photos belong to nobody. A file people.csv in DIR says more of the people:
+it has a line for each person and the columns ``person`` (the name, or the folder's name) and any of
+``category``, ``country``, ``gender`` and ``wikidata_id``. Several categories are parted by
+semicolons or stand in several lines.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import os
+import re
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 from pathlib import Path
 from typing import Final
 
 from engine.errors import SetupProblem, TooLarge
-from gallery.people_file import PEOPLE_FILE
-from gallery.sources import FoundPerson, FoundPortrait
-from gallery.sources.people_list import described, person_name
+from gallery.records import FoundPerson, FoundPortrait, folded
 
-__all__ = ["PHOTO_ENDINGS", "FolderContents", "PhotoReader", "person_name", "scan"]
+__all__ = [
+    "PEOPLE_FILE",
+    "PHOTO_ENDINGS",
+    "FolderContents",
+    "PhotoReader",
+    "described",
+    "person_name",
+    "read_table",
+    "scan",
+]
+
+PEOPLE_FILE: Final = "people.csv"
+
+# As long as the columns of gallery/tables.py.
+_LONGEST: Final = {"country": 100, "gender": 50, "category": 200}
+_NUMBER_AT_END = re.compile(r"(?:[\s._-]+\d+|\s*\(\d+\))$")
+_WIKIDATA_ID = re.compile(r"Q[1-9]\d{0,15}")
 
 PHOTO_ENDINGS: Final = frozenset(
     [
@@ -197,3 +218,102 @@ def _why_nobody(folder: Path, astray: list[str]) -> str:
             f"arranged as {layout}"
         )
     return f"there are no photos in {folder}: it should be arranged as {layout}"
+
+
+def person_name(folder_name: str) -> str:
+    """The name that a person's folder stands for.
+
+    ``Grace_Hopper`` and ``Grace Hopper 02`` both stand for Grace Hopper.
+    """
+    readable = os.fsencode(folder_name).decode("utf-8", "replace")
+    name = " ".join(unicodedata.normalize("NFC", readable).replace("_", " ").split())
+    return _NUMBER_AT_END.sub("", name) or name
+
+
+def described(
+    portraits: Sequence[FoundPortrait], file: Path
+) -> tuple[list[FoundPortrait], tuple[str, ...]]:
+    """The portraits, their people completed by what the file says; and whom nobody knows.
+
+    Case, accents and underscores of names don't matter. The file's categories are added to those
+    of the folders.
+
+    Args:
+        portraits: Of a folder.
+        file: CSV; semicolons and tabs serve as well as commas.
+
+    Returns:
+        The portraits in the same order; the file's names that are nobody's.
+
+    Raises:
+        SetupProblem: If it can't be read, has none of the columns, or a Wikidata id in it is none.
+    """
+    rows = read_table(file)
+    if not any("person" in row for row in rows):
+        raise SetupProblem(
+            f"{file} needs the column person and any of category, country, gender and "
+            "wikidata_id, named in its first line"
+        )
+    said: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        if "person" in row:
+            said.setdefault(folded(person_name(row["person"])), []).append(row)
+    completed = [
+        replace(
+            portrait,
+            person=reduce(
+                partial(_completed, file=file),
+                said.get(folded(portrait.person.name), []),
+                portrait.person,
+            ),
+        )
+        for portrait in portraits
+    ]
+    known = {folded(portrait.person.name) for portrait in portraits}
+    return completed, tuple(said[name][0]["person"] for name in said if name not in known)
+
+
+def _completed(person: FoundPerson, row: dict[str, str], file: Path) -> FoundPerson:
+    wikidata_id = row.get("wikidata_id", "").upper() or person.wikidata_id
+    if wikidata_id is not None and not _WIKIDATA_ID.fullmatch(wikidata_id):
+        raise SetupProblem(
+            f"{file}: the wikidata_id of {person.name} should be like Q42, not {wikidata_id}"
+        )
+    categories = [
+        " ".join(part.split())[: _LONGEST["category"]]
+        for part in row.get("category", "").split(";")
+    ]
+    return replace(
+        person,
+        categories=tuple(dict.fromkeys([*person.categories, *filter(None, categories)])),
+        country=row.get("country", "")[: _LONGEST["country"]] or person.country,
+        gender=row.get("gender", "")[: _LONGEST["gender"]] or person.gender,
+        wikidata_id=wikidata_id,
+    )
+
+
+def read_table(file: Path) -> list[dict[str, str]]:
+    """The lines of a CSV file by column name in lower case; empty cells are left out.
+
+    Semicolons and tabs serve as well as commas.
+
+    Raises:
+        SetupProblem: If it can't be read.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        delimiter = max(",;\t", key=text.partition("\n")[0].count)  # a comma unless there is none
+        lines = io.StringIO(text, newline="")
+        rows = list(csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True))
+    except OSError as problem:
+        raise SetupProblem(f"the file {file} can't be read: {problem.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as problem:
+        raise SetupProblem(f"the file {file} is no CSV text: {problem}") from None
+    return [
+        {
+            (name or "").strip().lower(): cell.strip()
+            for name, cell in row.items()
+            if isinstance(cell, str) and cell.strip()
+        }
+        for row in rows
+    ]

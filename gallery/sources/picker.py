@@ -8,16 +8,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from gallery.catalogue import Person, Portrait, folded
+from gallery.records import FoundPerson, FoundPortrait, Person, Portrait, folded
 from gallery.screen import SCREENING, Reason
-from gallery.sources import FoundPerson, FoundPortrait
 from gallery.sources.celebrities import Celebrity
 from gallery.sources.commons import CommonsFile
 from gallery.sources.same_face import ANOTHER_FACE, FaceCheck, Seen
 from gallery.sources.spool import Missing, Spool, Spooled
 
 if TYPE_CHECKING:
-    from gallery.collection import Gallery
+    from gallery.gallery import Gallery
     from gallery.sources.journal import Journal
 
 __all__ = ["Picker", "PictureReader", "Plan"]

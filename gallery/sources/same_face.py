@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from engine.errors import PhotoProblem, TooLarge
 from engine.types import Embedding, Face, Photo
 from gallery.calibration import prior
-from gallery.catalogue import Portrait
+from gallery.records import Portrait
 from gallery.screen import Reason, clear_face
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from engine.errors import BadSettings, Busy
-from gallery.report import Progress, no_progress
+from gallery.progress import Progress, no_progress
+from gallery.records import FoundPortrait
 from gallery.screen import SCREENING
-from gallery.sources import FoundPortrait
 from gallery.sources.categories import Category, misfits
 from gallery.sources.celebrities import Celebrity, merged
 from gallery.sources.commons import Commons, CommonsFile
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from engine.pipeline import Engine
-    from gallery.collection import Gallery
+    from gallery.gallery import Gallery
 
 __all__ = ["Servers", "Wikimedia", "journal_in"]
 

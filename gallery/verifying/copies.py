@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from engine.decode import decode
 from engine.errors import LookalikeError
-from gallery.catalogue import Portrait
-from gallery.collection import Gallery
+from gallery.gallery import Gallery
+from gallery.records import Portrait
 from gallery.silhouette import lacks_photo
 from gallery.verifying.findings import Finding, Kind, Remedy
 from gallery.verifying.pictures import subject

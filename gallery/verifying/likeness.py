@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from engine.errors import GalleryCorrupt, GalleryMissing
 from engine.types import Embedding, Space
 from gallery.calibration import prior
-from gallery.catalogue import Portrait
-from gallery.collection import Gallery
+from gallery.gallery import Gallery
 from gallery.likeness import evened_norms, person_cosines
-from gallery.names import folded
-from gallery.report import Progress
+from gallery.progress import Progress
+from gallery.records import Portrait, folded
 from gallery.verifying.copies import UNLIKE, Likenesses, copies
 from gallery.verifying.findings import Finding, Kind, Remedy, Subject
 from gallery.verifying.pictures import subject

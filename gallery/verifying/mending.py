@@ -15,10 +15,10 @@ from sqlalchemy import delete, select
 from engine.pipeline import Engine
 from engine.types import Space
 from gallery import registrar, upkeep
-from gallery.collection import Gallery
 from gallery.database import changing
+from gallery.gallery import Gallery
 from gallery.namesakes import merge
-from gallery.report import Progress, Report
+from gallery.progress import Progress, Report
 from gallery.screen import SCREENING, Reason
 from gallery.tables import CategoryRow, PersonCategoryRow
 from gallery.verifying.findings import Finding, Kind, Remedy

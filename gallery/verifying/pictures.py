@@ -14,9 +14,9 @@ from engine.decode import decode
 from engine.errors import LookalikeError, SetupProblem
 from engine.pipeline import Engine
 from engine.types import Box, Concern, Face, Photo, Space
-from gallery.catalogue import Portrait
-from gallery.collection import Gallery
-from gallery.report import Progress
+from gallery.gallery import Gallery
+from gallery.progress import Progress
+from gallery.records import Portrait
 from gallery.silhouette import lacks_photo
 from gallery.verifying.findings import Finding, Kind, Remedy, Subject
 from gallery.verifying.storage import Roster

@@ -15,9 +15,9 @@ from sqlalchemy import select
 
 from engine.errors import GalleryCorrupt
 from engine.types import Space
-from gallery.collection import Gallery
 from gallery.file_storage import FileStorage
-from gallery.report import Progress
+from gallery.gallery import Gallery
+from gallery.progress import Progress
 from gallery.spaces import SpaceState
 from gallery.tables import CategoryRow, PersonCategoryRow, PortraitRow
 from gallery.vectors import VectorFiles, generation_files

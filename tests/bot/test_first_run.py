@@ -24,7 +24,7 @@ from bot.app import open_conversation
 from bot.request import Sender
 from bot.settings import Settings
 from bot.starter import contact_of
-from gallery.collection import Gallery
+from gallery.gallery import Gallery
 
 PATIENCE_S = 90.0
 OCCUPATIONS = ("Q33999", "Q177220", "Q82955", "Q937857", "Q901", "Q36180")

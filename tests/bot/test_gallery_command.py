@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from bot.cli.gallery_progress import Lines
 from bot.cli.main import lookalike
 from engine.errors import Busy, GalleryMissing, SetupProblem
-from gallery.collection import Gallery
+from gallery.gallery import Gallery
 
 
 def run(home: Path, *arguments: str | Path, answer: str | None = None) -> Result:

@@ -20,7 +20,8 @@ from bot.model_desk import ModelDesk, State, in_daemon_thread
 from bot.request import Sender
 from bot.settings import ModelsSettings, Settings
 from engine.errors import WeightsMissing
-from gallery.build import add, remove
+from gallery.add import add
+from gallery.build import remove
 from gallery.sources.bundled import bundled_portraits
 
 SENET_FILE = "rcmalli_vggface_tf_notop_senet50.h5"

@@ -19,9 +19,8 @@ from bot.reply import Limits
 from bot.request import Sender
 from bot.settings import Settings
 from bot.wording import LANGUAGES, Wording
-from gallery.build import add
-from gallery.gender import MEN, WOMEN
-from gallery.sources import FoundPerson, FoundPortrait
+from gallery.add import add
+from gallery.records import MEN, WOMEN, FoundPerson, FoundPortrait
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -16,7 +16,7 @@ from bot.cli.main import EXIT_SETUP, lookalike
 from bot.request import Sender
 from bot.settings import load_settings, secrets_of
 from engine.errors import BadSettings, TryLater
-from gallery.collection import Gallery
+from gallery.gallery import Gallery
 
 KEY = "one key for every bot that shares it"
 

@@ -11,7 +11,7 @@ from PIL import Image
 from variants import Variant, variants_of
 
 from engine.pipeline import Engine
-from gallery.collection import Gallery
+from gallery.gallery import Gallery
 
 
 def make_engine(cache_folder: Path) -> Engine:

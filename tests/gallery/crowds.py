@@ -12,9 +12,9 @@ from sqlalchemy import Connection, func, insert, select
 
 from engine.types import Embedding, Space
 from gallery import registrar
-from gallery.collection import Gallery
 from gallery.database import changing
-from gallery.intake import append_rows
+from gallery.gallery import Gallery
+from gallery.registrar import append_rows
 from gallery.tables import CategoryRow, PersonCategoryRow, PersonRow, PortraitRow
 
 __all__ = ["Crowd", "enrolled", "found", "unit"]

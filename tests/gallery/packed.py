@@ -10,11 +10,11 @@ from PIL import Image
 
 from engine.types import Box, Space
 from gallery import registrar
-from gallery.collection import Gallery
 from gallery.database import changing
-from gallery.intake import append_rows
+from gallery.gallery import Gallery
 from gallery.never_again import barred
-from gallery.sources import FoundPerson, FoundPortrait
+from gallery.records import FoundPerson, FoundPortrait
+from gallery.registrar import append_rows
 
 __all__ = ["DLIB", "RESNET", "everything", "fill", "jpeg", "units"]
 

@@ -21,10 +21,11 @@ from engine.errors import (
 )
 from engine.pipeline import Engine
 from engine.types import Embedding, Space
-from gallery.build import add, add_folder, build, remove
-from gallery.collection import Gallery
-from gallery.report import Report
-from gallery.sources import FoundPerson, FoundPortrait
+from gallery.add import add, add_folder
+from gallery.build import build, remove
+from gallery.gallery import Gallery
+from gallery.progress import Report
+from gallery.records import FoundPerson, FoundPortrait
 
 Variant = Callable[[int], bytes]
 

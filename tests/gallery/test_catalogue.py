@@ -13,9 +13,16 @@ from hypothesis import strategies as st
 
 from engine.types import Box, Space
 from gallery import registrar
-from gallery.catalogue import Catalogue, Rejected, category_name, folded, thumbnail_path
+from gallery.catalogue import Catalogue
 from gallery.database import changing, connect, migrate
-from gallery.sources import FoundPerson, FoundPortrait
+from gallery.records import (
+    FoundPerson,
+    FoundPortrait,
+    Rejected,
+    category_name,
+    folded,
+    thumbnail_path,
+)
 
 _numbers = itertools.count(1)
 

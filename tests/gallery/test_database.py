@@ -15,8 +15,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from engine.errors import BadSettings, GalleryCorrupt, SetupProblem
-from gallery.collection import Gallery
 from gallery.database import changing, connect, migrate
+from gallery.gallery import Gallery
 from gallery.tables import GalleryTables, RevisionRow
 from migrations import alembic_config, current, head, upgrade, version_table
 
@@ -120,7 +120,7 @@ def test_a_half_finished_migration_leaves_nothing(tmp_path: Path) -> None:
 def test_an_open_gallery_needs_no_alembic(tmp_path: Path) -> None:
     Gallery.open(tmp_path).close()
     script = (
-        "import sys; from pathlib import Path; from gallery.collection import Gallery\n"
+        "import sys; from pathlib import Path; from gallery.gallery import Gallery\n"
         "Gallery.open(Path(sys.argv[1])).close(); print('alembic' in sys.modules)"
     )
     done = subprocess.run(
@@ -131,7 +131,7 @@ def test_an_open_gallery_needs_no_alembic(tmp_path: Path) -> None:
 
 def test_several_processes_may_make_a_gallery_at_once(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from gallery.collection import Gallery\n"
+        "import sys; from pathlib import Path; from gallery.gallery import Gallery\n"
         "input(); gallery = Gallery.open(Path(sys.argv[1])); print(gallery.stats().people)\n"
         "gallery.close()"
     )

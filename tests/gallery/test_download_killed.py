@@ -14,7 +14,7 @@ from pathlib import Path
 
 from wikimedia_server import Fact, Picture, Wiki, playing
 
-from gallery.collection import Gallery
+from gallery.gallery import Gallery
 
 Variant = Callable[[int], bytes]
 

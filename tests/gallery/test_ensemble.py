@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from engine.errors import GalleryMissing
 from engine.types import Embedding, Space
 from gallery.calibration import Calibration, prior
-from gallery.collection import Gallery
 from gallery.ensemble import BEST, Ensemble, Member, most_alike
 from gallery.ensembles.learning import FEWEST_LEARNED, learned
 from gallery.ensembles.sample import probes_of
 from gallery.ensembles.trial import FEWEST_PEOPLE, Outcome, Trial, tried
 from gallery.ensembles.verdict import Verdict, judge, read_verdict
+from gallery.gallery import Gallery
 from gallery.index import GalleryIndex
 from gallery.upkeep import learn_scores
 from gallery.vectors import VectorFiles

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from engine.pipeline import Engine
 from engine.types import Embedding
-from gallery.build import add_folder, build
-from gallery.collection import Gallery
+from gallery.add import add_folder
+from gallery.build import build
+from gallery.gallery import Gallery
 
 Variant = Callable[[int], bytes]
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from engine.pipeline import Engine
-from gallery.build import add, remove
-from gallery.collection import Gallery
+from gallery.add import add
+from gallery.build import remove
+from gallery.gallery import Gallery
 from gallery.never_again import REMOVED, bar, barred, permit
-from gallery.sources import FoundPerson, FoundPortrait
+from gallery.records import FoundPerson, FoundPortrait
 
 Variant = Callable[[int], bytes]
 

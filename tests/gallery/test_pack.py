@@ -25,9 +25,8 @@ from engine.errors import BadSettings
 from engine.pipeline import Engine
 from engine.types import Box, Embedding, Space
 from gallery import build, file_storage, registrar
-from gallery.collection import Gallery
 from gallery.database import changing
-from gallery.names import folded
+from gallery.gallery import Gallery
 from gallery.never_again import bar, barred
 from gallery.pack import copy_gallery, export_gallery, import_file
 from gallery.packing.contents import PackedPortrait, PackedSpace, StaysAway
@@ -44,9 +43,9 @@ from gallery.packing.records import (
     stays_away_of,
     stays_away_record,
 )
+from gallery.records import FoundPerson, FoundPortrait, folded
 from gallery.scoring.learned import read_learned
 from gallery.silhouette import draw_silhouette, is_silhouette, lacks_photo
-from gallery.sources import FoundPerson, FoundPortrait
 from gallery.upkeep import learn_scores
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from engine.types import Box, Embedding, Space
 from gallery import registrar
-from gallery.collection import Gallery
+from gallery.gallery import Gallery
 from gallery.database import changing
 from gallery.searching.digesting import make_digest
-from gallery.intake import append_rows
+from gallery.registrar import append_rows
 from gallery.sources import FoundPerson, FoundPortrait
 from gallery.upkeep import bury_portraits
 

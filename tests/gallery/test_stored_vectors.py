@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gallery import build
-from gallery.collection import Gallery
+from gallery.gallery import Gallery
 
 
 def test_vectors_come_in_the_order_asked_for_and_leave_with_their_person(own_home: Path) -> None:

@@ -14,11 +14,10 @@ from sqlalchemy import insert
 from engine.errors import BadSettings, Busy
 from engine.pipeline import Engine
 from gallery import registrar
-from gallery.build import add
-from gallery.collection import Gallery
+from gallery.add import add
 from gallery.database import changing
-from gallery.entries import Portrait
-from gallery.sources import FoundPerson, FoundPortrait
+from gallery.gallery import Gallery
+from gallery.records import FoundPerson, FoundPortrait, Portrait
 from gallery.tables import CategoryRow
 from gallery.verify import verify
 from gallery.verifying.findings import Examination, Kind, Remedy

@@ -14,10 +14,10 @@ from wikimedia_server import MAXLAG, Fact, Odd, Picture, Wiki, playing
 from engine.errors import BadSettings, Busy, SourceDown
 from engine.pipeline import Engine
 from gallery.build import remove
-from gallery.collection import Gallery
+from gallery.gallery import Gallery
 from gallery.harvest import Harvest, Order, download
 from gallery.never_again import REMOVED, bar
-from gallery.report import Progress, no_progress
+from gallery.progress import Progress, no_progress
 from gallery.sources.categories import chosen, load_categories
 from gallery.sources.courier import Patience
 from gallery.sources.wikimedia import Servers, Wikimedia

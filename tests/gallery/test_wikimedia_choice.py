@@ -8,10 +8,10 @@ import pytest
 from wikimedia_server import Fact, Picture, Wiki, playing
 
 from engine.pipeline import Engine
-from gallery.build import add
-from gallery.collection import Gallery
+from gallery.add import add
+from gallery.gallery import Gallery
 from gallery.harvest import Harvest, Order, download
-from gallery.sources import FoundPerson, FoundPortrait
+from gallery.records import FoundPerson, FoundPortrait
 from gallery.sources.bundled import bundled_portraits
 from gallery.sources.categories import chosen, load_categories
 from gallery.sources.courier import Patience

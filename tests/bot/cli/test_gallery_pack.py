@@ -103,9 +103,9 @@ def test_import_refuses_what_is_no_gallery(new_home: Path, tmp_path: Path) -> No
 def test_a_space_of_other_weights_is_told(own_home: Path, new_home: Path, tmp_path: Path) -> None:
     from engine.types import Space
     from gallery import registrar
-    from gallery.collection import Gallery
     from gallery.database import changing
-    from gallery.intake import append_rows
+    from gallery.gallery import Gallery
+    from gallery.registrar import append_rows
 
     foreign = Space("dlib", "ef" * 32, 2, 128)
     unknown = Space("senet", "ef" * 32, 1, 2048)
@@ -273,9 +273,9 @@ def test_ctrl_c_leaves_no_half_file(own_home: Path, tmp_path: Path) -> None:
     """A gallery large enough that the signal arrives in the middle."""
     from engine.types import Box
     from gallery import registrar
-    from gallery.collection import Gallery
     from gallery.database import changing
-    from gallery.sources import FoundPerson, FoundPortrait
+    from gallery.gallery import Gallery
+    from gallery.records import FoundPerson, FoundPortrait
 
     person = FoundPerson("name:x", "X")
     with (

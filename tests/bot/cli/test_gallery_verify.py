@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bot.cli.main import lookalike
-from gallery.collection import Gallery
+from gallery.gallery import Gallery
 
 
 def run(home: Path, *arguments: str) -> Result:

@@ -9,10 +9,10 @@ import pytest
 from lineups import crowd, evidence_of, made_up
 
 from engine.errors import SetupProblem
-from gallery.entries import Person
 from gallery.evaluation.evidence import Evidence
 from gallery.evaluation.groups import FEWEST, Group, groupings
 from gallery.evaluation.people import Known, known_of
+from gallery.records import Person
 
 
 def known(labels: dict[str, tuple[str, ...]], kind: str = "gender") -> Known:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.errors import GalleryCorrupt, LookalikeError, SetupProblem
-from gallery.collection import Gallery
+from gallery.gallery import Gallery
 from gallery.pack import export_gallery, import_file
 from gallery.packing import archive as pack_archive
 from gallery.packing.layout import array_header

@@ -14,10 +14,10 @@ from bot.cli.main import lookalike
 from engine.errors import BadSettings
 from engine.types import Embedding, Space
 from gallery import registrar
-from gallery.collection import Gallery
 from gallery.database import changing
+from gallery.gallery import Gallery
 from gallery.pack import copy_gallery, export_gallery, import_file
-from gallery.sources import FoundPerson
+from gallery.records import FoundPerson
 from gallery.upkeep import learn_scores
 
 

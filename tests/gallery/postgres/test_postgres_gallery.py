@@ -18,10 +18,11 @@ from postgres_server import LOCKED_PASSWORD, PostgresServer, name_of
 from engine.errors import BadSettings, Busy, GalleryCorrupt, SetupProblem, TryLater
 from engine.pipeline import Engine
 from engine.types import Space
-from gallery.build import add_folder, build, remove
+from gallery.add import add_folder
+from gallery.build import build, remove
 from gallery.calibration import prior
-from gallery.collection import Gallery
 from gallery.database import changing
+from gallery.gallery import Gallery
 from gallery.postgres.server import address, connect, masked, told
 from gallery.postgres.tables import PostgresTables
 from gallery.registrar import note_change
@@ -236,8 +237,8 @@ def test_scores_are_learned_and_a_damaged_calibration_is_noticed(
 
 def test_names_are_sorted_and_as_long_as_in_a_folder(shared: Gallery, tmp_path: Path) -> None:
     """By code point whatever the server's locale, and PostgreSQL cuts nothing off."""
+    from gallery.records import FoundPerson
     from gallery.registrar import enrol_person
-    from gallery.sources import FoundPerson
 
     names = ["Zoë", "aaron", "Ärzte", "Ann Lee", "Ann-Lee", "Annlee", "宮崎 駿", "x" * 3000]
     orders = []

@@ -14,8 +14,8 @@ import pytest
 
 from engine.errors import Busy
 from engine.pipeline import Engine
-from gallery.build import add_folder
-from gallery.collection import Gallery
+from gallery.add import add_folder
+from gallery.gallery import Gallery
 
 Variant = Callable[[int], bytes]
 
@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from engine.types import Embedding
-from gallery.collection import Gallery
+from gallery.gallery import Gallery
 
 seen = set()
 with Gallery.open(Path(sys.argv[1]), sys.argv[2]) as gallery:

@@ -18,7 +18,7 @@ from postgres_server import PostgresServer, name_of
 from engine.errors import SpaceMismatch, TryLater
 from engine.types import Embedding
 from gallery.build import remove
-from gallery.collection import Gallery
+from gallery.gallery import Gallery
 from gallery.postgres import vectors as postgres_vectors
 from gallery.postgres.vectors import has_index
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engine.types import Embedding, Space
-from gallery.index import GalleryIndex, Hit
+from gallery.index import GalleryIndex
+from gallery.records import Hit
 from gallery.searching.digest import Frame, View, people_of, sketches_of
 from gallery.searching.digesting import make_digest, renew_digest
 from gallery.vectors import VectorFiles

@@ -21,7 +21,7 @@ from bot.app import open_conversation, open_engine, open_gallery
 from bot.cli.main import EXIT_SETUP
 from bot.settings import Settings
 from bot.wording import Wording
-from gallery.build import add_folder
+from gallery.add import add_folder
 
 SAY = Wording.load().text
 

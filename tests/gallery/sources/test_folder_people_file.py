@@ -9,9 +9,9 @@ import pytest
 from bot.app import open_engine
 from bot.settings import Settings
 from engine.errors import GalleryMissing, SetupProblem
-from gallery.build import add_folder
-from gallery.collection import Gallery
-from gallery.gender import MEN, WOMEN
+from gallery.add import add_folder
+from gallery.gallery import Gallery
+from gallery.records import MEN, WOMEN
 from gallery.sources.folder import scan
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -14,61 +13,20 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from engine.types import Embedding, Space
-from gallery.catalogue import Person, Portrait
 from gallery.file_storage import FileStorage
-from gallery.moment import Moment
+from gallery.records import Match, Person, Portrait, Stats
+from gallery.snapshot import Snapshot
 from gallery.storage import SearchIndex, Storage
 
 if TYPE_CHECKING:
     from gallery.calibration import Calibration
     from gallery.ensemble import Ensemble, FusedHit, Part
     from gallery.ensembles.verdict import Verdict
-    from gallery.index import Hit
+    from gallery.records import Hit
 
-__all__ = ["Gallery", "Match", "Stats"]
+__all__ = ["Gallery"]
 
 _ATTEMPTS: Final = 5
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Match:
-    """A person who resembles the face that was asked about.
-
-    Attributes:
-        person: Who.
-        portrait: Their portrait that is most like it.
-        cosine: Likeness to the person, in [-1, 1] (gallery/likeness.py); of an ensemble the fused
-            value (gallery/ensemble.py).
-        score: 0 to 100, the same meaning in every space.
-        one_in: A likeness this high is found between one in so many strangers; at least 1.
-        parts: What each backbone of an ensemble says, the weightiest first; none of one backbone.
-    """
-
-    person: Person
-    portrait: Portrait
-    cosine: float
-    score: float
-    one_in: float
-    parts: tuple[Part, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What there is.
-
-    Attributes:
-        people: How many.
-        portraits: How many.
-        categories: People per category.
-        vectors: Portraits that can be searched, per space.
-        rejections: Pictures that were not taken, by reason.
-    """
-
-    people: int
-    portraits: int
-    categories: dict[str, int]
-    vectors: dict[Space, int]
-    rejections: dict[str, int]
 
 
 class Gallery:
@@ -86,7 +44,7 @@ class Gallery:
         self.folder = folder
         self.storage = storage
         self.catalogue = storage.catalogue
-        self._moment = Moment(storage)
+        self._snapshot = Snapshot(storage)
 
     @classmethod
     def open(cls, folder: Path, url: str | None = None) -> Gallery:
@@ -158,11 +116,11 @@ class Gallery:
 
     def genders(self) -> frozenset[str]:
         """Every gender said of somebody, lower case, as of the last match or ``refresh``."""
-        return self._moment.genders
+        return self._snapshot.genders
 
     def spaces(self) -> tuple[Space, ...]:
         """The spaces in which somebody can be found."""
-        return self._moment.spaces()
+        return self._snapshot.spaces()
 
     def stats(self) -> Stats:
         """How much there is of everything."""
@@ -184,8 +142,8 @@ class Gallery:
 
     def refresh(self) -> None:
         """Sees what has been changed since, here or by another process; cheap if nothing has."""
-        if self.catalogue.revision() != self._moment.revision:
-            self._moment = Moment(self.storage, self._moment)
+        if self.catalogue.revision() != self._snapshot.revision:
+            self._snapshot = Snapshot(self.storage, self._snapshot)
             self.storage.noticed()
 
     def top_matches(
@@ -203,7 +161,7 @@ class Gallery:
             k: At least 1; fewer are returned if there are fewer people.
             category: Only people in this category; None for everybody.
             genders: Only people of whom the catalogue says one of these, such as
-                ``gallery.gender.WOMEN``; None for everybody.
+                ``gallery.records.WOMEN``; None for everybody.
 
         Returns:
             Matches by falling cosine; equal cosines by person id.
@@ -215,12 +173,12 @@ class Gallery:
             GalleryCorrupt: If vectors that should be there are not.
         """
 
-        def search(moment: Moment) -> tuple[Hit, ...]:
-            index = moment.index(query.space)
-            return index.top(query, k, allowed=moment.allowed(index, category, genders))
+        def search(snapshot: Snapshot) -> tuple[Hit, ...]:
+            index = snapshot.index(query.space)
+            return index.top(query, k, allowed=snapshot.allowed(index, category, genders))
 
-        moment, found = self._recalled(search)
-        calibration = moment.calibration(query.space)
+        snapshot, found = self._recalled(search)
+        calibration = snapshot.calibration(query.space)
         return tuple(_match(*one, calibration) for one in found)
 
     def fused_matches(
@@ -245,9 +203,9 @@ class Gallery:
 
         fused: dict[int, FusedHit] = {}
 
-        def search(moment: Moment) -> tuple[Hit, ...]:
-            indexes = [moment.index(space) for space in ensemble.spaces]
-            allowed = [moment.allowed(index, category, genders) for index in indexes]
+        def search(snapshot: Snapshot) -> tuple[Hit, ...]:
+            indexes = [snapshot.index(space) for space in ensemble.spaces]
+            allowed = [snapshot.allowed(index, category, genders) for index in indexes]
             hits = most_alike(ensemble, indexes, queries, k, allowed=allowed)
             fused.update((one.hit.person_id, one) for one in hits)
             return tuple(one.hit for one in hits)
@@ -259,29 +217,29 @@ class Gallery:
         )
 
     def _recalled(
-        self, search: Callable[[Moment], tuple[Hit, ...]]
-    ) -> tuple[Moment, list[tuple[Hit, Person, Portrait]]]:
-        """Who a search finds, and at which moment: again where somebody was removed since."""
+        self, search: Callable[[Snapshot], tuple[Hit, ...]]
+    ) -> tuple[Snapshot, list[tuple[Hit, Person, Portrait]]]:
+        """Who a search finds, and at which snapshot: again where somebody was removed since."""
         for _ in range(_ATTEMPTS):
             self.refresh()
-            moment = self._moment
-            hits = search(moment)
-            found = moment.recall(hits)
+            snapshot = self._snapshot
+            hits = search(snapshot)
+            found = snapshot.recall(hits)
             if len(found) == len(hits):
                 break
-        return moment, found
+        return snapshot, found
 
     def verdict(self) -> Verdict | None:
         """Whether this gallery's backbones are better together; None if nobody has tried."""
-        return self._moment.verdict()
+        return self._snapshot.verdict()
 
     def calibration(self, space: Space) -> Calibration:
         """How cosines of a space become scores: as learned from this gallery, else as shipped."""
-        return self._moment.calibration(space)
+        return self._snapshot.calibration(space)
 
     def index(self, space: Space) -> SearchIndex:
         """The vectors of a space; see ``top_matches`` for the errors."""
-        return self._moment.index(space)
+        return self._snapshot.index(space)
 
     def picture(self, portrait: Portrait) -> bytes:
         """The JPEG that is kept of a portrait.

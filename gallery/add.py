@@ -7,10 +7,17 @@ count.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +25,18 @@ from sqlalchemy import Connection
 
 from engine.errors import PhotoProblem, SetupProblem, TooLarge
 from engine.pipeline import Engine
-from engine.types import Space
 from gallery import registrar
-from gallery.catalogue import Person, category_name
-from gallery.collection import Gallery
+from gallery.build import complete
 from gallery.database import changing
+from gallery.ensembles.verdict import judge
+from gallery.gallery import Gallery
 from gallery.never_again import REMOVED, barred
-from gallery.report import Rejection, Report
+from gallery.progress import Progress, Rejection, Report, no_progress
+from gallery.records import FoundPerson, FoundPortrait, Person, category_name
+from gallery.registrar import append_rows
 from gallery.screen import SCREENING, Reason, Thumbnail, clear_face, thumbnail
 from gallery.silhouette import lacks_photo
-from gallery.sources import FoundPerson, FoundPortrait
+from gallery.sources.folder import scan
 
 __all__ = [
     "Enroller",
@@ -36,11 +45,19 @@ __all__ = [
     "Looked",
     "Looker",
     "Refused",
-    "append_rows",
+    "add",
+    "add_folder",
     "knows_more",
 ]
 
 _log = logging.getLogger(__name__)
+
+_BATCH_FRESH: Final = 64
+_BATCH_SEEN: Final = 512
+_BATCH_S: Final = 5.0
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,30 +303,6 @@ class Enroller:
                 report.embedded.update(self._backbones)
 
 
-def append_rows(
-    connection: Connection,
-    gallery: Gallery,
-    space: Space,
-    vectors: NDArray[np.float32],
-    portraits: Sequence[int],
-    persons: Sequence[int],
-) -> None:
-    """Adds vectors of portraits to a space, within a transaction that is to count them.
-
-    Args:
-        connection: Inside ``changing(gallery.catalogue.database)``.
-        gallery: Where.
-        space: Which; it is made if the gallery has none of it yet.
-        vectors: float32 (n, D), n >= 1, unit length.
-        portraits: Their ids; none has a vector in the space yet.
-        persons: Ids of the people whose portraits they are.
-
-    Raises:
-        GalleryCorrupt: If the vectors that should be there are gone or damaged.
-    """
-    gallery.storage.append(connection, space, vectors, portraits, persons)
-
-
 def _owned(found: FoundPortrait, owner: Person) -> Known | Refused:
     """What becomes of a photo that is somebody's portrait already."""
     if owner.key != found.person.key:
@@ -334,3 +327,137 @@ def _changes(seen: Looked) -> bool:
     if isinstance(seen, Known):
         return seen.news or seen.photo is not None
     return isinstance(seen, Fresh) or seen.sha256 is not None
+
+
+def add_folder(
+    gallery: Gallery,
+    engine: Engine,
+    folder: Path,
+    *,
+    category: str | None = None,
+    backbones: Sequence[str],
+    progress: Progress = no_progress,
+    again: bool = False,
+) -> Report:
+    """Adds the people of a folder (gallery/sources/folder.py says how it is arranged).
+
+    See ``add`` for the arguments and errors.
+
+    Raises:
+        SetupProblem: If there is no such folder, or nobody in it.
+    """
+    contents = scan(folder, category=category)
+    report = add(
+        gallery,
+        engine,
+        contents.portraits,
+        backbones=backbones,
+        total=len(contents.portraits),
+        progress=progress,
+        again=again,
+    )
+    report.astray, report.closed = contents.astray, contents.closed
+    report.ignored, report.strangers = contents.ignored, contents.strangers
+    return report
+
+
+def add(
+    gallery: Gallery,
+    engine: Engine,
+    found: Iterable[FoundPortrait],
+    *,
+    backbones: Sequence[str],
+    total: int | None = None,
+    progress: Progress = no_progress,
+    again: bool = False,
+) -> Report:
+    """Adds what any source found.
+
+    What is there already is known by its content and costs little.
+
+    Args:
+        gallery: Where.
+        engine: Sees and embeds.
+        found: Photos of people, in any order; read lazily.
+        backbones: Names, at least one; afterwards every portrait has a vector of each.
+        total: How many photos there are, if it is known.
+        progress: Told about every photo.
+        again: Whether to look again at photos that were refused before.
+
+    Returns:
+        What was done; ``interrupted`` after Ctrl-C, with everything kept that was done.
+
+    Raises:
+        Busy: If another process is changing the gallery.
+        SetupProblem: If a backbone or the gallery can't be used.
+    """
+    started = time.perf_counter()
+    report = Report()
+    spaces = [engine.backbone(name).space for name in backbones]  # fails before anything is done
+    with gallery.writing():
+        try:
+            _take_in(gallery, engine, found, backbones, report, total, progress, again=again)
+            for name, space in zip(backbones, spaces, strict=True):
+                complete(gallery, engine, name, space, report, progress)
+            judge(gallery)
+        except KeyboardInterrupt:
+            report.interrupted = True
+        gallery.refresh()
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def _take_in(
+    gallery: Gallery,
+    engine: Engine,
+    found: Iterable[FoundPortrait],
+    backbones: Sequence[str],
+    report: Report,
+    total: int | None,
+    progress: Progress,
+    *,
+    again: bool,
+) -> None:
+    looker = Looker(gallery, engine, backbones, again=again)
+    enrol = Enroller(gallery, engine, backbones, report)
+    batch: list[tuple[FoundPortrait, Looked]] = []
+    fresh = done = 0
+    since = time.monotonic()
+    with contextlib.closing(_in_order(looker, found)) as looked:
+        try:
+            for one, seen in looked:
+                batch.append((one, seen))
+                fresh += isinstance(seen, Fresh)
+                late = time.monotonic() - since > _BATCH_S
+                if fresh == _BATCH_FRESH or len(batch) == _BATCH_SEEN or late:
+                    complete, batch, fresh = batch, [], 0
+                    enrol(complete)
+                    since = time.monotonic()
+                done += 1
+                progress("photos", done, total)
+        finally:
+            if batch:
+                enrol(batch)
+
+
+def _in_order(
+    function: Callable[[Item], Result], items: Iterable[Item]
+) -> Generator[tuple[Item, Result], None, None]:
+    """Every item with its result, in order, worked on by as many threads as there are cores.
+
+    As many as one batch may wait, so that the threads go on while a batch is enrolled.
+    """
+    threads = max(2, os.cpu_count() or 1)
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="looker")
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(function, item)))
+            if len(waiting) > _BATCH_FRESH + threads:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)

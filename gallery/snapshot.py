@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from engine.errors import GalleryMissing, SpaceMismatch
 from engine.types import Space
-from gallery.catalogue import Person, Portrait
-from gallery.index import Hit
+from gallery.records import Hit, Person, Portrait
 from gallery.scoring.learned import read_learned
 from gallery.spaces import SpaceState
 from gallery.storage import SearchIndex, Storage
@@ -22,12 +21,12 @@ if TYPE_CHECKING:
     from gallery.calibration import Calibration
     from gallery.ensembles.verdict import Verdict
 
-__all__ = ["Moment"]
+__all__ = ["Snapshot"]
 
 _REMEMBERED: Final = 2_000  # portraits; more are forgotten and read again
 
 
-class Moment:
+class Snapshot:
     """What the catalogue said at one revision; what follows from it is made at first use.
 
     Threads share it.
@@ -37,7 +36,7 @@ class Moment:
         before: An earlier moment, whose indexes are taken over where they still hold.
     """
 
-    def __init__(self, storage: Storage, before: Moment | None = None) -> None:
+    def __init__(self, storage: Storage, before: Snapshot | None = None) -> None:
         self._storage = storage
         self._catalogue = storage.catalogue
         self.revision, states = storage.catalogue.moment()
@@ -88,7 +87,7 @@ class Moment:
         Args:
             index: Of this moment.
             category: Only people in it; None for everybody.
-            genders: Only people of one of these (gallery/gender.py); None for everybody.
+            genders: Only people of one of these (gallery/records.py); None for everybody.
 
         Raises:
             GalleryMissing: If nobody may be.
