@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from bot.app import open_engine
 from bot.settings import Settings
-from engine.pipeline import Engine
+from engine.engine import Engine
 from gallery.calibration import Calibration, fit, prior
 from gallery.evaluate import read_pairs, verify
 from gallery.evaluation.evidence import Evidence, gather

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bot.recognizer import Recognizer
     from bot.store import Choice, Store
     from bot.twins import Twins
-    from engine.pipeline import Engine
+    from engine.engine import Engine
     from engine.types import Embedding
     from gallery.ensemble import Ensemble
     from gallery.gallery import Gallery

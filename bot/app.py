@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bot.circles import Circles
     from bot.conversation import Conversation
     from bot.settings import Settings
-    from engine.pipeline import Engine
+    from engine.engine import Engine
     from gallery.gallery import Gallery
 
 __all__ = ["has_gallery", "open_conversation", "open_engine", "open_gallery"]
@@ -21,10 +21,10 @@ __all__ = ["has_gallery", "open_conversation", "open_engine", "open_gallery"]
 
 def open_engine(settings: Settings) -> Engine:
     """The engine as configured; networks are loaded at first use."""
-    from engine.backbones import Backbone, load_backbone
+    from engine.backbones import Backbone
     from engine.decode import DecodeLimits
-    from engine.detector import Detector, DetectorOptions
-    from engine.pipeline import Engine, FaceFinder
+    from engine.engine import Engine, FaceFinder, load_backbone
+    from engine.mtcnn import Detector, DetectorOptions
 
     def detector() -> FaceFinder:
         if settings.models.runtime == "tensorflow":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from bot.settings import Settings
     from engine.backbones import Backbone, BackboneRecord
-    from engine.detector import Detector
+    from engine.mtcnn import Detector
     from engine.types import Embedding, Face, Photo
     from gallery.index import GalleryIndex
 
@@ -124,7 +124,7 @@ def measure(
         NoFace: If no photo has a face.
     """
     from bot.app import open_engine
-    from engine.detector import Detector, DetectorOptions
+    from engine.mtcnn import Detector, DetectorOptions
 
     engine = open_engine(settings)
     decoded = [engine.decode(photo) for photo in photos]
@@ -293,7 +293,7 @@ def _index(backbone: Backbone) -> Iterator[GalleryIndex]:
 @contextmanager
 def _weights(settings: Settings, name: str) -> Iterator[tuple[Path, bool]]:
     """The backbone's weight file, or one made up for as long as the block runs."""
-    from engine import weights
+    from engine.backbones import weights
 
     try:
         path = weights.installed(name, settings.models_folder)
@@ -305,9 +305,9 @@ def _weights(settings: Settings, name: str) -> Iterator[tuple[Path, bool]]:
 
 
 def _load(settings: Settings, name: str, path: Path, *, made_up: bool) -> Backbone:
-    from engine import weights
-    from engine.backbones import BACKBONES, load_backbone
+    from engine.backbones import BACKBONES, weights
     from engine.backbones.network import NetworkBackbone
+    from engine.engine import load_backbone
 
     precision = settings.models.precision
     if not made_up:

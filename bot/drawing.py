@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bot.looking import Subject
     from bot.reply import Animation, MatchAnswer, Picture
     from bot.turn import Turn
-    from engine.pipeline import Engine
+    from engine.engine import Engine
     from gallery.records import Match
 
 __all__ = ["draw_answer", "draw_family", "draw_morph"]

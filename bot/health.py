@@ -211,7 +211,7 @@ def _web(settings: Settings) -> Iterator[Finding]:
 
 
 def _weights(settings: Settings) -> Iterator[Finding]:
-    from engine import weights
+    from engine.backbones import weights
 
     configured = dict.fromkeys((*settings.models.configured, "dlib"))
     if settings.default_model not in configured:
@@ -241,7 +241,7 @@ def _weights(settings: Settings) -> Iterator[Finding]:
 
 
 def _has_weights(name: str, settings: Settings) -> bool:
-    from engine import weights
+    from engine.backbones import weights
 
     try:
         weights.installed(name, settings.models_folder)

@@ -13,7 +13,7 @@ from bot.recollections import LONG_SIDE_PX, KeptPhoto, Recollection, Recollectio
 from bot.reply import Reply
 from bot.request import Attachment
 from bot.turn import Refusal, Turn
-from engine.pipeline import comparable
+from engine.engine import comparable
 
 if TYPE_CHECKING:
     from bot.recognizer import Recognizer, Visit

@@ -21,7 +21,7 @@ from engine.errors import Busy, GalleryMissing, LookalikeError, SetupProblem, We
 
 if TYPE_CHECKING:
     from bot.together import WhyNot
-    from engine.pipeline import Engine
+    from engine.engine import Engine
     from gallery.ensemble import Ensemble
     from gallery.gallery import Gallery
 
@@ -255,7 +255,7 @@ class ModelDesk:
 
     def _get_ready(self, name: str, *, fetch: bool) -> None:
         """In a thread of its own."""
-        from engine import weights
+        from engine.backbones import weights
 
         with self._working:
             self._check()
@@ -286,7 +286,7 @@ class ModelDesk:
                 log.info("starter gallery added")
 
     def _download(self, name: str) -> None:
-        from engine import weights
+        from engine.backbones import weights
 
         record = BACKBONES[name]
         log.info("fetching weights", extra={"model": name, "licence": record.licence})

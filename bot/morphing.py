@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bot.model_desk import ModelDesk
     from bot.recognizer import Recognizer, Visit
     from bot.twins import Twins
-    from engine.pipeline import Engine
+    from engine.engine import Engine
     from gallery.records import Match
 
 __all__ = ["Morphing"]

@@ -20,7 +20,7 @@ from engine.errors import Busy, Deadline, TooFast
 from engine.runtime import cores
 
 if TYPE_CHECKING:
-    from engine.pipeline import Engine
+    from engine.engine import Engine
     from engine.types import Embedding, Face, Photo
 
 __all__ = ["Recognizer", "Sight", "Visit"]

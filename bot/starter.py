@@ -13,7 +13,7 @@ from engine.errors import BadSettings, SetupProblem
 
 if TYPE_CHECKING:
     from bot.settings import Settings
-    from engine.pipeline import Engine
+    from engine.engine import Engine
     from gallery.gallery import Gallery
     from gallery.harvest import Harvest
     from gallery.progress import Progress

@@ -10,7 +10,7 @@ from engine.errors import SetupProblem, SpaceMismatch
 from gallery.ensemble import BEST
 
 if TYPE_CHECKING:
-    from engine.pipeline import Engine
+    from engine.engine import Engine
     from gallery.ensemble import Ensemble
     from gallery.ensembles.verdict import Verdict
     from gallery.gallery import Gallery

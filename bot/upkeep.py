@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bot.recollections import Recollections
     from bot.settings import Settings
     from bot.store import Store
-    from engine.pipeline import Engine
+    from engine.engine import Engine
     from gallery.gallery import Gallery
 
 __all__ = ["fill_gallery", "keep_up"]

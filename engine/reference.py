@@ -115,7 +115,7 @@ class ReferenceDetector:
 
     def detect(self, photo: Photo) -> tuple[Face, ...]:
         """Every face in the photo, largest first; empty if there is none."""
-        from engine.quality import concerns
+        from engine.align import concerns
 
         if min(photo.pixels.shape[:2]) < _SMALLEST_SIDE_PX:
             return ()
@@ -179,10 +179,9 @@ def published_network(record: BackboneRecord, path: Path | None) -> Any:
         SetupProblem: If the extra is not installed.
         WeightsCorrupt: If the weights do not fit the network.
     """
-    from engine import weights
-    from engine.backbones import vggface
+    from engine.backbones import vggface, weights
     from engine.backbones.graph import Malformed
-    from engine.hdf5_weights import open_keras_weights
+    from engine.backbones.hdf5_weights import open_keras_weights
 
     published = _keras_vggface()
     with _quiet():

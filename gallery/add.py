@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
+from engine.engine import Engine
 from engine.errors import PhotoProblem, SetupProblem, TooLarge
-from engine.pipeline import Engine
 from gallery import registrar
 from gallery.build import complete
 from gallery.database import changing

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from engine.pipeline import Engine
+from engine.engine import Engine
 from engine.types import Space
 from gallery import registrar, upkeep
 from gallery.database import changing

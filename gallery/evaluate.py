@@ -15,8 +15,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.engine import Engine
 from engine.errors import SetupProblem
-from engine.pipeline import Engine
 from gallery.calibration import Calibration, fit
 from gallery.evaluation.lineup import line_up, look_up, photos_by_person
 from gallery.evaluation.people import read_table

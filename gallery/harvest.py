@@ -20,7 +20,7 @@ from gallery.sources.courier import Patience, Stopped
 from gallery.sources.wikimedia import Servers, Wikimedia
 
 if TYPE_CHECKING:
-    from engine.pipeline import Engine
+    from engine.engine import Engine
     from gallery.gallery import Gallery
 
 __all__ = ["Harvest", "LeftOut", "Order", "download"]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from engine.decode import decode
+from engine.engine import Engine
 from engine.errors import GalleryCorrupt, LookalikeError, SetupProblem
-from engine.pipeline import Engine
 from engine.types import Face, Space
 from gallery import registrar
 from gallery.database import changing

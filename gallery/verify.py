@@ -11,8 +11,8 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from engine.engine import Engine
 from engine.errors import BadSettings
-from engine.pipeline import Engine
 from engine.types import Space
 from gallery.gallery import Gallery
 from gallery.progress import Progress, no_progress

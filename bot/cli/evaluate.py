@@ -14,7 +14,7 @@ from bot.cli.main import Context, common
 
 if TYPE_CHECKING:
     from bot.settings import Settings
-    from engine.pipeline import Engine
+    from engine.engine import Engine
     from engine.types import Space
     from gallery.calibration import Calibration
     from gallery.evaluation.results import Identification, Verification

@@ -13,7 +13,7 @@ from bot.cli.main import Context, common
 
 if TYPE_CHECKING:
     from bot.settings import Settings
-    from engine.pipeline import Engine
+    from engine.engine import Engine
     from gallery.evaluation.report import EvaluationReport
     from gallery.records import Person
 

@@ -12,7 +12,7 @@ from engine.errors import SetupProblem
 
 if TYPE_CHECKING:
     from bot.settings import Settings
-    from engine.pipeline import Engine
+    from engine.engine import Engine
     from gallery.gallery import Gallery
 
 __all__ = ["EXIT_INTERRUPTED", "as_json_option", "models_option", "opened", "usable"]

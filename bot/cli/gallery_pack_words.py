@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from bot.cli.gallery_words import add_lines, numbered
 
 if TYPE_CHECKING:
-    from engine.pipeline import Engine
+    from engine.engine import Engine
     from engine.types import Space
     from gallery.gallery import Gallery
     from gallery.packing.pickled import PickleReport

@@ -20,7 +20,7 @@ from engine.errors import GalleryMissing, NoFace, NotAnImage, WeightsCorrupt, We
 if TYPE_CHECKING:
     from bot.reply import Picture
     from bot.settings import Settings
-    from engine.pipeline import Engine
+    from engine.engine import Engine
     from engine.types import Face, Photo
     from gallery.ensemble import Ensemble
     from gallery.gallery import Gallery
@@ -105,7 +105,7 @@ def answer_photo(
             large enough.
         SetupProblem: If the backbone or the gallery is not ready.
     """
-    from engine.pipeline import comparable
+    from engine.engine import comparable
 
     models = ensemble.backbones if ensemble else (model,)
     for name in models:

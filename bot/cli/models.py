@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bot.cli.main import Context, common
-from engine import weights
-from engine.backbones import BACKBONES, BackboneRecord, find_record, load_backbone
+from engine.backbones import BACKBONES, BackboneRecord, find_record, weights
 from engine.errors import LookalikeError, SetupProblem, WeightsCorrupt, WeightsMissing
 
 if TYPE_CHECKING:
@@ -237,7 +236,8 @@ def _progress_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
 
 def _verify(name: str, settings: Settings) -> None:
     """One line about a backbone; a warning if it does not tell people apart."""
-    from engine.backbones.separation import free_portraits, separation
+    from engine.backbones.self_test import free_portraits, separation
+    from engine.engine import load_backbone
 
     sha256 = weights.verify(name, settings.models_folder)
     backbone = load_backbone(

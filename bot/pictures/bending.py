@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.pictures.framing import continued_warp
-from engine.align import DLIB_TEMPLATE, similarity
-from engine.quality import yaw_degrees
+from engine.align import DLIB_TEMPLATE, similarity, yaw_degrees
 from engine.types import Box
 
 __all__ = [

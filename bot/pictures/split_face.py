@@ -25,7 +25,7 @@ from bot.pictures.bending import (
 )
 from bot.pictures.framing import covered_share
 from bot.pictures.lighting import between, skin_tone, softened, toned
-from engine.quality import yaw_degrees
+from engine.align import yaw_degrees
 
 __all__ = ["Sight", "split_face", "suits"]
 

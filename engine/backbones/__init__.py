@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from engine.errors import BadSettings
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from engine.types import Embedding, Face, Photo, Space
 
-__all__ = ["BACKBONES", "Backbone", "BackboneRecord", "find_record", "load_backbone"]
+__all__ = ["BACKBONES", "Backbone", "BackboneRecord", "find_record"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,45 +164,3 @@ def find_record(name: str) -> BackboneRecord:
     if record is None:
         raise BadSettings(f"there is no backbone {name!r}; there are {', '.join(BACKBONES)}")
     return record
-
-
-def load_backbone(
-    name: str,
-    *,
-    models_folder: Path,
-    cache_folder: Path,
-    runtime: Literal["openvino", "tensorflow"] = "openvino",
-    precision: Literal["auto", "f32", "bf16"] = "auto",
-    threads: int | None = None,
-) -> Backbone:
-    """A backbone, checked and ready to embed.
-
-    Args:
-        name: ``"resnet"``, ``"senet"`` or ``"dlib"``.
-        models_folder: Where downloaded weights are.
-        cache_folder: Where graphs and compiled networks are kept for the next start.
-        runtime: ``"tensorflow"`` runs the published package keras-vggface itself, in f32;
-            ``dlib`` was never published for TensorFlow and runs on OpenVINO either way.
-        precision: For OpenVINO; ``"auto"`` is bf16 where the processor computes in it.
-        threads: Cores for one batch; None: all of them.
-
-    Raises:
-        BadSettings: If there is no such backbone.
-        WeightsMissing: If its weights are not on this machine.
-        WeightsCorrupt: If they are truncated, changed, of a wrong shape or not finite.
-        SetupProblem: If the runtime is not installed.
-    """
-    from engine import weights  # it imports this module's records
-
-    record = find_record(name)
-    path = weights.installed(name, models_folder)
-    sha256 = weights.checked_sha256(name, path)
-    if runtime == "tensorflow" and not record.bundled:
-        from engine.reference import ReferenceBackbone  # needs the extra
-
-        return ReferenceBackbone.load(record, path, sha256)
-    from engine.backbones.network import NetworkBackbone  # loads OpenVINO
-
-    return NetworkBackbone.load(
-        record, path, sha256, cache_folder=cache_folder, precision=precision, threads=threads
-    )

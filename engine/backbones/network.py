@@ -159,7 +159,7 @@ def as_embeddings(rows: Sequence[NDArray[np.float32]], space: Space) -> tuple[Em
 
 def _write_graph(record: BackboneRecord, path: Path, sha256: str, folder: Path) -> Path:
     """Writes the record's network with the weights in ``path``; the graph's path."""
-    from engine import weights  # it imports the records beside this module
+    from engine.backbones import weights  # it imports the records beside this module
 
     try:
         graph = _writer(record)(path, folder)
@@ -173,11 +173,9 @@ def _write_graph(record: BackboneRecord, path: Path, sha256: str, folder: Path) 
 
 def _writer(record: BackboneRecord) -> Callable[[Path, Path], Path]:
     if record.name == "dlib":
-        from engine.backbones import dlib_resnet  # only when a graph is written
+        from engine.backbones import dlib  # only when a graph is written
 
-        return lambda path, folder: dlib_resnet.write_graph(
-            dlib_resnet.read_weights(path.read_bytes()), folder
-        )
+        return lambda path, folder: dlib.write_graph(dlib.read_weights(path.read_bytes()), folder)
     from engine.backbones import vggface  # only when a graph is written
 
     variant = vggface.VARIANTS[record.name]

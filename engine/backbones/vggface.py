@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.backbones.graph import GraphWriter
-from engine.hdf5_weights import KerasLayer, KerasWeights, open_keras_weights
+from engine.backbones.hdf5_weights import KerasLayer, KerasWeights, open_keras_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

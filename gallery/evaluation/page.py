@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from engine.engine import Engine
 from engine.errors import BadSettings, PhotoProblem
-from engine.pipeline import Engine
 from engine.types import Box, Photo
 from gallery.evaluation.report import FARS, PROMISES, RANKS, Column, EvaluationReport, advice
 

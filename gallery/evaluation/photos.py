@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.engine import Engine
 from engine.errors import NotAnImage, PhotoProblem, TooLarge
-from engine.pipeline import Engine
 from engine.types import Box, Face, Photo, Space
 from gallery.progress import Progress, no_progress
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from engine.engine import Engine
 from engine.errors import SetupProblem
-from engine.pipeline import Engine
 from gallery.calibration import Calibration, fit
 from gallery.ensemble import BEST
 from gallery.evaluation.evidence import gather

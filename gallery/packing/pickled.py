@@ -15,8 +15,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
+from engine.engine import Engine
 from engine.errors import SetupProblem
-from engine.pipeline import Engine
 from gallery import registrar
 from gallery.add import add
 from gallery.database import changing

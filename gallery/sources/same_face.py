@@ -12,7 +12,7 @@ from gallery.records import Portrait
 from gallery.screen import Reason, clear_face
 
 if TYPE_CHECKING:
-    from engine.pipeline import Engine
+    from engine.engine import Engine
 
 __all__ = ["ANOTHER_FACE", "FaceCheck", "Seen"]
 

@@ -34,7 +34,7 @@ from gallery.sources.wikidata import Row, Wikidata
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from engine.pipeline import Engine
+    from engine.engine import Engine
     from gallery.gallery import Gallery
 
 __all__ = ["Servers", "Wikimedia", "journal_in"]

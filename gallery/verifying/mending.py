@@ -12,7 +12,7 @@ from typing import Final
 
 from sqlalchemy import delete, select
 
-from engine.pipeline import Engine
+from engine.engine import Engine
 from engine.types import Space
 from gallery import registrar, upkeep
 from gallery.database import changing

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.decode import decode
+from engine.engine import Engine
 from engine.errors import LookalikeError, SetupProblem
-from engine.pipeline import Engine
 from engine.types import Box, Concern, Face, Photo, Space
 from gallery.gallery import Gallery
 from gallery.progress import Progress

@@ -14,8 +14,7 @@ from http_source import Behaviour, Source, serving
 from keras_files import write_network_file
 
 from bot.cli.main import EXIT_SETUP, EXIT_TRY_LATER, main
-from engine import weights
-from engine.backbones import BACKBONES
+from engine.backbones import BACKBONES, weights
 
 RESNET = BACKBONES["resnet"]
 

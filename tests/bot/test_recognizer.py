@@ -18,8 +18,8 @@ from bot.app import open_engine
 from bot.recognizer import Recognizer
 from bot.request import Sender
 from bot.settings import Settings
+from engine.engine import Engine
 from engine.errors import Busy, Deadline, NotAnImage, TooFast
-from engine.pipeline import Engine
 from engine.runtime import cores
 
 LONGEST_BLOCK_MS = 50.0

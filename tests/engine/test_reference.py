@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.backbones import BACKBONES, load_backbone, vggface
-from engine.backbones.separation import CONDITIONS, free_portraits, separation
-from engine.hdf5_weights import open_keras_weights
+from engine.backbones import BACKBONES, vggface
+from engine.backbones.hdf5_weights import open_keras_weights
+from engine.backbones.self_test import CONDITIONS, free_portraits, separation
+from engine.engine import load_backbone
 from engine.runtime import compile_network
 from engine.types import Photo
 
@@ -302,7 +303,7 @@ WITHOUT = """
 import sys
 from pathlib import Path
 sys.modules[sys.argv[1]] = None  # as if it were not installed
-from engine.backbones import load_backbone
+from engine.engine import load_backbone
 from engine.errors import SetupProblem
 folder = Path(sys.argv[2])
 try:
@@ -332,7 +333,7 @@ QUIET = """
 import sys
 from pathlib import Path
 import numpy as np
-from engine.backbones import load_backbone
+from engine.engine import load_backbone
 folder = Path(sys.argv[1])
 backbone = load_backbone(
     sys.argv[2], models_folder=folder, cache_folder=folder, runtime="tensorflow"

@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 from variants import Variant, variants_of
 
-from engine.pipeline import Engine
+from engine.engine import Engine
 from gallery.gallery import Gallery
 
 
 def make_engine(cache_folder: Path) -> Engine:
     """An engine as the bot has it, with dlib's network only."""
-    from engine.backbones import load_backbone
-    from engine.detector import Detector
+    from engine.engine import load_backbone
+    from engine.mtcnn import Detector
 
     return Engine(
         load_detector=lambda: Detector.load(cache_folder=cache_folder),

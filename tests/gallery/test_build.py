@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from engine.decode import decode
+from engine.engine import Engine
 from engine.errors import (
     BadSettings,
     Busy,
@@ -19,7 +20,6 @@ from engine.errors import (
     SetupProblem,
     SpaceMismatch,
 )
-from engine.pipeline import Engine
 from engine.types import Embedding, Space
 from gallery.add import add, add_folder
 from gallery.build import build, remove

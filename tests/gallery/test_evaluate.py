@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.engine import Engine
 from engine.errors import SetupProblem
-from engine.pipeline import Engine
 from engine.types import Box, Face, Photo
 from gallery.calibration import prior
 from gallery.evaluate import identify, read_pairs, verify

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.pipeline import Engine
+from engine.engine import Engine
 from engine.types import Embedding
 from gallery.add import add_folder
 from gallery.build import build

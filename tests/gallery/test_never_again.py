@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from engine.pipeline import Engine
+from engine.engine import Engine
 from gallery.add import add
 from gallery.build import remove
 from gallery.gallery import Gallery

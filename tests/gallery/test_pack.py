@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from packed import DLIB, RESNET, everything, fill, jpeg, units
 
+from engine.engine import Engine
 from engine.errors import BadSettings
-from engine.pipeline import Engine
 from engine.types import Box, Embedding, Space
 from gallery import build, file_storage, registrar
 from gallery.database import changing

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 from sqlalchemy import insert
 
+from engine.engine import Engine
 from engine.errors import BadSettings, Busy
-from engine.pipeline import Engine
 from gallery import registrar
 from gallery.add import add
 from gallery.database import changing

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from wikimedia_server import MAXLAG, Fact, Odd, Picture, Wiki, playing
 
+from engine.engine import Engine
 from engine.errors import BadSettings, Busy, SourceDown
-from engine.pipeline import Engine
 from gallery.build import remove
 from gallery.gallery import Gallery
 from gallery.harvest import Harvest, Order, download

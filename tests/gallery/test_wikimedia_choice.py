@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from wikimedia_server import Fact, Picture, Wiki, playing
 
-from engine.pipeline import Engine
+from engine.engine import Engine
 from gallery.add import add
 from gallery.gallery import Gallery
 from gallery.harvest import Harvest, Order, download

@@ -18,7 +18,7 @@ from test_framing import placed
 from bot.app import open_engine
 from bot.pictures.split_face import Sight, split_face, suits
 from bot.settings import Settings
-from engine.pipeline import Engine
+from engine.engine import Engine
 from engine.types import Embedding, Photo
 
 SIZE = (720, 640)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from lineups import crowd, evidence_of, made_up
 from PIL import Image
 
+from engine.engine import Engine
 from engine.errors import BadSettings, SetupProblem
-from engine.pipeline import Engine
 from engine.types import Box, Photo
 from gallery.evaluation.mistakes import mistakes
 from gallery.evaluation.page import check_place, cut_around, picture, render, save

@@ -15,8 +15,8 @@ from alembic.migration import MigrationContext
 from PIL import Image
 from postgres_server import LOCKED_PASSWORD, PostgresServer, name_of
 
+from engine.engine import Engine
 from engine.errors import BadSettings, Busy, GalleryCorrupt, SetupProblem, TryLater
-from engine.pipeline import Engine
 from engine.types import Space
 from gallery.add import add_folder
 from gallery.build import build, remove

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.engine import Engine
 from engine.errors import Busy
-from engine.pipeline import Engine
 from gallery.add import add_folder
 from gallery.gallery import Gallery
 

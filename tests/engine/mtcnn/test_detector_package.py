@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from engine.decode import decode
-from engine.detector import Detector
-from engine.mtcnn_networks import Stage, graph
+from engine.mtcnn import Detector
+from engine.mtcnn.networks import Stage, graph
 from engine.reference import ReferenceDetector, published_detector
 from engine.runtime import compile_network
 from engine.types import Box, Face

@@ -15,8 +15,7 @@ import pytest
 from http_source import Behaviour, Source, serving
 from keras_files import write_network_file
 
-from engine import weights
-from engine.backbones import BACKBONES
+from engine.backbones import BACKBONES, weights
 from engine.download import Patience
 from engine.errors import BadSettings, SetupProblem, SourceDown, WeightsCorrupt, WeightsMissing
 
@@ -77,7 +76,7 @@ def test_an_unknown_backbone_is_named(folder: Path) -> None:
 FOUND = """
 import sys
 from pathlib import Path
-from engine import weights
+from engine.backbones import weights
 path = weights.installed("dlib", Path("nowhere"))
 weights.checked_sha256("dlib", path)
 assert not {"face_recognition_models", "pkg_resources", "h5py", "onnx", "httpx"} & set(sys.modules)
@@ -302,7 +301,7 @@ def test_a_models_folder_that_can_not_be_made(source: Source, tmp_path: Path) ->
 AT_ONCE = """
 import sys
 from pathlib import Path
-from engine import weights
+from engine.backbones import weights
 print(weights.download("resnet", Path(sys.argv[2]), base_url=sys.argv[1]))
 """
 

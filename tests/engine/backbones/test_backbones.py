@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from keras_files import write_network_file
 from numpy.typing import NDArray
 
-from engine import weights
 from engine.align import closer
-from engine.backbones import BACKBONES, Backbone, dlib_resnet, load_backbone
+from engine.backbones import BACKBONES, Backbone, weights
+from engine.backbones import dlib as dlib_file
 from engine.backbones.graph import GRAPH_FILE, TENSOR_FILE, Malformed
 from engine.backbones.graph_cache import kept_graph
 from engine.backbones.network import NetworkBackbone, as_embeddings
-from engine.backbones.separation import CONDITIONS, free_portraits, separation
+from engine.backbones.self_test import CONDITIONS, free_portraits, separation
+from engine.engine import load_backbone
 from engine.errors import BadSettings, WeightsCorrupt, WeightsMissing
 from engine.runtime import compile_network
 from engine.types import Space
@@ -92,7 +93,7 @@ def test_the_graph_equals_dlib_itself(
     tmp_path: Path,
 ) -> None:
     """Raw outputs to 1e-4 of their size, directions to 1e-5."""
-    path = dlib_resnet.write_graph(dlib_resnet.read_weights(dlib_bytes), tmp_path)
+    path = dlib_file.write_graph(dlib_file.read_weights(dlib_bytes), tmp_path)
     onnx.checker.check_model(str(path), full_check=True)
     network = compile_network(path, name="dlib", precision="f32")
 
@@ -204,13 +205,13 @@ def test_without_weights_there_is_no_backbone(name: str, runtime: str, cache: Pa
 def test_a_truncated_dlib_file_is_refused(dlib_bytes: bytes, cut: int) -> None:
     """Wherever it ends."""
     with pytest.raises(Malformed):
-        dlib_resnet.read_weights(dlib_bytes[:cut])
+        dlib_file.read_weights(dlib_bytes[:cut])
 
 
 def test_a_dlib_file_with_something_left_over_is_refused(dlib_bytes: bytes) -> None:
     """Every byte has its place."""
     with pytest.raises(Malformed):
-        dlib_resnet.read_weights(dlib_bytes + b"\0")
+        dlib_file.read_weights(dlib_bytes + b"\0")
 
 
 def test_a_dlib_file_of_another_network_is_refused(dlib_bytes: bytes) -> None:
@@ -220,9 +221,9 @@ def test_a_dlib_file_of_another_network_is_refused(dlib_bytes: bytes) -> None:
     for position in set(range(348)) - set(loss_constants):
         changed[position] ^= 0x04
         with pytest.raises(Malformed):
-            dlib_resnet.read_weights(changed)
+            dlib_file.read_weights(changed)
         changed[position] ^= 0x04
-    dlib_resnet.read_weights(changed)
+    dlib_file.read_weights(changed)
 
 
 def test_a_weight_that_is_not_finite_is_refused(dlib_bytes: bytes) -> None:
@@ -231,7 +232,7 @@ def test_a_weight_that_is_not_finite_is_refused(dlib_bytes: bytes) -> None:
     changed[-600:-592] = b"\xff" * 8
 
     with pytest.raises(Malformed, match="not finite"):
-        dlib_resnet.read_weights(bytes(changed))
+        dlib_file.read_weights(bytes(changed))
 
 
 # --- kept graphs ------------------------------------------------------------------------------
@@ -240,7 +241,7 @@ START = """
 import sys
 from pathlib import Path
 import numpy as np
-from engine.backbones import load_backbone
+from engine.engine import load_backbone
 folder = Path(sys.argv[1])
 backbone = load_backbone("dlib", models_folder=folder, cache_folder=folder, precision="f32")
 (embedding,) = backbone.embed([np.full((150, 150, 3), 99, np.uint8)])

@@ -203,9 +203,9 @@ def _check_structure(record: BackboneRecord, path: Path) -> None:
 def _read_through(record: BackboneRecord, path: Path) -> None:
     """Reads every weight; raises Malformed."""
     if record.name == "dlib":
-        from engine.backbones import dlib_resnet  # only to look into files
+        from engine.backbones import dlib  # only to look into files
 
-        dlib_resnet.read_weights(path.read_bytes())
+        dlib.read_weights(path.read_bytes())
     else:
         from engine.backbones import vggface  # only to look into files
 

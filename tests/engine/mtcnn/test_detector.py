@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engine.align import DLIB_TEMPLATE, similarity
 from engine.decode import decode
-from engine.detector import Detector, DetectorOptions
+from engine.mtcnn import Detector, DetectorOptions
 from engine.types import Box, Face, Photo
 
 Pixels = NDArray[np.uint8]

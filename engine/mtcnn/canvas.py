@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.pyramid import GREY
+from engine.mtcnn.pyramid import GREY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from engine.pyramid import Halvings
+    from engine.mtcnn.pyramid import Halvings
 
 __all__ = ["WINDOW_PX", "Canvas", "Tile", "plan"]
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.mosaic import plan
-from engine.mtcnn_networks import Stage, graph
-from engine.pyramid import Halvings
+from engine.mtcnn.canvas import plan
+from engine.mtcnn.networks import Stage, graph
+from engine.mtcnn.pyramid import Halvings
+from engine.mtcnn.suppression import survivors
 from engine.runtime import Network, Precision, compile_network
-from engine.suppression import survivors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

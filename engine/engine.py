@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
 
+from engine.backbones import find_record
 from engine.decode import DecodeLimits, decode
 from engine.errors import FaceTooSmall, NoFace, WeightsCorrupt, WeightsMissing
 from engine.types import Concern, Embedding, Face, Photo
@@ -14,7 +16,7 @@ from engine.types import Concern, Embedding, Face, Photo
 if TYPE_CHECKING:
     from engine.backbones import Backbone
 
-__all__ = ["Engine", "FaceFinder", "comparable"]
+__all__ = ["Engine", "FaceFinder", "comparable", "load_backbone"]
 
 
 class FaceFinder(Protocol):
@@ -135,3 +137,45 @@ def comparable(faces: Sequence[Face]) -> tuple[Face, ...]:
         edge_px = round(max(min(face.box.w, face.box.h) for face in faces))
         raise FaceTooSmall(f"the largest face is only {edge_px} px wide", edge_px=edge_px)
     return large
+
+
+def load_backbone(
+    name: str,
+    *,
+    models_folder: Path,
+    cache_folder: Path,
+    runtime: Literal["openvino", "tensorflow"] = "openvino",
+    precision: Literal["auto", "f32", "bf16"] = "auto",
+    threads: int | None = None,
+) -> Backbone:
+    """A backbone, checked and ready to embed.
+
+    Args:
+        name: ``"resnet"``, ``"senet"`` or ``"dlib"``.
+        models_folder: Where downloaded weights are.
+        cache_folder: Where graphs and compiled networks are kept for the next start.
+        runtime: ``"tensorflow"`` runs the published package keras-vggface itself, in f32;
+            ``dlib`` was never published for TensorFlow and runs on OpenVINO either way.
+        precision: For OpenVINO; ``"auto"`` is bf16 where the processor computes in it.
+        threads: Cores for one batch; None: all of them.
+
+    Raises:
+        BadSettings: If there is no such backbone.
+        WeightsMissing: If its weights are not on this machine.
+        WeightsCorrupt: If they are truncated, changed, of a wrong shape or not finite.
+        SetupProblem: If the runtime is not installed.
+    """
+    from engine.backbones import weights  # loads hashing and the client of the mirror
+
+    record = find_record(name)
+    path = weights.installed(name, models_folder)
+    sha256 = weights.checked_sha256(name, path)
+    if runtime == "tensorflow" and not record.bundled:
+        from engine.reference import ReferenceBackbone  # needs the extra
+
+        return ReferenceBackbone.load(record, path, sha256)
+    from engine.backbones.network import NetworkBackbone  # loads OpenVINO
+
+    return NetworkBackbone.load(
+        record, path, sha256, cache_folder=cache_folder, precision=precision, threads=threads
+    )

@@ -16,7 +16,7 @@ import pytest
 
 from engine import mtcnn_networks
 from engine.errors import WeightsCorrupt, WeightsMissing
-from engine.mtcnn_networks import Stage, graph, read_weights
+from engine.mtcnn.networks import Stage, graph, read_weights
 
 STAGES: tuple[Stage, ...] = ("pnet", "rnet", "onet")
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine.cascade import Cascade, Findings
-from engine.mosaic import WINDOW_PX
-from engine.pyramid import Halvings
-from engine.quality import concerns
+from engine.align import concerns
+from engine.mtcnn.canvas import WINDOW_PX
+from engine.mtcnn.cascade import Cascade, Findings
+from engine.mtcnn.pyramid import Halvings
 from engine.types import Box, Face
 
 if TYPE_CHECKING:
