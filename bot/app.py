@@ -1,22 +1,39 @@
-"""Composition root: settings -> engine, gallery, conversation. Heavy parts come on demand."""
+"""Composition root: settings -> engine, gallery, conversation, adapters.
+
+Heavy parts are imported on demand.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import importlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from engine.errors import SetupProblem
+from bot.adapters import Adapter
+from bot.logs import where
+from engine.errors import LookalikeError, SetupProblem
 
 if TYPE_CHECKING:
-    from bot.circles import Circles
     from bot.conversation import Conversation
+    from bot.memory import TwinsGroups
     from bot.settings import Settings
     from engine.engine import Engine
     from gallery.gallery import Gallery
 
-__all__ = ["has_gallery", "open_conversation", "open_engine", "open_gallery"]
+__all__ = [
+    "Crash",
+    "has_gallery",
+    "open_conversation",
+    "open_engine",
+    "open_gallery",
+    "run_adapters",
+    "serve",
+]
 
 
 def open_engine(settings: Settings) -> Engine:
@@ -68,7 +85,7 @@ def open_gallery(settings: Settings) -> Gallery:
 
 @asynccontextmanager
 async def open_conversation(
-    settings: Settings, *, fills_gallery: bool = False, circles: Circles | None = None
+    settings: Settings, *, fills_gallery: bool = False, circles: TwinsGroups | None = None
 ) -> AsyncIterator[Conversation]:
     """Everything behind the adapters, ready to answer; put away in order at the end.
 
@@ -86,28 +103,25 @@ async def open_conversation(
     """
     try:
         from bot.conversation import Conversation
-        from bot.database import database_url
-        from bot.store import Store
+        from bot.store.store import Store, database_url
     except ModuleNotFoundError as missing:
         raise SetupProblem(
             f"the package {missing.name} is missing: run `pip install 'lookalike[chat]'`"
         ) from None
-    from bot.answering import Answering
-    from bot.choosing import Choosing
-    from bot.circles import Circles
-    from bot.comparing import Comparing
-    from bot.growing import Growing
-    from bot.identity import Identity, secret_key
+    from bot.background import Growing, fill_gallery, keep_up
+    from bot.commands.compare import Comparing
+    from bot.commands.personal import Personal
+    from bot.commands.photo import Answering
+    from bot.commands.preferences import Choosing
+    from bot.commands.twins import Twins
     from bot.looking import Looker
-    from bot.model_desk import ModelDesk
+    from bot.memory import RecentPhotos, TwinsGroups
+    from bot.models import Models
     from bot.morphing import Morphing
     from bot.parents import Parents
-    from bot.personal import Personal
     from bot.recognizer import Recognizer
-    from bot.recollections import Recollections
+    from bot.store.keys import Identity, secret_key
     from bot.telling import Telling
-    from bot.twins import Twins
-    from bot.upkeep import fill_gallery, keep_up
     from bot.wording import Wording
 
     async with AsyncExitStack() as stack:
@@ -132,11 +146,11 @@ async def open_conversation(
             deadline_s=settings.queue.deadline_s,
         )
         stack.push_async_callback(recognizer.close)
-        recollections = Recollections(
+        recollections = RecentPhotos(
             lifetime_s=settings.memory.minutes * 60,
             most_bytes=settings.memory.megabytes * 1_000_000,
         )
-        desk = ModelDesk(
+        desk = Models(
             engine,
             gallery,
             configured=settings.models.configured,
@@ -150,7 +164,7 @@ async def open_conversation(
         looker = Looker(recognizer, recollections)
         stack.callback(looker.close)
         wording = Wording.load()
-        circles = Circles() if circles is None else circles
+        circles = TwinsGroups() if circles is None else circles
         twins = Twins(
             circles=circles, gallery=gallery, recognizer=recognizer, desk=desk, looker=looker
         )
@@ -207,3 +221,139 @@ async def open_conversation(
         if fills_gallery:
             await stack.enter_async_context(fill_gallery(gallery, engine, settings, growing))
         yield conversation
+
+
+log = logging.getLogger(__name__)
+
+# With what comes after it the whole end stays below the 10 s that supervisors grant.
+PATIENCE_S = 7.0
+
+# Adapter -> its module, class and the extra that brings its SDK.
+ADAPTERS = {
+    "telegram": ("bot.adapters.telegram", "TelegramAdapter"),
+    "discord": ("bot.adapters.discord", "DiscordAdapter"),
+    "web": ("bot.adapters.web", "WebAdapter"),
+}
+
+
+class Crash(Exception):  # noqa: N818 - it is what it says
+    """An adapter failed in a way nobody foresaw; the log says where."""
+
+
+async def serve(settings: Settings) -> None:
+    """Runs every adapter that the settings ask for until SIGINT or SIGTERM.
+
+    Raises:
+        SetupProblem: If a token, a setting or a package is wrong or missing.
+        Crash: If an adapter failed for another reason.
+    """
+    wanted = adapters_wanted(settings)
+    makers = {name: _adapter_class(name) for name in wanted}
+    stop = asyncio.Event()
+    async with (
+        _stopped_by_signals(stop),
+        open_conversation(settings, fills_gallery=True) as conversation,
+    ):
+        adapters = [
+            _make(name, makers[name], conversation, settings, alone=len(wanted) == 1)
+            for name in wanted
+        ]
+        log.info("serving", extra={"adapters": ",".join(wanted)})
+        await run_adapters(adapters, stop)
+        log.info("stopping")
+
+
+def adapters_wanted(settings: Settings) -> tuple[str, ...]:
+    """Names of the adapters to run: those with a token, and the web chat if told or if alone."""
+    platforms = [
+        name
+        for name, section in (("telegram", settings.telegram), ("discord", settings.discord))
+        if section.token is not None
+    ]
+    web = settings.web.enabled if settings.web.enabled is not None else not platforms
+    wanted = (*platforms, "web") if web else tuple(platforms)
+    if not wanted:
+        raise SetupProblem(
+            "there is nothing to run: set a token for Telegram or Discord, or web.enabled = true"
+        )
+    return wanted
+
+
+async def run_adapters(adapters: Sequence[Adapter], stop: asyncio.Event) -> None:
+    """Runs them side by side until ``stop``; if one ends or fails, all end.
+
+    Raises:
+        LookalikeError: What one of them raised.
+        Crash: If one of them failed for another reason.
+    """
+    failures: list[Exception] = []
+
+    async def run(adapter: Adapter) -> None:
+        try:
+            await adapter.run(stop)
+        except LookalikeError as problem:
+            failures.append(problem)
+        except Exception as problem:  # noqa: BLE001 - its message may hold what must not be shown
+            log.error("crashed", extra={"adapter": adapter.name, "fault": where(problem)})  # noqa: TRY400
+            failures.append(Crash(f"{adapter.name} failed unexpectedly; the log says where"))
+        finally:
+            stop.set()
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(run(adapter), name=adapter.name) for adapter in adapters]
+        await stop.wait()
+        _, late = await asyncio.wait(tasks, timeout=PATIENCE_S)
+        for task in late:
+            log.warning("cut short", extra={"adapter": task.get_name()})
+            task.cancel()
+    if failures:
+        raise next((one for one in failures if isinstance(one, SetupProblem)), failures[0])
+
+
+def _adapter_class(name: str) -> Callable[..., Adapter]:
+    module, attribute = ADAPTERS[name]
+    try:
+        found: Callable[..., Adapter] = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] == "bot":
+            raise
+        raise SetupProblem(
+            f"the package {missing.name} is missing: run `pip install 'lookalike[{name}]'`"
+        ) from None
+    return found
+
+
+def _make(
+    name: str,
+    make: Callable[..., Adapter],
+    conversation: Conversation,
+    settings: Settings,
+    *,
+    alone: bool,
+) -> Adapter:
+    extra: dict[str, Any] = {"alone": alone} if name == "web" else {}
+    section = getattr(settings, name)
+    return make(conversation, section, cache_folder=settings.cache_folder, **extra)
+
+
+@contextlib.asynccontextmanager
+async def _stopped_by_signals(stop: asyncio.Event) -> AsyncIterator[None]:
+    """The first SIGINT or SIGTERM sets ``stop``; a second SIGINT interrupts as usual."""
+    loop = asyncio.get_running_loop()
+    watched = (signal.SIGINT, signal.SIGTERM)
+
+    def asked(_number: int) -> None:
+        stop.set()
+        with contextlib.suppress(NotImplementedError):
+            loop.remove_signal_handler(signal.SIGINT)
+
+    installed = []
+    for number in watched:
+        with contextlib.suppress(NotImplementedError):  # Windows
+            loop.add_signal_handler(number, asked, number)
+            installed.append(number)
+    try:
+        yield
+    finally:
+        for number in installed:
+            loop.remove_signal_handler(number)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from bot.actions import Action
-from bot.chat_arguments import MOST_MATCHES
-from bot.reply import Button
+from bot.values import MOST_MATCHES, Action, Button
 
 if TYPE_CHECKING:
-    from bot.turn import Turn
+    from bot.context import Turn
 
 __all__ = ["Rows", "answer_buttons", "family_buttons", "grid", "pair_buttons"]
 

@@ -14,24 +14,21 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from bot.actions import Action
-from bot.answering import Answering
-from bot.chat_commands import CHAT_COMMANDS, PRIVATE, ChatCommand, chat_commands
-from bot.choosing import Choices, Choosing, ModelChoice
-from bot.comparing import Comparing
-from bot.fitting import fit
-from bot.identity import Identity
+from bot.commands import CHAT_COMMANDS, PRIVATE, chat_commands
+from bot.commands.compare import Comparing
+from bot.commands.personal import Personal
+from bot.commands.photo import Answering
+from bot.commands.preferences import Choosing, Styling
+from bot.commands.twins import Twins
+from bot.context import Refusal, Turn
 from bot.logs import where
 from bot.morphing import Morphing
 from bot.parents import Parents
-from bot.personal import Personal
-from bot.reply import Limits, Reply
-from bot.request import Request, Sender
-from bot.store import Store
-from bot.styling import Styling
+from bot.store.keys import Identity
+from bot.store.store import Store
 from bot.telling import Telling
-from bot.turn import Refusal, Turn
-from bot.twins import Twins
+from bot.text import fit
+from bot.values import Action, ChatCommand, Choices, Limits, ModelChoice, Reply, Request, Sender
 from bot.wording import Wording, plain
 from engine.errors import Busy, LookalikeError, SetupProblem
 

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bot.chat_arguments import SIDE, SPLIT
 from bot.pictures.bending import with_chin
 from bot.pictures.card import CardEntry, draw_card, draw_card_with_faces
 from bot.pictures.family_card import draw_family_card
+from bot.values import SIDE, SPLIT
 from bot.wording import isolate
 from engine.types import Box
 from gallery.silhouette import is_silhouette
 
 if TYPE_CHECKING:
+    from bot.context import Turn
     from bot.looking import Subject
-    from bot.reply import Animation, MatchAnswer, Picture
-    from bot.turn import Turn
+    from bot.values import Animation, MatchAnswer, Picture
     from engine.engine import Engine
     from gallery.records import Match
 

@@ -143,7 +143,7 @@ def _home(settings: Settings) -> Iterator[Finding]:
 
 
 def _adapters(settings: Settings) -> Iterator[Finding]:
-    from bot.serving import adapters_wanted
+    from bot.app import adapters_wanted
 
     wanted = adapters_wanted(settings)
     yield Finding("adapters", Verdict.FINE, f"`lookalike run` serves {', '.join(wanted)}")
@@ -290,9 +290,8 @@ def _gallery(settings: Settings) -> Iterator[Finding]:
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
-    from bot.database import database_url
-    from bot.identity import Identity, secret_key
-    from bot.store import Store
+    from bot.store.keys import Identity, secret_key
+    from bot.store.store import Store, database_url
     from gallery.postgres.server import masked
 
     path = settings.home / "secret.key"

@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bot.chat_arguments import SIDE
-from bot.recollections import LONG_SIDE_PX, KeptPhoto, Recollection, Recollections
-from bot.reply import Reply
-from bot.request import Attachment
-from bot.turn import Refusal, Turn
+from bot.context import Refusal, Turn
+from bot.memory import LONG_SIDE_PX, KeptPhoto, RecentAnswer, RecentPhotos
+from bot.values import SIDE, Attachment, Reply
 from engine.engine import comparable
 
 if TYPE_CHECKING:
-    from bot.recognizer import Recognizer, Visit
+    from bot.recognizer import Recognizer, Slot
     from engine.types import Embedding, Face, Photo
 
 __all__ = ["Looker", "Subject", "recalled"]
@@ -59,7 +57,7 @@ class Subject:
 class Looker:
     """Looks at photos and remembers them."""
 
-    def __init__(self, recognizer: Recognizer, recollections: Recollections) -> None:
+    def __init__(self, recognizer: Recognizer, recollections: RecentPhotos) -> None:
         self._recognizer = recognizer
         self._recollections = recollections
         self._packing: set[asyncio.Task[None]] = set()
@@ -69,7 +67,7 @@ class Looker:
         for task in self._packing:
             task.cancel()
 
-    async def look(self, turn: Turn, visit: Visit, attachment: Attachment) -> Subject:
+    async def look(self, turn: Turn, visit: Slot, attachment: Attachment) -> Subject:
         """Fetches a photo and finds its faces.
 
         Raises:
@@ -100,14 +98,14 @@ class Looker:
         task = asyncio.create_task(self._pack(photos))
         self._packing.add(task)
         task.add_done_callback(self._packing.discard)
-        return self._recollections.keep(Recollection(turn.who.user, photos, category, rest, style))
+        return self._recollections.keep(RecentAnswer(turn.who.user, photos, category, rest, style))
 
     async def _pack(self, photos: tuple[KeptPhoto, ...]) -> None:
         await asyncio.sleep(PACK_AFTER_S)
         for kept in photos:
             await self._recognizer.finish(kept.pack)
 
-    def recall(self, token: str) -> Recollection | None:
+    def recall(self, token: str) -> RecentAnswer | None:
         """What is remembered under that token."""
         return self._recollections.find(token)
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from bot.actions import Action
-from bot.answering import Answering, Ask
-from bot.captions import caption, match_answers
-from bot.chat_arguments import SIDE
+from bot.commands.photo import Answering, Ask
+from bot.context import Refusal, Turn
 from bot.drawing import draw_morph
 from bot.looking import Looker, Subject, recalled
-from bot.reply import Button, Reply
-from bot.turn import Refusal, Turn
+from bot.text import caption, match_answers
+from bot.values import SIDE, Action, Button, Reply
 
 if TYPE_CHECKING:
-    from bot.model_desk import ModelDesk
-    from bot.recognizer import Recognizer, Visit
-    from bot.twins import Twins
+    from bot.commands.twins import Twins
+    from bot.models import Models
+    from bot.recognizer import Recognizer, Slot
     from engine.engine import Engine
     from gallery.records import Match
 
@@ -33,7 +31,7 @@ class Morphing:
         engine: Engine,
         answering: Answering,
         recognizer: Recognizer,
-        desk: ModelDesk,
+        desk: Models,
         looker: Looker,
         twins: Twins,
     ) -> None:
@@ -94,7 +92,7 @@ class Morphing:
         return match, ask
 
     async def _shown(
-        self, turn: Turn, visit: Visit, subject: Subject, match: Match, ask: Ask, token: str
+        self, turn: Turn, visit: Slot, subject: Subject, match: Match, ask: Ask, token: str
     ) -> Reply:
         """The film, in the words of an answer."""
         answers = match_answers(turn, (match,))

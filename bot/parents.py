@@ -9,23 +9,22 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from bot.actions import Action
-from bot.answering import MOST_FACES, Ask, face_answer
 from bot.buttons import family_buttons
-from bot.captions import footnotes, match_answers, numbers
+from bot.commands.photo import MOST_FACES, Ask, face_answer
+from bot.context import Refusal, Turn
 from bot.drawing import draw_family
-from bot.reply import MatchAnswer, Reply
-from bot.turn import Refusal, Turn
+from bot.text import footnotes, match_answers, numbers
+from bot.values import Action, MatchAnswer, Reply
 from bot.wording import isolate
 from engine.errors import GalleryMissing
 from gallery.records import MEN, WOMEN
 
 if TYPE_CHECKING:
-    from bot.answering import Answering
+    from bot.commands.photo import Answering
+    from bot.commands.twins import Twins
     from bot.looking import Looker, Subject
-    from bot.model_desk import ModelDesk
+    from bot.models import Models
     from bot.recognizer import Recognizer
-    from bot.twins import Twins
     from engine.engine import Engine
     from gallery.records import Match
 
@@ -43,7 +42,7 @@ class Parents:
         engine: Engine,
         answering: Answering,
         recognizer: Recognizer,
-        desk: ModelDesk,
+        desk: Models,
         looker: Looker,
         twins: Twins,
     ) -> None:

@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from bot.fair_gate import FairGate
 from engine.errors import Busy, Deadline, TooFast
 from engine.runtime import cores
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from engine.engine import Engine
     from engine.types import Embedding, Face, Photo
 
-__all__ = ["Recognizer", "Sight", "Visit"]
+__all__ = ["FairSemaphore", "Recognizer", "Sight", "Slot"]
 
 T = TypeVar("T")
 Sighting = tuple["Photo", "Face"]
@@ -57,7 +56,7 @@ class Sight:
     ms: dict[str, float]
 
 
-class Visit:
+class Slot:
     """One admitted question, from ``Recognizer.admitted``."""
 
     def __init__(self, recognizer: Recognizer, person: bytes) -> None:
@@ -115,10 +114,10 @@ class Recognizer:
         self._deadline_s = deadline_s
         self._clock = clock
         self._workers = workers or cores()
-        self._fetching = FairGate(max(MOST_FETCHING, self._workers))
-        self._sighting = FairGate(self._workers)
-        self.decoded = FairGate(MOST_DECODED_PER_WORKER * self._workers)
-        self._lengthy = FairGate(1)
+        self._fetching = FairSemaphore(max(MOST_FETCHING, self._workers))
+        self._sighting = FairSemaphore(self._workers)
+        self.decoded = FairSemaphore(MOST_DECODED_PER_WORKER * self._workers)
+        self._lengthy = FairSemaphore(1)
         # One more than look at photos, so that answers are finished while odd photos take long;
         # not more, because every thread that wants the interpreter makes the event loop wait.
         self._threads = ThreadPoolExecutor(self._workers + 1, thread_name_prefix="recognizer")
@@ -135,7 +134,7 @@ class Recognizer:
     @asynccontextmanager
     async def admitted(
         self, person: bytes, *, photos: int = 1, press: bool = False
-    ) -> AsyncIterator[Visit]:
+    ) -> AsyncIterator[Slot]:
         """One photo's, or one pressed button's, place in the queue and its deadline.
 
         Args:
@@ -153,7 +152,7 @@ class Recognizer:
         self._count(person, "press" if press else "photo", photos)
         self._inside += 1
         self._empty.clear()
-        visit = Visit(self, person)
+        visit = Slot(self, person)
         try:
             async with asyncio.timeout(self._deadline_s):
                 yield visit
@@ -172,8 +171,8 @@ class Recognizer:
         """About how long a new photo would wait, from what the last ones took."""
         return max(1.0, self._inside * self._cost_s / self._workers)
 
-    async def sight(self, visit: Visit, fetch: Callable[[], Awaitable[bytes]]) -> Sight:
-        """See ``Visit.sight``."""
+    async def sight(self, visit: Slot, fetch: Callable[[], Awaitable[bytes]]) -> Sight:
+        """See ``Slot.sight``."""
         began = time.perf_counter()
         await self._fetching.enter(visit.person)
         try:
@@ -206,7 +205,7 @@ class Recognizer:
         """Runs what is left of an answer, such as searching and drawing, off the event loop."""
         return await self._in_thread(function)
 
-    async def lengthy(self, visit: Visit, function: Callable[[], T]) -> T:
+    async def lengthy(self, visit: Slot, function: Callable[[], T]) -> T:
         """The same for what takes much longer than a card: one at a time, in people's turn.
 
         So the other threads go on answering photos, however many films are asked for. Who waits
@@ -302,3 +301,53 @@ class Recognizer:
         if len(times) >= most:
             raise TooFast("one person has asked too often", seconds=times[0] + WINDOW_S - now)
         times.extend([now] * asked)
+
+
+class FairSemaphore:
+    """At most so many inside; who waits is let in one per person in turn.
+
+    Somebody who sends a hundred photos at once so delays somebody who sends one by one photo,
+    not by a hundred. Used from one event loop.
+
+    Args:
+        places: How many may be inside.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._free = places
+        self._queues: OrderedDict[bytes, deque[asyncio.Future[None]]] = OrderedDict()
+
+    async def enter(self, person: bytes) -> None:
+        """Waits for a place; who entered must ``leave``. Cancelled while waiting, none is taken."""
+        if self._free > 0 and not self._queues:
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(person, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave()  # the place was given in the very moment of cancellation
+            else:
+                self._give_up(person, turn)
+            raise
+
+    def leave(self) -> None:
+        """Gives the place to the next person in turn."""
+        while self._queues:
+            person, queue = self._queues.popitem(last=False)
+            turn = queue.popleft()
+            if queue:
+                self._queues[person] = queue
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+    def _give_up(self, person: bytes, turn: asyncio.Future[None]) -> None:
+        queue = self._queues.get(person)
+        if queue is not None and turn in queue:
+            queue.remove(turn)
+            if not queue:
+                del self._queues[person]

@@ -6,14 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from bot import __version__
-from bot.chat_commands import chat_commands
-from bot.reply import Reply
-from bot.turn import Turn
+from bot.commands import chat_commands
+from bot.context import Turn
+from bot.values import Reply
 from bot.wording import Wording
 from engine.backbones import BACKBONES
 
 if TYPE_CHECKING:
-    from bot.model_desk import ModelDesk
+    from bot.models import Models
     from gallery.gallery import Gallery
 
 __all__ = ["Telling"]
@@ -22,7 +22,7 @@ __all__ = ["Telling"]
 class Telling:
     """Answers ``/start``, ``/help`` and ``/about``."""
 
-    def __init__(self, *, wording: Wording, desk: ModelDesk, gallery: Gallery) -> None:
+    def __init__(self, *, wording: Wording, desk: Models, gallery: Gallery) -> None:
         self._wording = wording
         self._desk = desk
         self._gallery = gallery

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.pictures.film import encode_mp4
-from bot.reply import Animation
+from bot.values import Animation
 
 __all__ = ["Seen", "seen", "small_film"]
 

@@ -13,11 +13,10 @@ import numpy as np
 from PIL import Image
 
 from bot.app import open_conversation
-from bot.circles import Circles
 from bot.conversation import Conversation
-from bot.reply import Button, Limits, Reply
-from bot.request import Attachment, Request, Sender
+from bot.memory import TwinsGroups
 from bot.settings import Settings
+from bot.values import Attachment, Button, Limits, Reply, Request, Sender
 
 __all__ = ["Person", "blank", "chatting", "photo", "side_by_side"]
 
@@ -26,7 +25,7 @@ WIDE = Limits(whispers=True)
 
 @asynccontextmanager
 async def chatting(
-    home: Path, *, circles: Circles | None = None, **sections: dict[str, Any]
+    home: Path, *, circles: TwinsGroups | None = None, **sections: dict[str, Any]
 ) -> AsyncIterator[Conversation]:
     """A conversation on a data folder, with nothing fetched from anywhere.
 

@@ -14,10 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
+from bot.background import in_daemon_thread
 from bot.conversation import Conversation
-from bot.model_desk import in_daemon_thread
-from bot.reply import Button, Limits, Reply
-from bot.request import Attachment, Request, Sender
+from bot.values import Attachment, Button, Limits, Reply, Request, Sender
 from engine.errors import NotAnImage
 
 __all__ = ["TerminalAdapter"]

@@ -6,8 +6,8 @@ import asyncio
 
 import click
 
+from bot.background import leave
 from bot.cli.main import Context, common
-from bot.ending import leave
 
 __all__ = ["command"]
 

@@ -24,7 +24,7 @@ _QUESTION = "Your e-mail address or web page"
 
 def ask_for_contact(settings: Settings, gallery: Gallery) -> None:
     """Asks until there is an answer, if nobody has given one and somebody is there."""
-    from bot.starter import contact_of
+    from bot.background import contact_of
 
     if contact_of(settings, gallery) is None and sys.stdin.isatty():
         click.echo(_WHY, err=True)
@@ -39,8 +39,8 @@ def ask_before_running(settings: Settings) -> None:
     """
     if not settings.gallery.starter or not sys.stdin.isatty():
         return
+    from bot.background import STARTER_PEOPLE, contact_of, decline, declined, starter_wanted
     from bot.cli.gallery_opening import opened
-    from bot.starter import STARTER_PEOPLE, contact_of, decline, declined, starter_wanted
 
     with opened(settings) as gallery:
         if (
@@ -67,7 +67,7 @@ def ask_before_running(settings: Settings) -> None:
 
 def _remembered(gallery: Gallery, answer: str) -> bool:
     """Keeps an answer that can be used, and says why not otherwise."""
-    from bot.starter import remember_contact
+    from bot.background import remember_contact
 
     try:
         remember_contact(gallery, answer)

@@ -23,9 +23,8 @@ def command() -> None:
 def upgrade(context: Context) -> None:
     """Bring the tables up to date; `run` and `chat` do so by themselves."""
     try:
-        from bot.database import database_url
-        from bot.identity import Identity, secret_key
-        from bot.store import Store
+        from bot.store.keys import Identity, secret_key
+        from bot.store.store import Store, database_url
     except ModuleNotFoundError as missing:
         raise SetupProblem(
             f"the package {missing.name} is missing: run `pip install 'lookalike[chat]'`"

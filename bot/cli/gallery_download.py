@@ -86,7 +86,7 @@ def download(
     (`lookalike gallery credits`). It may be stopped at any moment: the same command goes on and
     asks for nothing twice. categories.toml in the data folder adds categories of your own.
     """
-    from bot.starter import categories_of
+    from bot.background import categories_of
     from gallery.sources.categories import chosen
 
     settings = context.settings()
@@ -171,8 +171,8 @@ def _fetched(
     quiet: bool,
 ) -> tuple[Harvest, list[str]]:
     from bot.app import open_engine
+    from bot.background import servers_of
     from bot.cli.gallery_progress import shown
-    from bot.starter import servers_of
     from gallery.harvest import download as download_people
 
     servers = servers_of(settings, gallery)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot.chat_arguments import SIDE, SPLIT, STYLES
 from bot.cli.main import Context, common
+from bot.values import SIDE, SPLIT, STYLES
 from engine.errors import GalleryMissing, NoFace, NotAnImage, WeightsCorrupt, WeightsMissing
 
 if TYPE_CHECKING:
-    from bot.reply import Picture
     from bot.settings import Settings
+    from bot.values import Picture
     from engine.engine import Engine
     from engine.types import Face, Photo
     from gallery.ensemble import Ensemble
@@ -144,13 +144,13 @@ def draw_answer(engine: Engine, answer: Answer, *, style: str = SIDE) -> Picture
     Args:
         engine: Decodes the portraits.
         answer: What to draw.
-        style: One of ``bot.chat_arguments.STYLES``; faces turned too far aside for a split face
+        style: One of ``bot.values.STYLES``; faces turned too far aside for a split face
             are drawn side by side.
     """
-    from bot.captions import credit_of, word_key
     from bot.pictures.card import CardEntry, draw_card, draw_card_with_faces
     from bot.pictures.split_card import draw_split_card
     from bot.pictures.split_face import suits
+    from bot.text import credit_of, word_key
     from bot.wording import Wording
 
     say = Wording.load().text
@@ -261,7 +261,7 @@ def command(
     with contextlib.closing(open_gallery(settings)) as gallery:
         why = ensemble = None
         if model == BEST:
-            from bot.together import find_ensemble
+            from bot.models import find_ensemble
 
             ensemble = find_ensemble(engine, gallery)
         elif model is None:

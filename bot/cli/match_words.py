@@ -15,7 +15,7 @@ __all__ = ["as_record", "words"]
 
 def words(answer: Answer) -> Iterator[str]:
     """The answer in words, line by line."""
-    from bot.captions import credit_of, word_key
+    from bot.text import credit_of, word_key
     from bot.wording import Wording
 
     say = Wording.load().text
@@ -44,7 +44,7 @@ def _cosines(match: Match) -> str:
 
 
 def _model(answer: Answer) -> str:
-    from bot.captions import shown_model
+    from bot.text import shown_model
 
     return shown_model(answer.model, answer.matches[0][0].parts)
 

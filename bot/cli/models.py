@@ -119,7 +119,7 @@ def _together(settings: Settings) -> list[dict[str, Any]]:
     if not settings.gallery_folder.is_dir() and settings.gallery_url is None:
         return []
     from bot.app import open_gallery
-    from bot.together import BEST, spoken, why_not
+    from bot.models import BEST, display_name, why_not
     from bot.wording import Wording
 
     with open_gallery(settings) as gallery:
@@ -133,7 +133,7 @@ def _together(settings: Settings) -> list[dict[str, Any]]:
     return [
         {
             "name": BEST,
-            "title": spoken(ensemble) if ensemble else "several of them together",
+            "title": display_name(ensemble) if ensemble else "several of them together",
             "state": "ready" if ensemble else "not offered",
             "reason": reason,
             "verdict": verdict.to_json() if verdict else None,

@@ -6,8 +6,8 @@ import asyncio
 
 import click
 
+from bot.background import leave
 from bot.cli.main import Context, common
-from bot.ending import leave
 
 __all__ = ["command"]
 
@@ -30,8 +30,8 @@ def command(context: Context) -> None:
     settings = context.settings()
     # Before any SDK is imported: their first lines may hold the token.
     set_up_logs(settings.log.level, secrets=secrets_of(settings))
+    from bot.app import Crash, serve
     from bot.cli.contact import ask_before_running
-    from bot.serving import Crash, serve
 
     ask_before_running(settings)
     code = 0

@@ -16,7 +16,7 @@ from bot.pictures.card_rows import CardEntry, draw_rows
 from bot.pictures.framing import frame_face, shared_frame
 from bot.pictures.numbered import draw_numbered
 from bot.pictures.sheet import BACKGROUND, SELECTED, Sheet
-from bot.reply import Picture
+from bot.values import Picture
 from engine.types import Face, Photo
 
 __all__ = ["CardEntry", "draw_card", "draw_card_with_faces", "draw_comparison", "draw_faces"]

@@ -12,7 +12,7 @@ from bot.pictures.framing import frame_face, shared_frame
 from bot.pictures.numbered import draw_numbered
 from bot.pictures.sheet import BACKGROUND, INK, MUTED, SELECTED, Sheet, score_colour
 from bot.pictures.typesetting import set_text
-from bot.reply import Picture
+from bot.values import Picture
 from engine.types import Face, Photo
 
 __all__ = ["draw_family_card"]

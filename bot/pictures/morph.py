@@ -30,7 +30,7 @@ from bot.pictures.lighting import between, is_grey, skin_tone, toned
 from bot.pictures.sheet import INK, MUTED, bar_picture, score_colour
 from bot.pictures.split_face import Sight
 from bot.pictures.typesetting import Block, set_text
-from bot.reply import Animation
+from bot.values import Animation
 
 __all__ = ["GIF", "MP4", "Format", "make_morph"]
 

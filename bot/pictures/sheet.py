@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bot.pictures.typesetting import Block, set_text
-from bot.reply import Picture
+from bot.values import Picture
 
 __all__ = [
     "BACKGROUND",

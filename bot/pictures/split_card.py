@@ -16,7 +16,7 @@ from bot.pictures.card_rows import CardEntry, draw_rows
 from bot.pictures.numbered import draw_numbered
 from bot.pictures.sheet import BACKGROUND, SELECTED, Sheet
 from bot.pictures.split_face import split_face, suits
-from bot.reply import Picture
+from bot.values import Picture
 from engine.types import Face, Photo
 
 __all__ = ["draw_split_card"]

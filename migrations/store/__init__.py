@@ -1,1 +1,1 @@
-"""Versions of the bot's own tables (bot/tables.py)."""
+"""Versions of the bot's own tables (bot/store/tables.py)."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.actions import Action
 from bot.buttons import Rows, answer_buttons, pair_buttons
-from bot.identity import Identity
-from bot.reply import Limits
-from bot.request import Request, Sender
-from bot.turn import Turn
+from bot.context import Turn
+from bot.store.keys import Identity
+from bot.values import Action, Limits, Request, Sender
 from bot.wording import Wording
 
 TOKEN = "abcdefghijkl"

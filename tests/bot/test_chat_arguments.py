@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.actions import Action, category_tag
-from bot.chat_arguments import (
+from bot.commands.words import (
     Wish,
     means_best,
     means_everybody,
@@ -18,6 +17,7 @@ from bot.chat_arguments import (
     read_top,
     read_wish,
 )
+from bot.values import Action, category_tag
 
 MODELS = ("resnet", "senet", "dlib")
 CATEGORIES = ("bollywood", "film", "música", "боевики", "rock and roll")

@@ -18,12 +18,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from talking import Person, blank, chatting, side_by_side
 
-from bot.chat_commands import CHAT_COMMANDS
+from bot.commands import CHAT_COMMANDS
 from bot.conversation import Conversation
-from bot.fitting import utf16_length
 from bot.logs import OURS, set_up_logs
-from bot.reply import Limits, Reply
-from bot.request import Request, Sender
+from bot.text import utf16_length
+from bot.values import Limits, Reply, Request, Sender
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -19,9 +19,9 @@ from talking import Person, chatting
 from bot.app import open_engine, open_gallery
 from bot.cli.main import lookalike
 from bot.conversation import Conversation
-from bot.request import Sender
+from bot.models import Together, why_not
 from bot.settings import Settings
-from bot.together import Together, why_not
+from bot.values import Sender
 from engine.backbones import BACKBONES
 from gallery import upkeep
 from gallery.build import build

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.fair_gate import FairGate
+from bot.recognizer import FairSemaphore
 
 
 async def settle() -> None:
@@ -17,7 +17,7 @@ async def settle() -> None:
 
 
 async def test_a_flooder_delays_somebody_else_by_one_turn() -> None:
-    gate, order = FairGate(1), []
+    gate, order = FairSemaphore(1), []
 
     async def visit(person: bytes) -> None:
         await gate.enter(person)
@@ -35,7 +35,7 @@ async def test_a_flooder_delays_somebody_else_by_one_turn() -> None:
 
 
 async def test_who_gives_up_waiting_takes_no_place() -> None:
-    gate = FairGate(1)
+    gate = FairSemaphore(1)
     await gate.enter(b"a")
     waiting = [asyncio.create_task(gate.enter(person)) for person in (b"a", b"b", b"b")]
     await settle()
@@ -51,7 +51,7 @@ async def test_who_gives_up_waiting_takes_no_place() -> None:
 
 
 async def test_a_place_given_in_the_moment_of_cancellation_is_passed_on() -> None:
-    gate = FairGate(1)
+    gate = FairSemaphore(1)
     await gate.enter(b"a")
     first, second = (asyncio.create_task(gate.enter(person)) for person in (b"b", b"c"))
     await settle()
@@ -72,7 +72,7 @@ def test_never_too_many_inside_and_nobody_forgotten(
     """Whatever the people, the order and who gives up."""
 
     async def play() -> None:
-        gate, inside, most, finished = FairGate(places), 0, 0, 0
+        gate, inside, most, finished = FairSemaphore(places), 0, 0, 0
 
         async def visit(person: int) -> None:
             nonlocal inside, most, finished

@@ -21,9 +21,9 @@ from variants import variants_of
 from wikimedia_server import Fact, Picture, Wiki, playing
 
 from bot.app import open_conversation
-from bot.request import Sender
+from bot.background import contact_of
 from bot.settings import Settings
-from bot.starter import contact_of
+from bot.values import Sender
 from gallery.gallery import Gallery
 
 PATIENCE_S = 90.0

@@ -9,8 +9,8 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.fitting import fit, shorten, utf16_length
-from bot.reply import Animation, Button, Document, Limits, Picture, Reply
+from bot.text import fit, shorten, utf16_length
+from bot.values import Animation, Button, Document, Limits, Picture, Reply
 
 FAMILY = "👨‍👩‍👧‍👦"
 FLAG = "🇮🇳"

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.identity import Identity, secret_key
-from bot.request import Sender
+from bot.store.keys import Identity, secret_key
+from bot.values import Sender
 from engine.errors import BadSettings
 
 names = st.text(max_size=8)

@@ -16,9 +16,10 @@ from keras_files import write_network_file
 from talking import Person, chatting
 
 from bot.app import open_conversation, open_engine, open_gallery
-from bot.model_desk import ModelDesk, State, in_daemon_thread
-from bot.request import Sender
+from bot.background import in_daemon_thread
+from bot.models import Models, State
 from bot.settings import ModelsSettings, Settings
+from bot.values import Sender
 from engine.errors import WeightsMissing
 from gallery.add import add
 from gallery.build import remove
@@ -43,11 +44,11 @@ def mirror(senet_bytes: bytes) -> Iterator[Source]:
 @contextlib.asynccontextmanager
 async def desk_at(
     home: Path, url: str = "http://127.0.0.1:1/", *, fetch: bool = True
-) -> AsyncIterator[ModelDesk]:
+) -> AsyncIterator[Models]:
     """A desk for senet and dlib on a data folder, with its upkeep running."""
     settings = Settings(home=home)
     with open_gallery(settings) as gallery:
-        desk = ModelDesk(
+        desk = Models(
             open_engine(settings),
             gallery,
             configured=("senet", "dlib"),
@@ -76,7 +77,7 @@ async def until(true: Callable[[], bool | Awaitable[bool]], within_s: float = 20
             await asyncio.sleep(0.02)
 
 
-def state_of(desk: ModelDesk, name: str) -> State:
+def state_of(desk: Models, name: str) -> State:
     standing = desk.standing(name)
     assert standing is not None
     return standing.state
@@ -156,7 +157,7 @@ async def test_progress_is_told_in_percent(own_home: Path, mirror: Source) -> No
 async def test_weights_put_there_by_hand_are_found(
     own_home: Path, senet_bytes: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bot.model_desk.PAUSES_S", (0.1,))
+    monkeypatch.setattr("bot.models.PAUSES_S", (0.1,))
     async with desk_at(own_home, fetch=False) as desk:
         assert desk.ready() == ("dlib",)
         (own_home / "models").mkdir()
@@ -202,7 +203,7 @@ async def test_people_added_by_another_process_are_found(
 async def test_no_model_at_all_is_an_error_that_says_so(own_home: Path) -> None:
     settings = Settings(home=own_home)
     with open_gallery(settings) as gallery:
-        desk = ModelDesk(
+        desk = Models(
             open_engine(settings),
             gallery,
             configured=("dlib",),

@@ -16,8 +16,8 @@ from talking import Person, chatting
 
 from bot.app import open_engine
 from bot.recognizer import Recognizer
-from bot.request import Sender
 from bot.settings import Settings
+from bot.values import Sender
 from engine.engine import Engine
 from engine.errors import Busy, Deadline, NotAnImage, TooFast
 from engine.runtime import cores

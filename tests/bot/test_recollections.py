@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.recollections import LONG_SIDE_PX, KeptPhoto, Recollection, Recollections
+from bot.memory import LONG_SIDE_PX, KeptPhoto, RecentAnswer, RecentPhotos
 from engine.types import Box, Face, Photo
 
 
@@ -67,8 +67,8 @@ def test_large_photos_are_reduced_and_faces_stay_where_they_were(width: int, hei
 
 def test_a_token_finds_what_was_kept_until_it_is_too_old() -> None:
     clock = Clock()
-    memory = Recollections(lifetime_s=60, clock=clock)
-    recollection = Recollection(b"owner", (kept(),))
+    memory = RecentPhotos(lifetime_s=60, clock=clock)
+    recollection = RecentAnswer(b"owner", (kept(),))
     token = memory.keep(recollection)
     assert len(token) == 12
     clock.now = 59
@@ -81,26 +81,26 @@ def test_a_token_finds_what_was_kept_until_it_is_too_old() -> None:
 
 def test_the_least_used_go_when_there_is_too_much() -> None:
     size = kept().size_bytes
-    memory = Recollections(most_bytes=3 * size)
-    tokens = [memory.keep(Recollection(b"owner", (kept(),))) for _ in range(3)]
+    memory = RecentPhotos(most_bytes=3 * size)
+    tokens = [memory.keep(RecentAnswer(b"owner", (kept(),))) for _ in range(3)]
     assert memory.find(tokens[0]) is not None  # now the last used
-    tokens.append(memory.keep(Recollection(b"owner", (kept(),))))
+    tokens.append(memory.keep(RecentAnswer(b"owner", (kept(),))))
     assert [memory.find(token) is not None for token in tokens] == [True, False, True, True]
 
 
 def test_no_memory_at_all_is_allowed() -> None:
-    memory = Recollections(most_bytes=0)
-    assert memory.find(memory.keep(Recollection(b"owner", (kept(),)))) is None
+    memory = RecentPhotos(most_bytes=0)
+    assert memory.find(memory.keep(RecentAnswer(b"owner", (kept(),)))) is None
 
 
 def test_forgetting_somebody_leaves_others() -> None:
-    memory = Recollections()
-    mine = [memory.keep(Recollection(b"me", (kept(),))) for _ in range(2)]
-    yours = memory.keep(Recollection(b"you", (kept(),)))
+    memory = RecentPhotos()
+    mine = [memory.keep(RecentAnswer(b"me", (kept(),))) for _ in range(2)]
+    yours = memory.keep(RecentAnswer(b"you", (kept(),)))
     memory.forget(b"me")
     assert [memory.find(token) for token in mine] == [None, None]
     assert memory.find(yours) is not None
 
 
 def test_an_owner_is_not_shown() -> None:
-    assert "owner" not in repr(Recollection(b"a-secret-key", (), rest=()))
+    assert "owner" not in repr(RecentAnswer(b"a-secret-key", (), rest=()))

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from bot import serving
+from bot import app as serving
+from bot.app import Crash, adapters_wanted, run_adapters, serve
 from bot.cli.main import EXIT_SETUP
-from bot.serving import Crash, adapters_wanted, run_adapters, serve
 from bot.settings import DiscordSettings, Settings, TelegramSettings, WebSettings
 from engine.errors import BadToken, SetupProblem, SourceDown
 

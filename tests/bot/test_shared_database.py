@@ -13,8 +13,8 @@ from postgres_server import LOCKED_PASSWORD, PostgresServer, name_of
 from talking import Person, chatting
 
 from bot.cli.main import EXIT_SETUP, lookalike
-from bot.request import Sender
 from bot.settings import load_settings, secrets_of
+from bot.values import Sender
 from engine.errors import BadSettings, TryLater
 from gallery.gallery import Gallery
 

@@ -14,12 +14,10 @@ import sqlalchemy as sa
 from postgres_server import PostgresServer, name_of
 
 import migrations
-from bot.database import database_url
-from bot.identity import Identity, Who
-from bot.request import Sender
-from bot.sealing import seal, unseal
-from bot.store import Choice, PastMatch, Store
-from bot.tables import StoreTables
+from bot.store.keys import Identity, Who, seal, unseal
+from bot.store.store import Choice, PastMatch, Store, database_url
+from bot.store.tables import StoreTables
+from bot.values import Sender
 from engine.errors import BadSettings, SetupProblem, TryLater
 
 DAY_S = 86_400
@@ -229,7 +227,7 @@ async def test_several_processes_may_open_it_at_once(database: sa.URL) -> None:
 
 
 async def test_the_migrations_make_the_tables_of_the_code(database: sa.URL) -> None:
-    """Alembic finds no difference between the migrated database and bot/tables.py."""
+    """Alembic finds no difference between the migrated database and bot/store/tables.py."""
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
 

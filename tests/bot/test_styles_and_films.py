@@ -17,8 +17,7 @@ from homes import copy_home
 from talking import Person, blank, chatting, side_by_side
 
 from bot.conversation import Conversation
-from bot.reply import Limits, Reply
-from bot.request import Sender
+from bot.values import Limits, Reply, Sender
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

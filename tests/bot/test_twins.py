@@ -19,13 +19,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from talking import Person, blank, chatting, side_by_side
 
-import bot.upkeep
-from bot.circles import Circles
+import bot.background
+from bot.commands.twins import NAME_CHARS, shown_name
 from bot.conversation import Conversation
 from bot.logs import OURS, set_up_logs
-from bot.reply import Limits
-from bot.request import Sender
-from bot.twins import NAME_CHARS, shown_name
+from bot.memory import TwinsGroups
+from bot.values import Limits, Sender
 from bot.wording import Wording
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -51,12 +50,12 @@ def home(starter_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def circles() -> Circles:
-    return Circles()
+def circles() -> TwinsGroups:
+    return TwinsGroups()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def conversation(home: Path, circles: Circles) -> AsyncIterator[Conversation]:
+async def conversation(home: Path, circles: TwinsGroups) -> AsyncIterator[Conversation]:
     async with chatting(home, circles=circles, queue=FAST) as opened:
         yield opened
 
@@ -270,9 +269,9 @@ async def test_a_day_later_everything_is_gone_by_itself(
     home: Path, hopper_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A timer drops it, though nobody asks anything."""
-    monkeypatch.setattr(bot.upkeep, "TIDY_S", 0.02)
+    monkeypatch.setattr(bot.background, "TIDY_S", 0.02)
     clock = Clock()
-    circles = Circles(clock=clock)
+    circles = TwinsGroups(clock=clock)
     async with chatting(home, circles=circles) as opened:
         ann = Person(opened, Sender("telegram", "1", "c", "en", is_group=True, name="Ann"))
         await ann.says("/twins on", hopper_jpeg)
@@ -287,7 +286,7 @@ async def test_a_day_later_everything_is_gone_by_itself(
 
 
 async def test_a_full_chat_says_so(home: Path) -> None:
-    async with chatting(home, circles=Circles(most_in_a_room=1)) as opened:
+    async with chatting(home, circles=TwinsGroups(most_in_a_room=1)) as opened:
         ann = Person(opened, Sender("discord", "1", "c", "en", is_group=True, name="Ann"))
         ben = replace(ann, sender=replace(ann.sender, user_id="2", name="Ben"))
         await ann.says("/twins on")
@@ -304,7 +303,7 @@ async def test_nothing_of_it_is_written_or_logged(
     meet: Meet,
     home: Path,
     conversation: Conversation,
-    circles: Circles,
+    circles: TwinsGroups,
     hopper_jpeg: bytes,
     collins_jpeg: bytes,
 ) -> None:

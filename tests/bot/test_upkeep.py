@@ -20,7 +20,7 @@ def settings(home: Path, **gallery: object) -> Settings:
 
 
 async def warnings_of(chosen: Settings, caplog: pytest.LogCaptureFixture) -> list[str]:
-    with caplog.at_level(logging.INFO, "bot.upkeep"):
+    with caplog.at_level(logging.INFO, "bot.background"):
         async with open_conversation(chosen, fills_gallery=True), asyncio.timeout(30):
             while chosen.gallery.starter and not _ours(caplog):  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.02)
@@ -29,7 +29,7 @@ async def warnings_of(chosen: Settings, caplog: pytest.LogCaptureFixture) -> lis
 
 
 def _ours(caplog: pytest.LogCaptureFixture) -> list[str]:
-    records = [record for record in caplog.records if record.name == "bot.upkeep"]
+    records = [record for record in caplog.records if record.name == "bot.background"]
     return [f"{record.getMessage()} {vars(record).get('reason')}" for record in records]
 
 

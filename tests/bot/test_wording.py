@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.captions import CONCERNS, WORDS
-from bot.chat_commands import CHAT_COMMANDS, chat_commands
-from bot.model_desk import State
+from bot.commands import CHAT_COMMANDS, chat_commands
+from bot.models import State
+from bot.text import CONCERNS, WORDS
 from bot.wording import LANGUAGES, Wording, isolate, placeholders, plain
 from engine import errors
 

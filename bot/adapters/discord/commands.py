@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import discord
 from discord import app_commands
 
-from bot.chat_arguments import MOST_MATCHES, STYLES
-from bot.chat_commands import chat_commands
+from bot.commands import chat_commands
+from bot.values import MOST_MATCHES, STYLES
 from bot.wording import FALLBACK, LANGUAGES, Wording
 
 if TYPE_CHECKING:

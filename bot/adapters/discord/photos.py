@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import discord
 
-from bot.request import Attachment
+from bot.values import Attachment
 from engine.errors import NotAnImage, SourceDown, TooLarge
 
 __all__ = ["DOWNLOAD_LIMIT_BYTES", "Held", "attachment_of", "avatar_of", "pictures_of"]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import aiohttp
 import discord
 
-from bot.reply import Button, Limits, Reply
+from bot.values import Button, Limits, Reply
 
 __all__ = ["LIMITS", "Courier", "insist", "view_of"]
 

@@ -14,11 +14,9 @@ from discord import app_commands
 
 from bot.adapters.discord.photos import Held, attachment_of, avatar_of, pictures_of
 from bot.adapters.discord.sender import LIMITS, Courier
-from bot.chat_commands import CHAT_COMMANDS, PRIVATE
-from bot.conversation import Choices
+from bot.commands import CHAT_COMMANDS, PRIVATE
 from bot.logs import where
-from bot.reply import Limits, Reply
-from bot.request import Attachment, Request, Sender
+from bot.values import Attachment, Choices, Limits, Reply, Request, Sender
 from bot.wording import Wording
 
 __all__ = ["Answers", "Session"]

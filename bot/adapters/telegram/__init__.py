@@ -29,8 +29,9 @@ from bot.adapters.telegram.files import Files
 from bot.adapters.telegram.polling import REFUSED_TOKEN, Polling, UpdatesRequest, insist
 from bot.adapters.telegram.rate_limit import ChatRateLimiter
 from bot.adapters.telegram.session import Answers, Session
-from bot.chat_commands import ChatCommand, chat_commands
+from bot.commands import chat_commands
 from bot.settings import TelegramSettings
+from bot.values import ChatCommand
 from bot.wording import FALLBACK, LANGUAGES, Wording
 from engine.errors import BadSettings, BadToken
 

@@ -13,7 +13,7 @@ import httpx
 from telegram import Animation, Bot, Document, ExternalReplyInfo, Message, PhotoSize, Sticker
 from telegram.error import BadRequest, RetryAfter, TelegramError
 
-from bot.request import Attachment
+from bot.values import Attachment
 from engine.errors import NotAnImage, SourceDown, TooLarge
 
 __all__ = ["DOWNLOAD_LIMIT_BYTES", "Files"]

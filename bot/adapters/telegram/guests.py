@@ -28,7 +28,7 @@ from bot.adapters.telegram.sender import (
     measures,
 )
 from bot.adapters.telegram.texts import TELEGRAM_LIMITS, split_text
-from bot.reply import Reply
+from bot.values import Reply
 
 __all__ = ["Guests"]
 

@@ -12,8 +12,8 @@ from telegram import CallbackQuery, Message, User
 from telegram.constants import ChatType, MessageEntityType
 
 from bot.adapters.telegram.files import Files
-from bot.chat_commands import CHAT_COMMANDS
-from bot.request import Attachment, Request, Sender
+from bot.commands import CHAT_COMMANDS
+from bot.values import Attachment, Request, Sender
 
 __all__ = ["Asked", "Place", "Reader", "Recent", "Spoken", "spoken"]
 

@@ -24,7 +24,7 @@ from telegram.error import BadRequest, ChatMigrated, Forbidden, NetworkError, Te
 
 from bot.adapters.telegram.messages import Place
 from bot.adapters.telegram.texts import TELEGRAM_LIMITS, split_text
-from bot.reply import Animation, Button, Reply
+from bot.values import Animation, Button, Reply
 
 __all__ = ["Courier", "keyboard", "measures"]
 

@@ -20,8 +20,7 @@ from bot.adapters.telegram.messages import Asked, Place, Reader
 from bot.adapters.telegram.sender import Courier
 from bot.adapters.telegram.texts import TELEGRAM_LIMITS
 from bot.logs import where
-from bot.reply import Limits, Reply
-from bot.request import Request
+from bot.values import Limits, Reply, Request
 from bot.wording import Wording
 
 __all__ = ["Answers", "Session"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.reply import Limits
+from bot.values import Limits
 
 __all__ = ["TELEGRAM_LIMITS", "split_text"]
 

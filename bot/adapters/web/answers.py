@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import cv2
 from nicegui import ui
 
-from bot.chat_arguments import SIDE
-from bot.reply import Animation, Button, FaceAnswer, MatchAnswer, Reply
+from bot.values import SIDE, Animation, Button, FaceAnswer, MatchAnswer, Reply
 from engine.decode import DecodeLimits, decode
 from engine.errors import PhotoProblem
 

@@ -12,13 +12,12 @@ from fastapi import Request as HttpRequest
 from nicegui import app, events, ui
 
 from bot.adapters.web.answers import AnswerList
-from bot.card_styles import style_key
-from bot.chat_arguments import STYLES
-from bot.reply import Limits, Reply
-from bot.request import Attachment, Request, Sender
+from bot.text import style_key
+from bot.values import STYLES, Attachment, Limits, Reply, Request, Sender
 
 if TYPE_CHECKING:
-    from bot.conversation import Choices, Conversation
+    from bot.conversation import Conversation
+    from bot.values import Choices
 
 __all__ = ["Page"]
 
@@ -76,7 +75,7 @@ class Page:
         tag = request.headers.get("accept-language", "").split(",")[0].split(";")[0].strip()
         visitor = str(app.storage.browser["id"])
         sender = Sender("web", user_id=visitor, chat_id=visitor, language=tag or None)
-        visit = Visit(self._conversation, sender, self._upload_bytes)
+        visit = Slot(self._conversation, sender, self._upload_bytes)
         ui.add_css(CSS)
         ui.add_head_html(f"<script>{self._script}</script>")
         language = self._conversation.wording.language(tag)
@@ -84,7 +83,7 @@ class Page:
         await visit.build(alone=self._alone)
 
 
-class Visit:
+class Slot:
     """One browser's page and what happens on it."""
 
     def __init__(self, conversation: Conversation, sender: Sender, upload_bytes: int) -> None:

@@ -21,9 +21,9 @@ from click.testing import CliRunner, Result
 from PIL import Image, ImageEnhance
 from wikimedia_server import Fact, Picture, Wiki, playing
 
+from bot.background import download_starter, starter_wanted
 from bot.cli.main import lookalike
 from bot.settings import Settings
-from bot.starter import download_starter, starter_wanted
 from engine.errors import BadSettings, GalleryMissing, SourceDown
 
 ACTOR, SINGER = "Q33999", "Q177220"

@@ -24,7 +24,7 @@ from bot.pictures.card import (
     draw_faces,
 )
 from bot.pictures.sheet import BACKGROUND, TRACK, score_colour
-from bot.reply import Limits, Picture
+from bot.values import Limits, Picture
 from engine.types import Box, Face, Photo
 
 # MTCNN's points in the two photos.

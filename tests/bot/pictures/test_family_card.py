@@ -11,7 +11,7 @@ from PIL import Image
 
 from bot.pictures.card_rows import CardEntry
 from bot.pictures.family_card import draw_family_card
-from bot.reply import Picture
+from bot.values import Picture
 from engine.types import Box, Face, Photo
 
 LANDMARKS = np.array([[140, 150], [210, 150], [175, 190], [145, 225], [205, 225]], np.float32)

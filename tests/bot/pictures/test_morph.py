@@ -18,7 +18,7 @@ from test_framing import placed
 from bot.pictures.card_rows import CardEntry
 from bot.pictures.morph import GIF, MP4, make_morph
 from bot.pictures.split_face import Sight
-from bot.reply import Animation
+from bot.values import Animation
 
 Pixels = NDArray[np.uint8]
 

@@ -21,7 +21,7 @@ from bot.pictures.card import draw_card
 from bot.pictures.card_rows import CardEntry
 from bot.pictures.split_card import draw_split_card
 from bot.pictures.split_face import split_face
-from bot.reply import Limits
+from bot.values import Limits
 from engine.types import Photo
 
 __all__ = ["collins", "hopper"]  # fixtures

@@ -16,7 +16,7 @@ from PIL import Image
 
 from bot.adapters.discord import DiscordAdapter
 from bot.app import open_conversation
-from bot.chat_commands import CHAT_COMMANDS
+from bot.commands import CHAT_COMMANDS
 from bot.settings import DiscordSettings, Settings
 from bot.wording import Wording
 from engine.errors import BadToken

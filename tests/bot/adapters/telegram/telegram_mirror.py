@@ -15,9 +15,8 @@ from telegram_server import BotApi
 from bot.adapters.telegram import TelegramAdapter
 from bot.adapters.telegram.session import Answers
 from bot.adapters.telegram.texts import TELEGRAM_LIMITS
-from bot.reply import Button, Limits, Picture, Reply
-from bot.request import Request
 from bot.settings import TelegramSettings, WebhookSettings
+from bot.values import Button, Limits, Picture, Reply, Request
 from engine.errors import LookalikeError
 
 

@@ -13,7 +13,7 @@ from telegram_mirror import Mirror, running, size, until
 from telegram_people import Person
 from telegram_server import BotApi
 
-from bot.reply import Button, Document, Picture, Reply
+from bot.values import Button, Document, Picture, Reply
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from telegram_people import Person, group
 from telegram_server import BotApi
 
 from bot.adapters.telegram import TelegramAdapter
-from bot.reply import Reply
 from bot.settings import TelegramSettings, WebhookSettings
+from bot.values import Reply
 from bot.wording import Wording
 from engine.errors import BadSettings, BadToken
 

@@ -13,7 +13,7 @@ from telegram_people import Person, group
 from telegram_rules import Refusal, check_film
 from telegram_server import BotApi
 
-from bot.reply import Button, Reply
+from bot.values import Button, Reply
 
 ME = "@lookalike_test_bot"
 FILM = small_film()

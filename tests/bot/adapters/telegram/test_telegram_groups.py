@@ -12,7 +12,7 @@ from telegram_mirror import Mirror, mirrored, running, size, until
 from telegram_people import Person, group
 from telegram_server import BotApi
 
-from bot.reply import Button, Picture, Reply
+from bot.values import Button, Picture, Reply
 
 ME = "@lookalike_test_bot"
 

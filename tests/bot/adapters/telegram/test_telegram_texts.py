@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bot.adapters.telegram.messages import spoken
 from bot.adapters.telegram.sender import keyboard
 from bot.adapters.telegram.texts import split_text
-from bot.reply import Button
+from bot.values import Button
 
 TEXTS = st.text(st.characters() | st.sampled_from("\n 😀"), max_size=400)
 

@@ -7,25 +7,43 @@ import contextlib
 import functools
 import logging
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from bot.ending import BACKGROUND
+from bot.background import in_daemon_thread
 from bot.logs import where
-from bot.together import BEST, Together, spoken
 from engine.backbones import BACKBONES
-from engine.errors import Busy, GalleryMissing, LookalikeError, SetupProblem, WeightsMissing
+from engine.errors import (
+    Busy,
+    GalleryMissing,
+    LookalikeError,
+    SetupProblem,
+    SpaceMismatch,
+    WeightsMissing,
+)
+from gallery.ensemble import BEST
 
 if TYPE_CHECKING:
-    from bot.together import WhyNot
     from engine.engine import Engine
     from gallery.ensemble import Ensemble
+    from gallery.ensembles.verdict import Verdict
     from gallery.gallery import Gallery
 
-__all__ = ["FALLBACK_MODEL", "ModelDesk", "Standing", "State", "in_daemon_thread"]
+__all__ = [
+    "BEST",
+    "FALLBACK_MODEL",
+    "ModelStatus",
+    "Models",
+    "State",
+    "Together",
+    "WhyNot",
+    "display_name",
+    "find_ensemble",
+    "why_not",
+]
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +70,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ModelStatus:
     """How it stands with a backbone.
 
     Attributes:
@@ -74,7 +92,7 @@ class _Stopped(Exception):  # noqa: N818 - no error: the program is ending
     """Leaves a download or a build at the next report of progress."""
 
 
-class ModelDesk:
+class Models:
     """Knows which backbones are ready.
 
     Args:
@@ -116,7 +134,7 @@ class ModelDesk:
         self._opening: asyncio.Task[None] | None = None
         names = dict.fromkeys((*configured, FALLBACK_MODEL))
         self._standings = {
-            name: Standing(name, BACKBONES[name].title, State.MISSING) for name in names
+            name: ModelStatus(name, BACKBONES[name].title, State.MISSING) for name in names
         }
 
     @property
@@ -124,14 +142,14 @@ class ModelDesk:
         """Who answers those who chose nothing."""
         return self._default
 
-    def standings(self) -> tuple[Standing, ...]:
+    def standings(self) -> tuple[ModelStatus, ...]:
         """Every configured backbone, and ``best`` where they answer together."""
         ensemble = self._together.ensemble(self._backbones_ready())
         if ensemble is None:
             return tuple(self._standings.values())
-        return (*self._standings.values(), Standing(BEST, spoken(ensemble), State.READY))
+        return (*self._standings.values(), ModelStatus(BEST, display_name(ensemble), State.READY))
 
-    def standing(self, name: str) -> Standing | None:
+    def standing(self, name: str) -> ModelStatus | None:
         """One of ``standings``; None if it is not among them."""
         return next((one for one in self.standings() if one.name == name), None)
 
@@ -332,23 +350,109 @@ class ModelDesk:
             raise _Stopped
 
 
-async def in_daemon_thread(function: Callable[[], T]) -> T:
-    """Runs what may take minutes in a thread that never holds up the end of the program."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
+@dataclass(frozen=True, slots=True)
+class WhyNot:
+    """Why there is no ensemble to answer.
 
-    def deliver(settle: Callable[[Any], None], outcome: object) -> None:
-        if not future.done():
-            settle(outcome)
+    Attributes:
+        key: Of the sentence.
+        details: What the sentence is filled with.
+    """
 
-    def run() -> None:
-        try:
-            outcome: object = function()
-            settle: Callable[[Any], None] = future.set_result
-        except Exception as problem:  # noqa: BLE001 - handed to whoever waits
-            outcome, settle = problem, future.set_exception
-        with contextlib.suppress(RuntimeError):  # nobody waits: the loop is closed
-            loop.call_soon_threadsafe(deliver, settle, outcome)
+    key: str
+    details: dict[str, object] = field(default_factory=dict)
 
-    threading.Thread(target=run, name=BACKGROUND, daemon=True).start()
-    return await future
+
+class Together:
+    """Knows whether the gallery's backbones answer together.
+
+    Args:
+        engine: Has the backbones that are ready.
+        gallery: Says whether they are better together.
+    """
+
+    def __init__(self, engine: Engine, gallery: Gallery) -> None:
+        self._engine = engine
+        self._gallery = gallery
+        self._verdict: Verdict | None = None
+
+    def look(self) -> None:
+        """Reads what the gallery says now; not for the event loop."""
+        self._verdict = self._gallery.verdict()
+
+    def ensemble(self, ready: Collection[str]) -> Ensemble | None:
+        """The ensemble, if it is offered and its backbones are ready."""
+        ensemble = self._verdict.offered if self._verdict else None
+        return ensemble if ensemble and self._knows(ensemble, ready) else None
+
+    def why_not(self, ready: Collection[str]) -> WhyNot:
+        """Why ``ensemble`` is None."""
+        return why_not(self._verdict, ready)
+
+    def _knows(self, ensemble: Ensemble, ready: Collection[str]) -> bool:
+        return all(
+            space.backbone in ready and self._engine.backbone(space.backbone).space == space
+            for space in ensemble.spaces
+        )
+
+
+def why_not(verdict: Verdict | None, ready: Collection[str]) -> WhyNot:
+    """Why an ensemble is not offered.
+
+    Args:
+        verdict: What was found out about the gallery.
+        ready: Names of the backbones that can answer.
+    """
+    from gallery.ensembles.trial import FEWEST_PEOPLE, Outcome
+
+    if len(ready) < 2:
+        return WhyNot("best.one_model")
+    if verdict is None:
+        return WhyNot("best.untried")
+    if verdict.outcome is Outcome.TOO_FEW:
+        return WhyNot("best.too_few", {"count": verdict.people, "least": FEWEST_PEOPLE})
+    if verdict.offered is None:
+        return _measured(verdict)
+    missing = [name for name in verdict.offered.backbones if name not in ready]
+    if not missing:  # their weights are others since
+        return WhyNot("best.untried")
+    models = display_name(verdict.offered)
+    return WhyNot("best.not_ready", {"models": models, "missing": missing[0]})
+
+
+def _measured(verdict: Verdict) -> WhyNot:
+    """What the figures say of models that are no better together."""
+    rival, best = verdict.rival, verdict.figures.get(BEST)
+    assert rival is not None  # there were enough people
+    if best is None:
+        return WhyNot("best.no_use", {"model": rival})
+    details = {"alone": verdict.figures[rival].right, "together": best.right}
+    shown = {name: f"{100 * share:.1f}" for name, share in details.items()}
+    return WhyNot("best.not_better", {"model": rival, **shown})
+
+
+def find_ensemble(engine: Engine, gallery: Gallery) -> Ensemble:
+    """The backbones that answer together, loaded.
+
+    Raises:
+        SetupProblem: If they don't: why, in one sentence.
+    """
+    from bot.wording import Wording
+
+    verdict = gallery.verdict()
+    ensemble = verdict.offered if verdict else None
+    if ensemble is None:
+        why = why_not(verdict, {space.backbone for space in gallery.spaces()})
+        raise SetupProblem(Wording.load().text(why.key, None, **why.details))
+    for space in ensemble.spaces:
+        if engine.backbone(space.backbone).space != space:
+            raise SpaceMismatch(
+                f"the gallery was built with another version of {space.backbone}: run "
+                f"`lookalike gallery build --model {space.backbone}`"
+            )
+    return ensemble
+
+
+def display_name(ensemble: Ensemble) -> str:
+    """Its backbones, as people read it: ``senet + dlib``."""
+    return " + ".join(ensemble.backbones)

@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bot.reply import Limits, Reply
-from bot.request import Request
+from bot.values import Limits, Reply, Request
 from bot.wording import Wording
 
 if TYPE_CHECKING:
-    from bot.identity import Who
+    from bot.store.keys import Who
 
 __all__ = ["Refusal", "Turn"]
 

@@ -6,16 +6,14 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from bot.actions import Action
-from bot.reply import Button, Document, Reply
-from bot.turn import Refusal, Turn
+from bot.context import Refusal, Turn
+from bot.values import Action, Button, Document, Reply
 from bot.wording import isolate
 
 if TYPE_CHECKING:
-    from bot.circles import Circles
-    from bot.identity import Identity
-    from bot.recollections import Recollections
-    from bot.store import Store
+    from bot.memory import RecentPhotos, TwinsGroups
+    from bot.store.keys import Identity
+    from bot.store.store import Store
 
 __all__ = ["Personal"]
 
@@ -30,8 +28,8 @@ class Personal:
         *,
         identity: Identity,
         store: Store,
-        recollections: Recollections,
-        circles: Circles,
+        recollections: RecentPhotos,
+        circles: TwinsGroups,
     ) -> None:
         self._identity = identity
         self._circles = circles

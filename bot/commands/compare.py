@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from bot.actions import Action
 from bot.buttons import pair_buttons
-from bot.captions import numbers, shown_model, word_key
+from bot.context import Refusal, Turn
 from bot.looking import Looker, Subject, recalled
-from bot.reply import FaceAnswer, MatchAnswer, Picture, Reply
-from bot.together import BEST
-from bot.turn import Refusal, Turn
+from bot.models import BEST
+from bot.text import numbers, shown_model, word_key
+from bot.values import Action, FaceAnswer, MatchAnswer, Picture, Reply
 
 if TYPE_CHECKING:
-    from bot.model_desk import ModelDesk
-    from bot.recognizer import Recognizer, Visit
-    from bot.store import Store
+    from bot.models import Models
+    from bot.recognizer import Recognizer, Slot
+    from bot.store.store import Store
     from gallery.gallery import Gallery
 
 __all__ = ["Comparing"]
@@ -45,7 +44,7 @@ class Comparing:
         *,
         gallery: Gallery,
         recognizer: Recognizer,
-        desk: ModelDesk,
+        desk: Models,
         store: Store,
         looker: Looker,
     ) -> None:
@@ -96,7 +95,7 @@ class Comparing:
         text = numbers(turn, [answer], model)
         return Reply(text=text, notice=text if len(text) <= NOTICE_CHARS else None, private=True)
 
-    async def _recalled(self, turn: Turn, visit: Visit, token: str) -> tuple[Pair, bool | None]:
+    async def _recalled(self, turn: Turn, visit: Slot, token: str) -> tuple[Pair, bool | None]:
         """The two photos, and whether they are the asker's; None where they came again."""
         recollection = self._looker.recall(token)
         if recollection is None:
@@ -109,7 +108,7 @@ class Comparing:
             raise self._looker.stale(turn)
         return Pair(subjects[0], subjects[-1]), recollection.owner == turn.who.user
 
-    async def _look(self, turn: Turn, visit: Visit) -> Pair:
+    async def _look(self, turn: Turn, visit: Slot) -> Pair:
         photos = turn.request.photos
         first = await self._looker.look(turn, visit, photos[0])
         if len(photos) > 1:

@@ -1,7 +1,9 @@
-"""From a platform's user id to the keys under which things are filed, and the key that does it.
+"""Keys: from a user id to what rows are filed and sealed under.
 
 Nothing outside this module sees a user id: rows, queues and memories are keyed by
-HMAC-SHA256(secret, platform and id), and the secret lies apart from the database.
+HMAC-SHA256(secret, platform and id), and the secret lies apart from the database. Rows are sealed
+with AES-256-GCM (NIST SP 800-38D) under a key of the person's own, with a random 96-bit nonce;
+table and key are bound to the text, so that a row moved elsewhere does not open.
 """
 
 from __future__ import annotations
@@ -9,15 +11,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
+import json
 import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from bot.request import Sender
-from engine.errors import BadSettings
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-__all__ = ["LEAST_KEY_CHARS", "Identity", "Who", "secret_key"]
+from bot.values import Sender
+from engine.errors import BadSettings, SetupProblem
+
+__all__ = ["LEAST_KEY_CHARS", "Identity", "Who", "seal", "secret_key", "unseal"]
 
 LEAST_KEY_CHARS = 32
 
@@ -117,3 +124,33 @@ def _make(path: Path) -> None:
             os.link(draft, path)  # fails if somebody else was first; rename would overwrite
     finally:
         draft.unlink()
+
+
+NONCE_BYTES = 12
+
+
+def seal(key: bytes, place: str, content: dict[str, Any]) -> bytes:
+    """The content as nonce and ciphertext.
+
+    Args:
+        key: 32 bytes.
+        place: Where the row belongs; the same is needed to open it.
+        content: What JSON can hold.
+    """
+    nonce = os.urandom(NONCE_BYTES)
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    return nonce + AESGCM(key).encrypt(nonce, text, place.encode())
+
+
+def unseal(key: bytes, place: str, sealed: bytes) -> dict[str, Any]:
+    """What was sealed.
+
+    Raises:
+        SetupProblem: If it was sealed with another key, for another place, or was changed.
+    """
+    try:
+        text = AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], place.encode())
+    except (InvalidTag, ValueError):
+        raise SetupProblem("a row of the database was changed or sealed elsewhere") from None
+    content: dict[str, Any] = json.loads(text)
+    return content

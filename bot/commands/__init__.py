@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from bot.values import ChatCommand
 from bot.wording import Wording
 
-__all__ = ["CHAT_COMMANDS", "ChatCommand", "chat_commands"]
+__all__ = ["CHAT_COMMANDS", "PRIVATE", "chat_commands"]
 
 # Command -> how many photos it can take. The order is that of menus and of /help.
 CHAT_COMMANDS: dict[str, Literal[0, 1, 2]] = {
@@ -32,32 +32,6 @@ CHAT_COMMANDS: dict[str, Literal[0, 1, 2]] = {
 
 # Commands whose answer is nobody else's business.
 PRIVATE = frozenset({"history", "mydata", "forget"})
-
-
-@dataclass(frozen=True, slots=True)
-class ChatCommand:
-    """A command as a platform's menu shows it.
-
-    Attributes:
-        name: Without slash, such as ``"top"``; equals ``Request.command``.
-        description: What it does, in the asker's language; 256 characters at most, on Discord
-            100.
-        argument: What may follow it, in the asker's language, such as ``"number"``; None where
-            nothing does.
-        photos: How many photos it can take, 0 to 2.
-        private: Whether the answer is meant for the asker alone.
-    """
-
-    name: str
-    description: str
-    argument: str | None = None
-    photos: Literal[0, 1, 2] = 0
-    private: bool = False
-
-    @property
-    def takes_photo(self) -> bool:
-        """Whether it can take a photo."""
-        return self.photos > 0
 
 
 def chat_commands(wording: Wording, language: str | None = None) -> tuple[ChatCommand, ...]:

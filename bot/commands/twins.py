@@ -1,7 +1,7 @@
 """``/twins`` in a group: who of those who take part look most alike today.
 
 Opt-in by person and chat. One photo of oneself counts, the newest; what was computed from its
-face and the name that the chat shows live in ``bot.circles``, in memory, for a day at most.
+face and the name that the chat shows live in ``bot.memory``, in memory, for a day at most.
 """
 
 from __future__ import annotations
@@ -11,20 +11,19 @@ import logging
 import unicodedata
 from typing import TYPE_CHECKING
 
-from bot.actions import Action
 from bot.buttons import grid
-from bot.captions import word_key
-from bot.circles import Circles, Full, Pair, Taker, closest_pairs
-from bot.model_desk import FALLBACK_MODEL
-from bot.reply import Button, Reply
-from bot.turn import Refusal, Turn
+from bot.context import Refusal, Turn
+from bot.memory import GroupFull, Member, Pair, TwinsGroups, closest_pairs
+from bot.models import FALLBACK_MODEL
+from bot.text import word_key
+from bot.values import Action, Button, Reply
 from bot.wording import isolate, plain
 from engine.backbones import BACKBONES
 from engine.errors import LookalikeError
 
 if TYPE_CHECKING:
     from bot.looking import Looker, Subject
-    from bot.model_desk import ModelDesk
+    from bot.models import Models
     from bot.recognizer import Recognizer
     from gallery.gallery import Gallery
 
@@ -56,10 +55,10 @@ class Twins:
     def __init__(
         self,
         *,
-        circles: Circles,
+        circles: TwinsGroups,
         gallery: Gallery,
         recognizer: Recognizer,
-        desk: ModelDesk,
+        desk: Models,
         looker: Looker,
     ) -> None:
         self._circles = circles
@@ -128,7 +127,7 @@ class Twins:
             subject = await self._looker.look(turn, visit, turn.request.photos[0])
             return await self.counted(turn, subject)
 
-    def _taker(self, turn: Turn) -> Taker | None:
+    def _taker(self, turn: Turn) -> Member | None:
         sender, who = turn.request.sender, turn.who
         if not sender.is_group or not sender.name or turn.request.action is not None:
             return None
@@ -144,7 +143,7 @@ class Twins:
             raise _refusal(turn, "twins.nameless")
         try:
             self._circles.join(turn.who.room, turn.who.user, shown_name(name))
-        except Full:
+        except GroupFull:
             raise _refusal(turn, "twins.full") from None
         return turn.say("twins.joined")
 
@@ -164,7 +163,7 @@ class Twins:
         lines.append(turn.say("twins.takers", count=len(takers)))
         return Reply(text="\n".join(lines), buttons=_buttons(turn))
 
-    def _lines(self, turn: Turn, pairs: tuple[Pair, ...], takers: dict[bytes, Taker]) -> list[str]:
+    def _lines(self, turn: Turn, pairs: tuple[Pair, ...], takers: dict[bytes, Member]) -> list[str]:
         scored = sorted(
             ((self._gallery.calibration(pair.space).score(pair.cosine), pair) for pair in pairs),
             key=lambda one: -one[0],

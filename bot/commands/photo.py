@@ -9,27 +9,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bot.actions import Action
 from bot.buttons import answer_buttons
-from bot.captions import caption, match_answers, numbers
-from bot.chat_arguments import MOST_MATCHES, SIDE, SPLIT, read_wish
+from bot.commands.words import read_wish
+from bot.context import Refusal, Turn
 from bot.drawing import draw_answer
 from bot.looking import Looker, Subject, recalled
-from bot.reply import FaceAnswer, MatchAnswer, Reply
-from bot.request import Attachment
-from bot.store import PastMatch
-from bot.together import BEST
-from bot.turn import Refusal, Turn
+from bot.models import BEST
+from bot.store.store import PastMatch
+from bot.text import caption, match_answers, numbers
+from bot.values import MOST_MATCHES, SIDE, SPLIT, Action, Attachment, FaceAnswer, MatchAnswer, Reply
 from bot.wording import isolate
 from engine.errors import GalleryMissing, LookalikeError
 from gallery.records import MEN, WOMEN
 
 if TYPE_CHECKING:
-    from bot.growing import Growing
-    from bot.model_desk import ModelDesk
+    from bot.background import Growing
+    from bot.commands.twins import Twins
+    from bot.models import Models
     from bot.recognizer import Recognizer
-    from bot.store import Choice, Store
-    from bot.twins import Twins
+    from bot.store.store import Choice, Store
     from engine.engine import Engine
     from engine.types import Embedding
     from gallery.ensemble import Ensemble
@@ -83,7 +81,7 @@ class Answering:
         engine: Engine,
         gallery: Gallery,
         recognizer: Recognizer,
-        desk: ModelDesk,
+        desk: Models,
         store: Store,
         looker: Looker,
         twins: Twins,

@@ -8,13 +8,10 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bot.values import MOST_MATCHES, SIDE, SPLIT, STYLES
 from gallery.ensemble import BEST
 
 __all__ = [
-    "MOST_MATCHES",
-    "SIDE",
-    "SPLIT",
-    "STYLES",
     "Wish",
     "means_best",
     "means_everybody",
@@ -24,12 +21,6 @@ __all__ = [
     "read_top",
     "read_wish",
 ]
-
-MOST_MATCHES = 10
-
-SIDE, SPLIT = "side", "split"
-STYLES = (SIDE, SPLIT)
-"""How a card shows two people: side by side, or as one face of two halves."""
 
 # What people call the models together, in the languages that the bot speaks.
 BEST_NAMES = frozenset(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.circles import Circles, Full, Taker, closest_pairs
+from bot.memory import GroupFull, Member, TwinsGroups, closest_pairs
 from engine.types import Embedding, Space
 
 SPACE = Space("dlib", "0" * 64, 1, 8)
@@ -34,8 +34,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def circles(clock: Clock) -> Circles:
-    return Circles(clock=clock)
+def circles(clock: Clock) -> TwinsGroups:
+    return TwinsGroups(clock=clock)
 
 
 def face(seed: int, space: Space = SPACE) -> Embedding:
@@ -44,19 +44,19 @@ def face(seed: int, space: Space = SPACE) -> Embedding:
     return Embedding((vector / np.linalg.norm(vector)).astype(np.float32), space)
 
 
-def sends(circles: Circles, room: bytes, user: bytes, embedding: Embedding) -> bool:
+def sends(circles: TwinsGroups, room: bytes, user: bytes, embedding: Embedding) -> bool:
     """A photo of somebody who may take part arrives and is looked at."""
     taker = circles.taker(room, user)
     return taker is not None and circles.count(room, user, taker, embedding, "Ann")
 
 
-def test_nobody_is_in_who_did_not_ask(circles: Circles) -> None:
+def test_nobody_is_in_who_did_not_ask(circles: TwinsGroups) -> None:
     assert not sends(circles, b"room", b"ann", face(1))
     assert circles.takers(b"room") == {}
     assert len(circles) == 0
 
 
-def test_the_newest_photo_replaces_the_older_one(circles: Circles) -> None:
+def test_the_newest_photo_replaces_the_older_one(circles: TwinsGroups) -> None:
     circles.join(b"room", b"ann", "Ann")
     for seed in (1, 2):
         assert sends(circles, b"room", b"ann", face(seed))
@@ -65,7 +65,7 @@ def test_the_newest_photo_replaces_the_older_one(circles: Circles) -> None:
     np.testing.assert_array_equal(taker.embedding.vector, face(2).vector)
 
 
-def test_joining_again_keeps_the_photo_and_the_time(circles: Circles, clock: Clock) -> None:
+def test_joining_again_keeps_the_photo_and_the_time(circles: TwinsGroups, clock: Clock) -> None:
     circles.join(b"room", b"ann", "Ann")
     assert sends(circles, b"room", b"ann", face(1))
     before = circles.taker(b"room", b"ann")
@@ -74,7 +74,7 @@ def test_joining_again_keeps_the_photo_and_the_time(circles: Circles, clock: Clo
     assert circles.taker(b"room", b"ann") is before
 
 
-def test_a_day_after_the_newest_photo_all_is_gone(circles: Circles, clock: Clock) -> None:
+def test_a_day_after_the_newest_photo_all_is_gone(circles: TwinsGroups, clock: Clock) -> None:
     circles.join(b"room", b"ann", "Ann")
     circles.join(b"room", b"ben", "Ben")
     clock.now_s += DAY_S / 2
@@ -90,13 +90,13 @@ def test_a_day_after_the_newest_photo_all_is_gone(circles: Circles, clock: Clock
     assert circles._rooms == {}
 
 
-def test_a_clock_that_was_set_back_keeps_nobody_longer(circles: Circles, clock: Clock) -> None:
+def test_a_clock_that_was_set_back_keeps_nobody_longer(circles: TwinsGroups, clock: Clock) -> None:
     circles.join(b"room", b"ann", "Ann")
     clock.now_s -= 1
     assert circles.takers(b"room") == {}
 
 
-def test_leaving_is_at_once_and_for_one_chat_forgetting_for_all(circles: Circles) -> None:
+def test_leaving_is_at_once_and_for_one_chat_forgetting_for_all(circles: TwinsGroups) -> None:
     for room in (b"one", b"two"):
         circles.join(room, b"ann", "Ann")
         circles.join(room, b"ben", "Ben")
@@ -110,7 +110,7 @@ def test_leaving_is_at_once_and_for_one_chat_forgetting_for_all(circles: Circles
 
 @pytest.mark.parametrize("returns", [False, True])
 def test_a_photo_that_was_still_looked_at_when_somebody_left_does_not_count(
-    circles: Circles, *, returns: bool
+    circles: TwinsGroups, *, returns: bool
 ) -> None:
     """Not even if they have joined again since."""
     circles.join(b"room", b"ann", "Ann")
@@ -125,10 +125,10 @@ def test_a_photo_that_was_still_looked_at_when_somebody_left_does_not_count(
 
 def test_memory_is_bounded(clock: Clock) -> None:
     """A full chat takes nobody more; in all chats together the oldest give way."""
-    circles = Circles(most_in_a_room=3, most=5, clock=clock)
+    circles = TwinsGroups(most_in_a_room=3, most=5, clock=clock)
     for user in range(3):
         circles.join(b"full", bytes([user]), "Ann")
-    with pytest.raises(Full):
+    with pytest.raises(GroupFull):
         circles.join(b"full", b"late", "Late")
     circles.join(b"full", bytes([0]), "Ann")  # who is in may say so again
     for number in range(20):
@@ -141,7 +141,7 @@ def test_memory_is_bounded(clock: Clock) -> None:
 
 
 def test_nothing_of_a_taker_shows_in_a_repr() -> None:
-    taker = Taker("Ann", 1.0, face(1))
+    taker = Member("Ann", 1.0, face(1))
     assert "Ann" not in repr(taker)
     assert "Embedding" not in repr(taker)
 

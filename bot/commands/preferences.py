@@ -3,84 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bot.actions import ALL, Action, category_tag
 from bot.buttons import Rows, grid
-from bot.card_styles import style_key
-from bot.chat_arguments import (
-    MOST_MATCHES,
-    SIDE,
-    STYLES,
+from bot.commands.words import (
     means_best,
     means_everybody,
     read_category,
     read_model,
+    read_style,
     read_top,
 )
-from bot.model_desk import State
-from bot.reply import Button, Reply
-from bot.turn import Refusal, Turn
+from bot.context import Refusal, Turn
+from bot.models import State
+from bot.text import STYLE_KEYS, style_key
+from bot.values import (
+    ALL,
+    MOST_MATCHES,
+    SIDE,
+    STYLES,
+    Action,
+    Button,
+    Choices,
+    ModelChoice,
+    Reply,
+    category_tag,
+)
 from bot.wording import Wording, isolate
 
 if TYPE_CHECKING:
-    from bot.identity import Who
-    from bot.model_desk import ModelDesk, Standing
-    from bot.store import Store
+    from bot.models import Models, ModelStatus
+    from bot.store.keys import Who
+    from bot.store.store import Store
     from gallery.gallery import Gallery
 
-__all__ = ["CHOSEN", "NOT_CHOSEN", "Choices", "Choosing", "ModelChoice", "quoted"]
+__all__ = ["CHOSEN", "NOT_CHOSEN", "Choosing", "Styling", "quoted"]
 
 TOPS = (1, 3, 5, 10)
 SHOWN_GIVEN_CHARS = 40
 CHOSEN, NOT_CHOSEN = "●", "○"
 
 
-@dataclass(frozen=True, slots=True)
-class ModelChoice:
-    """A model as a menu shows it.
-
-    Attributes:
-        name: What ``/model`` takes, such as ``"senet"``.
-        title: Its full name.
-        ready: Whether it can answer now.
-        state: Why not, or "ready", in the asker's language.
-    """
-
-    name: str
-    title: str
-    ready: bool
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """What somebody has chosen and could choose, for front ends with menus.
-
-    Attributes:
-        models: Every configured model.
-        categories: Every category of the gallery.
-        model: The chosen model.
-        top: How many matches are shown in this chat.
-        category: The category searched in this chat; None for all.
-        style: How cards are drawn.
-    """
-
-    models: tuple[ModelChoice, ...]
-    categories: tuple[str, ...]
-    model: str
-    top: int
-    category: str | None
-    style: str = SIDE
-
-
 class Choosing:
     """Shows and changes what people have chosen."""
 
-    def __init__(
-        self, *, wording: Wording, store: Store, desk: ModelDesk, gallery: Gallery
-    ) -> None:
+    def __init__(self, *, wording: Wording, store: Store, desk: Models, gallery: Gallery) -> None:
         self._wording = wording
         self._store = store
         self._desk = desk
@@ -292,7 +259,7 @@ class Choosing:
     def _shown_category(self, turn: Turn, category: str | None) -> str:
         return turn.say("category.all") if category is None else isolate(category)
 
-    def _state(self, standing: Standing, language: str | None) -> str:
+    def _state(self, standing: ModelStatus, language: str | None) -> str:
         if standing.state is State.FETCHING and standing.percent is not None:
             return self._wording.text("model.fetching_percent", language, percent=standing.percent)
         return self._wording.text(standing.state.value, language)
@@ -302,3 +269,52 @@ def quoted(given: str) -> str:
     """What somebody wrote, short enough to be said back."""
     short = " ".join(given.split())
     return isolate(short if len(short) <= SHOWN_GIVEN_CHARS else short[:SHOWN_GIVEN_CHARS] + "…")
+
+
+class Styling:
+    """Shows and changes how somebody's answers are drawn."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def style(self, turn: Turn) -> Reply:
+        """``/style`` shows the choice, ``/style split`` makes it."""
+        if turn.request.arguments:
+            return Reply(text=await self.choose(turn, turn.request.arguments))
+        return self._menu(turn, (await self._store.choice(turn.who)).style)
+
+    async def choose(self, turn: Turn, given: str) -> str:
+        """Stores the style meant; what to say about it.
+
+        Raises:
+            Refusal: If there is no such style.
+        """
+        style = read_style(given)
+        if style is None:
+            listed = ", ".join(STYLES)
+            text = turn.say("style.unknown", given=quoted(given), styles=listed)
+            raise Refusal(Reply(text=text))
+        await self._store.choose_style(turn.who, style)
+        return turn.say(STYLE_KEYS[style][1])
+
+    async def press(self, turn: Turn, action: Action) -> Reply:
+        """A button of the menu of styles; in a group it counts for whoever presses it."""
+        text = await self.choose(turn, action.text(0))
+        if turn.request.sender.is_group:
+            return Reply(text=text, notice=text, private=True)
+        menu = self._menu(turn, read_style(action.text(0)))
+        return Reply(text=menu.text, buttons=menu.buttons, replaces=True, notice=text)
+
+    def _menu(self, turn: Turn, chosen: str | None) -> Reply:
+        chosen = chosen if chosen in STYLES else SIDE
+        buttons = [
+            Button(
+                f"{CHOSEN if style == chosen else NOT_CHOSEN} {turn.say(style_key(style))}",
+                Action.of("style", style).encode(),
+            )
+            for style in STYLES
+        ]
+        return Reply(
+            text=turn.say("style.choose", style=turn.say(style_key(chosen))),
+            buttons=grid(buttons, turn.limits.buttons_per_row),
+        )

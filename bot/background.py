@@ -1,0 +1,368 @@
+"""What goes on behind the conversation: retention, memory, the starter gallery, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from bot.logs import where
+from engine.errors import BadSettings, LookalikeError, SetupProblem
+
+if TYPE_CHECKING:
+    from bot.context import Turn
+    from bot.memory import RecentPhotos, TwinsGroups
+    from bot.models import Models
+    from bot.recognizer import Recognizer
+    from bot.settings import Settings
+    from bot.store.store import Store
+    from engine.engine import Engine
+    from gallery.gallery import Gallery
+    from gallery.harvest import Harvest
+    from gallery.progress import Progress
+    from gallery.sources.categories import Category
+    from gallery.sources.wikimedia import Servers
+
+__all__ = [
+    "BACKGROUND",
+    "Growing",
+    "categories_of",
+    "contact_of",
+    "decline",
+    "declined",
+    "download_starter",
+    "fill_gallery",
+    "in_daemon_thread",
+    "keep_up",
+    "leave",
+    "remember_contact",
+    "servers_of",
+    "starter_wanted",
+]
+
+# Name of the threads that may be left behind (in_daemon_thread).
+BACKGROUND = "background"
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the program with that exit code, whatever runs in the background.
+
+    A download that stalls, a network being compiled or a wait for the next line of the terminal
+    can't be interrupted. Nothing of the first two counts until it is whole, so leaving them behind
+    harms nothing; waiting for them, or letting the interpreter take itself apart around them, does.
+    """
+    if any(thread.name == BACKGROUND for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+class Growing:
+    """Set by who fills the gallery, read by who answers.
+
+    Args:
+        gallery: Which.
+    """
+
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery = gallery
+        self._about: int | None = None
+
+    def begin(self, people: int) -> None:
+        """People begin to arrive, about so many."""
+        self._about = people
+
+    def end(self) -> None:
+        """Nobody arrives any more."""
+        self._about = None
+
+    @property
+    def now(self) -> bool:
+        """Whether people are arriving."""
+        return self._about is not None
+
+    def line(self, turn: Turn) -> str | None:
+        """How far it is, for the end of an answer; None when nobody is arriving.
+
+        It reads the gallery: not for the event loop.
+        """
+        about = self._about
+        if about is None:
+            return None
+        people = min(self._gallery.catalogue.counts()[0], about)
+        return turn.say("answer.growing", there=turn.number(people), about=turn.number(about))
+
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+STARTER_PEOPLE = 200
+STARTER_CATEGORIES = (
+    *("film", "bollywood", "music", "k-pop", "sports", "politics", "science"),
+    *("television", "business", "literature"),
+)
+STARTER_MIN_FAME = 20  # keeps the questions small
+
+
+def categories_of(settings: Settings) -> dict[str, Category]:
+    """The table of categories, with what the data folder's ``categories.toml`` adds.
+
+    Raises:
+        BadSettings: If that file can't be used.
+    """
+    from gallery.sources.categories import load_categories
+
+    return load_categories(settings.home / "categories.toml")
+
+
+def contact_of(settings: Settings, gallery: Gallery) -> str | None:
+    """Whom Wikimedia can reach about this machine: as set, else as once answered."""
+    from gallery.sources.wikimedia import journal_in
+
+    if settings.gallery.contact is not None:
+        return settings.gallery.contact
+    with journal_in(gallery) as journal:
+        remembered: str | None = journal.get("note", "contact")
+    return remembered
+
+
+def remember_contact(gallery: Gallery, contact: str) -> None:
+    """Keeps an answer, so that nobody is asked again.
+
+    Raises:
+        BadSettings: If it is neither an e-mail address nor a web address.
+    """
+    from gallery.sources.courier import user_agent
+    from gallery.sources.wikimedia import journal_in
+
+    user_agent(contact)
+    with journal_in(gallery) as journal:
+        journal.put("note", "contact", contact.strip())
+
+
+def decline(gallery: Gallery) -> None:
+    """Keeps that nobody wants to give a contact, so that starting the bot asks no more."""
+    from gallery.sources.wikimedia import journal_in
+
+    with journal_in(gallery) as journal:
+        journal.put("note", "contact declined", True)
+
+
+def declined(gallery: Gallery) -> bool:
+    """Whether nobody wanted to give a contact."""
+    from gallery.sources.wikimedia import journal_in
+
+    with journal_in(gallery) as journal:
+        return bool(journal.get("note", "contact declined"))
+
+
+def servers_of(settings: Settings, gallery: Gallery) -> Servers:
+    """Whom to ask, and as whom.
+
+    Raises:
+        BadSettings: If nobody has said whom Wikimedia can reach.
+    """
+    from gallery.sources.wikimedia import Servers
+
+    contact = contact_of(settings, gallery)
+    if contact is None:
+        raise BadSettings(
+            "Wikimedia asks whoever fetches pictures for a contact: set gallery.contact to your "
+            "e-mail address or web page (in config.toml, or as LOOKALIKE_GALLERY__CONTACT)"
+        )
+    return Servers(contact, settings.gallery.wikidata_url, settings.gallery.commons_url)
+
+
+def starter_wanted(gallery: Gallery) -> bool:
+    """Whether the starter gallery has yet to be downloaded, or was begun and not finished."""
+    from gallery.sources.bundled import bundled_portraits
+    from gallery.sources.wikimedia import journal_in
+
+    with journal_in(gallery) as journal:
+        state = journal.get("note", "starter")
+    return bool(state == "begun") or (
+        state is None and gallery.stats().people <= len(bundled_portraits())
+    )
+
+
+def download_starter(
+    gallery: Gallery,
+    engine: Engine,
+    settings: Settings,
+    limit: int = STARTER_PEOPLE,
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+) -> Harvest | None:
+    """Downloads the most famous people of the main categories, one portrait each.
+
+    For a thread in the background: people can be found as soon as they are enrolled (after
+    ``gallery.refresh``). It may be killed at any moment; the next call goes on.
+
+    Args:
+        gallery: Where.
+        engine: With every configured backbone whose weights are there.
+        settings: In force.
+        limit: How many people.
+        progress: Told how far it is.
+        stop: Set it to end the work, then wait for the thread; it is set afterwards.
+
+    Returns:
+        What it did; None if there was nothing to do.
+
+    Raises:
+        SourceDown: If there is no network; what was done is kept.
+        Busy: If another process is changing the gallery.
+        SetupProblem: If ``gallery.contact`` is missing, or no backbone can be used.
+    """
+    from gallery.harvest import Order, download
+    from gallery.progress import no_progress
+    from gallery.sources.categories import chosen
+    from gallery.sources.wikimedia import journal_in
+
+    if not starter_wanted(gallery):
+        return None
+    servers = servers_of(settings, gallery)
+    backbones = [name for name in settings.models.configured if not engine.why_unavailable(name)]
+    if not backbones:
+        raise SetupProblem("no backbone can be used: run `lookalike models list`")
+    with journal_in(gallery) as journal:
+        journal.put("note", "starter", "begun")
+    table = categories_of(settings)
+    order = Order(
+        categories=chosen(table, STARTER_CATEGORIES),
+        limit=limit,
+        min_fame=STARTER_MIN_FAME,
+        portraits=1,
+        fairly=True,
+        credited=tuple(table.values()),
+    )
+    harvest = download(
+        gallery,
+        engine,
+        order,
+        servers,
+        backbones=backbones,
+        progress=progress or no_progress,
+        warn=lambda sentence: log.warning("table of categories", extra={"reason": sentence}),
+        stop=stop,
+    )
+    if not harvest.report.interrupted:
+        with journal_in(gallery) as journal:
+            journal.put("note", "starter", "done")
+    return harvest
+
+
+SWEEP_S = 3600.0
+TIDY_S = 60.0
+
+
+@contextlib.asynccontextmanager
+async def keep_up(
+    *,
+    desk: Models,
+    store: Store,
+    recognizer: Recognizer,
+    recollections: RecentPhotos,
+    circles: TwinsGroups,
+) -> AsyncIterator[None]:
+    """Runs the upkeep for as long as the context is open; a failure is logged and tried again."""
+
+    async def tidy() -> None:
+        recollections.tidy()
+        circles.tidy()
+        recognizer.tidy()
+
+    tasks = [
+        asyncio.create_task(_again_and_again(desk.keep_up, 60.0)),
+        asyncio.create_task(_again_and_again(store.sweep, SWEEP_S)),
+        asyncio.create_task(_again_and_again(tidy, TIDY_S)),
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def fill_gallery(
+    gallery: Gallery, engine: Engine, settings: Settings, growing: Growing
+) -> AsyncIterator[None]:
+    """Downloads the starter gallery in the background, if the gallery is that of a fresh machine.
+
+    The bot answers meanwhile with whom it has, and says so; what is fetched joins as it comes.
+    Without a contact or a network the log says in one sentence how to add people.
+    """
+    stop = threading.Event()
+
+    async def fill() -> None:
+
+        try:
+            if not await asyncio.to_thread(starter_wanted, gallery):
+                return
+            growing.begin(STARTER_PEOPLE)
+            harvest = await asyncio.to_thread(
+                download_starter, gallery, engine, settings, stop=stop
+            )
+            if harvest is not None:
+                log.info("starter gallery downloaded", extra={"added": harvest.report.added})
+        except LookalikeError as problem:
+            log.warning(
+                "the gallery holds the bundled portraits only; add people with "
+                "`lookalike gallery download` or `lookalike gallery add FOLDER`",
+                extra={"reason": str(problem)},
+            )
+        except Exception as problem:  # noqa: BLE001 - it must not end the program
+            log.error("starter gallery failed", extra={"fault": where(problem)})  # noqa: TRY400
+        finally:
+            growing.end()
+
+    task = asyncio.create_task(fill()) if settings.gallery.starter else None
+    try:
+        yield
+    finally:
+        stop.set()  # the thread ends at the next picture; it can't be cancelled
+        if task is not None:
+            await task
+
+
+async def _again_and_again(work: Callable[[], Awaitable[object]], pause_s: float) -> None:
+    while True:
+        try:
+            await work()
+        except LookalikeError as problem:
+            log.warning("upkeep failed", extra={"reason": str(problem)})
+        except Exception as problem:  # noqa: BLE001 - it must not end the program, nor itself
+            log.error("upkeep failed", extra={"fault": where(problem)})  # noqa: TRY400
+        await asyncio.sleep(pause_s)
+
+
+async def in_daemon_thread(function: Callable[[], T]) -> T:
+    """Runs what may take minutes in a thread that never holds up the end of the program."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def deliver(settle: Callable[[Any], None], outcome: object) -> None:
+        if not future.done():
+            settle(outcome)
+
+    def run() -> None:
+        try:
+            outcome: object = function()
+            settle: Callable[[Any], None] = future.set_result
+        except Exception as problem:  # noqa: BLE001 - handed to whoever waits
+            outcome, settle = problem, future.set_exception
+        with contextlib.suppress(RuntimeError):  # nobody waits: the loop is closed
+            loop.call_soon_threadsafe(deliver, settle, outcome)
+
+    threading.Thread(target=run, name=BACKGROUND, daemon=True).start()
+    return await future

@@ -1,0 +1,393 @@
+"""What is kept in memory only: photos answered lately, and who takes part in ``/twins``.
+
+Bounded by age and by size. Nothing here is ever written anywhere or logged.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from bot.values import SIDE, Attachment
+from engine.types import Box, Embedding, Face, Photo, Space
+
+__all__ = [
+    "GroupFull",
+    "KeptPhoto",
+    "Member",
+    "Pair",
+    "RecentAnswer",
+    "RecentPhotos",
+    "TwinsGroups",
+    "closest_pairs",
+]
+
+# Telegram sends photos with at most this long side; faces in larger ones are still large enough
+# for the card and for another model after the reduction.
+LONG_SIDE_PX = 1280
+JPEG_QUALITY = 92
+PACKED_SHARE = 12  # how much smaller packing makes a photo, about
+TOKEN_BYTES = 9  # 12 characters that nobody guesses
+EMBEDDING_BYTES = 8_500  # 2048 float32 and the objects around them
+
+
+class KeptPhoto:
+    """A photo reduced to what the buttons need, its faces, and their embeddings so far.
+
+    Args:
+        photo: As decoded.
+        faces: In its pixels, largest first.
+    """
+
+    def __init__(self, photo: Photo, faces: tuple[Face, ...]) -> None:
+        self._photo: Photo | None
+        self._photo, self.faces = _reduced(photo, faces)
+        self._source_size_px, self._format = photo.source_size_px, photo.format
+        self._jpeg: bytes | None = None
+        self._lock = threading.Lock()
+        self.embeddings: dict[tuple[int, str], Embedding] = {}
+        # Faces, by number, and who answered them, such as (1, "best").
+        self.answered: set[tuple[int, str]] = set()
+
+    def photo(self) -> Photo:
+        """The reduced photo; a few milliseconds once it is packed, so not for the event loop."""
+        with self._lock:
+            photo, jpeg = self._photo, self._jpeg
+        if photo is not None:
+            return photo
+        pixels = cv2.imdecode(np.frombuffer(jpeg or b"", np.uint8), cv2.IMREAD_COLOR)
+        assert pixels is not None  # it is our own encoding
+        rgb = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+        return Photo(rgb, self._source_size_px, self._format)
+
+    def pack(self) -> None:
+        """Compresses the photo to a tenth of its size; not for the event loop."""
+        with self._lock:
+            photo = self._photo
+        if photo is None:
+            return
+        done, jpeg = cv2.imencode(
+            ".jpg",
+            cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2BGR),
+            [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
+        )
+        assert done
+        with self._lock:
+            self._jpeg, self._photo = jpeg.tobytes(), None
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory held once it is packed, roughly."""
+        with self._lock:
+            photo, jpeg = self._photo, self._jpeg
+        held = len(jpeg or b"") if photo is None else photo.pixels.nbytes // PACKED_SHARE
+        return held + len(self.embeddings) * EMBEDDING_BYTES
+
+
+@dataclass(slots=True)
+class RecentAnswer:
+    """What the buttons under one reply are about.
+
+    Attributes:
+        owner: The asker's key; never an id.
+        photos: One, or two that were compared.
+        category: The category searched; None for all.
+        rest: Other photos of the same album, not fetched yet.
+        style: How cards are drawn, one of ``bot.values.STYLES``.
+    """
+
+    owner: bytes = field(repr=False)
+    photos: tuple[KeptPhoto, ...]
+    category: str | None = None
+    rest: tuple[Attachment, ...] = ()
+    style: str = SIDE
+
+
+class RecentPhotos:
+    """RecentPhotos by token.
+
+    Args:
+        lifetime_s: How long one is kept at most.
+        most_bytes: How much memory all of them may hold.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        lifetime_s: float = 3600.0,
+        most_bytes: int = 24_000_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lifetime_s = lifetime_s
+        self._most_bytes = most_bytes
+        self._clock = clock
+        self._kept: OrderedDict[str, tuple[float, RecentAnswer]] = OrderedDict()
+
+    @property
+    def lifetime_s(self) -> float:
+        """How long one is kept at most."""
+        return self._lifetime_s
+
+    def keep(self, recollection: RecentAnswer) -> str:
+        """Remembers it; the token finds it again."""
+        token = secrets.token_urlsafe(TOKEN_BYTES)
+        self._kept[token] = (self._clock(), recollection)
+        self.tidy()
+        return token
+
+    def find(self, token: str) -> RecentAnswer | None:
+        """The recollection, or None if it is forgotten."""
+        self.tidy()
+        found = self._kept.get(token)
+        if found is None:
+            return None
+        self._kept.move_to_end(token)  # what is used is kept longest where memory is short
+        return found[1]
+
+    def latest(self, owner: bytes) -> RecentAnswer | None:
+        """The one photo of a person that was answered or asked about last; None if forgotten."""
+        self.tidy()
+        mine = (kept for _, kept in reversed(self._kept.values()) if kept.owner == owner)
+        return next((kept for kept in mine if len(kept.photos) == 1), None)
+
+    def forget(self, owner: bytes) -> None:
+        """Drops everything of one person."""
+        for token in [token for token, (_, kept) in self._kept.items() if kept.owner == owner]:
+            del self._kept[token]
+
+    def tidy(self) -> None:
+        """Drops what is too old, and the least used while there is too much."""
+        oldest = self._clock() - self._lifetime_s
+        for token in [token for token, (since, _) in self._kept.items() if since <= oldest]:
+            del self._kept[token]
+        sizes = {
+            token: sum(photo.size_bytes for photo in kept.photos)
+            for token, (_, kept) in self._kept.items()
+        }
+        total = sum(sizes.values())
+        for token in list(self._kept):
+            if total <= self._most_bytes:
+                break
+            total -= sizes[token]
+            del self._kept[token]
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+def _reduced(photo: Photo, faces: tuple[Face, ...]) -> tuple[Photo, tuple[Face, ...]]:
+    factor = LONG_SIDE_PX / max(photo.width_px, photo.height_px)
+    if factor >= 1:
+        return photo, faces
+    size = (max(1, round(photo.width_px * factor)), max(1, round(photo.height_px * factor)))
+    across, down = size[0] / photo.width_px, size[1] / photo.height_px
+    pixels = cv2.resize(photo.pixels, size, interpolation=cv2.INTER_AREA)
+    smaller = tuple(
+        Face(
+            Box(face.box.x * across, face.box.y * down, face.box.w * across, face.box.h * down),
+            (face.landmarks * np.array([across, down])).astype(np.float32),
+            face.confidence,
+            face.concerns,
+        )
+        for face in faces
+    )
+    return Photo(np.asarray(pixels, np.uint8), photo.source_size_px, photo.format), smaller
+
+
+DAY_S = 86_400.0
+MOST_IN_A_ROOM = 100
+_DECIMALS = 9
+MOST_TAKERS = 5_000  # about 5 MB with 128 dimensions, 45 MB with 2048
+
+
+class GroupFull(Exception):  # noqa: N818 - no error of ours: the asker is told
+    """As many take part in a chat as can be compared at a glance."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """Somebody who takes part in one chat.
+
+    Attributes:
+        name: As the chat shows them.
+        since_s: When they joined or sent the photo that counts, Unix time.
+        embedding: Of the one face in that photo; None before there is one.
+    """
+
+    name: str = field(repr=False)
+    since_s: float
+    embedding: Embedding | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two who take part, and how alike they are.
+
+    Attributes:
+        first: The smaller one of their keys.
+        second: The other key.
+        space: Of both embeddings.
+        cosine: In [-1, 1].
+    """
+
+    first: bytes = field(repr=False)
+    second: bytes = field(repr=False)
+    space: Space
+    cosine: float
+
+
+class TwinsGroups:
+    """Those who take part, by chat and person; for one event loop.
+
+    Args:
+        lifetime_s: How long somebody takes part after joining or after their newest photo.
+        most_in_a_room: How many may take part in one chat.
+        most: How many may take part in all chats; then those leave whose time ends first.
+        clock: Unix time, since a monotonic clock stands still while the machine sleeps.
+    """
+
+    def __init__(
+        self,
+        *,
+        lifetime_s: float = DAY_S,
+        most_in_a_room: int = MOST_IN_A_ROOM,
+        most: int = MOST_TAKERS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._lifetime_s = lifetime_s
+        self._most_in_a_room = most_in_a_room
+        self._most = most
+        self._clock = clock
+        self._rooms: dict[bytes, dict[bytes, Member]] = {}
+
+    def join(self, room: bytes, user: bytes, name: str) -> None:
+        """Lets somebody take part; whoever already does keeps their photo and their time.
+
+        Raises:
+            GroupFull: If too many take part in that chat.
+        """
+        self.tidy()
+        takers = self._rooms.get(room, {})
+        if user in takers:
+            return
+        if len(takers) >= self._most_in_a_room:
+            raise GroupFull
+        self._put(room, user, Member(name, self._clock()))
+
+    def leave(self, room: bytes, user: bytes) -> bool:
+        """Drops what is kept of somebody in a chat; whether there was anything."""
+        self.tidy()
+        return self._drop(room, user)
+
+    def forget(self, user: bytes) -> None:
+        """Drops what is kept of somebody in every chat."""
+        for room in list(self._rooms):
+            self._drop(room, user)
+
+    def taker(self, room: bytes, user: bytes) -> Member | None:
+        """What is kept of somebody in a chat; None if they don't take part."""
+        self.tidy()
+        return self._rooms.get(room, {}).get(user)
+
+    def count(
+        self, room: bytes, user: bytes, taker: Member, embedding: Embedding, name: str
+    ) -> bool:
+        """Puts a photo in the place of the older one; their day begins anew.
+
+        Args:
+            room: The chat.
+            user: Who sent it.
+            taker: What was kept of them when the photo came.
+            embedding: Of the photo's only face.
+            name: As the chat shows them now.
+
+        Returns:
+            Whether it counts: not if they left, or were replaced, while it was looked at.
+        """
+        if self.taker(room, user) is not taker:
+            return False
+        self._put(room, user, Member(name, self._clock(), embedding))
+        return True
+
+    def takers(self, room: bytes) -> dict[bytes, Member]:
+        """Everybody who takes part in a chat, by key."""
+        self.tidy()
+        return dict(self._rooms.get(room, {}))
+
+    def until_s(self, user: bytes) -> tuple[float, ...]:
+        """When somebody's time ends in each chat where they take part, Unix time, rising."""
+        self.tidy()
+        return tuple(
+            sorted(
+                takers[user].since_s + self._lifetime_s
+                for takers in self._rooms.values()
+                if user in takers
+            )
+        )
+
+    def tidy(self) -> None:
+        """Drops everybody whose time is over, or was set back behind its beginning."""
+        now_s = self._clock()
+        for room, takers in list(self._rooms.items()):
+            for user, taker in list(takers.items()):
+                if not taker.since_s <= now_s < taker.since_s + self._lifetime_s:
+                    self._drop(room, user)
+
+    def _put(self, room: bytes, user: bytes, taker: Member) -> None:
+        self._rooms.setdefault(room, {})[user] = taker
+        if len(self) > self._most:
+            since = {
+                (since_room, someone): one.since_s
+                for since_room, takers in self._rooms.items()
+                for someone, one in takers.items()
+                if one is not taker
+            }
+            self._drop(*min(since, key=since.__getitem__))
+
+    def _drop(self, room: bytes, user: bytes) -> bool:
+        takers = self._rooms.get(room, {})
+        dropped = takers.pop(user, None)
+        if not takers:
+            self._rooms.pop(room, None)
+        return dropped is not None
+
+    def __len__(self) -> int:
+        """How many take part, counted once for every chat."""
+        return sum(map(len, self._rooms.values()))
+
+
+def closest_pairs(embeddings: Mapping[bytes, Embedding], most: int) -> tuple[Pair, ...]:
+    """The pairs most alike, in every space that has two of them.
+
+    Args:
+        embeddings: By key.
+        most: How many pairs of a space at most.
+
+    Returns:
+        By space in the order of their ids, then by falling cosine; equal ones by key. The order
+        of ``embeddings`` does not matter.
+    """
+    spaces: defaultdict[Space, list[bytes]] = defaultdict(list)
+    for key in sorted(embeddings):
+        spaces[embeddings[key].space].append(key)
+    pairs: list[Pair] = []
+    for space in sorted(spaces, key=lambda one: one.id):
+        keys = spaces[space]
+        vectors = np.stack([embeddings[key].vector for key in keys]).astype(np.float64)
+        first, second = np.triu_indices(len(keys), k=1)
+        # Sums in another order may differ in the last digits: those closer than that are equal.
+        cosines = np.round((vectors @ vectors.T)[first, second], _DECIMALS)
+        order = np.argsort(-cosines, kind="stable")[:most]
+        pairs += [
+            Pair(keys[first[at]], keys[second[at]], space, float(np.clip(cosines[at], -1, 1)))
+            for at in order
+        ]
+    return tuple(pairs)
