@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.backbones import BackboneRecord, find_record
-from engine.download import Patience, fetch
 from engine.errors import SetupProblem, WeightsCorrupt, WeightsMissing
+from engine.http import HttpClient, Patience, Refused
 
 __all__ = [
     "checked_sha256",
@@ -137,11 +137,27 @@ def download(
                 checked_sha256(name, installed(name, models_folder))
                 return target
         part = target.with_name(f"{target.name}.part")
-        fetch(url, part, progress=progress, patience=patience)
+        _fetch(url, part, progress, patience or Patience(tries=5, stall_s=20.0, most_s=60.0))
         with _discarding(part):
             sha256 = _acceptable(record, part, url, trusted)
         _put_in_place(part, target, sha256, url)
     return target
+
+
+def _fetch(
+    url: str, part: Path, progress: Callable[[int, int | None], None] | None, patience: Patience
+) -> None:
+    advice = (
+        "try again later, what has arrived is kept, or set models.base_url to a server that has "
+        "the file"
+    )
+    try:
+        with HttpClient("lookalike", patience=patience, advice=advice) as client:
+            client.download(url, part, progress)
+    except Refused as problem:
+        raise WeightsMissing(
+            f"{problem}; set models.base_url to a server that has the file"
+        ) from problem
 
 
 def file_sha256(path: Path) -> str:

@@ -16,8 +16,8 @@ from http_source import Behaviour, Source, serving
 from keras_files import write_network_file
 
 from engine.backbones import BACKBONES, weights
-from engine.download import Patience
 from engine.errors import BadSettings, SetupProblem, SourceDown, WeightsCorrupt, WeightsMissing
+from engine.http import Patience
 
 RESNET = BACKBONES["resnet"]
 QUICK = Patience(connect_s=2.0, stall_s=0.5, tries=2, first_pause_s=0.01, longest_pause_s=0.02)

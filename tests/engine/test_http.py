@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import email.utils
 import ipaddress
 import json
 import random
+import re
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -25,8 +28,8 @@ from http_source import Behaviour, Source, serving
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.download import Patience, fetch
-from engine.errors import SetupProblem, SourceDown, WeightsMissing
+from engine.errors import SetupProblem, SourceDown
+from engine.http import HttpClient, NotThere, Patience, Progress, Refused, Stopped, TooSlow
 
 CONTENT = random.Random(0).randbytes(300_000)
 QUICK = Patience(connect_s=2.0, stall_s=0.3, tries=3, first_pause_s=0.01, longest_pause_s=0.02)
@@ -44,8 +47,15 @@ def part(tmp_path: Path) -> Path:
     return tmp_path / "weights.h5.part"
 
 
-def get(source: Source, part: Path, **options: object) -> bytes:
-    fetch(f"{source.url}weights.h5", part, patience=QUICK, **options)  # type: ignore[arg-type]
+def download(
+    url: str, part: Path, patience: Patience = QUICK, progress: Progress | None = None
+) -> None:
+    with HttpClient("tests", patience=patience, advice="try again later") as client:
+        client.download(url, part, progress)
+
+
+def get(source: Source, part: Path, progress: Progress | None = None) -> bytes:
+    download(f"{source.url}weights.h5", part, progress=progress)
     return part.read_bytes()
 
 
@@ -90,7 +100,7 @@ def test_a_later_call_continues(source: Source, part: Path) -> None:
     source.script = [Behaviour(bytes_sent=150_000)]
     source.usual = Behaviour(status=500)
 
-    with pytest.raises(SourceDown, match=r"answers 500.*models\.base_url"):
+    with pytest.raises(SourceDown, match=r"answers 500.*try again later"):
         get(source, part)
     assert part.stat().st_size == 150_000
 
@@ -117,11 +127,12 @@ def test_passing_trouble_is_waited_for(source: Source, part: Path, status: int) 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
 def test_a_refusal_is_not_repeated(source: Source, part: Path, status: int) -> None:
-    """The operator must choose another URL; asking again would not help."""
+    """Asking again would not help."""
     source.usual = Behaviour(status=status)
 
-    with pytest.raises(WeightsMissing, match=rf"answers {status}.*models\.base_url"):
+    with pytest.raises(Refused, match=rf"answers {status} ") as caught:
         get(source, part)
+    assert isinstance(caught.value, NotThere) == (status in (404, 410))
     assert len(source.requests) == 1
     assert not part.exists()
 
@@ -190,7 +201,7 @@ def test_another_url_starts_anew(source: Source, part: Path) -> None:
         get(source, part)
     source.usual = Behaviour()
 
-    fetch(f"{source.url}elsewhere/weights.h5", part, patience=QUICK)
+    download(f"{source.url}elsewhere/weights.h5", part)
 
     assert part.read_bytes() == CONTENT
     assert source.ranges[-1] is None
@@ -219,7 +230,7 @@ def test_endless_redirects_are_refused(source: Source, part: Path) -> None:
     """A loop is a wrong URL, not a slow server."""
     source.usual = Behaviour(status=302, headers={"Location": "/again"})
 
-    with pytest.raises(WeightsMissing, match=r"models\.base_url"):
+    with pytest.raises(Refused, match="too many redirects"):
         get(source, part)
 
 
@@ -254,16 +265,16 @@ def test_https_is_never_left(source: Source, part: Path, certificate: ssl.SSLCon
         part.unlink()
         safe.usual = Behaviour(status=302, headers={"Location": f"{source.url}weights.h5"})
 
-        with pytest.raises(WeightsMissing, match="leads away from https"):
+        with pytest.raises(Refused, match="leads away from https"):
             get(safe, part)
     assert not part.exists()
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/w.h5", "nonsense", "http://[", "http://"])
 def test_an_unusable_url_is_named(part: Path, url: str) -> None:
-    """The setting to mend is in the sentence."""
-    with pytest.raises(WeightsMissing, match=r"models\.base_url"):
-        fetch(url, part, patience=QUICK)
+    """The address is in the sentence."""
+    with pytest.raises(Refused, match=re.escape(url)):
+        download(url, part)
 
 
 def test_nobody_listening_is_a_source_that_is_down(part: Path) -> None:
@@ -272,14 +283,14 @@ def test_nobody_listening_is_a_source_that_is_down(part: Path) -> None:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/w.h5"
         with pytest.raises(SourceDown, match="try again later"):
-            fetch(url, part, patience=QUICK)
+            download(url, part)
 
 
 def test_an_absurd_size_is_refused(source: Source, part: Path) -> None:
     """A mirror can't fill the disk."""
     source.script = [Behaviour(length=False, headers={"Content-Length": "5000000000"})]
 
-    with pytest.raises(WeightsMissing, match="far too large"):
+    with pytest.raises(Refused, match="far too large"):
         get(source, part)
 
 
@@ -302,9 +313,9 @@ def test_a_folder_that_can_not_be_written(source: Source, tmp_path: Path) -> Non
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from engine.download import fetch
+from engine.http import HttpClient
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-fetch(sys.argv[1], Path(sys.argv[2]))
+HttpClient("tests").download(sys.argv[1], Path(sys.argv[2]))
 """
 
 
@@ -327,8 +338,8 @@ def test_no_room_for_the_file(source: Source, part: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from engine.download import fetch
-fetch(sys.argv[1], Path(sys.argv[2]))
+from engine.http import HttpClient
+HttpClient("tests").download(sys.argv[1], Path(sys.argv[2]))
 """
 
 
@@ -374,6 +385,54 @@ def test_however_it_is_cut_it_arrives_whole(
     part = tmp_path_factory.mktemp("download") / "w.part"
     patience = Patience(tries=10, first_pause_s=0.001, longest_pause_s=0.002)
 
-    fetch(f"{source.url}weights.h5", part, patience=patience)
+    download(f"{source.url}weights.h5", part, patience)
 
     assert part.read_bytes() == source.content
+
+
+HURRIED = Patience(
+    first_pause_s=0.01, longest_pause_s=0.05, stall_s=0.3, tries=5, tries_to_connect=2
+)
+
+
+def ask(source: Source, patience: Patience = HURRIED, stop: threading.Event | None = None) -> bytes:
+    with HttpClient("tests", connections=2, patience=patience, stop=stop) as client:
+        return client.get(source.url, lambda answer: answer.body)
+
+
+def test_pauses_are_as_long_as_the_server_says(source: Source) -> None:
+    date = email.utils.formatdate(time.time() + 3, usegmt=True)
+    source.script = [Behaviour(429, {"Retry-After": "1"}), Behaviour(503, {"Retry-After": date})]
+    began = time.monotonic()
+    assert ask(source) == CONTENT
+    assert 1.9 < time.monotonic() - began < 10
+
+
+def test_what_is_not_there_is_not_asked_for_again(source: Source) -> None:
+    source.script = [Behaviour(404), Behaviour(410)]
+    for _ in range(2):
+        with pytest.raises(NotThere):
+            ask(source)
+    assert len(source.requests) == 2
+
+
+def test_a_server_that_is_too_slow_is_given_up(source: Source) -> None:
+    source.usual = Behaviour(delay_s=5)
+    with pytest.raises(TooSlow):
+        ask(source, Patience(stall_s=0.1, tries_when_slow=1))
+    assert len(source.requests) == 1
+
+
+def test_an_answer_cut_short_is_asked_for_again(source: Source) -> None:
+    source.script = [Behaviour(bytes_sent=2)]
+    assert ask(source) == CONTENT
+
+
+def test_a_pause_ends_when_the_work_is_given_up(source: Source) -> None:
+    source.script = [Behaviour(429, {"Retry-After": "60"})]
+    stop = threading.Event()
+    threading.Timer(0.3, stop.set).start()
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        ask(source, stop=stop)
+    assert time.monotonic() - began < 5
