@@ -6,14 +6,13 @@ IEEE Signal Processing Letters 23 (2016). The package itself is not imported: it
 
 from __future__ import annotations
 
-import io
-import pickle
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from engine.errors import WeightsCorrupt, WeightsMissing
+from engine.pickles import joblib_arrays
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,7 +77,9 @@ def read_weights(stage: Stage) -> list[NDArray[np.float32]]:
     except (metadata.PackageNotFoundError, OSError) as exc:
         raise WeightsMissing("the package mtcnn is not installed; reinstall lookalike") from exc
     try:
-        tensors = _unpacked(packed)
+        import lz4.frame
+
+        tensors = joblib_arrays(lz4.frame.decompress(packed))
     except Exception as exc:  # a damaged pickle raises nearly anything
         raise _corrupt(stage) from exc
     if tuple(tensor.shape for tensor in tensors) != _SHAPES[stage]:
@@ -191,42 +192,6 @@ def _over_picture(kernel: NDArray[np.float32], *, channels: int) -> NDArray[np.f
     """
     edge = round((len(kernel) / channels) ** 0.5)
     return kernel.reshape(edge, edge, channels, -1).transpose(1, 0, 2, 3)
-
-
-def _unpacked(packed: bytes) -> list[NDArray[np.float32]]:
-    """The list of arrays in a joblib file compressed with LZ4, unpickling nothing but arrays.
-
-    joblib writes each array as a pickled description followed by its raw bytes in the middle of
-    the pickle stream; a stand-in for the description reads them when its state is set.
-    """
-    import lz4.frame
-
-    stream = io.BytesIO(lz4.frame.decompress(packed))
-
-    class Described:
-        tensor: NDArray[np.float32]
-
-        def __setstate__(self, state: dict[str, Any]) -> None:
-            if state["order"] != "C" or state["dtype"] != np.dtype("<f4"):
-                raise pickle.UnpicklingError("not an array of float32")
-            stream.read(stream.read(1)[0])  # alignment: a count, then that many bytes
-            values = np.frombuffer(stream.read(4 * int(np.prod(state["shape"]))), "<f4")
-            self.tensor = values.reshape(state["shape"])
-
-    allowed = {
-        ("joblib.numpy_pickle", "NumpyArrayWrapper"): Described,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-    }
-
-    class ArraysOnly(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            try:
-                return allowed[module, name]
-            except KeyError:
-                raise pickle.UnpicklingError(f"{module}.{name} is not allowed") from None
-
-    return [described.tensor for described in ArraysOnly(stream).load()]
 
 
 def _corrupt(stage: Stage) -> WeightsCorrupt:

@@ -17,13 +17,13 @@ from typing import Any, Final
 
 from engine.engine import Engine
 from engine.errors import SetupProblem
+from engine.pickles import pickled_strings, pickled_vectors
 from gallery import registrar
 from gallery.add import add
 from gallery.database import changing
 from gallery.gallery import Gallery
 from gallery.never_again import barred
 from gallery.packing.fields import MOST, plain_text
-from gallery.packing.pickles import pickled_strings, pickled_vectors
 from gallery.progress import Progress, Report, no_progress
 from gallery.records import FoundPerson, FoundPortrait
 from gallery.sources.folder import PhotoReader, person_name

@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import SetupProblem
-from gallery.packing.pickles import pickled_strings, pickled_vectors
+from engine.pickles import pickled_strings, pickled_vectors
 
 BLANK = b"cnumpy._core.multiarray\n_reconstruct\n"
 VECTORS = [np.arange(n, n + 8, dtype=np.float32) for n in range(5)]
@@ -259,6 +259,15 @@ def test_a_small_file_does_not_become_a_large_array(tmp_path: Path) -> None:
     assert len(content) < 2_000_000
     with pytest.raises(SetupProblem, match="larger than it is"):
         pickled_vectors(written(tmp_path / "x", content))
+
+
+def test_an_array_that_is_repeated_by_memo_is_read(tmp_path: Path) -> None:
+    one = np.arange(2_622, dtype=np.float32)
+    content = pickle.dumps([one] * 1_000, 4)
+    assert len(content) < 20_000
+    found = pickled_vectors(written(tmp_path / "x", content))
+    assert found.shape == (1_000, 2_622)
+    assert (found == one).all()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,260 @@
+"""Reads lists of strings and of NumPy arrays from pickles that nobody trusts.
+
+A pickle is a program for Python's unpickler, which imports and calls what the program names. The
+unpickler here resolves a name only if it is on an allow-list, to a stand-in that checks every size
+against the bytes that are there; no other name is looked up. Before a list from outside is
+unpickled, its opcodes are checked, because the unpickler itself allocates what a few bytes claim.
+Formats: PEP 3154, PEP 574; how NumPy 1 and 2 pickle arrays: numpy/_core/src/multiarray/methods.c,
+``array_reduce`` and ``array_reduce_ex``; how joblib does: joblib/numpy_pickle.py.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import pickle
+import pickletools
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from math import prod
+from pathlib import Path
+from typing import IO, Any, Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import SetupProblem
+
+__all__ = ["joblib_arrays", "pickled_strings", "pickled_vectors"]
+
+_MOST_BYTES: Final = 4_000_000_000
+_MOST_OPCODES: Final = frozenset(
+    {
+        *("PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE"),
+        *("INT", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+        *("SHORT_BINSTRING", "BINSTRING", "UNICODE"),
+        *("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+        *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+        *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
+        *("EMPTY_LIST", "LIST", "APPEND", "APPENDS"),
+        *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+        *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
+    }
+)
+_CLOSES_MARK: Final = frozenset({"LIST", "APPENDS", "TUPLE"})
+
+
+def pickled_strings(path: Path) -> list[str]:
+    """The strings of a pickled list.
+
+    Raises:
+        SetupProblem: If the file can't be read, or is anything else.
+    """
+    what = "a list of strings"
+    content = _content(path, what)
+    if not all(isinstance(one, str) and len(one) <= _MOST_CHARACTERS for one in content):
+        raise _refused(path, what, "something in the list is none, or too long")
+    return cast("list[str]", content)
+
+
+def pickled_vectors(path: Path) -> NDArray[np.float32]:
+    """The vectors of a pickled list of arrays, or of one array of two dimensions: float32 (n, D).
+
+    Raises:
+        SetupProblem: If the file can't be read, is anything else, repeats an array so often that
+            it would take 500 MB more than the file, or the vectors differ in length or are not
+            finite.
+    """
+    what = "a list of vectors"
+    content = _content(path, what)
+    found = [one.content if isinstance(one, _Array) else one for one in content]
+    arrays: list[NDArray[Any]] = [one for one in found if isinstance(one, np.ndarray)]
+    if len(arrays) < len(found):
+        raise _refused(path, what, "something in the list is no array of numbers")
+    if sum(4 * one.size for one in arrays) > 2 * path.stat().st_size + _MOST_REPEATED_BYTES:
+        raise _refused(path, what, "it repeats itself to be larger than it is")
+    if len({one.size for one in arrays}) > 1:
+        raise _refused(path, what, "they differ in length")
+    if not arrays or not arrays[0].size:
+        raise _refused(path, what, "it is empty")
+    with np.errstate(over="ignore"):
+        vectors = np.stack([one.reshape(-1).astype(np.float32, copy=False) for one in arrays])
+    if not np.isfinite(vectors).all():
+        raise _refused(path, what, "one of them holds something that is no number")
+    return vectors
+
+
+def joblib_arrays(data: bytes) -> list[NDArray[np.float32]]:
+    """The list of float32 arrays in an uncompressed joblib file.
+
+    joblib writes each array as a pickled description followed by its raw bytes in the middle of
+    the pickle stream; the stand-in for the description reads them when its state is set.
+
+    Raises:
+        Exception: Nearly anything, if the data are damaged or hold something else.
+    """
+    stream = io.BytesIO(data)
+
+    class Description:
+        array: NDArray[np.float32]
+
+        def __setstate__(self, state: dict[str, Any]) -> None:
+            stream.read(stream.read(1)[0])  # alignment: a count, then that many bytes
+            raw = stream.read(4 * prod(state["shape"]))
+            self.array = _array(raw, state["dtype"], state["shape"], state["order"], most_sides=4)
+
+    names = {("joblib.numpy_pickle", "NumpyArrayWrapper"): Description, **_NAMES}
+    return [description.array for description in _Unpickler(stream, names).load()]
+
+
+class _Unpickler(pickle.Unpickler):
+    """Python's unpickler with an allow-list in place of imports."""
+
+    def __init__(self, stream: IO[bytes], names: Mapping[tuple[str, str], object]) -> None:
+        super().__init__(stream, encoding="latin-1")  # Python 2's strings, as array bytes, too
+        self._names = names
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The stand-in for a name; any other name is an error."""
+        try:
+            return self._names[module.replace("numpy.core", "numpy._core"), name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it asks for {module[:60]}.{name[:60]}") from None
+
+
+def _content(path: Path, what: str) -> list[Any]:
+    """The list in a file; an array of two dimensions counts as a list of its rows."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            if not 0 < size <= _MOST_BYTES:
+                raise ValueError(f"it has {size:,} bytes")  # noqa: TRY301 - as damaged ones
+            # Read from the file itself, whatever size a string claims to have.
+            with (
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+                warnings.catch_warnings(action="ignore"),  # of odd escapes in damaged strings
+            ):
+                stream = cast("IO[bytes]", mapped)
+                _check_opcodes(stream, size)
+                mapped.seek(0)
+                content = _Unpickler(stream, _NAMES).load()
+    except OSError as problem:
+        raise SetupProblem(f"{path} can't be read ({problem.strerror})") from problem
+    except Exception as problem:  # a damaged pickle raises nearly anything
+        reason = (str(problem).splitlines() or ["it makes no sense"])[0][:200]
+        raise _refused(path, what, reason) from problem
+    if isinstance(content, _Array):
+        content = content.content
+    if isinstance(content, np.ndarray):
+        content = list(content) if content.ndim > 1 else None
+    if not isinstance(content, list):
+        raise _refused(path, what, "it holds something else")
+    return content
+
+
+def _check_opcodes(stream: IO[bytes], size: int) -> None:
+    """Passes opcodes that a list of strings or arrays needs and that claim no more than is there.
+
+    ``pickletools`` reads every argument from the stream, so a string that claims to be longer than
+    the file is an error; memo indices and marks are what remains.
+    """
+    marks = 0
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        if opcode.name not in _OPCODES:
+            raise ValueError(f"it asks for {opcode.name}")
+        if count > _MOST_OPCODES:
+            raise ValueError("it is too long")
+        marks += (opcode.name == "MARK") - (opcode.name in _CLOSES_MARK)
+        if marks > _MOST_MARKS:
+            raise ValueError("it is nested too deeply")
+        if opcode.name.endswith("PUT") and not 0 <= int(argument or 0) <= count:
+            raise ValueError("it remembers more than it holds")
+        if opcode.name == "FRAME" and not 0 <= int(argument or 0) <= size:
+            raise ValueError("it ends early")
+
+
+class _NumberType:
+    """Stands in for ``numpy.dtype``: a type of numbers as NumPy spells it."""
+
+    def __init__(self, code: object, *_: object) -> None:
+        self.code = _word(code)
+
+    def __setstate__(self, state: Any) -> None:
+        _, order, *details = state
+        if _word(order) not in {"<", ">", "=", "|"} or any(details[:3]):
+            raise ValueError("its arrays hold more than numbers")
+        self.code = _word(order) + self.code.lstrip("<>=|")
+
+
+class _Array:
+    """Stands in for an array of which the file says later what is in it."""
+
+    content: NDArray[Any] | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, raw = state
+        if self.content is not None:
+            raise ValueError("it changes something that can't be changed")
+        self.content = _array(raw, dtype, shape, "F" if fortran else "C")
+
+
+def _reconstruct(kind: object, shape: object, code: object) -> _Array:
+    """Shape and type are made up here; the state that follows has the real ones."""
+    if kind is not _NDARRAY or shape != (0,) or _word(code) != "b":
+        raise ValueError("an array that makes no sense")
+    return _Array()
+
+
+def _array(
+    raw: object, dtype: object, shape: Any, order: object, *, most_sides: int = 2
+) -> NDArray[Any]:
+    """An array over bytes of the file; no memory is asked for that is not filled."""
+    if not isinstance(dtype, _NumberType) or not re.fullmatch(r"[<>=|]?f[248]", dtype.code):
+        raise ValueError("its arrays hold something else than floating-point numbers")
+    content = raw.encode("latin-1") if isinstance(raw, str) else raw  # str: Python 2's bytes
+    sides = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
+    if not isinstance(content, bytes | bytearray) or not all(
+        type(side) is int and 0 <= side <= _MOST_SIDE for side in sides
+    ):
+        raise ValueError("an array that makes no sense")
+    numbers = np.frombuffer(content, np.dtype(dtype.code))
+    if len(sides) > most_sides or prod(sides) != numbers.size:
+        raise ValueError("an array of another size than its content")
+    return numbers.reshape(sides, order="F" if _word(order) == "F" else "C")
+
+
+def _encode(text: object, encoding: object) -> bytes:
+    """How Python 3 writes bytes in protocol 2."""
+    if not isinstance(text, str) or _word(encoding) not in {"latin1", "latin-1"}:
+        raise ValueError("bytes that make no sense")
+    return text.encode("latin-1")
+
+
+def _empty_bytes() -> bytes:
+    """How Python 3 writes no bytes at all in protocol 2: a call of ``bytes``."""
+    return b""
+
+
+def _word(value: object) -> str:
+    """A short text, also where Python 2 wrote it as bytes; raises ValueError for others."""
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    if not isinstance(text, str) or len(text) > 40:
+        raise ValueError("a word that makes no sense")
+    return text
+
+
+_NDARRAY: Final = object()
+_NAMES: Final[Mapping[tuple[str, str], object | Callable[..., object]]] = {
+    ("numpy", "ndarray"): _NDARRAY,
+    ("numpy", "dtype"): _NumberType,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.numeric", "_frombuffer"): _array,
+    ("_codecs", "encode"): _encode,
+    ("builtins", "bytes"): _empty_bytes,
+    ("__builtin__", "bytes"): _empty_bytes,
+}
+
+
+def _refused(path: Path, what: str, reason: str) -> SetupProblem:
+    return SetupProblem(f"{path} is not {what} ({reason}); nothing in it was run")
