@@ -29,7 +29,13 @@ from engine.errors import SetupProblem
 __all__ = ["joblib_arrays", "pickled_strings", "pickled_vectors"]
 
 _MOST_BYTES: Final = 4_000_000_000
-_MOST_OPCODES: Final = frozenset(
+_MOST_OPCODES: Final = 20_000_000
+_MOST_MARKS: Final = 100  # lists within lists; ours have one within none
+_MOST_CHARACTERS: Final = 4_096  # of a path
+_MOST_SIDE: Final = 4_000_000_000
+_MOST_REPEATED_BYTES: Final = 500_000_000  # more than the file: arrays may be repeated by memo
+
+_OPCODES: Final = frozenset(
     {
         *("PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE"),
         *("INT", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
