@@ -36,9 +36,9 @@ from gallery.records import FoundPerson, FoundPortrait
 from gallery.registrar import append_rows
 from gallery.sources.folder import PHOTO_ENDINGS, person_name
 from gallery.verify import verify
-from gallery.verifying.findings import Finding, Kind
-from gallery.verifying.likeness import likeness_findings
-from gallery.verifying.storage import roster, space_findings
+from gallery.verify.checks import Finding, Kind
+from gallery.verify.faces import face_findings
+from gallery.verify.checks import owners_of, space_findings
 
 EVERY = 15
 
@@ -180,11 +180,11 @@ def made_up_run(count: int, each: int = 5) -> dict[str, object]:
             registrar.note_change(connection)
         before_mb = peak_mb()
         began = time.perf_counter()
-        everybody = roster(gallery)
+        everybody = owners_of(gallery)
         found, _ = space_findings(gallery, everybody, no_progress)
         storage_s = time.perf_counter() - began
         began = time.perf_counter()
-        unlike = likeness_findings(gallery, space, everybody, (), no_progress)
+        unlike = face_findings(gallery, space, everybody, (), no_progress)
         likeness_s = time.perf_counter() - began
     return {
         "people": count,

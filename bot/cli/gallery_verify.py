@@ -13,7 +13,7 @@ from bot.cli.gallery_words import numbered, print_json
 from bot.cli.main import Context, common
 
 if TYPE_CHECKING:
-    from gallery.verifying.findings import Examination, Finding
+    from gallery.verify.checks import Examination, Finding
 
 __all__ = ["verify"]
 

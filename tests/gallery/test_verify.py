@@ -20,7 +20,7 @@ from gallery.gallery import Gallery
 from gallery.records import FoundPerson, FoundPortrait, Portrait
 from gallery.tables import CategoryRow
 from gallery.verify import verify
-from gallery.verifying.findings import Examination, Kind, Remedy
+from gallery.verify.checks import Examination, Kind, Remedy
 
 Variant = Callable[[int], bytes]
 

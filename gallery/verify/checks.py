@@ -1,0 +1,441 @@
+"""Whether what is stored of a gallery is whole: rows, vectors, scores and pictures.
+
+What the database guarantees (no vector without its portrait, no portrait without its person) is
+not looked for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+
+from engine.decode import decode
+from engine.errors import GalleryCorrupt, LookalikeError, SetupProblem
+from engine.engine import Engine
+from engine.types import Box, Concern, Face, Space
+from gallery.gallery import Gallery
+from gallery.progress import Progress
+from gallery.records import Portrait
+from gallery.silhouette import is_silhouette
+from gallery.tables import CategoryRow, PersonCategoryRow, PortraitRow
+
+__all__ = [
+    "Examination",
+    "Finding",
+    "Kind",
+    "Owners",
+    "Remedy",
+    "Subject",
+    "catalogue_findings",
+    "owners_of",
+    "picture_findings",
+    "space_findings",
+]
+
+_BATCH: Final = 64
+_CHUNK: Final = 4096
+_LENGTH: Final = 1e-3  # what a unit vector's length may be off, as in engine.types.Embedding
+_SAMPLE: Final = 256  # pictures whose vectors are made again, to compare
+_SAME_FACE: Final = 0.3  # boxes that share this part of what they cover are one face
+_COMPARABLE: Final = 0.4  # another face with so much of the area; gallery.screen asks the same
+_SAME_VECTOR: Final = 0.95
+"""A vector made again from the thumbnail has at least this cosine with the stored one, which was
+made from the original: 0.9985 at worst among 150 photos with dlib."""
+_MOST_OTHERS: Final = 0.05  # if more of the sample differ, it is the vectors, not the pictures
+
+
+class Kind(StrEnum):
+    """What is wrong."""
+
+    PICTURE = "unreadable picture"
+    FACE = "no face where it should be"
+    OTHER_VECTOR = "vector of another picture"
+    VECTORS = "damaged vectors"
+    CALIBRATION = "damaged scores"
+    UNSEARCHABLE = "not searchable"
+    STRAY = "files of nobody"
+    NOBODY = "person without a portrait"
+    EMPTY = "category without people"
+    FACES = "several faces"
+    OUTLIER = "unlike the person's others"
+    MIXED = "different people under one name"
+    COPY = "one picture, two names"
+    TWO_NAMES = "one person, two names"
+
+
+class Remedy(StrEnum):
+    """What mending does about it."""
+
+    NONE = "nothing: look yourself"
+    FORGET = "forget the portrait, so that its source can bring it again"
+    REMOVE = "remove the portrait and not take it again"
+    DELETE = "remove the person"
+    SWEEP = "delete it"
+    EMBED = "make the missing vectors"
+    REBUILD = "make the vectors anew from the pictures"
+    LEARN = "learn the scores anew"
+    MERGE = "make them one person"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A person or one of their portraits.
+
+    Attributes:
+        person_id: Whom.
+        person: Their name.
+        portrait_id: Which portrait; None for the person.
+        picture: The page that the portrait's picture comes from; None if nobody knows.
+    """
+
+    person_id: int
+    person: str
+    portrait_id: int | None = None
+    picture: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong, or likely so.
+
+    Attributes:
+        kind: What.
+        why: A sentence with the number that a person can judge it by.
+        number: That number: a score from 0 to 100 for likenesses, else a count or a ratio.
+        remedy: What mending does about it.
+        subject: Whom or which portrait it concerns; None for the gallery.
+        other: Somebody else involved.
+        space_id: Whose vectors it concerns, or None.
+    """
+
+    kind: Kind
+    why: str
+    number: float
+    remedy: Remedy = Remedy.NONE
+    subject: Subject | None = None
+    other: Subject | None = None
+    space_id: str | None = None
+
+    @property
+    def mendable(self) -> bool:
+        """Whether mending does anything about it."""
+        return self.remedy is not Remedy.NONE
+
+    def to_json(self) -> dict[str, Any]:
+        """As printed with ``--json``."""
+        return {
+            "kind": str(self.kind),
+            **(asdict(self.subject) if self.subject else {"person": None}),
+            "why": self.why,
+            "number": round(self.number, 3),
+            "other": asdict(self.other) if self.other else None,
+            "space": self.space_id,
+            "fix": str(self.remedy) if self.mendable else None,
+        }
+
+
+@dataclass(slots=True)
+class Examination:
+    """What was looked at, found and mended.
+
+    Attributes:
+        backbone: Whose vectors compared faces; None if there were none.
+        people: How many there are.
+        portraits: How many there are.
+        unchecked: What could not be checked, as sentences.
+        findings: What is wrong and was not mended.
+        mended: What was, in order.
+        seconds: How long it took.
+        interrupted: Whether it was stopped before the end; what was mended is kept.
+    """
+
+    backbone: str | None = None
+    people: int = 0
+    portraits: int = 0
+    unchecked: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    mended: list[Finding] = field(default_factory=list)
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As printed with ``--json``."""
+        kinds = Counter(str(finding.kind) for finding in self.findings)
+        return {
+            "model": self.backbone,
+            "people": self.people,
+            "portraits": self.portraits,
+            "findings": [finding.to_json() for finding in self.findings],
+            "findings_by_kind": dict(kinds.most_common()),
+            "fixed": [finding.to_json() for finding in self.mended],
+            "unchecked": self.unchecked,
+            "seconds": round(self.seconds, 2),
+            "interrupted": self.interrupted,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Owners:
+    """Who has which portraits.
+
+    Attributes:
+        portrait_ids: int64 (N,), by person.
+        person_ids: int64 (N,), rising: whose each is.
+        names: Of everybody, by person id.
+    """
+
+    portrait_ids: NDArray[np.int64]
+    person_ids: NDArray[np.int64]
+    names: dict[int, str]
+
+    def chunks(self) -> Iterator[slice]:
+        """Slices of about 4,096 portraits that never part a person's."""
+        start = 0
+        while start < len(self.person_ids):
+            last = self.person_ids[min(start + _CHUNK, len(self.person_ids)) - 1]
+            end = int(np.searchsorted(self.person_ids, last, side="right"))
+            yield slice(start, end)
+            start = end
+
+    def having(self, portrait_ids: NDArray[np.int64]) -> Owners:
+        """The same without other portraits."""
+        kept = np.isin(self.portrait_ids, portrait_ids)
+        return Owners(self.portrait_ids[kept], self.person_ids[kept], self.names)
+
+    def subject(self, portrait: Portrait) -> Subject:
+        """Whose portrait it is, and where its picture comes from."""
+        name = self.names.get(portrait.person_id, "somebody")
+        return Subject(portrait.person_id, name, portrait.id, portrait.source_url)
+
+
+def owners_of(gallery: Gallery) -> Owners:
+    """Who has which portraits now."""
+    query = select(PortraitRow.id, PortraitRow.person_id)
+    with gallery.catalogue.snapshot() as connection:
+        rows = connection.execute(query.order_by(PortraitRow.person_id, PortraitRow.id)).all()
+    table = np.asarray([tuple(row) for row in rows], np.int64).reshape(-1, 2)
+    names = {person.id: person.name for person in gallery.people()}
+    return Owners(table[:, 0].copy(), table[:, 1].copy(), names)
+
+
+def catalogue_findings(gallery: Gallery) -> list[Finding]:
+    """People without portraits, categories without people."""
+    counts = gallery.portrait_counts()
+    found = [
+        Finding(
+            Kind.NOBODY,
+            f"{person.name} has no portrait and can't be found",
+            0,
+            Remedy.DELETE,
+            Subject(person.id, person.name),
+        )
+        for person in gallery.people()
+        if person.id not in counts
+    ]
+    used = select(PersonCategoryRow.category_id)
+    with gallery.catalogue.snapshot() as connection:
+        empty = connection.scalars(select(CategoryRow.name).where(CategoryRow.id.not_in(used)))
+        found += [
+            Finding(Kind.EMPTY, f"nobody is in the category {name}", 0, Remedy.SWEEP)
+            for name in sorted(empty)
+        ]
+    return found
+
+
+def space_findings(
+    gallery: Gallery, owners: Owners, progress: Progress
+) -> tuple[list[Finding], list[Space]]:
+    """What is wrong with the vectors and scores of every space, and which can be relied on."""
+    found: list[Finding] = []
+    sound: list[Space] = []
+    for state in gallery.catalogue.space_states():
+        space = state.space
+        try:
+            stored = gallery.embedded(space)
+            problem = _vector_problem(gallery, space, owners.having(stored), progress)
+        except (GalleryCorrupt, OSError, KeyError, ValueError) as trouble:
+            problem = str(trouble)
+        if problem is not None:
+            why = f"vectors of {space.backbone}: {problem}"
+            found.append(Finding(Kind.VECTORS, why, 0, Remedy.REBUILD, space_id=space.id))
+            continue
+        sound.append(space)
+        if lacking := len(np.setdiff1d(owners.portrait_ids, stored)):
+            why = f"{lacking:,} portraits can't be found with {space.backbone}"
+            found.append(Finding(Kind.UNSEARCHABLE, why, lacking, Remedy.EMBED, space_id=space.id))
+        try:
+            gallery.refresh()
+            gallery.calibration(space)
+        except GalleryCorrupt as trouble:
+            why = str(trouble).partition(":")[0]
+            found.append(Finding(Kind.CALIBRATION, why, 0, Remedy.LEARN, space_id=space.id))
+    return found, sound
+
+
+def _vector_problem(
+    gallery: Gallery, space: Space, owners: Owners, progress: Progress
+) -> str | None:
+    """Why a space's vectors can't be relied on; None if they can."""
+    bad = 0
+    for part in owners.chunks():
+        vectors = gallery.vectors(space, owners.portrait_ids[part])
+        with np.errstate(invalid="ignore", over="ignore"):
+            lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+            bad += int(np.sum(~(np.abs(lengths - 1.0) < _LENGTH)))
+        progress("vectors", part.stop, len(owners.portrait_ids))
+    return f"{bad:,} of {len(owners.portrait_ids):,} are no unit vectors" if bad else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """What was seen in a picture; ``others`` are areas relative to that of the portrait's face."""
+
+    portrait: Portrait
+    problem: str | None = None
+    face_there: bool = True
+    turned: bool = False
+    others: tuple[float, ...] = ()
+    crops: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+
+
+def picture_findings(
+    gallery: Gallery,
+    engine: Engine,
+    owners: Owners,
+    spaces: Sequence[Space],
+    progress: Progress,
+) -> tuple[list[Finding], frozenset[int]]:
+    """Unreadable pictures, faces that are not there, several faces, vectors of other pictures.
+
+    Portraits without a photo are passed over.
+
+    Args:
+        gallery: Whose.
+        engine: Detects, and embeds a sample.
+        owners: Whose pictures.
+        spaces: Those whose vectors are compared with vectors made again; usable ones.
+        progress: Told about every batch.
+
+    Returns:
+        What is wrong, and the ids of portraits whose face is turned away, so that it is hard to
+        compare.
+    """
+    found: list[Finding] = []
+    turned: set[int] = set()
+    differing: dict[Space, list[Finding]] = {space: [] for space in spaces}
+    compared = Counter[Space]()
+    ids = np.sort(owners.portrait_ids)
+    sample = set(ids[:: max(1, -(-len(ids) // _SAMPLE))].tolist()) if spaces else set()
+
+    def look(portrait: Portrait) -> _Seen | None:
+        wanted = spaces if portrait.id in sample else ()
+        return _seen(gallery, engine, portrait, wanted)
+
+    with ThreadPoolExecutor(thread_name_prefix="verify") as pool:
+        for start in range(0, len(ids), _BATCH):
+            batch = gallery.catalogue.portraits_by_id(ids[start : start + _BATCH].tolist())
+            seen = [one for one in pool.map(look, batch.values()) if one is not None]
+            found += [finding for one in seen if (finding := _finding(one, owners)) is not None]
+            turned.update(one.portrait.id for one in seen if one.turned)
+            for space in spaces:
+                picked = [one for one in seen if space.backbone in one.crops]
+                compared[space] += len(picked)
+                differing[space] += _differing(gallery, engine, space, picked, owners)
+            progress("pictures", min(start + _BATCH, len(ids)), len(ids))
+    for space, others in differing.items():
+        if len(others) > max(1.0, _MOST_OTHERS * compared[space]):
+            why = f"vectors of {space.backbone}: {len(others):,} of {compared[space]:,} tried are "
+            why += "not those of their pictures"
+            found.append(Finding(Kind.VECTORS, why, len(others), Remedy.REBUILD, space_id=space.id))
+        else:
+            found += others
+    return found, frozenset(turned)
+
+
+def _seen(
+    gallery: Gallery, engine: Engine, portrait: Portrait, spaces: Sequence[Space]
+) -> _Seen | None:
+    """What is in a portrait's picture; None if it has none."""
+    try:
+        jpeg = gallery.picture(portrait)
+        if is_silhouette(jpeg):
+            return None
+        photo = decode(jpeg)  # the settings limit what others send
+    except SetupProblem:
+        raise
+    except (OSError, LookalikeError) as problem:
+        return _Seen(portrait, f"it can't be read ({problem})")
+    size, wanted = (photo.width_px, photo.height_px), (portrait.width_px, portrait.height_px)
+    if photo.format != "JPEG" or size != wanted:
+        is_now = f"{photo.format} of {size[0]} x {size[1]} px"
+        return _Seen(portrait, f"it is a {is_now}, not a JPEG of {wanted[0]} x {wanted[1]}")
+    faces = engine.detect(photo)
+    same = [face for face in faces if _overlap(face.box, portrait.box) >= _SAME_FACE]
+    others = tuple(
+        face.box.area_px / portrait.box.area_px
+        for face in faces
+        if face not in same
+        and Concern.SMALL not in face.concerns
+        and face.box.area_px >= _COMPARABLE * portrait.box.area_px
+    )
+    face = Face(portrait.box, portrait.landmarks, confidence=1.0)
+    crops = {space.backbone: engine.backbone(space.backbone).crop(photo, face) for space in spaces}
+    turned = any(Concern.TURNED in one.concerns for one in same)
+    return _Seen(portrait, None, bool(same), turned, others, crops)
+
+
+def _finding(seen: _Seen, owners: Owners) -> Finding | None:
+    whose = owners.subject(seen.portrait)
+    if seen.problem is not None:
+        return Finding(Kind.PICTURE, seen.problem, 0, Remedy.FORGET, whose)
+    if not seen.face_there:
+        why = "no face is found where the catalogue says there is one"
+        return Finding(Kind.FACE, why, 0, Remedy.NONE, whose)
+    if seen.others:
+        largest = max(seen.others)
+        more = f"{len(seen.others)} more faces" if len(seen.others) > 1 else "another face"
+        why = f"{more} in it, {largest:.0%} as large as the portrait's"
+        return Finding(Kind.FACES, why, largest, Remedy.NONE, whose)
+    return None
+
+
+def _differing(
+    gallery: Gallery, engine: Engine, space: Space, seen: Sequence[_Seen], owners: Owners
+) -> list[Finding]:
+    """Portraits whose stored vector is not that of their picture."""
+    stored = set(gallery.embedded(space).tolist()) if seen else set()
+    seen = [one for one in seen if one.portrait.id in stored]
+    if not seen:
+        return []
+    made = engine.backbone(space.backbone).embed([one.crops[space.backbone] for one in seen])
+    ids = np.asarray([one.portrait.id for one in seen], np.int64)
+    cosines = np.sum(np.stack([e.vector for e in made]) * gallery.vectors(space, ids), axis=1)
+    return [
+        Finding(
+            Kind.OTHER_VECTOR,
+            f"its vector of {space.backbone} is not that of its picture (cosine {cosine:.2f}, "
+            "usually 0.99 and more)",
+            float(cosine),
+            Remedy.FORGET,
+            owners.subject(one.portrait),
+            space_id=space.id,
+        )
+        for one, cosine in zip(seen, cosines.tolist(), strict=True)
+        if not cosine >= _SAME_VECTOR
+    ]
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """Intersection over union, in [0, 1]."""
+    across = min(one.x + one.w, other.x + other.w) - max(one.x, other.x)
+    down = min(one.y + one.h, other.y + other.h) - max(one.y, other.y)
+    both = max(0.0, across) * max(0.0, down)
+    return both / (one.area_px + other.area_px - both)
