@@ -36,9 +36,8 @@ from gallery.records import FoundPerson, FoundPortrait
 from gallery.registrar import append_rows
 from gallery.sources.folder import PHOTO_ENDINGS, person_name
 from gallery.verify import verify
-from gallery.verify.checks import Finding, Kind
+from gallery.verify.checks import Finding, Kind, owners_of, space_findings
 from gallery.verify.faces import face_findings
-from gallery.verify.checks import owners_of, space_findings
 
 EVERY = 15
 

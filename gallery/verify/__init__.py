@@ -14,8 +14,8 @@ from typing import Final
 
 from sqlalchemy import delete, select
 
-from engine.errors import BadSettings
 from engine.engine import Engine
+from engine.errors import BadSettings
 from engine.types import Space
 from gallery import registrar, upkeep
 from gallery.database import changing

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from engine.decode import decode
-from engine.errors import GalleryCorrupt, LookalikeError, SetupProblem
 from engine.engine import Engine
+from engine.errors import GalleryCorrupt, LookalikeError, SetupProblem
 from engine.types import Box, Concern, Face, Space
 from gallery.gallery import Gallery
 from gallery.progress import Progress
