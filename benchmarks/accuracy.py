@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from bot.app import open_engine
 from bot.settings import Settings
 from engine.engine import Engine
-from gallery.calibration import Calibration, fit, prior
 from gallery.evaluate import read_pairs, verify
 from gallery.evaluation.evidence import Evidence, gather
 from gallery.evaluation.groups import groupings
@@ -33,6 +32,8 @@ from gallery.evaluation.lineup import Lineup, LookUp, line_up, look_up, photos_b
 from gallery.evaluation.people import known_of
 from gallery.evaluation.photos import Sightings, look_at
 from gallery.evaluation.report import grouping_json
+from gallery.scores import Calibration, prior
+from gallery.scores.fit import fit_calibration
 
 GALLERY_PHOTOS = 3
 DIVISIONS = 10
@@ -62,7 +63,7 @@ def people(
     }
     seen = look_at(engine, model, [file for files in everybody.values() for file in files])
     lineup = line_up(seen, everybody, GALLERY_PHOTOS)
-    calibration = fit(seen.space, lineup.gallery, lineup.owners)
+    calibration = fit_calibration(seen.space, lineup.gallery, lineup.owners)
     count = len(seen.vectors) + len(seen.failures)
     evidence = gather(model, lineup, calibration, seconds=seen.seconds, photos=count)
     found = {
@@ -105,7 +106,7 @@ def unseen(
                 for file in everybody[who]
                 if file in seen.vectors
             ]
-            learned = fit(
+            learned = fit_calibration(
                 seen.space,
                 np.stack([vector for _, vector in teachers]),
                 np.array([number for number, _ in teachers], np.int64),

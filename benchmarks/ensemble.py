@@ -17,7 +17,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +29,10 @@ from sqlalchemy import insert
 from engine.types import Embedding, Space
 from gallery import registrar, upkeep
 from gallery.database import changing
-from gallery.ensemble import Ensemble, Member
-from gallery.ensembles.trial import Trial, tried
-from gallery.ensembles.verdict import judge
 from gallery.gallery import Gallery
 from gallery.registrar import append_rows
+from gallery.scores.ensemble import Ensemble, Member
+from gallery.scores.trial import HeldOut, Trial, run_trial, try_ensemble
 from gallery.tables import PersonRow, PortraitRow
 
 SPACES = (Space("dlib", "0" * 64, 1, 128), Space("resnet", "0" * 64, 1, 2048))
@@ -71,10 +70,10 @@ def cost(folder: Path, people: int, portraits: int) -> dict[str, object]:
                 upkeep.learn_scores(gallery, space)
         with gallery.writing():
             started = time.perf_counter()
-            verdict = judge(gallery)
+            trial = try_ensemble(gallery)
             trial_s = time.perf_counter() - started
-        assert verdict is not None
-        ensemble = verdict.offered or halfway(gallery)
+        assert trial is not None
+        ensemble = trial.offered or halfway(gallery)
         index = gallery.index(SPACES[1])
         probes = [crowd.shots(QUERIES, 1) for crowd in crowds]
         queries = [
@@ -94,7 +93,7 @@ def cost(folder: Path, people: int, portraits: int) -> dict[str, object]:
         "people": people,
         "portraits": len(index.portrait_ids),
         "trial_s": trial_s,
-        "outcome": str(verdict.outcome),
+        "outcome": str(trial.outcome),
         "query_2048_ms": 1e3 * statistics.median(alone),
         "query_2048_least_ms": 1e3 * min(alone),
         "query_both_ms": 1e3 * statistics.median(both),
@@ -115,7 +114,7 @@ def halves_of_dlib(photos: Path, folder: Path) -> dict[str, object]:
         vectors, persons = gallery.index(space).training_rows(1_000_000)
     random = np.random.default_rng(0)
     turned = vectors @ np.linalg.qr(random.standard_normal((128, 128)))[0].astype(np.float32)
-    trial = tried(
+    trial, held_out = run_trial(
         {
             Space("resnet", "0" * 64, 1, 64): unit(turned[:, :64]),
             Space("senet", "0" * 64, 1, 64): unit(turned[:, 64:]),
@@ -128,13 +127,15 @@ def halves_of_dlib(photos: Path, folder: Path) -> dict[str, object]:
         "probes": trial.probes,
         "outcome": str(trial.outcome),
         "chance_alone": max(trial.chances.values(), default=1.0),
-        "compared": [shares(trial, name, names[name]) for name in trial.figures],
+        "compared": [shares(trial, held_out, name, names[name]) for name in trial.figures],
     }
 
 
-def shares(trial: Trial, name: str, shown: str) -> dict[str, object]:
+def shares(
+    trial: Trial, held_out: Mapping[str, HeldOut], name: str, shown: str
+) -> dict[str, object]:
     """Accuracy and honesty of one way of comparing."""
-    held = trial.held_out[name]
+    held = held_out[name]
     return {
         "by": shown,
         "rank_1": trial.figures[name].rank_1,

@@ -5,7 +5,7 @@ and noise of their own; a portrait adds more noise, half in the directions in wh
 and half in any. How alike portraits then are (cosines, in the median):
 
     dimensions   of one person   of strangers
-    below 512    0.96            0.83           as dlib's, measured (gallery/scoring/priors.py)
+    below 512    0.96            0.83           as dlib's, measured (gallery/scores/__init__.py)
     512 or more  0.70            0.25           as VGGFace2's networks, estimated there
 
 Faces differ in 1,000 directions (half of the dimensions where these are fewer), the k-th with the

@@ -24,13 +24,12 @@ from PIL import Image
 
 from engine.types import Box, Space
 from gallery import registrar
-from gallery.calibration import prior
 from gallery.database import changing
 from gallery.gallery import Gallery
 from gallery.pack import copy_gallery, export_gallery, import_file
 from gallery.records import FoundPerson, FoundPortrait
 from gallery.registrar import append_rows
-from gallery.scoring.learned import Learned
+from gallery.scores import Learned, prior
 
 SPACE = Space("resnet", "ab" * 32, 1, 2048)
 SIZE_PX = 320, 400
@@ -144,7 +143,7 @@ def fill(folder: Path, people: int, portraits: int) -> int:
                 registrar.note_change(connection)
         learned = Learned(people * portraits, prior(SPACE))
         with changing(gallery.catalogue.database) as connection:
-            gallery.storage.keep_calibration(connection, SPACE, learned.to_json())
+            gallery.storage.keep_calibration(connection, SPACE, learned.content())
     return len(jpeg)
 
 

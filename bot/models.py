@@ -24,13 +24,13 @@ from engine.errors import (
     SpaceMismatch,
     WeightsMissing,
 )
-from gallery.ensemble import BEST
+from gallery.scores.ensemble import BEST
 
 if TYPE_CHECKING:
     from engine.engine import Engine
-    from gallery.ensemble import Ensemble
-    from gallery.ensembles.verdict import Verdict
     from gallery.gallery import Gallery
+    from gallery.scores.ensemble import Ensemble
+    from gallery.scores.trial import Trial
 
 __all__ = [
     "BEST",
@@ -374,20 +374,20 @@ class Together:
     def __init__(self, engine: Engine, gallery: Gallery) -> None:
         self._engine = engine
         self._gallery = gallery
-        self._verdict: Verdict | None = None
+        self._trial: Trial | None = None
 
     def look(self) -> None:
         """Reads what the gallery says now; not for the event loop."""
-        self._verdict = self._gallery.verdict()
+        self._trial = self._gallery.trial()
 
     def ensemble(self, ready: Collection[str]) -> Ensemble | None:
         """The ensemble, if it is offered and its backbones are ready."""
-        ensemble = self._verdict.offered if self._verdict else None
+        ensemble = self._trial.offered if self._trial else None
         return ensemble if ensemble and self._knows(ensemble, ready) else None
 
     def why_not(self, ready: Collection[str]) -> WhyNot:
         """Why ``ensemble`` is None."""
-        return why_not(self._verdict, ready)
+        return why_not(self._trial, ready)
 
     def _knows(self, ensemble: Ensemble, ready: Collection[str]) -> bool:
         return all(
@@ -396,37 +396,37 @@ class Together:
         )
 
 
-def why_not(verdict: Verdict | None, ready: Collection[str]) -> WhyNot:
+def why_not(trial: Trial | None, ready: Collection[str]) -> WhyNot:
     """Why an ensemble is not offered.
 
     Args:
-        verdict: What was found out about the gallery.
+        trial: What was found out about the gallery.
         ready: Names of the backbones that can answer.
     """
-    from gallery.ensembles.trial import FEWEST_PEOPLE, Outcome
+    from gallery.scores.trial import FEWEST_PEOPLE, Outcome
 
     if len(ready) < 2:
         return WhyNot("best.one_model")
-    if verdict is None:
+    if trial is None:
         return WhyNot("best.untried")
-    if verdict.outcome is Outcome.TOO_FEW:
-        return WhyNot("best.too_few", {"count": verdict.people, "least": FEWEST_PEOPLE})
-    if verdict.offered is None:
-        return _measured(verdict)
-    missing = [name for name in verdict.offered.backbones if name not in ready]
+    if trial.outcome is Outcome.TOO_FEW:
+        return WhyNot("best.too_few", {"count": trial.people, "least": FEWEST_PEOPLE})
+    if trial.offered is None:
+        return _measured(trial)
+    missing = [name for name in trial.offered.backbones if name not in ready]
     if not missing:  # their weights are others since
         return WhyNot("best.untried")
-    models = display_name(verdict.offered)
+    models = display_name(trial.offered)
     return WhyNot("best.not_ready", {"models": models, "missing": missing[0]})
 
 
-def _measured(verdict: Verdict) -> WhyNot:
+def _measured(trial: Trial) -> WhyNot:
     """What the figures say of models that are no better together."""
-    rival, best = verdict.rival, verdict.figures.get(BEST)
+    rival, best = trial.best_alone, trial.figures.get(BEST)
     assert rival is not None  # there were enough people
     if best is None:
         return WhyNot("best.no_use", {"model": rival})
-    details = {"alone": verdict.figures[rival].right, "together": best.right}
+    details = {"alone": trial.figures[rival].right, "together": best.right}
     shown = {name: f"{100 * share:.1f}" for name, share in details.items()}
     return WhyNot("best.not_better", {"model": rival, **shown})
 
@@ -439,10 +439,10 @@ def find_ensemble(engine: Engine, gallery: Gallery) -> Ensemble:
     """
     from bot.wording import Wording
 
-    verdict = gallery.verdict()
-    ensemble = verdict.offered if verdict else None
+    trial = gallery.trial()
+    ensemble = trial.offered if trial else None
     if ensemble is None:
-        why = why_not(verdict, {space.backbone for space in gallery.spaces()})
+        why = why_not(trial, {space.backbone for space in gallery.spaces()})
         raise SetupProblem(Wording.load().text(why.key, None, **why.details))
     for space in ensemble.spaces:
         if engine.backbone(space.backbone).space != space:

@@ -191,7 +191,7 @@ def _text(turn: Turn, subject: Subject, ask: Ask, answers: tuple[MatchAnswer, ..
         turn,
         [turn.say("answer.credits", credit="; ".join(sources))] if sources else [],
         model=ask.model,
-        parts=answers[0].parts,
+        member_scores=answers[0].member_scores,
         wanted=ask.wanted,
         category=ask.category,
         face=subject.faces[ask.number - 1],

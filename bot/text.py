@@ -13,8 +13,8 @@ from engine.types import Concern, Face
 
 if TYPE_CHECKING:
     from bot.context import Turn
-    from gallery.ensemble import Part
     from gallery.records import Match, Portrait
+    from gallery.scores.ensemble import MemberScore
 
 __all__ = [
     "CONCERNS",
@@ -77,7 +77,7 @@ def match_answers(turn: Turn, matches: Sequence[Match]) -> tuple[MatchAnswer, ..
             word=turn.say(word_key(match.score)),
             cosine=match.cosine,
             one_in=match.one_in,
-            parts=match.parts,
+            member_scores=match.member_scores,
             categories=match.person.categories,
             credit=credit_of(match.portrait, unknown),
             credit_url=match.portrait.source_url,
@@ -135,7 +135,7 @@ def caption(
         turn,
         _credits(turn, answers),
         model=model,
-        parts=answers[0].parts,
+        member_scores=answers[0].member_scores,
         wanted=wanted,
         category=category,
         face=face,
@@ -151,7 +151,7 @@ def footnotes(
     wanted: str,
     category: str | None,
     face: Face,
-    parts: Sequence[Part] = (),
+    member_scores: Sequence[MemberScore] = (),
 ) -> list[str]:
     """The lines below names and scores: model, category, whose photos they are, doubts.
 
@@ -162,9 +162,9 @@ def footnotes(
         wanted: Backbone that was asked for.
         category: The category searched; None for all.
         face: The face that was answered.
-        parts: What each model says, where several answered together.
+        member_scores: What each model says, where several answered together.
     """
-    lines = [turn.say("answer.model", model=shown_model(model, parts))]
+    lines = [turn.say("answer.model", model=shown_model(model, member_scores))]
     if wanted != model:
         lines.append(turn.say("answer.fallback", wanted=wanted, model=model))
     if category is not None:
@@ -174,9 +174,10 @@ def footnotes(
     return lines
 
 
-def shown_model(model: str, parts: Sequence[Part]) -> str:
+def shown_model(model: str, member_scores: Sequence[MemberScore]) -> str:
     """The model's name, and those of the models behind it: ``best (senet + dlib)``."""
-    return f"{model} ({' + '.join(part.backbone for part in parts)})" if parts else model
+    backbones = " + ".join(one.backbone for one in member_scores)
+    return f"{model} ({backbones})" if member_scores else model
 
 
 def _credits(turn: Turn, answers: Sequence[MatchAnswer]) -> list[str]:
@@ -198,7 +199,7 @@ def numbers(turn: Turn, answers: Sequence[MatchAnswer], model: str) -> str:
         of_one, of_several = ("line", "fused") if answer.name else ("compared", "fused_compared")
         lines.append(
             turn.say(
-                f"numbers.{of_several if answer.parts else of_one}",
+                f"numbers.{of_several if answer.member_scores else of_one}",
                 name=isolate(answer.name),
                 score=f"{answer.score:.1f}",
                 cosine=f"{answer.cosine:.4f}",
@@ -213,7 +214,7 @@ def numbers(turn: Turn, answers: Sequence[MatchAnswer], model: str) -> str:
                 score=f"{part.score:.1f}",
                 cosine=f"{part.cosine:.4f}",
             )
-            for part in answer.parts
+            for part in answer.member_scores
         ]
     return "\n".join(lines)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from gallery.ensemble import Part
+    from gallery.scores.ensemble import MemberScore
 
 __all__ = [
     "ALL",
@@ -220,8 +220,8 @@ class MatchAnswer:
         word: What that score is called, in the asker's language.
         cosine: In [-1, 1].
         one_in: A likeness this high is found between 1 in so many strangers.
-        parts: What each model of several that answered together says; ``cosine`` is then theirs
-            fused.
+        member_scores: What each model of several that answered together says; ``cosine`` is then
+            theirs fused.
         categories: The person's categories.
         credit: Author and licence of the portrait; "" if unknown.
         credit_url: Where the portrait comes from, or None.
@@ -234,7 +234,7 @@ class MatchAnswer:
     word: str
     cosine: float
     one_in: float
-    parts: tuple[Part, ...] = ()
+    member_scores: tuple[MemberScore, ...] = ()
     categories: tuple[str, ...] = ()
     credit: str = ""
     credit_url: str | None = None

@@ -28,12 +28,12 @@ from engine.errors import PhotoProblem, SetupProblem, TooLarge
 from gallery import registrar
 from gallery.build import complete
 from gallery.database import changing
-from gallery.ensembles.verdict import judge
 from gallery.gallery import Gallery
 from gallery.never_again import REMOVED, barred
 from gallery.progress import Progress, Rejection, Report, no_progress
 from gallery.records import FoundPerson, FoundPortrait, Person, category_name
 from gallery.registrar import append_rows
+from gallery.scores.trial import try_ensemble
 from gallery.screen import SCREENING, Reason, Thumbnail, clear_face, thumbnail
 from gallery.silhouette import lacks_photo
 from gallery.sources.folder import scan
@@ -399,7 +399,7 @@ def add(
             _take_in(gallery, engine, found, backbones, report, total, progress, again=again)
             for name, space in zip(backbones, spaces, strict=True):
                 complete(gallery, engine, name, space, report, progress)
-            judge(gallery)
+            try_ensemble(gallery)
         except KeyboardInterrupt:
             report.interrupted = True
         gallery.refresh()

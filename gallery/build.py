@@ -12,10 +12,10 @@ from engine.engine import Engine
 from engine.types import Space
 from gallery import registrar, upkeep
 from gallery.database import changing
-from gallery.ensembles.verdict import judge
 from gallery.gallery import Gallery
 from gallery.progress import Progress, Report, no_progress
 from gallery.records import Person
+from gallery.scores.trial import try_ensemble
 
 __all__ = ["build", "complete", "remove"]
 
@@ -46,7 +46,7 @@ def build(
             upkeep.drop_other_versions(gallery, space)
             upkeep.compact(gallery, space)
             upkeep.sweep_vectors(gallery, report)
-            judge(gallery)
+            try_ensemble(gallery)
         except KeyboardInterrupt:
             report.interrupted = True
         gallery.refresh()

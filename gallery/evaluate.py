@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from engine.engine import Engine
 from engine.errors import SetupProblem
-from gallery.calibration import Calibration, fit
 from gallery.evaluation.lineup import line_up, look_up, photos_by_person
 from gallery.evaluation.people import read_table
 from gallery.evaluation.photos import Sightings, look_at
 from gallery.evaluation.results import FAR, Identification, Verification
 from gallery.progress import Progress, no_progress
+from gallery.scores import Calibration
+from gallery.scores.fit import fit_calibration
 
 __all__ = ["LabelledPair", "identify", "read_pairs", "verify"]
 
@@ -155,7 +156,7 @@ def identify(
         best_strangers=found.best,
         photos=len(files),
         faceless=_below(seen, folder.resolve()),
-        calibration=fit(seen.space, lineup.gallery, lineup.owners),
+        calibration=fit_calibration(seen.space, lineup.gallery, lineup.owners),
         seconds=time.perf_counter() - started,
     )
 

@@ -19,10 +19,10 @@ from gallery.snapshot import Snapshot
 from gallery.storage import SearchIndex, Storage
 
 if TYPE_CHECKING:
-    from gallery.calibration import Calibration
-    from gallery.ensemble import Ensemble, FusedHit, Part
-    from gallery.ensembles.verdict import Verdict
     from gallery.records import Hit
+    from gallery.scores import Calibration
+    from gallery.scores.ensemble import Ensemble, FusedHit, MemberScore
+    from gallery.scores.trial import Trial
 
 __all__ = ["Gallery"]
 
@@ -199,20 +199,22 @@ class Gallery:
             category: See there.
             genders: See there.
         """
-        from gallery.ensemble import most_alike
+        from gallery.scores.ensemble import fused_top
 
         fused: dict[int, FusedHit] = {}
 
         def search(snapshot: Snapshot) -> tuple[Hit, ...]:
             indexes = [snapshot.index(space) for space in ensemble.spaces]
             allowed = [snapshot.allowed(index, category, genders) for index in indexes]
-            hits = most_alike(ensemble, indexes, queries, k, allowed=allowed)
+            hits = fused_top(ensemble, indexes, queries, k, allowed=allowed)
             fused.update((one.hit.person_id, one) for one in hits)
             return tuple(one.hit for one in hits)
 
         _, found = self._recalled(search)
         return tuple(
-            _match(*one, ensemble.calibration, ensemble.parts(fused[one[0].person_id].cosines))
+            _match(
+                *one, ensemble.calibration, ensemble.member_scores(fused[one[0].person_id].cosines)
+            )
             for one in found
         )
 
@@ -229,9 +231,9 @@ class Gallery:
                 break
         return snapshot, found
 
-    def verdict(self) -> Verdict | None:
+    def trial(self) -> Trial | None:
         """Whether this gallery's backbones are better together; None if nobody has tried."""
-        return self._snapshot.verdict()
+        return self._snapshot.trial()
 
     def calibration(self, space: Space) -> Calibration:
         """How cosines of a space become scores: as learned from this gallery, else as shipped."""
@@ -310,7 +312,7 @@ def _match(
     person: Person,
     portrait: Portrait,
     calibration: Calibration,
-    parts: tuple[Part, ...] = (),
+    member_scores: tuple[MemberScore, ...] = (),
 ) -> Match:
     return Match(
         person=person,
@@ -318,5 +320,5 @@ def _match(
         cosine=hit.cosine,
         score=calibration.score(hit.cosine),
         one_in=calibration.one_in(hit.cosine),
-        parts=parts,
+        member_scores=member_scores,
     )

@@ -18,7 +18,7 @@ SAME_PHOTO_STRETCH: Final = 2.0
 
 SAME_PERSON: Final = MappingProxyType({"dlib": 0.9615, "resnet": 0.70, "senet": 0.70})
 """Cosine of two photos of one person, in the median; measured for dlib
-(gallery/scoring/priors.py), an estimate for the others."""
+(gallery/scores), an estimate for the others."""
 
 _EVENING: Final = 0.8
 """How much of what several portraits gain over one is taken back. Measured with dlib on 597 people

@@ -15,7 +15,6 @@ from engine.errors import BadSettings
 from engine.types import Space
 from gallery import never_again, registrar, upkeep
 from gallery.database import changing
-from gallery.ensembles.verdict import judge
 from gallery.gallery import Gallery
 from gallery.packing.contents import Contents, PackedSpace
 from gallery.packing.intake import BatchIntake
@@ -24,7 +23,8 @@ from gallery.packing.report import ExportReport, ImportReport
 from gallery.packing.source import GalleryContents
 from gallery.packing.writer import PackWriter, said_of, written_whole
 from gallery.progress import Progress, no_progress
-from gallery.scoring.learned import Learned, read_learned
+from gallery.scores import Learned, read_learned
+from gallery.scores.trial import try_ensemble
 
 __all__ = ["copy_gallery", "export_gallery", "import_file"]
 
@@ -158,12 +158,12 @@ def _learn(
         if packed.calibration is not None and read_learned(gallery.storage, space) is None:
             learned = Learned(packed.rows, packed.calibration)
             with changing(gallery.catalogue.database) as connection:
-                gallery.storage.keep_calibration(connection, space, learned.to_json())
+                gallery.storage.keep_calibration(connection, space, learned.content())
                 registrar.note_change(connection)
             report.taken_scores.append(space)
         gallery.storage.settle(space, progress)
         upkeep.learn_scores(gallery, space)
-    judge(gallery)
+    try_ensemble(gallery)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from engine.types import Box, Space
 
 if TYPE_CHECKING:
-    from gallery.ensemble import Part
+    from gallery.scores.ensemble import MemberScore
 
 __all__ = [
     "MEN",
@@ -181,10 +181,11 @@ class Match:
         person: Who.
         portrait: Their portrait that is most like it.
         cosine: Likeness to the person, in [-1, 1] (gallery/likeness.py); of an ensemble the fused
-            value (gallery/ensemble.py).
+            value (gallery/scores/ensemble.py).
         score: 0 to 100, the same meaning in every space.
         one_in: A likeness this high is found between one in so many strangers; at least 1.
-        parts: What each backbone of an ensemble says, the weightiest first; none of one backbone.
+        member_scores: What each backbone of an ensemble says, the weightiest first; none of one
+            backbone.
     """
 
     person: Person
@@ -192,7 +193,7 @@ class Match:
     cosine: float
     score: float
     one_in: float
-    parts: tuple[Part, ...] = ()
+    member_scores: tuple[MemberScore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from engine.errors import GalleryMissing, SpaceMismatch
 from engine.types import Space
 from gallery.records import Hit, Person, Portrait
-from gallery.scoring.learned import read_learned
+from gallery.scores import read_learned
 from gallery.spaces import SpaceState
 from gallery.storage import SearchIndex, Storage
 
 if TYPE_CHECKING:
-    from gallery.calibration import Calibration
-    from gallery.ensembles.verdict import Verdict
+    from gallery.scores import Calibration
+    from gallery.scores.trial import Trial
 
 __all__ = ["Snapshot"]
 
@@ -46,7 +46,7 @@ class Snapshot:
         self._allowed: dict[tuple[str, str | None, frozenset[str] | None], NDArray[np.bool_]] = {}
         self._people: dict[int, Person] = {}
         self._portraits: dict[int, Portrait] = {}
-        self._verdict: tuple[Verdict | None] | None = None  # None before anybody asked
+        self._trial: tuple[Trial | None] | None = None  # None before anybody asked
         self._lock = threading.Lock()
         for space_id, (then, index) in before.opened().items() if before else ():
             state = self._states.get(space_id)
@@ -147,20 +147,20 @@ class Snapshot:
             GalleryCorrupt: If what was kept makes no sense.
         """
         if space.id not in self._calibrations:
-            from gallery.calibration import prior
+            from gallery.scores import prior
 
             learned = read_learned(self._storage, space)
             self._calibrations[space.id] = learned.calibration if learned else prior(space)
         return self._calibrations[space.id]
 
-    def verdict(self) -> Verdict | None:
+    def trial(self) -> Trial | None:
         """Whether the backbones are better together, as found out last; None if nobody tried."""
         with self._lock:
-            if self._verdict is None:
-                from gallery.ensembles.verdict import read_verdict
+            if self._trial is None:
+                from gallery.scores.trial import read_trial
 
-                self._verdict = (read_verdict(self._catalogue),)
-            return self._verdict[0]
+                self._trial = (read_trial(self._catalogue),)
+            return self._trial[0]
 
     def _why_missing(self, space: Space) -> GalleryMissing | SpaceMismatch:
         build = f"run `lookalike gallery build --model {space.backbone}`"

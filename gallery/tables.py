@@ -171,7 +171,7 @@ class DeadRow(GalleryTables):
 
 
 class FindingRow(GalleryTables):
-    """What was found out about the gallery as a whole; see gallery/ensembles/verdict.py."""
+    """What was found out about the gallery as a whole; see gallery/scores/trial.py."""
 
     __tablename__ = "finding"
 

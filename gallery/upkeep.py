@@ -23,7 +23,7 @@ from gallery.gallery import Gallery
 from gallery.progress import Progress, Report
 from gallery.records import Portrait
 from gallery.registrar import append_rows
-from gallery.scoring.learned import Learned, read_learned
+from gallery.scores import Learned, read_learned
 from gallery.silhouette import lacks_photo
 from gallery.spaces import SpaceState
 
@@ -134,7 +134,7 @@ def drop_other_versions(gallery: Gallery, space: Space) -> None:
 
 def learn_scores(gallery: Gallery, space: Space) -> None:
     """Fits a space's calibration, if enough has changed since it was fitted last."""
-    from gallery.calibration import fit
+    from gallery.scores.fit import fit_calibration
 
     gallery.refresh()
     state = _state(gallery, space)
@@ -145,7 +145,7 @@ def learn_scores(gallery: Gallery, space: Space) -> None:
         return
     limit = min(_LEARN_ROWS, _LEARN_BYTES // (4 * space.dimensions))
     vectors, persons = gallery.index(space).training_rows(limit)
-    content = Learned(rows, fit(space, vectors, persons)).to_json()
+    content = Learned(rows, fit_calibration(space, vectors, persons)).content()
     with changing(gallery.catalogue.database) as connection:
         gallery.storage.keep_calibration(connection, space, content)
         registrar.note_change(connection)

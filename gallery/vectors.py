@@ -8,7 +8,7 @@
         codes-000003.i8         row after row: the same vector in one byte a dimension
         records-000003.bin      row after row: portrait, person and more (``RECORD``)
         digest-000003.bin       only where there are many: see gallery/searching/digest.py
-        calibration.json        see gallery/calibration.py
+        calibration.json        see gallery/scores
 
 Appending writes behind the rows that count and then lets the catalogue count them; a kill in
 between leaves bytes that the next append overwrites. Dropping dead rows makes a new generation,

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from bot.settings import Settings
     from engine.engine import Engine
     from engine.types import Space
-    from gallery.calibration import Calibration
     from gallery.evaluation.results import Identification, Verification
+    from gallery.scores import Calibration
 
 __all__ = ["command"]
 
@@ -168,7 +168,7 @@ def _chosen(engine: Engine, settings: Settings, model: str | None) -> str:
 def _calibration(settings: Settings, space: Space) -> Calibration:
     """What the gallery of this data folder has learned, if there is one; else what is shipped."""
     from bot.app import has_gallery, open_gallery
-    from gallery.calibration import prior
+    from gallery.scores import prior
 
     if not has_gallery(settings):
         return prior(space)

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from bot.values import Picture
     from engine.engine import Engine
     from engine.types import Face, Photo
-    from gallery.ensemble import Ensemble
     from gallery.gallery import Gallery
     from gallery.records import Match
+    from gallery.scores.ensemble import Ensemble
 
 __all__ = [
     "Answer",
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 STANDIN = "dlib"
-BEST = "best"  # gallery.ensemble.BEST, without what importing that would cost `--help`
+BEST = "best"  # gallery.scores.ensemble.BEST, without what importing that would cost `--help`
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -36,17 +36,18 @@ def words(answer: Answer) -> Iterator[str]:
 
 
 def _cosines(match: Match) -> str:
-    if not match.parts:
+    if not match.member_scores:
         return f"cosine {match.cosine:.3f}"
     return ", ".join(
-        f"{part.backbone} {part.score:.0f} (cosine {part.cosine:.3f})" for part in match.parts
+        f"{part.backbone} {part.score:.0f} (cosine {part.cosine:.3f})"
+        for part in match.member_scores
     )
 
 
 def _model(answer: Answer) -> str:
     from bot.text import shown_model
 
-    return shown_model(answer.model, answer.matches[0][0].parts)
+    return shown_model(answer.model, answer.matches[0][0].member_scores)
 
 
 def as_record(answer: Answer, path: Path) -> dict[str, Any]:
@@ -72,12 +73,12 @@ def _match_json(match: Match) -> dict[str, Any]:
     return {
         "person": match.person.name,
         "category": ", ".join(match.person.categories) or None,
-        "cosine": None if match.parts else round(match.cosine, 6),
+        "cosine": None if match.member_scores else round(match.cosine, 6),
         "score": round(match.score, 2),
         "one_in": round(match.one_in, 1),
         "backbones": {
             part.backbone: {"cosine": round(part.cosine, 6), "score": round(part.score, 2)}
-            for part in match.parts
+            for part in match.member_scores
         },
         "portrait": str(portrait.thumbnail),
         "license": portrait.licence,

@@ -123,12 +123,12 @@ def _together(settings: Settings) -> list[dict[str, Any]]:
     from bot.wording import Wording
 
     with open_gallery(settings) as gallery:
-        verdict = gallery.verdict()
+        trial = gallery.trial()
         built = {space.backbone for space in gallery.spaces()}
-    ensemble = verdict.offered if verdict else None
+    ensemble = trial.offered if trial else None
     reason = None
     if ensemble is None:
-        why = why_not(verdict, built)
+        why = why_not(trial, built)
         reason = Wording.load().text(why.key, None, **why.details)
     return [
         {
@@ -136,7 +136,7 @@ def _together(settings: Settings) -> list[dict[str, Any]]:
             "title": display_name(ensemble) if ensemble else "several of them together",
             "state": "ready" if ensemble else "not offered",
             "reason": reason,
-            "verdict": verdict.to_json() if verdict else None,
+            "trial": trial.to_json() if trial else None,
         }
     ]
 
@@ -166,13 +166,13 @@ def _about(entry: Mapping[str, Any]) -> str:
         return f"{entry['licence']}. Learned from {entry['training_data']}."
     if entry["reason"]:
         return str(entry["reason"])
-    verdict = entry["verdict"]
+    trial = entry["trial"]
     shares = (
         f"{name} {100 * one['rank_1']:.1f} and {100 * one['tar']:.1f} %"
-        for name, one in verdict["figures"].items()
+        for name, one in trial["figures"].items()
     )
     return (
-        f"tried on {verdict['people']} people of this gallery on {verdict['judged_on']}: found "
+        f"tried on {trial['people']} people of this gallery on {trial['date']}: found "
         "first, and told from all but 1 in 1,000 strangers: " + ", ".join(shares) + "."
     )
 

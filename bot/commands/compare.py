@@ -131,7 +131,7 @@ class Comparing:
             token = self._looker.remember(turn, *subjects.values())
         lines = [
             turn.say("compare.result", score=round(answer.score), word=answer.word),
-            turn.say("answer.model", model=shown_model(model, answer.parts)),
+            turn.say("answer.model", model=shown_model(model, answer.member_scores)),
         ]
         if wanted and wanted != model:
             lines.append(turn.say("answer.fallback", wanted=wanted, model=model))
@@ -164,7 +164,7 @@ class Comparing:
             word=turn.say(word_key(score)),
             cosine=cosine,
             one_in=calibration.one_in(cosine),
-            parts=ensemble.parts(cosines) if ensemble else (),
+            member_scores=ensemble.member_scores(cosines) if ensemble else (),
         )
 
 

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from bot.store.store import Choice, Store
     from engine.engine import Engine
     from engine.types import Embedding
-    from gallery.ensemble import Ensemble
     from gallery.gallery import Gallery
     from gallery.records import Match
+    from gallery.scores.ensemble import Ensemble
 
 __all__ = ["MOST_FACES", "Answering", "Ask", "face_answer"]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bot.values import MOST_MATCHES, SIDE, SPLIT, STYLES
-from gallery.ensemble import BEST
+from gallery.scores.ensemble import BEST
 
 __all__ = [
     "Wish",

@@ -11,9 +11,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gallery.calibration import Calibration
 from gallery.evaluation.lineup import Lineup, LookUp, look_up
 from gallery.evaluation.results import FAR
+from gallery.scores import Calibration
 
 __all__ = ["Evidence", "Hits", "Share", "Tally", "gather", "share"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from gallery.ensemble import Ensemble
 from gallery.evaluation.lineup import Lineup
+from gallery.scores.ensemble import Ensemble
 
 __all__ = ["FusedLineup", "fused"]
 
@@ -69,12 +69,11 @@ def fused(lineups: Sequence[Lineup]) -> FusedLineup | None:
     Returns:
         None where one backbone alone is as good, or there are too few people to learn from.
     """
-    from gallery.ensembles.learning import learned
-    from gallery.ensembles.sample import probes_of
+    from gallery.scores.trial import draw_probes, learn_ensemble
 
     spaces = [lineup.space for lineup in lineups]
     vectors = {lineup.space: lineup.gallery for lineup in lineups}
-    ensemble = learned(spaces, probes_of(spaces, vectors, lineups[0].owners))
+    ensemble = learn_ensemble(spaces, draw_probes(spaces, vectors, lineups[0].owners))
     if ensemble is None:
         return None
     by_space = {lineup.space: lineup for lineup in lineups}

@@ -14,7 +14,7 @@ from gallery.evaluation.evidence import Evidence
 
 __all__ = ["Mistake", "Mistakes", "Shown", "mistakes"]
 
-_COPY: Final = 0.99  # two photos this alike are one picture (gallery/scoring/own_pairs.py)
+_COPY: Final = 0.99  # two photos this alike are one picture (gallery/scores/fit.py)
 _SAME_PERSON: Final = 80.0  # a score that two people hardly ever have, and one person mostly has
 _STRANGER: Final = 30.0  # a score that 1 in 100 strangers have
 _DOUBTFUL: Final = 50.0  # a score that few photos of one person are below

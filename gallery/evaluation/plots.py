@@ -187,7 +187,7 @@ def _ranks(axes: Axes, result: Identification) -> None:
 
 def _promises(axes: Axes, result: Identification) -> None:
     """How often strangers reach a score, beside what the score says."""
-    from gallery.scoring.tail import SHARES
+    from gallery.scores import SHARES
 
     reached = np.sort(result.calibration.scores(result.strangers))[::-1]
     shares = np.arange(1, len(reached) + 1) / len(reached)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gallery.calibration import Calibration
+from gallery.scores import Calibration
 
 __all__ = ["FAR", "Identification", "Verification"]
 

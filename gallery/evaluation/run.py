@@ -10,8 +10,6 @@ from typing import Final
 
 from engine.engine import Engine
 from engine.errors import SetupProblem
-from gallery.calibration import Calibration, fit
-from gallery.ensemble import BEST
 from gallery.evaluation.evidence import gather
 from gallery.evaluation.fused import fused
 from gallery.evaluation.groups import groupings
@@ -21,6 +19,9 @@ from gallery.evaluation.people import Known
 from gallery.evaluation.photos import Sightings, look_with
 from gallery.evaluation.report import Column, EvaluationReport
 from gallery.progress import Progress, no_progress
+from gallery.scores import Calibration
+from gallery.scores.ensemble import BEST
+from gallery.scores.fit import fit_calibration
 
 __all__ = ["evaluate_people"]
 
@@ -73,7 +74,7 @@ def evaluate_people(
     columns = []
     for done, (name, lineup) in enumerate(lineups.items()):
         progress("models", done, len(lineups) + bool(together))
-        calibration = fit(lineup.space, lineup.gallery, lineup.owners)
+        calibration = fit_calibration(lineup.space, lineup.gallery, lineup.owners)
         columns.append(column(name, lineup, calibration, sightings[name].seconds))
     if together is not None and together.ensemble is not None:
         progress("models", len(lineups), len(lineups) + 1)

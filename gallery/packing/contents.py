@@ -17,7 +17,7 @@ from engine.types import Box, Space
 from gallery.records import FoundPerson
 
 if TYPE_CHECKING:
-    from gallery.calibration import Calibration
+    from gallery.scores import Calibration
 
 __all__ = [
     "BATCH_PORTRAITS",

@@ -14,7 +14,6 @@ import numpy as np
 
 from engine.backbones import BACKBONES
 from engine.types import Box, Space
-from gallery.calibration import Calibration
 from gallery.packing.contents import PackedPortrait, PackedSpace, StaysAway
 from gallery.packing.fields import (
     MOST_CATEGORIES,
@@ -30,6 +29,7 @@ from gallery.packing.fields import (
     wikidata_id,
 )
 from gallery.records import FoundPerson
+from gallery.scores import Calibration
 
 __all__ = [
     "MOST_LINE_BYTES",

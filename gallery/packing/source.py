@@ -22,12 +22,12 @@ from gallery.packing.contents import (
 )
 from gallery.packing.fields import MOST, MOST_CATEGORIES, MOST_FAME, WIKIDATA_ID, plain_text
 from gallery.records import FoundPerson, Person, Portrait, folded
-from gallery.scoring.learned import read_learned
+from gallery.scores import read_learned
 from gallery.silhouette import is_silhouette
 from gallery.tables import NeverAgainRow, PersonRow, PortraitRow
 
 if TYPE_CHECKING:
-    from gallery.calibration import Calibration
+    from gallery.scores import Calibration
 
 __all__ = ["GalleryContents"]
 

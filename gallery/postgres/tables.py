@@ -88,7 +88,7 @@ class PersonVectorRow(PostgresTables):
 
 
 class CalibrationRow(PostgresTables):
-    """What was learned of a space's scores (gallery/scoring/learned.py), as JSON."""
+    """What was learned of a space's scores (gallery/scores), as JSON."""
 
     __tablename__ = "calibration"
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from engine.errors import PhotoProblem, TooLarge
 from engine.types import Embedding, Face, Photo
-from gallery.calibration import prior
 from gallery.records import Portrait
+from gallery.scores import prior
 from gallery.screen import Reason, clear_face
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ ANOTHER_FACE: Final = "another face"
 
 _ONE_IN: Final = 1_000.0
 """A likeness that one stranger in so many has counts as the same face. With dlib that is a cosine
-of 0.929; two photos of one person have 0.957 in the median (gallery/scoring/priors.py)."""
+of 0.929; two photos of one person have 0.957 in the median (gallery/scores)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from engine.decode import decode
 from engine.errors import GalleryCorrupt, GalleryMissing, LookalikeError
 from engine.types import Embedding, Space
-from gallery.calibration import Calibration, prior
 from gallery.gallery import Gallery
 from gallery.likeness import evened_norms, person_cosines
 from gallery.progress import Progress
 from gallery.records import Portrait, folded
+from gallery.scores import Calibration, prior
 from gallery.silhouette import is_silhouette
 from gallery.verify.checks import Finding, Kind, Owners, Remedy, Subject
 

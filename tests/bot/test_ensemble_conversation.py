@@ -25,8 +25,7 @@ from bot.values import Sender
 from engine.backbones import BACKBONES
 from gallery import upkeep
 from gallery.build import build
-from gallery.ensembles.trial import Figures, Outcome
-from gallery.ensembles.verdict import Verdict, judge
+from gallery.scores.trial import Figures, Outcome, Trial, try_ensemble
 
 RESNET_FILE = BACKBONES["resnet"].file_name
 MODELS = {"fetch": False, "configured": ("resnet", "dlib")}
@@ -72,9 +71,9 @@ def _filled(home: Path, make: Callable[[NDArray[np.int64]], MadeUp]) -> Outcome:
         with gallery.writing():
             for space in spaces.values():
                 upkeep.learn_scores(gallery, space)
-            verdict = judge(gallery)
-    assert verdict is not None
-    return verdict.outcome
+            trial = try_ensemble(gallery)
+    assert trial is not None
+    return trial.outcome
 
 
 def _longer(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
@@ -109,7 +108,7 @@ async def test_best_is_asked_like_any_model(helping_home: Path, hopper_jpeg: byt
         assert {"Ask dlib", "Ask resnet"} <= set(person.labels)
         (match,) = answer.answers[0].matches
         assert match.name == "Grace Hopper"
-        assert {part.backbone for part in match.parts} == {"dlib", "resnet"}
+        assert {part.backbone for part in match.member_scores} == {"dlib", "resnet"}
         raw = await person.presses("Raw numbers")
         assert re.search(r"Grace Hopper: score [\d.]+ \(best\), found in 1 of", raw.text)
         assert re.search(r"• dlib: score [\d.]+, cosine [01]\.\d{4}", raw.text)
@@ -200,9 +199,9 @@ def test_every_reason_has_its_sentence() -> None:
         "senet": Figures(0.9, 0.91),
         "best": Figures(0.95, 0.95),
     }
-    verdict = Verdict(
+    trial = Trial(
         outcome=Outcome.NOT_BETTER,
-        judged_on="2026-11-22",
+        date="2026-11-22",
         people=200,
         probes=600,
         rows={},
@@ -212,9 +211,9 @@ def test_every_reason_has_its_sentence() -> None:
         ensemble=None,
     )
     both = ("dlib", "senet")
-    assert why_not(verdict, ("dlib",)).key == "best.one_model"
+    assert why_not(trial, ("dlib",)).key == "best.one_model"
     assert why_not(None, both).key == "best.untried"
-    why = why_not(verdict, both)
+    why = why_not(trial, both)
     assert why.key == "best.not_better"
     assert why.details == {"model": "dlib", "alone": "95.5", "together": "95.0"}
 

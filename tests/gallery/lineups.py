@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.types import Space
-from gallery.calibration import fit
 from gallery.evaluation.evidence import Evidence, gather
 from gallery.evaluation.lineup import Lineup, line_up
 from gallery.evaluation.photos import Sightings
+from gallery.scores.fit import fit_calibration
 
 SPACE = Space("dlib", "0" * 64, 2, 16)
 
@@ -75,5 +75,5 @@ def made_up(
 
 
 def evidence_of(lineup: Lineup) -> Evidence:
-    calibration = fit(lineup.space, lineup.gallery, lineup.owners)
+    calibration = fit_calibration(lineup.space, lineup.gallery, lineup.owners)
     return gather("dlib", lineup, calibration, seconds=2.0, photos=10)

@@ -12,9 +12,9 @@ import pytest
 from engine.engine import Engine
 from engine.errors import SetupProblem
 from engine.types import Box, Face, Photo
-from gallery.calibration import prior
 from gallery.evaluate import identify, read_pairs, verify
 from gallery.evaluation.photos import central_face, look_at
+from gallery.scores import prior
 
 Variant = Callable[[int], bytes]
 NAMES = ("Grace_Hopper", "Eileen_Collins")

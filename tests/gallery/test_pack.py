@@ -44,7 +44,7 @@ from gallery.packing.records import (
     stays_away_record,
 )
 from gallery.records import FoundPerson, FoundPortrait, folded
-from gallery.scoring.learned import read_learned
+from gallery.scores import read_learned
 from gallery.silhouette import draw_silhouette, is_silhouette, lacks_photo
 from gallery.upkeep import learn_scores
 

@@ -10,9 +10,9 @@ from PIL import Image
 
 from engine.errors import SetupProblem
 from engine.types import Space
-from gallery.calibration import prior
 from gallery.evaluation.plots import draw_identification, draw_verification
 from gallery.evaluation.results import Identification, Verification
+from gallery.scores import prior
 
 CALIBRATION = prior(Space("dlib", "0" * 64, 2, 128))
 

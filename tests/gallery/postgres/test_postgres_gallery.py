@@ -20,12 +20,12 @@ from engine.errors import BadSettings, Busy, GalleryCorrupt, SetupProblem, TryLa
 from engine.types import Space
 from gallery.add import add_folder
 from gallery.build import build, remove
-from gallery.calibration import prior
 from gallery.database import changing
 from gallery.gallery import Gallery
 from gallery.postgres.server import address, connect, masked, told
 from gallery.postgres.tables import PostgresTables
 from gallery.registrar import note_change
+from gallery.scores import prior
 from gallery.tables import GalleryTables
 from migrations import alembic_config, current, head, upgrade, version_table
 

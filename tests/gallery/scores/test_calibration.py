@@ -13,9 +13,9 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from engine.types import Space
-from gallery.calibration import Calibration, fit, prior
 from gallery.likeness import evened_norms, person_cosines
-from gallery.scoring.tail import SHARES
+from gallery.scores import SHARES, Calibration, prior
+from gallery.scores.fit import fit_calibration
 
 BACKBONES = ("dlib", "resnet", "senet", "another")
 Vectors = NDArray[np.float32]
@@ -87,7 +87,7 @@ def test_dlibs_prior_tells_the_same_photo_from_another() -> None:
 def test_scores_are_honest_about_people_never_seen(photos: int) -> None:
     """The bars: 1 % within a factor 1.5, 0.1 % within 2, the same person 85, a stranger 35-60."""
     vectors, ids = made_up(600, photos, seed=1)
-    calibration = fit(space(), vectors, ids)
+    calibration = fit_calibration(space(), vectors, ids)
     others, their_ids = made_up(600, photos + 1, seed=2)
     probes = others[photos :: photos + 1]
     known = np.flatnonzero(np.arange(len(others)) % (photos + 1) < photos)
@@ -104,11 +104,14 @@ def test_scores_are_honest_about_people_never_seen(photos: int) -> None:
 def test_a_gallery_outweighs_the_prior_as_it_grows() -> None:
     """Ten people say little about 1 in 1,000, six hundred nearly everything."""
     believed = prior(space()).strangers[SHARES.index(1e-3)]
-    truth = fit(space(), *made_up(2_000, 2, seed=3)).strangers[SHARES.index(1e-3)]
+    truth = fit_calibration(space(), *made_up(2_000, 2, seed=3)).strangers[SHARES.index(1e-3)]
     assert abs(truth - believed) > 0.01
 
     away = [
-        abs(fit(space(), *made_up(people, 2, seed=4)).strangers[SHARES.index(1e-3)] - truth)
+        abs(
+            fit_calibration(space(), *made_up(people, 2, seed=4)).strangers[SHARES.index(1e-3)]
+            - truth
+        )
         for people in (3, 600)
     ]
 
@@ -117,7 +120,7 @@ def test_a_gallery_outweighs_the_prior_as_it_grows() -> None:
 
 
 def test_one_portrait_each_leaves_the_same_person_to_the_prior() -> None:
-    calibration = fit(space(), *made_up(300, 1, seed=5))
+    calibration = fit_calibration(space(), *made_up(300, 1, seed=5))
 
     assert calibration.same_person == prior(space()).same_person
     assert (calibration.people, calibration.people_again) == (300, 0)
@@ -129,11 +132,11 @@ def test_one_portrait_each_leaves_the_same_person_to_the_prior() -> None:
 def test_wrong_names_do_little_harm() -> None:
     """Every fortieth photo is of somebody else: the same person and the strangers stay."""
     vectors, ids = made_up(400, 4, seed=6)
-    right = fit(space(), vectors, ids)
+    right = fit_calibration(space(), vectors, ids)
     swapped = np.arange(0, len(vectors), 40)
     vectors[swapped] = vectors[np.roll(swapped, 1)]
 
-    wrong = fit(space(), vectors, ids)
+    wrong = fit_calibration(space(), vectors, ids)
 
     assert right.score(wrong.same_person) == pytest.approx(90, abs=2)
     for share in (1e-2, 1e-3):
@@ -148,16 +151,16 @@ def test_copies_of_one_photo_teach_nothing_about_the_same_person() -> None:
     noise = 0.03 * unit(rng.normal(size=(3, *vectors.shape)))
     copied = unit(vectors + noise).reshape(-1, vectors.shape[1])
 
-    with_copies = fit(space(), copied, np.tile(ids, 3))
+    with_copies = fit_calibration(space(), copied, np.tile(ids, 3))
 
     assert with_copies.same_person == pytest.approx(
-        fit(space(), vectors, ids).same_person, abs=0.02
+        fit_calibration(space(), vectors, ids).same_person, abs=0.02
     )
-    only_copies = fit(space(), copied[::2], np.tile(ids, 3)[::2])
+    only_copies = fit_calibration(space(), copied[::2], np.tile(ids, 3)[::2])
     assert only_copies.people_again == 0
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     vectors=hnp.arrays(
         np.float32,
@@ -174,7 +177,7 @@ def test_whatever_the_gallery_scores_never_fall(
     vectors = vectors[np.linalg.norm(vectors, axis=1) > 0]
     ids = np.arange(len(vectors)) % people
 
-    calibration = fit(space(backbone, 4), unit(vectors), ids)
+    calibration = fit_calibration(space(backbone, 4), unit(vectors), ids)
 
     never_falls(calibration)
     assert Calibration.from_json(json.loads(json.dumps(calibration.to_json()))) == calibration
@@ -183,13 +186,15 @@ def test_whatever_the_gallery_scores_never_fall(
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_everybody_alike(backbone: str) -> None:
     """A network that sees no difference, as with random weights."""
-    never_falls(fit(space(backbone, 4), np.full((500, 4), 0.5, np.float32), np.arange(500) // 2))
+    never_falls(
+        fit_calibration(space(backbone, 4), np.full((500, 4), 0.5, np.float32), np.arange(500) // 2)
+    )
 
 
 def test_the_same_vectors_give_the_same_calibration() -> None:
     vectors, ids = made_up(50, 3, seed=8)
 
-    assert fit(space(), vectors, ids) == fit(space(), vectors, ids)
+    assert fit_calibration(space(), vectors, ids) == fit_calibration(space(), vectors, ids)
 
 
 # --- JSON -------------------------------------------------------------------------------------
@@ -205,16 +210,15 @@ def test_a_damaged_record_is_refused() -> None:
     strangers = record["strangers"]
 
     for damaged in (
-        record | {"format": 2},
         record | {"same_person": 0.1},
         record | {"same_person": 1.5},
         record | {"same_person": float("nan")},
-        record | {"strangers": strangers | {"0.5": 0.99}},
-        record | {"strangers": _without(strangers, "0.1")},
+        record | {"strangers": [*strangers[:2], 0.99, *strangers[3:]]},
+        record | {"strangers": strangers[1:]},
         record | {"strangers": None},
         record | {"people": None},
-        _without(record, "space"),
-        _without(record, "format"),
+        _without(record, "space_id"),
+        None,
     ):
-        with pytest.raises((ValueError, KeyError, TypeError)):
+        with pytest.raises(ValueError, match="Calibration"):
             Calibration.from_json(damaged)

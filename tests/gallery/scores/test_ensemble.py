@@ -14,14 +14,22 @@ from numpy.typing import NDArray
 
 from engine.errors import GalleryMissing
 from engine.types import Embedding, Space
-from gallery.calibration import Calibration, prior
-from gallery.ensemble import BEST, Ensemble, Member, most_alike
-from gallery.ensembles.learning import FEWEST_LEARNED, learned
-from gallery.ensembles.sample import probes_of
-from gallery.ensembles.trial import FEWEST_PEOPLE, Outcome, Trial, tried
-from gallery.ensembles.verdict import Verdict, judge, read_verdict
 from gallery.gallery import Gallery
 from gallery.index import GalleryIndex
+from gallery.scores import Calibration, prior
+from gallery.scores.ensemble import BEST, Ensemble, Member, fused_top
+from gallery.scores.trial import (
+    FEWEST_LEARNED,
+    FEWEST_PEOPLE,
+    HeldOut,
+    Outcome,
+    Trial,
+    draw_probes,
+    learn_ensemble,
+    read_trial,
+    run_trial,
+    try_ensemble,
+)
 from gallery.upkeep import learn_scores
 from gallery.vectors import VectorFiles
 
@@ -94,9 +102,9 @@ def test_the_search_finds_what_comparing_everybody_finds(
     expected = brute_force(ensemble, indexes, queries, group)[:k]
     if not expected:
         with pytest.raises(GalleryMissing):
-            most_alike(ensemble, indexes, queries, k, allowed=allowed)
+            fused_top(ensemble, indexes, queries, k, allowed=allowed)
         return
-    found = most_alike(ensemble, indexes, queries, k, allowed=allowed)
+    found = fused_top(ensemble, indexes, queries, k, allowed=allowed)
     assert [(one.hit.person_id, one.hit.cosine) for one in found] == expected
     assert all(one.hit.portrait_id // 2 == one.hit.person_id for one in found)
 
@@ -158,7 +166,7 @@ def test_an_ensemble_has_two_backbones_and_whole_weights() -> None:
 def test_an_ensemble_is_offered_only_where_it_helps(
     make: Callable[[NDArray[np.int64]], MadeUp], outcome: Outcome
 ) -> None:
-    trial = on(make, people=200, portraits=3)
+    trial, _ = on(make, people=200, portraits=3)
     assert trial.outcome is outcome
     assert (trial.people, trial.probes) == (200, 600)
     if outcome is Outcome.HELPS:
@@ -173,7 +181,7 @@ def test_a_network_that_knows_nobody_gets_no_say_beside_two_that_do() -> None:
     whose = person_ids(200, 3)
     made = independent(whose)
     made["dlib"] = bad(whose)["senet"]
-    trial = tried({space(name, v.shape[1]): v for name, v in made.items()}, whose)
+    trial, _ = run_trial({space(name, v.shape[1]): v for name, v in made.items()}, whose)
     assert trial.outcome is Outcome.HELPS
     assert trial.ensemble is not None
     assert sorted(trial.ensemble.backbones) == ["resnet", "senet"]
@@ -181,17 +189,17 @@ def test_a_network_that_knows_nobody_gets_no_say_beside_two_that_do() -> None:
 
 def test_fused_scores_mean_what_scores_mean_on_people_not_seen() -> None:
     """1 in 100 strangers reach 30 and 1 in 1,000 reach 40; the same person 90 in the median."""
-    best = on(independent, people=300, portraits=3).held_out[BEST]
+    best = on(independent, people=300, portraits=3)[1][BEST]
     assert np.mean(best.strangers >= 30) == pytest.approx(1e-2, rel=0.33)
     assert np.mean(best.strangers >= 40) == pytest.approx(1e-3, rel=0.5)
     assert 86 < np.median(best.own) < 94
 
 
 def test_too_few_people_say_nothing() -> None:
-    trial = on(independent, people=FEWEST_PEOPLE - 1, portraits=3)
+    trial, _ = on(independent, people=FEWEST_PEOPLE - 1, portraits=3)
     assert trial.outcome is Outcome.TOO_FEW
     assert trial.ensemble is None
-    assert on(independent, people=500, portraits=1).people == 0
+    assert on(independent, people=500, portraits=1)[0].people == 0
 
 
 @pytest.mark.parametrize("people", [1, 2, 7, FEWEST_LEARNED - 1, FEWEST_LEARNED])
@@ -199,7 +207,7 @@ def test_too_few_people_teach_nothing(people: int) -> None:
     whose = person_ids(people, 2)
     spaces = [space(name, 64) for name in ("resnet", "senet")]
     vectors = dict(zip(spaces, independent(whose).values(), strict=True))
-    ensemble = learned(spaces, probes_of(spaces, vectors, whose))
+    ensemble = learn_ensemble(spaces, draw_probes(spaces, vectors, whose))
     assert (ensemble is not None) == (people == FEWEST_LEARNED)
 
 
@@ -210,15 +218,17 @@ def test_copies_of_one_picture_are_one_portrait() -> None:
         copied[1::2] = copied[::2]
     spaces = [space(name, v.shape[1]) for name, v in made.items()]
     vectors = dict(zip(spaces, made.values(), strict=True))
-    assert probes_of(spaces, vectors, whose).people == 0
+    assert draw_probes(spaces, vectors, whose).people == 0
     made["senet"][1::2] = unit(made["senet"][1::2] + 1.0)  # one network sees two pictures
-    assert probes_of(spaces, vectors, whose).people == 30
+    assert draw_probes(spaces, vectors, whose).people == 30
 
 
-def on(make: Callable[[NDArray[np.int64]], MadeUp], *, people: int, portraits: int) -> Trial:
+def on(
+    make: Callable[[NDArray[np.int64]], MadeUp], *, people: int, portraits: int
+) -> tuple[Trial, dict[str, HeldOut]]:
     whose = person_ids(people, portraits)
     vectors = {space(name, v.shape[1]): v for name, v in make(whose).items()}
-    return tried(vectors, whose)
+    return run_trial(vectors, whose)
 
 
 @pytest.fixture
@@ -227,22 +237,22 @@ def opened(tmp_path: Path) -> Iterator[Gallery]:
         yield gallery
 
 
-def test_the_verdict_is_kept_with_the_gallery_until_a_tenth_has_changed(opened: Gallery) -> None:
+def test_the_trial_is_kept_with_the_gallery_until_a_tenth_has_changed(opened: Gallery) -> None:
     fill(opened, independent, people=120, portraits=2)
-    verdict = judge(opened)
-    assert verdict is not None
-    assert verdict.outcome is Outcome.HELPS
-    assert verdict.rows == {one.id: 240 for one in opened.spaces()}
+    trial = try_ensemble(opened)
+    assert trial is not None
+    assert trial.outcome is Outcome.HELPS
+    assert trial.rows == {one.id: 240 for one in opened.spaces()}
     opened.refresh()
-    assert opened.verdict() == verdict == read_verdict(opened.catalogue)
-    assert Verdict.from_json(verdict.to_json()) == verdict
+    assert opened.trial() == trial == read_trial(opened.catalogue)
+    assert Trial.from_json(trial.to_json()) == trial
     revision = opened.catalogue.revision()
-    assert judge(opened) == verdict
+    assert try_ensemble(opened) == trial
     assert opened.catalogue.revision() == revision  # nothing was written
     fill(opened, independent, people=10, portraits=2)
-    assert judge(opened) == verdict
+    assert try_ensemble(opened) == trial
     fill(opened, independent, people=10, portraits=2)
-    again = judge(opened)
+    again = try_ensemble(opened)
     assert again is not None
     assert again.people == 140
 
@@ -250,24 +260,24 @@ def test_the_verdict_is_kept_with_the_gallery_until_a_tenth_has_changed(opened: 
 def test_a_gallery_on_postgresql_says_the_same(
     opened: Gallery, postgres_url: str, tmp_path: Path
 ) -> None:
-    """The same verdict, and the same people for the same face."""
+    """The same trial, and the same people for the same face."""
     with Gallery.open(tmp_path / "elsewhere", postgres_url) as other:
         found = []
         for gallery in (opened, other):
             fill(gallery, independent, people=90, portraits=2)
             for one in gallery.spaces():
                 learn_scores(gallery, one)
-            verdict = judge(gallery)
-            assert verdict is not None
-            ensemble = verdict.offered
+            trial = try_ensemble(gallery)
+            assert trial is not None
+            ensemble = trial.offered
             assert ensemble is not None
             gallery.refresh()
-            assert gallery.verdict() == verdict
+            assert gallery.trial() == trial
             rng = np.random.default_rng(6)
             probe = [Embedding(unit(rng.standard_normal(64)), one) for one in ensemble.spaces]
             matches = gallery.fused_matches(ensemble, probe, 12)
             found.append(
-                (verdict.figures, [(one.person.name, round(one.score, 2)) for one in matches])
+                (trial.figures, [(one.person.name, round(one.score, 2)) for one in matches])
             )
         assert found[0] == found[1]
 
@@ -280,17 +290,17 @@ def test_damaged_vectors_of_one_model_hold_nothing_up(
     (resnet,) = (one for one in opened.spaces() if one.backbone == "resnet")
     for path in opened.space_folder(resnet).iterdir():
         damage(path)
-    assert judge(opened) is None
+    assert try_ensemble(opened) is None
     opened.refresh()
-    assert opened.verdict() is None
+    assert opened.trial() is None
 
 
-def test_one_backbone_has_no_verdict(opened: Gallery) -> None:
+def test_one_backbone_has_no_trial(opened: Gallery) -> None:
     fill(opened, lambda whose: {"dlib": bad(whose)["senet"]}, people=100, portraits=2)
-    assert judge(opened) is None
-    assert opened.verdict() is None
+    assert try_ensemble(opened) is None
+    assert opened.trial() is None
     fill(opened, alike, people=100, portraits=2)  # not everybody has vectors of both now
-    assert judge(opened) is None
+    assert try_ensemble(opened) is None
 
 
 def test_people_are_found_by_both_together(opened: Gallery) -> None:
@@ -298,9 +308,9 @@ def test_people_are_found_by_both_together(opened: Gallery) -> None:
     fill(opened, independent, people=120, portraits=2)
     for one in opened.spaces():
         learn_scores(opened, one)
-    verdict = judge(opened)
-    assert verdict is not None
-    ensemble = verdict.offered
+    trial = try_ensemble(opened)
+    assert trial is not None
+    ensemble = trial.offered
     assert ensemble is not None
     ids = opened.embedded(ensemble.spaces[0])
     probe = [
@@ -310,14 +320,14 @@ def test_people_are_found_by_both_together(opened: Gallery) -> None:
     best = matches[0]
     assert best.person.name == "Person 0"
     assert best.portrait.person_id == best.person.id
-    assert [part.backbone for part in best.parts] == list(ensemble.backbones)
+    assert [part.backbone for part in best.member_scores] == list(ensemble.backbones)
     assert best.score > 80
     assert [one.score for one in matches] == sorted((one.score for one in matches), reverse=True)
     for match in matches:
         alone = [
             opened.calibration(one).score(part.cosine)
-            for one, part in zip(ensemble.spaces, match.parts, strict=True)
+            for one, part in zip(ensemble.spaces, match.member_scores, strict=True)
         ]
-        assert [part.score for part in match.parts] == pytest.approx(alone)
+        assert [part.score for part in match.member_scores] == pytest.approx(alone)
     with pytest.raises(GalleryMissing):
         opened.fused_matches(ensemble, probe, 3, category="film")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.interpolate import PchipInterpolator
 
-from gallery.scoring.curve import RisingCurve
+from gallery.scores import RisingCurve
 
 steps = st.lists(st.floats(1e-4, 1e3), min_size=2, max_size=14)
 

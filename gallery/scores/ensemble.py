@@ -1,27 +1,27 @@
 """Several backbones as one: their calibrated scores fused, and the people most alike by that.
 
 The scores of all backbones mean the same, the rarity of a likeness among strangers, so they can be
-averaged. The mean is no score yet: two independent networks that both say 40 say together something
-much rarer than 1 in 1,000. So an ensemble has a calibration of its own, learned from the same
-gallery's pairs (``gallery.ensembles.learning``).
+averaged. The mean is no score yet: two independent networks that each call a likeness 1 in 1,000
+say together something much rarer. So an ensemble has a calibration of its own, learned from the
+same gallery's pairs (``gallery.scores.trial``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from engine.errors import GalleryMissing
 from engine.types import Embedding, Space
-from gallery.calibration import Calibration
 from gallery.records import Hit
+from gallery.scores import Calibration, Stored
 from gallery.storage import SearchIndex
 
-__all__ = ["BEST", "Ensemble", "FusedHit", "Member", "Part", "most_alike"]
+__all__ = ["BEST", "Ensemble", "FusedHit", "Member", "MemberScore", "fused_top"]
 
 BEST: Final = "best"
 """What people call the ensemble where they choose a backbone."""
@@ -47,7 +47,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MemberScore:
     """What one of several backbones says of a match.
 
     Attributes:
@@ -62,7 +62,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Ensemble:
+class Ensemble(Stored):
     """How several backbones' cosines become one score.
 
     Attributes:
@@ -74,14 +74,11 @@ class Ensemble:
     calibration: Calibration
 
     def __post_init__(self) -> None:
-        if len({member.space.backbone for member in self.members}) < 2:
-            raise ValueError("an ensemble has at least two backbones")
-        if len({member.space.backbone for member in self.members}) < len(self.members):
-            raise ValueError("an ensemble has each backbone once")
-        if any(member.weight <= 0 for member in self.members):
-            raise ValueError("every member of an ensemble has a weight above 0")
-        if abs(sum(member.weight for member in self.members) - 1) > 1e-6:
-            raise ValueError("an ensemble's weights sum to 1")
+        if len(self.members) < 2 or len(set(self.backbones)) < len(self.members):
+            raise ValueError("an ensemble has at least two backbones, each once")
+        weights = [member.weight for member in self.members]
+        if min(weights) <= 0 or abs(sum(weights) - 1) > 1e-6:
+            raise ValueError("the weights of an ensemble are above 0 and sum to 1")
 
     @property
     def backbones(self) -> tuple[str, ...]:
@@ -104,58 +101,20 @@ class Ensemble:
             In [-1, 1], of that shape: -1 where every score is 0, 1 where every one is 100; never
             falling when a cosine rises; NaN where any cosine is.
         """
-        parts = [
+        weighted = [
             member.weight * member.calibration.scores(one)
             for member, one in zip(self.members, cosines, strict=True)
         ]
-        value = np.sum(parts, axis=0) / 50.0 - 1.0
+        value = np.sum(weighted, axis=0) / 50.0 - 1.0
         # Rounded, so that the order of values does not hang on the last bit of a sum.
         fused: NDArray[np.float64] = np.round(np.clip(value, -1.0, 1.0), _DECIMALS)
         return fused
 
-    def parts(self, cosines: Sequence[float]) -> tuple[Part, ...]:
+    def member_scores(self, cosines: Sequence[float]) -> tuple[MemberScore, ...]:
         """What each member alone says of likenesses given in the members' order."""
         return tuple(
-            Part(member.space.backbone, cosine, member.calibration.score(cosine))
+            MemberScore(member.space.backbone, cosine, member.calibration.score(cosine))
             for member, cosine in zip(self.members, cosines, strict=True)
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """What ``from_json`` reads."""
-        return {
-            "format": 1,
-            "members": [
-                {
-                    "space": asdict(member.space),
-                    "weight": member.weight,
-                    "calibration": member.calibration.to_json(),
-                }
-                for member in self.members
-            ],
-            "calibration": self.calibration.to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Ensemble:
-        """The ensemble that ``to_json`` described.
-
-        Raises:
-            ValueError: If it is of another format or makes no sense.
-            KeyError: If something is missing.
-            TypeError: If something is of another type.
-        """
-        if record["format"] != 1:
-            raise ValueError(f"ensembles of format {record['format']} are unknown")
-        return cls(
-            members=tuple(
-                Member(
-                    space=Space(**one["space"]),
-                    weight=float(one["weight"]),
-                    calibration=Calibration.from_json(one["calibration"]),
-                )
-                for one in record["members"]
-            ),
-            calibration=Calibration.from_json(record["calibration"]),
         )
 
 
@@ -172,7 +131,7 @@ class FusedHit:
     cosines: tuple[float, ...]
 
 
-def most_alike(
+def fused_top(
     ensemble: Ensemble,
     indexes: Sequence[SearchIndex],
     queries: Sequence[Embedding],
@@ -243,10 +202,7 @@ def most_alike(
 
 
 def _likenesses(
-    index: SearchIndex,
-    query: Embedding,
-    person_ids: NDArray[np.int64],
-    hits: Sequence[Hit],
+    index: SearchIndex, query: Embedding, person_ids: NDArray[np.int64], hits: Sequence[Hit]
 ) -> NDArray[np.float64]:
     """Likenesses to these people; those found already are not compared again."""
     known = {hit.person_id: hit.cosine for hit in hits}

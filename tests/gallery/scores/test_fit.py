@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gallery.scoring.tail import SHARES, stranger_quantiles
+from gallery.scores import SHARES
+from gallery.scores.fit import stranger_quantiles
 
 LAWS = {
     "normal": stats.norm(0.83, 0.035),

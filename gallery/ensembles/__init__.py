@@ -1,1 +1,0 @@
-"""Whether several backbones answer better together; the door is gallery/ensemble.py."""

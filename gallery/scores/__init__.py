@@ -1,0 +1,341 @@
+"""Scores: the calibration that turns cosines into numbers from 0 to 100 with one meaning.
+
+``SCORE_TABLE`` says what a score means: which share of strangers reaches it. Between its points
+the score rises smoothly with the cosine and never stops rising. A calibration belongs to one
+embedding space and is learned from a gallery's own pairs (``gallery.scores.fit``); as far as these
+are too few, a prior takes their place. ``gallery.scores.ensemble`` fuses several backbones' scores.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from engine.errors import GalleryCorrupt
+from engine.types import Space
+from gallery.likeness import SAME_PERSON
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+    from gallery.storage import Storage
+
+__all__ = [
+    "ANCHORS",
+    "SAME_PERSON_SCORE",
+    "SCORE_TABLE",
+    "SHARES",
+    "Calibration",
+    "Learned",
+    "Prior",
+    "RisingCurve",
+    "Stored",
+    "make_calibration",
+    "prior",
+    "prior_of",
+    "read_learned",
+    "score_at",
+]
+
+SCORE_TABLE: Final[tuple[tuple[float, float | None], ...]] = (
+    (0.99, 1.0),
+    (0.9, 4.0),
+    (0.5, 10.0),
+    (0.1, 20.0),
+    (1e-2, 30.0),
+    (1e-3, 40.0),
+    (1e-4, 50.0),
+    (1e-5, None),
+    (1e-6, None),
+    (1e-7, None),
+)
+"""(share of stranger pairs that reach it, score); None: kept for the rarity, without a score."""
+
+SAME_PERSON_SCORE: Final = 90.0
+"""Two photos of the same person, in the median. The same photo scores 100."""
+
+SHARES: Final = tuple(share for share, _ in SCORE_TABLE)
+"""Shares of stranger pairs at which a calibration keeps the cosine that they reach or exceed."""
+
+ANCHORS: Final = tuple(
+    (score, round(1 / share)) for share, score in SCORE_TABLE if score is not None and share <= 0.5
+)
+"""Scores that are promised something: (score, one in how many strangers reaches it)."""
+
+_SCORES: Final = tuple(score for _, score in SCORE_TABLE if score is not None)
+_RAREST: Final = 10.0  # log10 of the rarity of the same photo: more than there are people
+_APART: Final = 1e-4  # least distance of two points of a curve, in cosine
+_ABOVE_STRANGERS: Final = 0.15  # least part of the way from the last score of strangers to 1
+
+
+def score_at(share: float) -> float:
+    """The score that this share of strangers reaches; the share is one of ``SCORE_TABLE``."""
+    return next(score for known, score in SCORE_TABLE if known == share and score is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class RisingCurve:
+    """A piecewise cubic through points, once differentiable, rising between any two of them.
+
+    Beyond the first and last point it keeps their heights. SciPy's PchipInterpolator is the same
+    curve (a test compares the two); importing it takes 0.4 s, a third of `lookalike match`.
+
+    Attributes:
+        x: Where the points are, strictly rising, at least 3.
+        y: How high they are, strictly rising, as many.
+    """
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y) or len(self.x) < 3:
+            raise ValueError("a curve needs at least 3 points with an x and a y each")
+        for values in (self.x, self.y):
+            if not (np.all(np.isfinite(values)) and np.all(np.diff(values) > 0)):
+                raise ValueError("the points of a rising curve are finite and rise strictly")
+
+    def __call__(self, at: ArrayLike) -> NDArray[np.float64]:
+        """Heights at these places, of the same shape."""
+        x, y = np.asarray(self.x), np.asarray(self.y)
+        slopes = _slopes(self.x, self.y)
+        place = np.clip(np.asarray(at, dtype=np.float64), x[0], x[-1])
+        i = np.clip(np.searchsorted(x, place, side="right") - 1, 0, len(x) - 2)
+        width = x[i + 1] - x[i]
+        t = (place - x[i]) / width
+        # Cubic Hermite basis; grouped so that t = 0 and t = 1 give the points exactly.
+        rise = (y[i + 1] - y[i]) * t * t * (3 - 2 * t)
+        bend = width * t * (1 - t) * (slopes[i] * (1 - t) - slopes[i + 1] * t)
+        height: NDArray[np.float64] = np.clip(y[i] + rise + bend, y[i], y[i + 1])
+        return height
+
+
+@lru_cache(maxsize=64)
+def _slopes(x: tuple[float, ...], y: tuple[float, ...]) -> NDArray[np.float64]:
+    """Slopes at the points that keep every piece rising.
+
+    Source: F. N. Fritsch and J. Butland, A method for constructing local monotone piecewise
+    cubic interpolants, SIAM J. Sci. Stat. Comput. 5 (1984): the weighted harmonic mean inside;
+    the three-point rule of C. Moler, Numerical Computing with MATLAB (2004), 3.6, at the ends.
+    """
+    width = np.diff(x)
+    steep = np.diff(y) / width
+    before, after = 2 * width[1:] + width[:-1], width[1:] + 2 * width[:-1]
+    inside = (before + after) / (before / steep[:-1] + after / steep[1:])
+    first = _end_slope(width[0], width[1], steep[0], steep[1])
+    last = _end_slope(width[-1], width[-2], steep[-1], steep[-2])
+    return np.concatenate([[first], inside, [last]])
+
+
+def _end_slope(near: float, far: float, steep_near: float, steep_far: float) -> float:
+    slope = ((2 * near + far) * steep_near - near * steep_far) / (near + far)
+    return float(max(slope, 0.0))
+
+
+class Stored:
+    """A dataclass that is kept as JSON."""
+
+    __slots__ = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``from_json`` reads."""
+        kind: Any = type(self)
+        record: dict[str, Any] = _adapter(kind).dump_python(self, mode="json")
+        return record
+
+    @classmethod
+    def from_json(cls, record: object) -> Self:
+        """What ``to_json`` described.
+
+        Raises:
+            ValueError: If something is missing, of another type, or makes no sense.
+        """
+        kind: Any = cls
+        found: Self = _adapter(kind).validate_python(record)
+        return found
+
+
+@lru_cache(maxsize=8)
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration(Stored):
+    """How cosines of one embedding space become scores.
+
+    Attributes:
+        space_id: ``Space.id`` of the space.
+        strangers: Cosines that the shares ``SHARES`` of strangers reach, strictly rising, in
+            (-1, 1).
+        same_person: Cosine of two photos of one person, in the median; above the cosine of the
+            last scored share, below 1.
+        people: How many people it was learned from; 0 for a prior.
+        people_again: How many of these had several portraits.
+    """
+
+    space_id: str
+    strangers: tuple[float, ...]
+    same_person: float
+    people: int = 0
+    people_again: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.strangers) != len(SHARES):
+            raise ValueError(f"a calibration has {len(SHARES)} cosines of strangers")
+        _curves(self.strangers, self.same_person)  # raises ValueError where they do not rise
+
+    def score(self, cosine: float) -> float:
+        """The score of a cosine in [-1, 1]: in [0, 100], higher for a higher cosine."""
+        return float(self.scores(cosine))
+
+    def scores(self, cosines: ArrayLike) -> NDArray[np.float64]:
+        """Scores of cosines in [-1, 1], of the same shape."""
+        return _curves(self.strangers, self.same_person)[0](cosines)
+
+    def one_in(self, cosine: float) -> float:
+        """So high a cosine is found between 1 in this many strangers; in [1, 1e10]."""
+        return float(10.0 ** _curves(self.strangers, self.same_person)[1](cosine))
+
+
+@lru_cache(maxsize=32)
+def _curves(strangers: tuple[float, ...], same_person: float) -> tuple[RisingCurve, RisingCurve]:
+    """Score, and log10 of one in how many strangers, over the cosine."""
+    scored = strangers[: len(_SCORES)]
+    score = RisingCurve(
+        (-1.0, *scored, same_person, 1.0), (0.0, *_SCORES, SAME_PERSON_SCORE, 100.0)
+    )
+    rarity = RisingCurve(
+        (-1.0, *strangers, 1.0), (0.0, *(-math.log10(share) for share in SHARES), _RAREST)
+    )
+    return score, rarity
+
+
+def make_calibration(
+    space_id: str,
+    strangers: NDArray[np.float64],
+    same_person: float,
+    people: int = 0,
+    people_again: int = 0,
+) -> Calibration:
+    """A calibration from wished cosines, moved apart and below 1 where they would not rise."""
+    rising = np.clip(strangers, -1.0, 1.0)
+    count = len(rising)
+    for i in range(count):
+        rising[i] = max(rising[i], (rising[i - 1] if i else -1.0) + _APART)
+    for i in reversed(range(count)):
+        rising[i] = min(rising[i], (rising[i + 1] if i + 1 < count else 1.0) - _APART)
+    top = rising[len(_SCORES) - 1]
+    same_person = max(same_person, top + _ABOVE_STRANGERS * (1 - top))
+    return Calibration(
+        space_id,
+        tuple(float(cosine) for cosine in rising),
+        float(min(same_person, 1 - _APART / 2)),
+        people,
+        people_again,
+    )
+
+
+# --- priors -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What is believed of a backbone before a gallery has taught it.
+
+    Attributes:
+        strangers: Cosines that the shares ``SHARES`` of strangers reach, rising.
+        same_person: Cosine of two photos of one person, in the median.
+        weight: How much a gallery must bring to outweigh it; 1 for measured ones.
+    """
+
+    strangers: tuple[float, ...]
+    same_person: float
+    weight: float
+
+
+# Measured with recipe 2 as the mean of two populations, by ``fit.stranger_quantiles``: the 1,775
+# photos of LFW's development view (1.6 million pairs of strangers, 1 in 100: 0.9119, 1 in 1,000:
+# 0.9309) and 2,981 portraits of 597 actors, singers and hosts (4.4 million pairs, 1 in 100: 0.9077,
+# 1 in 1,000: 0.9256). LFW's strangers are more alike: mostly men of one age. Two photos of one
+# person have 0.9618 and 0.9611 in the median. Of LFW's strangers then 1.2 % reach the score of
+# 1 in 100, of the others 0.8 %.
+_DLIB: Final = Prior(
+    strangers=(0.7451, 0.7867, 0.8358, 0.8803, 0.9098, 0.9282, 0.9417, 0.9516, 0.9588, 0.9642),
+    same_person=SAME_PERSON["dlib"],
+    weight=1.0,
+)
+
+# Estimates that a gallery of a few dozen people outweighs. Published code that uses these networks
+# takes two photos for one person from a cosine of 0.5 on (a cosine distance of 0.5); the authors
+# report that 91 to 94 % of IJB-B's pairs of templates are told apart at one false match in 1,000
+# (Cao et al., VGGFace2, FG 2018, table VIII), so that one stranger in 1,000 must lie a little above
+# that threshold and the median pair of one person well above it. Features are not negative (after a
+# ReLU), so strangers are not at 0.
+_VGGFACE2: Final = Prior(
+    strangers=(0.08, 0.15, 0.26, 0.38, 0.47, 0.53, 0.58, 0.62, 0.65, 0.67),
+    same_person=SAME_PERSON["resnet"],
+    weight=0.2,
+)
+
+_PRIORS: Final = MappingProxyType({"dlib": _DLIB, "resnet": _VGGFACE2, "senet": _VGGFACE2})
+
+
+def prior_of(backbone: str) -> Prior:
+    """The prior of a backbone; that of the VGGFace2 networks for one that nothing is known of."""
+    return _PRIORS.get(backbone, _VGGFACE2)
+
+
+def prior(space: Space) -> Calibration:
+    """The calibration of a space before any gallery has taught it."""
+    known = prior_of(space.backbone)
+    return make_calibration(space.id, np.asarray(known.strangers), known.same_person)
+
+
+# --- as kept with a gallery -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Learned(Stored):
+    """A calibration as it is kept, and what it was learned from.
+
+    Attributes:
+        rows: How many vectors there were.
+        calibration: Of their space.
+    """
+
+    rows: float
+    calibration: Calibration
+
+    def content(self) -> bytes:
+        """As JSON text."""
+        return json.dumps(self.to_json(), indent=2).encode()
+
+
+def read_learned(storage: Storage, space: Space) -> Learned | None:
+    """What was learned of a space; None if nothing was yet.
+
+    Raises:
+        GalleryCorrupt: If it makes no sense.
+    """
+    damaged = GalleryCorrupt(
+        f"{storage.calibration_place(space)} is damaged: run `lookalike gallery build --model "
+        f"{space.backbone}`"
+    )
+    try:
+        content = storage.read_calibration(space)
+        learned = None if content is None else Learned.from_json(json.loads(content))
+    except (OSError, ValueError) as problem:
+        raise damaged from problem
+    if learned is not None and learned.calibration.space_id != space.id:
+        raise damaged
+    return learned

@@ -1,0 +1,339 @@
+"""Learns a calibration from a gallery's own pairs: its people as strangers and as themselves.
+
+Every cosine is that of one portrait to a person, by ``gallery.likeness``, as in a search. Strangers
+give quantiles where there are pairs, and a fitted law beyond them: extreme values above a high
+threshold follow a generalised Pareto law (J. Pickands, Statistical inference using extreme order
+statistics, Annals of Statistics 3, 1975), so the few pairs at the top tell how much rarer pairs
+lie beyond.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.types import Space
+from gallery.likeness import evened_norms, person_cosines
+from gallery.scores import SHARES, Calibration, Prior, make_calibration, prior, prior_of
+
+__all__ = [
+    "COPY",
+    "OwnPairs",
+    "copies",
+    "fit_calibration",
+    "fit_pairs",
+    "fit_without_prior",
+    "own_pairs",
+    "person_norms",
+    "stranger_quantiles",
+    "to_the_rest",
+]
+
+COPY: Final = 0.99
+"""Two portraits this alike are one picture: 0.998 in the median after recompression."""
+
+_STRANGERS: Final = 2_000_000  # pairs drawn at most; the law of the tail gains nothing from more
+_ROUNDS: Final = 4  # portraits of one person that are held against everybody else, at most
+_SAME: Final = 4  # portraits of one person that are held against the person's others, at most
+_ENOUGH: Final = 200  # portraits of one person, from which those are drawn
+_BLOCK: Final = 4_000_000  # cosines held at a time
+
+_PEOPLE: Final = 20.0  # so many people weigh as much as a prior of weight 1 does
+_PAIRS: Final = 50.0  # so many pairs beyond a quantile do
+_LAW_PAIRS: Final = 5.0  # so many pairs beyond it do where a law stands behind them
+_PEOPLE_AGAIN: Final = 20.0  # so many people with several portraits do
+
+_ABOVE: Final = 5_000  # the law is fitted to about so many pairs, ...
+_THRESHOLDS: Final = (1e-2, 5e-2)  # ... which are at least 1 % and at most 5 % of all
+_MISFIT: Final = 0.03  # how far the law itself may be off, beside the chance of the draw
+# A cosine has an upper end, so its law has no tail much heavier than an exponential.
+_SHAPES: Final = (-0.5, 0.1)
+_FEWEST_BEYOND: Final = 15  # pairs that must lie beyond a quantile before it is believed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OwnPairs:
+    """Cosines drawn from a gallery.
+
+    Attributes:
+        strangers: float32 (N,), portraits to other people; each person about as often.
+        same: float32 (M,), portraits to the other portraits of their own person, without copies.
+        people: How many people there are.
+        people_again: How many of them have two or more portraits that are no copies.
+    """
+
+    strangers: NDArray[np.float32]
+    same: NDArray[np.float32]
+    people: int
+    people_again: int
+
+
+# --- calibrations -----------------------------------------------------------------------------
+
+
+def fit_calibration(
+    space: Space, vectors: NDArray[np.float32], person_ids: NDArray[np.int64]
+) -> Calibration:
+    """A calibration learned from a gallery's own pairs.
+
+    Args:
+        space: Of the vectors.
+        vectors: float32 (N, D), unit vectors, any number.
+        person_ids: int64 (N,), whose each is. A few wrong ones do little harm.
+
+    Returns:
+        The same for the same vectors in the same order.
+    """
+    return fit_pairs(space, own_pairs(vectors, person_ids, space.backbone))
+
+
+def fit_pairs(space: Space, pairs: OwnPairs) -> Calibration:
+    """A calibration learned from cosines that were drawn already, and from the space's prior."""
+    known = prior_of(space.backbone)
+    if pairs.people < 2:
+        return prior(space)
+    strangers = _blended(stranger_quantiles(pairs.strangers), pairs.people, known)
+    same_person = known.same_person
+    if pairs.people_again:
+        weight = pairs.people_again / (pairs.people_again + _PEOPLE_AGAIN * known.weight)
+        same_person += weight * (_same_median(pairs.same, pairs.strangers) - same_person)
+    return make_calibration(space.id, strangers, same_person, pairs.people, pairs.people_again)
+
+
+def fit_without_prior(name: str, pairs: OwnPairs) -> Calibration | None:
+    """A calibration of values that nothing was known of before, such as those of an ensemble.
+
+    Args:
+        name: Stands in the calibration for ``Space.id``.
+        pairs: Values in [-1, 1], 1 for the same photo, in place of cosines.
+
+    Returns:
+        None where there are too few pairs to tell.
+    """
+    if pairs.people < 2 or not pairs.people_again:
+        return None
+    strangers = stranger_quantiles(pairs.strangers)
+    if not np.isfinite(strangers).all():
+        return None
+    same_person = _same_median(pairs.same, pairs.strangers)
+    return make_calibration(name, strangers, same_person, pairs.people, pairs.people_again)
+
+
+def _blended(found: NDArray[np.float64], people: int, known: Prior) -> NDArray[np.float64]:
+    """Quantiles found and believed, weighted by how many pairs stand behind those found.
+
+    The median and the steps away from it are blended one by one: each step is positive on both
+    sides, so the outcome rises whatever the weights.
+    """
+    shares, believed = np.asarray(SHARES), np.asarray(known.strangers)
+    pairs_beyond = people * (people - 1) / 2 * np.minimum(shares, 1 - shares)
+    enough = np.where(shares < 1e-2, _LAW_PAIRS, _PAIRS) * known.weight
+    weights = np.minimum(
+        people / (people + _PEOPLE * known.weight), pairs_beyond / (pairs_beyond + enough)
+    )
+    middle = SHARES.index(0.5)
+    steps_found, steps_believed = np.diff(found), np.diff(believed)
+    # The weight of a step is that of its end farther from the median.
+    weight = np.concatenate([weights[:middle], weights[middle + 1 :]])
+    steps = np.where(
+        np.isfinite(steps_found),
+        steps_believed + weight * (np.nan_to_num(steps_found) - steps_believed),
+        steps_believed,
+    )
+    level = believed[middle]
+    if np.isfinite(found[middle]):
+        level += weights[middle] * (found[middle] - level)
+    away = np.concatenate([[0.0], np.cumsum(steps)])
+    return np.asarray(level + away - away[middle])
+
+
+def _same_median(same: NDArray[np.float32], strangers: NDArray[np.float32]) -> float:
+    """The median cosine of one person's photos, in spite of wrong names.
+
+    Two photos of one person are hardly ever less alike than half of all strangers are; so twice
+    the share below that is the share of wrong names, all of which lie below the true median.
+    """
+    wrong = min(0.5, 2 * float(np.mean(same < np.median(strangers))))
+    return float(np.quantile(same.astype(np.float64), 0.5 + wrong / 2))
+
+
+# --- strangers --------------------------------------------------------------------------------
+
+
+def stranger_quantiles(cosines: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The cosines that the shares SHARES of strangers reach.
+
+    The body is read off the pairs. From 1 in 100 on, the law is fitted to quantiles, not to
+    single pairs: pairs at the very top may be one person under two names.
+
+    Args:
+        cosines: float32 (N,), one per pair of strangers, at least 2, finite.
+
+    Returns:
+        float64 (len(SHARES),), rising; not bounded by 1; NaN where there are too few pairs to tell.
+    """
+    shares = np.asarray(SHARES)
+    found: NDArray[np.float64] = np.quantile(
+        cosines.astype(np.float64), 1 - np.maximum(shares, 1e-2)
+    )
+    found[np.minimum(shares, 1 - shares) * len(cosines) < 1] = np.nan
+    beyond = shares < 1e-2
+    law = _pareto(cosines)
+    if law is None:
+        found[beyond] = np.nan
+        return found
+    from scipy.stats import genpareto  # takes 0.6 s, needed only where a gallery is built
+
+    share, threshold, shape, scale = law
+    found[beyond] = genpareto.isf(shares[beyond] / share, shape, loc=threshold, scale=scale)
+    rising: NDArray[np.float64] = np.fmax.accumulate(found)
+    return rising
+
+
+def _pareto(cosines: NDArray[np.float32]) -> tuple[float, float, float, float] | None:
+    """Share of pairs above the threshold, threshold, shape and scale; None for too few pairs."""
+    from scipy.optimize import least_squares
+    from scipy.stats import genpareto
+
+    share = float(np.clip(_ABOVE / len(cosines), *_THRESHOLDS))
+    rarest = max(1e-4, _FEWEST_BEYOND / len(cosines))
+    if rarest > share / 4:
+        return None
+    threshold = float(np.quantile(cosines, 1 - share))
+    shares = np.geomspace(share * 0.8, rarest, 16)
+    excess = np.quantile(cosines.astype(np.float64), 1 - shares) - threshold
+    unit = float(excess[-1])
+    if unit < 1e-6:
+        return None
+    trust = 1 / np.sqrt(1 / (shares * len(cosines)) + _MISFIT**2)
+
+    def misfit(law: NDArray[np.float64]) -> NDArray[np.float64]:
+        fitted = genpareto.isf(shares / share, law[0], scale=np.exp(law[1]))
+        return np.asarray(fitted - excess / unit) * trust
+
+    start = np.array([-0.1, np.log(1 / np.log(share / rarest))])
+    bounds = ([_SHAPES[0], -12.0], [_SHAPES[1], 6.0])
+    fit = least_squares(misfit, start, bounds=bounds, loss="soft_l1")
+    return share, threshold, float(fit.x[0]), float(np.exp(fit.x[1]) * unit)
+
+
+# --- pairs ------------------------------------------------------------------------------------
+
+
+def own_pairs(
+    vectors: NDArray[np.float32], person_ids: NDArray[np.int64], backbone: str, *, seed: int = 0
+) -> OwnPairs:
+    """Draws cosines between strangers and within people.
+
+    Args:
+        vectors: float32 (N, D), unit vectors of one space.
+        person_ids: int64 (N,), whose each is, in any order.
+        backbone: Whose vectors they are.
+        seed: The same one draws the same.
+    """
+    order = np.argsort(person_ids, kind="stable")
+    vectors = vectors[order]
+    _, starts, index = np.unique(person_ids[order], return_index=True, return_inverse=True)
+    if len(starts) == 0:
+        nobody = np.zeros(0, np.float32)
+        return OwnPairs(nobody, nobody, 0, 0)
+    draw = np.random.default_rng(seed)
+    same = [
+        cosines
+        for own in np.split(vectors, starts[1:])
+        if len(cosines := _to_themselves(own, backbone, draw))
+    ]
+    return OwnPairs(
+        strangers=_to_others(vectors, starts, index, backbone, draw),
+        same=np.concatenate([np.zeros(0, np.float32), *same]),
+        people=len(starts),
+        people_again=len(same),
+    )
+
+
+def _to_others(
+    vectors: NDArray[np.float32],
+    starts: NDArray[np.intp],
+    index: NDArray[np.intp],
+    backbone: str,
+    draw: np.random.Generator,
+) -> NDArray[np.float32]:
+    """Cosines of drawn portraits to everybody but their own person: float32 (N,)."""
+    people = len(starts)
+    counts = np.diff(np.append(starts, len(vectors)))
+    norms = person_norms(vectors, starts, backbone)
+    # Round by round a different portrait of each person, as long as there are any left.
+    rank = np.arange(len(vectors)) - starts[index]
+    turn = (rank + draw.integers(0, counts)[index]) % counts[index]
+    probes = draw.permutation(len(vectors))
+    probes = probes[np.argsort(turn[probes], kind="stable")]
+    probes = probes[turn[probes] < _ROUNDS][: max(1, _STRANGERS // max(1, people - 1))]
+    step = max(1, _BLOCK // len(vectors))
+    found = []
+    for first in range(0, len(probes), step):
+        block = probes[first : first + step]
+        cosines = person_cosines(vectors[block] @ vectors.T, index, norms)
+        others = np.arange(people) != index[block][:, None]
+        found.append(cosines[others].astype(np.float32))
+    return np.concatenate(found)
+
+
+def _to_themselves(
+    own: NDArray[np.float32], backbone: str, draw: np.random.Generator
+) -> NDArray[np.float32]:
+    """Cosines of one person's portraits to the others of them: float32 (M,), M at most _SAME."""
+    own = own[draw.permutation(len(own))[:_ENOUGH]]
+    own = own[~copies(own).any(axis=1)]
+    if len(own) < 2:
+        return np.zeros(0, np.float32)
+    return to_the_rest(own, draw.permutation(len(own))[:_SAME], backbone)
+
+
+def to_the_rest(
+    own: NDArray[np.float32], chosen: NDArray[np.integer], backbone: str
+) -> NDArray[np.float32]:
+    """Cosines of a person's portraits to the person as the other portraits show them.
+
+    Args:
+        own: float32 (N, D), N at least 2: one person's vectors.
+        chosen: (M,), places in ``own``.
+        backbone: Whose vectors they are.
+
+    Returns:
+        float32 (M,).
+    """
+    count = len(own)
+    cosines = own[chosen] @ own.T
+    others = np.arange(count) != chosen[:, None]
+    sums = own.sum(axis=0, dtype=np.float64) - own[chosen]
+    norms = evened_norms(np.linalg.norm(sums, axis=1), np.full(len(chosen), count - 1), backbone)
+    found = person_cosines(
+        cosines[others].reshape(len(chosen), count - 1),
+        np.zeros(count - 1, np.intp),
+        norms[:, None],
+    )
+    return found[:, 0].astype(np.float32)
+
+
+def person_norms(
+    vectors: NDArray[np.float32], starts: NDArray[np.integer], backbone: str
+) -> NDArray[np.float64]:
+    """What ``person_cosines`` divides by: float64 (P,).
+
+    Args:
+        vectors: float32 (N, D), unit vectors, by person.
+        starts: (P,), rising: the first row of each person.
+        backbone: Whose vectors they are.
+    """
+    sums = np.add.reduceat(vectors, starts, axis=0, dtype=np.float64)
+    counts = np.diff(np.append(starts, len(vectors)))
+    return evened_norms(np.linalg.norm(sums, axis=1), counts, backbone)
+
+
+def copies(own: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which vectors are almost those of earlier ones: bool (N, N), [i, j] for i after j."""
+    alike: NDArray[np.bool_] = np.tril(own @ own.T > COPY, -1)
+    return alike

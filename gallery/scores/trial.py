@@ -1,0 +1,639 @@
+"""The trial of a gallery's backbones: whether an ensemble of them beats each one alone.
+
+The people are split into two halves: what is learned from one (calibrations, weights, the
+ensemble's own calibration) is judged on the other, and the other way round. Every way of comparing
+answers two questions about each probe: does its person come first (rank 1), and is it more alike
+to its person than all but 1 in 1,000 strangers are (TAR at FAR 0.1 %)?
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import delete, insert, select
+
+from engine.errors import GalleryCorrupt
+from engine.types import Space
+from gallery import registrar
+from gallery.database import changing
+from gallery.likeness import person_cosines
+from gallery.scores import Calibration, Stored
+from gallery.scores.ensemble import BEST, Ensemble, Member
+from gallery.scores.fit import (
+    OwnPairs,
+    copies,
+    fit_pairs,
+    fit_without_prior,
+    person_norms,
+    to_the_rest,
+)
+from gallery.tables import FindingRow, PortraitRow
+
+if TYPE_CHECKING:
+    from gallery.catalogue import Catalogue
+    from gallery.gallery import Gallery
+
+__all__ = [
+    "FAR",
+    "FEWEST_LEARNED",
+    "FEWEST_PEOPLE",
+    "Figures",
+    "HeldOut",
+    "Outcome",
+    "Probes",
+    "Trial",
+    "draw_probes",
+    "learn_ensemble",
+    "read_trial",
+    "run_trial",
+    "try_ensemble",
+]
+
+log = logging.getLogger(__name__)
+
+FAR: Final = 1e-3
+"""False accept rate at which true accepts are counted."""
+
+FEWEST_LEARNED: Final = 40
+"""So many people with two portraits each make 3,120 pairs of strangers: the least of which 1 in
+1,000 is a few, and enough for the law of the tail (``fit.stranger_quantiles``)."""
+
+FEWEST_PEOPLE: Final = 2 * FEWEST_LEARNED
+"""One half is learned from, the other judged."""
+
+_SIGNIFICANT: Final = 0.05  # a difference that chance makes more often than that is none
+_LEAST_WEIGHT: Final = 0.1  # below, a network's time buys nothing that anybody would notice
+_REGRESSED: Final = 50_000  # pairs of strangers that weights are learned from at most
+_STRANGERS: Final = 2_000_000  # pairs that a calibration is learned from at most
+_MOST_PEOPLE: Final = 800  # beyond that a trial gets slower and hardly any surer
+_PORTRAITS: Final = 4  # of one person at most, so that a few with hundreds do not decide
+_BLOCK: Final = 4_000_000  # cosines held at a time
+_AGAIN_AFTER: Final = 0.1  # part of a space's rows that must be new before the trial is repeated
+_ENOUGH: Final = 0.9  # of the portraits must be in a space that takes part
+
+
+class Outcome(StrEnum):
+    """What a trial says; the value is how it is stored."""
+
+    HELPS = "helps"
+    NOT_BETTER = "not better"
+    TOO_FEW = "too few people"
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """How often one way of comparing is right.
+
+    Attributes:
+        rank_1: Share of probes whose person came first.
+        tar: Share of probes more alike to their person than all but 1 in 1,000 strangers.
+    """
+
+    rank_1: float
+    tar: float
+
+    @property
+    def right(self) -> float:
+        """Share of both questions about all probes that were answered rightly."""
+        return (self.rank_1 + self.tar) / 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOut:
+    """What one way of comparing made of people that nothing was learned from.
+
+    Attributes:
+        first: bool (probes,), whether the probe's person came first.
+        recognised: bool (probes,), whether it passes where ``FAR`` of the strangers do.
+        own: float32 (probes,), scores of probes with their own person.
+        strangers: float32, scores of probes with everybody else of their half.
+    """
+
+    first: NDArray[np.bool_]
+    recognised: NDArray[np.bool_]
+    own: NDArray[np.float32]
+    strangers: NDArray[np.float32]
+
+    @property
+    def right(self) -> NDArray[np.int64]:
+        """How many of both questions about each probe were answered rightly: 0 to 2."""
+        return self.first.astype(np.int64) + self.recognised
+
+
+@dataclass(frozen=True, slots=True)
+class Trial(Stored):
+    """Whether several backbones are better together.
+
+    Attributes:
+        outcome: Whether the ensemble is worth its time.
+        people: How many people took part.
+        probes: With how many portraits.
+        backbones: Names of those that were tried.
+        figures: By backbone, and of the ensemble under ``BEST``, unless it shrank to one backbone
+            or there were too few people.
+        chances: By backbone, how likely chance alone is to make the ensemble so much better.
+        ensemble: Learned from everybody; None if there is none.
+        date: The day, as in 2026-11-22.
+        rows: How many vectors each space of the gallery had, by its id.
+    """
+
+    outcome: Outcome
+    people: int
+    probes: int
+    backbones: tuple[str, ...]
+    figures: Mapping[str, Figures] = field(default_factory=dict)
+    chances: Mapping[str, float] = field(default_factory=dict)
+    ensemble: Ensemble | None = None
+    date: str = ""
+    rows: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def offered(self) -> Ensemble | None:
+        """The ensemble, if it beats each of its backbones."""
+        return self.ensemble if self.outcome is Outcome.HELPS else None
+
+    @property
+    def best_alone(self) -> str | None:
+        """The backbone that is best alone; None where nothing was measured."""
+        alone = {name: one for name, one in self.figures.items() if name != BEST}
+        return max(alone, key=lambda name: alone[name].right) if alone else None
+
+
+# --- probes -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probes:
+    """Cosines of probes to people, in each of several spaces.
+
+    Every portrait is a probe: it is held against everybody else as a search would, and against its
+    own person as the person's other portraits show them.
+
+    Attributes:
+        owners: int64 (N,): whose each probe is, as a place among the people; rising.
+        people: How many people there are, P.
+        cosines: One float32 (N, P) per space.
+    """
+
+    owners: NDArray[np.int64]
+    people: int
+    cosines: tuple[NDArray[np.float32], ...]
+
+    def of(self, chosen: NDArray[np.int64]) -> Probes:
+        """The probes of these people, held against these people only."""
+        mine = np.isin(self.owners, chosen)
+        return Probes(
+            np.searchsorted(chosen, self.owners[mine]),
+            len(chosen),
+            tuple(one[np.ix_(mine, chosen)] for one in self.cosines),
+        )
+
+    def own(self) -> NDArray[np.bool_]:
+        """Which pairs are of a probe and its own person: bool (N, P)."""
+        mine: NDArray[np.bool_] = np.arange(self.people) == self.owners[:, None]
+        return mine
+
+    def pairs(self, values: NDArray[np.float32]) -> OwnPairs:
+        """Cosines or fused values (N, P) of all pairs, as calibrations are learned from."""
+        own = self.own()
+        strangers = values[~own]
+        if len(strangers) > _STRANGERS:
+            strangers = np.random.default_rng(0).choice(strangers, _STRANGERS, replace=False)
+        return OwnPairs(strangers, values[own], self.people, self.people)
+
+
+def draw_probes(
+    spaces: Sequence[Space],
+    vectors: Mapping[Space, NDArray[np.float32]],
+    person_ids: NDArray[np.int64],
+) -> Probes:
+    """The probes that a gallery, or any set of photos with names, makes possible.
+
+    Args:
+        spaces: In which order.
+        vectors: float32 (N, D), unit vectors, for each of them; row by row of the same photos.
+        person_ids: int64 (N,), whose each row is, in any order.
+
+    Returns:
+        Of people with two or more portraits that are no copies of each other, at most 800 of them
+        with 4 portraits each, the same ones every time.
+    """
+    draw = np.random.default_rng(0)
+    order = np.argsort(person_ids, kind="stable")
+    starts = np.flatnonzero(np.diff(person_ids[order])) + 1
+    several = [rows for rows in np.split(order, starts) if len(rows) > 1]
+    chosen = [np.zeros(0, np.intp)]
+    for place in draw.permutation(len(several)):
+        own = several[place][: 2 * _PORTRAITS]
+        # A copy is what every space takes for the picture of an earlier row.
+        alike = np.logical_and.reduce([copies(vectors[space][own]) for space in spaces])
+        own = own[~alike.any(axis=1)]
+        if len(own) > 1:
+            chosen.append(draw.permutation(own)[:_PORTRAITS])
+        if len(chosen) > _MOST_PEOPLE:
+            break
+    rows = np.concatenate(chosen)
+    rows = rows[np.argsort(person_ids[rows], kind="stable")]
+    owners = np.unique(person_ids[rows], return_inverse=True)[1].astype(np.int64)
+    people = int(owners[-1]) + 1 if len(owners) else 0
+    return Probes(
+        owners, people, tuple(_cosines(space, vectors[space][rows], owners) for space in spaces)
+    )
+
+
+def _cosines(
+    space: Space, vectors: NDArray[np.float32], owners: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Of every row to every person, without itself: float32 (N, P)."""
+    if len(owners) == 0:
+        return np.zeros((0, 0), np.float32)
+    starts = np.flatnonzero(np.diff(owners, prepend=-1))
+    norms = person_norms(vectors, starts, space.backbone)
+    found = np.empty((len(owners), len(starts)), np.float32)
+    step = max(1, _BLOCK // len(owners))
+    for first in range(0, len(owners), step):
+        block = slice(first, first + step)
+        found[block] = person_cosines(vectors[block] @ vectors.T, owners, norms)
+    own = [
+        to_the_rest(rows, np.arange(len(rows)), space.backbone)
+        for rows in np.split(vectors, starts[1:])
+    ]
+    found[np.arange(len(owners)), owners] = np.concatenate(own)
+    return found
+
+
+def _halves(people: int, *, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Two halves of so many people, drawn at random: places, rising."""
+    order = np.random.default_rng(seed).permutation(people)
+    return np.sort(order[: people // 2]), np.sort(order[people // 2 :])
+
+
+# --- learning ---------------------------------------------------------------------------------
+
+
+def learn_ensemble(
+    spaces: Sequence[Space], probes: Probes, calibrations: Sequence[Calibration] | None = None
+) -> Ensemble | None:
+    """An ensemble of several spaces: weights and calibration.
+
+    The plain mean of the scores is what fusion begins with. A backbone without which it is as good
+    is left out: a face would be embedded for nothing. Weights by logistic regression take the
+    mean's place only where they tell people that they were not learned from apart better, beyond
+    chance.
+
+    Args:
+        spaces: At least two, of different backbones.
+        probes: What is learned from, in these spaces.
+        calibrations: How cosines become scores, one per space; None: learned from the probes.
+
+    Returns:
+        None where one backbone would be all that is left, or there are fewer than
+        ``FEWEST_LEARNED`` people.
+    """
+    if probes.people < FEWEST_LEARNED:
+        return None
+    if calibrations is None:
+        calibrations = [
+            fit_pairs(space, probes.pairs(one))
+            for space, one in zip(spaces, probes.cosines, strict=True)
+        ]
+    scores = [
+        calibration.scores(one).astype(np.float32)
+        for calibration, one in zip(calibrations, probes.cosines, strict=True)
+    ]
+    weights = _weights(scores, probes)
+    if len(weights) < 2:
+        return None
+    order = sorted(weights, key=lambda number: (-weights[number], spaces[number].id))
+    members = tuple(
+        Member(spaces[number], weights[number], calibrations[number]) for number in order
+    )
+    # A stand-in, so that values are fused in one place only; its scores are not asked for.
+    unlearned = Ensemble(members, calibrations[order[0]])
+    values = unlearned.fused([probes.cosines[number] for number in order])
+    calibration = fit_without_prior(BEST, probes.pairs(values.astype(np.float32)))
+    return None if calibration is None else Ensemble(members, calibration)
+
+
+def _weights(scores: Sequence[NDArray[np.float32]], probes: Probes) -> dict[int, float]:
+    """Weight of each score that takes part, by number; they sum to 1."""
+    members = _members(scores, probes.owners)
+    scores = [scores[number] for number in members]
+    plain = np.full(len(scores), 1 / len(scores))
+    scored = Probes(probes.owners, probes.people, tuple(scores))
+    fitted_right, plain_right, owners = [], [], []
+    halves = _halves(probes.people, seed=1)
+    for train, test in (halves, halves[::-1]):
+        known, held = scored.of(train), scored.of(test)
+        fitted = _regressed(known.cosines, known.owners)
+        fitted_right.append(_right(held.cosines, fitted, held.owners))
+        plain_right.append(_right(held.cosines, plain, held.owners))
+        owners.append(test[held.owners])
+    p = _sign_test(*map(np.concatenate, (fitted_right, plain_right, owners)))
+    weights = _regressed(scores, probes.owners) if p < _SIGNIFICANT else plain
+    kept = weights >= _LEAST_WEIGHT
+    return {
+        number: float(weight / weights[kept].sum())
+        for number, weight in zip(members, weights, strict=True)
+        if weight >= _LEAST_WEIGHT
+    }
+
+
+def _members(scores: Sequence[NDArray[np.float32]], owners: NDArray[np.int64]) -> list[int]:
+    """Numbers of the scores without which the mean would be worse beyond chance; at least two."""
+    members = list(range(len(scores)))
+
+    def right(numbers: Sequence[int]) -> NDArray[np.int64]:
+        mean = np.full(len(numbers), 1 / len(numbers))
+        return _right([scores[number] for number in numbers], mean, owners)
+
+    while len(members) > 2:
+        everybody = right(members)
+        missed = {
+            number: _sign_test(
+                everybody, right([other for other in members if other != number]), owners
+            )
+            for number in members
+        }
+        least = max(missed, key=lambda number: missed[number])
+        if missed[least] < _SIGNIFICANT:
+            break
+        members.remove(least)
+    return members
+
+
+def _regressed(
+    scores: Sequence[NDArray[np.float32]], owners: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Weights by logistic regression, none below 0, summing to 1."""
+    from sklearn.linear_model import LogisticRegression
+
+    own = np.arange(scores[0].shape[1]) == owners[:, None]
+    strangers = np.flatnonzero(~own)
+    strangers = np.random.default_rng(2).permutation(strangers)[:_REGRESSED]
+    places = np.append(np.flatnonzero(own), strangers)
+    # In units of 10 points, so that the penalty is small beside what 2,000 pairs say.
+    features = np.stack([one.reshape(-1)[places] / 10 for one in scores], axis=1)
+    labels = np.arange(len(places)) < int(own.sum())
+    members = np.arange(len(scores))
+    while True:
+        model = LogisticRegression(class_weight="balanced", max_iter=1000)
+        slopes = model.fit(features[:, members], labels).coef_[0]
+        if (slopes > 0).all() or len(members) == 1:
+            break
+        members = members[slopes > slopes.min()]
+    weights = np.zeros(len(scores))
+    weights[members] = np.maximum(slopes, 1e-9)
+    normal: NDArray[np.float64] = weights / weights.sum()
+    return normal
+
+
+# --- judging ----------------------------------------------------------------------------------
+
+
+def run_trial(
+    vectors: Mapping[Space, NDArray[np.float32]],
+    person_ids: NDArray[np.int64],
+    calibrations: Mapping[Space, Calibration] | None = None,
+    rows: Mapping[Space, int] | None = None,
+) -> tuple[Trial, dict[str, HeldOut]]:
+    """Tries an ensemble of spaces on photos of people whose names are known.
+
+    Args:
+        vectors: float32 (N, D), unit vectors, for each of two or more spaces of different
+            backbones; row by row of the same N photos.
+        person_ids: int64 (N,), whose each photo is; people with one photo do not take part.
+        calibrations: How the ensemble that is kept turns cosines into scores; None: as these
+            photos teach. What is judged is learned from the photos of one half either way.
+        rows: How many vectors each space of the gallery has.
+
+    Returns:
+        The trial, and what it is made of by backbone and ``BEST`` (nothing of too few people); the
+        same for the same photos in the same order. About a second per space.
+    """
+    spaces = tuple(sorted(vectors, key=lambda space: space.id))
+    names = [space.backbone for space in spaces]
+    probes = draw_probes(spaces, vectors, person_ids)
+    found = Trial(
+        outcome=Outcome.TOO_FEW,
+        people=probes.people,
+        probes=len(probes.owners),
+        backbones=tuple(sorted(names)),
+        date=dt.datetime.now(dt.UTC).date().isoformat(),
+        rows={space.id: count for space, count in (rows or {}).items()},
+    )
+    if probes.people < FEWEST_PEOPLE:
+        return found, {}
+    one, other = _halves(probes.people, seed=0)
+    rounds = [_judged(spaces, probes, one, other), _judged(spaces, probes, other, one)]
+    owners = np.concatenate([other[probes.of(other).owners], one[probes.of(one).owners]])
+    held_out = {
+        name: _joined([each[name] for each in rounds])
+        for name in (*names, BEST)
+        if all(name in each for each in rounds)
+    }
+    best = held_out.get(BEST)
+    chances = {
+        name: _sign_test(best.right, held_out[name].right, owners)
+        for name in names
+        if best is not None
+    }
+    figures = {
+        name: Figures(float(one.first.mean()), float(one.recognised.mean()))
+        for name, one in held_out.items()
+    }
+    learned_from = None if calibrations is None else [calibrations[space] for space in spaces]
+    ensemble = learn_ensemble(spaces, probes, learned_from)
+    helps = ensemble is not None and best is not None and _beats_each(figures, chances)
+    outcome = Outcome.HELPS if helps else Outcome.NOT_BETTER
+    kept = replace(found, outcome=outcome, figures=figures, chances=chances, ensemble=ensemble)
+    return kept, held_out
+
+
+def _judged(
+    spaces: Sequence[Space], probes: Probes, train: NDArray[np.int64], test: NDArray[np.int64]
+) -> dict[str, HeldOut]:
+    """What is learned from some people, judged on the others."""
+    known, held = probes.of(train), probes.of(test)
+    own = held.own()
+
+    def judged(values: NDArray[np.floating], calibration: Calibration) -> HeldOut:
+        scores = calibration.scores(values).astype(np.float32)
+        return HeldOut(*_answered(values, held.owners), scores[own], scores[~own])
+
+    found = {
+        space.backbone: judged(cosines, fit_pairs(space, known.pairs(taught)))
+        for space, taught, cosines in zip(spaces, known.cosines, held.cosines, strict=True)
+    }
+    ensemble = learn_ensemble(spaces, known)
+    if ensemble is not None:
+        values = ensemble.fused([held.cosines[spaces.index(one)] for one in ensemble.spaces])
+        found[BEST] = judged(values, ensemble.calibration)
+    return found
+
+
+def _joined(parts: Sequence[HeldOut]) -> HeldOut:
+    names = ("first", "recognised", "own", "strangers")
+    return HeldOut(*(np.concatenate([getattr(one, name) for one in parts]) for name in names))
+
+
+def _answered(
+    values: NDArray[np.floating], owners: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether each probe's person comes first, and passes where FAR of the strangers do: (N,)."""
+    rows = np.arange(len(owners))
+    own = values[rows, owners]
+    others = values.copy()
+    others[rows, owners] = -np.inf
+    strangers = others[np.isfinite(others)]
+    accepted = int(FAR * len(strangers))
+    threshold = np.partition(strangers, len(strangers) - 1 - accepted)[-1 - accepted]
+    return own > others.max(axis=1, initial=-np.inf), own > threshold
+
+
+def _right(
+    scores: Sequence[NDArray[np.float32]], weights: NDArray[np.float64], owners: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """How many of both questions a weighted mean answers rightly about each probe: 0 to 2."""
+    first, recognised = _answered(np.tensordot(weights, np.stack(scores), axes=1), owners)
+    return first.astype(np.int64) + recognised
+
+
+def _sign_test(
+    one: NDArray[np.integer], other: NDArray[np.integer], owners: NDArray[np.int64]
+) -> float:
+    """How likely chance alone is to make one way of comparing as much better than another.
+
+    The sign test by person, because a person's photos are easy or hard together: of the people for
+    whom the two differ, how many are better off with the first?
+
+    Args:
+        one: (N,), how often each probe was judged rightly; the same probes in ``other``.
+        other: (N,).
+        owners: (N,), whose each probe is.
+
+    Returns:
+        In (0, 1].
+    """
+    from scipy.stats import binomtest  # takes 0.6 s, needed only where a gallery is built
+
+    balance = np.bincount(owners, weights=one.astype(np.float64) - other)
+    better, worse = int((balance > 0).sum()), int((balance < 0).sum())
+    if better + worse == 0:
+        return 1.0
+    return float(binomtest(better, better + worse, alternative="greater").pvalue)
+
+
+def _beats_each(figures: Mapping[str, Figures], chances: Mapping[str, float]) -> bool:
+    """Nowhere worse than any backbone alone, and better than each beyond chance."""
+    best = figures[BEST]
+    return all(
+        chance < _SIGNIFICANT
+        and best.rank_1 >= figures[name].rank_1
+        and best.tar >= figures[name].tar
+        for name, chance in chances.items()
+    )
+
+
+# --- kept with a gallery ----------------------------------------------------------------------
+
+
+def read_trial(catalogue: Catalogue) -> Trial | None:
+    """The trial that was kept last; None if there is none, or it makes no sense (any more)."""
+    query = select(FindingRow.content).where(FindingRow.name == BEST)
+    with catalogue.snapshot() as connection:
+        record = connection.scalar(query)
+    try:
+        return Trial.from_json(record)
+    except ValueError:
+        return None
+
+
+def try_ensemble(gallery: Gallery) -> Trial | None:
+    """Finds out whether the gallery's backbones are better together, if enough has changed.
+
+    For the process that writes (``Gallery.writing``). Seconds, however large the gallery is.
+
+    Returns:
+        What is known now; None where there is but one backbone, or vectors can't be read: those
+        are mended by a build of their backbone, which is not held up by it.
+    """
+    gallery.refresh()
+    known = read_trial(gallery.catalogue)
+    rows = _rows(gallery)
+    if len(rows) < 2:
+        if known is not None:
+            _keep(gallery, None)
+        return None
+    if known is not None and _still_holds(known, rows):
+        return known
+    try:
+        portraits, persons = _sample(gallery, tuple(rows))
+        vectors = {space: gallery.vectors(space, portraits) for space in rows}
+        calibrations = {space: gallery.calibration(space) for space in rows}
+        trial, _ = run_trial(vectors, persons, calibrations, rows)
+    except (GalleryCorrupt, FileNotFoundError) as problem:
+        log.warning("models not tried together", extra={"reason": str(problem)})
+        return None
+    _keep(gallery, trial)
+    return trial
+
+
+def _rows(gallery: Gallery) -> dict[Space, int]:
+    """The spaces that hold nearly all portraits, one per backbone, and how many vectors each."""
+    stats = gallery.stats()
+    counts = stats.vectors
+    fullest: dict[str, Space] = {}
+    for space in sorted(counts, key=lambda one: (counts[one], one.id)):
+        if counts[space] > 0 and counts[space] >= _ENOUGH * stats.portraits:
+            fullest[space.backbone] = space
+    return {space: counts[space] for space in fullest.values()}
+
+
+def _still_holds(trial: Trial, rows: Mapping[Space, int]) -> bool:
+    now = {space.id: count for space, count in rows.items()}
+    return trial.rows.keys() == now.keys() and all(
+        abs(count - trial.rows[name]) <= _AGAIN_AFTER * count for name, count in now.items()
+    )
+
+
+def _sample(
+    gallery: Gallery, spaces: tuple[Space, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Portraits of drawn people with several of them in every space: their ids and whose each is.
+
+    A few more than a trial takes, because it leaves out copies.
+    """
+    everywhere = gallery.embedded(spaces[0])
+    for space in spaces[1:]:
+        everywhere = np.intersect1d(everywhere, gallery.embedded(space), assume_unique=True)
+    query = select(PortraitRow.id, PortraitRow.person_id).order_by(PortraitRow.id)
+    with gallery.catalogue.snapshot() as connection:
+        owners = np.array([tuple(row) for row in connection.execute(query)], np.int64)
+    owners = owners.reshape(-1, 2)
+    owners = owners[np.isin(owners[:, 0], everywhere)]
+    draw = np.random.default_rng(0)
+    owners = owners[np.lexsort((draw.random(len(owners)), owners[:, 1]))]
+    _, starts, counts = np.unique(owners[:, 1], return_index=True, return_counts=True)
+    several = np.flatnonzero(counts > 1)
+    chosen = np.zeros(len(counts), np.bool_)
+    chosen[draw.permutation(several)[:_MOST_PEOPLE]] = True
+    place = np.arange(len(owners)) - np.repeat(starts, counts)
+    sample = owners[np.repeat(chosen, counts) & (place <= _PORTRAITS)]
+    return sample[:, 0], sample[:, 1]
+
+
+def _keep(gallery: Gallery, trial: Trial | None) -> None:
+    with changing(gallery.catalogue.database) as connection:
+        connection.execute(delete(FindingRow).where(FindingRow.name == BEST))
+        if trial is not None:
+            values = {"name": BEST, "content": trial.to_json()}
+            connection.execute(insert(FindingRow).values(values))
+        registrar.note_change(connection)

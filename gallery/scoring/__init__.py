@@ -1,1 +1,0 @@
-"""How cosines become scores; the door is gallery/calibration.py."""
