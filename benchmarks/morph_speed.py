@@ -18,11 +18,8 @@ import numpy as np
 from figures import record
 
 from bot.app import open_engine
-from bot.pictures.card import draw_card
-from bot.pictures.card_rows import CardEntry
-from bot.pictures.film import encodes_mp4
-from bot.pictures.morph import GIF, MP4, Format, make_morph
-from bot.pictures.split_card import draw_split_card
+from bot.pictures.card import CardEntry, draw_card
+from bot.pictures.morph import GIF, MP4, Format, encodes_mp4, make_morph
 from bot.settings import Settings
 from engine.types import Face, Photo
 from gallery.sources.bundled import bundled_portraits
@@ -87,9 +84,9 @@ def main() -> None:
     _, photo, face = collins
     several = [entry_of(hopper), entry_of(collins), entry_of(hopper)]
     drawings: dict[str, Callable[[], bytes]] = {
-        "side": lambda: draw_card(photo, face, several[:1]).jpeg,
-        "split": lambda: draw_split_card(photo, [face], several[:1]).jpeg,
-        "split_of_three": lambda: draw_split_card(photo, [face], several).jpeg,
+        "side": lambda: draw_card(photo, [face], several[:1]).jpeg,
+        "split": lambda: draw_card(photo, [face], several[:1], split=True).jpeg,
+        "split_of_three": lambda: draw_card(photo, [face], several, split=True).jpeg,
         "morph_gif": lambda: film(collins, hopper, GIF),
     }
     if encodes_mp4():

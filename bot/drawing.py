@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bot.pictures.bending import with_chin
-from bot.pictures.card import CardEntry, draw_card, draw_card_with_faces
-from bot.pictures.family_card import draw_family_card
 from bot.values import SIDE, SPLIT
+from bot.pictures.card import CardEntry, draw_card, draw_family_card
+from bot.pictures.framing import with_chin
 from bot.wording import isolate
 from engine.types import Box
 from gallery.silhouette import is_silhouette
@@ -53,17 +52,11 @@ def draw_answer(
         style: ``split``, or both faces side by side; so are those whose portrait lacks a photo.
     """
     entries = [_entry(engine, *pair) for pair in zip(matches, answers, strict=True)]
-    photo, faces = subject.photo(), subject.faces
-    if entries[0].stand_in:
+    if entries[0].silhouette:
         style = SIDE
-    if style == SPLIT:
-        from bot.pictures.split_card import draw_split_card
-
-        picture = draw_split_card(photo, faces, entries, answered=number - 1)
-    elif len(faces) > 1:
-        picture = draw_card_with_faces(photo, faces, entries, answered=number - 1)
-    else:
-        picture = draw_card(photo, faces[0], entries)
+    picture = draw_card(
+        subject.photo(), subject.faces, entries, answered=number - 1, split=style == SPLIT
+    )
     return dataclasses.replace(picture, alt=_alt(turn, answers, style))
 
 
@@ -142,5 +135,5 @@ def _entry(engine: Engine, match: Match, answer: MatchAnswer) -> CardEntry:
         word=answer.word,
         credit=answer.credit,
         portrait_box=Box(box.x * scale, box.y * scale, box.w * scale, box.h * scale),
-        stand_in=is_silhouette(jpeg),
+        silhouette=is_silhouette(jpeg),
     )

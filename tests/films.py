@@ -9,7 +9,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.pictures.film import encode_mp4
+from bot.pictures.morph import encode_mp4
 from bot.values import Animation
 
 __all__ = ["Seen", "seen", "small_film"]

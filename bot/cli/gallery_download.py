@@ -127,7 +127,7 @@ def download(
 @click.pass_obj
 def credits_command(context: Context, html: Path | None, as_json: bool) -> None:
     """List every picture with its author, licence and source."""
-    from bot.pictures.picture_credits import credits_of, web_page
+    from bot.cli.picture_credits import credits_of, web_page
 
     with opened(context.settings()) as gallery:
         rows = credits_of(gallery)

@@ -147,10 +147,9 @@ def draw_answer(engine: Engine, answer: Answer, *, style: str = SIDE) -> Picture
         style: One of ``bot.values.STYLES``; faces turned too far aside for a split face
             are drawn side by side.
     """
-    from bot.pictures.card import CardEntry, draw_card, draw_card_with_faces
-    from bot.pictures.split_card import draw_split_card
-    from bot.pictures.split_face import suits
     from bot.text import credit_of, word_key
+    from bot.pictures.card import CardEntry, draw_card
+    from bot.pictures.split import suits
     from bot.wording import Wording
 
     say = Wording.load().text
@@ -170,11 +169,8 @@ def draw_answer(engine: Engine, answer: Answer, *, style: str = SIDE) -> Picture
                 portrait_box=portrait.box if scale == 1 else None,
             )
         )
-    if style == SPLIT and suits(answer.faces[0].landmarks, entries[0].portrait_landmarks):
-        return draw_split_card(answer.photo, answer.faces, entries)
-    if len(answer.faces) > 1:
-        return draw_card_with_faces(answer.photo, answer.faces, entries, answered=0)
-    return draw_card(answer.photo, answer.faces[0], entries)
+    fits = suits(answer.faces[0].landmarks, entries[0].portrait_landmarks)
+    return draw_card(answer.photo, answer.faces, entries, split=style == SPLIT and fits)
 
 
 @contextlib.contextmanager

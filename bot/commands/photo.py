@@ -351,7 +351,7 @@ def _style(subject: Subject, ask: Ask, best: Match) -> str:
     """The style asked for, where the two faces allow it."""
     if ask.style != SPLIT:
         return SIDE
-    from bot.pictures.split_face import suits
+    from bot.pictures.split import suits
 
     both = subject.faces[ask.number - 1].landmarks, best.portrait.landmarks
     return SPLIT if suits(*both) else SIDE

@@ -1,1 +1,1 @@
-"""What is drawn: cards, split faces, films, and the letters on them."""
+"""Pictures of answers: cards with two faces or more, one face of two, and films between them."""

@@ -1,11 +1,17 @@
 """A face in a frame: upright, its eyes where every card has them, the photo continued softly.
 
 Frames that stand side by side share the place and the distance of the eyes, so that the two faces
-can be compared at a glance. Coordinates are pixel indices, as in ``engine.align``.
+can be compared at a glance. Where two faces become one, both are brought to one shape: first a
+similarity, which changes no face; then a gentle thin-plate bend of what is left (Bookstein,
+"Principal warps: thin-plate splines and the decomposition of deformations", IEEE TPAMI 11, 1989),
+held still at some distance from the face. Coordinates are pixel indices, as in ``engine.align``;
+points are the five landmarks of ``engine.types.Face`` and the chin.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,14 +19,38 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.align import DLIB_TEMPLATE, similarity
+from engine.engine import yaw_degrees
+from engine.types import Box
+
 __all__ = [
+    "FaceInPhoto",
     "Frame",
+    "Pixels",
+    "Points",
+    "bend",
+    "bent_face",
     "continued_warp",
     "covered_share",
     "eyes_level",
+    "face_away",
     "frame_face",
+    "head_shift",
+    "mirrored",
+    "placed_shape",
+    "placing",
+    "remapped",
+    "shape_of",
     "shared_frame",
+    "through",
+    "upright",
+    "with_chin",
 ]
+
+Pixels = NDArray[np.uint8]
+Points = NDArray[np.float64]
+FaceInPhoto = tuple[Pixels, NDArray[np.float32]]
+"""Pixels (H, W, 3) and the landmarks of the face in them, (5, 2) or with the chin (6, 2)."""
 
 _EYE_HEIGHTS = (0.43, 0.39, 0.355)
 """Heights of the eyes to choose from, of the frame's height, from its top.
@@ -49,6 +79,17 @@ _FAR_SHARE = 0.15  # so that there is a colour where the near spread does not re
 _LEAST_WEIGHT = 1e-6
 _HEAD_WEIGHT = 0.02  # of the face's own pixels: skin is no background
 
+_WEIGHTS = np.array([3.0, 3.0, 0.5, 1.5, 1.5])
+"""Of the landmarks where a face is placed: the eyes first; the nose moves as a head turns."""
+_MOST_BEND = 0.16
+"""Of the distance between the eyes: no point is moved further, or a face becomes a caricature."""
+_STILL_AT = 2.3  # distances between the eyes from the middle of the face
+_MIRRORED_FROM = 8.0  # degrees of turn, to opposite sides, from which one of them is mirrored
+_CHIN = 0.7  # from the mouth to the chin, of the distance from the eyes to the mouth
+_CHINS = (0.5, 1.05)  # the least and the most that is believed
+_UPRIGHT, _TILTED = 0.97, 0.82  # cosines of 14 and 35 degrees
+_BEND_STEP = 12  # px to one point of a bend, which varies slowly
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -67,7 +108,7 @@ class Frame:
     eyes_apart_px: float
 
 
-def eyes_level(landmarks: NDArray[np.float32], frame: Frame) -> NDArray[np.float64]:
+def eyes_level(landmarks: NDArray[np.float32], frame: Frame) -> Points:
     """Matrix from photo to frame that brings the eyes to the frame's height and distance.
 
     For a face so turned away that its eyes nearly coincide in the photo, the line from eyes to
@@ -100,38 +141,31 @@ def eyes_level(landmarks: NDArray[np.float32], frame: Frame) -> NDArray[np.float
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
-def shared_frame(
-    faces: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]], width_px: int, height_px: int
-) -> Frame:
+def shared_frame(faces: Sequence[FaceInPhoto], width_px: int, height_px: int) -> Frame:
     """The widest view of all faces in which the photos still fill most of their frames.
 
     Args:
-        faces: Pixels (H, W, 3) and landmarks (5, 2) of every face that gets this frame.
+        faces: Every face that gets this frame.
         width_px: Of the frame.
         height_px: Of the frame.
     """
     side = (width_px * height_px) ** 0.5
     best, most = None, -1.0
-    for apart, enough in _VIEWS:
-        for height in _EYE_HEIGHTS:
-            frame = Frame(width_px, height_px, round(height * height_px), round(apart * side))
-            covered = min(_covered(pixels, marks, frame) for pixels, marks in faces)
-            if best is None or covered > most:
-                best, most = frame, covered
-            if covered >= enough:
-                return frame
+    for (apart, enough), height in itertools.product(_VIEWS, _EYE_HEIGHTS):
+        frame = Frame(width_px, height_px, round(height * height_px), round(apart * side))
+        covered = min(
+            covered_share(pixels, eyes_level(landmarks, frame), (width_px, height_px))
+            for pixels, landmarks in faces
+        )
+        if best is None or covered > most:
+            best, most = frame, covered
+        if covered >= enough:
+            return frame
     assert best is not None
     return best
 
 
-def _covered(pixels: NDArray[np.uint8], landmarks: NDArray[np.float32], frame: Frame) -> float:
-    size = (frame.width_px, frame.height_px)
-    return covered_share(pixels, eyes_level(landmarks, frame), size)
-
-
-def covered_share(
-    pixels: NDArray[np.uint8], matrix: NDArray[np.float64], size_px: tuple[int, int]
-) -> float:
+def covered_share(pixels: Pixels, matrix: Points, size_px: tuple[int, int]) -> float:
     """Share of a frame that a photo fills.
 
     Args:
@@ -145,14 +179,12 @@ def covered_share(
     return float(area) / (size_px[0] * size_px[1])
 
 
-def _corners(width_px: int, height_px: int) -> NDArray[np.float64]:
+def _corners(width_px: int, height_px: int) -> Points:
     right, lower = width_px - 0.5, height_px - 0.5
     return np.array([(-0.5, -0.5), (right, -0.5), (right, lower), (-0.5, lower)])
 
 
-def frame_face(
-    pixels: NDArray[np.uint8], landmarks: NDArray[np.float32], frame: Frame
-) -> NDArray[np.uint8]:
+def frame_face(pixels: Pixels, landmarks: NDArray[np.float32], frame: Frame) -> Pixels:
     """The face in its frame.
 
     Args:
@@ -164,28 +196,26 @@ def frame_face(
         uint8 (frame.height_px, frame.width_px, 3).
     """
     apart = frame.eyes_apart_px
-    head = (
-        (round(frame.width_px / 2), round(frame.eye_y_px + 0.5 * apart)),
-        (round(1.2 * apart), round(1.7 * apart)),
-    )
+    head = (frame.width_px / 2, frame.eye_y_px + 0.5 * apart, apart)
     size = (frame.width_px, frame.height_px)
     return continued_warp(pixels, eyes_level(landmarks, frame), size, head=head)
 
 
 def continued_warp(
-    pixels: NDArray[np.uint8],
-    matrix: NDArray[np.float64],
+    pixels: Pixels,
+    matrix: Points,
     size_px: tuple[int, int],
     *,
-    head: tuple[tuple[int, int], tuple[int, int]] | None = None,
-) -> NDArray[np.uint8]:
+    head: tuple[float, float, float] | None = None,
+) -> Pixels:
     """The picture through a similarity; beyond its edges its colours go on, blurred.
 
     Args:
         pixels: uint8 (H, W, 3).
         matrix: float64 (2, 3), from the picture to the result.
         size_px: Width and height of the result.
-        head: Centre and half axes of a face in the result, whose colours do not go on.
+        head: Centre (x, y) of a face in the result, whose colours do not go on, and the distance
+            between its eyes.
     """
     part, matrix = _seen_part(pixels, matrix, size_px)
     warped = np.asarray(
@@ -201,9 +231,7 @@ def continued_warp(
     return np.asarray(cv2.blendLinear(warped, ambience, inside, 1 - inside), np.uint8)
 
 
-def _seen_part(
-    pixels: NDArray[np.uint8], matrix: NDArray[np.float64], size_px: tuple[int, int]
-) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+def _seen_part(pixels: Pixels, matrix: Points, size_px: tuple[int, int]) -> tuple[Pixels, Points]:
     """The part of the picture that is seen, at about the size at which it is seen.
 
     Averaged where it is reduced, interpolated by cubics where it is enlarged: that is faster than
@@ -231,7 +259,7 @@ def _seen_part(
 
 
 def _inside(
-    shape: tuple[int, ...], matrix: NDArray[np.float64], size_px: tuple[int, int]
+    shape: tuple[int, ...], matrix: Points, size_px: tuple[int, int]
 ) -> NDArray[np.float32] | None:
     """Weight of the photo, falling to 0 at its edges; None where no edge is seen."""
     width, height = size_px
@@ -258,10 +286,8 @@ def _inside(
 
 
 def _ambience(
-    picture: NDArray[np.uint8],
-    inside: NDArray[np.float32],
-    head: tuple[tuple[int, int], tuple[int, int]] | None,
-) -> NDArray[np.uint8]:
+    picture: Pixels, inside: NDArray[np.float32], head: tuple[float, float, float] | None
+) -> Pixels:
     """The colours of the photo spread over the whole frame, near edges more than far ones.
 
     Normalised convolution: a blur that counts the photo's own pixels only.
@@ -271,8 +297,9 @@ def _ambience(
     known = np.asarray(cv2.resize(inside, size, interpolation=cv2.INTER_AREA), np.float32)
     if head:
         face = np.zeros(known.shape, np.float32)
-        centre, axes = (tuple(value // _COARSE for value in pair) for pair in head)
-        cv2.ellipse(face, centre, axes, 0, 0, 360, 1.0 - _HEAD_WEIGHT, -1)
+        lengths = (head[0], head[1], 1.2 * head[2], 1.7 * head[2])
+        x, y, *axes = (round(length) // _COARSE for length in lengths)
+        cv2.ellipse(face, (x, y), axes, 0, 0, 360, 1.0 - _HEAD_WEIGHT, -1)
         known = known * (1 - np.asarray(cv2.GaussianBlur(face, (0, 0), 1.5), np.float32))
     known = known[..., None]
     colours = cv2.resize(picture, size, interpolation=cv2.INTER_AREA) * known
@@ -283,3 +310,213 @@ def _ambience(
     both = near + _FAR_SHARE * far + _LEAST_WEIGHT * np.array(mean, np.float32)
     even = np.clip(np.round(both[..., :3] / both[..., 3:]), 0, 255).astype(np.uint8)
     return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def shape_of(landmarks: NDArray[np.float32]) -> Points:
+    """The points upright: eyes level, their middle at 0, about 1 apart for a frontal face.
+
+    Args:
+        landmarks: (5, 2) or with the chin (6, 2), photo pixels; any points, even all the same.
+
+    Returns:
+        float64 (6, 2).
+    """
+    template = DLIB_TEMPLATE - DLIB_TEMPLATE[:2].mean(axis=0)
+    template = template / np.linalg.norm(template[1] - template[0])
+    return upright(through(similarity(_six(landmarks)[:5], template, _WEIGHTS), landmarks))
+
+
+def upright(points: Points) -> Points:
+    """The same points, turned and moved so that the eyes are level with their middle at 0."""
+    left, right = points[:2] @ (1, 1j)
+    turn = abs(right - left) / (right - left) if abs(right - left) > 1e-9 else 1.0
+    turned = (points @ (1, 1j) - (left + right) / 2) * turn
+    return np.stack([turned.real, turned.imag], axis=1)
+
+
+def placed_shape(shape: Points, middle_px: tuple[float, float], apart_px: float) -> Points:
+    """An upright shape where a frame wants it.
+
+    Args:
+        shape: From ``shape_of``, or a mean of several.
+        middle_px: The middle of the eyes in the frame.
+        apart_px: Distance between the eyes of a frontal face.
+
+    Returns:
+        float64 (6, 2), frame pixels.
+    """
+    return shape * apart_px + np.asarray(middle_px, np.float64)
+
+
+def face_away(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
+    """Whether two faces, given by their landmarks, are clearly turned to opposite sides."""
+    one, other = yaw_degrees(first[:5]), yaw_degrees(second[:5])
+    return one * other < 0 and min(abs(one), abs(other)) > _MIRRORED_FROM
+
+
+def head_shift(shape: Points) -> float:
+    """How far to the right the eyes belong for the head to be in the middle.
+
+    A head turned aside extends away from where its nose points.
+    """
+    return _HEAD_SHIFT * float(np.clip(shape[2, 0], -1, 1))
+
+
+def mirrored(pixels: Pixels, landmarks: NDArray[np.float32]) -> tuple[Pixels, NDArray[np.float32]]:
+    """The face as a mirror shows it; left and right are again as the viewer sees them."""
+    flipped = landmarks[[1, 0, 2, 4, 3, *range(5, len(landmarks))]].copy()
+    flipped[:, 0] = pixels.shape[1] - 1 - flipped[:, 0]
+    return np.asarray(cv2.flip(pixels, 1), np.uint8), flipped
+
+
+def bent_face(
+    pixels: Pixels,
+    landmarks: NDArray[np.float32],
+    target: Points,
+    size_px: tuple[int, int],
+    apart_px: float,
+) -> Pixels:
+    """The photo with its face brought to a shape; beyond its edges its colours go on, blurred.
+
+    Args:
+        pixels: uint8 (H, W, 3).
+        landmarks: (5, 2) or with the chin (6, 2), in those pixels.
+        target: (6, 2), where they go, frame pixels.
+        size_px: Width and height of the frame.
+        apart_px: Distance between the eyes of a frontal face in the frame.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    matrix = placing(landmarks, target)
+    x, y = target[:5].mean(axis=0)
+    placed = continued_warp(pixels, matrix, size_px, head=(x, y - 0.1 * apart_px, apart_px))
+    across, down = bend(through(matrix, landmarks), target, size_px, apart_px)
+    return remapped(placed, across, down)
+
+
+def remapped(
+    picture: cv2.typing.MatLike, across: NDArray[np.float32], down: NDArray[np.float32]
+) -> Pixels:
+    """The picture bent by what ``bend`` returned; its edges go on."""
+    bent = cv2.remap(picture, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(bent, np.uint8)
+
+
+def placing(landmarks: NDArray[np.float32], target: Points) -> Points:
+    """The similarity, float64 (2, 3), that brings landmarks near to where they go."""
+    return similarity(_six(landmarks)[:5], target[:5], _WEIGHTS)
+
+
+def bend(
+    points: Points,
+    target: Points,
+    size_px: tuple[int, int],
+    apart_px: float,
+    most: float = _MOST_BEND,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where each pixel of the frame comes from, so that ``points`` come to ``target``.
+
+    Args:
+        points: (6, 2), where landmarks and chin are, frame pixels.
+        target: (6, 2), where they go.
+        size_px: Width and height of the frame.
+        apart_px: Distance between the eyes of a frontal face in the frame.
+        most: How far a point may be moved, of that distance.
+
+    Returns:
+        Columns and rows, float32 (height, width) each, as ``cv2.remap`` takes them.
+    """
+    moved = np.clip(points - target, -most * apart_px, most * apart_px)
+    width, height = size_px
+    grid = (width // _BEND_STEP + 2, height // _BEND_STEP + 2)
+    xs, ys = (np.arange(count) * float(_BEND_STEP) + (_BEND_STEP - 1) / 2 for count in grid)
+    shift = _thin_plate(target, target + moved, apart_px, xs, ys)
+    wide = np.asarray(
+        cv2.resize(
+            shift, (grid[0] * _BEND_STEP, grid[1] * _BEND_STEP), interpolation=cv2.INTER_LINEAR
+        )
+    )[:height, :width]
+    across, down = _identity(width, height)
+    return across + wide[..., 0], down + wide[..., 1]
+
+
+def with_chin(landmarks: NDArray[np.float32], box: Box | None) -> NDArray[np.float32]:
+    """The landmarks and the chin below them.
+
+    MTCNN's boxes end at the chin: the more upright a face, the more its box is trusted.
+
+    Args:
+        landmarks: float32 (5, 2).
+        box: The face's, in the same pixels; None: a chin of the usual length.
+
+    Returns:
+        float32 (6, 2).
+    """
+    points = np.asarray(landmarks, np.float64)
+    eyes, mouth = points[:2].mean(axis=0), points[3:5].mean(axis=0)
+    down, length = mouth - eyes, _CHIN
+    if box is not None and down[1] > 0:
+        seen = float(np.clip((box.y + box.h - mouth[1]) / down[1], *_CHINS))
+        upright_by = down[1] / float(np.hypot(*down))
+        trust = float(np.clip((upright_by - _TILTED) / (_UPRIGHT - _TILTED), 0, 1))
+        length += trust * (seen - _CHIN)
+    return np.vstack([points, mouth + length * down]).astype(np.float32)
+
+
+def _thin_plate(
+    target: Points,
+    source: Points,
+    apart_px: float,
+    xs: Points,
+    ys: Points,
+) -> NDArray[np.float32]:
+    """Shift (rows, columns, 2) of the thin plate that bends target to source, still far away."""
+    middle = target[:5].mean(axis=0)
+    angles = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+    ring = np.stack([np.sin(angles), np.cos(angles)], axis=1) * _STILL_AT * apart_px + middle
+    knots = np.vstack([target, ring])
+    shifts = np.vstack([source - target, np.zeros_like(ring)])
+    unit = (knots - middle) / apart_px
+    count = len(knots)
+    system = np.zeros((count + 3, count + 3))
+    system[:count, :count] = _kernel(((unit[:, None] - unit) ** 2).sum(axis=2))
+    system[:count, count:] = np.hstack([np.ones((count, 1)), unit])
+    system[count:, :count] = system[:count, count:].T
+    weights = np.linalg.lstsq(system, np.vstack([shifts, np.zeros((3, 2))]), rcond=None)[0]
+    u, v = (xs - middle[0]) / apart_px, (ys - middle[1]) / apart_px
+    squared = (u[None, :, None] - unit[:, 0]) ** 2 + (v[:, None, None] - unit[:, 1]) ** 2
+    plate = _kernel(squared) @ weights[:count] + weights[count]
+    plate += u[None, :, None] * weights[count + 1] + v[:, None, None] * weights[count + 2]
+    # Beyond the ring a plate goes on rising; there the photo stays as it is.
+    far = np.sqrt(u[None, :] ** 2 + v[:, None] ** 2) / _STILL_AT
+    fade = np.clip((1.15 - far) / 0.3, 0, 1)
+    return np.asarray(plate * (fade * fade * (3 - 2 * fade))[..., None], np.float32)
+
+
+def _kernel(squared: Points) -> Points:
+    """r^2 log r, 0 at 0."""
+    return np.asarray(0.5 * squared * np.log(np.maximum(squared, 1e-12)), np.float64)
+
+
+@functools.lru_cache(maxsize=4)
+def _identity(width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    rows, columns = np.indices((height, width), np.float32)
+    return columns, rows
+
+
+def _six(landmarks: NDArray[np.float32]) -> Points:
+    """The landmarks and a chin; others in their place if they are all the same."""
+    points = np.asarray(landmarks, np.float64)
+    if np.ptp(points[:5], axis=0).max() < _LEAST_APART:
+        template = DLIB_TEMPLATE - DLIB_TEMPLATE.mean(axis=0)
+        points = points.mean(axis=0) + template * _LEAST_APART / np.ptp(template[:, 0])
+    if len(points) > len(_WEIGHTS):
+        return points
+    return with_chin(points.astype(np.float32), None).astype(np.float64)
+
+
+def through(matrix: Points, landmarks: NDArray[np.float32]) -> Points:
+    """The landmarks and the chin, (6, 2), after a similarity."""
+    moved: Points = _six(landmarks) @ matrix[:, :2].T + matrix[:, 2]
+    return moved

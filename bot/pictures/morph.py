@@ -1,42 +1,64 @@
-"""A short film in which one face becomes another and itself again.
+"""A short film in which one face becomes another and itself again: MP4 (H.264), or GIF.
 
 At every moment both faces are bent to the shape on the way from one to the other and dissolve into
 each other (Wolberg, "Image morphing: a survey", The Visual Computer 14, 1998). Name, score and
-credit appear with the celebrity. The film ends where it begins, so that it loops.
+credit appear with the celebrity. The film ends where it begins, so that it loops. It is encoded
+in memory, as GIF where PyAV is missing.
 """
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from bot.pictures.bending import (
+from bot.pictures.card import CAMERA, CardEntry
+from bot.pictures.framing import (
+    FaceInPhoto,
+    Pixels,
+    Points,
     bend,
+    continued_warp,
+    covered_share,
     face_away,
     head_shift,
     mirrored,
     placed_shape,
     placing,
+    remapped,
     shape_of,
     through,
 )
-from bot.pictures.card_rows import CAMERA, CardEntry, score_text
-from bot.pictures.film import encode_gif, encode_mp4, encodes_mp4
-from bot.pictures.framing import continued_warp, covered_share
-from bot.pictures.lighting import between, is_grey, skin_tone, toned
-from bot.pictures.sheet import INK, MUTED, bar_picture, score_colour
-from bot.pictures.split_face import Sight
-from bot.pictures.typesetting import Block, set_text
+from bot.pictures.sheet import INK, MUTED, Colour, bar_picture, score_colour, score_text
+from bot.pictures.split import between, is_grey, skin_tone, toned
+from bot.pictures.text import Block, set_text
 from bot.values import Animation
 
-__all__ = ["GIF", "MP4", "Format", "make_morph"]
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
 
-Pixels = NDArray[np.uint8]
-Points = NDArray[np.float64]
-Floats = NDArray[np.float32]
+__all__ = [
+    "GIF",
+    "MOST_EDGE_PX",
+    "MOST_FRAMES",
+    "MP4",
+    "Format",
+    "encode_gif",
+    "encode_mp4",
+    "encodes_mp4",
+    "make_morph",
+]
+
+_Floats = NDArray[np.float32]
+
+MOST_FRAMES = 200
+MOST_EDGE_PX = 1280
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +96,18 @@ _BAND = 0.3  # of the frame's height, for the words
 _BAND_DARK = 0.82
 _WORDS_FROM = 0.55  # share of the way from which the words appear
 
+_ENCODER = "libx264"
+_MP4_OPTIONS = {"preset": "veryfast", "crf": "23", "profile": "high"}
+# The index stands before the pictures, so that a film plays while it is loaded; FFmpeg can't move
+# it there in memory, but keeps room for it (movenc's option moov_size). It takes about 1,000 bytes
+# and 30 per frame.
+_INDEX_BYTES = 4_000
+_INDEX_BYTES_PER_FRAME = 40
+_COLOURS_FROM = 6  # frames that the palette of a GIF is taken from
+
 
 def make_morph(
-    first: Sight, second: CardEntry, *, alt: str, kind: Format | None = None
+    first: FaceInPhoto, second: CardEntry, *, alt: str, kind: Format | None = None
 ) -> Animation:
     """The film. Takes some tenths of a second: not for the event loop.
 
@@ -118,17 +149,12 @@ def _eased(share: float) -> float:
     return share**3 * (share * (6 * share - 15) + 10)
 
 
-def _bent(face: cv2.typing.MatLike, across: Floats, down: Floats) -> Pixels:
-    bent = cv2.remap(face, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(bent, np.uint8)
-
-
 class _Morph:
     """Two faces in one frame, and the way between them."""
 
-    def __init__(self, first: Sight, second: CardEntry, kind: Format) -> None:
+    def __init__(self, first: FaceInPhoto, second: CardEntry, kind: Format) -> None:
         self._size = (kind.width_px, kind.height_px)
-        other = second.sight
+        other = second.face
         if face_away(first[1], other[1]):
             other = mirrored(*other)
         self._apart_px, one, two = self._places(first, other)
@@ -155,45 +181,39 @@ class _Morph:
             face = self._faces[at]
             if along > 0:
                 lit = cv2.addWeighted(face, 1 - along, self._relit[at], along, 0)
-                across, down = bend(
-                    self._placed[at][1], target, self._size, self._apart_px, _MOST_BEND
-                )
-                face = _bent(lit, across, down)
+                points = self._placed[at][1]
+                across, down = bend(points, target, self._size, self._apart_px, _MOST_BEND)
+                face = remapped(lit, across, down)
             parts.append(face)
         dissolved = share * share * (3 - 2 * share)
         picture = cv2.addWeighted(parts[0], 1 - dissolved, parts[1], dissolved, 0)
         strength = float(np.clip((share - _WORDS_FROM) / (1 - _WORDS_FROM), 0, 1))
         return self._words.over(np.asarray(picture, np.uint8), strength)
 
-    def _places(self, first: Sight, second: Sight) -> tuple[float, Points, Points]:
+    def _places(self, first: FaceInPhoto, second: FaceInPhoto) -> tuple[float, Points, Points]:
         """The widest view that both photos fill, and both shapes in it."""
         width, height = self._size
         shapes = shape_of(first[1]), shape_of(second[1])
         for view, enough in _VIEWS:
             apart = view * (width * height) ** 0.5
+            middles = [width / 2 + head_shift(shape) * apart for shape in shapes]
             one, two = (
-                placed_shape(
-                    shape, (width / 2 + head_shift(shape) * apart, _EYES_DOWN * height), apart
-                )
-                for shape in shapes
+                placed_shape(shape, (middle, _EYES_DOWN * height), apart)
+                for shape, middle in zip(shapes, middles, strict=True)
             )
             covered = min(
-                covered_share(sight[0], placing(sight[1], place), self._size)
-                for sight, place in ((first, one), (second, two))
+                covered_share(face[0], placing(face[1], place), self._size)
+                for face, place in ((first, one), (second, two))
             )
             if covered >= enough:
                 break
         return apart, one, two
 
-    def _placed_face(self, sight: Sight, shape: Points) -> tuple[Pixels, Points]:
+    def _placed_face(self, face: FaceInPhoto, shape: Points) -> tuple[Pixels, Points]:
         """The photo in the frame, not bent, and where its landmarks are."""
-        matrix = placing(sight[1], shape)
-        middle = shape[:5].mean(axis=0)
-        head = (
-            (round(middle[0]), round(middle[1])),
-            (round(1.2 * self._apart_px), round(1.7 * self._apart_px)),
-        )
-        return continued_warp(sight[0], matrix, self._size, head=head), through(matrix, sight[1])
+        matrix = placing(face[1], shape)
+        head = (*shape[:5].mean(axis=0), self._apart_px)
+        return continued_warp(face[0], matrix, self._size, head=head), through(matrix, face[1])
 
 
 class _Words:
@@ -203,10 +223,9 @@ class _Words:
         width, height = size_px
         self._top = round((1 - _BAND) * height)
         band = height - self._top
-        self._ink = np.zeros((band, width, 3), np.float32)
         ramp = np.clip(np.arange(band) / (0.45 * band), 0, 1)
         self._cover = np.repeat((_BAND_DARK * ramp)[:, None], width, axis=1).astype(np.float32)
-        self._ink[:] = 12.0
+        self._ink = np.full((band, width, 3), 12.0, np.float32)
         self._set(entry, width, band)
 
     def _set(self, entry: CardEntry, width: int, band: int) -> None:
@@ -246,13 +265,11 @@ class _Words:
         low = name.height_px if len(name.lines) > 1 else name.baseline_px
         self._block(name, pad, y - low, INK)
 
-    def _block(self, block: Block, x: int, y: int, colour: tuple[int, int, int]) -> None:
+    def _block(self, block: Block, x: int, y: int, colour: Colour) -> None:
         mask = np.asarray(block.mask, np.float32) / np.float32(255)
         self._paste(mask, x, y, np.array(colour, np.float32))
 
-    def _paste(
-        self, mask: NDArray[np.float32], x: int, y: int, colour: NDArray[np.float32]
-    ) -> None:
+    def _paste(self, mask: _Floats, x: int, y: int, colour: _Floats) -> None:
         """Ink over what is there; what reaches beyond the band is left out."""
         top, height = max(0, y), min(y + mask.shape[0], self._ink.shape[0])
         width = min(mask.shape[1], self._ink.shape[1] - x)
@@ -274,3 +291,98 @@ class _Words:
         part = frame[self._top :]
         part[:] = np.round(part * (1 - cover) + self._ink * cover).astype(np.uint8)
         return frame
+
+
+def encodes_mp4() -> bool:
+    """Whether PyAV is installed, with the encoder; the first call imports it."""
+    try:
+        import av
+    except ImportError:
+        return False
+    return _ENCODER in av.codecs_available
+
+
+def encode_mp4(frames: Sequence[Pixels], order: Sequence[int], per_second: int) -> bytes:
+    """An MP4 that every platform plays: H.264 with yuv420p, its index at the front, no sound.
+
+    Args:
+        frames: uint8 (H, W, 3), RGB, all of one size with even sides.
+        order: Which frame is shown when; one may be shown several times.
+        per_second: Frames.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: If sizes are odd or differ, or there are too many frames.
+    """
+    import av
+
+    height, width = _checked(frames, order)
+    if height % 2 or width % 2:
+        raise ValueError("H.264 with yuv420p needs even sides")
+    file = io.BytesIO()
+    room = _INDEX_BYTES + _INDEX_BYTES_PER_FRAME * len(order)
+    with av.open(file, "w", format="mp4", options={"moov_size": str(room)}) as container:
+        stream: VideoStream = container.add_stream(_ENCODER, rate=per_second, options=_MP4_OPTIONS)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.thread_count = 1  # the other cores answer photos meanwhile
+        for at in order:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frames[at], format="rgb24")))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def encode_gif(frames: Sequence[Pixels], order: Sequence[int], per_second: int) -> bytes:
+    """A GIF that loops for ever.
+
+    Args:
+        frames: uint8 (H, W, 3), RGB, all of one size.
+        order: Which frame is shown when; one may be shown several times.
+        per_second: Frames; shown in hundredths of a second, so 20, 25 or 10 are exact.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: If sizes differ, or there are too many frames.
+    """
+    _checked(frames, order)
+    some = np.linspace(0, len(frames) - 1, min(_COLOURS_FROM, len(frames))).round().astype(int)
+    palette = Image.fromarray(np.concatenate([frames[at] for at in some])).quantize(
+        255, Image.Quantize.MEDIANCUT
+    )
+    reduced = {
+        at: Image.fromarray(frames[at]).quantize(palette=palette, dither=Image.Dither.NONE)
+        for at in set(order)
+    }
+    shown: list[tuple[int, int]] = []  # frame, hundredths of a second
+    for position, at in enumerate(order):
+        lasts = round(100 * (position + 1) / per_second) - round(100 * position / per_second)
+        if shown and shown[-1][0] == at:
+            shown[-1] = (at, shown[-1][1] + lasts)
+        else:
+            shown.append((at, lasts))
+    file = io.BytesIO()
+    first, *rest = (reduced[at] for at, _ in shown)
+    first.save(
+        file,
+        "GIF",
+        save_all=True,
+        append_images=rest,
+        duration=[10 * lasts for _, lasts in shown],
+        loop=0,
+        optimize=False,
+    )
+    return file.getvalue()
+
+
+def _checked(frames: Sequence[Pixels], order: Sequence[int]) -> tuple[int, int]:
+    """Height and width of all frames."""
+    sizes = {frame.shape for frame in frames}
+    if len(sizes) != 1:
+        raise ValueError("the frames of a film are of one size")
+    ((height, width, _),) = sizes
+    if max(height, width) > MOST_EDGE_PX or len(order) > MOST_FRAMES or not order:
+        raise ValueError(f"a film of {len(order)} frames of {width} x {height} px is not made")
+    return height, width

@@ -1,26 +1,32 @@
-"""The paper that cards are drawn on: colours, photos, text, bars and badges, and the JPEG."""
+"""The paper that cards are drawn on: colours, photos, text, bars, badges, numbered photos, JPEG."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bot.pictures.typesetting import Block, set_text
+from bot.pictures.framing import Pixels, continued_warp
+from bot.pictures.text import Block, set_text
 from bot.values import Picture
+from engine.types import Box, Face, Photo
 
 __all__ = [
     "BACKGROUND",
     "INK",
     "MUTED",
     "SELECTED",
+    "TRACK",
     "Colour",
     "Sheet",
     "bar_picture",
+    "draw_numbered",
     "score_colour",
+    "score_text",
 ]
 
 Colour = tuple[int, int, int]
@@ -39,6 +45,14 @@ _SCALE_COLOURS = ((104, 145, 230), (84, 190, 208), (152, 214, 120), (255, 221, 7
 _QUALITIES = ((88, 1.0), (80, 0.75), (70, 0.6), (60, 0.5), (45, 0.4), (30, 0.0))
 _MOST_BYTES = 250_000
 
+_LOWEST_PX = 300
+_AROUND = 0.3  # of a face's height that is kept above and below it
+_LARGEST_SCALE = 4.0
+_CROWD = 15
+"""With more faces than this, some are left unmarked rather than marked over others."""
+
+_Rectangle = tuple[int, int, int, int]  # x, y, width, height
+
 
 def score_colour(score: float) -> Colour:
     """The colour of a score from 0 to 100."""
@@ -46,7 +60,7 @@ def score_colour(score: float) -> Colour:
     return red, green, blue
 
 
-def _colours(scores: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _colours(scores: NDArray[np.float64]) -> Pixels:
     """The colours (N, 3) of scores (N,)."""
     channels = zip(*_SCALE_COLOURS, strict=True)
     columns = [np.interp(scores, _SCALE_SCORES, channel) for channel in channels]
@@ -62,33 +76,33 @@ class Sheet:
 
     def __init__(self, width_px: int) -> None:
         self.width_px = width_px
-        self._marks: list[Callable[[Image.Image], None]] = []
+        self._pasted: list[tuple[Image.Image | Colour, tuple[int, int], Image.Image | None]] = []
 
-    def photo(self, pixels: NDArray[np.uint8], x: int, y: int) -> None:
+    def _paste(
+        self, what: Image.Image | Colour, x: int, y: int, mask: Image.Image | None = None
+    ) -> None:
+        self._pasted.append((what, (x, y), mask))
+
+    def photo(self, pixels: Pixels, x: int, y: int) -> None:
         """Puts pixels (H, W, 3) with their upper left corner there."""
-        image = Image.fromarray(pixels)
-        self._marks.append(lambda paper: paper.paste(image, (x, y)))
+        self._paste(Image.fromarray(pixels), x, y)
 
-    def medallion(self, pixels: NDArray[np.uint8], x: int, y: int, *, ring_px: int = 10) -> None:
+    def medallion(self, pixels: Pixels, x: int, y: int, *, ring_px: int = 10) -> None:
         """Puts square pixels (S, S, 3) as a disc there, with a ring around it."""
-        image = Image.fromarray(pixels)
-        inner, outer = _capsule(*image.size), _capsule(*(side + 2 * ring_px for side in image.size))
-
-        def draw(paper: Image.Image) -> None:
-            paper.paste(BACKGROUND, (x - ring_px, y - ring_px), outer)
-            paper.paste(image, (x, y), inner)
-
-        self._marks.append(draw)
+        edge_px = len(pixels)
+        outer = _capsule(edge_px + 2 * ring_px, edge_px + 2 * ring_px)
+        self._paste(BACKGROUND, x - ring_px, y - ring_px, outer)
+        self._paste(Image.fromarray(pixels), x, y, _capsule(edge_px, edge_px))
 
     def block(self, block: Block, x: int, y: int, colour: Colour) -> None:
         """Puts set text with the upper left corner of its box there."""
-        self._marks.append(lambda paper: paper.paste(colour, (x, y), block.mask))
+        self._paste(colour, x, y, block.mask)
 
     def bar(self, score: float, x: int, y: int, width_px: int, height_px: int) -> None:
         """A bar from 0 to 100, filled up to the score in the colours on the way there."""
-        track, (level, fill) = _capsule(width_px, height_px), _filled(score, width_px, height_px)
-        self._marks.append(lambda paper: paper.paste(TRACK, (x, y), track))
-        self._marks.append(lambda paper: paper.paste(fill, (x, y), level))
+        level, fill = _filled(score, width_px, height_px)
+        self._paste(TRACK, x, y, _capsule(width_px, height_px))
+        self._paste(fill, x, y, level)
 
     def badge(
         self,
@@ -101,26 +115,20 @@ class Sheet:
         ink: Colour = INK,
     ) -> None:
         """A number on a pill whose upper left corner is there."""
-        text, width_px = badge_text(number, height_px)
+        text, width_px = _badge_text(number, height_px)
         ring = max(2, height_px // 18)
-        outer = _capsule(width_px + 2 * ring, height_px + 2 * ring)
-        inner = _capsule(width_px, height_px)
         left = x + (width_px - text.width_px) // 2
         # Digits reach about 0.72 of the size above the baseline: centre those.
         top = y + round(height_px / 2 + 0.36 * text.size_px) - text.baseline_px
-
-        def draw(sheet: Image.Image) -> None:
-            sheet.paste(ink, (x - ring, y - ring), outer)
-            sheet.paste(paper, (x, y), inner)
-            sheet.paste(ink, (left, top), text.mask)
-
-        self._marks.append(draw)
+        self._paste(ink, x - ring, y - ring, _capsule(width_px + 2 * ring, height_px + 2 * ring))
+        self._paste(paper, x, y, _capsule(width_px, height_px))
+        self._paste(ink, left, top, text.mask)
 
     def picture(self, height_px: int, alt: str) -> Picture:
         """Everything drawn, as a JPEG of at most 250 kB."""
         paper = Image.new("RGB", (self.width_px, height_px), BACKGROUND)
-        for mark in self._marks:
-            mark(paper)
+        for what, place, mask in self._pasted:
+            paper.paste(what, place, mask)
         return Picture(_jpeg(paper), self.width_px, height_px, alt)
 
 
@@ -144,15 +152,19 @@ def _filled(score: float, width_px: int, height_px: int) -> tuple[Image.Image, I
     return _capsule(filled_px, height_px), Image.fromarray(np.ascontiguousarray(colours))
 
 
-def badge_text(number: int, height_px: int) -> tuple[Block, int]:
+def score_text(score: float, size_px: int) -> Block:
+    """A score as a whole number."""
+    box = (3 * size_px, 2 * size_px)
+    return set_text(f"{score:.0f}", width_px=box[0], height_px=box[1], size_px=size_px, bold=True)
+
+
+def _badge_text(number: int, height_px: int) -> tuple[Block, int]:
     """The digits of a badge and how wide it is."""
-    size = round(0.68 * height_px)
     text = set_text(
         str(number),
         width_px=4 * height_px,
         height_px=2 * height_px,
-        size_px=size,
-        min_size_px=size,
+        size_px=round(0.68 * height_px),
         bold=True,
     )
     return text, max(height_px, text.width_px + round(0.55 * height_px))
@@ -181,3 +193,128 @@ def _jpeg(paper: Image.Image) -> bytes:
             break
         wanted = min(wanted, share * _MOST_BYTES / len(data))
     return data
+
+
+def draw_numbered(
+    sheet: Sheet,
+    photo: Photo,
+    faces: Sequence[Face],
+    *,
+    highest_px: int,
+    selected: int | None = None,
+) -> int:
+    """Draws the photo across the sheet's top with a numbered frame around each face.
+
+    All of the photo is shown if it fits the height; otherwise the part with the faces. In a crowd
+    only those faces are marked whose numbers hide no others.
+
+    Args:
+        sheet: Where to draw.
+        photo: The photo.
+        faces: In the order of their numbers, which count from 1.
+        highest_px: What the photo may take of the sheet.
+        selected: The face to stress, counted from 0.
+
+    Returns:
+        Height that the photo takes.
+    """
+    matrix, height_px = _view(photo, faces, sheet.width_px, highest_px)
+    pixels = continued_warp(photo.pixels, matrix, (sheet.width_px, height_px)).copy()
+    scale, (shift_x, shift_y) = matrix[0, 0], matrix[:, 2]
+    boxes = [
+        Box(f.box.x * scale + shift_x, f.box.y * scale + shift_y, f.box.w * scale, f.box.h * scale)
+        for f in faces
+    ]
+    badges = _badges(boxes, (sheet.width_px, height_px), selected)
+    for at in badges:
+        _corners(pixels, boxes[at], SELECTED if at == selected else INK)
+    sheet.photo(pixels, 0, 0)
+    for at, (x, y, _, badge_px) in badges.items():
+        paper, ink = (SELECTED, BACKGROUND) if at == selected else (BACKGROUND, INK)
+        sheet.badge(at + 1, x, y, badge_px, paper=paper, ink=ink)
+    return height_px
+
+
+def _badges(
+    boxes: Sequence[Box], picture_px: tuple[int, int], selected: int | None
+) -> dict[int, _Rectangle]:
+    """Where the badges go: on a corner of each box, hiding no larger face and no other badge.
+
+    Where there is no such place, the badge goes on a corner all the same; but in a crowd only the
+    selected face's does.
+    """
+    crowd = len(boxes) > _CROWD
+    badges: dict[int, _Rectangle] = {}
+    for at in sorted(range(len(boxes)), key=lambda at: (at != selected, at)):
+        box = boxes[at]
+        badge_px = round(float(np.clip(0.3 * box.h, 34 if crowd else 40, 60)))
+        _, width_px = _badge_text(at + 1, badge_px)
+        faces = [_inner(other) for other in boxes if other.h > 0.8 * box.h]
+        places = _places(box, width_px, badge_px, picture_px)
+        free = [place for place in places if not _touches(place, list(badges.values()))]
+        best = [place for place in free if not _touches(place, faces)]
+        if best or not crowd or at == selected:
+            badges[at] = (best or free or places)[0]
+    return badges
+
+
+def _view(
+    photo: Photo, faces: Sequence[Face], width_px: int, highest_px: int
+) -> tuple[NDArray[np.float64], int]:
+    """Which part of the photo is shown: a matrix that only scales and shifts, and the height."""
+    scale = min(width_px / photo.width_px, _LARGEST_SCALE)
+    upper, lower = 0.0, float(photo.height_px)
+    if photo.height_px * scale > highest_px:
+        if faces:
+            upper = max(0.0, min(f.box.y - _AROUND * f.box.h for f in faces))
+            lower = min(lower, max(f.box.y + (1 + _AROUND) * f.box.h for f in faces))
+        scale = min(scale, highest_px / max(lower - upper, 1.0))
+        shown = highest_px / scale
+        upper = float(np.clip((upper + lower - shown) / 2, 0, max(0, photo.height_px - shown)))
+        lower = min(upper + shown, float(photo.height_px))
+    height_px = max(_LOWEST_PX, min(highest_px, round((lower - upper) * scale)))
+    shift_x = (width_px - photo.width_px * scale) / 2 + (scale - 1) / 2
+    shift_y = (height_px - (lower - upper) * scale) / 2 - upper * scale + (scale - 1) / 2
+    return np.array([[scale, 0, shift_x], [0, scale, shift_y]]), height_px
+
+
+def _corners(pixels: Pixels, box: Box, colour: tuple[int, int, int]) -> None:
+    """Four corners of a frame, light on a dark rim, so that they show on every photo."""
+    arm = 0.26 * min(box.w, box.h)
+    thick = int(np.clip(0.02 * box.h, 3, 6))
+    x0, y0, x1, y1 = box.x, box.y, box.x + box.w, box.y + box.h
+    lines = [
+        np.round([(x + dx * arm, y), (x, y), (x, y + dy * arm)]).astype(np.int32)
+        for x, y, dx, dy in ((x0, y0, 1, 1), (x1, y0, -1, 1), (x1, y1, -1, -1), (x0, y1, 1, -1))
+    ]
+    cv2.polylines(pixels, lines, False, BACKGROUND, thick + 4, cv2.LINE_AA)
+    cv2.polylines(pixels, lines, False, colour, thick, cv2.LINE_AA)
+
+
+def _places(
+    box: Box, width_px: int, height_px: int, picture_px: tuple[int, int]
+) -> list[_Rectangle]:
+    """Where a badge may go: on a corner of the box, beside the face, within the picture."""
+    _, upper, _, inner_px = _inner(box)
+    above = min(box.y - height_px / 2, upper - height_px - 1)
+    below = max(box.y + box.h - height_px / 2, upper + inner_px + 1)
+    places = []
+    for corner_x in (box.x, box.x + box.w):
+        for top in (above, below):
+            x = np.clip(corner_x - width_px / 2, 6, picture_px[0] - width_px - 6)
+            y = np.clip(top, 6, picture_px[1] - height_px - 6)
+            places.append((round(float(x)), round(float(y)), width_px, height_px))
+    return places
+
+
+def _inner(box: Box) -> _Rectangle:
+    """The part of a box that shows who it is."""
+    x, y, w, h = box.x + 0.2 * box.w, box.y + 0.2 * box.h, 0.6 * box.w, 0.6 * box.h
+    return round(x), round(y), round(w), round(h)
+
+
+def _touches(one: _Rectangle, others: Sequence[_Rectangle]) -> bool:
+    x, y, w, h = one
+    return any(
+        x <= ox + ow and ox <= x + w and y <= oy + oh and oy <= y + h for ox, oy, ow, oh in others
+    )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from test_framing import placed
 
-from bot.pictures.bending import (
+from bot.pictures.framing import (
     bend,
     bent_face,
     face_away,

@@ -6,7 +6,7 @@ from bidi import get_display
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bot.pictures.bidi import base_level, embedding_levels, visual_order
+from bot.pictures.text import base_level, embedding_levels, visual_order
 
 LETTERS = "abcXY" + "אבגד" + "سمةبل" + "12345" + "٤٥٦" + "()[]{}-.,!+/:%&@#€ " + "\u0301\u05b0"
 

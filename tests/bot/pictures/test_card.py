@@ -19,11 +19,9 @@ from test_script_runs import NAMES
 from bot.pictures.card import (
     CardEntry,
     draw_card,
-    draw_card_with_faces,
     draw_comparison,
-    draw_faces,
 )
-from bot.pictures.sheet import BACKGROUND, TRACK, score_colour
+from bot.pictures.sheet import BACKGROUND, TRACK, Sheet, draw_numbered, score_colour
 from bot.values import Limits, Picture
 from engine.types import Box, Face, Photo
 
@@ -77,6 +75,12 @@ def entry(
     )
 
 
+def with_numbers(photo: Photo, faces: list[Face]) -> Picture:
+    """The photo alone, its faces numbered."""
+    sheet = Sheet(1080)
+    return sheet.picture(draw_numbered(sheet, photo, faces, highest_px=1350), "")
+
+
 def bar_end(card: NDArray[np.int64]) -> tuple[int, int]:
     """Row in the middle of the bar and the column at which its filled part ends."""
     is_track = np.abs(card - TRACK).max(axis=2) < 8
@@ -88,7 +92,7 @@ def bar_end(card: NDArray[np.int64]) -> tuple[int, int]:
 
 def test_card_is_fit_for_a_chat(hopper: Photo, collins: Photo) -> None:
     """Size, weight, proportions and words of the single card."""
-    card = draw_card(collins, face_at(COLLINS), [entry(hopper, HOPPER)], title="Found")
+    card = draw_card(collins, [face_at(COLLINS)], [entry(hopper, HOPPER)])
     assert 1000 <= card.width_px <= 1200
     assert 0.7 < card.height_px / card.width_px < 1.0
     assert 60_000 < len(card.jpeg) <= 250_000
@@ -111,7 +115,7 @@ def test_eyes_stand_side_by_side(size: float, degrees: float) -> None:
     """Both pairs of eyes are found in the picture at one height, level, equally far apart."""
     probe, marks = discs(size, degrees)
     other, other_marks = discs(60, 12)
-    card = pixels_of(draw_card(probe, face_at(marks), [entry(other, other_marks)]))
+    card = pixels_of(draw_card(probe, [face_at(marks)], [entry(other, other_marks)]))
     weight = np.clip(card[:600, :, 1] - 170, 0, None).astype(np.uint8)
     count, _, stats, centres = cv2.connectedComponentsWithStats((weight > 0).astype(np.uint8))
     eyes = sorted(
@@ -129,7 +133,7 @@ def test_eyes_stand_side_by_side(size: float, degrees: float) -> None:
 def test_bar_is_as_long_as_the_score(hopper: Photo, collins: Photo, score: float) -> None:
     """0 at the left end, 100 at the right one, in the colour of the score."""
     match = entry(hopper, HOPPER, score=score)
-    card = pixels_of(draw_card(collins, face_at(COLLINS), [match]))
+    card = pixels_of(draw_card(collins, [face_at(COLLINS)], [match]))
     row, end = bar_end(card)
     assert end == pytest.approx(44 + 22 + (1080 - 88 - 22) * score / 100, abs=7)
     if score:
@@ -152,7 +156,7 @@ def test_score_colours_differ_for_every_eye() -> None:
 
 def test_name_and_number_are_legible_on_a_phone(hopper: Photo, collins: Photo) -> None:
     """At 350 px the digits are at least 18 px high and the name's capitals at least 13 px."""
-    card = draw_card(collins, face_at(COLLINS), [entry(hopper, HOPPER)])
+    card = draw_card(collins, [face_at(COLLINS)], [entry(hopper, HOPPER)])
     image = Image.open(io.BytesIO(card.jpeg)).convert("RGB")
     phone = np.asarray(image.resize((350, round(350 * card.height_px / 1080))), np.int64)
     below = phone[round(350 * 650 / 1080) :]
@@ -167,7 +171,7 @@ def test_name_and_number_are_legible_on_a_phone(hopper: Photo, collins: Photo) -
 def test_only_the_name_changes_with_the_name(hopper: Photo, collins: Photo) -> None:
     """Another name leaves the faces as they are and changes the text."""
     one, two = (
-        pixels_of(draw_card(collins, face_at(COLLINS), [entry(hopper, HOPPER, name)]))
+        pixels_of(draw_card(collins, [face_at(COLLINS)], [entry(hopper, HOPPER, name)]))
         for name in ("Grace Hopper", "Grace Kelly")
     )
     different = np.abs(one - two).max(axis=2) > 30
@@ -180,7 +184,7 @@ def test_every_name_fits(hopper: Photo, collins: Photo, script: str) -> None:
     """Names of every script, as the best match and as further ones, within the limits."""
     name = NAMES[script]
     entries = [entry(hopper, HOPPER, name, 50), entry(collins, COLLINS, name * 3, 40)]
-    card = draw_card(collins, face_at(COLLINS), entries)
+    card = draw_card(collins, [face_at(COLLINS)], entries)
     pixels = pixels_of(card)
     assert len(card.jpeg) <= 250_000
     frame = np.concatenate([pixels[525:, -20:].ravel(), pixels[525:800, :20].ravel()])
@@ -197,8 +201,8 @@ def test_three_matches_share_one_picture(hopper: Photo, collins: Photo) -> None:
         ][:count]
         for count in (2, 3)
     )
-    short = draw_card(collins, face_at(COLLINS), two)
-    long = draw_card(collins, face_at(COLLINS), three)
+    short = draw_card(collins, [face_at(COLLINS)], two)
+    long = draw_card(collins, [face_at(COLLINS)], three)
     assert long.height_px - short.height_px > 150
     assert long.alt.index("First") < long.alt.index("Second") < long.alt.index("Third")
     tracks = np.abs(pixels_of(long) - TRACK).max(axis=2) < 8
@@ -212,7 +216,7 @@ def test_several_matches_carry_their_ranks() -> None:
     marks = placed(60, 0, 200, 180)
     match = entry(grey, marks)
     single, several = (
-        pixels_of(draw_card(grey, face_at(marks), [match] * count)).min(axis=2) > 200
+        pixels_of(draw_card(grey, [face_at(marks)], [match] * count)).min(axis=2) > 200
         for count in (1, 3)
     )
     assert not single[:500, 540:].any()
@@ -225,11 +229,11 @@ def test_several_matches_carry_their_ranks() -> None:
 def test_ten_matches_fit_a_picture(hopper: Photo, collins: Photo) -> None:
     """As many as /top allows: all scores are there, and the picture stays easy to send."""
     entries = [entry(hopper, HOPPER, f"Person {at}", 60 - 4 * at) for at in range(10)]
-    card = draw_card(collins, face_at(COLLINS), entries)
+    card = draw_card(collins, [face_at(COLLINS)], entries)
     assert len(card.jpeg) <= 250_000
     assert card.height_px / card.width_px < 1.6
     assert card.alt.count("/100") == 10
-    assert draw_card(collins, face_at(COLLINS), entries * 10) == card
+    assert draw_card(collins, [face_at(COLLINS)], entries * 10) == card
 
 
 def test_a_given_rank_is_shown(hopper: Photo, collins: Photo) -> None:
@@ -240,7 +244,7 @@ def test_a_given_rank_is_shown(hopper: Photo, collins: Photo) -> None:
     )
     bare = CardEntry(plain.portrait, plain.portrait_landmarks, plain.name, plain.score, "", "")
     one, two = (
-        pixels_of(draw_card(collins, face_at(COLLINS), [match])) for match in (ranked, bare)
+        pixels_of(draw_card(collins, [face_at(COLLINS)], [match])) for match in (ranked, bare)
     )
     changed = np.argwhere(np.abs(one - two).max(axis=2) > 30)
     assert len(changed) > 500
@@ -248,11 +252,11 @@ def test_a_given_rank_is_shown(hopper: Photo, collins: Photo) -> None:
     assert (top >= 8, bottom < 96, left >= 548, right < 640) == (True,) * 4
 
 
-def test_faces_are_numbered(hopper: Photo) -> None:
+def test_faces_are_with_numbers(hopper: Photo) -> None:
     """A frame and a badge at every box, and nothing elsewhere."""
     boxes = [Box(60, 80, 90, 110), Box(300, 240, 100, 120), Box(380, 20, 60, 70)]
     faces = [Face(box, HOPPER, 0.9) for box in boxes]
-    bare, numbered = pixels_of(draw_faces(hopper, [])), pixels_of(draw_faces(hopper, faces))
+    bare, numbered = pixels_of(with_numbers(hopper, [])), pixels_of(with_numbers(hopper, faces))
     assert bare.shape == numbered.shape
     changed = np.abs(bare - numbered).max(axis=2) > 60
     scale = 1080 / hopper.width_px
@@ -272,7 +276,7 @@ def test_a_crowd_is_marked_without_hiding_itself() -> None:
     corners = [(x, y) for x, y in places if not (330 < x < 630 and 170 < y < 520)]
     boxes = [Box(400, 250, 200, 240), *(Box(x, y, 44, 56) for x, y in corners)]
     faces = [Face(box, HOPPER, 0.9) for box in boxes]
-    marked = np.abs(pixels_of(draw_faces(grey, faces)) - 120).max(axis=2) > 40
+    marked = np.abs(pixels_of(with_numbers(grey, faces)) - 120).max(axis=2) > 40
     framed = 0
     for box in boxes:
         x, y, w, h = (round(side) for side in (box.x, box.y, box.w, box.h))
@@ -282,20 +286,18 @@ def test_a_crowd_is_marked_without_hiding_itself() -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(20, 1000), (1000, 20), (3, 3), (2000, 1500)])
-def test_photos_of_every_shape_can_be_numbered(width: int, height: int) -> None:
+def test_photos_of_every_shape_can_be_with_numbers(width: int, height: int) -> None:
     """No picture that a platform refuses: neither a ribbon nor a giant."""
     face = Face(Box(width / 4, height / 4, width / 2, height / 2), HOPPER, 0.9)
-    picture = draw_faces(plain_photo(width, height), [face])
+    picture = with_numbers(plain_photo(width, height), [face])
     assert 0.25 < picture.height_px / picture.width_px <= 1.3
 
 
 def test_answered_face_is_marked_above_its_card(hopper: Photo, collins: Photo) -> None:
     """Several faces: the photo with numbers and the card of one of them in one picture."""
     faces = [face_at(HOPPER), face_at(HOPPER + 90)]
-    pictures = [
-        draw_card_with_faces(hopper, faces, [entry(collins, COLLINS)], answered=at) for at in (0, 1)
-    ]
-    alone = draw_card(hopper, faces[0], [entry(collins, COLLINS)])
+    pictures = [draw_card(hopper, faces, [entry(collins, COLLINS)], answered=at) for at in (0, 1)]
+    alone = draw_card(hopper, [faces[0]], [entry(collins, COLLINS)])
     assert all(picture.height_px > alone.height_px + 200 for picture in pictures)
     assert all(len(picture.jpeg) <= 250_000 for picture in pictures)
     yellow = [
@@ -321,7 +323,7 @@ def test_noise_stays_below_the_limit() -> None:
     noise = np.random.default_rng(1).integers(0, 256, (900, 900, 3), np.uint8)
     photo = Photo(noise, (900, 900), "PNG")
     marks = placed(130, 0, 450, 400)
-    card = draw_card(photo, face_at(marks), [entry(photo, marks)])
+    card = draw_card(photo, [face_at(marks)], [entry(photo, marks)])
     assert len(card.jpeg) <= 250_000
 
 
@@ -329,7 +331,7 @@ def test_same_card_for_everybody(hopper: Photo, collins: Photo) -> None:
     """The same bytes again, and from eight threads at once."""
 
     def draw(name: str) -> bytes:
-        return draw_card(collins, face_at(COLLINS), [entry(hopper, HOPPER, name)]).jpeg
+        return draw_card(collins, [face_at(COLLINS)], [entry(hopper, HOPPER, name)]).jpeg
 
     names = [NAMES[script] for script in ("Arabic", "Chinese", "Latin", "Thai")] * 3
     alone = [draw(name) for name in names]
@@ -364,11 +366,11 @@ def test_any_photo_and_any_words_make_a_picture(
     photo = plain_photo(*size)
     landmarks = np.array(points, np.float32)
     match = CardEntry(photo.pixels, landmarks, name, score, word, credit)
-    picture = draw_card(photo, face_at(landmarks), [match] * count)
+    picture = draw_card(photo, [face_at(landmarks)], [match] * count)
     assert len(picture.jpeg) <= 250_000
     pixels_of(picture)
 
 
 def test_a_card_without_matches_is_refused(collins: Photo) -> None:
     with pytest.raises(ValueError, match="at least one match"):
-        draw_card(collins, face_at(COLLINS), [])
+        draw_card(collins, [face_at(COLLINS)], [])

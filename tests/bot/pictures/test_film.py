@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
-from bot.pictures.film import MOST_FRAMES, encode_gif, encode_mp4, encodes_mp4
+from bot.pictures.morph import MOST_FRAMES, encode_gif, encode_mp4, encodes_mp4
 
 
 def greys(levels: Sequence[int], width: int = 48, height: int = 32) -> list[NDArray[np.uint8]]:

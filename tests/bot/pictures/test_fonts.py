@@ -8,10 +8,18 @@ import sys
 import pytest
 from fontTools.ttLib import TTFont
 
-from bot.pictures import fonts
-from bot.pictures.fonts import LATIN, Typeface, candidates, covers, han_typeface, opened
-from bot.pictures.script_runs import Run
-from bot.pictures.shaping import rasterised, shaped
+from bot.pictures import glyphs
+from bot.pictures.glyphs import (
+    LATIN,
+    Typeface,
+    candidates,
+    covers,
+    han_typeface,
+    opened,
+    rasterised,
+    shaped,
+)
+from bot.pictures.text import Run
 
 CHARACTERS = {
     "Arabic": "ش",
@@ -63,7 +71,9 @@ def test_every_script_has_a_font(script: str) -> None:
 
 def test_fonts_of_the_collection_cover_the_same() -> None:
     """Whatever country's shapes are chosen, no character is lost."""
-    first, *others = (characters_of(face) for face in (fonts._JP, fonts._KR, fonts._SC, fonts._TC))
+    first, *others = (
+        characters_of(face) for face in (glyphs._JP, glyphs._KR, glyphs._SC, glyphs._TC)
+    )
     assert len(first) > 40_000
     assert all(other == first for other in others)
 
@@ -126,10 +136,10 @@ def test_bold_is_heavier_than_regular() -> None:
 def test_a_latin_name_opens_one_font() -> None:
     """A Latin name does not pay for the other scripts."""
     script = (
-        "import sys; from bot.pictures.typesetting import set_text;"
+        "import sys; from bot.pictures.text import set_text;"
         "set_text('Zoë Grace Hopper, 57/100', width_px=900, height_px=90, size_px=60,"
-        " min_size_px=20); from bot.pictures import fonts;"
-        " assert fonts.opened.cache_info().currsize == 1;"
+        " min_size_px=20); from bot.pictures import glyphs;"
+        " assert glyphs.opened.cache_info().currsize == 1;"
         "assert not {'fontTools', 'matplotlib', 'cv2'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

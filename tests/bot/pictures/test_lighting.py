@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from test_card import COLLINS, HOPPER
 
-from bot.pictures.lighting import Tone, between, is_grey, skin_tone, softened, toned
+from bot.pictures.split import Tone, between, is_grey, skin_tone, softened, toned
 
 
 def pixels_of(jpeg: bytes) -> NDArray[np.uint8]:

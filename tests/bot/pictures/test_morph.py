@@ -15,9 +15,9 @@ from PIL import Image, ImageSequence
 from test_card import COLLINS, HOPPER
 from test_framing import placed
 
-from bot.pictures.card_rows import CardEntry
+from bot.pictures.card import CardEntry
+from bot.pictures.framing import FaceInPhoto
 from bot.pictures.morph import GIF, MP4, make_morph
-from bot.pictures.split_face import Sight
 from bot.values import Animation
 
 Pixels = NDArray[np.uint8]
@@ -28,16 +28,16 @@ def opened(jpeg: bytes) -> Pixels:
 
 
 @pytest.fixture(scope="module")
-def hopper(hopper_jpeg: bytes) -> Sight:
+def hopper(hopper_jpeg: bytes) -> FaceInPhoto:
     return opened(hopper_jpeg), HOPPER
 
 
 @pytest.fixture(scope="module")
-def collins(collins_jpeg: bytes) -> Sight:
+def collins(collins_jpeg: bytes) -> FaceInPhoto:
     return opened(collins_jpeg), COLLINS
 
 
-def entry(sight: Sight, name: str = "Grace Hopper", credit: str = "U.S. Navy") -> CardEntry:
+def entry(sight: FaceInPhoto, name: str = "Grace Hopper", credit: str = "U.S. Navy") -> CardEntry:
     return CardEntry(*sight, name=name, score=57.0, word="a strong likeness", credit=credit)
 
 
@@ -48,7 +48,7 @@ def correlated(one: Pixels, other: Pixels) -> float:
 
 
 @pytest.fixture(scope="module")
-def morph(hopper: Sight, collins: Sight) -> Animation:
+def morph(hopper: FaceInPhoto, collins: FaceInPhoto) -> Animation:
     return make_morph(collins, entry(hopper), alt="becomes", kind=MP4)
 
 
@@ -64,7 +64,9 @@ def test_it_is_what_platforms_play(morph: Animation) -> None:
     assert morph.alt == "becomes"
 
 
-def test_it_goes_there_and_back(hopper: Sight, collins: Sight, morph: Animation) -> None:
+def test_it_goes_there_and_back(
+    hopper: FaceInPhoto, collins: FaceInPhoto, morph: Animation
+) -> None:
     """It begins with the sender, shows the celebrity at length, and ends where it begins."""
     frames = seen(morph.content).frames
     alone = seen(make_morph(hopper, entry(collins), alt="", kind=MP4).content).frames
@@ -80,7 +82,7 @@ def test_it_goes_there_and_back(hopper: Sight, collins: Sight, morph: Animation)
     assert max(steps) < 0.3 * whole  # no jump, nor where it begins again
 
 
-def test_the_words_come_with_the_celebrity(hopper: Sight, collins: Sight) -> None:
+def test_the_words_come_with_the_celebrity(hopper: FaceInPhoto, collins: FaceInPhoto) -> None:
     """Name and credit stand on the frames that show the portrait, and on no first frame."""
     films = [
         seen(make_morph(collins, entry(hopper, name, credit), alt="", kind=MP4).content).frames
@@ -93,7 +95,7 @@ def test_the_words_come_with_the_celebrity(hopper: Sight, collins: Sight) -> Non
     assert (last[0][band].min(axis=2) > 200).mean() > 0.01  # white letters
 
 
-def test_a_gif_says_the_same(hopper: Sight, collins: Sight) -> None:
+def test_a_gif_says_the_same(hopper: FaceInPhoto, collins: FaceInPhoto) -> None:
     """Where PyAV is missing; it loops for ever."""
     film = make_morph(collins, entry(hopper), alt="", kind=GIF)
     assert (film.media_type, film.filename) == ("image/gif", "lookalike.gif")
@@ -106,7 +108,7 @@ def test_a_gif_says_the_same(hopper: Sight, collins: Sight) -> None:
 
 
 def test_without_an_encoder_it_is_a_gif(
-    hopper: Sight, collins: Sight, monkeypatch: pytest.MonkeyPatch
+    hopper: FaceInPhoto, collins: FaceInPhoto, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The package is an extra."""
     monkeypatch.setitem(sys.modules, "av", None)
@@ -130,7 +132,9 @@ sights = st.builds(
 
 @settings(deadline=None, max_examples=6)
 @given(sights, sights, st.text(max_size=80))
-def test_any_two_photos_make_a_film_without_black(one: Sight, other: Sight, name: str) -> None:
+def test_any_two_photos_make_a_film_without_black(
+    one: FaceInPhoto, other: FaceInPhoto, name: str
+) -> None:
     """Whatever their size and wherever their faces; names in any script."""
     film = make_morph(one, entry(other, name or "?"), alt="", kind=GIF)
     with Image.open(io.BytesIO(film.content)) as opened_film:

@@ -9,8 +9,8 @@ from fontTools.ttLib import TTFont
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bot.pictures.fonts import LATIN, Typeface
-from bot.pictures.script_runs import cleaned, dressed, line_breaks, runs_of
+from bot.pictures.glyphs import LATIN, Typeface
+from bot.pictures.text import cleaned, clusters_of, line_breaks, runs_of
 
 NAMES = {
     "Arabic": "محمد صلاح حامد محروس غالي",
@@ -62,7 +62,7 @@ def has_glyph(typeface: Typeface, character: str) -> bool:
 def test_names_keep_every_character_and_have_glyphs(script: str) -> None:
     """Nothing of a name is left out, and no run has a character that its font lacks."""
     name = unicodedata.normalize("NFC", NAMES[script])
-    runs = runs_of(dressed(cleaned(name)))
+    runs = runs_of(clusters_of(cleaned(name)))
     assert sorted("".join(run.text for run in runs)) == sorted(name)
     assert all(has_glyph(run.typeface, char) for run in runs for char in run.text)
 
@@ -74,7 +74,7 @@ def test_names_keep_every_character_and_have_glyphs(script: str) -> None:
 @example("\u0e33\u0301\U0001f1e6")
 def test_no_run_has_a_character_its_font_lacks(text: str) -> None:
     """Whatever is sent, no empty rectangle is drawn."""
-    for run in runs_of(dressed(cleaned(text))):
+    for run in runs_of(clusters_of(cleaned(text))):
         assert run.text
         assert all(has_glyph(run.typeface, char) for char in run.text)
 
@@ -103,26 +103,26 @@ def test_line_ends_become_spaces() -> None:
 
 def test_a_latin_name_is_one_run() -> None:
     """Spaces, digits and signs do not split a run."""
-    (run,) = runs_of(dressed("Grace M. Hopper, 57/100"))
+    (run,) = runs_of(clusters_of("Grace M. Hopper, 57/100"))
     assert run.typeface is LATIN
     assert run.level == 0
 
 
 def test_signs_stay_with_the_script_before_them() -> None:
     """The spaces of an Arabic name do not part it."""
-    (run,) = runs_of(dressed("محمد صلاح"))
+    (run,) = runs_of(clusters_of("محمد صلاح"))
     assert run.level == 1
 
 
 def test_joined_emoji_are_not_parted() -> None:
     """A profession, a flag and a skin tone are one cluster each."""
-    clusters = [cluster for cluster, _ in dressed("👩\u200d🎤🇮🇹👍🏽")]
+    clusters = [cluster for cluster, _ in clusters_of("👩\u200d🎤🇮🇹👍🏽")]
     assert clusters == ["👩\u200d🎤", "🇮🇹", "👍🏽"]
 
 
 def test_conjuncts_are_not_parted_and_words_are() -> None:
     """A virama joins the next letter, not the next word."""
-    clusters = [cluster for cluster, _ in dressed("बच्चन ರಾಜ್ ಕ")]
+    clusters = [cluster for cluster, _ in clusters_of("बच्चन ರಾಜ್ ಕ")]
     assert "च्च" in clusters
     assert clusters.count(" ") == 2
 
@@ -130,7 +130,7 @@ def test_conjuncts_are_not_parted_and_words_are() -> None:
 def test_a_mark_without_a_glyph_is_left_out_alone() -> None:
     """The letter stays when only its decoration can't be drawn."""
     cuneiform_mark = "\U00011c92"  # Marchen, a combining mark no installed font has
-    drawn = "".join(cluster for cluster, _ in dressed(f"a{cuneiform_mark}b"))
+    drawn = "".join(cluster for cluster, _ in clusters_of(f"a{cuneiform_mark}b"))
     assert drawn == "ab"
 
 
@@ -139,4 +139,4 @@ def test_a_mark_without_a_glyph_is_left_out_alone() -> None:
     [("Grace Hopper", [6]), ("Jean-Luc", [5]), ("李小龍", [1, 2]), ("Hopper", []), ("김연아", [])],
 )
 def test_lines_break_where_a_reader_expects(text: str, places: list[int]) -> None:
-    assert list(line_breaks(dressed(text))) == places
+    assert list(line_breaks(clusters_of(text))) == places

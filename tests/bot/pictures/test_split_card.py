@@ -17,10 +17,8 @@ from test_card import (
     pixels_of,
 )
 
-from bot.pictures.card import draw_card
-from bot.pictures.card_rows import CardEntry
-from bot.pictures.split_card import draw_split_card
-from bot.pictures.split_face import split_face
+from bot.pictures.card import CardEntry, draw_card
+from bot.pictures.split import split_face
 from bot.values import Limits
 from engine.types import Photo
 
@@ -35,8 +33,8 @@ def entries(hopper: Photo, collins: Photo, count: int) -> list[CardEntry]:
 def test_it_says_what_the_other_card_says(hopper: Photo, collins: Photo) -> None:
     """Name, score, bar, word and credit look the same, pixel by pixel but for JPEG's losses."""
     entry_ = entry(hopper, HOPPER)
-    split = pixels_of(draw_split_card(collins, [face_at(COLLINS)], [entry_]))
-    side = pixels_of(draw_card(collins, face_at(COLLINS), [entry_]))
+    split = pixels_of(draw_card(collins, [face_at(COLLINS)], [entry_], split=True))
+    side = pixels_of(draw_card(collins, [face_at(COLLINS)], [entry_]))
     below = side.shape[0] - 640 - 8
     assert np.abs(split[-below:] - side[-below:]).mean() < 1.5
     assert bar_end(split)[1] == pytest.approx(bar_end(side)[1], abs=2)
@@ -44,7 +42,7 @@ def test_it_says_what_the_other_card_says(hopper: Photo, collins: Photo) -> None
 
 def test_the_face_above_is_the_split_one(hopper: Photo, collins: Photo) -> None:
     """The sender's half at the left."""
-    card = pixels_of(draw_split_card(collins, [face_at(COLLINS)], [entry(hopper, HOPPER)]))
+    card = pixels_of(draw_card(collins, [face_at(COLLINS)], [entry(hopper, HOPPER)], split=True))
     face = split_face((collins.pixels, COLLINS), (hopper.pixels, HOPPER), (1080, 960))
     assert np.abs(card[:950] - face[:950]).mean() < 4
 
@@ -53,7 +51,7 @@ def test_the_face_above_is_the_split_one(hopper: Photo, collins: Photo) -> None:
 def test_every_card_is_within_all_limits(hopper: Photo, collins: Photo, count: int) -> None:
     """Further matches are smaller faces of the sender and each of them, with their ranks."""
     found = entries(hopper, collins, count)
-    picture = draw_split_card(collins, [face_at(COLLINS)], found)
+    picture = draw_card(collins, [face_at(COLLINS)], found, split=True)
     assert len(picture.jpeg) <= 250_000
     assert picture.width_px + picture.height_px <= Limits().picture_width_plus_height_px
     assert picture.alt.count("Grace Hopper") == (min(count, 10) + 1) // 2
@@ -67,10 +65,10 @@ def test_further_matches_are_split_too(hopper: Photo, collins: Photo) -> None:
     aside[2, 0] -= 30
     profile = dataclasses.replace(other, portrait_landmarks=aside)
     sheets = [
-        pixels_of(draw_split_card(hopper, [face_at(HOPPER)], [best, second]))
+        pixels_of(draw_card(hopper, [face_at(HOPPER)], [best, second], split=True))
         for second in (other, profile)
     ]
-    side = pixels_of(draw_card(hopper, face_at(HOPPER), [best, profile]))
+    side = pixels_of(draw_card(hopper, [face_at(HOPPER)], [best, profile]))
     tiles = [sheet[-180:-10, 60:190] for sheet in (*sheets, side)]
     assert np.abs(tiles[0] - tiles[1]).mean() > 10
     assert np.abs(tiles[1] - tiles[2]).mean() < 3
@@ -79,28 +77,28 @@ def test_further_matches_are_split_too(hopper: Photo, collins: Photo) -> None:
 def test_several_faces_are_numbered_above(hopper: Photo, collins: Photo) -> None:
     """As on the other card."""
     faces = [face_at(HOPPER), face_at(HOPPER + 3)]
-    picture = draw_split_card(hopper, faces, [entry(collins, COLLINS)], answered=1)
-    alone = draw_split_card(hopper, faces[1:], [entry(collins, COLLINS)])
+    picture = draw_card(hopper, faces, [entry(collins, COLLINS)], answered=1, split=True)
+    alone = draw_card(hopper, faces[1:], [entry(collins, COLLINS)], split=True)
     assert picture.height_px > alone.height_px + 200
     with pytest.raises(IndexError):
-        draw_split_card(hopper, faces, [entry(collins, COLLINS)], answered=2)
+        draw_card(hopper, faces, [entry(collins, COLLINS)], answered=2, split=True)
 
 
 def test_a_card_of_nobody_is_refused(hopper: Photo) -> None:
     """There is always a best match."""
     with pytest.raises(ValueError, match="at least one"):
-        draw_split_card(hopper, [face_at(HOPPER)], [])
+        draw_card(hopper, [face_at(HOPPER)], [], split=True)
 
 
 def test_a_silhouette_is_shown_as_it_is(hopper: Photo, collins: Photo) -> None:
     """A gallery may lack its photos; half a silhouette is nobody's face."""
     best, other = entries(hopper, collins, 2)
-    hidden = dataclasses.replace(other, stand_in=True)
+    hidden = dataclasses.replace(other, silhouette=True)
     sheets = [
-        pixels_of(draw_split_card(hopper, [face_at(HOPPER)], [best, second]))
+        pixels_of(draw_card(hopper, [face_at(HOPPER)], [best, second], split=True))
         for second in (other, hidden)
     ]
-    side = pixels_of(draw_card(hopper, face_at(HOPPER), [best, other]))
+    side = pixels_of(draw_card(hopper, [face_at(HOPPER)], [best, other]))
     tiles = [sheet[-180:-10, 60:190] for sheet in (*sheets, side)]
     assert np.abs(tiles[0] - tiles[2]).mean() > 10
     assert np.abs(tiles[1] - tiles[2]).mean() < 3

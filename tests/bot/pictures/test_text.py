@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from PIL import ImageFont
 from test_script_runs import NAMES
 
-from bot.pictures.script_runs import dressed, runs_of
-from bot.pictures.shaping import rasterised, shaped
-from bot.pictures.typesetting import Block, set_text
+from bot.pictures.glyphs import rasterised, shaped
+from bot.pictures.text import Block, clusters_of, runs_of, set_text
 
 WORDS = sorted({word for name in NAMES.values() for word in name.split()})
 names = st.lists(st.sampled_from(WORDS), min_size=1, max_size=9).map(" ".join)
@@ -26,7 +25,7 @@ def ink(block: Block) -> int:
 def free_ink(line: str, size_px: int) -> int:
     """The ink of a line on a sheet with room on every side."""
     placed, pen = [], 400.0
-    for run in runs_of(dressed(line)):
+    for run in runs_of(clusters_of(line)):
         one = shaped(run, bold=True)
         placed.append((one, pen, 400.0))
         pen += one.advance * size_px
@@ -103,7 +102,7 @@ def test_a_name_fits_a_card_whole(script: str) -> None:
 def test_a_run_has_the_ink_that_freetype_draws(text: str) -> None:
     """Pillow's rasteriser covers the same area, strokes left of the pen included."""
     block = set_text(text, width_px=600, height_px=190, size_px=70, min_size_px=70)
-    (run,) = runs_of(dressed(text))
+    (run,) = runs_of(clusters_of(text))
     path = run.typeface.file(bold=False)
     assert path is not None
     font = ImageFont.truetype(path, 70, run.typeface.index, layout_engine=ImageFont.Layout.BASIC)
@@ -153,8 +152,22 @@ def test_hebrew_ellipsis_stands_on_the_left() -> None:
 
 def test_text_without_glyphs_is_blank() -> None:
     """What can't be drawn takes no ink and breaks nothing."""
-    block = set_text("\U00012000\x07", width_px=90, height_px=50, size_px=30, min_size_px=20)
+    block = set_text("\ue000\x07", width_px=90, height_px=50, size_px=30, min_size_px=20)
     assert ink(block) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "spelled"),
+    [
+        ("ᏣᎳᎩ ᎦᏬᏂ", "Tsalagi Gawoni"),  # Cherokee
+        ("ꦗꦮ", "Jawa"),  # Javanese
+        ("\U0001d4d0\U0001d4f5\U0001d4f2\U0001d4ec\U0001d4ee", "Alice"),  # mathematical script
+    ],
+)
+def test_a_name_without_any_font_is_spelled(name: str, spelled: str) -> None:
+    """Nobody's name is empty because no installed font has its script."""
+    block = set_text(name, width_px=900, height_px=50, size_px=30)
+    assert block.lines == (spelled,)
 
 
 def test_threads_set_the_same_text() -> None:

@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont, features
 from test_script_runs import NAMES
 
-from bot.pictures.fonts import LATIN
-from bot.pictures.script_runs import Run, cleaned, dressed, runs_of
-from bot.pictures.shaping import rasterised, shaped
+from bot.pictures.glyphs import LATIN, rasterised, shaped
+from bot.pictures.text import Run, cleaned, clusters_of, runs_of
 
 
 def glyphs_of(text: str) -> list[int]:
-    runs = runs_of(dressed(cleaned(text)))
-    return [glyph.number for run in runs for glyph in shaped(run, bold=True).glyphs]
+    runs = runs_of(clusters_of(cleaned(text)))
+    return [glyph[0] for run in runs for glyph in shaped(run, bold=True).glyphs]
 
 
 @pytest.mark.parametrize("script", NAMES)
@@ -42,18 +41,18 @@ def test_arabic_letters_are_joined() -> None:
 
 def test_devanagari_vowel_stands_before_its_consonant() -> None:
     """The short i is written after its consonant and drawn before it."""
-    (run,) = runs_of(dressed("कि"))
+    (run,) = runs_of(clusters_of("कि"))
     first, second = shaped(run, bold=False).glyphs
     (ka,) = glyphs_of("क")
-    assert second.number == ka
-    assert first.x < second.x
+    assert second[0] == ka
+    assert first[1] < second[1]
 
 
 def test_brackets_are_mirrored_from_right_to_left() -> None:
     """An opening bracket that is read from the right opens towards the left."""
     (closing,) = shaped(Run(")", LATIN, 0), bold=False).glyphs
     (opening,) = shaped(Run("(", LATIN, 1), bold=False).glyphs
-    assert opening.number == closing.number
+    assert opening[0] == closing[0]
 
 
 @pytest.mark.skipif(not features.check_feature("raqm"), reason="Pillow finds no FriBidi here")
@@ -63,7 +62,7 @@ def test_brackets_are_mirrored_from_right_to_left() -> None:
 def test_lines_equal_those_of_another_shaper(script: str) -> None:
     """Raqm, which orders and shapes by itself, draws the same picture."""
     name = cleaned(NAMES[script])
-    runs = runs_of(dressed(name))
+    runs = runs_of(clusters_of(name))
     if len({run.typeface for run in runs}) > 1:
         pytest.skip("Raqm draws with one font")
     size, width, height = 80, 1600, 240

@@ -16,7 +16,8 @@ from test_card import COLLINS, HOPPER
 from test_framing import placed
 
 from bot.app import open_engine
-from bot.pictures.split_face import Sight, split_face, suits
+from bot.pictures.framing import FaceInPhoto
+from bot.pictures.split import split_face, suits
 from bot.settings import Settings
 from engine.engine import Engine
 from engine.types import Embedding, Photo
@@ -26,12 +27,12 @@ Pixels = NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
-def hopper(hopper_jpeg: bytes) -> Sight:
+def hopper(hopper_jpeg: bytes) -> FaceInPhoto:
     return np.asarray(Image.open(io.BytesIO(hopper_jpeg)).convert("RGB")), HOPPER
 
 
 @pytest.fixture(scope="module")
-def collins(collins_jpeg: bytes) -> Sight:
+def collins(collins_jpeg: bytes) -> FaceInPhoto:
     return np.asarray(Image.open(io.BytesIO(collins_jpeg)).convert("RGB")), COLLINS
 
 
@@ -56,7 +57,9 @@ def alike(one: Pixels, other: Pixels) -> float:
     return float(np.corrcoef(edges[0].ravel(), edges[1].ravel())[0, 1])
 
 
-def test_each_half_is_its_persons(engine: Engine, hopper: Sight, collins: Sight) -> None:
+def test_each_half_is_its_persons(
+    engine: Engine, hopper: FaceInPhoto, collins: FaceInPhoto
+) -> None:
     """The whole is more like either of the two than they are like each other."""
     both = embedded(engine, split_face(hopper, collins, SIZE))
     one, other = embedded(engine, hopper[0]), embedded(engine, collins[0])
@@ -65,7 +68,7 @@ def test_each_half_is_its_persons(engine: Engine, hopper: Sight, collins: Sight)
     assert both.cosine(other) > between + 0.05
 
 
-def test_left_is_the_first_and_right_the_second(hopper: Sight, collins: Sight) -> None:
+def test_left_is_the_first_and_right_the_second(hopper: FaceInPhoto, collins: FaceInPhoto) -> None:
     """At the outer parts, which the blend does not reach."""
     split = split_face(hopper, collins, SIZE)
     swapped = split_face(collins, hopper, SIZE)
@@ -76,14 +79,14 @@ def test_left_is_the_first_and_right_the_second(hopper: Sight, collins: Sight) -
     assert alike(swapped[left], alone["c"][left]) > alike(swapped[left], alone["h"][left])
 
 
-def test_one_photo_twice_is_that_photo(engine: Engine, hopper: Sight) -> None:
+def test_one_photo_twice_is_that_photo(engine: Engine, hopper: FaceInPhoto) -> None:
     """Nothing is bent, relit or blurred where there is nothing to match: no seam, no ghost."""
     split = split_face(hopper, hopper, SIZE)
     assert embedded(engine, split).cosine(embedded(engine, hopper[0])) > 0.95
 
 
 def test_the_eyes_are_level_and_meet_in_the_middle(
-    engine: Engine, hopper: Sight, collins: Sight
+    engine: Engine, hopper: FaceInPhoto, collins: FaceInPhoto
 ) -> None:
     """As the detector finds them in the result, however the photos were tilted."""
     matrix = cv2.getRotationMatrix2D((256, 200), 25, 1)
@@ -118,7 +121,7 @@ sights = st.builds(
 @settings(deadline=None, max_examples=25)
 @given(sights, sights, st.sampled_from([(360, 300), (196, 196), (40, 60)]))
 def test_nothing_black_shows_wherever_the_photos_end(
-    one: Sight, other: Sight, size: tuple[int, int]
+    one: FaceInPhoto, other: FaceInPhoto, size: tuple[int, int]
 ) -> None:
     """Two plain greys meet somewhere between them, everywhere in the frame."""
     split = split_face(one, other, size).astype(int)

@@ -1,0 +1,364 @@
+"""One face of two: the left half of one photo, the right half of another, as if it were one.
+
+Both are bent to the shape between them (``framing``), lit alike and joined along the middle of the
+face by a blend of pyramids (Burt & Adelson, "A multiresolution spline with application to image
+mosaics", ACM TOG 2, 1983): light passes over softly, lines within a few pixels.
+
+Colours, contrast and sharpness of one skin are brought to those of another by the transfer of
+means and deviations of Reinhard et al., "Color transfer between images", IEEE CG&A 21 (2001), in
+CIE L*a*b*, measured on skin and held within limits, so that a face keeps its own light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bot.pictures.framing import (
+    FaceInPhoto,
+    Pixels,
+    Points,
+    bent_face,
+    covered_share,
+    face_away,
+    mirrored,
+    placed_shape,
+    placing,
+    shape_of,
+    upright,
+)
+from engine.engine import yaw_degrees
+
+__all__ = ["Tone", "between", "is_grey", "skin_tone", "softened", "split_face", "suits", "toned"]
+
+_Floats = NDArray[np.float32]
+
+_MOST_TURNED = 44.0
+_MOST_APART = 33.0
+"""Degrees: further turned than that, and differing by more, no halves make one face."""
+
+_VIEWS = (
+    (0.18, 0.44, 0.93),
+    (0.2, 0.43, 0.91),
+    (0.22, 0.415, 0.88),
+    (0.245, 0.4, 0.85),
+    (0.265, 0.385, 0.0),
+)
+"""Distance between the eyes and their height, of the geometric mean of the frame's sides and of
+its height, each with the share of the frame that the photos must fill."""
+
+_MEETING = 0.35
+"""How far the first face's tone comes towards the second's: the sender stays who they are, and the
+portrait, which nobody here minds, comes the rest of the way."""
+
+_FINE_ENOUGH, _LEAST_FINE, _NEARLY = 1.25, 0.5, 0.85
+"""Pixels drawn for one of the finer photo; how much smaller than asked for that may be; and from
+where on it saves nothing."""
+
+_LEVELS = 5
+_REACH = 1.12  # of 100 px of a frame 900 px high: how far light passes over the seam
+_SEAM = 6  # px within which lines pass over
+
+_REDUCED = 4  # px of the frame to one of the measurement
+_GREY_CHROMA = 3.5  # of 128; a grey photo's skin has none, a pale face some 10
+_STRETCH = (0.75, 1.35)  # of contrast; more shows grain and blocks
+_COLOUR_STRETCH = (0.6, 1.6)
+_SHARPER = 2.0
+_BLUR_PER_PX = 0.35  # standard deviation of what enlarging by 1 more pixel looks like
+_MOST_BLUR_PX = 3.0
+
+
+def suits(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
+    """Whether two faces make one: neither turned far aside, both turned about alike.
+
+    Args:
+        first: Landmarks (5, 2).
+        second: Landmarks (5, 2).
+    """
+    one, other = abs(yaw_degrees(first)), abs(yaw_degrees(second))
+    return max(one, other) <= _MOST_TURNED and abs(one - other) <= _MOST_APART
+
+
+def split_face(first: FaceInPhoto, second: FaceInPhoto, size_px: tuple[int, int]) -> Pixels:
+    """The left half of the first face and the right half of the second.
+
+    Where they are turned to opposite sides, the second is shown as in a mirror.
+
+    Args:
+        first: The sender.
+        second: The celebrity.
+        size_px: Width and height of the result.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    if face_away(first[1], second[1]):
+        second = mirrored(*second)
+    view = _view(first, second, size_px)
+    finest = min(_scale(face, view.target) for face in (first, second))
+    factor = float(np.clip(_FINE_ENOUGH / finest, _LEAST_FINE, 1))
+    if factor > _NEARLY:
+        return _drawn(first, second, view, size_px)
+    # Neither photo has so many pixels: drawn smaller it looks the same and takes half the time.
+    width, height = (max(1, round(side * factor)) for side in size_px)
+    scales = np.array([width / size_px[0], height / size_px[1]])
+    smaller = _View((view.target + 0.5) * scales - 0.5, view.apart_px * scales[1])
+    small = _drawn(first, second, smaller, (width, height))
+    return np.asarray(cv2.resize(small, size_px, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def _drawn(
+    first: FaceInPhoto, second: FaceInPhoto, view: _View, size_px: tuple[int, int]
+) -> Pixels:
+    """The two halves in that view."""
+    width, height = size_px
+    seam = _seam(view.target, height)
+    reach = max(_SEAM, round(_REACH * height / 9))
+    start = int(np.clip(seam.min() - reach, 0, width - 1))
+    end = int(np.clip(seam.max() + reach, start + 1, width))
+    halves = (
+        _Half(first, view.target, (end, height), view.apart_px),
+        _Half(second, view.target - (start, 0), (width - start, height), view.apart_px),
+    )
+    left, right = _lit_alike(*halves)
+    joined = np.empty((height, width, 3), np.uint8)
+    joined[:, :start], joined[:, end:] = left[:, :start], right[:, end - start :]
+    joined[:, start:end] = _joined(left[:, start:], right[:, : end - start], seam - start)
+    return joined
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """Where the common face stands in the frame."""
+
+    target: Points
+    apart_px: float
+
+
+class _Half:
+    """One of the two photos in its part of the frame."""
+
+    def __init__(
+        self, face: FaceInPhoto, target: Points, size_px: tuple[int, int], apart_px: float
+    ) -> None:
+        self.target = target
+        self.scale = _scale(face, target)
+        self.pixels = bent_face(*face, target, size_px, apart_px)
+        self.tone = skin_tone(self.pixels, target)
+
+
+def _scale(face: FaceInPhoto, target: Points) -> float:
+    """Pixels of the frame to one of the photo."""
+    return float(np.hypot(*placing(face[1], target)[:, 0]))
+
+
+def _view(first: FaceInPhoto, second: FaceInPhoto, size_px: tuple[int, int]) -> _View:
+    """The widest view in which the two photos fill most of their halves."""
+    width, height = size_px
+    shape = upright((shape_of(first[1]) + shape_of(second[1])) / 2)
+    half = (width // 2, height)
+    for apart, down, enough in _VIEWS:
+        apart_px = apart * (width * height) ** 0.5
+        target = placed_shape(shape, (width / 2, down * height), apart_px)
+        covered = min(
+            covered_share(first[0], placing(first[1], target), half),
+            covered_share(second[0], placing(second[1], target - (width - half[0], 0)), half),
+        )
+        if covered >= enough:
+            break
+    return _View(target, apart_px)
+
+
+def _seam(target: Points, height_px: int) -> Points:
+    """The middle of the face, row by row: through the nose and between the eyes and lips."""
+    eyes, mouth = target[:2].mean(axis=0), target[3:5].mean(axis=0)
+    nose = target[2]
+    if not eyes[1] < nose[1] < mouth[1]:
+        nose = (eyes + mouth) / 2
+    rows = np.interp(
+        np.arange(height_px), (eyes[1], nose[1], mouth[1]), (eyes[0], nose[0], mouth[0])
+    )
+    around = max(1, height_px // 40)
+    window = np.hanning(2 * around + 3)[1:-1]
+    return np.convolve(np.pad(rows, around, mode="edge"), window / window.sum(), "valid")
+
+
+def _lit_alike(first: _Half, second: _Half) -> tuple[Pixels, Pixels]:
+    wanted = between(first.tone, second.tone, _MEETING)
+    left, right = (toned(half.pixels, half.tone, wanted) for half in (first, second))
+    return (
+        softened(left, first.scale, second.scale / first.scale),
+        softened(right, second.scale, first.scale / second.scale),
+    )
+
+
+def _joined(left: Pixels, right: Pixels, seam: Points) -> Pixels:
+    """One picture of two of the same size, left of the seam the first."""
+    width = left.shape[1]
+    share = np.clip((seam[:, None] - np.arange(width)) / _SEAM + 0.5, 0, 1).astype(np.float32)
+    one, other = left.astype(np.float32), right.astype(np.float32)
+    details: list[_Floats] = []
+    for _ in range(_LEVELS):
+        if min(one.shape[:2]) < 4:
+            break
+        size = (one.shape[1], one.shape[0])
+        coarse_one = np.asarray(cv2.pyrDown(one), np.float32)
+        coarse_other = np.asarray(cv2.pyrDown(other), np.float32)
+        detail = cv2.blendLinear(
+            one - cv2.pyrUp(coarse_one, dstsize=size),
+            other - cv2.pyrUp(coarse_other, dstsize=size),
+            share,
+            1 - share,
+        )
+        details.append(np.asarray(detail, np.float32))
+        one, other = coarse_one, coarse_other
+        share = np.asarray(cv2.pyrDown(share), np.float32)
+    joined: _Floats = np.asarray(cv2.blendLinear(one, other, share, 1 - share), np.float32)
+    for detail in reversed(details):
+        size = (detail.shape[1], detail.shape[0])
+        joined = np.asarray(cv2.pyrUp(joined, dstsize=size) + detail, np.float32)
+    return np.clip(np.round(joined), 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Tone:
+    """What a skin looks like in a photo.
+
+    Attributes:
+        mean: Of L*, a*, b*, each on OpenCV's scale of 0 to 255.
+        deviation: Of each.
+    """
+
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float]
+
+
+def skin_tone(frame: Pixels, shape: Points) -> Tone:
+    """The tone of the cheeks, nose, upper lip and lower forehead.
+
+    Args:
+        frame: uint8 (H, W, 3), RGB.
+        shape: The landmarks in it, (5, 2) or with the chin.
+    """
+    small = cv2.resize(frame, None, fx=1 / _REDUCED, fy=1 / _REDUCED, interpolation=cv2.INTER_AREA)
+    points = (shape + 0.5) / _REDUCED - 0.5
+    mask = _skin(points, small.shape[:2])
+    picture = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).astype(np.float64)
+    lab = picture[mask > 0]
+    if len(lab) < 8:  # the face lies outside the frame
+        lab = picture.reshape(-1, 3)
+    # Between the 15th and 90th percentile of lightness: glasses, beards and highlights lie outside.
+    low, high = np.percentile(lab[:, 0], (15, 90))
+    kept = lab[(lab[:, 0] >= low) & (lab[:, 0] <= high)]
+    mean, deviation = kept.mean(axis=0), kept.std(axis=0)
+    return Tone(_three(mean), _three(deviation))
+
+
+def _three(values: Iterable[float]) -> tuple[float, float, float]:
+    first, second, third = map(float, values)
+    return first, second, third
+
+
+def _skin(points: Points, size: tuple[int, ...]) -> Pixels:
+    mask = np.zeros(size[:2], np.uint8)
+    left, right, _, *mouth = points[:5]
+    eyes, lips = (left + right) / 2, (mouth[0] + mouth[1]) / 2
+    apart = max(float(np.linalg.norm(right - left)), 1.0)
+    middle = (eyes + lips) / 2
+    axes = (round(0.78 * apart), round(0.95 * apart))
+    cv2.ellipse(mask, _whole(middle), axes, 0, 0, 360, 255, -1)
+    for eye in (left, right):
+        cv2.ellipse(mask, _whole(eye), (round(0.33 * apart), round(0.24 * apart)), 0, 0, 360, 0, -1)
+    lip = (round(0.42 * apart), round(0.17 * apart))
+    cv2.ellipse(mask, _whole(lips), lip, 0, 0, 360, 0, -1)
+    return mask
+
+
+def _whole(point: Points) -> tuple[int, int]:
+    x, y = np.clip(np.round(point), -10_000, 10_000)
+    return int(x), int(y)
+
+
+def is_grey(tone: Tone) -> bool:
+    """Whether a photo has no colours: black and white, or nearly."""
+    return (
+        float(np.hypot(tone.mean[1] - 128, tone.mean[2] - 128)) < _GREY_CHROMA
+        and max(tone.deviation[1:]) < _GREY_CHROMA
+    )
+
+
+def between(one: Tone, other: Tone, share: float) -> Tone:
+    """The tone on the way from one to the other; 0 is the first.
+
+    Where one of them has no colour, nor has what lies between.
+    """
+    mean, spread = (
+        [(1 - share) * a + share * b for a, b in zip(*pair, strict=True)]
+        for pair in ((one.mean, other.mean), (one.deviation, other.deviation))
+    )
+    if is_grey(one) or is_grey(other):
+        mean[1:], spread[1:] = [128.0, 128.0], [0.0, 0.0]
+    return Tone(_three(mean), _three(spread))
+
+
+def toned(frame: Pixels, tone: Tone, wanted: Tone) -> Pixels:
+    """The picture with a skin of that tone brought to the wanted one.
+
+    Args:
+        frame: uint8 (H, W, 3), RGB.
+        tone: Of its skin.
+        wanted: What it becomes, as far as contrast can be stretched without harm.
+    """
+    levels = np.arange(256, dtype=np.float64)
+    table = np.empty((1, 256, 3), np.uint8)
+    for channel in range(3):
+        limits = _COLOUR_STRETCH if channel else _STRETCH
+        stretch = wanted.deviation[channel] / max(tone.deviation[channel], 1.0)
+        stretch = 0.0 if channel and is_grey(wanted) else float(np.clip(stretch, *limits))
+        if channel:
+            mapped = wanted.mean[channel] + stretch * (levels - tone.mean[channel])
+        else:
+            mapped = _light_curve(levels, tone.mean[0], wanted.mean[0], stretch)
+        table[0, :, channel] = np.clip(np.round(mapped), 0, 255)
+    lab = cv2.LUT(cv2.cvtColor(frame, cv2.COLOR_RGB2LAB), table)
+    return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), np.uint8)
+
+
+def _light_curve(levels: Points, mean: float, wanted: float, stretch: float) -> Points:
+    """Straight around the skin's light; bent towards black and white, which stay what they are."""
+    mean, wanted = float(np.clip(mean, 30, 225)), float(np.clip(wanted, 30, 225))
+    # A cubic Hermite through (0, 0), (mean, wanted) and (255, 255) with the slope in the middle.
+    result = np.empty_like(levels)
+    for start, end, low, high in ((0.0, mean, 0.0, wanted), (mean, 255.0, wanted, 255.0)):
+        part = (levels >= start) & (levels <= end)
+        run, rise = end - start, high - low
+        secant = rise / run
+        slope = min(stretch * min(1.0, wanted / mean if low == 0 else 1.0), 2.9 * secant)
+        first, last = (secant, slope) if start == 0 else (slope, secant)
+        t = (levels[part] - start) / run
+        result[part] = (
+            low * (2 * t**3 - 3 * t**2 + 1)
+            + run * first * (t**3 - 2 * t**2 + t)
+            + high * (-2 * t**3 + 3 * t**2)
+            + run * last * (t**3 - t**2)
+        )
+    return result
+
+
+def softened(frame: Pixels, scale: float, coarser: float) -> Pixels:
+    """The picture no more than twice as sharp as the one beside it.
+
+    Args:
+        frame: uint8 (H, W, 3).
+        scale: Pixels of the frame to one of its photo.
+        coarser: How much larger the scale of the photo beside it is.
+    """
+    excess = scale * coarser / _SHARPER - max(scale, 1.0)
+    if excess <= 0:
+        return frame
+    sigma = _BLUR_PER_PX * excess
+    return np.asarray(cv2.GaussianBlur(frame, (0, 0), min(sigma, _MOST_BLUR_PX)), np.uint8)
