@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bot.values import SIDE, SPLIT
 from bot.pictures.card import CardEntry, draw_card, draw_family_card
 from bot.pictures.framing import with_chin
+from bot.values import SIDE, SPLIT
 from bot.wording import isolate
 from engine.types import Box
 from gallery.silhouette import is_silhouette

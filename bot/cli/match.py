@@ -147,9 +147,9 @@ def draw_answer(engine: Engine, answer: Answer, *, style: str = SIDE) -> Picture
         style: One of ``bot.values.STYLES``; faces turned too far aside for a split face
             are drawn side by side.
     """
-    from bot.text import credit_of, word_key
     from bot.pictures.card import CardEntry, draw_card
     from bot.pictures.split import suits
+    from bot.text import credit_of, word_key
     from bot.wording import Wording
 
     say = Wording.load().text

@@ -21,16 +21,15 @@ from bot.pictures.sheet import (
     Sheet,
     draw_numbered,
     score_colour,
-    score_text,
 )
 from bot.pictures.split import split_face, suits
 from bot.pictures.text import Block, set_text
 from bot.values import Picture
 from engine.types import Box, Face, Photo
 
-__all__ = ["CAMERA", "CardEntry", "draw_card", "draw_comparison", "draw_family_card"]
+__all__ = ["CardEntry", "Fit", "Style", "Words", "draw_card", "draw_comparison", "draw_family_card"]
 
-CAMERA = "\N{CAMERA} "
+_CAMERA = "\N{CAMERA} "
 """Before a credit, in place of the word "photo" in some language."""
 
 _WIDTH = 1080
@@ -82,7 +81,7 @@ class CardEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class _Fit:
+class Fit:
     """How a text is set: its size, the least size, the height of its box (px), and lines."""
 
     size: int
@@ -91,6 +90,7 @@ class _Fit:
     lines: int = 2
 
     def set(self, text: str, width: int, *, most: int = 1000, bold: bool = False) -> Block:
+        """The text in a box of that width, in at most that size (px)."""
         return set_text(
             text,
             width_px=width,
@@ -103,7 +103,7 @@ class _Fit:
 
 
 @dataclass(frozen=True, slots=True)
-class _Style:
+class Style:
     """How a match is told.
 
     Attributes:
@@ -117,9 +117,9 @@ class _Style:
         apart: Between name and score, px.
     """
 
-    name: _Fit
-    word: _Fit | None
-    credit: _Fit
+    name: Fit
+    word: Fit | None
+    credit: Fit
     bar: tuple[int, int, int]
     score: int = 0
     of: int = 0
@@ -127,25 +127,26 @@ class _Style:
     apart: int = 0
 
 
-_CAPTION = _Style(
-    _Fit(72, 38, 176), _Fit(40, 28, 104), _Fit(25, 20, 64), (22, 16, 18), 104, 36, (80, 18), 32
+_CAPTION = Style(
+    Fit(72, 38, 176), Fit(40, 28, 104), Fit(25, 20, 64), (22, 16, 18), 104, 36, (80, 18), 32
 )
-_PARENT = _Style(_Fit(52, 30, 120), _Fit(34, 26, 84), _Fit(23, 18, 120), (18, 14, 14))
-_FEW = _Style(
-    _Fit(50, 28, 75), _Fit(32, 26, 46, 1), _Fit(22, 18, 32, 1), (16, 6, 6), 68, 0, (52, 14), 20
+_PARENT = Style(Fit(52, 30, 120), Fit(34, 26, 84), Fit(23, 18, 120), (18, 14, 14))
+_FEW = Style(
+    Fit(50, 28, 75), Fit(32, 26, 46, 1), Fit(22, 18, 32, 1), (16, 6, 6), 68, 0, (52, 14), 20
 )
-_MANY = _Style(_Fit(38, 21, 57), None, _Fit(19, 15, 51), (12, 6, 6), 48, 0, (36, 10), 20)
+_MANY = Style(Fit(38, 21, 57), None, Fit(19, 15, 51), (12, 6, 6), 48, 0, (36, 10), 20)
 
 
 class _Score:
     """A score as a whole number, with or without "/100"."""
 
     def __init__(self, score: float, size_px: int, of_px: int) -> None:
-        self._number, self._colour = score_text(score, size_px), score_colour(score)
-        self._of = None
+        number = Fit(size_px, size_px, 2 * size_px, lines=1)
+        self._number = number.set(f"{score:.0f}", 3 * size_px, bold=True)
+        self._colour, self._of = score_colour(score), None
         self.width_px = self._number.width_px
         if of_px:
-            self._of = set_text("/100", width_px=4 * of_px, height_px=2 * of_px, size_px=of_px)
+            self._of = Fit(of_px, of_px, 2 * of_px, lines=1).set("/100", 4 * of_px)
             self.width_px += 8 + self._of.width_px
 
     def draw(self, sheet: Sheet, x: int, baseline: int) -> None:
@@ -155,11 +156,11 @@ class _Score:
             sheet.block(self._of, x, baseline - self._of.baseline_px, MUTED)
 
 
-class _Words:
+class Words:
     """Name and score on one baseline, then the word, the bar and the credit."""
 
     def __init__(
-        self, name: str, score: float, word: str, credit: str, width: int, style: _Style
+        self, name: str, score: float, word: str, credit: str, width: int, style: Style
     ) -> None:
         self._score, self._width, self._style = score, width, style
         self._number = _Score(score, style.score, style.of) if style.score else None
@@ -170,17 +171,17 @@ class _Words:
             capital = word[:1].title() + word[1:]
             self._word = style.word.set(capital, width, most=self._name.size_px - 2)
         if credit:
-            self._credit = style.credit.set(CAMERA + credit, width)
+            self._credit = style.credit.set(_CAMERA + credit, width)
         above, below = style.digits
         self._baseline = max(self._name.baseline_px, above)
         one_line = len(self._name.lines) == 1
         self._name_top = self._baseline - self._name.baseline_px if one_line else 0
         self._head = max(self._name_top + self._name.height_px, self._baseline + below)
-        self._head += 0 if style.score else 2
         blocks = [block.height_px for block in (self._word, self._credit) if block]
         self.height_px = self._head + sum(blocks) + sum(style.bar)
 
     def draw(self, sheet: Sheet, x: int, y: int) -> None:
+        """Puts the words with their upper left corner there."""
         bar, above, below = self._style.bar
         sheet.block(self._name, x, y + self._name_top, INK)
         if self._number:
@@ -289,7 +290,7 @@ def draw_family_card(
     sheet, top, pad = Sheet(_WIDTH), 0, _FAMILY_PAD
     if len(faces) > 1:
         top = draw_numbered(sheet, photo, faces, highest_px=_BAND, selected=answered) + _GAP
-    heading = _Fit(46, 26, 80, 1).set(title, _WIDTH - 2 * pad, bold=True)
+    heading = Fit(46, 26, 80, 1).set(title, _WIDTH - 2 * pad, bold=True)
     sheet.block(heading, pad, top + 18, INK)
     top += heading.height_px + 36
     _draw_pair(sheet, top, (parents[0].face, parents[1].face), _PARENTS)
@@ -305,7 +306,7 @@ def draw_family_card(
         x = left if left < _HALF else _WIDTH - pad - score.width_px
         score.draw(sheet, x, below + 104)
         said = (parent.name, parent.score, parent.word, parent.credit)
-        words = _Words(*said, _COLUMN, _PARENT)
+        words = Words(*said, _COLUMN, _PARENT)
         words.draw(sheet, left, below + _CHILD_BELOW + 16)
         end = max(end, below + _CHILD_BELOW + 16 + words.height_px)
     return sheet.picture(end + 20, f"{title}. {_alt_text(parents)}")
@@ -329,7 +330,7 @@ def _draw_pair(
 
 def _draw_caption(sheet: Sheet, top: int, name: str, score: float, word: str, credit: str) -> int:
     """Name, word, score, bar and credit under a pair of faces; returns where they end."""
-    words = _Words(name, score, word, credit, _WIDTH - 2 * _PAD, _CAPTION)
+    words = Words(name, score, word, credit, _WIDTH - 2 * _PAD, _CAPTION)
     words.draw(sheet, _PAD, top + 26)
     return top + 26 + words.height_px + (24 if credit else 16)
 
@@ -364,7 +365,7 @@ def _draw_rows(
         sheet.badge(entry.rank or at + 2, x + 10, y + 10, badge)
         left = height + inset
         said = (entry.name, entry.score, entry.word, entry.credit)
-        words = _Words(*said, width - margin - left, style)
+        words = Words(*said, width - margin - left, style)
         words.draw(sheet, x + left, y + max(0, (height - words.height_px) // 2))
     rows = -(-len(entries) // columns)
     return top + rows * (height + _GAP) - _GAP

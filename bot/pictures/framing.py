@@ -19,33 +19,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.align import DLIB_TEMPLATE, similarity
-from engine.engine import yaw_degrees
+from engine.align import DLIB_TEMPLATE, similarity, yaw_degrees
 from engine.types import Box
 
-__all__ = [
-    "FaceInPhoto",
-    "Frame",
-    "Pixels",
-    "Points",
-    "bend",
-    "bent_face",
-    "continued_warp",
-    "covered_share",
-    "eyes_level",
-    "face_away",
-    "frame_face",
-    "head_shift",
-    "mirrored",
-    "placed_shape",
-    "placing",
-    "remapped",
-    "shape_of",
-    "shared_frame",
-    "through",
-    "upright",
-    "with_chin",
-]
+__all__ = ["FaceInPhoto", "continued_warp", "frame_face", "shared_frame", "with_chin"]
 
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]
@@ -430,8 +407,7 @@ def bend(
     moved = np.clip(points - target, -most * apart_px, most * apart_px)
     width, height = size_px
     grid = (width // _BEND_STEP + 2, height // _BEND_STEP + 2)
-    xs, ys = (np.arange(count) * float(_BEND_STEP) + (_BEND_STEP - 1) / 2 for count in grid)
-    shift = _thin_plate(target, target + moved, apart_px, xs, ys)
+    shift = _thin_plate(target, moved, apart_px, grid)
     wide = np.asarray(
         cv2.resize(
             shift, (grid[0] * _BEND_STEP, grid[1] * _BEND_STEP), interpolation=cv2.INTER_LINEAR
@@ -465,18 +441,14 @@ def with_chin(landmarks: NDArray[np.float32], box: Box | None) -> NDArray[np.flo
 
 
 def _thin_plate(
-    target: Points,
-    source: Points,
-    apart_px: float,
-    xs: Points,
-    ys: Points,
+    target: Points, moved: Points, apart_px: float, grid: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """Shift (rows, columns, 2) of the thin plate that bends target to source, still far away."""
+    """Shift (rows, columns, 2) of the thin plate that moves target so far, still far away."""
     middle = target[:5].mean(axis=0)
     angles = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     ring = np.stack([np.sin(angles), np.cos(angles)], axis=1) * _STILL_AT * apart_px + middle
     knots = np.vstack([target, ring])
-    shifts = np.vstack([source - target, np.zeros_like(ring)])
+    shifts = np.vstack([moved, np.zeros_like(ring)])
     unit = (knots - middle) / apart_px
     count = len(knots)
     system = np.zeros((count + 3, count + 3))
@@ -484,7 +456,8 @@ def _thin_plate(
     system[:count, count:] = np.hstack([np.ones((count, 1)), unit])
     system[count:, :count] = system[:count, count:].T
     weights = np.linalg.lstsq(system, np.vstack([shifts, np.zeros((3, 2))]), rcond=None)[0]
-    u, v = (xs - middle[0]) / apart_px, (ys - middle[1]) / apart_px
+    columns, rows = (np.arange(count) * _BEND_STEP + (_BEND_STEP - 1) / 2 for count in grid)
+    u, v = (columns - middle[0]) / apart_px, (rows - middle[1]) / apart_px
     squared = (u[None, :, None] - unit[:, 0]) ** 2 + (v[:, None, None] - unit[:, 1]) ** 2
     plate = _kernel(squared) @ weights[:count] + weights[count]
     plate += u[None, :, None] * weights[count + 1] + v[:, None, None] * weights[count + 2]

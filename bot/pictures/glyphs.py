@@ -22,19 +22,7 @@ import numpy as np
 import uharfbuzz
 from numpy.typing import NDArray
 
-__all__ = [
-    "EMOJI",
-    "LATIN",
-    "Run",
-    "ShapedRun",
-    "Typeface",
-    "candidates",
-    "covers",
-    "han_typeface",
-    "opened",
-    "rasterised",
-    "shaped",
-]
+__all__ = ["Run", "ShapedRun", "Typeface", "candidates", "covers", "rasterised", "shaped"]
 
 _EM = 4096  # units of an opened font to the size of the text
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bot.pictures.card import CAMERA, CardEntry
+from bot.pictures.card import CardEntry, Fit, Style, Words
 from bot.pictures.framing import (
     FaceInPhoto,
     Pixels,
@@ -35,25 +35,14 @@ from bot.pictures.framing import (
     shape_of,
     through,
 )
-from bot.pictures.sheet import INK, MUTED, Colour, bar_picture, score_colour, score_text
+from bot.pictures.sheet import Sheet
 from bot.pictures.split import between, is_grey, skin_tone, toned
-from bot.pictures.text import Block, set_text
 from bot.values import Animation
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
-__all__ = [
-    "GIF",
-    "MOST_EDGE_PX",
-    "MOST_FRAMES",
-    "MP4",
-    "Format",
-    "encode_gif",
-    "encode_mp4",
-    "encodes_mp4",
-    "make_morph",
-]
+__all__ = ["GIF", "MP4", "Format", "encode_gif", "encode_mp4", "encodes_mp4", "make_morph"]
 
 _Floats = NDArray[np.float32]
 
@@ -93,10 +82,10 @@ _MOST_BEND = 0.5  # of the distance between the eyes; faces on the way are no li
 _EQUALISED = 0.6  # how much of the other's light a face takes on where it gives way
 _NEARER = 0.35  # how much of the photo's light the portrait has even at the end
 _BAND = 0.3  # of the frame's height, for the words
-_BAND_DARK = 0.82
+_BAND_DARK, _DARK = 0.82, (12, 12, 12)  # how dark the band becomes, and its colour
 _WORDS_FROM = 0.55  # share of the way from which the words appear
 
-_ENCODER = "libx264"
+_ENCODER: Final = "libx264"
 _MP4_OPTIONS = {"preset": "veryfast", "crf": "23", "profile": "high"}
 # The index stands before the pictures, so that a film plays while it is loaded; FFmpeg can't move
 # it there in memory, but keeps room for it (movenc's option moov_size). It takes about 1,000 bytes
@@ -171,7 +160,7 @@ class _Morph:
             toned(left, tones[0], between(tones[0], tones[1], _EQUALISED)),
             toned(right, tones[1], between(tones[1], tones[0], _EQUALISED)),
         )
-        self._words = _Words(second, self._size)
+        self._words = _Caption(second, self._size)
 
     def frame(self, share: float) -> Pixels:
         """The frame at that share of the way: 0 is the first face, 1 the second with its words."""
@@ -216,78 +205,43 @@ class _Morph:
         return continued_warp(face[0], matrix, self._size, head=head), through(matrix, face[1])
 
 
-class _Words:
-    """Name, score, word, bar and credit on a band that darkens towards the frame's lower edge."""
+class _Caption:
+    """Name, score, bar and credit on a band that darkens towards the frame's lower edge."""
 
     def __init__(self, entry: CardEntry, size_px: tuple[int, int]) -> None:
         width, height = size_px
         self._top = round((1 - _BAND) * height)
         band = height - self._top
-        ramp = np.clip(np.arange(band) / (0.45 * band), 0, 1)
-        self._cover = np.repeat((_BAND_DARK * ramp)[:, None], width, axis=1).astype(np.float32)
-        self._ink = np.full((band, width, 3), 12.0, np.float32)
-        self._set(entry, width, band)
-
-    def _set(self, entry: CardEntry, width: int, band: int) -> None:
+        ramp = 255 * _BAND_DARK * np.clip(np.arange(band) / (0.45 * band), 0, 1)
+        shade = np.repeat(ramp[:, None], width, axis=1).astype(np.uint8)
+        paper, cover = Image.new("RGB", (width, band), _DARK), Image.fromarray(shade)
         unit, pad = width / 480, round(width / 24)
-        inner = width - 2 * pad
-        y = band - round(10 * unit)
-        if entry.credit:
-            size = round(17 * unit)
-            line = set_text(
-                CAMERA + entry.credit,
-                width_px=inner,
-                height_px=3 * size,
-                size_px=size,
-                min_size_px=max(9, round(12 * unit)),
-                lines=2,
-            )
-            y -= line.height_px
-            self._block(line, pad, y, MUTED)
-        thick = max(6, round(10 * unit))
-        y -= thick + round(6 * unit)
-        mask, colours = bar_picture(entry.score, inner, thick)
-        self._paste(mask, pad, y, colours)
-        number = score_text(entry.score, round(52 * unit))
-        name = set_text(
-            entry.name,
-            width_px=inner - number.width_px - round(14 * unit),
-            height_px=round(76 * unit),
-            size_px=round(36 * unit),
-            min_size_px=round(20 * unit),
-            lines=2,
-            bold=True,
-        )
-        y -= round(12 * unit)
-        self._block(
-            number, width - pad - number.width_px, y - number.baseline_px, score_colour(entry.score)
-        )
-        low = name.height_px if len(name.lines) > 1 else name.baseline_px
-        self._block(name, pad, y - low, INK)
 
-    def _block(self, block: Block, x: int, y: int, colour: Colour) -> None:
-        mask = np.asarray(block.mask, np.float32) / np.float32(255)
-        self._paste(mask, x, y, np.array(colour, np.float32))
+        def px(length: int) -> int:
+            return round(length * unit)
 
-    def _paste(self, mask: _Floats, x: int, y: int, colour: _Floats) -> None:
-        """Ink over what is there; what reaches beyond the band is left out."""
-        top, height = max(0, y), min(y + mask.shape[0], self._ink.shape[0])
-        width = min(mask.shape[1], self._ink.shape[1] - x)
-        if height <= top or width <= 0:
-            return
-        share = mask[top - y : height - y, :width]
-        if colour.ndim > 1:
-            colour = colour[top - y : height - y, :width]
-        region = (slice(top, height), slice(x, x + width))
-        self._cover[region] = 1 - (1 - self._cover[region]) * (1 - share)
-        self._ink[region] += share[..., None] * (colour - self._ink[region])
+        style = Style(
+            name=Fit(px(36), px(20), px(76)),
+            word=None,
+            credit=Fit(px(17), max(9, px(12)), px(51)),
+            bar=(max(6, px(10)), px(4), px(6)),
+            score=px(52),
+            digits=(px(38), 0),
+            apart=px(14),
+        )
+        words = Words(entry.name, entry.score, "", entry.credit, width - 2 * pad, style)
+        sheet = Sheet(width)
+        words.draw(sheet, pad, band - px(10) - words.height_px)
+        sheet.draw_on(paper, cover)
+        self._ink = np.asarray(paper, np.float32)
+        self._cover = np.asarray(cover, np.float32)[..., None] / np.float32(255)
 
     def over(self, frame: Pixels, strength: float) -> Pixels:
         """The frame with the words, as strong as that."""
         if strength <= 0:
             return frame
         frame = frame.copy()
-        cover = (strength * self._cover)[..., None]
+        cover = strength * self._cover
         part = frame[self._top :]
         part[:] = np.round(part * (1 - cover) + self._ink * cover).astype(np.uint8)
         return frame

@@ -15,19 +15,7 @@ from bot.pictures.text import Block, set_text
 from bot.values import Picture
 from engine.types import Box, Face, Photo
 
-__all__ = [
-    "BACKGROUND",
-    "INK",
-    "MUTED",
-    "SELECTED",
-    "TRACK",
-    "Colour",
-    "Sheet",
-    "bar_picture",
-    "draw_numbered",
-    "score_colour",
-    "score_text",
-]
+__all__ = ["Colour", "Sheet", "draw_numbered", "score_colour"]
 
 Colour = tuple[int, int, int]
 
@@ -124,23 +112,23 @@ class Sheet:
         self._paste(paper, x, y, _capsule(width_px, height_px))
         self._paste(ink, left, top, text.mask)
 
+    def draw_on(self, paper: Image.Image, coverage: Image.Image | None = None) -> None:
+        """Draws everything.
+
+        Args:
+            paper: Mode RGB.
+            coverage: Mode L, of the same size; becomes 255 where there is text or a bar.
+        """
+        for what, place, mask in self._pasted:
+            paper.paste(what, place, mask)
+            if coverage is not None and mask is not None:
+                coverage.paste(255, place, mask)
+
     def picture(self, height_px: int, alt: str) -> Picture:
         """Everything drawn, as a JPEG of at most 250 kB."""
         paper = Image.new("RGB", (self.width_px, height_px), BACKGROUND)
-        for what, place, mask in self._pasted:
-            paper.paste(what, place, mask)
+        self.draw_on(paper)
         return Picture(_jpeg(paper), self.width_px, height_px, alt)
-
-
-def bar_picture(
-    score: float, width_px: int, height_px: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A bar from 0 to 100 for pixels that are no sheet: coverage (H, W) and colours (H, W, 3)."""
-    track, (level, fill) = _capsule(width_px, height_px), _filled(score, width_px, height_px)
-    paper = Image.new("RGB", (width_px, height_px), TRACK)
-    paper.paste(fill, (0, 0), level)
-    coverage = np.asarray(track, np.float32) / np.float32(255)
-    return coverage.astype(np.float32), np.asarray(paper, np.float32)
 
 
 def _filled(score: float, width_px: int, height_px: int) -> tuple[Image.Image, Image.Image]:
@@ -150,12 +138,6 @@ def _filled(score: float, width_px: int, height_px: int) -> tuple[Image.Image, I
     ramp = _colours(np.linspace(0, 100, width_px)[:filled_px])
     colours = np.broadcast_to(ramp, (height_px, filled_px, 3))
     return _capsule(filled_px, height_px), Image.fromarray(np.ascontiguousarray(colours))
-
-
-def score_text(score: float, size_px: int) -> Block:
-    """A score as a whole number."""
-    box = (3 * size_px, 2 * size_px)
-    return set_text(f"{score:.0f}", width_px=box[0], height_px=box[1], size_px=size_px, bold=True)
 
 
 def _badge_text(number: int, height_px: int) -> tuple[Block, int]:

@@ -31,7 +31,7 @@ from bot.pictures.framing import (
     shape_of,
     upright,
 )
-from engine.engine import yaw_degrees
+from engine.align import yaw_degrees
 
 __all__ = ["Tone", "between", "is_grey", "skin_tone", "softened", "split_face", "suits", "toned"]
 

@@ -33,18 +33,7 @@ from bot.pictures.glyphs import (
     shaped,
 )
 
-__all__ = [
-    "Block",
-    "Clusters",
-    "base_level",
-    "cleaned",
-    "clusters_of",
-    "embedding_levels",
-    "line_breaks",
-    "runs_of",
-    "set_text",
-    "visual_order",
-]
+__all__ = ["Block", "set_text"]
 
 Clusters = tuple[tuple[str, Typeface], ...]
 """Letters with their marks and joined emoji, in the order of reading, each with a typeface that
