@@ -1,16 +1,49 @@
-"""One module per platform; each translates updates to requests and replies to messages.
+"""Front ends, one per platform, and what they share.
 
-The composition root makes an adapter as ``Adapter(conversation, section, cache_folder=...)``,
-where ``section`` is the platform's own part of the settings, and runs all of them in one
-``TaskGroup``. The modules import their SDK at the top and are imported only when they are used.
+A front end turns updates into requests and replies into messages. The composition root makes one
+as ``Adapter(conversation, section, cache_folder=...)``, where ``section`` is the platform's part
+of the settings, and runs all of them in one ``TaskGroup``. Each imports its platform's SDK at the
+top and is imported only when it is used; this module imports none.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol, runtime_checkable
+import contextlib
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
-__all__ = ["Adapter"]
+from bot.logs import where
+from bot.values import Attachment
+from engine.errors import NotAnImage, TooLarge
+
+__all__ = [
+    "Adapter",
+    "InFlight",
+    "backoff_s",
+    "is_picture",
+    "no_picture",
+    "or_stop",
+    "refuse_too_large",
+    "retry",
+]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+W = TypeVar("W")
+
+# https://core.telegram.org/bots/api#getfile: "bots can download files of up to 20MB in size".
+DOWNLOAD_LIMIT_BYTES = 20_000_000
+# How long it may take to tell people at the end that they have to ask again.
+EXCUSE_S = 1.5
+
+_PICTURE_SUFFIX = re.compile(
+    r"\.(avif|bmp|gif|hei[cf]|hif|ico|jfif|jp2|jpe|jpe?g|jxl|png|tiff?|webp)\Z", re.IGNORECASE
+)
+# The media type of a picture that was sent as a file by a client that doesn't know its kind.
+_VAGUE_TYPES = frozenset({"", "application/octet-stream", "binary/octet-stream"})
 
 
 @runtime_checkable
@@ -33,3 +66,149 @@ class Adapter(Protocol):
             BadToken: If the platform refuses the token.
             SetupProblem: If something else is wrong that only the operator can mend.
         """
+
+
+class InFlight(Generic[W]):
+    """The requests being answered, so that a stop finishes them or tells who waits.
+
+    Args:
+        tell: Sends the sentence of a wording key to whoever asked.
+    """
+
+    def __init__(self, tell: Callable[[W, str], Awaitable[None]]) -> None:
+        self._tell = tell
+        self._requests: dict[asyncio.Task[Any], W] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self.closing = False
+
+    @contextlib.asynccontextmanager
+    async def answering(self, request: W) -> AsyncIterator[None]:
+        """Tracks a request while the block runs; an exception in it is logged and told.
+
+        Only cancellation passes through.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        self._requests[task] = request
+        try:
+            yield
+        except Exception as problem:  # noqa: BLE001 - one request must not end the others
+            # The message may quote what was sent: only type and place are logged.
+            log.error("fault", extra={"fault": where(problem)})  # noqa: TRY400
+            await self._tell(request, "error.internal")
+        finally:
+            del self._requests[task]
+
+    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs something in the background; ``finish`` cancels it."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    @contextlib.asynccontextmanager
+    async def repeating(
+        self, call: Callable[[], Awaitable[object]], every_s: float
+    ) -> AsyncIterator[None]:
+        """Calls at once and then every so often while the block runs, as for a typing sign.
+
+        A call's failure is ignored. The last call is not cancelled with the block, which would
+        cost its connection.
+        """
+        ended = asyncio.Event()
+
+        async def repeat() -> None:
+            while not ended.is_set():
+                with contextlib.suppress(Exception):
+                    await call()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(ended.wait(), every_s)
+
+        self.keep(repeat())
+        try:
+            yield
+        finally:
+            ended.set()
+
+    async def finish(self, grace_s: float) -> None:
+        """Waits for what is in flight; who has no answer after ``grace_s`` is told to ask again.
+
+        From then on ``closing`` is true.
+        """
+        if self._requests:
+            await asyncio.wait(set(self._requests), timeout=grace_s)
+        self.closing = True
+        unanswered = dict(self._requests)
+        tasks = (*unanswered, *self._background)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        excuses = [self._tell(request, "error.try_later") for request in unanswered.values()]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*excuses, return_exceptions=True), EXCUSE_S)
+
+
+async def retry(
+    call: Callable[[], Awaitable[T]], pause_s: Callable[[Exception, int], float | None]
+) -> T:
+    """The result of a call, which is repeated after failures.
+
+    Not stamina's: its log record quotes the exception, and those of SDKs quote addresses that
+    hold the token.
+
+    Args:
+        call: Makes the request anew each time.
+        pause_s: Seconds to wait after a failure, given it and the number of failures so far;
+            None where it is of no use to try again. The failure is raised then.
+    """
+    failures = 0
+    while True:
+        try:
+            return await call()
+        except Exception as problem:
+            failures += 1
+            wait_s = pause_s(problem, failures)
+            if wait_s is None:
+                raise
+        await asyncio.sleep(wait_s)
+
+
+def backoff_s(failures: int, first_s: float, longest_s: float) -> float:
+    """The pause after so many failures: doubled each time, up to the longest."""
+    return min(longest_s, first_s * 2.0 ** min(failures - 1, 16))
+
+
+async def or_stop(call: Awaitable[T], stop: asyncio.Event) -> T | None:
+    """The result of a call; None, and the call is cancelled, once ``stop`` is set."""
+    work = asyncio.ensure_future(call)
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return work.result() if work.done() else None
+    finally:
+        for task in (work, stopped):
+            task.cancel()
+        await asyncio.gather(work, stopped, return_exceptions=True)
+
+
+def is_picture(media_type: str | None, filename: str | None) -> bool:
+    """Whether a file may be a picture: by its media type, or by its name where that is vague."""
+    kind = (media_type or "").partition(";")[0].strip().lower()
+    return kind.startswith("image/") or (
+        kind in _VAGUE_TYPES and _PICTURE_SUFFIX.search(filename or "") is not None
+    )
+
+
+def no_picture(media_type: str | None = None) -> Attachment:
+    """In the place of a file that is no picture; fetching it raises NotAnImage."""
+
+    async def refuse() -> bytes:
+        raise NotAnImage("the file is not a picture")
+
+    return Attachment(fetch=refuse, media_type=media_type)
+
+
+def refuse_too_large(size_bytes: int | None) -> None:
+    """Raises TooLarge if a file of that size, where it is known, is above the download limit."""
+    if size_bytes is not None and size_bytes > DOWNLOAD_LIMIT_BYTES:
+        limit_mb = DOWNLOAD_LIMIT_BYTES // 1_000_000
+        raise TooLarge(f"files of at most {limit_mb} MB are fetched", limit_mb=limit_mb)

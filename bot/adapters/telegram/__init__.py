@@ -10,7 +10,7 @@ import socket
 import ssl
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -25,15 +25,18 @@ from telegram.error import BadRequest, InvalidToken, TelegramError
 from telegram.ext import Application, ApplicationBuilder, TypeHandler
 from telegram.request import HTTPXRequest
 
-from bot.adapters.telegram.files import Files
+from bot.adapters.telegram.messages import Files
 from bot.adapters.telegram.polling import REFUSED_TOKEN, Polling, UpdatesRequest, insist
-from bot.adapters.telegram.rate_limit import ChatRateLimiter
-from bot.adapters.telegram.session import Answers, Session
+from bot.adapters.telegram.sender import ChatRateLimiter
+from bot.adapters.telegram.session import Session
 from bot.commands import chat_commands
 from bot.settings import TelegramSettings
 from bot.values import ChatCommand
 from bot.wording import FALLBACK, LANGUAGES, Wording
 from engine.errors import BadSettings, BadToken
+
+if TYPE_CHECKING:
+    from bot.conversation import Conversation
 
 __all__ = ["TelegramAdapter"]
 
@@ -42,6 +45,8 @@ log = logging.getLogger(__name__)
 ALLOWED_UPDATES = (Update.MESSAGE, Update.CALLBACK_QUERY, Update.GUEST_MESSAGE)
 CONCURRENT_UPDATES = 256
 CONNECTIONS = 256
+
+AnyApplication = Application[Any, Any, Any, Any, Any, Any]
 
 
 class TelegramAdapter:
@@ -52,7 +57,7 @@ class TelegramAdapter:
     after another and each only when the one before has been taken.
 
     Args:
-        conversation: Answers.
+        conversation: Conversation.
         settings: With a token.
         cache_folder: Not used; every adapter takes it.
         wording: The sentences said by the adapter itself, and the menu's.
@@ -64,7 +69,7 @@ class TelegramAdapter:
 
     def __init__(
         self,
-        conversation: Answers,
+        conversation: Conversation,
         settings: TelegramSettings,
         *,
         cache_folder: Path | None = None,  # noqa: ARG002 - every adapter takes it
@@ -88,13 +93,13 @@ class TelegramAdapter:
             BadToken: If Telegram refuses the token.
             BadSettings: If the webhook can't be used.
         """
-        seen: set[int] = set()
         tls = await asyncio.to_thread(httpx.create_ssl_context)  # reads every authority there is
-        app = self._application(seen, tls)
+        updates = UpdatesRequest(tls)
+        app = self._application(updates, tls)
         files = Files(app.bot, tls)
         try:
-            if await insist(app.initialize, stop, purpose="getMe"):
-                await self._serve(app, files, seen, stop)
+            if await insist(app.initialize, stop):
+                await self._serve(app, files, updates, stop)
         except InvalidToken:
             raise BadToken(REFUSED_TOKEN) from None  # the library's message quotes the token
         finally:
@@ -102,9 +107,7 @@ class TelegramAdapter:
             await app.bot.shutdown()  # where the application was never initialised
             await files.close()
 
-    def _application(
-        self, seen: set[int], tls: ssl.SSLContext
-    ) -> Application[Any, Any, Any, Any, Any, Any]:
+    def _application(self, updates: UpdatesRequest, tls: ssl.SSLContext) -> AnyApplication:
         token = self._settings.token
         try:
             return (
@@ -115,7 +118,7 @@ class TelegramAdapter:
                 .rate_limiter(ChatRateLimiter())
                 .concurrent_updates(CONCURRENT_UPDATES)
                 .request(_request(tls))
-                .get_updates_request(UpdatesRequest(seen, tls))
+                .get_updates_request(updates)
                 .job_queue(None)
                 .build()
             )
@@ -124,12 +127,12 @@ class TelegramAdapter:
 
     async def _serve(
         self,
-        app: Application[Any, Any, Any, Any, Any, Any],
+        app: AnyApplication,
         files: Files,
-        seen: set[int],
+        updates: UpdatesRequest,
         stop: asyncio.Event,
     ) -> None:
-        polling = Polling(app.bot, app.update_queue, allowed_updates=ALLOWED_UPDATES, seen=seen)
+        polling = Polling(app.bot, updates, app.update_queue, allowed_updates=ALLOWED_UPDATES)
         session = Session(
             app.bot,
             self._conversation,
@@ -146,7 +149,7 @@ class TelegramAdapter:
                 await self._listen(app, self._settings.webhook.url, stop)
             else:
                 delete = partial(app.bot.delete_webhook, drop_pending_updates=False)
-                if await insist(delete, stop, purpose="deleteWebhook"):
+                if await insist(delete, stop):
                     log.info("telegram: polling")
                     await polling.run(stop)
         finally:
@@ -157,7 +160,7 @@ class TelegramAdapter:
 
     async def _listen(
         self,
-        app: Application[Any, Any, Any, Any, Any, Any],
+        app: AnyApplication,
         url: str,
         stop: asyncio.Event,
     ) -> None:
@@ -180,7 +183,7 @@ class TelegramAdapter:
             drop_pending_updates=False,
         )
         try:
-            if await insist(start, stop, purpose="setWebhook"):
+            if await insist(start, stop):
                 log.info("telegram: listening for the webhook")
                 await stop.wait()
         except BadRequest as problem:
@@ -207,7 +210,7 @@ class TelegramAdapter:
                     language_code=None if language == FALLBACK else language,
                 )
                 try:
-                    await insist(publish, stop, purpose="setMyCommands")
+                    await insist(publish, stop)
                 except TelegramError as problem:
                     log.warning("telegram: the menu is refused: %s", type(problem).__name__)
                     return

@@ -1,30 +1,44 @@
-"""What a Telegram message or a pressed button asks for: messages -> Asked."""
+"""What Telegram messages and pressed buttons ask for, and the pictures in them."""
 
 from __future__ import annotations
 
+import asyncio
 import re
+import ssl
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from functools import partial
+from pathlib import Path
 
-from telegram import CallbackQuery, Message, User
+import httpx
+from telegram import (
+    Animation,
+    Bot,
+    CallbackQuery,
+    Document,
+    ExternalReplyInfo,
+    Message,
+    PhotoSize,
+    Sticker,
+    User,
+)
 from telegram.constants import ChatType, MessageEntityType
+from telegram.error import BadRequest, RetryAfter, TelegramError
 
-from bot.adapters.telegram.files import Files
+from bot.adapters import DOWNLOAD_LIMIT_BYTES, is_picture, no_picture, refuse_too_large, retry
 from bot.commands import CHAT_COMMANDS
 from bot.values import Attachment, Request, Sender
+from engine.errors import SourceDown
 
-__all__ = ["Asked", "Place", "Reader", "Recent", "Spoken", "spoken"]
+__all__ = ["Asked", "Files", "ParsedMessage", "Place", "Reader", "parse_message"]
 
 COMMAND = re.compile(
     r"/(?P<name>[A-Za-z0-9_]{1,32})(?:@(?P<bot>\w+))?(?:\s+(?P<arguments>.*))?\Z", re.DOTALL
 )
-
-GUEST = "guest:"
-
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
+GUEST = "guest:"  # before the id of a chat that the bot is not a member of
+MOST_ANSWERS, MOST_ALBUMS = 4096, 512  # remembered for buttons and /compare
+FETCH_PAUSES_S = (0.2, 0.8, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +67,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class ParsedMessage:
     """What the words of a message or caption mean to one bot.
 
     Attributes:
@@ -69,47 +83,109 @@ class Spoken:
     to_another: bool
 
 
-class Recent(Generic[K, V]):
-    """The values used last, at most ``size`` of them."""
+class Files:
+    """Makes attachments of what Telegram says about files, and downloads them.
 
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: OrderedDict[K, V] = OrderedDict()
+    Args:
+        bot: Asked where a file lies.
+        tls: Whom to trust.
+    """
 
-    def put(self, key: K, value: V) -> None:
-        """Keeps a value, in place of the oldest one if need be."""
-        self._values[key] = value
-        self._values.move_to_end(key)
-        while len(self._values) > self._size:
-            self._values.popitem(last=False)
+    def __init__(self, bot: Bot, tls: ssl.SSLContext) -> None:
+        self._bot = bot
+        self._client = httpx.AsyncClient(
+            verify=tls,
+            timeout=httpx.Timeout(20, pool=60),
+            limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
+        )
 
-    def get(self, key: K) -> V | None:
-        """The value, or None."""
-        return self._values.get(key)
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._client.aclose()
+
+    def pictures(self, message: Message | ExternalReplyInfo) -> tuple[Attachment, ...]:
+        """The picture in a message; for other media one whose fetch says that it is none."""
+        # An animation comes with a document of the same file; its own kind is the truer one.
+        file = message.animation or message.document
+        if sizes := message.photo:
+            fitting = [size for size in sizes if (size.file_size or 0) <= DOWNLOAD_LIMIT_BYTES]
+            largest = max(fitting or sizes, key=lambda size: size.width * size.height)
+            return (self._attachment(largest, "image/jpeg"),)
+        if sticker := message.sticker:
+            still = not (sticker.is_animated or sticker.is_video)
+            return (self._attachment(sticker, "image/webp") if still else no_picture(),)
+        if file and is_picture(file.mime_type, file.file_name):
+            return (self._attachment(file, file.mime_type),)
+        if file or message.video or message.video_note or message.voice or message.audio:
+            return (no_picture(file.mime_type if file else None),)
+        return ()
+
+    def _attachment(
+        self, file: PhotoSize | Animation | Document | Sticker, media_type: str | None
+    ) -> Attachment:
+        return Attachment(
+            fetch=partial(self._fetch, file.file_id, file.file_size),
+            size_bytes=file.file_size,
+            media_type=media_type,
+        )
+
+    async def _fetch(self, file_id: str, size_bytes: int | None) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            TooLarge: If it is larger than the limit, before anything is asked if that is known.
+            SourceDown: If Telegram does not hand it over.
+        """
+        refuse_too_large(size_bytes)
+        try:
+            return await retry(partial(self._fetch_once, file_id), _fetch_pause_s)
+        except BadRequest as problem:
+            if "too big" in problem.message.lower():
+                refuse_too_large(DOWNLOAD_LIMIT_BYTES + 1)
+        except (TelegramError, httpx.HTTPError, OSError):
+            pass
+        # Outside of the handlers: the cause would carry the file's address, and so the token.
+        raise SourceDown("Telegram does not hand over a file")
+
+    async def _fetch_once(self, file_id: str) -> bytes:
+        file = await self._bot.get_file(file_id)
+        refuse_too_large(file.file_size)
+        path = file.file_path or ""
+        if Path(path).is_absolute():
+            # A Bot API server of one's own in local mode names a file on this machine.
+            return await asyncio.to_thread(_read, Path(path))
+        # The library leaves out the address where a file of that name lies in the working folder.
+        url = path if "://" in path else f"{self._bot.base_file_url}/{path}"
+        content = bytearray()
+        async with self._client.stream("GET", url) as response:
+            if response.status_code != httpx.codes.OK:
+                raise httpx.TransportError(f"status {response.status_code}")
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                refuse_too_large(len(content))
+        return bytes(content)
 
 
 class Reader:
     """Understands messages addressed to one bot.
 
     Args:
-        bot_id: Of the bot.
-        username: Of the bot, without ``@``.
+        bot: Whose id and name count.
         files: Makes attachments.
     """
 
-    def __init__(self, bot_id: int, username: str, files: Files) -> None:
-        self._bot_id = bot_id
-        self._username = username
+    def __init__(self, bot: Bot, files: Files) -> None:
+        self._bot_id = bot.id
+        self._username = bot.username
         self._files = files
         # What was answered by which message of the bot, and what belongs to which album, so that
         # buttons and /compare need no second upload. File ids only, and those in memory.
-        self._answered: Recent[Hashable, tuple[Attachment, ...]] = Recent(4096)
-        self._albums: Recent[Hashable, tuple[Attachment, ...]] = Recent(512)
+        self._answered: OrderedDict[Hashable, tuple[Attachment, ...]] = OrderedDict()
+        self._albums: OrderedDict[Hashable, tuple[Attachment, ...]] = OrderedDict()
 
     def remember(self, message_key: Hashable, photos: tuple[Attachment, ...]) -> None:
         """Keeps which photos a message of the bot answers."""
-        if photos:
-            self._answered.put(message_key, photos)
+        _keep(self._answered, message_key, photos, MOST_ANSWERS)
 
     def read(self, messages: Sequence[Message]) -> Asked | None:
         """What a message, or the messages of an album, ask for; None if nothing.
@@ -123,12 +199,12 @@ class Reader:
             return None
         words = next((words for words in map(_words, messages) if words), "")
         named = any(self._is_named(message) for message in messages)
-        said = spoken(words, self._username)
+        said = parse_message(words, self._username)
         if said.to_another:
             return None
         attached = tuple(photo for item in messages for photo in self._files.pictures(item))
-        if first.media_group_id and attached:
-            self._albums.put((first.chat.id, first.media_group_id), attached)
+        if first.media_group_id:
+            _keep(self._albums, (first.chat.id, first.media_group_id), attached, MOST_ALBUMS)
         if sender.is_group and not (named or self._is_asked(said, first, attached)):
             return None
         photos = self._photos(said.command, first, attached)
@@ -189,7 +265,9 @@ class Reader:
         mine = same and _sent_by_themselves(original) and not message.sender_chat
         return tuple(replace(photo, own=mine) for photo in self._files.pictures(original))
 
-    def _is_asked(self, said: Spoken, message: Message, attached: tuple[Attachment, ...]) -> bool:
+    def _is_asked(
+        self, said: ParsedMessage, message: Message, attached: tuple[Attachment, ...]
+    ) -> bool:
         if said.to_me:
             return True
         if said.command is not None:
@@ -221,22 +299,48 @@ class Reader:
         )
 
 
-def spoken(text: str, username: str) -> Spoken:
+def parse_message(text: str, username: str) -> ParsedMessage:
     """What words mean to the bot of that name."""
     mention = re.compile(rf"(?<!\w)@{re.escape(username)}(?!\w)", re.IGNORECASE)
     command = COMMAND.match(text.strip()) or COMMAND.match(mention.sub("", text).strip())
     if command is None:
         rest, named = mention.subn(" ", text)
-        return Spoken(None, " ".join(rest.split()), bool(named), to_another=False)
+        return ParsedMessage(None, " ".join(rest.split()), bool(named), to_another=False)
     addressee = command["bot"]
     to_me = addressee is not None and addressee.lower() == username.lower()
     arguments, named = mention.subn(" ", command["arguments"] or "")
-    return Spoken(
+    return ParsedMessage(
         command=command["name"].lower(),
         arguments=" ".join(arguments.split()),
         to_me=to_me or bool(named) or bool(mention.match(text.strip())),
         to_another=addressee is not None and not to_me,
     )
+
+
+def _keep(
+    kept: OrderedDict[Hashable, tuple[Attachment, ...]],
+    key: Hashable,
+    photos: tuple[Attachment, ...],
+    most: int,
+) -> None:
+    """Keeps photos, if there are any, in the place of the oldest ones if need be."""
+    if photos:
+        kept[key] = photos
+        kept.move_to_end(key)
+        if len(kept) > most:
+            kept.popitem(last=False)
+
+
+def _read(path: Path) -> bytes:
+    refuse_too_large(path.stat().st_size)
+    return path.read_bytes()
+
+
+def _fetch_pause_s(problem: Exception, failures: int) -> float | None:
+    passing = isinstance(problem, (TelegramError, httpx.HTTPError, OSError))
+    if not passing or isinstance(problem, (BadRequest, RetryAfter)):
+        return None
+    return FETCH_PAUSES_S[failures - 1] if failures <= len(FETCH_PAUSES_S) else None
 
 
 def _sender(message: Message) -> Sender | None:

@@ -1,11 +1,13 @@
-"""Replies -> Telegram messages, within Telegram's limits, delivered if it can be done."""
+"""Delivers replies as Telegram messages: within its limits, its rates, and despite failures."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import os
 import re
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import timedelta
 from functools import partial
 from itertools import count
 from typing import Any, TypeVar
@@ -20,17 +22,56 @@ from telegram import (
     Message,
     ReplyParameters,
 )
-from telegram.error import BadRequest, ChatMigrated, Forbidden, NetworkError, TelegramError
+from telegram.error import BadRequest, ChatMigrated, NetworkError, RetryAfter, TelegramError
+from telegram.ext import AIORateLimiter
 
+from bot.adapters import backoff_s, retry
 from bot.adapters.telegram.messages import Place
-from bot.adapters.telegram.texts import TELEGRAM_LIMITS, split_text
-from bot.values import Animation, Button, Reply
+from bot.values import Animation, Button, Limits, Reply
 
-__all__ = ["Courier", "keyboard", "measures"]
+__all__ = [
+    "TELEGRAM_LIMITS",
+    "ChatRateLimiter",
+    "Sender",
+    "UndeliverableError",
+    "keyboard",
+    "seconds_asked",
+    "split_text",
+    "uploads",
+]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+JSON = dict[str, Any]
+Answer = bool | JSON | list[JSON]
+Send = Callable[..., Awaitable[Message]]
 
+# The library warns at every 429 until its coming way to tell time spans is chosen
+# (python-telegram-bot 22.2, telegram.error.RetryAfter).
+os.environ.setdefault("PTB_TIMEDELTA", "true")
+
+# https://core.telegram.org/bots/api: sendMessage, sendPhoto, sendDocument, sendAnimation,
+# InlineKeyboardButton.
+# Three buttons side by side are as many as a phone shows with their words.
+TELEGRAM_LIMITS = Limits(
+    text_chars=4096,
+    caption_chars=1024,
+    picture_bytes=10_000_000,
+    picture_width_plus_height_px=10_000,
+    document_bytes=50_000_000,
+    animation_bytes=50_000_000,
+    action_bytes=64,
+    buttons_per_row=3,
+    button_rows=10,
+    label_chars=40,
+)
+# How long a failing delivery is retried.
+PATIENCE_S = 120.0
+# Nobody waits longer than this for an answer; Telegram names hours after gross abuse.
+LONGEST_RATE_LIMIT_S = 600.0
+MOST_RATE_LIMITS = 10
+# Shown for a moment only: worth nothing once it would have to wait.
+MOMENTARY = frozenset({"sendChatAction", "answerCallbackQuery", "deleteMessage"})
 PICTURE_NAME = "lookalike.jpg"
 # What a closed topic or a lost question is refused with.
 MISPLACED = re.compile("thread|topic|repl", re.IGNORECASE)
@@ -38,23 +79,64 @@ NO_PREVIEW = LinkPreviewOptions(is_disabled=True)
 
 
 class UndeliverableError(Exception):
-    """It is of no use to go on with a delivery; the message says why."""
+    """It is of no use to go on with a delivery; the message says why, without an id."""
 
 
-class Courier:
+class ChatRateLimiter(AIORateLimiter):
+    """The library's rate limiter, but one chat's flood control never makes another chat wait.
+
+    ``AIORateLimiter`` stops every request after a 429. Telegram counts per chat as a rule, so here
+    only that chat waits, and its answer is delivered afterwards. What is shown for a moment only
+    (the typing sign) neither counts as a message nor is repeated.
+    """
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(max_retries=0)
+
+    async def process_request(
+        self,
+        callback: Callable[..., Coroutine[Any, Any, Answer]],
+        args: Any,
+        kwargs: JSON,
+        endpoint: str,
+        data: JSON,
+        rate_limit_args: int | None,
+    ) -> Answer:
+        """Sends a request when the limits allow it, again after each 429.
+
+        Raises:
+            RetryAfter: If Telegram still refuses after every repetition, or names a pause that
+                nobody would wait for.
+        """
+        if endpoint in MOMENTARY:
+            return await callback(*args, **kwargs)
+
+        def pause_s(problem: Exception, failures: int) -> float | None:
+            if not isinstance(problem, RetryAfter) or failures > MOST_RATE_LIMITS:
+                return None
+            asked_s = seconds_asked(problem)
+            if asked_s > LONGEST_RATE_LIMIT_S:
+                return None
+            log.info("telegram: %s has to wait %.0f s", endpoint, asked_s)
+            return asked_s + 0.1
+
+        request = super().process_request
+        return await retry(
+            lambda: request(callback, args, kwargs, endpoint, data, rate_limit_args), pause_s
+        )
+
+
+class Sender:
     """Delivers replies.
 
     A network failure is retried with growing pauses: the answer may then arrive twice, which is
     better than never. Somebody who blocked the bot gets nothing, and that is no error.
-
-    Args:
-        bot: Sends.
-        patience_s: How long a failing delivery is retried.
     """
 
-    def __init__(self, bot: Bot, *, patience_s: float = 120.0) -> None:
+    def __init__(self, bot: Bot) -> None:
         self._bot = bot
-        self._patience_s = patience_s
 
     async def send(self, place: Place, reply: Reply) -> Message | None:
         """Sends a reply.
@@ -65,8 +147,7 @@ class Courier:
         try:
             return await self._send(place, reply)
         except (UndeliverableError, TelegramError) as problem:
-            # Of an UndeliverableError the message is ours, of a BadRequest it is Telegram's for
-            # developers; neither holds an id.
+            # A BadRequest's message is Telegram's for developers and holds no id.
             log.info("telegram: an answer can't be delivered: %s", problem)
             return None
 
@@ -76,7 +157,7 @@ class Courier:
         Returns:
             The message that carries the reply; None if nothing could be delivered.
         """
-        edit = self._edit(reply, message)
+        edit = self._edit(message, reply)
         if edit is None:
             return await self.send(place, reply)
         try:
@@ -98,23 +179,20 @@ class Courier:
             ChatMigrated: If the group has become a supergroup with another id.
             UndeliverableError: If it is of no use to go on.
         """
-        loop = asyncio.get_running_loop()
-        until, pause_s = loop.time() + self._patience_s, 0.5
-        while True:
-            try:
-                return await call()
-            except (BadRequest, ChatMigrated):
-                raise
-            except Forbidden:
-                raise UndeliverableError("the bot may not write there") from None
-            except NetworkError as problem:
-                cause = type(problem.__cause__ or problem).__name__
-                if loop.time() + pause_s > until:
-                    raise UndeliverableError(f"the network fails ({cause})") from None
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, 15.0)
-            except TelegramError as problem:
-                raise UndeliverableError(type(problem).__name__) from None
+        until = time.monotonic() + PATIENCE_S
+
+        def pause_s(problem: Exception, failures: int) -> float | None:
+            if not isinstance(problem, NetworkError) or isinstance(problem, BadRequest):
+                return None
+            wait_s = backoff_s(failures, 0.5, 15.0)
+            return wait_s if time.monotonic() + wait_s <= until else None
+
+        try:
+            return await retry(call, pause_s)
+        except (BadRequest, ChatMigrated):
+            raise
+        except TelegramError as problem:
+            raise UndeliverableError(type(problem.__cause__ or problem).__name__) from None
 
     async def _send(self, place: Place, reply: Reply) -> Message | None:
         markup = keyboard(reply.buttons)
@@ -127,39 +205,34 @@ class Courier:
                 chunks, markup = overflow, None
         for position, chunk in enumerate(chunks, start=1):
             is_last = position == len(chunks)
-            sent = await self._insert(place, self._text(chunk, markup if is_last else None))
+            text = partial(
+                self._bot.send_message,
+                text=chunk,
+                link_preview_options=NO_PREVIEW,
+                reply_markup=markup if is_last else None,
+            )
+            sent = await self._insert(place, text)
             carrier = carrier or (sent if is_last else None)
         return carrier
 
     async def _send_file(
         self, place: Place, reply: Reply, caption: str, markup: InlineKeyboardMarkup | None
     ) -> Message | None:
-        """Sends the picture or film, as a file where it is refused as such, or the document."""
-        ways = []
-        if reply.picture:
-            jpeg = reply.picture.jpeg
-            ways = [self._photo(jpeg, caption, markup)]
-            ways += [self._document(jpeg, PICTURE_NAME, caption, markup)]
-        elif reply.animation:
-            film = reply.animation
-            ways = [self._animation(film, caption, markup)]
-            ways += [self._document(film.content, film.filename, caption, markup)]
-        elif reply.document:
-            content, name = reply.document.content, reply.document.filename
-            ways = [self._document(content, name, caption, markup)]
-        for way in ways:
+        """Sends the picture, film or document; None where Telegram takes it in no way."""
+        for upload in uploads(self._bot, reply):
             try:
-                return await self._insert(place, way)
+                return await self._insert(
+                    place, partial(upload, caption=caption, reply_markup=markup)
+                )
             except BadRequest as problem:
                 log.info("telegram: a file is refused: %s", problem)
         return None
 
-    async def _insert(self, place: Place, send: Callable[..., Awaitable[Message]]) -> Message:
+    async def _insert(self, place: Place, send: Send) -> Message:
         """Sends a message; once more as a plain one where it is refused as a reply in a topic."""
         for attempt in count():
-            where = _where(place)
             try:
-                return await self.deliver(partial(send, **where))
+                return await self.deliver(partial(send, **_where(place)))
             except ChatMigrated as problem:
                 if attempt > 1:
                     raise
@@ -170,87 +243,58 @@ class Courier:
                 place = Place(place.chat_id)
         raise AssertionError("unreachable")
 
-    def _photo(
-        self, jpeg: bytes, caption: str, markup: InlineKeyboardMarkup | None
-    ) -> Callable[..., Awaitable[Message]]:
-        return partial(
-            self._bot.send_photo,
-            photo=jpeg,
-            filename=PICTURE_NAME,
-            caption=caption,
-            reply_markup=markup,
-        )
-
-    def _animation(
-        self, film: Animation, caption: str, markup: InlineKeyboardMarkup | None
-    ) -> Callable[..., Awaitable[Message]]:
-        return partial(
-            self._bot.send_animation,
-            animation=film.content,
-            filename=film.filename,
-            caption=caption,
-            reply_markup=markup,
-            **measures(film),
-        )
-
-    def _document(
-        self, content: bytes, name: str, caption: str, markup: InlineKeyboardMarkup | None
-    ) -> Callable[..., Awaitable[Message]]:
-        return partial(
-            self._bot.send_document,
-            document=content,
-            filename=name,
-            caption=caption,
-            reply_markup=markup,
-        )
-
-    def _text(
-        self, text: str, markup: InlineKeyboardMarkup | None
-    ) -> Callable[..., Awaitable[Message]]:
-        return partial(
-            self._bot.send_message,
-            text=text,
-            link_preview_options=NO_PREVIEW,
-            reply_markup=markup,
-        )
-
     def _edit(
-        self, reply: Reply, message: Message
+        self, message: Message, reply: Reply
     ) -> Callable[[], Awaitable[Message | bool]] | None:
         """How to turn a message into the reply; None where only a new message will do."""
-        markup = keyboard(reply.buttons)
-        where: dict[str, Any] = {
-            "chat_id": message.chat.id,
-            "message_id": message.message_id,
-            "reply_markup": markup,
-        }
-        limit = TELEGRAM_LIMITS.text_chars if message.text else TELEGRAM_LIMITS.caption_chars
-        if reply.picture or reply.animation:
-            limit = TELEGRAM_LIMITS.caption_chars
+        is_text = message.text and not (reply.picture or reply.animation)
+        limit = TELEGRAM_LIMITS.text_chars if is_text else TELEGRAM_LIMITS.caption_chars
         chunks = split_text(reply.text, limit)
         if reply.document or len(chunks) > 1:
             return None
         text = chunks[0] if chunks else ""
+        media: InputMediaPhoto | InputMediaAnimation | None = None
         if reply.picture:
             media = InputMediaPhoto(reply.picture.jpeg, caption=text, filename=PICTURE_NAME)
-            return partial(self._bot.edit_message_media, media=media, **where)
-        if reply.animation:
-            film = reply.animation
-            moving = InputMediaAnimation(
-                film.content, caption=text, filename=film.filename, **measures(film)
+        elif film := reply.animation:
+            media = InputMediaAnimation(
+                film.content, caption=text, filename=film.filename, **_measures(film)
             )
-            return partial(self._bot.edit_message_media, media=moving, **where)
-        if not text:
-            return partial(self._bot.edit_message_reply_markup, **where)
-        if message.text:
-            options = NO_PREVIEW
-            return partial(
-                self._bot.edit_message_text, text=text, link_preview_options=options, **where
-            )
-        return partial(self._bot.edit_message_caption, caption=text, **where)
+        bot = self._bot
+        if media:
+            edit: Callable[..., Awaitable[Message | bool]]
+            edit = partial(bot.edit_message_media, media=media)
+        elif not text:
+            edit = bot.edit_message_reply_markup
+        elif is_text:
+            edit = partial(bot.edit_message_text, text=text, link_preview_options=NO_PREVIEW)
+        else:
+            edit = partial(bot.edit_message_caption, caption=text)
+        return partial(
+            edit,
+            chat_id=message.chat.id,
+            message_id=message.message_id,
+            reply_markup=keyboard(reply.buttons),
+        )
 
 
-def measures(film: Animation) -> dict[str, Any]:
+def uploads(bot: Bot, reply: Reply) -> list[Send]:
+    """How to send the file of a reply: as what it is, then as a plain file if that is refused."""
+    if reply.picture:
+        content, name = reply.picture.jpeg, PICTURE_NAME
+        first: Send = partial(bot.send_photo, photo=content, filename=name)
+    elif film := reply.animation:
+        content, name = film.content, film.filename
+        first = partial(bot.send_animation, animation=content, filename=name, **_measures(film))
+    elif reply.document:
+        document = reply.document
+        return [partial(bot.send_document, document=document.content, filename=document.filename)]
+    else:
+        return []
+    return [first, partial(bot.send_document, document=content, filename=name)]
+
+
+def _measures(film: Animation) -> JSON:
     """Known beforehand, so that a chat shows the frame while the film still loads."""
     return {
         "width": film.width_px,
@@ -259,8 +303,8 @@ def measures(film: Animation) -> dict[str, Any]:
     }
 
 
-def _where(place: Place) -> dict[str, Any]:
-    where: dict[str, Any] = {"chat_id": place.chat_id}
+def _where(place: Place) -> JSON:
+    where: JSON = {"chat_id": place.chat_id}
     if place.thread_id is not None:
         where["message_thread_id"] = place.thread_id
     if place.direct_topic_id is not None:
@@ -274,12 +318,44 @@ def _where(place: Place) -> dict[str, Any]:
 
 def keyboard(rows: tuple[tuple[Button, ...], ...]) -> InlineKeyboardMarkup | None:
     """The buttons as Telegram takes them; None where there are none."""
-    if not any(rows):
-        return None
-    return InlineKeyboardMarkup(
-        [
-            [InlineKeyboardButton(button.label, callback_data=button.action) for button in row]
-            for row in rows
-            if row
-        ]
-    )
+    buttons = [
+        [InlineKeyboardButton(button.label, callback_data=button.action) for button in row]
+        for row in rows
+        if row
+    ]
+    return InlineKeyboardMarkup(buttons) if buttons else None
+
+
+def split_text(
+    text: str, first: int = TELEGRAM_LIMITS.text_chars, rest: int = TELEGRAM_LIMITS.text_chars
+) -> list[str]:
+    """A text in pieces that Telegram carries, cut at the end of a paragraph, line or word.
+
+    Args:
+        text: Any text; what is no character (a lone surrogate) becomes U+FFFD.
+        first: Longest first piece, UTF-16 code units, above 1.
+        rest: Longest other piece, UTF-16 code units, above 1.
+
+    Returns:
+        Pieces without white space around them, none of them empty.
+    """
+    left = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").strip()
+    pieces: list[str] = []
+    limit = first
+    while left:
+        head = left.encode("utf-16-le")[: 2 * limit].decode("utf-16-le", "ignore")
+        if len(head) < len(left):
+            # Cut late, and at the best boundary of the second half.
+            cuts = (head.rfind(boundary) for boundary in ("\n\n", "\n", " "))
+            head = head[: next((at for at in cuts if at > len(head) // 2), len(head))]
+        if piece := head.strip():
+            pieces.append(piece)
+            limit = rest
+        left = left[len(head) :].lstrip()
+    return pieces
+
+
+def seconds_asked(problem: RetryAfter) -> float:
+    """Seconds that Telegram asks to wait."""
+    asked = problem.retry_after
+    return asked.total_seconds() if isinstance(asked, timedelta) else float(asked)

@@ -1,31 +1,29 @@
-"""What happens between an update and its answer."""
+"""Answers Telegram updates: what happens between an update and the messages that answer it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
 
 from telegram import Bot, CallbackQuery, Message, Update
 from telegram.constants import ChatAction
 from telegram.error import TelegramError
 
-from bot.adapters.telegram.albums import Albums
-from bot.adapters.telegram.files import Files
+from bot.adapters import InFlight
 from bot.adapters.telegram.guests import Guests
-from bot.adapters.telegram.messages import Asked, Place, Reader
-from bot.adapters.telegram.sender import Courier
-from bot.adapters.telegram.texts import TELEGRAM_LIMITS
-from bot.logs import where
-from bot.values import Limits, Reply, Request
+from bot.adapters.telegram.messages import Asked, Files, Reader
+from bot.adapters.telegram.sender import TELEGRAM_LIMITS, Sender
+from bot.values import Reply
 from bot.wording import Wording
 
-__all__ = ["Answers", "Session"]
+if TYPE_CHECKING:
+    from bot.conversation import Conversation
 
-log = logging.getLogger(__name__)
+__all__ = ["Session"]
 
 # The sign is shown for 5 s (https://core.telegram.org/bots/api#sendchataction).
 TYPING_EVERY_S = 4.5
@@ -33,23 +31,29 @@ TYPING_EVERY_S = 4.5
 BUTTON_WAITS_S = 0.4
 # https://core.telegram.org/bots/api#answercallbackquery
 NOTE_CHARS = 200
-# How long it may take to tell people that they have to ask again.
-EXCUSE_S = 1.5
 # A longer note would vanish before it is read; it waits for a tap.
 TOAST_CHARS = 60
-
-
-class Answers(Protocol):
-    """What answers: ``bot.conversation.Conversation``."""
-
-    async def answer(self, request: Request, limits: Limits) -> Reply:
-        """The reply to a request, within the limits; raises nothing."""
+# https://core.telegram.org/bots/api#sendmediagroup: 2-10 items.
+MOST_ALBUM_ITEMS = 10
+# Commands whose answer is, with a photo, a picture.
+DRAWN = frozenset({None, "lookalike", "compare", "top"})
 
 
 @dataclass(slots=True)
 class _Work:
+    """An update being answered; what it asks, once that is known to be answered in a chat."""
+
     update_id: int
     asked: Asked | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Album:
+    """Messages that were sent as one; Telegram says only which album an item belongs to."""
+
+    items: list[Message]
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    grown: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Session:
@@ -67,7 +71,7 @@ class Session:
     def __init__(
         self,
         bot: Bot,
-        conversation: Answers,
+        conversation: Conversation,
         *,
         wording: Wording,
         files: Files,
@@ -77,22 +81,21 @@ class Session:
         self._bot = bot
         self._conversation = conversation
         self._wording = wording
-        self._reader = Reader(bot.id, bot.username, files)
-        self._courier = Courier(bot)
-        self._guests = Guests(bot, self._courier)
-        self._albums = Albums(quiet_s=album_quiet_s)
+        self._reader = Reader(bot, files)
+        self._sender = Sender(bot)
+        self._guests = Guests(bot, self._sender)
+        self._album_quiet_s = album_quiet_s
+        self._albums: dict[Hashable, _Album] = {}
         self._done = done
-        self._works: dict[asyncio.Task[Any], _Work] = {}
-        self._signs: set[asyncio.Task[None]] = set()
-        self._closing = False
+        self._in_flight = InFlight(self._tell)
+        self.finish = self._in_flight.finish  # to be called at the end
 
     async def take(self, update: Update, _context: object = None) -> None:
         """Answers an update. Nothing but cancellation passes through."""
-        task = asyncio.current_task()
-        if self._closing or task is None:
+        if self._in_flight.closing:
             return  # stays unconfirmed, so that the next start answers it
-        work = self._works[task] = _Work(update.update_id)
-        try:
+        work = _Work(update.update_id)
+        async with self._in_flight.answering(work):
             message = update.message or update.guest_message
             if update.callback_query:
                 await self._press(update.callback_query, work)
@@ -100,44 +103,45 @@ class Session:
                 await self._hear_album(message, work)
             elif message:
                 await self._hear([message], work)
-        except Exception as problem:  # noqa: BLE001 - one update must not end the others
-            log.error("telegram: fault", extra={"fault": where(problem)})  # noqa: TRY400
-            await self._tell(work, "error.internal")
-        finally:
-            del self._works[task]
         self._done(update.update_id)
-
-    async def finish(self, grace_s: float) -> None:
-        """Waits for what is in work; who still has no answer then is asked to send it again."""
-        if self._works:
-            await asyncio.wait(self._works, timeout=grace_s)
-        self._closing = True
-        unanswered = dict(self._works)
-        for task in (*unanswered, *self._signs):
-            task.cancel()
-        await asyncio.gather(*unanswered, *self._signs, return_exceptions=True)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(
-                asyncio.gather(*map(self._excuse, unanswered.values())), EXCUSE_S
-            )
-
-    async def _excuse(self, work: _Work) -> None:
-        await self._tell(work, "error.try_later")
-        self._done(work.update_id)
 
     async def _tell(self, work: _Work, key: str) -> None:
         if work.asked:
             sentence = self._wording.text(key, work.asked.request.sender.language)
-            await self._courier.send(work.asked.place, Reply(sentence))
+            await self._sender.send(work.asked.place, Reply(sentence))
+        self._done(work.update_id)
 
     async def _hear_album(self, message: Message, work: _Work) -> None:
-        album = await self._albums.collect(message)
-        if album is None:
+        """Answers an album with its first item; the others wait until all of it is answered.
+
+        Nothing of an album counts as answered before. What arrives after an album is complete is
+        an album of its own.
+        """
+        key = (message.chat.id, message.media_group_id)
+        album = self._albums.get(key)
+        if album is not None:
+            album.items.append(message)
+            album.grown.set()
+            await album.answered.wait()
             return
+        album = self._albums[key] = _Album([message])
         try:
-            await self._hear(album.items, work)
+            try:
+                await self._complete(album)
+            finally:
+                del self._albums[key]
+            await self._hear(sorted(album.items, key=lambda item: item.message_id), work)
         finally:
             album.answered.set()
+
+    async def _complete(self, album: _Album) -> None:
+        """Waits until nothing has been added for a while, or nothing more can be."""
+        while len(album.items) < MOST_ALBUM_ITEMS:
+            album.grown.clear()
+            try:
+                await asyncio.wait_for(album.grown.wait(), self._album_quiet_s)
+            except TimeoutError:
+                return
 
     async def _hear(self, messages: Sequence[Message], work: _Work) -> None:
         asked = self._reader.read(messages)
@@ -153,7 +157,7 @@ class Session:
         work.asked = asked
         async with self._typing(asked):
             reply = await self._conversation.answer(asked.request, TELEGRAM_LIMITS)
-        self._remember(asked, await self._courier.send(asked.place, reply))
+        self._remember(asked, await self._sender.send(asked.place, reply))
 
     async def _press(self, query: CallbackQuery, work: _Work) -> None:
         asked = self._reader.read_button(query)
@@ -166,7 +170,7 @@ class Session:
         try:
             await asyncio.wait({answering}, timeout=BUTTON_WAITS_S)
             if answering.done():
-                await self._settle(query, asked, answering.result())
+                await self._answer_press(query, asked, answering.result())
                 return
             await self._toast(query, None)
             async with self._typing(asked):
@@ -175,7 +179,7 @@ class Session:
         finally:
             answering.cancel()
 
-    async def _settle(self, query: CallbackQuery, asked: Asked, reply: Reply) -> None:
+    async def _answer_press(self, query: CallbackQuery, asked: Asked, reply: Reply) -> None:
         """Answers a press by a note, where the reply is no more than that, or a message."""
         note = _note(reply)
         if note and await self._toast(query, note):
@@ -192,9 +196,9 @@ class Session:
                 asker_id = query.from_user.id
                 await self._guests.replace(query.inline_message_id, asker_id, reply)
         elif reply.replaces and isinstance(message, Message) and message.is_accessible:
-            self._remember(asked, await self._courier.replace(message, asked.place, reply))
+            self._remember(asked, await self._sender.replace(message, asked.place, reply))
         else:
-            self._remember(asked, await self._courier.send(asked.place, reply))
+            self._remember(asked, await self._sender.send(asked.place, reply))
 
     async def _toast(self, query: CallbackQuery, notice: str | None) -> bool:
         """Answers a pressed button; False where Telegram no longer takes the answer."""
@@ -212,30 +216,15 @@ class Session:
         if sent:
             self._reader.remember((sent.chat.id, sent.message_id), asked.request.photos)
 
-    @contextlib.asynccontextmanager
-    async def _typing(self, asked: Asked) -> AsyncIterator[None]:
+    def _typing(self, asked: Asked) -> AbstractAsyncContextManager[None]:
         """Shows that something is being done for as long as it is."""
-        is_photo = bool(asked.request.photos or asked.request.action)
-        if asked.request.command not in {None, "lookalike", "compare", "top"}:
-            is_photo = False
-        action = ChatAction.UPLOAD_PHOTO if is_photo else ChatAction.TYPING
-        ended = asyncio.Event()
-        sign = asyncio.create_task(self._show_sign(asked.place, action, ended))
-        self._signs.add(sign)
-        sign.add_done_callback(self._signs.discard)
-        try:
-            yield
-        finally:
-            ended.set()
-
-    async def _show_sign(self, place: Place, action: str, ended: asyncio.Event) -> None:
-        while not ended.is_set():
-            with contextlib.suppress(TelegramError):
-                await self._bot.send_chat_action(
-                    place.chat_id, action, message_thread_id=place.thread_id
-                )
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), TYPING_EVERY_S)
+        request, place = asked.request, asked.place
+        drawn = (request.photos or request.action) and request.command in DRAWN
+        action = ChatAction.UPLOAD_PHOTO if drawn else ChatAction.TYPING
+        show = partial(
+            self._bot.send_chat_action, place.chat_id, action, message_thread_id=place.thread_id
+        )
+        return self._in_flight.repeating(show, TYPING_EVERY_S)
 
 
 def _note(reply: Reply) -> str | None:

@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from telegram_server import BotApi
 
 from bot.adapters.telegram import TelegramAdapter
-from bot.adapters.telegram.session import Answers
-from bot.adapters.telegram.texts import TELEGRAM_LIMITS
+from bot.adapters.telegram.sender import TELEGRAM_LIMITS
+from bot.conversation import Conversation
 from bot.settings import TelegramSettings, WebhookSettings
 from bot.values import Button, Limits, Picture, Reply, Request
 from engine.errors import LookalikeError
@@ -96,7 +96,7 @@ def settings(api: BotApi, webhook: WebhookSettings | None = None) -> TelegramSet
 @asynccontextmanager
 async def running(
     api: BotApi,
-    conversation: Answers,
+    conversation: Conversation,
     *,
     webhook: WebhookSettings | None = None,
     grace_s: float = 6.0,

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.adapters.telegram.messages import spoken
-from bot.adapters.telegram.sender import keyboard
-from bot.adapters.telegram.texts import split_text
+from bot.adapters.telegram.messages import parse_message
+from bot.adapters.telegram.sender import keyboard, split_text
 from bot.values import Button
 
 TEXTS = st.text(st.characters() | st.sampled_from("\n 😀"), max_size=400)
@@ -59,10 +58,10 @@ def test_a_reply_without_buttons_has_no_keyboard() -> None:
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_any_words_are_understood_somehow(text: str, username: str) -> None:
     """Nothing that people write is a fault, and a command is what Telegram calls one."""
-    said = spoken(text, "lookalike_bot")
+    said = parse_message(text, "lookalike_bot")
     assert said.command is None or re.fullmatch("[a-z0-9_]{1,32}", said.command)
     assert not (said.to_me and said.to_another)
-    assert spoken(f"/top@{username}", "lookalike_bot").command in {None, "top"}
+    assert parse_message(f"/top@{username}", "lookalike_bot").command in {None, "top"}
 
 
 @pytest.mark.parametrize(
@@ -86,6 +85,6 @@ def test_commands_and_mentions(
     text: str, command: str | None, arguments: str, *, to_me: bool, to_another: bool
 ) -> None:
     """The bot's name counts in any case and place, another's only in its command."""
-    said = spoken(text, "my_bot")
+    said = parse_message(text, "my_bot")
     assert (said.command, said.arguments) == (command, arguments)
     assert (said.to_me, said.to_another) == (to_me, to_another)
