@@ -1,28 +1,34 @@
-"""The Discord bot: how it connects, registers its commands, and stops."""
+"""The Discord bot: how it connects, which commands it registers, and how it stops."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import inspect
 import json
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import discord
 import yarl
 from discord import app_commands
 
-from bot.adapters.discord.commands import Translator, add_commands
-from bot.adapters.discord.session import Answers, Session
+from bot.adapters import backoff_s, or_stop, retry
+from bot.adapters.discord.sender import FAILURES
+from bot.adapters.discord.session import AnyInteraction, Session
+from bot.commands import chat_commands
 from bot.logs import where
 from bot.settings import DiscordSettings
-from bot.wording import Wording
+from bot.values import MOST_MATCHES, STYLES
+from bot.wording import FALLBACK, LANGUAGES, Wording
 from engine.errors import BadToken, SetupProblem
+
+if TYPE_CHECKING:
+    from bot.conversation import Conversation
 
 __all__ = ["DiscordAdapter"]
 
@@ -33,6 +39,41 @@ LONGEST_PAUSE_S = 60.0
 # Close codes of https://docs.discord.com/developers/topics/opcodes-and-status-codes (Gateway).
 BAD_TOKEN_CODE = 4004
 SHARDING_REQUIRED_CODE = 4011
+
+DESCRIPTION_CHARS = 100
+# Slash command -> its options, in the order in which a message would name them. Photos are
+# required, except of those commands that do something without one.
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "lookalike": ("photo", "top", "model", "category"),
+    "compare": ("first", "second"),
+    "morph": ("photo", "model", "category"),
+    "parents": ("photo", "model", "category"),
+    "twins": ("name", "photo"),
+    "top": ("number", "photo"),
+    "model": ("name",),
+    "category": ("name",),
+    "style": ("name", "photo"),
+}
+OPTIONAL_PHOTO = frozenset({"twins", "top", "style"})
+# Option -> the wording key of its description, and its type where that is not text.
+DESCRIPTIONS = {
+    "photo": "discord.photo",
+    "first": "discord.first",
+    "second": "discord.second",
+    "top": "command.top.description",
+    "number": "command.top.description",
+    "model": "command.model.description",
+    "category": "command.category.description",
+    "name": "discord.choice",
+}
+TYPES: dict[str, Any] = {
+    **dict.fromkeys(("photo", "first", "second"), discord.Attachment),
+    **dict.fromkeys(("top", "number"), app_commands.Range[int, 1, MOST_MATCHES]),
+}
+CHOICES = {
+    command: [app_commands.Choice(name=choice, value=choice) for choice in choices]
+    for command, choices in (("style", STYLES), ("twins", ("on", "off")))
+}
 
 
 class DiscordAdapter:
@@ -51,7 +92,7 @@ class DiscordAdapter:
 
     def __init__(
         self,
-        conversation: Answers,
+        conversation: Conversation,
         settings: DiscordSettings,
         *,
         cache_folder: Path | None = None,
@@ -64,13 +105,13 @@ class DiscordAdapter:
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
         self._conversation = conversation
         self._settings = settings
-        self._cache_folder = cache_folder
+        self._note = cache_folder / "discord-commands.json" if cache_folder else None
         self._wording = wording or Wording.load()
         self._grace_s = grace_s
         self._first_pause_s = first_pause_s
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serves until ``stop`` is set; then what is in work is finished or its sender told.
+        """Serves until ``stop`` is set; then what is in flight is finished or its sender told.
 
         A network failure is retried for ever, at the very first connection too; discord.py
         itself retries only what broke after that.
@@ -80,13 +121,11 @@ class DiscordAdapter:
             SetupProblem: If Discord refuses the bot's settings.
         """
         self._point_library()
-        pause_s = self._first_pause_s
+        failures = 0
         while not stop.is_set():
-            client = _client(self._settings, self._serve_client)
-            was_ready = asyncio.Event()
-            client.add_ready_mark(was_ready)
+            client = _client(self._settings, self._set_up)
             try:
-                await self._connect_once(client, stop)
+                await self._serve(client, stop)
             except discord.LoginFailure:
                 raise BadToken(REFUSED) from None
             except discord.PrivilegedIntentsRequired:
@@ -98,34 +137,28 @@ class DiscordAdapter:
                 # The first handshake fails in discord.py 2.7 with whatever its own handler
                 # stumbles over (AttributeError); every failure here is one to connect.
                 log.warning("discord: not connected", extra={"fault": where(problem)})
-            if was_ready.is_set():
-                pause_s = self._first_pause_s
+            failures = 1 if client.was_ready else failures + 1
+            pause_s = backoff_s(failures, self._first_pause_s, LONGEST_PAUSE_S)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), pause_s * random.uniform(0.75, 1.25))  # noqa: S311
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    async def _connect_once(self, client: _AnyClient, stop: asyncio.Event) -> None:
+    async def _serve(self, client: _AnyClient, stop: asyncio.Event) -> None:
         """Serves until ``stop`` is set or the connection can't be kept."""
         assert self._settings.token is not None
         async with _closing(client):
-            stopping = asyncio.create_task(stop.wait())
             token = self._settings.token.get_secret_value()
             serving = asyncio.create_task(client.start(token, reconnect=True))
             try:
-                await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
-                if serving.done():
-                    serving.result()
-                elif client.session is not None:
+                await or_stop(asyncio.shield(serving), stop)
+                if client.session:
                     await client.session.finish(self._grace_s)
             finally:
-                for task in (stopping, serving):
-                    task.cancel()
-                await asyncio.gather(stopping, serving, return_exceptions=True)
+                serving.cancel()
+                await asyncio.gather(serving, return_exceptions=True)
 
-    async def _serve_client(self, client: _AnyClient) -> None:
+    async def _set_up(self, client: _AnyClient) -> None:
         """Called by discord.py between logging in and connecting."""
-        session = Session(client, self._conversation, wording=self._wording)
-        client.session = session
+        session = client.session = Session(client, self._conversation, wording=self._wording)
         tree = app_commands.CommandTree(
             client,
             allowed_contexts=app_commands.AppCommandContext(
@@ -133,35 +166,32 @@ class DiscordAdapter:
             ),
             allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
         )
-        tree.on_error = session.on_tree_error  # type: ignore[method-assign] # as documented
-        await tree.set_translator(Translator(self._wording))
-        add_commands(tree, session, self._wording)
+        tree.on_error = _on_tree_error  # type: ignore[method-assign] # as documented
+        await tree.set_translator(_Translator(self._wording))
+        _add_commands(tree, session, self._wording)
         # Never awaited here: waiting inside setup_hook would delay or block the connection.
-        session.keep(asyncio.create_task(self._register(tree)))
+        session.keep(self._register(tree))
 
     async def _register(self, tree: app_commands.CommandTree[Any]) -> None:
         """Registers the commands if they changed since the last time; tries until it works."""
         digest = await _digest(tree)
-        note = self._cache_folder / "discord-commands.json" if self._cache_folder else None
-        if note is not None and _noted(note) == digest:
+        if _noted(self._note) == digest:
             return
-        pause_s = self._first_pause_s
-        while True:
-            try:
-                await tree.sync()
-            except (discord.HTTPException, aiohttp.ClientError, OSError, TimeoutError) as problem:
-                log.warning("discord: commands not registered", extra={"fault": where(problem)})
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-                continue
-            break
+
+        def pause_s(problem: Exception, failures: int) -> float | None:
+            if not isinstance(problem, FAILURES):
+                return None
+            log.warning("discord: commands not registered", extra={"fault": where(problem)})
+            return backoff_s(failures, self._first_pause_s, LONGEST_PAUSE_S)
+
+        await retry(tree.sync, pause_s)
         log.info("discord: commands registered")
-        if note is not None:
+        if self._note is not None:
             with suppress(OSError):
-                note.parent.mkdir(parents=True, exist_ok=True)
-                draft = note.with_suffix(".part")
+                self._note.parent.mkdir(parents=True, exist_ok=True)
+                draft = self._note.with_suffix(".part")
                 draft.write_text(json.dumps({"sha256": digest}), encoding="utf-8")
-                draft.replace(note)
+                draft.replace(self._note)
 
     def _point_library(self) -> None:
         """discord.py keeps its addresses in class attributes; they are set before a client is."""
@@ -178,25 +208,21 @@ class _Events:
     """What both kinds of client do with events."""
 
     session: Session | None = None
-    _at_login: Any
-    _connected: asyncio.Event | None = None
-
-    def add_ready_mark(self, ready: asyncio.Event) -> None:
-        self._connected = ready
+    set_up: Callable[[Any], Awaitable[None]]
+    was_ready = False
 
     async def setup_hook(self) -> None:
-        await self._at_login(self)
+        await self.set_up(self)
 
     async def on_ready(self) -> None:
-        if self._connected:
-            self._connected.set()
+        self.was_ready = True
         log.info("discord: connected")
 
     async def on_message(self, message: discord.Message) -> None:
         if self.session:
             await self.session.hear(message)
 
-    async def on_interaction(self, interaction: discord.Interaction[Any]) -> None:
+    async def on_interaction(self, interaction: AnyInteraction) -> None:
         if self.session and interaction.type is discord.InteractionType.component:
             await self.session.press(interaction)
 
@@ -215,7 +241,7 @@ class _ShardedClient(_Events, discord.AutoShardedClient):
 _AnyClient = _Client | _ShardedClient
 
 
-def _client(settings: DiscordSettings, serve: Any) -> _AnyClient:
+def _client(settings: DiscordSettings, set_up: Callable[[Any], Awaitable[None]]) -> _AnyClient:
     kind = _ShardedClient if settings.sharded else _Client
     # No privileged intent: slash commands, menus, direct messages and mentions need none.
     intents = discord.Intents.none()
@@ -227,7 +253,7 @@ def _client(settings: DiscordSettings, serve: Any) -> _AnyClient:
         member_cache_flags=discord.MemberCacheFlags.none(),
         chunk_guilds_at_startup=False,
     )
-    client._at_login = serve  # noqa: SLF001 - the constructor belongs to discord.py
+    client.set_up = set_up
     return client
 
 
@@ -253,6 +279,89 @@ def _raise_if_final(closed: discord.ConnectionClosed) -> None:
         raise SetupProblem("the bot is in too many servers: set discord.sharded = true") from None
 
 
+class _Translator(app_commands.Translator):
+    """Tells Discord the menus' words in the languages that the bot speaks."""
+
+    def __init__(self, wording: Wording) -> None:
+        self._wording = wording
+
+    async def translate(
+        self,
+        string: app_commands.locale_str,
+        locale: discord.Locale,
+        context: app_commands.TranslationContextTypes,  # noqa: ARG002 - discord.py's signature
+    ) -> str | None:
+        """The words in that language; None where the bot does not speak it."""
+        key = string.extras.get("key")
+        language = locale.value.partition("-")[0]
+        if key is None or language not in LANGUAGES or language == FALLBACK:
+            return None
+        return self._wording.text(key, language)[:DESCRIPTION_CHARS]
+
+
+def _add_commands(tree: app_commands.CommandTree[Any], session: Session, wording: Wording) -> None:
+    """Fills the tree: every chat command, a menu of messages and one of people."""
+
+    async def of_message(interaction: AnyInteraction, message: discord.Message) -> None:
+        await session.ask_about_message(interaction, message)
+
+    async def of_user(interaction: AnyInteraction, user: discord.User) -> None:
+        await session.ask_about_avatar(interaction, user)
+
+    for listed in chat_commands(wording):
+        description = _words(wording, f"command.{listed.name}.description")
+        callback = _callback(session, listed.name, wording)
+        tree.add_command(
+            app_commands.Command(name=listed.name, description=description, callback=callback)
+        )
+    for key, menu in (("discord.message_menu", of_message), ("discord.user_menu", of_user)):
+        tree.add_command(app_commands.ContextMenu(name=_words(wording, key), callback=menu))
+
+
+def _words(wording: Wording, key: str) -> app_commands.locale_str:
+    return app_commands.locale_str(wording.text(key)[:DESCRIPTION_CHARS], key=key)
+
+
+def _callback(session: Session, command: str, wording: Wording) -> Any:
+    """What discord.py calls for a slash command; it reads the options from the signature."""
+    options = OPTIONS.get(command, ())
+
+    async def call(interaction: AnyInteraction, **given: Any) -> None:
+        values = [given[option] for option in options if given.get(option) is not None]
+        photos = [value for value in values if isinstance(value, discord.Attachment)]
+        words = [str(value) for value in values if not isinstance(value, discord.Attachment)]
+        await session.ask_about_files(interaction, command, " ".join(words), photos)
+
+    async def models(interaction: AnyInteraction, typed: str) -> list[app_commands.Choice[str]]:
+        return await session.models(interaction, typed)
+
+    async def categories(interaction: AnyInteraction, typed: str) -> list[app_commands.Choice[str]]:
+        return await session.categories(interaction, typed)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter("interaction", kind, annotation=AnyInteraction)]
+    for option in options:
+        of_type = TYPES.get(option, str)
+        required = of_type is discord.Attachment and command not in OPTIONAL_PHOTO
+        default = inspect.Parameter.empty if required else None
+        annotation = of_type if required else of_type | None
+        parameters.append(inspect.Parameter(option, kind, annotation=annotation, default=default))
+        app_commands.describe(**{option: _words(wording, DESCRIPTIONS[option])})(call)
+        subject = command if option == "name" else option
+        if subject in CHOICES:
+            app_commands.choices(**{option: CHOICES[subject]})(call)
+        elif subject in ("model", "category"):
+            complete = models if subject == "model" else categories
+            app_commands.autocomplete(**{option: complete})(call)
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return call
+
+
+async def _on_tree_error(_: AnyInteraction, error: app_commands.AppCommandError) -> None:
+    """What discord.py could not match to a command: an old client's menu."""
+    log.warning("discord: command not understood", extra={"fault": where(error)})
+
+
 async def _digest(tree: app_commands.CommandTree[Any]) -> str:
     """SHA-256 of the commands as they would be registered."""
     commands = [
@@ -265,9 +374,9 @@ async def _digest(tree: app_commands.CommandTree[Any]) -> str:
     return hashlib.sha256(payload.encode()).hexdigest()
 
 
-def _noted(note: Path) -> str | None:
+def _noted(note: Path | None) -> str | None:
     try:
-        found = json.loads(note.read_text(encoding="utf-8"))
+        found = json.loads(note.read_text(encoding="utf-8")) if note else None
     except (OSError, ValueError):
         return None
     return found.get("sha256") if isinstance(found, dict) else None

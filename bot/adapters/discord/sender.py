@@ -1,22 +1,24 @@
-"""Replies as Discord's messages."""
+"""Delivers replies as Discord messages: within its limits, and despite failures."""
 
 from __future__ import annotations
 
-import asyncio
 import io
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 import discord
 
+from bot.adapters import retry
 from bot.values import Button, Limits, Reply
 
-__all__ = ["LIMITS", "Courier", "insist", "view_of"]
+__all__ = ["FAILURES", "LIMITS", "Sender", "view_of"]
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
+
+# What discord.py raises where Discord or the network fails.
+FAILURES = (discord.HTTPException, aiohttp.ClientError, OSError)
 
 # https://docs.discord.com/developers/resources/message: content 2000; components 5 x 5.
 LIMITS = Limits(
@@ -34,13 +36,15 @@ LIMITS = Limits(
 MOST_OPTIONS = 25
 ALT_CHARS = 1024
 PAUSES_S = (0.5, 2.0, 5.0)
-SERVER_ERRORS = 500
-TOO_MANY = 429
-LONGEST_WAIT_S = 60.0
+LONGEST_RATE_LIMIT_S = 60.0
 
 
-class Courier:
-    """Sends replies; what can be delivered is, what can't is logged without a name."""
+class Sender:
+    """Sends replies; what can be delivered is, what can't is logged without a name.
+
+    discord.py itself repeats most calls; it raises a 429 that comes from the network in between,
+    and gives up after five failures in a row. So delivering is retried here once more.
+    """
 
     async def respond(self, interaction: discord.Interaction[Any], reply: Reply) -> None:
         """Puts the reply in the place of the deferred response, or of the pressed message."""
@@ -57,15 +61,10 @@ class Courier:
 
     async def follow_up(self, interaction: discord.Interaction[Any], reply: Reply) -> None:
         """Sends the reply as a message of its own; a notice and a private one for one alone."""
-        alone = reply.private or reply.notice is not None
 
         async def send() -> None:
             await interaction.followup.send(
-                content=reply.text or reply.notice or "",
-                files=_files(reply),
-                view=view_of(reply.buttons) or discord.utils.MISSING,
-                ephemeral=alone,
-                allowed_mentions=discord.AllowedMentions.none(),
+                **_message(reply), ephemeral=reply.private or reply.notice is not None
             )
 
         await _deliver(send)
@@ -73,49 +72,61 @@ class Courier:
     async def reply(self, message: discord.Message, reply: Reply) -> None:
         """Replies to the asking message, or into its channel where it is gone."""
 
-        async def send(*, to_message: bool) -> None:
-            reference = message.to_reference(fail_if_not_exists=False) if to_message else None
-            await message.channel.send(
-                content=reply.text or None,
-                files=_files(reply),
-                view=view_of(reply.buttons) or discord.utils.MISSING,
-                reference=reference or discord.utils.MISSING,
-                mention_author=False,
-                allowed_mentions=discord.AllowedMentions.none(),
-            )
+        async def send() -> None:
+            reference = message.to_reference(fail_if_not_exists=False)
+            try:
+                await message.channel.send(
+                    **_message(reply), reference=reference, mention_author=False
+                )
+            except discord.Forbidden:
+                # Without permission to read the history a message can't be replied to.
+                await message.channel.send(**_message(reply))
 
-        try:
-            await insist(lambda: send(to_message=True))
-        except discord.NotFound:
-            log.info("discord: an answer had nowhere to go")
-        except discord.Forbidden:
-            # Without permission to read the history a message can't be replied to.
-            await _deliver(lambda: send(to_message=False))
-        except (discord.HTTPException, aiohttp.ClientError, OSError) as problem:
-            log.warning("discord: not delivered", extra={"fault": type(problem).__name__})
+        await _deliver(send)
 
 
-async def insist(call: Callable[[], Awaitable[T]], *, attempts: int = 1 + len(PAUSES_S)) -> T:
-    """The result of a call; again after a limit, a failure of the server or of the network.
+async def _deliver(send: Callable[[], Awaitable[object]]) -> None:
+    try:
+        await retry(send, _pause_s)
+    except (discord.NotFound, discord.Forbidden):
+        log.info("discord: an answer had nowhere to go")
+    except FAILURES as problem:
+        log.warning("discord: not delivered", extra={"fault": type(problem).__name__})
 
-    discord.py does that for most calls; it raises a 429 that comes from the network in between,
-    and gives up after five failures in a row.
-    """
-    for attempt in range(attempts):
-        try:
-            return await call()
-        except discord.HTTPException as problem:
-            if problem.status != TOO_MANY and problem.status < SERVER_ERRORS:
-                raise
-            if attempt + 1 == attempts:
-                raise
-            wait_s = _retry_after_s(problem) or PAUSES_S[attempt]
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            if attempt + 1 == attempts:
-                raise
-            wait_s = PAUSES_S[attempt]
-        await asyncio.sleep(wait_s)
-    raise AssertionError("the last attempt returns or raises")
+
+def _pause_s(problem: Exception, failures: int) -> float | None:
+    """Seconds before a failed delivery is tried again; None where that is of no use."""
+    if not isinstance(problem, FAILURES) or failures > len(PAUSES_S):
+        return None
+    if isinstance(problem, discord.HTTPException):
+        if problem.status != 429 and problem.status < 500:
+            return None
+        asked = problem.response.headers.get("Retry-After", "")
+        if asked.replace(".", "", 1).isdecimal():
+            return min(float(asked), LONGEST_RATE_LIMIT_S)
+    return PAUSES_S[failures - 1]
+
+
+def _message(reply: Reply) -> dict[str, Any]:
+    return {
+        "content": reply.text or reply.notice or "",
+        "files": _files(reply),
+        "view": view_of(reply.buttons) or discord.utils.MISSING,
+        "allowed_mentions": discord.AllowedMentions.none(),
+    }
+
+
+def _files(reply: Reply) -> list[discord.File]:
+    """Made anew for every attempt: sending reads them to their end."""
+    if reply.picture:
+        content, name, alt = reply.picture.jpeg, "lookalike.jpg", reply.picture.alt[:ALT_CHARS]
+    elif film := reply.animation:
+        content, name, alt = film.content, film.filename, film.alt[:ALT_CHARS]
+    elif reply.document:
+        content, name, alt = reply.document.content, reply.document.filename, ""
+    else:
+        return []
+    return [discord.File(io.BytesIO(content), filename=name, description=alt or None)]
 
 
 def view_of(rows: tuple[tuple[Button, ...], ...]) -> discord.ui.View | None:
@@ -127,13 +138,13 @@ def view_of(rows: tuple[tuple[Button, ...], ...]) -> discord.ui.View | None:
     if not rows:
         return None
     view = discord.ui.View(timeout=None)
-    buttons = [button for row in rows for button in row]
     if len(rows) > LIMITS.button_rows or any(len(row) > LIMITS.buttons_per_row for row in rows):
         options = [
             discord.SelectOption(label=button.label[:100], value=button.action)
-            for button in buttons[:MOST_OPTIONS]
+            for row in rows
+            for button in row
         ]
-        view.add_item(discord.ui.Select(custom_id="choose", options=options))
+        view.add_item(discord.ui.Select(custom_id="choose", options=options[:MOST_OPTIONS]))
     else:
         for number, row in enumerate(rows):
             for button in row:
@@ -143,39 +154,3 @@ def view_of(rows: tuple[tuple[Button, ...], ...]) -> discord.ui.View | None:
                 view.add_item(item)
     view.stop()
     return view
-
-
-def _files(reply: Reply) -> list[discord.File]:
-    """Made anew for every attempt: sending reads them to their end."""
-    if reply.picture:
-        picture = io.BytesIO(reply.picture.jpeg)
-        return [
-            discord.File(
-                picture, filename="lookalike.jpg", description=reply.picture.alt[:ALT_CHARS]
-            )
-        ]
-    if reply.animation:
-        film = io.BytesIO(reply.animation.content)
-        alt = reply.animation.alt[:ALT_CHARS]
-        return [discord.File(film, filename=reply.animation.filename, description=alt)]
-    if reply.document:
-        content = io.BytesIO(reply.document.content)
-        return [discord.File(content, filename=reply.document.filename)]
-    return []
-
-
-async def _deliver(send: Callable[[], Awaitable[object]]) -> None:
-    try:
-        await insist(send)
-    except (discord.NotFound, discord.Forbidden):
-        log.info("discord: an answer had nowhere to go")
-    except (discord.HTTPException, aiohttp.ClientError, OSError) as problem:
-        log.warning("discord: not delivered", extra={"fault": type(problem).__name__})
-
-
-def _retry_after_s(problem: discord.HTTPException) -> float | None:
-    header = problem.response.headers.get("Retry-After")
-    try:
-        return min(max(float(header), 0.0), LONGEST_WAIT_S) if header else None
-    except ValueError:
-        return None

@@ -1,42 +1,37 @@
-"""What happens between an interaction or a message and its answer."""
+"""Answers Discord interactions and messages: what they ask, and how the answer goes back."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import discord
 from discord import app_commands
 
-from bot.adapters.discord.photos import Held, attachment_of, avatar_of, pictures_of
-from bot.adapters.discord.sender import LIMITS, Courier
+from bot.adapters import InFlight, is_picture, no_picture, refuse_too_large, retry
+from bot.adapters.discord.sender import FAILURES, LIMITS, Sender
 from bot.commands import CHAT_COMMANDS, PRIVATE
-from bot.logs import where
-from bot.values import Attachment, Choices, Limits, Reply, Request, Sender
+from bot.values import Attachment, Limits, Reply, Request
+from bot.values import Sender as Asker
 from bot.wording import Wording
+from engine.errors import NotAnImage, SourceDown
 
-__all__ = ["Answers", "Session"]
+if TYPE_CHECKING:
+    from bot.conversation import Conversation
+
+__all__ = ["AnyInteraction", "Session"]
 
 log = logging.getLogger(__name__)
 
 TYPING_EVERY_S = 8.0  # the sign is shown for 10 s (docs: Trigger Typing Indicator)
-EXCUSE_S = 1.5
-MOST_CHOICES = 25
+MOST_CHOICES, CHOICE_CHARS = 25, 100
+AVATAR_PX = 1024
+FETCH_PAUSES_S = (0.2, 0.8, 2.0)
 AnyInteraction = discord.Interaction[Any]
-
-
-class Answers(Protocol):
-    """What answers: ``bot.conversation.Conversation``."""
-
-    async def answer(self, request: Request, limits: Limits) -> Reply:
-        """The reply to a request, within the limits; raises nothing."""
-
-    async def choices(self, sender: Sender) -> Choices:
-        """What the sender could choose."""
 
 
 class Session:
@@ -48,234 +43,130 @@ class Session:
         wording: What is said when an answer can't be waited for.
     """
 
-    def __init__(self, client: discord.Client, conversation: Answers, *, wording: Wording) -> None:
+    def __init__(
+        self, client: discord.Client, conversation: Conversation, *, wording: Wording
+    ) -> None:
         self._client = client
         self._conversation = conversation
         self._wording = wording
-        self._courier = Courier()
-        self._works: dict[asyncio.Task[Any], Any] = {}
-        self._kept: set[asyncio.Task[Any]] = set()
-        self._closing = False
+        self._sender = Sender()
+        self._in_flight = InFlight(self._tell)
+        self.keep = self._in_flight.keep  # runs something as long as the session lasts
+        self.finish = self._in_flight.finish  # to be called at the end
 
-    def keep(self, task: asyncio.Task[Any]) -> None:
-        """Holds a background task until it ends; it is cancelled with the session."""
-        self._kept.add(task)
-        task.add_done_callback(self._kept.discard)
-
-    async def finish(self, grace_s: float) -> None:
-        """Waits for what is in work; who still has no answer then is asked to try again."""
-        if self._works:
-            await asyncio.wait(set(self._works), timeout=grace_s)
-        self._closing = True
-        unanswered = dict(self._works)
-        for task in (*unanswered, *self._kept):
-            task.cancel()
-        await asyncio.gather(*unanswered, *self._kept, return_exceptions=True)
-        excuses = (self._excuse(origin) for origin in unanswered.values())
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*excuses, return_exceptions=True), EXCUSE_S)
-
-    async def ask(
+    async def ask_about_files(
         self,
         interaction: AnyInteraction,
         command: str,
-        arguments: str = "",
-        *,
-        photos: Sequence[discord.Attachment | Attachment] = (),
+        arguments: str,
+        files: Sequence[discord.Attachment],
     ) -> None:
-        """Answers a slash command or a menu: defers at once, then edits that first response."""
-        if self._closing:
+        """Answers a slash command."""
+        photos = tuple(replace(_attachment(file), own=True) for file in files)
+        await self._ask(interaction, command, arguments, photos)
+
+    async def ask_about_message(
+        self, interaction: AnyInteraction, message: discord.Message
+    ) -> None:
+        """Answers the menu of a message."""
+        await self._ask(interaction, "lookalike", "", _pictures(message, asker=interaction.user))
+
+    async def ask_about_avatar(
+        self, interaction: AnyInteraction, user: discord.User | discord.Member
+    ) -> None:
+        """Answers the menu of a person."""
+        await self._ask(interaction, "lookalike", "", (_avatar(user),))
+
+    async def _ask(
+        self,
+        interaction: AnyInteraction,
+        command: str,
+        arguments: str,
+        photos: tuple[Attachment, ...],
+    ) -> None:
+        """Defers at once, then edits that first response."""
+        if self._in_flight.closing:
             return
-        private = command in PRIVATE
-        async with self._work(interaction, "command"):
-            if not await _acknowledged(
-                interaction.response.defer(thinking=True, ephemeral=private)
-            ):
-                return
-            attachments = tuple(
-                replace(attachment_of(photo), own=True)
-                if isinstance(photo, discord.Attachment)
-                else photo
-                for photo in photos
-            )
-            request = Request(_sender(interaction), command, arguments.strip(), attachments)
-            reply = await self._conversation.answer(request, _limits(interaction))
-            await self._courier.respond(interaction, reply)
+        async with self._in_flight.answering(interaction):
+            defer = interaction.response.defer(thinking=True, ephemeral=command in PRIVATE)
+            if await _acknowledged(defer):
+                request = Request(_asker(interaction), command, arguments, photos)
+                reply = await self._conversation.answer(request, _limits(interaction))
+                await self._sender.respond(interaction, reply)
 
     async def press(self, interaction: AnyInteraction) -> None:
         """Answers a pressed button or a chosen option, also of a message sent before a restart."""
-        if self._closing:
+        data: Any = interaction.data or {}
+        action = next(iter(data.get("values") or ()), data.get("custom_id"))
+        if self._in_flight.closing or not action:
             return
-        action = _action(interaction)
-        if action is None:
-            return
-        async with self._work(interaction, "button"):
+        async with self._in_flight.answering(interaction):
             if not await _acknowledged(interaction.response.defer()):
                 return
-            photos = Held.of_answer(interaction.message) if interaction.message else ()
-            request = Request(_sender(interaction), photos=photos, action=action)
+            photos: tuple[Attachment, ...] = ()
+            if interaction.message and interaction.message.reference:
+                photos = (Attachment(partial(_fetch_asked, interaction.message)),)
+            request = Request(_asker(interaction), photos=photos, action=str(action))
             reply = await self._conversation.answer(request, _limits(interaction))
             if reply.replaces:
-                await self._courier.respond(interaction, reply)
+                await self._sender.respond(interaction, reply)
             else:
-                await self._courier.follow_up(interaction, reply)
+                await self._sender.follow_up(interaction, reply)
 
     async def hear(self, message: discord.Message) -> None:
         """Answers a direct message, or one that mentions the bot; passes over all others."""
-        if self._closing or message.author.bot or self._client.user is None:
+        me = self._client.user
+        if self._in_flight.closing or message.author.bot or me is None:
             return
         group = message.guild is not None or isinstance(message.channel, discord.GroupChannel)
-        me = self._client.user.id
-        if group and me not in {user.id for user in message.mentions}:
+        if group and me.id not in {user.id for user in message.mentions}:
             return
-        text = message.content
-        for mention in (f"<@{me}>", f"<@!{me}>"):
-            text = text.replace(mention, " ")
-        command, arguments = _command(text)
-        locale = message.guild.preferred_locale.value if message.guild else None
-        sender = Sender(
+        text = message.content.replace(f"<@{me.id}>", " ").replace(f"<@!{me.id}>", " ")
+        command, arguments = _parse_message(text)
+        asker = Asker(
             "discord",
             user_id=str(message.author.id),
             chat_id=str(message.channel.id),
-            language=locale,
+            language=_locale(message),
             is_group=group,
             name=message.author.display_name,
         )
-        async with self._work(message, "message"), self._typing(message.channel):
-            photos = await self._meant(message, command)
-            request = Request(sender, command, arguments, photos)
+        typing = self._in_flight.repeating(message.channel.typing, TYPING_EVERY_S)
+        async with self._in_flight.answering(message), typing:
+            photos = _pictures(message, asker=message.author)
+            if not photos or command == "compare":
+                photos = (*await _replied_pictures(message), *photos)
+            request = Request(asker, command, arguments, photos)
             reply = await self._conversation.answer(request, LIMITS)
-            await self._courier.reply(message, reply)
+            await self._sender.reply(message, reply)
 
-    async def models(self, interaction: AnyInteraction, typed: str) -> list[tuple[str, str]]:
-        """Names and labels of the models there are that contain what was typed."""
-        choices = await self._conversation.choices(_sender(interaction))
-        labels = {one.name: f"{one.name}: {one.title} ({one.state})" for one in choices.models}
-        found = [one for one in labels.items() if typed.casefold() in one[1].casefold()]
-        return found[:MOST_CHOICES]
+    async def models(
+        self, interaction: AnyInteraction, typed: str
+    ) -> list[app_commands.Choice[str]]:
+        """The models there are that contain what was typed."""
+        choices = await self._conversation.choices(_asker(interaction))
+        shown = ((f"{one.name}: {one.title} ({one.state})", one.name) for one in choices.models)
+        return _matching(shown, typed)
 
-    async def categories(self, interaction: AnyInteraction, typed: str) -> list[str]:
+    async def categories(
+        self, interaction: AnyInteraction, typed: str
+    ) -> list[app_commands.Choice[str]]:
         """Categories that contain what was typed."""
-        choices = await self._conversation.choices(_sender(interaction))
-        names = ["all", *choices.categories]
-        return [name for name in names if typed.casefold() in name.casefold()][:MOST_CHOICES]
-
-    def pictures(
-        self, interaction: AnyInteraction, message: discord.Message
-    ) -> tuple[Attachment, ...]:
-        """The pictures in a message that a menu was opened on."""
-        return pictures_of(message, asker=interaction.user)
-
-    def avatar(self, user: discord.User | discord.Member) -> Attachment:
-        """The picture by which a person is shown."""
-        return avatar_of(user)
-
-    async def on_tree_error(
-        self,
-        interaction: AnyInteraction,  # noqa: ARG002 - discord.py's signature
-        error: app_commands.AppCommandError,
-    ) -> None:
-        """What discord.py could not match to a command: an old client's menu."""
-        log.warning("discord: command not understood", extra={"fault": where(error)})
-
-    async def _meant(self, message: discord.Message, command: str | None) -> tuple[Attachment, ...]:
-        """The photos of the message, of the one it replies to, or both for a comparison."""
-        own = pictures_of(message, asker=message.author)
-        if own and command != "compare":
-            return own
-        return (*await Held.of_reply(message), *own)
-
-    @contextlib.asynccontextmanager
-    async def _work(self, origin: Any, kind: str) -> AsyncIterator[None]:
-        """Remembers who waits; one that fails must not end the others."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._works[task] = origin
-        try:
-            yield
-        except Exception as problem:  # noqa: BLE001 - its message may quote what must not be shown
-            log.error("discord: fault", extra={"kind": kind, "fault": where(problem)})  # noqa: TRY400
-            await self._tell(origin, "error.internal")
-        finally:
-            del self._works[task]
-
-    async def _excuse(self, origin: AnyInteraction | discord.Message) -> None:
-        await self._tell(origin, "error.try_later")
+        choices = await self._conversation.choices(_asker(interaction))
+        return _matching(((name, name) for name in ("all", *choices.categories)), typed)
 
     async def _tell(self, origin: AnyInteraction | discord.Message, key: str) -> None:
-        with contextlib.suppress(discord.HTTPException, OSError):
-            if isinstance(origin, discord.Interaction):
-                sentence = self._wording.text(key, origin.locale.value)
-                if origin.type is discord.InteractionType.component:
-                    await self._courier.follow_up(origin, Reply(sentence, private=True))
-                else:
-                    await self._courier.respond(origin, Reply(sentence))
+        """Says a sentence to whoever asked, where that can be done."""
+        with contextlib.suppress(*FAILURES):
+            if isinstance(origin, discord.Message):
+                sentence = self._wording.text(key, _locale(origin))
+                await self._sender.reply(origin, Reply(sentence))
+                return
+            reply = Reply(self._wording.text(key, origin.locale.value), private=True)
+            if origin.type is discord.InteractionType.component:
+                await self._sender.follow_up(origin, reply)
             else:
-                locale = origin.guild.preferred_locale.value if origin.guild else None
-                await self._courier.reply(origin, Reply(self._wording.text(key, locale)))
-
-    @contextlib.asynccontextmanager
-    async def _typing(self, channel: discord.abc.Messageable) -> AsyncIterator[None]:
-        """Shows that an answer is being written; that it can't be shown hinders nothing."""
-
-        async def sign() -> None:
-            while True:
-                with contextlib.suppress(discord.HTTPException, OSError):
-                    await channel.typing()
-                await asyncio.sleep(TYPING_EVERY_S)
-
-        task = asyncio.create_task(sign())
-        try:
-            yield
-        finally:
-            task.cancel()
-
-
-def _sender(interaction: AnyInteraction) -> Sender:
-    alone = interaction.guild_id is None and not interaction.context.private_channel
-    return Sender(
-        "discord",
-        user_id=str(interaction.user.id),
-        chat_id=str(interaction.channel_id or interaction.user.id),
-        language=interaction.locale.value,
-        is_group=not alone,
-        name=interaction.user.display_name,
-    )
-
-
-def _limits(interaction: AnyInteraction) -> Limits:
-    largest = min(interaction.filesize_limit, LIMITS.picture_bytes)
-    if largest == LIMITS.picture_bytes:
-        return LIMITS
-    return Limits(
-        text_chars=LIMITS.text_chars,
-        caption_chars=LIMITS.caption_chars,
-        picture_bytes=largest,
-        document_bytes=largest,
-        animation_bytes=largest,
-        action_bytes=LIMITS.action_bytes,
-        label_chars=LIMITS.label_chars,
-        whispers=True,
-    )
-
-
-def _action(interaction: AnyInteraction) -> str | None:
-    """What the pressed button carries, or the chosen option."""
-    data: Any = interaction.data or {}
-    values = data.get("values")
-    if values:
-        return str(values[0])
-    custom_id = data.get("custom_id")
-    return str(custom_id) if custom_id else None
-
-
-def _command(text: str) -> tuple[str | None, str]:
-    """The command in what was written, with or without slash, and what follows it."""
-    first, _, rest = text.strip().partition(" ")
-    name = first.lstrip("/!").lower()
-    if name in CHAT_COMMANDS or first.startswith("/"):
-        return name, rest.strip()
-    return None, text.strip()
+                await self._sender.respond(origin, reply)
 
 
 async def _acknowledged(acknowledgement: Awaitable[object]) -> bool:
@@ -286,3 +177,139 @@ async def _acknowledged(acknowledgement: Awaitable[object]) -> bool:
         log.warning("discord: an interaction had expired")
         return False
     return True
+
+
+def _asker(interaction: AnyInteraction) -> Asker:
+    alone = interaction.guild_id is None and not interaction.context.private_channel
+    return Asker(
+        "discord",
+        user_id=str(interaction.user.id),
+        chat_id=str(interaction.channel_id or interaction.user.id),
+        language=interaction.locale.value,
+        is_group=not alone,
+        name=interaction.user.display_name,
+    )
+
+
+def _limits(interaction: AnyInteraction) -> Limits:
+    most = min(interaction.filesize_limit, LIMITS.picture_bytes)
+    return replace(LIMITS, picture_bytes=most, document_bytes=most, animation_bytes=most)
+
+
+def _locale(message: discord.Message) -> str | None:
+    return message.guild.preferred_locale.value if message.guild else None
+
+
+def _parse_message(text: str) -> tuple[str | None, str]:
+    """The command in what was written, with or without slash, and what follows it."""
+    first, _, rest = text.strip().partition(" ")
+    name = first.lstrip("/!").lower()
+    if name in CHAT_COMMANDS or first.startswith("/"):
+        return name, rest.strip()
+    return None, text.strip()
+
+
+def _matching(shown: Iterable[tuple[str, str]], typed: str) -> list[app_commands.Choice[str]]:
+    """Those labels and values whose label contains what was typed, as many as Discord shows."""
+    found = [
+        app_commands.Choice(name=label[:CHOICE_CHARS], value=value[:CHOICE_CHARS])
+        for label, value in shown
+        if typed.casefold() in label.casefold()
+    ]
+    return found[:MOST_CHOICES]
+
+
+# The pictures that Discord holds, fetched when they are needed
+
+
+def _attachment(file: discord.Attachment) -> Attachment:
+    """A file of a message or command; downloaded soon, since its address expires."""
+    if not is_picture(file.content_type, file.filename):
+        return no_picture(file.content_type)
+    return Attachment(partial(_fetch, file, file.size), file.size, file.content_type)
+
+
+def _avatar(user: discord.User | discord.Member) -> Attachment:
+    """The picture by which a person is shown; the first frame where it moves."""
+    asset = user.display_avatar
+    if not asset.key.isdecimal():  # else it is one of Discord's own, for those who chose none
+        asset = asset.replace(size=AVATAR_PX, static_format="png", format="png")
+    return Attachment(partial(_fetch, asset), media_type="image/png")
+
+
+def _pictures(
+    message: discord.Message, *, asker: discord.abc.Snowflake | None = None
+) -> tuple[Attachment, ...]:
+    """The pictures in a message, forwarded ones too; for other files one that says it is none.
+
+    Args:
+        message: Where they are.
+        asker: Who asks about them; those that they sent themselves are marked as their own.
+    """
+    snapshots = message.message_snapshots
+    files = [*message.attachments, *(file for one in snapshots for file in one.attachments)]
+    mine = asker is not None and asker.id == message.author.id and not snapshots
+    pictures = [file for file in files if is_picture(file.content_type, file.filename)]
+    return tuple(replace(_attachment(file), own=mine) for file in pictures or files[:1])
+
+
+async def _replied_pictures(message: discord.Message) -> tuple[Attachment, ...]:
+    """Of the message replied to; where that is an answer of the bot's, of what it answered."""
+    replied = await _replied_to(message)
+    if replied is None:
+        return ()
+    me = message.guild.me if message.guild else getattr(message.channel, "me", None)
+    if me is not None and replied.author.id == me.id and replied.reference:
+        asked = await _replied_to(replied)
+        return _pictures(asked) if asked else ()
+    return _pictures(replied, asker=message.author)
+
+
+async def _fetch_asked(answer: discord.Message) -> bytes:
+    """The photo of the message that an answer replies to.
+
+    Raises:
+        NotAnImage: If that message is gone, or has none.
+    """
+    asked = await _replied_to(answer)
+    pictures = _pictures(asked) if asked else ()
+    if not pictures:
+        raise NotAnImage("the message with the photo is gone")
+    return await pictures[0].fetch()
+
+
+async def _replied_to(message: discord.Message) -> discord.Message | None:
+    reference = message.reference
+    if reference is None or reference.message_id is None:
+        return None
+    if isinstance(reference.resolved, discord.Message):
+        return reference.resolved
+    try:
+        return await message.channel.fetch_message(reference.message_id)
+    except FAILURES:
+        return None  # deleted, or the bot may not read there
+
+
+async def _fetch(
+    source: discord.Attachment | discord.Asset, size_bytes: int | None = None
+) -> bytes:
+    """The bytes of an attachment or asset.
+
+    Raises:
+        TooLarge: If it is larger than what is downloaded.
+        SourceDown: If Discord does not hand it over.
+    """
+    refuse_too_large(size_bytes)
+
+    def pause_s(problem: Exception, failures: int) -> float | None:
+        passing = isinstance(problem, FAILURES) and failures <= len(FETCH_PAUSES_S)
+        if not passing or isinstance(problem, (discord.NotFound, discord.Forbidden)):
+            return None
+        return FETCH_PAUSES_S[failures - 1]
+
+    try:
+        data = await retry(source.read, pause_s)
+    except FAILURES as problem:
+        raise SourceDown("Discord does not hand over the picture") from problem
+    refuse_too_large(len(data))
+    return data
