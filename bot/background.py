@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from bot.store.store import Store
     from engine.engine import Engine
     from gallery.gallery import Gallery
-    from gallery.harvest import Harvest
     from gallery.progress import Progress
-    from gallery.sources.categories import Category
-    from gallery.sources.wikimedia import Servers
+    from gallery.wikimedia import Servers
+    from gallery.wikimedia.categories import Category
+    from gallery.wikimedia.download import DownloadReport
 
 __all__ = [
     "BACKGROUND",
@@ -118,19 +118,19 @@ def categories_of(settings: Settings) -> dict[str, Category]:
     Raises:
         BadSettings: If that file can't be used.
     """
-    from gallery.sources.categories import load_categories
+    from gallery.wikimedia.categories import load_categories
 
     return load_categories(settings.home / "categories.toml")
 
 
 def contact_of(settings: Settings, gallery: Gallery) -> str | None:
     """Whom Wikimedia can reach about this machine: as set, else as once answered."""
-    from gallery.sources.wikimedia import journal_in
+    from gallery.wikimedia.cache import cache_of
 
     if settings.gallery.contact is not None:
         return settings.gallery.contact
-    with journal_in(gallery) as journal:
-        remembered: str | None = journal.get("note", "contact")
+    with cache_of(gallery) as cache:
+        remembered: str | None = cache.get("note", "contact")
     return remembered
 
 
@@ -140,28 +140,28 @@ def remember_contact(gallery: Gallery, contact: str) -> None:
     Raises:
         BadSettings: If it is neither an e-mail address nor a web address.
     """
-    from gallery.sources.courier import user_agent
-    from gallery.sources.wikimedia import journal_in
+    from gallery.wikimedia import user_agent
+    from gallery.wikimedia.cache import cache_of
 
     user_agent(contact)
-    with journal_in(gallery) as journal:
-        journal.put("note", "contact", contact.strip())
+    with cache_of(gallery) as cache:
+        cache.put("note", "contact", contact.strip())
 
 
 def decline(gallery: Gallery) -> None:
     """Keeps that nobody wants to give a contact, so that starting the bot asks no more."""
-    from gallery.sources.wikimedia import journal_in
+    from gallery.wikimedia.cache import cache_of
 
-    with journal_in(gallery) as journal:
-        journal.put("note", "contact declined", True)
+    with cache_of(gallery) as cache:
+        cache.put("note", "contact declined", True)
 
 
 def declined(gallery: Gallery) -> bool:
     """Whether nobody wanted to give a contact."""
-    from gallery.sources.wikimedia import journal_in
+    from gallery.wikimedia.cache import cache_of
 
-    with journal_in(gallery) as journal:
-        return bool(journal.get("note", "contact declined"))
+    with cache_of(gallery) as cache:
+        return bool(cache.get("note", "contact declined"))
 
 
 def servers_of(settings: Settings, gallery: Gallery) -> Servers:
@@ -170,7 +170,7 @@ def servers_of(settings: Settings, gallery: Gallery) -> Servers:
     Raises:
         BadSettings: If nobody has said whom Wikimedia can reach.
     """
-    from gallery.sources.wikimedia import Servers
+    from gallery.wikimedia import Servers
 
     contact = contact_of(settings, gallery)
     if contact is None:
@@ -184,10 +184,10 @@ def servers_of(settings: Settings, gallery: Gallery) -> Servers:
 def starter_wanted(gallery: Gallery) -> bool:
     """Whether the starter gallery has yet to be downloaded, or was begun and not finished."""
     from gallery.sources.bundled import bundled_portraits
-    from gallery.sources.wikimedia import journal_in
+    from gallery.wikimedia.cache import cache_of
 
-    with journal_in(gallery) as journal:
-        state = journal.get("note", "starter")
+    with cache_of(gallery) as cache:
+        state = cache.get("note", "starter")
     return bool(state == "begun") or (
         state is None and gallery.stats().people <= len(bundled_portraits())
     )
@@ -200,7 +200,7 @@ def download_starter(
     limit: int = STARTER_PEOPLE,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
-) -> Harvest | None:
+) -> DownloadReport | None:
     """Downloads the most famous people of the main categories, one portrait each.
 
     For a thread in the background: people can be found as soon as they are enrolled (after
@@ -222,10 +222,10 @@ def download_starter(
         Busy: If another process is changing the gallery.
         SetupProblem: If ``gallery.contact`` is missing, or no backbone can be used.
     """
-    from gallery.harvest import Order, download
     from gallery.progress import no_progress
-    from gallery.sources.categories import chosen
-    from gallery.sources.wikimedia import journal_in
+    from gallery.wikimedia.cache import cache_of
+    from gallery.wikimedia.categories import chosen
+    from gallery.wikimedia.download import Order, download
 
     if not starter_wanted(gallery):
         return None
@@ -233,8 +233,8 @@ def download_starter(
     backbones = [name for name in settings.models.configured if not engine.why_unavailable(name)]
     if not backbones:
         raise SetupProblem("no backbone can be used: run `lookalike models list`")
-    with journal_in(gallery) as journal:
-        journal.put("note", "starter", "begun")
+    with cache_of(gallery) as cache:
+        cache.put("note", "starter", "begun")
     table = categories_of(settings)
     order = Order(
         categories=chosen(table, STARTER_CATEGORIES),
@@ -255,8 +255,8 @@ def download_starter(
         stop=stop,
     )
     if not harvest.report.interrupted:
-        with journal_in(gallery) as journal:
-            journal.put("note", "starter", "done")
+        with cache_of(gallery) as cache:
+            cache.put("note", "starter", "done")
     return harvest
 
 

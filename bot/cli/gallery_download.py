@@ -25,7 +25,7 @@ from engine.errors import BadSettings, GalleryMissing
 if TYPE_CHECKING:
     from bot.settings import Settings
     from gallery.gallery import Gallery
-    from gallery.harvest import Harvest
+    from gallery.wikimedia.download import DownloadReport
 
 __all__ = ["credits_command", "download", "permit"]
 
@@ -87,14 +87,14 @@ def download(
     asks for nothing twice. categories.toml in the data folder adds categories of your own.
     """
     from bot.background import categories_of
-    from gallery.sources.categories import chosen
+    from gallery.wikimedia.categories import chosen
 
     settings = context.settings()
     table = categories_of(settings)
     if list_them:
         _list(settings, table, as_json=as_json)
         return
-    from gallery.harvest import Order
+    from gallery.wikimedia.download import Order
 
     wanted = chosen(table, names)
     order = Order(wanted, limit=limit, min_fame=min_fame, portraits=portraits)
@@ -169,11 +169,11 @@ def _fetched(
     refresh: bool,
     *,
     quiet: bool,
-) -> tuple[Harvest, list[str]]:
+) -> tuple[DownloadReport, list[str]]:
     from bot.app import open_engine
     from bot.background import servers_of
     from bot.cli.gallery_progress import shown
-    from gallery.harvest import download as download_people
+    from gallery.wikimedia.download import download as download_people
 
     servers = servers_of(settings, gallery)
     engine = open_engine(settings)
@@ -215,7 +215,7 @@ def _list(settings: Settings, table: Any, *, as_json: bool) -> None:
     )
 
 
-def _lines(harvest: Harvest, models: Sequence[str]) -> Iterator[str]:
+def _lines(harvest: DownloadReport, models: Sequence[str]) -> Iterator[str]:
     """What was done, line by line."""
     people = numbered(harvest.wanted, "person", "people")
     yield f"people     {harvest.there:,} of {people} are in the gallery"

@@ -13,14 +13,15 @@ from wikimedia_server import MAXLAG, Fact, Odd, Picture, Wiki, playing
 
 from engine.engine import Engine
 from engine.errors import BadSettings, Busy, SourceDown
+from engine.http import Patience
 from gallery.build import remove
 from gallery.gallery import Gallery
-from gallery.harvest import Harvest, Order, download
 from gallery.never_again import REMOVED, bar
 from gallery.progress import Progress, no_progress
-from gallery.sources.categories import chosen, load_categories
-from gallery.sources.courier import Patience
-from gallery.sources.wikimedia import Servers, Wikimedia
+from gallery.wikimedia import Servers
+from gallery.wikimedia.cache import cache_of
+from gallery.wikimedia.categories import chosen, load_categories
+from gallery.wikimedia.download import DownloadReport, Order, Wikimedia, download
 
 Variant = Callable[[int], bytes]
 
@@ -82,7 +83,7 @@ def fetch(
     fairly: bool = False,
     progress: Progress = no_progress,
     stop: threading.Event | None = None,
-) -> Harvest:
+) -> DownloadReport:
     order = Order(
         chosen(load_categories(), names or ("film",)), limit, portraits=portraits, fairly=fairly
     )
@@ -147,7 +148,8 @@ def test_a_second_run_asks_for_nothing(gallery: Gallery, engine: Engine, famous:
     assert len(set(asked)) == len(asked)
     assert again.left_out == first.left_out
     assert (again.there, again.report.added) == (first.there, 0)
-    assert not list((gallery.folder / "wikimedia" / "pictures").iterdir())
+    with cache_of(gallery) as cache:
+        assert not cache.picture_titles()
 
 
 def test_somebody_found_again_in_another_category_joins_it(
@@ -287,11 +289,11 @@ def test_long_lists_come_page_by_page(gallery: Gallery, engine: Engine, wiki: Wi
     with Wikimedia(
         gallery, engine, Servers("a@b.org", wiki.url, wiki.url), backbone="dlib", patience=HURRIED
     ) as source:
-        film = chosen(load_categories(), ["film"])
-        everybody = source.survey(film, people=5000, min_fame=0)
+        film = Order(chosen(load_categories(), ["film"]), 1)
+        everybody = source.survey(film, people=5000)
         assert [one.q_id for one in everybody] == [f"Q{n}" for n in range(1, 1201)]
         assert len(wiki.asked("sparql")) == 9
-        assert len(source.survey(film, people=700, min_fame=0)) == 1000
+        assert len(source.survey(film, people=700)) == 1000
         assert len(wiki.asked("sparql")) == 9
 
 
@@ -302,12 +304,13 @@ def test_a_mirror_that_counts_rows_or_nothing_loses_nobody(
         Fact(f"Q{n}", f"P{n}", 2000 - n, ["A.jpg", "B.jpg"], [ACTOR], [USA, INDIA])
         for n in range(1, 301)
     ]
+    film = Order(chosen(load_categories(), ["film"]), 1, min_fame=70)
     for counts in ("rows", "nothing"):
         wiki.counts = counts
-        (gallery.folder / "wikimedia" / "journal.db").unlink(missing_ok=True)
+        (gallery.folder / "wikimedia" / "cache.db").unlink(missing_ok=True)
         servers = Servers("a@b.org", wiki.url, wiki.url)
         with Wikimedia(gallery, engine, servers, backbone="dlib", patience=HURRIED) as source:
-            everybody = source.survey(chosen(load_categories(), ["film"]), people=999, min_fame=70)
+            everybody = source.survey(film, people=999)
         assert [one.q_id for one in everybody] == [f"Q{n}" for n in range(1, 301)]
         assert {one.images for one in everybody} == {("A.jpg", "B.jpg")}
 
@@ -410,13 +413,13 @@ def test_contact_and_addresses_are_checked(
     assert threading.active_count() < 20
 
 
-def test_a_damaged_journal_is_begun_anew(
+def test_a_damaged_cache_is_begun_anew(
     gallery: Gallery,
     engine: Engine,
     famous: Wiki,
     tmp_path: Path,  # noqa: ARG001
 ) -> None:
     fetch(gallery, engine, famous)
-    for path in (gallery.folder / "wikimedia").glob("journal.db*"):
+    for path in (gallery.folder / "wikimedia").glob("cache.db*"):
         path.write_bytes(b"not a database " * 100)
     assert fetch(gallery, engine, famous).there == 2

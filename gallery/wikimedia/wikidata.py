@@ -11,16 +11,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from engine.errors import SourceDown
-from gallery.sources.courier import Again, Answer, Courier, NotThere, TooSlow
-from gallery.sources.journal import Journal
+from engine.http import Answer, HttpClient, NotThere, Patience, Refused, Retry, TooSlow
+from gallery.wikimedia import CONTACT_ADVICE
+from gallery.wikimedia.cache import Cache
 
 __all__ = ["Row", "Wikidata", "file_title"]
 
+_FAMOUS: Final = (60, 20)  # wikis with an article; tens of thousands of people have 60
+_QUERY_S: Final = 75.0  # the service gives up after 60
 _PAGE_PEOPLE: Final = 500
 _SMALLEST_PAGE: Final = 20
 _MINUTE_S: Final = 60.0
@@ -71,8 +74,7 @@ SELECT ?item ?label WHERE {{
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One row of an answer.
 
     Attributes:
@@ -98,15 +100,6 @@ class Row:
     commons: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
-    """An answer: rows that can be used, and how much it was in all."""
-
-    rows: tuple[Row, ...]
-    people: int
-    bindings: int
-
-
 class _OutOfTime(Exception):  # noqa: N818 - named like the errors of engine/errors.py
     """The service gave a query up."""
 
@@ -115,42 +108,89 @@ class Wikidata:
     """Asks the query service, one question at a time.
 
     Args:
-        courier: To the service; gives up at once where the service is too slow.
+        client: To the service.
         url: Of the service.
-        journal: Remembers the answers.
+        cache: Remembers the answers.
+        patience: How long to wait for the service.
         stop: Ends every wait when it is set.
     """
 
-    def __init__(self, courier: Courier, url: str, journal: Journal, stop: threading.Event) -> None:
-        self._courier = courier
+    def __init__(
+        self,
+        client: HttpClient,
+        url: str,
+        cache: Cache,
+        patience: Patience,
+        stop: threading.Event,
+    ) -> None:
+        self._client = client
         self._url = url
-        self._journal = journal
+        self._cache = cache
+        self._patience = replace(patience, stall_s=_QUERY_S, tries_when_slow=1)
+        self._once = replace(patience, stall_s=20.0, tries=1)
         self._stop = stop
         self._spent: deque[tuple[float, float]] = deque()  # when a query ended, how long it took
 
-    def rows(
+    def most_famous(
         self, occupations: Sequence[str], countries: Sequence[str], *, min_fame: int, people: int
     ) -> list[Row]:
         """Rows about the most famous people with one of the occupations, in any order.
 
+        The famous are asked for first, which is a small question.
+
         Args:
             occupations: Q-ids, at least one.
             countries: Q-ids; empty for citizens of any country.
-            min_fame: Nobody with fewer articles.
+            min_fame: Nobody with articles in fewer wikis.
             people: So many are enough; there may be more.
 
         Raises:
             SourceDown: If the service does not answer.
         """
+        found: list[Row] = []
+        for floor in (*(fame for fame in _FAMOUS if fame > min_fame), min_fame):
+            rows = self._rows(occupations, countries, floor, people)
+            found += (row for row in rows if row.fame >= floor)
+            if len({row.q_id for row in found}) >= people:
+                break
+        return found
+
+    def labels(self, q_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """English names of items, the usual ones and others; none where the service has none.
+
+        Asked once; whatever comes back is enough, because nothing depends on it.
+        """
+        query = _LABELS.format(items=_values("item", sorted(q_ids)))
+        known = self._cache.get("labels", query)
+        if known is None:
+            known = {}
+            try:
+                answer = self._asked(query, self._once)
+            except (SourceDown, _OutOfTime):
+                answer = []
+            for binding in answer:
+                q_id, label = _q_id(binding, "item"), _value(binding, "label")
+                if q_id is not None and label is not None:
+                    known.setdefault(q_id, []).append(label)
+            self._cache.put("labels", query, known)
+        return {q_id: tuple(labels) for q_id, labels in known.items()}
+
+    def _rows(
+        self, occupations: Sequence[str], countries: Sequence[str], min_fame: int, people: int
+    ) -> list[Row]:
+        """Page after page; a query that runs out of time is cut into smaller ones."""
         found: dict[Row, None] = {}
         size, offset = _PAGE_PEOPLE, 0
         while True:
             query = _query(occupations, countries, min_fame, size, offset)
             try:
-                page = self._page(query)
+                rows, counts = self._page(query)
             except _OutOfTime:
                 if len(occupations) > 1:
-                    return self._halves(occupations, countries, min_fame, people)
+                    middle = len(occupations) // 2
+                    halves = (occupations[:middle], occupations[middle:])
+                    parts = [self._rows(half, countries, min_fame, people) for half in halves]
+                    return [row for part in parts for row in part]
                 if size <= _SMALLEST_PAGE:
                     raise SourceDown(
                         f"{urlsplit(self._url).netloc} has no time for this: try again later, or "
@@ -159,73 +199,46 @@ class Wikidata:
                 size = max(_SMALLEST_PAGE, size // 5)
                 continue
             before = len(found)
-            found |= dict.fromkeys(page.rows)
+            found |= dict.fromkeys(rows)
             enough = len({row.q_id for row in found}) >= people
             # The limit is one of people; a mirror that takes it for one of rows loses nothing.
-            if enough or size not in (page.people, page.bindings) or len(found) == before:
+            if enough or size not in counts or len(found) == before:
                 return list(found)
             offset += size
 
-    def labels(self, q_ids: Sequence[str], courier: Courier) -> dict[str, tuple[str, ...]]:
-        """English names of items, the usual ones and others; none where the service has none.
-
-        Asked once; whatever comes back is enough, because nothing depends on it.
-
-        Args:
-            q_ids: Of the items.
-            courier: To the service; one that gives up soon.
-        """
-        query = _LABELS.format(items=_values("item", sorted(q_ids)))
-        known = self._journal.get("labels", query)
+    def _page(self, query: str) -> tuple[list[Row], list[int]]:
+        """The rows of an answer that can be used; of how many people and rows it was in all."""
+        known = self._cache.get("people", query)
         if known is None:
-            known = {}
-            self._afford()
-            try:
-                answer = courier.ask(self._url, _bindings, {"query": query, "format": "json"})
-            except (SourceDown, NotThere, _OutOfTime):
-                answer = []
-            for binding in answer:
-                q_id, label = _q_id(binding, "item"), _value(binding, "label")
-                if q_id is not None and label is not None:
-                    known.setdefault(q_id, []).append(label)
-            self._journal.put("labels", query, known)
-        return {q_id: tuple(labels) for q_id, labels in known.items()}
+            answer = self._asked(query, self._patience)
+            counts = [len({_q_id(binding, "p") for binding in answer}), len(answer)]
+            known = [list(_usable(answer)), counts]
+            self._cache.put("people", query, known)
+        rows, counts = known
+        return [Row(*row) for row in rows], counts
 
-    def _halves(
-        self, occupations: Sequence[str], countries: Sequence[str], min_fame: int, people: int
-    ) -> list[Row]:
-        middle = len(occupations) // 2
-        return [
-            row
-            for half in (occupations[:middle], occupations[middle:])
-            for row in self.rows(half, countries, min_fame=min_fame, people=people)
-        ]
-
-    def _page(self, query: str) -> _Page:
-        known = self._journal.get("people", query)
-        if known is None:
-            self._afford()
-            began = time.monotonic()
-            try:
-                answer = self._courier.ask(
-                    self._url, _bindings, {"query": query, "format": "json"}, early=_time_is_up
-                )
-            except TooSlow as problem:
-                raise _OutOfTime from problem
-            except NotThere as problem:
-                raise SourceDown(
-                    f"there is no query service at {self._url}: see gallery.wikidata_url"
-                ) from problem
-            finally:
-                self._spent.append((time.monotonic(), time.monotonic() - began))
-            known = {
-                "rows": [asdict(row) for row in _rows(answer)],
-                "people": len({_q_id(binding, "p") for binding in answer}),
-                "bindings": len(answer),
-            }
-            self._journal.put("people", query, known)
-        rows = tuple(Row(**row) for row in known["rows"])
-        return _Page(rows, known["people"], known["bindings"])
+    def _asked(self, query: str, patience: Patience) -> list[Mapping[str, Any]]:
+        self._afford()
+        began = time.monotonic()
+        try:
+            return self._client.get(
+                self._url,
+                _bindings,
+                {"query": query, "format": "json"},
+                early=_time_is_up,
+                patience=patience,
+            )
+        except TooSlow as problem:
+            raise _OutOfTime from problem
+        except NotThere as problem:
+            raise SourceDown(
+                f"there is no query service at {self._url}: see gallery.wikidata_url"
+            ) from problem
+        except Refused as problem:
+            host = urlsplit(self._url).netloc
+            raise SourceDown(f"{host} refuses ({problem.reason}): {CONTACT_ADVICE}") from problem
+        finally:
+            self._spent.append((time.monotonic(), time.monotonic() - began))
 
     def _afford(self) -> None:
         """Waits until another query fits into what is allowed in a minute."""
@@ -233,11 +246,8 @@ class Wikidata:
             now = time.monotonic()
             while self._spent and now - self._spent[0][0] > _MINUTE_S:
                 self._spent.popleft()
-            if sum(took for _, took in self._spent) < _QUERY_S_A_MINUTE:
-                return
-            self._stop.wait(1.0)
-            if self._stop.is_set():
-                return  # the courier raises Stopped
+            if sum(took for _, took in self._spent) < _QUERY_S_A_MINUTE or self._stop.wait(1.0):
+                return  # the client raises Stopped
 
 
 def file_title(address: str) -> str:
@@ -279,11 +289,11 @@ def _bindings(answer: Answer) -> list[Mapping[str, Any]]:
     except (ValueError, KeyError, TypeError):
         if b"TimeoutException" in answer.body:  # it had begun to answer when time ran out
             raise _OutOfTime from None
-        raise Again("it sends no results", status=answer.status) from None
+        raise Retry("it sends no results", status=answer.status) from None
     return bindings
 
 
-def _rows(bindings: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+def _usable(bindings: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
     """The rows that can be used."""
     for binding in bindings:
         q_id, image = _q_id(binding, "p"), _value(binding, "image")

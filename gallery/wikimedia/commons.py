@@ -1,4 +1,4 @@
-"""Asks Wikimedia Commons for pictures: whose they are, under which licence, and where a copy is.
+"""Asks Wikimedia Commons for pictures: who made them, under which licence, and a small copy.
 
 Source: https://www.mediawiki.org/wiki/API:Imageinfo, API:Categorymembers, API:Continue,
 Manual:Maxlag_parameter; https://commons.wikimedia.org/wiki/Commons:Machine-readable_data.
@@ -6,18 +6,23 @@ Manual:Maxlag_parameter; https://commons.wikimedia.org/wiki/Commons:Machine-read
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
+from html.parser import HTMLParser
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from engine.errors import SourceDown
-from gallery.sources.courier import Again, Answer, Courier, NotThere, Patience
-from gallery.sources.journal import Journal
-from gallery.sources.licences import is_free, plain_text, web_address
+from engine.http import Answer, Failing, HttpClient, NotThere, Patience, Refused, Retry, TooSlow
+from gallery.wikimedia import CONTACT_ADVICE
+from gallery.wikimedia.cache import Cache
 
-__all__ = ["Commons", "CommonsFile"]
+__all__ = ["Commons", "CommonsFile", "is_free", "plain_text", "web_address"]
 
 _TITLES: Final = 50  # in one question, for clients without special rights
 _MOST_LETTERS: Final = 6_000  # of a URL; servers refuse some above 8,000
@@ -30,6 +35,42 @@ _PASSING: Final = frozenset({"ratelimited", "readonly", "internal_api_error", "t
 _METADATA: Final = (
     "Artist|LicenseShortName|LicenseUrl|Credit|AttributionRequired|Restrictions|UsageTerms"
 )
+
+# Pictures in a row that can't be had before the server is to blame, and not they:
+_FAILED: Final = 3  # it fails
+_REFUSED_AT_FIRST: Final = 5  # it refuses, and has delivered none in this run
+_REFUSED_LATER: Final = 20  # it refuses, after it has delivered some
+
+# Families of https://commons.wikimedia.org/wiki/Commons:Licensing by their short names, as the
+# API gives them: "CC BY-SA 3.0 de", "Public domain", "Attribution", "OGL 3", "GODL-India".
+_FREE: Final = re.compile(
+    r"""
+      pd\b | public\ domain | no\ restrictions | no\ known\ (copyright\ )?restrictions
+    | cc[ -]?0 | cc[ -]zero | cc[ -]pddc | cc[ -]pd\b
+    | cc[ -]by([ -]sa)? ([ -]\d | \b(?![ -]?n)) | cc[ -]sa\b
+    | creative\ commons\ (zero | attribution | public\ domain)
+    | attribution\b | copyrighted\ free\ use | free\ use\b
+    | fal\b | free\ art | licence\ art\ libre
+    | l?gpl | agpl | gfdl | gnu\ (lesser\ | affero\ )? (general\ public | free\ documentation)
+    | mit\b | bsd\b | apache\b | wtfpl | isc\b | mpl\b | beerware | cecill
+    | ogl\b | open\ government\ licen[cs]e | open\ parliament\ licen[cs]e | opl\b
+    | godl | kogl(\ type)?[ -]1\b | nlod | dl-de | iodl | etalab | licence\ ouverte
+    | open\ data\ commons | odbl | data\ licen[cs]e\ germany
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_NOT_FREE: Final = re.compile(
+    r"\bnc\b|\bnd\b|non[ -]?commercial|no[ -]?deriv|fair use|non[ -]?free|all rights reserved"
+    r"|permission|unknown",
+    re.IGNORECASE,
+)
+
+_HIDDEN: Final = re.compile(r"display\s*:\s*none", re.IGNORECASE)
+_SILENT: Final = frozenset({"script", "style", "template", "noscript"})
+_VOID: Final = frozenset(
+    ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"]
+)
+_BREAKS: Final = frozenset(["br", "p", "div", "li", "tr", "td", "th", "ul", "ol", "table", "dd"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +97,30 @@ class CommonsFile:
 
 
 class Commons:
-    """Asks the API.
+    """Asks the API, and fetches pictures, each once; safe to use from several threads.
 
     Args:
-        courier: To the API.
+        client: To the API.
         url: Of the API.
-        journal: Remembers the answers.
-        patience: As the courier's.
+        pictures: To the server that has the pictures.
+        cache: Remembers the answers, and keeps the pictures.
+        patience: As the clients'.
     """
 
-    def __init__(self, courier: Courier, url: str, journal: Journal, patience: Patience) -> None:
-        self._courier = courier
+    def __init__(
+        self, client: HttpClient, url: str, pictures: HttpClient, cache: Cache, patience: Patience
+    ) -> None:
+        self._client = client
         self._url = url
-        self._journal = journal
+        self._pictures = pictures
+        self._cache = cache
         self._lag_pause_s = patience.lag_pause_s
+        self._lock = threading.Lock()
+        self._coming: dict[str, Future[bytes | str]] = {}
+        self._failed: dict[str, str] = {}  # pictures to ask for again in the next run
+        self._refused: dict[str, str] = {}  # in a row
+        self._failures = 0  # in a row
+        self._delivers = False
 
     def files(self, titles: Iterable[str]) -> dict[str, CommonsFile]:
         """What is known of pictures, by the titles asked for, which may be old ones.
@@ -78,11 +129,11 @@ class Commons:
             SourceDown: If the API does not answer.
         """
         wanted = list(dict.fromkeys(titles))
-        known = self._journal.get_many("file", wanted)
+        known = self._cache.get_many("file", wanted)
         unknown = [title for title in wanted if title not in known]
         for chunk in _chunks(unknown):
             fresh = {title: asdict(file) for title, file in self._asked(chunk).items()}
-            self._journal.put_many("file", fresh)
+            self._cache.put_many("file", fresh)
             known |= fresh
         return {title: CommonsFile(**known[title]) for title in wanted}
 
@@ -92,7 +143,7 @@ class Commons:
         Raises:
             SourceDown: If the API does not answer.
         """
-        known = self._journal.get("members", category)
+        known = self._cache.get("members", category)
         if known is None:
             whose = f"Category:{category}"
             answer = self._query(
@@ -110,8 +161,84 @@ class Commons:
                 )
                 entries = _listed(answer.get("pages"))
             known = [_bare(entry["title"]) for entry in entries if "title" in entry]
-            self._journal.put("members", category, known)
+            self._cache.put("members", category, known)
         return tuple(known)
+
+    def fetch(self, file: CommonsFile) -> bytes | str:
+        """A picture, which is in the cache as well from now on; or why it can't be had.
+
+        Raises:
+            SourceDown: If the server does not answer, or refuses every picture.
+        """
+        with self._lock:
+            coming = self._coming.get(file.title)
+            if mine := coming is None:
+                coming = self._coming[file.title] = Future()
+        if mine:
+            try:
+                coming.set_result(self._fetched(file))
+            except BaseException as problem:  # noqa: BLE001 - for everybody who waits for it
+                coming.set_exception(problem)
+            with self._lock:
+                del self._coming[file.title]
+        return coming.result()
+
+    def missing(self, title: str) -> str | None:
+        """Why a picture could not be had when it was fetched; None if it could, or never was."""
+        known: str | None = self._failed.get(title) or self._cache.get("missing", title)
+        return known
+
+    def _fetched(self, file: CommonsFile) -> bytes | str:
+        known = self.missing(file.title)
+        if known is not None:
+            return known
+        with contextlib.suppress(FileNotFoundError):
+            return self._cache.read_picture(file.title)
+        assert file.thumb_url is not None
+        try:
+            content = self._pictures.get(file.thumb_url, lambda answer: answer.body)
+        except NotThere:
+            reason = "the picture was deleted"
+            self._delivered({file.title: reason})
+            return reason
+        except (Refused, Failing, TooSlow) as problem:
+            return self._not_delivered(file, problem)
+        self._cache.put_picture(file.title, content)
+        self._delivered({})
+        return content
+
+    def _delivered(self, missing: dict[str, str]) -> None:
+        """The server is well: what it refused so far need not be asked for again."""
+        with self._lock:
+            refused, self._refused = self._refused, {}
+            self._failures = 0
+            self._delivers = True
+        self._cache.put_many("missing", refused | missing)
+
+    def _not_delivered(self, file: CommonsFile, problem: Refused | Failing | TooSlow) -> str:
+        """Why one picture can't be had, unless the server is to blame.
+
+        A picture that is refused need not be asked for again, once others are delivered; one at
+        which the server fails is asked for again in the next run.
+        """
+        why = "it takes too long" if isinstance(problem, TooSlow) else problem.reason
+        reason = f"the picture can't be fetched ({why})"
+        refused = not isinstance(problem, SourceDown) or getattr(problem, "status", 0) == 429
+        with self._lock:
+            self._failed[file.title] = reason
+            if refused:
+                self._refused[file.title] = reason
+            else:
+                self._failures += 1
+            failures, count, delivers = self._failures, len(self._refused), self._delivers
+        if not refused and failures >= _FAILED:
+            raise problem
+        if count >= (_REFUSED_LATER if delivers else _REFUSED_AT_FIRST):
+            host = urlsplit(file.thumb_url or "").netloc
+            raise SourceDown(f"{host} refuses every picture ({why}): {CONTACT_ADVICE}")
+        if refused and delivers and count < _REFUSED_AT_FIRST:
+            self._cache.put("missing", file.title, reason)
+        return reason
 
     def _asked(self, titles: Sequence[str]) -> dict[str, CommonsFile]:
         pages: dict[str, dict[str, Any]] = {}
@@ -150,9 +277,14 @@ class Commons:
         more: Mapping[str, str] = {}
         for _ in range(_MOST_PAGES):
             try:
-                answer = self._courier.ask(self._url, self._judged, {**asked, **more})
+                answer = self._client.get(self._url, self._judged, {**asked, **more})
             except NotThere as problem:
                 raise SourceDown(f"there is no API at {self._url}: see gallery.commons_url") from (
+                    problem
+                )
+            except Refused as problem:
+                host = urlsplit(self._url).netloc
+                raise SourceDown(f"{host} refuses ({problem.reason}): {CONTACT_ADVICE}") from (
                     problem
                 )
             yield answer.get("query") or {}
@@ -166,18 +298,18 @@ class Commons:
         try:
             content = json.loads(answer.body)
         except ValueError:
-            raise Again("it sends no JSON", status=answer.status) from None
+            raise Retry("it sends no JSON", status=answer.status) from None
         if not isinstance(content, Mapping):
-            raise Again("it sends no answer", status=answer.status)
+            raise Retry("it sends no answer", status=answer.status)
         error = content.get("error")
         if error is None:
             return content
         code = str(error.get("code")) if isinstance(error, Mapping) else str(error)
         if code == "maxlag":
-            pause_s = max(self._lag_pause_s, answer.pause_s() or 0.0)
-            raise Again("its databases lag", pause_s, status=answer.status)
+            pause_s = max(self._lag_pause_s, answer.pause_s or 0.0)
+            raise Retry("its databases lag", pause_s, status=answer.status)
         if any(code.startswith(known) for known in _PASSING):
-            raise Again(code, answer.pause_s(), status=answer.status)
+            raise Retry(code, answer.pause_s, status=answer.status)
         host = urlsplit(self._url).netloc
         raise SourceDown(f"{host} refuses ({code}): {error.get('info', 'without a reason')}")
 
@@ -260,3 +392,56 @@ def _bare(title: str) -> str:
     namespace, colon, rest = title.partition(":")
     name = rest if colon and namespace.casefold() in ("file", "image") else title
     return " ".join(name.replace("_", " ").split())
+
+
+def is_free(short_name: str) -> bool:
+    """Whether a licence lets anybody keep, change and show the picture, also for money."""
+    name = " ".join(short_name.split())
+    return bool(_FREE.match(name)) and not _NOT_FREE.search(name)
+
+
+def plain_text(html: str, most_letters: int = 1000) -> str:
+    """The words that a browser would show, on one line."""
+    reader = _Words()
+    reader.feed(html)
+    reader.close()
+    text = " ".join("".join(reader.words).split())
+    return text if len(text) <= most_letters else text[: most_letters - 1].rstrip() + "…"
+
+
+def web_address(text: str, most_letters: int = 1000) -> str | None:
+    """An http or https address; ``//host/path`` becomes https. None for anything else."""
+    text = text.strip()
+    if text.startswith("//"):
+        text = f"https:{text}"
+    usable = re.fullmatch(r"https?://[^\s<>\"]+", text, re.IGNORECASE)
+    return text if usable and len(text) <= most_letters else None
+
+
+class _Words(HTMLParser):
+    """Collects text, but none that is hidden."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.words: list[str] = []
+        self._hidden: list[str] = []  # tags open inside a hidden one, outermost first
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in _BREAKS:
+            self.words.append(" ")
+        if tag in _VOID:
+            return
+        style = dict(attrs).get("style") or ""
+        if self._hidden or tag in _SILENT or _HIDDEN.search(style):
+            self._hidden.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in _BREAKS:
+            self.words.append(" ")
+        if tag in self._hidden:
+            while self._hidden.pop() != tag:
+                pass
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.words.append(data)

@@ -8,14 +8,14 @@ import pytest
 from wikimedia_server import Fact, Picture, Wiki, playing
 
 from engine.engine import Engine
+from engine.http import Patience
 from gallery.add import add
 from gallery.gallery import Gallery
-from gallery.harvest import Harvest, Order, download
 from gallery.records import FoundPerson, FoundPortrait
 from gallery.sources.bundled import bundled_portraits
-from gallery.sources.categories import chosen, load_categories
-from gallery.sources.courier import Patience
-from gallery.sources.wikimedia import Servers
+from gallery.wikimedia import Servers
+from gallery.wikimedia.categories import chosen, load_categories
+from gallery.wikimedia.download import DownloadReport, Order, download
 
 Variant = Callable[[int], bytes]
 
@@ -32,7 +32,7 @@ def wiki() -> Iterator[Wiki]:
 
 def fetch(
     gallery: Gallery, engine: Engine, wiki: Wiki, *, limit: int = 50, portraits: int = 1
-) -> Harvest:
+) -> DownloadReport:
     order = Order(chosen(load_categories(), ["film", "space"]), limit, portraits=portraits)
     servers = Servers("tests@example.org", wiki.url, wiki.url)
     return download(gallery, engine, order, servers, backbones=["dlib"], patience=HURRIED)

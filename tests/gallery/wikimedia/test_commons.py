@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gallery.sources.licences import is_free, plain_text, web_address
+from gallery.wikimedia.commons import is_free, plain_text, web_address
 
 
 @pytest.mark.parametrize(

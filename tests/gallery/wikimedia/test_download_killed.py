@@ -15,6 +15,7 @@ from pathlib import Path
 from wikimedia_server import Fact, Picture, Wiki, playing
 
 from gallery.gallery import Gallery
+from gallery.wikimedia.cache import cache_of
 
 Variant = Callable[[int], bytes]
 
@@ -115,7 +116,8 @@ def test_kills_at_random_moments_cost_nothing_and_change_nothing(
             again = sum(count - 1 for (kind, _), count in asked.items() if kind == what)
             assert again <= lost * kills, (what, again, kills)
     assert catalogue(killed_home) == catalogue(undisturbed)
-    assert not list((killed_home / "gallery" / "wikimedia" / "pictures").iterdir())
+    with Gallery.open(killed_home / "gallery") as gallery, cache_of(gallery) as cache:
+        assert not cache.picture_titles()
 
 
 def wait_for(process: subprocess.Popen[str], wiki: Wiki, questions: int) -> None:

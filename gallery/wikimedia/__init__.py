@@ -1,0 +1,76 @@
+"""Famous people from Wikidata, with free portraits from Wikimedia Commons.
+
+``categories`` (who is looked for) and ``cache`` (what was asked and fetched) serve ``wikidata``
+(people by fame) and ``commons`` (pictures, authors, licences); ``choose`` decides which pictures
+become somebody's portraits; ``download`` does it for thousands of people.
+
+Wikimedia's rules for robots that are kept here: a User-Agent with a contact, at most 3 connections
+to the API and 2 to the pictures, pauses when told to, nothing asked twice
+(https://www.mediawiki.org/wiki/API:Etiquette,
+https://foundation.wikimedia.org/wiki/Policy:User-Agent_policy).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
+
+from engine.errors import BadSettings
+
+__all__ = ["CONTACT_ADVICE", "Servers", "user_agent"]
+
+CONTACT_ADVICE = (
+    "see that gallery.contact is an address it can reach you at, and try again later; what has "
+    "arrived is kept"
+)
+"""What to do about a server that refuses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Whom to ask, and as whom.
+
+    Attributes:
+        contact: E-mail address or web page of whoever runs this.
+        wikidata_url: Of the query service; a bare host gets the usual path.
+        commons_url: Of the API; likewise.
+    """
+
+    contact: str
+    wikidata_url: str = "https://query.wikidata.org/sparql"
+    commons_url: str = "https://commons.wikimedia.org/w/api.php"
+
+    def query_service(self) -> str:
+        """The address of the query service; raises BadSettings if it can't be one."""
+        return _address(self.wikidata_url, "/sparql", "gallery.wikidata_url")
+
+    def api(self) -> str:
+        """The address of the API; raises BadSettings if it can't be one."""
+        return _address(self.commons_url, "/w/api.php", "gallery.commons_url")
+
+
+def user_agent(contact: str) -> str:
+    """How this program names itself: ``Lookalike/0.1.0 (you@example.org) httpx/0.28.1``.
+
+    Raises:
+        BadSettings: If the contact is neither an e-mail address nor a web address.
+    """
+    from importlib.metadata import version
+
+    contact = contact.strip()
+    if not contact.isprintable() or not contact.isascii() or not ("@" in contact or ":" in contact):
+        raise BadSettings(
+            "gallery.contact should be an e-mail address or a web address, such as you@example.org"
+        )
+    words = contact.replace("(", "").replace(")", "")
+    return f"Lookalike/{version('lookalike')} ({words}) httpx/{version('httpx')}"
+
+
+def _address(url: str, usual_path: str, setting: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadSettings(f"{setting} should be a web address, not {url!r}")
+    return url if parts.path.strip("/") else urlunsplit(parts._replace(path=usual_path))

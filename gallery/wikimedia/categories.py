@@ -1,0 +1,257 @@
+"""Categories: a table that anybody may extend, who belongs to them, and the most famous of each."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Any, Final
+
+from engine.errors import BadSettings
+from gallery.records import category_name, folded
+from gallery.wikimedia.wikidata import Row
+
+__all__ = [
+    "Category",
+    "Celebrity",
+    "chosen",
+    "load_categories",
+    "merged",
+    "misfits",
+    "most_famous",
+]
+
+_KEYS: Final = frozenset({"title", "occupations", "countries", "includes"})
+_Q_ID: Final = re.compile(r"Q[1-9]\d*")
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """A kind of people.
+
+    Attributes:
+        name: Lower case.
+        title: What it is, for people.
+        occupations: Wikidata ids, at least one; sorted.
+        countries: Wikidata ids, sorted; empty for people of any country.
+        names: What the table calls each id, sorted.
+    """
+
+    name: str
+    title: str
+    occupations: tuple[str, ...]
+    countries: tuple[str, ...] = ()
+    names: tuple[tuple[str, str], ...] = ()
+
+    def holds(self, occupations: Collection[str], countries: Collection[str]) -> bool:
+        """Whether somebody with these occupations and countries belongs to it."""
+        return not set(self.occupations).isdisjoint(occupations) and (
+            not self.countries or not set(self.countries).isdisjoint(countries)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Celebrity:
+    """Somebody whom Wikidata knows.
+
+    Attributes:
+        q_id: Such as ``Q42``.
+        name: None if there is none in a known language.
+        fame: In how many wikis there is an article.
+        categories: Names of those that the person belongs to.
+        images: Titles of pictures on Commons, the best ones according to Wikidata.
+        country: Or None; of several the first.
+        gender: Or None.
+        commons: Title of the person's category on Commons, or None.
+    """
+
+    q_id: str
+    name: str | None
+    fame: int
+    categories: tuple[str, ...]
+    images: tuple[str, ...]
+    country: str | None = None
+    gender: str | None = None
+    commons: str | None = None
+
+
+def load_categories(extra: Path | None = None) -> dict[str, Category]:
+    """The table that comes with the program and what a file of the same form adds to it.
+
+    Args:
+        extra: TOML; it need not exist. What it calls like something there replaces it.
+
+    Raises:
+        BadSettings: If the file can't be used; the sentence says why.
+    """
+    shipped = resources.files(__package__).joinpath("categories.toml").read_text(encoding="utf-8")
+    table = tomllib.loads(shipped)
+    if extra is not None and extra.is_file():
+        try:
+            table |= tomllib.loads(extra.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as problem:
+            raise BadSettings(f"{extra} can't be read: {problem}") from problem
+    where = "the table of categories" if extra is None else str(extra)
+    return {(one := _category(name, table, where)).name: one for name in table}
+
+
+def chosen(table: Mapping[str, Category], names: Collection[str]) -> tuple[Category, ...]:
+    """The categories of these names, each once; all of the table if there are no names.
+
+    Raises:
+        BadSettings: If there is no category of a name.
+    """
+    wanted = dict.fromkeys(category_name(name) for name in names)
+    for name in wanted:
+        if name not in table:
+            raise BadSettings(f"there is no category {name!r}; there are: {', '.join(table)}")
+    return tuple(table[name] for name in wanted or table)
+
+
+def misfits(
+    categories: Iterable[Category], labels: Mapping[str, Collection[str]]
+) -> tuple[str, ...]:
+    """Sentences on ids that the table calls by a name which Wikidata does not know them by.
+
+    Args:
+        categories: Of the table.
+        labels: By id: what Wikidata calls it; ids without are passed over.
+    """
+    names = dict.fromkeys(pair for category in categories for pair in category.names)
+    return tuple(
+        f"{q_id} stands for {name!r} in the table of categories, but Wikidata calls it "
+        f"{next(iter(labels[q_id]))!r}: see https://www.wikidata.org/wiki/{q_id}"
+        for q_id, name in names
+        if labels.get(q_id) and folded(name) not in {folded(label) for label in labels[q_id]}
+    )
+
+
+@dataclass(slots=True)
+class _Rows:
+    """What the rows about somebody say together; dictionaries are sets that keep their order."""
+
+    fame: int = 0
+    asked: set[str] = field(default_factory=set)
+    names: dict[str | None, None] = field(default_factory=dict)
+    images: dict[str, None] = field(default_factory=dict)
+    occupations: set[str] = field(default_factory=set)
+    countries: dict[str, str | None] = field(default_factory=dict)
+    genders: dict[str | None, None] = field(default_factory=dict)
+    commons: dict[str | None, None] = field(default_factory=dict)
+
+    def take(self, category: str, row: Row) -> None:
+        """Adds what a row says."""
+        self.fame = max(self.fame, row.fame)
+        self.asked.add(category)
+        self.images[row.image] = self.names[row.name] = None
+        self.genders[row.gender] = self.commons[row.commons] = None
+        if row.occupation is not None:
+            self.occupations.add(row.occupation)
+        if row.country is not None:
+            self.countries.setdefault(row.country, row.country_name)
+
+    def belongs(self, category: Category) -> bool:
+        """Whether the person belongs to a category; where rows don't say, the question counts."""
+        if category.name not in self.asked:
+            return category.holds(self.occupations, self.countries)
+        return category.holds(
+            self.occupations or category.occupations, self.countries or category.countries
+        )
+
+
+def merged(
+    rows: Mapping[str, Iterable[Row]], categories: Sequence[Category]
+) -> tuple[Celebrity, ...]:
+    """Everybody that rows are about, each once, the most famous first.
+
+    Args:
+        rows: By the name of the category they were asked for.
+        categories: Those that people may belong to; who belongs to none is left out.
+    """
+    people: dict[str, _Rows] = {}
+    for name, answers in rows.items():
+        for row in answers:
+            people.setdefault(row.q_id, _Rows()).take(name, row)
+    found = [
+        Celebrity(
+            q_id=q_id,
+            name=_first(one.names),
+            fame=one.fame,
+            categories=names,
+            images=tuple(one.images),
+            country=_first(one.countries.values()),
+            gender=_first(one.genders),
+            commons=_first(one.commons),
+        )
+        for q_id, one in people.items()
+        if (names := tuple(category.name for category in categories if one.belongs(category)))
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.fame, int(one.q_id[1:]))))
+
+
+def most_famous(
+    people: Sequence[Celebrity], limit: int, *, fairly: bool = False
+) -> tuple[Celebrity, ...]:
+    """As many as wanted, the most famous first.
+
+    Args:
+        people: The most famous first.
+        limit: At most so many.
+        fairly: Every category in turn gives its most famous, instead of the most famous of all.
+    """
+    if not fairly:
+        return tuple(people[:limit])
+    queues: dict[str, list[Celebrity]] = {}
+    for person in people:
+        for category in person.categories:
+            queues.setdefault(category, []).append(person)
+    in_turn = (
+        person.q_id
+        for firsts in zip_longest(*(queues[name] for name in sorted(queues)))
+        for person in firsts
+        if person is not None
+    )
+    taken = set(islice(dict.fromkeys(in_turn), limit))
+    return tuple(person for person in people if person.q_id in taken)
+
+
+def _first(values: Iterable[str | None]) -> str | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _category(name: str, table: Mapping[str, Any], where: str) -> Category:
+    row = table[name]
+    if not isinstance(row, dict) or not row.keys() <= _KEYS:
+        raise BadSettings(f"{where}: [{name}] may have {', '.join(sorted(_KEYS))}, nothing else")
+    occupations = _ids(row.get("occupations", {}), f"{where}: occupations of [{name}]")
+    for other in row.get("includes", []):
+        included = table.get(other, {})
+        if not isinstance(included, dict) or not included.get("occupations"):
+            raise BadSettings(f"{where}: [{name}] includes {other!r}, which has no occupations")
+        if included.get("countries"):
+            raise BadSettings(f"{where}: [{name}] includes {other!r}, which has countries")
+        occupations |= _ids(included["occupations"], f"{where}: occupations of [{other}]")
+    countries = _ids(row.get("countries", {}), f"{where}: countries of [{name}]")
+    if not occupations:
+        raise BadSettings(f"{where}: [{name}] has no occupations")
+    return Category(
+        name=category_name(name),
+        title=str(row.get("title", name)),
+        occupations=tuple(sorted(occupations)),
+        countries=tuple(sorted(countries)),
+        names=tuple(sorted((occupations | countries).items())),
+    )
+
+
+def _ids(row: object, where: str) -> dict[str, str]:
+    """The ids, and what each is called."""
+    if not isinstance(row, dict):
+        raise BadSettings(f'{where} should be names and Wikidata ids, such as {{ x = "Q33999" }}')
+    for value in row.values():
+        if not isinstance(value, str) or not _Q_ID.fullmatch(value):
+            raise BadSettings(f"{where}: {value!r} is no Wikidata id, such as Q33999")
+    return {q_id: str(name) for name, q_id in row.items()}

@@ -1,0 +1,294 @@
+"""Which pictures become somebody's portraits, and why the others do not."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from engine.errors import PhotoProblem, TooLarge
+from engine.types import Embedding, Face, Photo
+from gallery.scores.calibration import prior
+from gallery.records import FoundPerson, FoundPortrait, Person, Portrait, Rejected, folded
+from gallery.screen import SCREENING, Reason, clear_face
+from gallery.wikimedia.cache import Cache
+from gallery.wikimedia.categories import Celebrity
+from gallery.wikimedia.commons import Commons, CommonsFile
+
+if TYPE_CHECKING:
+    from engine.engine import Engine
+    from gallery.gallery import Gallery
+
+__all__ = ["Candidates", "Chooser", "FaceCheck"]
+
+_ONE_IN: Final = 1_000.0
+"""A likeness that one stranger in so many has counts as the same face. With dlib that is a cosine
+of 0.929; two photos of one person have 0.957 in the median (gallery/scores/calibration.py)."""
+
+_ANOTHER_FACE: Final = "another face"
+_NOBODY_TO_COMPARE: Final = "nothing shows that it is the person"
+
+_COMPANY: Final = re.compile(r"[&,;+]|\b(?:and|with|und|mit|et|avec|con|e|y|i)\b", re.IGNORECASE)
+"""In a title: the picture may be of somebody else as well."""
+
+
+class FaceCheck:
+    """Compares faces; safe to use from several threads.
+
+    Args:
+        engine: Sees and embeds.
+        backbone: Its name.
+    """
+
+    def __init__(self, engine: Engine, backbone: str) -> None:
+        self._engine = engine
+        self._backbone = backbone
+        # The prior, not what the gallery has learned: the outcome must not change as it grows.
+        self._strangers = prior(engine.backbone(backbone).space)
+
+    def face_of(self, content: bytes) -> Embedding | Reason:
+        """The one clear face in a picture, or why there is none."""
+        try:
+            photo = self._engine.decode(content)
+        except TooLarge:
+            return Reason.TOO_LARGE
+        except PhotoProblem:
+            return Reason.UNREADABLE
+        face = clear_face(photo, self._engine.detect(photo))
+        return face if isinstance(face, Reason) else self._embedded(photo, face)
+
+    def face_in(self, portrait: Portrait) -> Embedding | None:
+        """The face of a portrait in the gallery, from its thumbnail; None if that is damaged."""
+        try:
+            photo = self._engine.decode(portrait.thumbnail.read_bytes())
+        except (OSError, PhotoProblem):
+            return None
+        return self._embedded(photo, Face(portrait.box, portrait.landmarks, confidence=1.0))
+
+    def same(self, one: Embedding, other: Embedding) -> bool:
+        """Whether two faces are one person's, as far as can be told."""
+        return self._strangers.one_in(one.cosine(other)) >= _ONE_IN
+
+    def _embedded(self, photo: Photo, face: Face) -> Embedding:
+        return self._engine.embed([(photo, face)], self._backbone)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Somebody, and the pictures to try, best first.
+
+    Attributes:
+        celebrity: Who.
+        own: Wikidata's pictures: they need no comparison.
+        others: Asks for those of the person's category on Commons; only called if they are needed.
+    """
+
+    celebrity: Celebrity
+    own: tuple[CommonsFile, ...]
+    others: Callable[[], Sequence[CommonsFile]]
+
+
+@dataclass(slots=True)
+class _Chosen:
+    """What has been chosen of somebody so far.
+
+    Attributes:
+        celebrity: Who.
+        face: The one that others are compared with.
+        have: Portraits there will be, with those in the gallery.
+        files: Pictures that the gallery lacks; they are in the cache.
+    """
+
+    celebrity: Celebrity
+    face: Embedding | None = None
+    have: int = 0
+    files: list[CommonsFile] = field(default_factory=list)
+
+
+class Chooser:
+    """Chooses portraits; safe to use from several threads.
+
+    Args:
+        gallery: What it has is not fetched.
+        cache: Remembers why pictures are not taken.
+        commons: Fetches.
+        check: Compares faces.
+    """
+
+    def __init__(self, gallery: Gallery, cache: Cache, commons: Commons, check: FaceCheck) -> None:
+        self._gallery = gallery
+        self._cache = cache
+        self._commons = commons
+        self._check = check
+        self._lock = threading.Lock()
+        self._keys: dict[str, str] = {}
+        self._unclaimed: dict[str, list[Person]] = {}  # people without a Q-id, by folded name
+        for person in gallery.people():
+            if person.wikidata_id is not None:
+                self._keys[person.wikidata_id] = person.key
+            else:
+                self._unclaimed.setdefault(folded(person.name), []).append(person)
+
+    def person(self, celebrity: Celebrity) -> FoundPerson:
+        """Somebody as the gallery knows them: people whom it has already keep their key."""
+        return FoundPerson(
+            key=self._keys.get(celebrity.q_id, celebrity.q_id),
+            name=celebrity.name or celebrity.q_id,
+            categories=celebrity.categories,
+            wikidata_id=celebrity.q_id,
+            country=None if celebrity.country is None else celebrity.country[:100],
+            gender=None if celebrity.gender is None else celebrity.gender[:50],
+            fame=celebrity.fame,
+        )
+
+    def why_left_out(self, celebrity: Celebrity) -> str | None:
+        """Why somebody has no portrait; None if their pictures were not looked at."""
+        if celebrity.name is None:
+            return "no name"
+        for known in self._cache.get_many("file", celebrity.images).values():
+            fate = self._fate(celebrity, CommonsFile(**known))
+            if isinstance(fate, str):
+                return fate
+        return None
+
+    def choose(self, candidates: Candidates, each: int) -> list[FoundPortrait]:
+        """The pictures of somebody that the gallery lacks, looked at as far as need be.
+
+        Args:
+            candidates: What to try.
+            each: So many portraits, with those in the gallery.
+
+        Raises:
+            SourceDown: If the server does not answer.
+        """
+        chosen = _Chosen(candidates.celebrity)
+        for file in candidates.own:
+            if chosen.have < each:
+                self._try_own(chosen, file)
+        if chosen.have < each:
+            self._try_others(chosen, candidates.others(), each)
+        if chosen.face is not None:
+            self._claim(chosen.celebrity, chosen.face)
+        person = self.person(chosen.celebrity)
+        return [
+            FoundPortrait(
+                person=person,
+                origin=f"File:{file.title}",
+                read=partial(self._cache.read_picture, file.title),
+                author=file.author,
+                licence=file.licence,
+                licence_url=file.licence_url,
+                source_url=file.source_url,
+            )
+            for file in chosen.files
+        ]
+
+    def _try_own(self, chosen: _Chosen, file: CommonsFile) -> None:
+        """One of Wikidata's pictures; without a clear face it does not count.
+
+        It is handed over nevertheless: the gallery refuses it and remembers why. It does not
+        remember that a picture is too large, so that is noted here.
+        """
+        face = self._looked_at(chosen, file)
+        if face is Reason.TOO_LARGE:
+            self._refuse(chosen, file, face)
+        elif face is not None:
+            chosen.files.append(file)
+            if isinstance(face, Embedding):
+                chosen.face = chosen.face or face
+                chosen.have += 1
+
+    def _try_others(self, chosen: _Chosen, files: Iterable[CommonsFile], each: int) -> None:
+        """Pictures of the person's category: those that show the face of the first one.
+
+        Without a picture of Wikidata's, a face that two of the category show is the person's;
+        without two that agree, that of a picture which is called like the person and no more.
+        """
+        strangers: list[tuple[CommonsFile, Embedding]] = []
+        for file in files:
+            if chosen.have >= each:
+                return
+            face = self._looked_at(chosen, file)
+            if isinstance(face, Reason):
+                self._refuse(chosen, file, face)
+            elif face is not None:
+                strangers.append((file, face))
+                if chosen.face is None:
+                    same = [one for _, one in strangers if self._check.same(one, face)]
+                    chosen.face = same[0] if len(same) > 1 else None
+                if chosen.face is not None:
+                    self._compare(chosen, strangers)
+                    strangers = []
+        name = folded(chosen.celebrity.name or "")
+        for file, face in strangers:
+            rest = folded(file.title).partition(name)
+            if chosen.face is None and name and rest[1] and not _COMPANY.search(rest[0] + rest[2]):
+                chosen.face = face
+        self._compare(chosen, strangers)
+
+    def _compare(self, chosen: _Chosen, strangers: Iterable[tuple[CommonsFile, Embedding]]) -> None:
+        for file, face in strangers:
+            if chosen.face is not None and self._check.same(chosen.face, face):
+                chosen.files.append(file)
+                chosen.have += 1
+            else:
+                why = _NOBODY_TO_COMPARE if chosen.face is None else _ANOTHER_FACE
+                self._refuse(chosen, file, why)
+
+    def _looked_at(self, chosen: _Chosen, file: CommonsFile) -> Embedding | Reason | None:
+        """The face in a picture, or why it has none; None if the picture's fate is decided."""
+        fate = self._fate(chosen.celebrity, file)
+        if isinstance(fate, Person):  # it is a portrait already
+            chosen.have += 1
+            chosen.face = chosen.face or self._face_of_portrait(fate, file.title)
+        if fate is not None:
+            return None
+        content = self._commons.fetch(file)
+        return None if isinstance(content, str) else self._check.face_of(content)
+
+    def _fate(self, celebrity: Celebrity, file: CommonsFile) -> Person | str | None:
+        """Whose portrait a picture is, or why it is not taken; None if that is not decided."""
+        reason: str | None = (
+            file.problem
+            or self._commons.missing(file.title)
+            or self._cache.get("refusal", f"{celebrity.q_id} {file.title}")
+        )
+        sha256 = None if reason else self._cache.sha256(file.title)
+        if sha256 is None:
+            return reason
+        known = self._gallery.catalogue.known(sha256, SCREENING)
+        if isinstance(known, Rejected):
+            return known.reason
+        if known is not None and known.key != self.person(celebrity).key:
+            return f"{Reason.DUPLICATE} {known.name}"
+        return known
+
+    def _refuse(self, chosen: _Chosen, file: CommonsFile, reason: str) -> None:
+        """Remembers why a picture is not taken, so that it is not fetched again."""
+        self._cache.put("refusal", f"{chosen.celebrity.q_id} {file.title}", reason)
+        self._cache.drop_pictures([file.title])
+
+    def _claim(self, celebrity: Celebrity, face: Embedding) -> None:
+        """Knows somebody of that name whom no Q-id names as this one, if the face is the same.
+
+        Two people of one name stay two.
+        """
+        with self._lock:
+            namesakes = self._unclaimed.get(folded(celebrity.name or ""), [])
+            if celebrity.q_id in self._keys:
+                return
+            for person in namesakes:
+                faces = map(self._check.face_in, self._gallery.portraits(person.id))
+                if any(one is not None and self._check.same(one, face) for one in faces):
+                    self._keys[celebrity.q_id] = person.key
+                    namesakes.remove(person)
+                    return
+
+    def _face_of_portrait(self, owner: Person, title: str) -> Embedding | None:
+        sha256 = self._cache.sha256(title)
+        portraits = self._gallery.portraits(owner.id)
+        mine = (portrait for portrait in portraits if portrait.sha256 == sha256)
+        return next(map(self._check.face_in, mine), None)

@@ -1,0 +1,478 @@
+"""Downloads people from Wikidata and Wikimedia Commons into a gallery.
+
+Stopped at any moment, it goes on from there and asks for nothing again: answers and pictures are
+in the cache, pictures until the gallery has decided about them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from engine.errors import Busy
+from engine.http import HttpClient, Patience, Stopped
+from gallery import registrar
+from gallery.add import add
+from gallery.database import changing
+from gallery.never_again import REMOVED, barred
+from gallery.progress import Progress, Report, no_progress
+from gallery.records import FoundPortrait
+from gallery.screen import SCREENING
+from gallery.wikimedia import Servers, user_agent
+from gallery.wikimedia.cache import cache_of, folder_of
+from gallery.wikimedia.categories import Category, Celebrity, merged, misfits, most_famous
+from gallery.wikimedia.choose import Candidates, Chooser, FaceCheck
+from gallery.wikimedia.commons import Commons, CommonsFile
+from gallery.wikimedia.wikidata import Wikidata
+
+if TYPE_CHECKING:
+    from engine.engine import Engine
+    from gallery.gallery import Gallery
+
+__all__ = ["DownloadReport", "LeftOut", "Order", "Wikimedia", "download"]
+
+_API_CONNECTIONS: Final = 3  # to the API, and
+_PICTURE_CONNECTIONS: Final = 2  # to upload.wikimedia.org: Wikimedia's rules for robots
+_CHUNK_PEOPLE: Final = 50  # asked about together
+_AHEAD: Final = 16  # people being worked on
+_TRIED: Final = 4  # pictures of a person's category that are tried for each that is wanted
+_OFFERED: Final = 256  # pictures, before those that are in the gallery are dropped
+_MORE_OF: Final = 4  # who can't be had is replaced from one part in so many more people,
+_MORE: Final = 20  # and these
+_ENDINGS: Final = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+_TELLING_NOTHING: Final = ("signature", "autograph", "grave", "tomb", "statue", "star on", "plaque")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Who is wanted.
+
+    Attributes:
+        categories: At least one.
+        limit: So many people, the most famous who can be had.
+        min_fame: Nobody with articles in fewer wikis.
+        portraits: At most so many of each person.
+        fairly: Every category in turn gives its most famous, instead of the most famous of all.
+        credited: Further categories that nobody is looked for in, but people may belong to.
+    """
+
+    categories: tuple[Category, ...]
+    limit: int
+    min_fame: int = 0
+    portraits: int = 3
+    fairly: bool = False
+    credited: tuple[Category, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Somebody without a portrait.
+
+    Attributes:
+        name: Whom.
+        q_id: Their Wikidata id.
+        reason: Why.
+    """
+
+    name: str
+    q_id: str
+    reason: str
+
+
+@dataclass(slots=True)
+class DownloadReport:
+    """What a download did.
+
+    Attributes:
+        wanted: How many people there should be.
+        there: How many of them are in the gallery now.
+        left_out: Who can't be had, but for those who were not reached.
+        report: What became of the pictures.
+        warnings: Sentences on what may be wrong with the table of categories.
+    """
+
+    wanted: int = 0
+    there: int = 0
+    left_out: list[LeftOut] = field(default_factory=list)
+    report: Report = field(default_factory=Report)
+    warnings: tuple[str, ...] = ()
+
+    def reasons(self) -> Counter[str]:
+        """People left out, by reason."""
+        return Counter(one.reason.partition(" (")[0] for one in self.left_out)
+
+    def to_json(self) -> dict[str, Any]:
+        """As printed with ``--json``."""
+        return {
+            "people": self.wanted,
+            "in_gallery": self.there,
+            "left_out": [
+                {"person": one.name, "wikidata_id": one.q_id, "reason": one.reason}
+                for one in self.left_out
+            ],
+            "left_out_by_reason": dict(self.reasons().most_common()),
+            "warnings": list(self.warnings),
+            **self.report.to_json(),
+        }
+
+
+def download(
+    gallery: Gallery,
+    engine: Engine,
+    order: Order,
+    servers: Servers,
+    *,
+    backbones: Sequence[str],
+    progress: Progress = no_progress,
+    warn: Callable[[str], None] = lambda _: None,
+    refresh: bool = False,
+    patience: Patience | None = None,
+    stop: threading.Event | None = None,
+) -> DownloadReport:
+    """Adds the people of an order; may be stopped at any moment and goes on from there.
+
+    Args:
+        gallery: Where.
+        engine: Sees and embeds.
+        order: Who.
+        servers: Whom to ask.
+        backbones: Names, at least one; the first compares faces, dlib if it is among them.
+        progress: Told about lists, people and vectors.
+        warn: Told at once what may be wrong with the table of categories.
+        refresh: Ask again what was answered in the last 30 days.
+        patience: How long to wait for the servers.
+        stop: Ends the work, pauses included, when somebody sets it; it is set afterwards.
+
+    Raises:
+        SourceDown: If a server does not answer, or refuses; what was done is kept.
+        Busy: If another process is downloading, or changing the gallery.
+        SetupProblem: If something has to be set up first.
+    """
+    judge = "dlib" if "dlib" in backbones else backbones[0]
+    with Wikimedia(
+        gallery, engine, servers, backbone=judge, patience=patience, stop=stop
+    ) as source:
+        if refresh:
+            source.cache.forget("people", "members", "file", "missing", "refusal", "labels")
+        try:
+            return _Download(source, gallery, engine, order, backbones, progress).run(warn)
+        except Stopped:
+            return DownloadReport(report=Report(interrupted=True))
+
+
+class Wikimedia:
+    """Asks and fetches; a context, within which nobody else does so for this gallery.
+
+    Args:
+        gallery: What it has is not fetched.
+        engine: Compares faces.
+        servers: Whom to ask.
+        backbone: Compares them with it.
+        patience: How long to wait.
+        stop: Ends every wait when it is set, which the end of the context does.
+
+    Raises:
+        BadSettings: If contact or addresses can't be used.
+        Busy: If another process is downloading.
+    """
+
+    def __init__(
+        self,
+        gallery: Gallery,
+        engine: Engine,
+        servers: Servers,
+        *,
+        backbone: str,
+        patience: Patience | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._gallery = gallery
+        self._offered: deque[str] = deque()  # titles of pictures the gallery has to decide about
+        stop = stop or threading.Event()
+        patience = patience or Patience()
+        query_service, api = servers.query_service(), servers.api()
+        client = partial(HttpClient, user_agent(servers.contact), patience=patience, stop=stop)
+        with ExitStack() as stack:
+            self._lock(stack)
+            self.cache = stack.enter_context(cache_of(gallery))
+            self._wikidata = Wikidata(
+                stack.enter_context(client()), query_service, self.cache, patience, stop
+            )
+            self._commons = Commons(
+                stack.enter_context(client(connections=_API_CONNECTIONS)),
+                api,
+                stack.enter_context(client(connections=_PICTURE_CONNECTIONS)),
+                self.cache,
+                patience,
+            )
+            check = FaceCheck(engine, backbone)
+            self.chooser = Chooser(gallery, self.cache, self._commons, check)
+            self._askers, self._planner, self._choosers = (
+                self._pool(stack, threads) for threads in (_API_CONNECTIONS, 1, 4)
+            )
+            stack.callback(stop.set)  # first of all, so that nobody waits for a pause
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def survey(
+        self, order: Order, people: int, progress: Progress = no_progress
+    ) -> tuple[Celebrity, ...]:
+        """Everybody found in the categories of an order, the most famous first.
+
+        Args:
+            order: Who is wanted.
+            people: So many of each category are enough.
+            progress: Told about every category.
+
+        Raises:
+            SourceDown: If Wikidata does not answer.
+        """
+        rows = {}
+        for done, category in enumerate(order.categories):
+            progress("lists", done, len(order.categories))
+            rows[category.name] = self._wikidata.most_famous(
+                category.occupations, category.countries, min_fame=order.min_fame, people=people
+            )
+        progress("lists", len(order.categories), len(order.categories))
+        return merged(rows, tuple(dict.fromkeys((*order.categories, *order.credited))))
+
+    def misfits(self, categories: Sequence[Category]) -> tuple[str, ...]:
+        """Sentences on ids of the table that do not mean what the table says."""
+        q_ids = {q_id for category in categories for q_id, _ in category.names}
+        return misfits(categories, self._wikidata.labels(sorted(q_ids)))
+
+    def portraits(
+        self, people: Sequence[Celebrity], each: int, progress: Progress = no_progress
+    ) -> Generator[FoundPortrait, None, None]:
+        """Pictures that the gallery lacks, person by person.
+
+        Args:
+            people: Who.
+            each: How many of one person, with those in the gallery.
+            progress: Told about everybody.
+
+        Raises:
+            SourceDown: If Commons does not answer, or refuses.
+        """
+        waiting: deque[Future[list[FoundPortrait]]] = deque()
+        done = 0
+        for candidates in chain(self._candidates(people, each), [None]):
+            if candidates is not None:
+                waiting.append(self._choosers.submit(self.chooser.choose, candidates, each))
+            while len(waiting) > (0 if candidates is None else _AHEAD):
+                yield from self._offer(waiting.popleft().result())
+                done += 1
+                progress("people", done, len(people))
+
+    def drop_pictures(self, *, decided: bool) -> None:
+        """Deletes fetched pictures.
+
+        Args:
+            decided: All of them, because the gallery has decided about all; else those about which
+                it says so.
+        """
+        if decided:
+            self._offered.clear()
+            self.cache.drop_pictures(self.cache.picture_titles())
+            return
+        known = self._gallery.catalogue.known
+        done = [
+            title
+            for title in self._offered
+            if known(self.cache.sha256(title) or "", SCREENING) is not None
+        ]
+        self._offered = deque(title for title in self._offered if title not in set(done))
+        self.cache.drop_pictures(done)
+
+    def _lock(self, stack: ExitStack) -> None:
+        import filelock
+
+        lock = filelock.FileLock(folder_of(self._gallery) / "download.lock", timeout=0)
+        try:
+            stack.enter_context(lock)
+        except filelock.Timeout as problem:
+            raise Busy(
+                "another `lookalike gallery download` is at work on this gallery: wait until it "
+                "is done"
+            ) from problem
+
+    def _pool(self, stack: ExitStack, threads: int) -> ThreadPoolExecutor:
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="wikimedia")
+        stack.callback(pool.shutdown, cancel_futures=True)
+        return pool
+
+    def _candidates(self, people: Sequence[Celebrity], each: int) -> Iterator[Candidates]:
+        """What to try, some people at a time; the next ones are asked about meanwhile."""
+        coming: Future[list[Candidates]] | None = None
+        for start in range(0, len(people), _CHUNK_PEOPLE):
+            chunk = people[start : start + _CHUNK_PEOPLE]
+            before, coming = coming, self._planner.submit(self._planned, chunk, each)
+            yield from () if before is None else before.result()
+        yield from () if coming is None else coming.result()
+
+    def _planned(self, people: Sequence[Celebrity], each: int) -> list[Candidates]:
+        """What to try of everybody; categories that will be needed are asked for together."""
+        own = self._commons.files(
+            title for one in people if one.name is not None for title in one.images
+        )
+        mine = {one: tuple(own[title] for title in one.images if title in own) for one in people}
+        lacking = {one: each - sum(file.problem is None for file in mine[one]) for one in people}
+        needy = [one for one in people if lacking[one] > 0]
+        titles = self._askers.map(lambda one: self._others(one, lacking[one]), needy)
+        more = dict(zip(needy, titles, strict=True))
+        self._commons.files(title for titles in more.values() for title in titles)
+
+        def others(one: Celebrity) -> list[CommonsFile]:
+            titles = more[one] if one in more else self._others(one, each)
+            return list(self._commons.files(titles).values())
+
+        return [Candidates(one, mine[one], partial(others, one)) for one in people]
+
+    def _others(self, person: Celebrity, wanted: int) -> list[str]:
+        """Pictures of a person's category that may be portraits; first those with the name."""
+        if person.name is None or person.commons is None:
+            return []
+        photos = [
+            title
+            for title in self._commons.members(person.commons)
+            if title not in person.images
+            and title.casefold().endswith(_ENDINGS)
+            and not any(word in title.casefold() for word in _TELLING_NOTHING)
+        ]
+        name = person.name.casefold()
+        photos.sort(key=lambda title: name not in title.casefold())
+        return photos[: _TRIED * wanted]
+
+    def _offer(self, portraits: Sequence[FoundPortrait]) -> Iterator[FoundPortrait]:
+        self._offered.extend(portrait.origin.removeprefix("File:") for portrait in portraits)
+        yield from portraits
+        if len(self._offered) >= _OFFERED:
+            self.drop_pictures(decided=False)
+
+
+class _Download:
+    """One download."""
+
+    def __init__(
+        self,
+        source: Wikimedia,
+        gallery: Gallery,
+        engine: Engine,
+        order: Order,
+        backbones: Sequence[str],
+        progress: Progress,
+    ) -> None:
+        self._source = source
+        self._gallery = gallery
+        self._engine = engine
+        self._order = order
+        self._backbones = backbones
+        self._progress = progress
+        self._done = DownloadReport()
+
+    def run(self, warn: Callable[[str], None]) -> DownloadReport:
+        """Takes people in by fame; for those who can't be had the next ones, within reason."""
+        order, source, done = self._order, self._source, self._done
+        away = barred(self._gallery)
+        most = order.limit + order.limit // _MORE_OF + _MORE
+        found = source.survey(order, most + len(away.keys), self._progress)
+        done.warnings = source.misfits(order.categories)
+        for warning in done.warnings:
+            warn(warning)
+        welcome = [one for one in found if source.chooser.person(one) not in away]
+        done.wanted = min(order.limit, len(welcome))
+        seen: set[str] = set()
+        while len(seen) < most and done.there < order.limit and not done.report.interrupted:
+            count = min(most, len(seen) + order.limit - done.there)
+            famous = most_famous(welcome, count, fairly=order.fairly)
+            people = [one for one in famous if one.q_id not in seen]
+            if not people:
+                break
+            seen.update(one.q_id for one in people)
+            self._take_in(people)
+        done.left_out += [
+            LeftOut(one.name or one.q_id, one.q_id, REMOVED)
+            for one in found[: order.limit]
+            if source.chooser.person(one) in away
+        ]
+        return done
+
+    def _take_in(self, people: Sequence[Celebrity]) -> None:
+        source = self._source
+        self._complete(people)
+        before = self._done.there
+
+        def people_only(what: str, done: int, total: int | None) -> None:
+            if what == "people":  # not their photos; and those who come after others go on counting
+                self._progress(what, before + done, None if total is None else before + total)
+            elif what != "photos":
+                self._progress(what, done, total)
+
+        portraits = source.portraits(people, self._order.portraits, people_only)
+        try:
+            report = add(
+                self._gallery,
+                self._engine,
+                portraits,
+                backbones=self._backbones,
+                progress=people_only,
+            )
+        except BaseException:
+            source.drop_pictures(decided=False)
+            raise
+        finally:
+            portraits.close()
+        source.drop_pictures(decided=not report.interrupted)
+        self._done.report = _joined(self._done.report, report)
+        self._account(people)
+
+    def _complete(self, people: Sequence[Celebrity]) -> None:
+        """Notes what is new about people who are in the gallery: categories, fame."""
+        there = {person.key: person for person in self._gallery.people()}
+        news = []
+        for person in map(self._source.chooser.person, people):
+            known = there.get(person.key)
+            if known is not None and (
+                not set(person.categories) <= set(known.categories)
+                or (person.fame, person.country or known.country, person.gender or known.gender)
+                != (known.fame, known.country, known.gender)
+            ):
+                news.append(person)
+        if news:
+            with self._gallery.writing(), changing(self._gallery.catalogue.database) as connection:
+                for person in news:
+                    registrar.enrol_person(connection, person)
+                registrar.note_change(connection)
+            self._gallery.refresh()
+
+    def _account(self, people: Sequence[Celebrity]) -> None:
+        """Counts who is in the gallery now, and says of the others why not."""
+        there = {person.key for person in self._gallery.people()}
+        for celebrity in people:
+            person = self._source.chooser.person(celebrity)
+            if person.key in there:
+                self._done.there += 1
+                continue
+            reason = self._source.chooser.why_left_out(celebrity)
+            if reason is None and not self._done.report.interrupted:
+                reason = "no picture could be fetched"
+            if reason is not None:
+                self._done.left_out.append(LeftOut(person.name, celebrity.q_id, reason))
+
+
+def _joined(one: Report, other: Report) -> Report:
+    """What two runs did together."""
+    sums = {each.name: getattr(one, each.name) + getattr(other, each.name) for each in fields(one)}
+    return Report(**sums | {"interrupted": one.interrupted or other.interrupted})
