@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from engine.errors import PhotoProblem, TooLarge
 from engine.types import Embedding, Face, Photo
-from gallery.scores.calibration import prior
 from gallery.records import FoundPerson, FoundPortrait, Person, Portrait, Rejected, folded
+from gallery.scores import prior
 from gallery.screen import SCREENING, Reason, clear_face
 from gallery.wikimedia.cache import Cache
 from gallery.wikimedia.categories import Celebrity
@@ -26,7 +26,7 @@ __all__ = ["Candidates", "Chooser", "FaceCheck"]
 
 _ONE_IN: Final = 1_000.0
 """A likeness that one stranger in so many has counts as the same face. With dlib that is a cosine
-of 0.929; two photos of one person have 0.957 in the median (gallery/scores/calibration.py)."""
+of 0.929; two photos of one person have 0.957 in the median (gallery/scores)."""
 
 _ANOTHER_FACE: Final = "another face"
 _NOBODY_TO_COMPARE: Final = "nothing shows that it is the person"
