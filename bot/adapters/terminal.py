@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
+from bot.adapters import or_stop
 from bot.background import in_daemon_thread
 from bot.conversation import Conversation
 from bot.values import Attachment, Button, Limits, Reply, Request, Sender
@@ -26,7 +27,7 @@ LEAVE = frozenset({"/quit", "/exit", "/bye"})
 
 
 class TerminalAdapter:
-    """Talks with whoever sits at the terminal, or with a pipe.
+    """The conversation on standard input and output, of a terminal or of pipes.
 
     Args:
         conversation: Answers.
@@ -52,9 +53,10 @@ class TerminalAdapter:
         if sys.stdin.isatty():
             with contextlib.suppress(ImportError):
                 import readline  # noqa: F401 - importing it gives input() a history
-            self._show(await self._ask(Request(self._sender, command="start")), ())
+            greeting = Request(self._sender, command="start")
+            self._show(await self._conversation.answer(greeting, LIMITS), ())
         while not stop.is_set():
-            line = await _line_or(stop)
+            line = await or_stop(in_daemon_thread(_read_line), stop)
             if line is None or line.strip() in LEAVE:
                 return
             if line.strip():
@@ -62,44 +64,34 @@ class TerminalAdapter:
 
     async def say(self, line: str) -> Reply:
         """Answers one line and shows the reply."""
-        request, photos = self._understood(line)
-        reply = await self._ask(request)
+        request, photos = self._parse(line)
+        reply = await self._conversation.answer(request, LIMITS)
         self._show(reply, photos)
         return reply
 
-    async def _ask(self, request: Request) -> Reply:
-        return await self._conversation.answer(request, LIMITS)
-
-    def _understood(self, line: str) -> tuple[Request, tuple[Path, ...]]:
+    def _parse(self, line: str) -> tuple[Request, tuple[Path, ...]]:
         """The request in a line, and the photos it is about."""
         if line.isdecimal() and 1 <= int(line) <= len(self._buttons):
             action = self._buttons[int(line) - 1].action
-            photos = tuple(_attachment(path) for path in self._photos)
+            photos = tuple(map(_attachment, self._photos))
             return Request(self._sender, photos=photos, action=action), self._photos
-        if not _is_command(line):
-            _, paths = _split(line)
-            photos = tuple(_attachment(path) for path in paths)
-            if not paths and _looks_like_path(line):
-                photos = (_attachment(Path(line)),)
-            return Request(self._sender, photos=photos), paths
-        command, _, rest = line[1:].partition(" ")
-        words, paths = _split(rest)
-        photos = tuple(_attachment(path) for path in paths)
-        request = Request(self._sender, command=command.lower(), arguments=words, photos=photos)
-        return request, paths
+        if _is_command(line):
+            command, _, rest = line[1:].partition(" ")
+            words, paths = _split(rest)
+            photos = tuple(map(_attachment, paths))
+            return Request(self._sender, command.lower(), words, photos), paths
+        _, paths = _split(line)
+        unread = (Path(line),) if not paths and _looks_like_path(line) else ()
+        return Request(self._sender, photos=tuple(map(_attachment, paths or unread))), paths
 
     def _show(self, reply: Reply, photos: tuple[Path, ...]) -> None:
         click.echo(reply.text)
         if reply.picture is not None:
-            place = self._written(reply.picture.jpeg, "lookalike.jpg", photos)
-            click.echo(f"→ {place}")
-        if reply.animation is not None:
-            film = reply.animation
-            click.echo(f"→ {self._written(film.content, film.filename, photos)}")
-        if reply.document is not None:
-            path = self._home / reply.document.filename
-            path.write_bytes(reply.document.content)
-            click.echo(f"→ {path}")
+            click.echo(f"→ {self._write(reply.picture.jpeg, 'lookalike.jpg', photos)}")
+        if film := reply.animation:
+            click.echo(f"→ {self._write(film.content, film.filename, photos)}")
+        if file := reply.document:
+            click.echo(f"→ {self._write(file.content, file.filename, ())}")
         if reply.picture is not None or reply.animation is not None or reply.buttons:
             self._photos = photos
             self._buttons = tuple(button for row in reply.buttons for button in row)
@@ -108,8 +100,8 @@ class TerminalAdapter:
             click.echo("  ".join(f"[{number}] {button.label}" for number, button in labels))
         click.echo()
 
-    def _written(self, content: bytes, name: str, photos: tuple[Path, ...]) -> Path:
-        """Where a card or film was written: beside the photo, or in the data folder."""
+    def _write(self, content: bytes, name: str, photos: tuple[Path, ...]) -> Path:
+        """Writes a card or film beside its photo, or into the data folder; returns its path."""
         places = [self._home / name]
         if photos:
             places.insert(0, photos[0].with_name(f"{photos[0].stem}.{name}"))
@@ -117,7 +109,7 @@ class TerminalAdapter:
             with contextlib.suppress(OSError):
                 place.write_bytes(content)
                 return place
-        raise NotAnImage(f"the picture can't be written to {places[-1].parent}")
+        raise NotAnImage(f"the file can't be written to {places[-1].parent}")
 
 
 def _attachment(path: Path) -> Attachment:
@@ -176,18 +168,6 @@ def _read_line() -> str | None:
         return input("> " if sys.stdin.isatty() else "")
     except EOFError:
         return None
-
-
-async def _line_or(stop: asyncio.Event) -> str | None:
-    """The next line; None at the end of the input or once ``stop`` is set."""
-    line = asyncio.ensure_future(in_daemon_thread(_read_line))
-    stopped = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({line, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if line.done():
-        return line.result()
-    line.cancel()
-    return None
 
 
 def _language() -> str | None:

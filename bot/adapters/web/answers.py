@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 from nicegui import ui
@@ -14,82 +14,41 @@ from bot.values import SIDE, Animation, Button, FaceAnswer, MatchAnswer, Reply
 from engine.decode import DecodeLimits, decode
 from engine.errors import PhotoProblem
 
-__all__ = ["AnswerList", "Entry"]
+if TYPE_CHECKING:
+    from bot.adapters.web import Page
+
+__all__ = ["Entry"]
 
 PREVIEW = DecodeLimits(max_bytes=25_000_000, long_side_px=900)
-KEPT = 30
-
-Say = Callable[..., str]
-Press = Callable[[str, Sequence[bytes]], Awaitable[Reply]]
-
-
-class AnswerList:
-    """The session's answers, newest first; the oldest go after ``KEPT``.
-
-    Args:
-        say: A sentence in the visitor's language.
-        press: Answers a button's action; gets the photos of the entry as well.
-    """
-
-    def __init__(self, say: Say, press: Press) -> None:
-        self._say = say
-        self._press = press
-        self._entries: deque[Entry] = deque()
-        self._list = ui.column().classes("w-full gap-4").props('role="log" aria-live="polite"')
-
-    def greet(self, text: str) -> None:
-        """What stands there before the first photo."""
-        with self._list, ui.card().classes("w-full"):
-            ui.label(text).classes("said")
-
-    def begin(self, *, uploads: Sequence[bytes] = (), said: str = "") -> Entry:
-        """A new entry at the top that waits for its answer."""
-        with self._list:
-            card = ui.card().classes("w-full gap-3").mark("answer")
-        card.move(target_index=0)
-        entry = Entry(self, card, uploads)
-        entry.wait(self._say("web.looking"), said)
-        self._entries.appendleft(entry)
-        if len(self._entries) > KEPT:
-            self._entries.pop().delete()
-        return entry
-
-    def say(self, key: str, **details: object) -> str:
-        """A sentence in the visitor's language."""
-        return self._say(key, **details)
-
-    async def press(self, action: str, photos: Sequence[bytes]) -> Reply:
-        """The reply to a pressed button."""
-        return await self._press(action, photos)
 
 
 class Entry:
-    """One photo or command and the answer to it."""
+    """One photo or command and the answer to it.
 
-    def __init__(self, answers: AnswerList, card: ui.card, uploads: Sequence[bytes]) -> None:
-        self._answers = answers
-        self._card = card
+    Args:
+        page: Where it stands.
+        uploads: The photos it is about.
+        said: The command, else "".
+    """
+
+    def __init__(self, page: Page, uploads: Sequence[bytes], said: str) -> None:
+        self._page = page
         self._uploads = tuple(uploads)
-        self._previews: dict[int, str | None] = {}
-
-    def delete(self) -> None:
-        """Takes the entry off the page."""
-        self._card.delete()
-
-    def wait(self, words: str, said: str) -> None:
-        """Shows that the answer is on its way."""
-        with self._card:
+        self._preview_url: str | None = None
+        self.card = ui.card().classes("w-full gap-3").mark("answer")
+        self.card.move(target_index=0)
+        with self.card:
             if said:
                 ui.label(said).classes("credit")
             with ui.row().classes("items-center"):
                 ui.spinner(size="1.6rem")
-                ui.label(words)
+                ui.label(page.say("web.looking"))
 
     async def show(self, reply: Reply) -> None:
         """Puts the reply in the entry's place."""
         preview = await self._preview() if _is_pair(reply, self._uploads) else None
-        self._card.clear()
-        with self._card:
+        self.card.clear()
+        with self.card:
             if reply.animation:
                 _film(reply.animation)
             elif preview or not reply.picture:
@@ -100,23 +59,18 @@ class Entry:
             for answer in reply.answers:
                 self._scores(answer)
             if reply.text:
-                self._text(reply)
+                # Beside an answer the text repeats name and score for those who have it read
+                # aloud, and tells which model answered and whose photo it is.
+                ui.label(reply.text).classes("said credit" if reply.answers else "said")
             self._buttons(reply)
         if reply.document:
             ui.download(reply.document.content, reply.document.filename)
-
-    def _text(self, reply: Reply) -> None:
-        # Beside an answer the text repeats name and score for those who read it aloud, and tells
-        # which model answered and whose photo it is.
-        label = ui.label(reply.text).classes("said")
-        if reply.answers:
-            label.classes("credit")
 
     def _pair(self, answer: FaceAnswer, preview: str | None) -> None:
         first = answer.matches[0]
         if preview and first.portrait:
             with ui.element("div").classes("pair"):
-                self._figure(preview, self._answers.say("web.you"), box=answer.box)
+                self._figure(preview, self._page.say("web.you"), box=answer.box)
                 self._figure(_data_url(first.portrait.read_bytes()), first.name, match=first)
 
     def _scores(self, answer: FaceAnswer) -> None:
@@ -152,7 +106,7 @@ class Entry:
     def _credit(self, match: MatchAnswer) -> None:
         if not match.credit:
             return
-        text = self._answers.say("answer.credit", credit=match.credit)
+        text = self._page.say("answer.credit", credit=match.credit)
         with ui.element("figcaption" if match.rank == 1 else "div").classes("credit"):
             if match.credit_url and match.credit_url.startswith(("https://", "http://")):
                 ui.link(text, match.credit_url, new_tab=True)
@@ -168,7 +122,7 @@ class Entry:
             ui.label(f"{match.score:.0f} %").classes("score")
         bar = ui.linear_progress(match.score / 100, show_value=False, size="0.8rem")
         bar.props("rounded").style("color: var(--accent)")
-        label = self._answers.say("web.score_bar", name=match.name, score=round(match.score))
+        label = self._page.say("web.score_bar", name=match.name, score=round(match.score))
         bar.props["aria-label"] = label
 
     def _buttons(self, reply: Reply) -> None:
@@ -178,41 +132,36 @@ class Entry:
                     ui.button(button.label, on_click=self._pressed(button)).props(
                         "outline no-caps dense padding='xs md'"
                     )
-        if reply.animation:
-            film = reply.animation
-            ui.button(
-                self._answers.say("web.film"),
-                icon="download",
-                on_click=lambda: ui.download(film.content, film.filename, film.media_type),
-            ).props("flat no-caps dense")
+        if film := reply.animation:
+            self._download("web.film", film.content, film.filename, film.media_type)
         if reply.picture:
-            picture = reply.picture
-            ui.button(
-                self._answers.say("web.card"),
-                icon="download",
-                on_click=lambda: ui.download(picture.jpeg, "lookalike.jpg", "image/jpeg"),
-            ).props("flat no-caps dense")
+            self._download("web.card", reply.picture.jpeg, "lookalike.jpg", "image/jpeg")
+
+    def _download(self, key: str, content: bytes, name: str, media_type: str) -> None:
+        button = ui.button(
+            self._page.say(key),
+            icon="download",
+            on_click=lambda: ui.download(content, name, media_type),
+        )
+        button.props("flat no-caps dense")
 
     def _pressed(self, button: Button) -> Callable[[], Awaitable[None]]:
         async def press() -> None:
-            reply = await self._answers.press(button.action, self._uploads)
+            reply = await self._page.press(button.action, self._uploads)
             if reply.notice:
-                ui.notify(reply.notice, multi_line=True, position="top", timeout=6000)
+                self._page.toast(reply.notice)
             elif reply.replaces:
                 await self.show(reply)
             else:
-                entry = self._answers.begin(uploads=self._uploads)
-                await entry.show(reply)
+                await self._page.begin(uploads=self._uploads).show(reply)
 
         return press
 
     async def _preview(self) -> str | None:
-        """The first photo as a data URL, in its own proportions; None if there is none."""
-        if not self._uploads:
-            return None
-        if 0 not in self._previews:
-            self._previews[0] = await asyncio.to_thread(_reencoded, self._uploads[0])
-        return self._previews[0]
+        """The first photo as a data URL, in its own proportions; None if it can't be shown."""
+        if self._preview_url is None:
+            self._preview_url = await asyncio.to_thread(_reencoded, self._uploads[0])
+        return self._preview_url
 
 
 def _is_pair(reply: Reply, uploads: Sequence[bytes]) -> bool:
