@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +74,17 @@ def starter_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_home(starter_home: Path, tmp_path: Path) -> Path:
     """A data folder of the test's own with the two people that everybody has."""
     return copy_home(starter_home, tmp_path / "home")
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Lets SIGINT end the processes that a test starts.
+
+    Where this one ignores it, as a background job does, they would inherit that.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

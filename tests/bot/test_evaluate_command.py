@@ -119,6 +119,7 @@ def test_a_report_goes_somewhere(own_home: Path, people: Path) -> None:
     assert "--html FILE" in result.output
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_report_leaves_nothing(own_home: Path, people: Path, tmp_path: Path) -> None:
     """Stopped by Ctrl-C while it looks at photos, with a report of yesterday in place."""
     for number in range(3, 3000):

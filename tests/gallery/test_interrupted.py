@@ -129,6 +129,7 @@ def test_kills_at_any_moment_lose_and_double_nothing(
         assert build(gallery, engine, "dlib").swept == 0
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_keeps_what_is_done_and_says_so(
     tmp_path: Path,
     engine: Engine,

@@ -219,6 +219,7 @@ def varied(original: bytes, number: int) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_a_download_that_is_ended_goes_on_and_asks_nothing_twice(
     home: Path, wiki: Wiki, hopper_jpeg: bytes, end: signal.Signals
