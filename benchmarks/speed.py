@@ -14,7 +14,7 @@ from pathlib import Path
 
 from figures import record
 
-from bot.benchmark import PEOPLE, measure, sample_photos
+from bot.cli.bench import PEOPLE, measure, sample_photos
 from bot.cli.bench import BACKBONES, ratios
 from bot.settings import Settings
 

@@ -24,7 +24,7 @@ from figures import record
 from matplotlib import cbook
 
 from bot.app import open_engine, open_gallery
-from bot.benchmark import write_made_up_weights
+from bot.cli.bench import write_made_up_weights
 from bot.settings import Settings
 from engine.types import Box, Space
 from gallery import registrar

@@ -1,23 +1,76 @@
-"""`lookalike bench`: how fast this machine answers, beside the published packages."""
+"""`lookalike bench`: how fast this machine answers, beside the published packages.
+
+Both pipelines are measured on the same photos in one run. Weights decide nothing about speed: where
+a backbone's weights are not on this machine, weights made up for the run take their place, in a
+folder of their own that is deleted afterwards.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import click
 
-from bot.cli.main import Context, common
+from bot.cli.main import BACKBONES, Context, common
+from bot.cli.output import print_json, print_table, say
+from engine.errors import NoFace, WeightsMissing
 
 if TYPE_CHECKING:
-    from bot.benchmark import Timing
+    import numpy as np
+    from numpy.typing import NDArray
 
-__all__ = ["command", "ratios"]
+    from bot.settings import Settings
+    from engine.backbones import Backbone, BackboneRecord
+    from engine.mtcnn import Detector
+    from engine.types import Embedding, Face, Photo
+    from gallery.index import GalleryIndex
 
-BACKBONES = ("resnet", "senet", "dlib")
+    Floats = NDArray[np.float32]
+
+__all__ = ["PEOPLE", "bench", "measure", "ratios", "sample_photos", "write_made_up_weights"]
+
+PEOPLE = 10_000
+STEPS = ("detect", "embed", "search")
+P = ParamSpec("P")
+T = TypeVar("T")
+_SEED = 20_180_515  # any; the same vectors in every run
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds of one pipeline, medians over photos and repetitions.
+
+    Attributes:
+        pipeline: Who: ``"lookalike"`` or ``"published"``.
+        backbone: Which network embeds.
+        made_up_weights: Whether the weights were made up for the run.
+        detect: Finding the faces.
+        embed: Crop and network for one face.
+        search: Best of ``PEOPLE`` people.
+        whole: The three together, decoding left out.
+        decode: Bytes to pixels; None where it was not measured.
+        forward: The bare network on a prepared crop; None where it was not measured.
+        precision: What the arithmetic was done in.
+    """
+
+    pipeline: str
+    backbone: str
+    made_up_weights: bool
+    detect: float
+    embed: float
+    search: float
+    whole: float
+    decode: float | None = None
+    forward: float | None = None
+    precision: str = "f32"
 
 
 def ratios(timings: list[Timing]) -> dict[str, dict[str, float]]:
@@ -49,7 +102,7 @@ def ratios(timings: list[Timing]) -> dict[str, dict[str, float]]:
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @common
 @click.pass_obj
-def command(
+def bench(
     context: Context,
     models: tuple[str, ...],
     photos: Path | None,
@@ -62,8 +115,6 @@ def command(
     The published recipe (package mtcnn, keras-vggface `predict`, a loop of cosine_similarity over
     10,000 people) runs on the same photos in the same run where the extra tensorflow is installed.
     """
-    from bot.benchmark import measure, sample_photos
-
     there = all(find_spec(name) is not None for name in ("tensorflow", "tf_keras", "mtcnn"))
     samples = sample_photos(photos)
     timings = measure(
@@ -72,53 +123,311 @@ def command(
         samples,
         published=there and not alone,
         repetitions=repetitions,
-        say=lambda text: click.echo(text + " ...", err=True),
+        tell=lambda text: say(text + " ...", err=True),
     )
     if as_json:
-        rows: dict[str, Any] = {
-            "photos": len(samples),
-            "timings": [dataclasses.asdict(timing) for timing in timings],
-            "ratios": ratios(timings),
-        }
-        click.echo(json.dumps(rows, indent=2))
+        rows = [dataclasses.asdict(timing) for timing in timings]
+        print_json({"photos": len(samples), "timings": rows, "ratios": ratios(timings)})
         return
     _table(timings)
     if not there and not alone:
-        click.echo('For the comparison: pip install "lookalike[tensorflow]"', err=True)
+        say('For the comparison: pip install "lookalike[tensorflow]"', err=True)
 
 
 def _table(timings: list[Timing]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
+    rows = []
+    for one in timings:
+        name = f"{one.backbone} ({one.precision})" + ("*" if one.made_up_weights else "")
+        steps = (one.decode, one.detect, one.embed, one.search, one.whole, one.forward)
+        rows.append((one.pipeline, name, *("" if ms is None else f"{ms:,.1f}" for ms in steps)))
+    headings = ("", "model", "decode", "detect", "embed", "search", "whole", "network")
     title = "Milliseconds per photo with one face, 10,000 people"
-    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for heading in ("", "model", "decode", "detect", "embed", "search", "whole", "network"):
-        words = heading in {"", "model"}
-        table.add_column(heading, justify="left" if words else "right", no_wrap=words)
-    for timing in timings:
-        name = f"{timing.backbone} ({timing.precision})" + ("*" if timing.made_up_weights else "")
-        cells = (
-            timing.decode,
-            timing.detect,
-            timing.embed,
-            timing.search,
-            timing.whole,
-            timing.forward,
-        )
-        table.add_row(timing.pipeline, name, *("" if ms is None else f"{ms:,.1f}" for ms in cells))
-    console = Console()
-    console.print(table)
+    print_table(headings, rows, title=title, numbers_from=2)
     if any(timing.made_up_weights for timing in timings):
-        console.print("* with made-up weights: they decide nothing about speed")
+        say("* with made-up weights: they decide nothing about speed")
     for backbone, row in ratios(timings).items():
         parts = [
-            f"{name.removesuffix('_times_faster')} {ratio:,.0f} times faster"
-            for name, ratio in row.items()
-            if name.endswith("_times_faster")
+            f"{step} {row[name]:,.0f} times faster"
+            for step in (*STEPS, "whole")
+            if (name := f"{step}_times_faster") in row
         ]
-        over = row.get("whole_over_forward")
-        if over is not None:
+        if "whole_over_forward" in row:
+            over = row["whole_over_forward"]
             parts.append(f"a whole photo takes {over:.2f} times its network alone")
-        console.print(f"{backbone}: " + ", ".join(parts))
+        say(f"{backbone}: " + ", ".join(parts))
+
+
+def sample_photos(folder: Path | None, limit: int = 20) -> tuple[bytes, ...]:
+    """Photos to measure with: those of a folder, else the bundled portraits.
+
+    The bundled ones are measured as they are and enlarged to 1280 px, the size at which chats
+    deliver a photo.
+
+    Raises:
+        NoFace: If there is no photo.
+    """
+    if folder is not None:
+        endings = {".jpg", ".jpeg", ".png", ".webp"}
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings)
+        if not paths:
+            raise NoFace(f"there are no photos below {folder}")
+        step = max(1, len(paths) // limit)
+        return tuple(path.read_bytes() for path in paths[::step][:limit])
+    import cv2
+
+    from engine.decode import decode
+    from gallery.sources.bundled import bundled_portraits
+
+    photos = []
+    for portrait in bundled_portraits():
+        data = portrait.read(50_000_000)
+        pixels = cv2.cvtColor(decode(data).pixels, cv2.COLOR_RGB2BGR)
+        scale = 1280 / max(pixels.shape[:2])
+        large = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        for version in (pixels, large):
+            _, jpeg = cv2.imencode(".jpg", version, [cv2.IMWRITE_JPEG_QUALITY, 87])
+            photos.append(jpeg.tobytes())
+    return tuple(photos)
+
+
+def measure(
+    settings: Settings,
+    backbones: Sequence[str],
+    photos: Sequence[bytes],
+    *,
+    published: bool,
+    repetitions: int = 5,
+    tell: Callable[[str], None] = lambda _: None,
+) -> list[Timing]:
+    """Times every step of this engine and, where asked for, of the published recipe.
+
+    Args:
+        settings: Where weights and caches are.
+        backbones: Names to measure.
+        photos: JPEG files.
+        published: Whether to run the published packages too; needs the extra ``tensorflow``, and
+            compares the backbones they have.
+        repetitions: Of each photo; the published recipe gets at most two.
+        tell: Told what is being measured.
+
+    Raises:
+        SetupProblem: If the extra is missing.
+        NoFace: If no photo has a face.
+    """
+    from bot.app import open_engine
+    from engine.mtcnn import Detector, DetectorOptions
+
+    engine = open_engine(settings)
+    decoded = [engine.decode(photo) for photo in photos]
+    decode_ms = _median(engine.decode, photos, repetitions)
+    options = DetectorOptions(min_face_px=settings.detector.min_face_px)
+    detector = Detector.load(options, cache_folder=settings.cache_folder)
+    decoded = [photo for photo in decoded if detector.detect(photo)]
+    if not decoded:
+        raise NoFace("none of the photos has a face")
+    timings = []
+    for name in backbones:
+        with _weights(settings, name) as (path, made_up):
+            tell(f"measuring {name}")
+            backbone = _load(settings, name, path, made_up=made_up)
+            timings.append(
+                _ours(detector, backbone, decoded, repetitions, decode_ms, made_up=made_up)
+            )
+            if published and not backbone.record.bundled:
+                tell(f"measuring the published recipe with {name}")
+                timings.append(_published(backbone.record, path, decoded, repetitions, made_up))
+    return timings
+
+
+def _ours(
+    detector: Detector,
+    backbone: Backbone,
+    photos: Sequence[Photo],
+    repetitions: int,
+    decode_ms: float,
+    *,
+    made_up: bool,
+) -> Timing:
+    def embed(photo: Photo, face: Face) -> Embedding:
+        return backbone.embed([backbone.crop(photo, face)])[0]
+
+    with _index(backbone) as index:
+        rows = []
+        for photo in photos:
+            crop = backbone.crop(photo, detector.detect(photo)[0])
+            index.top(backbone.embed([crop])[0], 3)
+            for _ in range(repetitions):
+                clock = _Clock()
+                faces = clock.time("detect", detector.detect, photo)
+                embedding = clock.time("embed", embed, photo, faces[0])
+                clock.time("search", index.top, embedding, 3)
+                clock.time("forward", backbone.embed, [crop])
+                rows.append(clock.ms)
+    precision = str(getattr(backbone, "precision", "f32"))
+    timing = _medians("lookalike", backbone.record.name, made_up, rows)
+    return dataclasses.replace(timing, decode=decode_ms, precision=precision)
+
+
+def _published(
+    record: BackboneRecord,
+    path: Path,
+    photos: Sequence[Photo],
+    repetitions: int,
+    made_up: bool,
+) -> Timing:
+    """The recipe of most tutorials: package mtcnn, ``predict``, a loop of cosine_similarity."""
+    import cv2
+    import numpy as np
+    from sklearn.metrics.pairwise import cosine_similarity
+
+    from engine.reference import published_detector, published_network, published_preprocess
+
+    detector, network = published_detector(), published_network(record, path)
+    preprocess = published_preprocess()
+    people = list(_people(record.dimensions))
+
+    def embed(photo: Photo, box: Sequence[int]) -> Floats:
+        x, y, w, h = (max(0, int(side)) for side in box)
+        crop = cv2.resize(photo.pixels[y : y + h, x : x + w], (record.input_px, record.input_px))
+        batch = preprocess(crop.astype(np.float32)[None], version=2)
+        vector: Floats = network.predict(batch, verbose=0).flatten()
+        return vector
+
+    def search(vector: Floats) -> int:
+        likenesses = [
+            cosine_similarity(vector.reshape(1, -1), person.reshape(1, -1))[0][0]
+            for person in people
+        ]
+        return int(np.argmax(likenesses))
+
+    rows = []
+    for number, photo in enumerate(photos):
+        found = detector.detect_faces(photo.pixels)
+        if not found:
+            continue
+        if number == 0:
+            embed(photo, found[0]["box"])  # the first call builds the function
+        for _ in range(min(repetitions, 2)):
+            clock = _Clock()
+            found = clock.time("detect", detector.detect_faces, photo.pixels)
+            vector = clock.time("embed", embed, photo, found[0]["box"])
+            clock.time("search", search, vector)
+            rows.append(clock.ms)
+    return _medians("published", record.name, made_up, rows)
+
+
+class _Clock:
+    """Milliseconds by step."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+
+    def time(self, step: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        started = time.perf_counter()
+        result = call(*args, **kwargs)
+        self.ms[step] = (time.perf_counter() - started) * 1000
+        return result
+
+
+def _median(call: Callable[[bytes], object], photos: Sequence[bytes], repetitions: int) -> float:
+    clock, times = _Clock(), []
+    for photo in photos:
+        for _ in range(repetitions):
+            clock.time("step", call, photo)
+            times.append(clock.ms["step"])
+    return statistics.median(times)
+
+
+def _medians(
+    pipeline: str, backbone: str, made_up: bool, rows: Sequence[dict[str, float]]
+) -> Timing:
+    medians = {step: statistics.median(row[step] for row in rows) for step in rows[0]}
+    whole = statistics.median(sum(row[step] for step in STEPS) for row in rows)
+    detect, embed, search = (medians[step] for step in STEPS)
+    forward = medians.get("forward")
+    return Timing(pipeline, backbone, made_up, detect, embed, search, whole, forward=forward)
+
+
+def _people(dimensions: int) -> Floats:
+    import numpy as np
+
+    vectors = np.random.default_rng(_SEED).standard_normal((PEOPLE, dimensions), np.float32)
+    people: Floats = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return people
+
+
+@contextmanager
+def _index(backbone: Backbone) -> Iterator[GalleryIndex]:
+    import numpy as np
+
+    from gallery.index import GalleryIndex
+    from gallery.vectors import VectorFiles
+
+    none = np.empty(0, np.int64)
+    ids = np.arange(PEOPLE, dtype=np.int64)
+    with tempfile.TemporaryDirectory() as folder:
+        files = VectorFiles.create(Path(folder) / "vectors", backbone.space)
+        rows = files.append(0, _people(backbone.space.dimensions), ids, ids, none)
+        yield GalleryIndex(files, rows, none)
+
+
+@contextmanager
+def _weights(settings: Settings, name: str) -> Iterator[tuple[Path, bool]]:
+    """The backbone's weight file, or one made up for as long as the block runs."""
+    from engine.backbones import weights
+
+    try:
+        path = weights.installed(name, settings.models_folder)
+    except WeightsMissing:
+        with tempfile.TemporaryDirectory() as folder:
+            yield write_made_up_weights(Path(folder), name), True
+    else:
+        yield path, False
+
+
+def _load(settings: Settings, name: str, path: Path, *, made_up: bool) -> Backbone:
+    from engine.backbones import BACKBONES, weights
+    from engine.backbones.network import NetworkBackbone
+    from engine.engine import load_backbone
+
+    precision = settings.models.precision
+    if not made_up:
+        return load_backbone(
+            name,
+            models_folder=settings.models_folder,
+            cache_folder=settings.cache_folder,
+            precision=precision,
+        )
+    sha256 = weights.file_sha256(path)
+    return NetworkBackbone.load(
+        BACKBONES[name], path, sha256, cache_folder=path.parent / "cache", precision=precision
+    )
+
+
+def write_made_up_weights(folder: Path, name: str) -> Path:
+    """A weight file in the layout of Keras 2 with random values that keep activations finite.
+
+    For measuring time and memory only, in a folder that is deleted afterwards.
+    """
+    import h5py
+    import numpy as np
+
+    from engine.backbones import BACKBONES, vggface
+
+    path = folder / BACKBONES[name].file_name
+    random = np.random.default_rng(_SEED)
+    layers = vggface.layers(vggface.VARIANTS[name])
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = np.array([layer.name.encode() for layer in layers])
+        for layer in layers:
+            group = file.require_group(layer.name)
+            names = [f"{layer.name}/{weight}:0" for weight in layer.shapes]
+            group.attrs["weight_names"] = np.array([name.encode() for name in names])
+            for stored, (weight, shape) in zip(names, layer.shapes.items(), strict=True):
+                if weight == "kernel":
+                    spread = np.sqrt(2 / np.prod(shape[:-1]))  # He et al. 2015
+                    values = random.standard_normal(shape, np.float32) * spread
+                else:
+                    values = random.uniform(0.5, 1.5, shape)
+                group[stored] = values.astype(np.float32)
+    return path

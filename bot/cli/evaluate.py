@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli.evaluate_report import report
-from bot.cli.main import Context, common
+from bot.cli.main import BACKBONES, Context, common, model_option, opened
+from bot.cli.output import EXAMPLES, finish, json_option, print_json, progress, say
 
 if TYPE_CHECKING:
     from bot.settings import Settings
     from engine.engine import Engine
     from engine.types import Space
+    from gallery.evaluation.report import EvaluationReport
     from gallery.evaluation.results import Identification, Verification
+    from gallery.records import Person
     from gallery.scores import Calibration
 
-__all__ = ["command"]
+__all__ = ["evaluate"]
 
-_NAMED: Final = 5  # photos without a face that are listed by name
-
-_model = click.option(
-    "--model",
-    type=click.Choice(("resnet", "senet", "dlib")),
-    help="Backbone (default: the configured one if its weights are here, else dlib).",
+_model = model_option("Backbone (default: the configured one if its weights are here, else dlib).")
+_gallery_photos = click.option(
+    "--gallery-photos",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="How many photos of each person, the first by name, are the gallery.",
 )
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _plots = click.option(
     "--plots",
     metavar="DIR",
@@ -39,7 +42,7 @@ _plots = click.option(
 
 @click.group()
 @common
-def command() -> None:
+def evaluate() -> None:
     """Measure accuracy on labelled photos.
 
     A photo in which no face is found counts as an error. In a photo with several faces the one
@@ -47,10 +50,7 @@ def command() -> None:
     """
 
 
-command.add_command(report)
-
-
-@command.command()
+@evaluate.command()
 @click.argument("file", metavar="PAIRS.csv", type=click.Path(path_type=Path))
 @click.option(
     "--root",
@@ -60,7 +60,7 @@ command.add_command(report)
 )
 @_model
 @_plots
-@_as_json
+@json_option
 @common
 @click.pass_obj
 def pairs(
@@ -79,7 +79,6 @@ def pairs(
     where one in 1,000 others is.
     """
     from bot.app import open_engine
-    from bot.cli.gallery_progress import shown
     from gallery.evaluate import read_pairs, verify
 
     settings = context.settings()
@@ -88,35 +87,24 @@ def pairs(
     engine = open_engine(settings)
     name = _chosen(engine, settings, model)
     calibration = _calibration(settings, engine.backbone(name).space)
-    with shown(quiet=as_json) as progress:
+    with progress(quiet=as_json) as show_progress:
         result = verify(
-            engine, name, labelled, root=root, calibration=calibration, progress=progress
+            engine, name, labelled, root=root, calibration=calibration, progress=show_progress
         )
     drawn: tuple[Path, ...] = ()
     if plots is not None:
         from gallery.evaluation.plots import draw_verification
 
         drawn = draw_verification(result, plots)
-    if as_json:
-        _print_json(result, drawn)
-    else:
-        _print_table(_verification_rows(result))
-        _print_notes(result.faceless, drawn)
+    _print(result, _verification_rows(result), drawn, as_json=as_json)
 
 
-@command.command()
+@evaluate.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option(
-    "--gallery-photos",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="How many photos of each person, the first by name, are the gallery.",
-)
+@_gallery_photos
 @_model
 @_plots
-@_as_json
+@json_option
 @common
 @click.pass_obj
 def identify(
@@ -134,24 +122,21 @@ def identify(
     person comes first and among the first five. People with too few photos are left out.
     """
     from bot.app import open_engine
-    from bot.cli.gallery_progress import shown
     from gallery.evaluate import identify as look_up
 
     settings = context.settings()
     engine = open_engine(settings)
     name = _chosen(engine, settings, model)
-    with shown(quiet=as_json) as progress:
-        result = look_up(engine, name, folder, gallery_photos=gallery_photos, progress=progress)
+    with progress(quiet=as_json) as show_progress:
+        result = look_up(
+            engine, name, folder, gallery_photos=gallery_photos, progress=show_progress
+        )
     drawn: tuple[Path, ...] = ()
     if plots is not None:
         from gallery.evaluation.plots import draw_identification
 
         drawn = draw_identification(result, plots)
-    if as_json:
-        _print_json(result, drawn)
-    else:
-        _print_table(_identification_rows(result))
-        _print_notes(result.faceless, drawn)
+    _print(result, _identification_rows(result), drawn, as_json=as_json)
 
 
 def _chosen(engine: Engine, settings: Settings, model: str | None) -> str:
@@ -161,18 +146,18 @@ def _chosen(engine: Engine, settings: Settings, model: str | None) -> str:
     reason = engine.why_unavailable(settings.default_model)
     if reason is None:
         return settings.default_model
-    click.echo(f"lookalike: measuring dlib: {reason}", err=True)
+    say(f"lookalike: measuring dlib: {reason}", err=True)
     return "dlib"
 
 
 def _calibration(settings: Settings, space: Space) -> Calibration:
     """What the gallery of this data folder has learned, if there is one; else what is shipped."""
-    from bot.app import has_gallery, open_gallery
+    from bot.app import has_gallery
     from gallery.scores import prior
 
     if not has_gallery(settings):
         return prior(space)
-    with open_gallery(settings) as gallery:
+    with opened(settings) as gallery:
         return gallery.calibration(space)
 
 
@@ -225,21 +210,144 @@ def _time_row(record: Mapping[str, Any]) -> tuple[str, str]:
     return "time", f"{record['seconds']:.1f} s, {speed}"
 
 
-def _print_table(rows: list[tuple[str, str]]) -> None:
+def _print(
+    result: Verification | Identification,
+    rows: list[tuple[str, str]],
+    drawn: tuple[Path, ...],
+    *,
+    as_json: bool,
+) -> None:
     width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        click.echo(f"{name:<{width}}  {value}")
-
-
-def _print_notes(faceless: Mapping[str, str], drawn: tuple[Path, ...]) -> None:
-    for photo, why in list(faceless.items())[:_NAMED]:
-        click.echo(f"{photo}: {why}", err=True)
-    if len(faceless) > _NAMED:
-        click.echo(f"and {len(faceless) - _NAMED} more (--json names them all)", err=True)
+    content = result.to_json() | {"plots": [str(path) for path in drawn]}
+    finish(content, [f"{name:<{width}}  {value}" for name, value in rows], as_json=as_json)
+    if as_json:
+        return
+    for photo, why in list(result.faceless.items())[:EXAMPLES]:
+        say(f"{photo}: {why}", err=True)
+    if len(result.faceless) > EXAMPLES:
+        say(f"and {len(result.faceless) - EXAMPLES} more (--json names them all)", err=True)
     for path in drawn:
-        click.echo(f"drawn: {path}", err=True)
+        say(f"drawn: {path}", err=True)
 
 
-def _print_json(result: Verification | Identification, drawn: tuple[Path, ...]) -> None:
-    record = result.to_json() | {"plots": [str(path) for path in drawn]}
-    click.echo(json.dumps(record, indent=2, ensure_ascii=False))
+@evaluate.command(short_help="Compare backbones on people, as a page with charts and pictures.")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write the report here: one file that needs no network.",
+)
+@_gallery_photos
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    type=click.Choice(sorted(BACKBONES)),
+    help="Only this backbone; may be repeated (default: all whose weights are here).",
+)
+@click.option(
+    "--people",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="CSV with the columns person, category, country, gender (default: DIR/people.csv).",
+)
+@json_option
+@common
+@click.pass_obj
+def report(
+    context: Context,
+    folder: Path,
+    html: Path | None,
+    gallery_photos: int,
+    models: tuple[str, ...],
+    people: Path | None,
+    as_json: bool,
+) -> None:
+    """Look people up with each backbone and tell how well that went, and for whom.
+
+    DIR is arranged as for `lookalike gallery add`: DIR/Person_Name/photo.jpg, or
+    DIR/category/Person_Name/photo.jpg. The first photos of each person are the gallery; each of the
+    rest is looked up in it. Groups come from the folders, from what the gallery knows of people of
+    these names, and from people.csv.
+
+    The page holds pictures of the people: it is as private as the photos are.
+    """
+    if html is None and not as_json:
+        raise click.UsageError("say where the report goes with --html FILE, or ask for --json")
+    from bot.app import open_engine
+    from gallery.evaluation.page import check_place, render, save
+    from gallery.evaluation.people import known_of
+    from gallery.evaluation.run import evaluate_people
+
+    settings = context.settings()
+    if html is not None:
+        check_place(html)
+    known = known_of(folder, people, _catalogue(settings))
+    engine = open_engine(settings)
+    unavailable = _unavailable(engine, models)
+    with progress(quiet=as_json) as show_progress:
+        found = evaluate_people(
+            engine,
+            folder,
+            backbones=models or [name for name in sorted(BACKBONES) if name not in unavailable],
+            unavailable=unavailable,
+            gallery_photos=gallery_photos,
+            known=known,
+            progress=show_progress,
+        )
+    if html is not None:
+        repeat = _command_line(folder, html, gallery_photos, models, people)
+        save(render(found, engine, command=repeat), html)
+    if as_json:
+        print_json(found.to_json() | {"html": str(html) if html else None})
+    else:
+        _tell(found, html)
+
+
+def _unavailable(engine: Engine, models: tuple[str, ...]) -> dict[str, str]:
+    """Backbones that can't be used here, and why; none if some were asked for."""
+    if models:
+        return {}
+    reasons = ((name, engine.why_unavailable(name)) for name in sorted(BACKBONES))
+    return {name: reason for name, reason in reasons if reason is not None}
+
+
+def _catalogue(settings: Settings) -> tuple[Person, ...]:
+    """Everybody in the gallery of this data folder, if there is one."""
+    from bot.app import has_gallery
+
+    if not has_gallery(settings):
+        return ()
+    with opened(settings) as gallery:
+        return gallery.people()
+
+
+def _command_line(
+    folder: Path, html: Path, gallery_photos: int, models: tuple[str, ...], people: Path | None
+) -> str:
+    words = ["lookalike", "evaluate", "report", str(folder), "--html", str(html)]
+    words += ["--gallery-photos", str(gallery_photos)]
+    words += [word for name in models for word in ("--model", name)]
+    words += ["--people", str(people)] if people else []
+    return shlex.join(words)
+
+
+def _tell(found: EvaluationReport, html: Path | None) -> None:
+    from gallery.evaluation.report import advice
+
+    for column in found.columns:
+        evidence = column.evidence
+        say(
+            f"{column.model}: rank-1 {evidence.rank(1).value:.1%}, "
+            f"rank-5 {evidence.rank(5).value:.1%}, "
+            f"TAR {evidence.tar(1e-3).value:.1%} at FAR 0.1 %, "
+            f"same person {column.same_median:.0f}, strangers from 30: "
+            f"{evidence.reached(30.0).value:.2%} (meant: 1 %), "
+            f"{column.photos_per_s:.0f} photos a second"
+        )
+    say(advice(found.columns))
+    for name, reason in found.unavailable.items():
+        say(f"{name} was not measured: {reason}", err=True)
+    if html is not None:
+        say(f"The report is in {html}; it holds pictures of people.", err=True)

@@ -1,67 +1,58 @@
-"""`lookalike gallery`: adds, builds, lists, shows and removes people."""
+"""`lookalike gallery`: adds, builds, checks, lists, shows and removes people."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bot.cli.gallery_download import credits_command, download, permit
-from bot.cli.gallery_opening import (
-    EXIT_INTERRUPTED,
-    as_json_option,
-    models_option,
-    opened,
-    usable,
-)
-from bot.cli.gallery_pack import copy, export, import_command, import_pickle
-from bot.cli.gallery_verify import verify
-from bot.cli.gallery_words import (
+from bot.cli.gallery_transfer import copy, export, import_command, import_pickle
+from bot.cli.main import Context, common, model_option, models_option, opened, usable
+from bot.cli.output import (
     add_lines,
-    build_line,
     either,
+    finish,
+    json_option,
     numbered,
-    person_json,
-    portrait_json,
+    people_of,
     print_json,
     print_table,
+    progress,
+    say,
 )
-from bot.cli.main import Context, common
 from engine.errors import GalleryMissing
 
 if TYPE_CHECKING:
     from gallery.gallery import Gallery
     from gallery.progress import Report
-    from gallery.records import Person
+    from gallery.records import Person, Portrait
+    from gallery.verify.checks import Examination, Finding
 
-__all__ = ["command"]
+__all__ = ["gallery"]
+
+EXIT_FINDINGS = 1
 
 
 @click.group()
 @common
-def command() -> None:
+def gallery() -> None:
     """Add, build, list and remove people."""
 
 
-command.add_command(download)
-command.add_command(credits_command)
-command.add_command(permit)
-command.add_command(export)
-command.add_command(import_command)
-command.add_command(import_pickle)
-command.add_command(copy)
-command.add_command(verify)
+for _command in (download, credits_command, permit, export, import_command, import_pickle, copy):
+    gallery.add_command(_command)
 
 
-@command.command()
+@gallery.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--category", metavar="NAME", help="Category of everybody in DIR.")
 @models_option
 @click.option("--again", is_flag=True, help="Look again at photos that were not taken before.")
-@as_json_option
+@json_option
 @common
 @click.pass_obj
 def add(
@@ -79,12 +70,11 @@ def add(
     after an interruption.
     """
     from bot.app import open_engine
-    from bot.cli.gallery_progress import shown
     from gallery.add import add_folder
 
     settings = context.settings()
     engine = open_engine(settings)
-    with opened(settings) as gallery, shown(quiet=as_json) as progress:
+    with opened(settings) as gallery, progress(quiet=as_json) as show_progress:
         names = usable(engine, settings, models)
         report = add_folder(
             gallery,
@@ -92,15 +82,17 @@ def add(
             folder,
             category=category,
             backbones=names,
-            progress=progress,
+            progress=show_progress,
             again=again,
         )
-    _finish(report, names, as_json=as_json)
+    content = {"models": names, **report.to_json()}
+    lines = add_lines(report, names)
+    finish(content, lines, as_json=as_json, interrupted=report.interrupted)
 
 
-@command.command()
+@gallery.command()
 @models_option
-@as_json_option
+@json_option
 @common
 @click.pass_obj
 def build(context: Context, models: Sequence[str], as_json: bool) -> None:
@@ -110,32 +102,26 @@ def build(context: Context, models: Sequence[str], as_json: bool) -> None:
     vectors for good.
     """
     from bot.app import open_engine
-    from bot.cli.gallery_progress import shown
     from gallery.build import build as build_space
 
     settings = context.settings()
     engine = open_engine(settings)
     reports: dict[str, Report] = {}
-    with opened(settings) as gallery, shown(quiet=as_json) as progress:
+    with opened(settings) as gallery, progress(quiet=as_json) as show_progress:
         _refuse_empty(gallery)
         for name in usable(engine, settings, models):
-            reports[name] = build_space(gallery, engine, name, progress=progress)
+            reports[name] = build_space(gallery, engine, name, progress=show_progress)
             if reports[name].interrupted:
                 break
-    if as_json:
-        print_json({name: report.to_json() for name, report in reports.items()})
-    else:
-        for name, report in reports.items():
-            click.echo(build_line(name, report))
-            for person in sorted(set(report.dropped)):
-                click.echo(f"  a picture of {person} is lost or damaged: add it again")
-    if any(report.interrupted for report in reports.values()):
-        sys.exit(EXIT_INTERRUPTED)
+    lines = [line for name, report in reports.items() for line in _build_lines(name, report)]
+    interrupted = any(report.interrupted for report in reports.values())
+    content = {name: report.to_json() for name, report in reports.items()}
+    finish(content, lines, as_json=as_json, interrupted=interrupted)
 
 
-@command.command("list")
+@gallery.command("list")
 @click.option("--category", metavar="NAME", help="Only the people in this category.")
-@as_json_option
+@json_option
 @common
 @click.pass_obj
 def list_people(context: Context, category: str | None, as_json: bool) -> None:
@@ -147,21 +133,21 @@ def list_people(context: Context, category: str | None, as_json: bool) -> None:
             known = ", ".join(gallery.categories()) or "none yet"
             raise GalleryMissing(f"nobody is in the category {category!r}; there are: {known}")
     if as_json:
-        print_json([{**person_json(one), "portraits": counts.get(one.id, 0)} for one in people])
+        print_json([{**_person_json(one), "portraits": counts.get(one.id, 0)} for one in people])
         return
     if not people:
-        click.echo("There is nobody in the gallery yet: `lookalike gallery add DIR` adds people.")
+        say("There is nobody in the gallery yet: `lookalike gallery add DIR` adds people.")
         return
     print_table(
         ("person", "categories", "portraits"),
         [(one.name, ", ".join(one.categories), str(counts.get(one.id, 0))) for one in people],
     )
-    click.echo(f"{numbered(len(people), 'person', 'people')}")
+    say(people_of(len(people)))
 
 
-@command.command()
+@gallery.command()
 @click.argument("name", metavar="PERSON", nargs=-1, required=True)
-@as_json_option
+@json_option
 @common
 @click.pass_obj
 def show(context: Context, name: Sequence[str], as_json: bool) -> None:
@@ -170,9 +156,11 @@ def show(context: Context, name: Sequence[str], as_json: bool) -> None:
         person = _found(gallery, name)
         portraits = gallery.portraits(person.id)
     if as_json:
-        print_json({**person_json(person), "portraits": [portrait_json(one) for one in portraits]})
+        print_json(
+            {**_person_json(person), "portraits": [_portrait_json(one) for one in portraits]}
+        )
         return
-    click.echo(person.name)
+    say(person.name)
     for heading, value in (
         ("categories", ", ".join(person.categories)),
         ("Wikidata", person.wikidata_id),
@@ -181,17 +169,17 @@ def show(context: Context, name: Sequence[str], as_json: bool) -> None:
         ("fame", person.fame),
     ):
         if value not in (None, ""):
-            click.echo(f"  {heading}: {value}")
+            say(f"  {heading}: {value}")
     for one in portraits:
         credit = ", ".join(filter(None, (one.author, one.licence, one.source_url)))
-        click.echo(f"  {one.thumbnail}  {one.width_px} x {one.height_px}  {credit}".rstrip())
+        say(f"  {one.thumbnail}  {one.width_px} x {one.height_px}  {credit}".rstrip())
 
 
-@command.command()
+@gallery.command()
 @click.argument("name", metavar="PERSON", nargs=-1, required=True)
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @click.option("--never-again", is_flag=True, help="No source brings the person back.")
-@as_json_option
+@json_option
 @common
 @click.pass_obj
 def remove(
@@ -210,15 +198,15 @@ def remove(
             bar(gallery, person)
         portraits = remove_person(gallery, person)
     if as_json:
-        print_json({**person_json(person), "portraits": portraits})
+        print_json({**_person_json(person), "portraits": portraits})
     else:
-        click.echo(f"Removed {person.name} and {numbered(portraits, 'portrait')}.")
+        say(f"Removed {person.name} and {numbered(portraits, 'portrait')}.")
         if never_again:
-            click.echo("No source will bring them back.")
+            say("No source will bring them back.")
 
 
-@command.command()
-@as_json_option
+@gallery.command()
+@json_option
 @common
 @click.pass_obj
 def stats(context: Context, as_json: bool) -> None:
@@ -243,16 +231,16 @@ def stats(context: Context, as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"{gallery.place}, {size_bytes / 1e6:,.1f} MB")
+    say(f"{gallery.place}, {size_bytes / 1e6:,.1f} MB")
     people, portraits = counted.people, counted.portraits
-    click.echo(f"{numbered(people, 'person', 'people')}, {numbered(portraits, 'portrait')}")
+    say(f"{people_of(people)}, {numbered(portraits, 'portrait')}")
     for name, members in counted.categories.items():
-        click.echo(f"  {name}: {numbered(members, 'person', 'people')}")
+        say(f"  {name}: {people_of(members)}")
     for space, rows in counted.vectors.items():
         lacking = f" of {portraits:,}: run `lookalike gallery build`" if rows < portraits else ""
-        click.echo(f"searchable with {space.backbone}: {numbered(rows, 'portrait')}{lacking}")
+        say(f"searchable with {space.backbone}: {numbered(rows, 'portrait')}{lacking}")
     for reason, photos in sorted(counted.rejections.items(), key=lambda item: -item[1]):
-        click.echo(f"not taken, {reason}: {numbered(photos, 'photo')}")
+        say(f"not taken, {reason}: {numbered(photos, 'photo')}")
 
 
 def _refuse_empty(gallery: Gallery) -> None:
@@ -273,12 +261,115 @@ def _found(gallery: Gallery, words: Sequence[str]) -> Person:
     raise GalleryMissing(f"nobody called {name!r} is in the gallery{hint}")
 
 
-def _finish(report: Report, models: Sequence[str], *, as_json: bool) -> None:
-    """Prints what `add` did; ends the program if it was interrupted."""
-    if as_json:
-        print_json({"models": list(models), **report.to_json()})
-    else:
-        for line in add_lines(report, models):
-            click.echo(line)
+@gallery.command()
+@click.option("--fix", is_flag=True, help="Mend what is safe to mend.")
+@model_option(
+    "Backbone whose vectors compare faces (default: dlib if the gallery is built for it)."
+)
+@json_option
+@common
+@click.pass_obj
+def verify(context: Context, fix: bool, model: str | None, as_json: bool) -> None:
+    """Check that the gallery is whole, and that everybody is who they are said to be.
+
+    Looks at every picture and vector: damaged files, leftovers, one picture or one person under
+    two names, portraits that are not of the person, pictures with several faces. --fix mends what
+    is safe to mend and never takes a person's last good portrait; the rest is for you to judge.
+    Exit code 0: nothing is wrong (any more), 1: something is.
+    """
+    from bot.app import open_engine
+    from gallery.verify import verify as examine
+
+    settings = context.settings()
+    engine = open_engine(settings)
+    with opened(settings) as gallery, progress(quiet=as_json) as show_progress:
+        examination = examine(gallery, engine, backbone=model, fix=fix, progress=show_progress)
+    lines = _verify_lines(examination, fix=fix)
+    interrupted = examination.interrupted
+    finish(examination.to_json(), lines, as_json=as_json, interrupted=interrupted)
+    if examination.findings:
+        sys.exit(EXIT_FINDINGS)
+
+
+def _verify_lines(examination: Examination, *, fix: bool) -> Iterator[str]:
+    """What was found, kind by kind, and what was mended."""
+    if examination.mended:
+        yield f"Mended ({len(examination.mended):,}):"
+        yield from _by_kind(examination.mended, remedies=True)
+    if examination.findings:
+        yield "For you to judge:" if fix else "Found:"
+        yield from _by_kind(examination.findings, remedies=not fix)
+    for sentence in examination.unchecked:
+        yield f"Not checked: {sentence}"
+    found = len(examination.findings)
+    summary = f"{numbered(found, 'finding')}" if found else "Nothing is wrong"
+    yield (
+        f"{summary}: {people_of(examination.people)}, "
+        f"{numbered(examination.portraits, 'portrait')}, {examination.seconds:.1f} s"
+    )
+    mendable = sum(one.mendable for one in examination.findings)
+    if mendable and not fix:
+        yield f"`lookalike gallery verify --fix` mends {mendable:,} of these."
+    if examination.interrupted:
+        yield "Interrupted before the end; what was mended is kept."
+
+
+def _by_kind(findings: list[Finding], *, remedies: bool) -> Iterator[str]:
+    kinds: dict[str, list[Finding]] = {}
+    for finding in findings:
+        kinds.setdefault(str(finding.kind), []).append(finding)
+    for kind, ones in kinds.items():
+        yield f"  {kind}: {len(ones):,}"
+        for one in ones:
+            whom = f"{one.subject.person}: " if one.subject else ""
+            yield f"    {whom}{one.why}"
+            for where in (one.subject, one.other):
+                if where is not None and where.picture is not None:
+                    yield f"      {where.picture}"
+            if remedies and one.mendable:
+                yield f"      --fix: {one.remedy}"
+
+
+def _build_lines(name: str, report: Report) -> Iterator[str]:
+    """What building did for one backbone."""
+    made = report.embedded[name]
+    parts = [f"{numbered(made, 'vector')} made" if made else "every portrait has its vector"]
+    if report.swept:
+        parts.append(f"{numbered(report.swept, 'file')} swept")
     if report.interrupted:
-        sys.exit(EXIT_INTERRUPTED)
+        parts.append("interrupted: run it again to go on")
+    yield f"{name}: {', '.join(parts)} ({report.seconds:.1f} s)"
+    for person in sorted(set(report.dropped)):
+        yield f"  a picture of {person} is lost or damaged: add it again"
+
+
+def _person_json(person: Person) -> dict[str, Any]:
+    """A person, for ``--json``."""
+    return {
+        "id": person.id,
+        "key": person.key,
+        "name": person.name,
+        "categories": list(person.categories),
+        "wikidata_id": person.wikidata_id,
+        "country": person.country,
+        "gender": person.gender,
+        "fame": person.fame,
+    }
+
+
+def _portrait_json(portrait: Portrait) -> dict[str, Any]:
+    """A portrait, for ``--json``."""
+    box = portrait.box
+    return {
+        "id": portrait.id,
+        "sha256": portrait.sha256,
+        "thumbnail": str(portrait.thumbnail),
+        "width": portrait.width_px,
+        "height": portrait.height_px,
+        "box": [round(side, 1) for side in (box.x, box.y, box.w, box.h)],
+        "landmarks": portrait.landmarks.round(1).tolist(),
+        "author": portrait.author,
+        "license": portrait.licence,
+        "license_url": portrait.licence_url,
+        "source": portrait.source_url,
+    }

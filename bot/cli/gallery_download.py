@@ -5,31 +5,65 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli.contact import ask_for_contact
-from bot.cli.gallery_opening import (
+from bot.cli.main import Context, common, models_option, opened, usable
+from bot.cli.output import (
     EXIT_INTERRUPTED,
-    as_json_option,
-    models_option,
-    opened,
-    usable,
+    add_lines,
+    finish,
+    json_option,
+    numbered,
+    people_of,
+    print_json,
+    print_table,
+    progress,
+    say,
+    some,
 )
-from bot.cli.gallery_words import add_lines, numbered, print_json, print_table
-from bot.cli.main import Context, common
+from bot.cli.run import ask_for_contact
 from engine.errors import BadSettings, GalleryMissing
 
 if TYPE_CHECKING:
     from bot.settings import Settings
     from gallery.gallery import Gallery
+    from gallery.records import Portrait
     from gallery.wikimedia.download import DownloadReport
 
 __all__ = ["credits_command", "download", "permit"]
 
-_EXAMPLES = 5
+_UNKNOWN = "author unknown"
+_NO_LICENCE = "no licence known"
+
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Picture credits</title>
+<style>
+body {{ font: 1rem/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem }}
+body {{ padding: 0 1rem }}
+table {{ border-collapse: collapse; width: 100% }}
+th, td {{ border-bottom: 1px solid #8884; padding: .3rem .6rem; text-align: left; \
+overflow-wrap: anywhere; vertical-align: top }}
+:root {{ color-scheme: light dark }}
+</style>
+<h1>Picture credits</h1>
+<p>{count} pictures. Licences cover the photographs; who is shown keeps rights of their own.</p>
+<table>
+<thead><tr><th>Person</th><th>Author</th><th>Licence</th><th>Source</th></tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table>
+</html>
+"""
 
 
 @click.command()
@@ -66,7 +100,7 @@ _EXAMPLES = 5
 @click.option("--list", "list_them", is_flag=True, help="List the categories and stop.")
 @click.option("--refresh", is_flag=True, help="Ask again what was answered in the last 30 days.")
 @models_option
-@as_json_option
+@json_option
 @common
 @click.pass_obj
 def download(
@@ -104,15 +138,10 @@ def download(
         try:
             harvest, used = _fetched(settings, gallery, order, models, refresh, quiet=as_json)
         except KeyboardInterrupt:
-            click.echo("Interrupted; run the same command again to go on.", err=True)
+            say("Interrupted; run the same command again to go on.", err=True)
             sys.exit(EXIT_INTERRUPTED)
-    if as_json:
-        print_json({"models": used, **harvest.to_json()})
-    else:
-        for line in _lines(harvest, used):
-            click.echo(line)
-    if harvest.report.interrupted:
-        sys.exit(EXIT_INTERRUPTED)
+    content, lines = {"models": used, **harvest.to_json()}, _lines(harvest, used)
+    finish(content, lines, as_json=as_json, interrupted=harvest.report.interrupted)
 
 
 @click.command("credits")
@@ -122,28 +151,26 @@ def download(
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write a web page instead.",
 )
-@as_json_option
+@json_option
 @common
 @click.pass_obj
 def credits_command(context: Context, html: Path | None, as_json: bool) -> None:
     """List every picture with its author, licence and source."""
-    from bot.cli.picture_credits import credits_of, web_page
-
     with opened(context.settings()) as gallery:
-        rows = credits_of(gallery)
+        rows = _credits(gallery)
     if html is not None:
         try:
-            html.write_text(web_page(rows), encoding="utf-8")
+            html.write_text(_web_page(rows), encoding="utf-8")
         except OSError as problem:
             raise BadSettings(f"{html} can't be written ({problem.strerror})") from problem
-        click.echo(f"{numbered(len(rows), 'picture')}: {html}", err=True)
+        say(f"{numbered(len(rows), 'picture')}: {html}", err=True)
     if as_json:
         print_json([row.to_json() for row in rows])
     elif html is None:
         for row in rows:
-            click.echo(row.line())
+            say(row.line())
         if not rows:
-            click.echo("There is nobody in the gallery yet.")
+            say("There is nobody in the gallery yet.")
 
 
 @click.command()
@@ -158,7 +185,7 @@ def permit(context: Context, name: Sequence[str]) -> None:
     with opened(context.settings()) as gallery:
         if not permit_person(gallery, [whom]):
             raise GalleryMissing(f"nobody called {whom!r} was removed with --never-again")
-    click.echo(f"{whom} may come back: add or download them again.")
+    say(f"{whom} may come back: add or download them again.")
 
 
 def _fetched(
@@ -172,21 +199,20 @@ def _fetched(
 ) -> tuple[DownloadReport, list[str]]:
     from bot.app import open_engine
     from bot.background import servers_of
-    from bot.cli.gallery_progress import shown
     from gallery.wikimedia.download import download as download_people
 
     servers = servers_of(settings, gallery)
     engine = open_engine(settings)
     used = usable(engine, settings, models)
-    with shown(quiet=quiet) as progress:
+    with progress(quiet=quiet) as show_progress:
         harvest = download_people(
             gallery,
             engine,
             order,
             servers,
             backbones=used,
-            progress=progress,
-            warn=lambda sentence: click.echo(f"Warning: {sentence}", err=True),
+            progress=show_progress,
+            warn=lambda sentence: say(f"Warning: {sentence}", err=True),
             refresh=refresh,
         )
     return harvest, used
@@ -217,12 +243,85 @@ def _list(settings: Settings, table: Any, *, as_json: bool) -> None:
 
 def _lines(harvest: DownloadReport, models: Sequence[str]) -> Iterator[str]:
     """What was done, line by line."""
-    people = numbered(harvest.wanted, "person", "people")
+    people = people_of(harvest.wanted)
     yield f"people     {harvest.there:,} of {people} are in the gallery"
     if harvest.left_out:
-        yield f"left out   {numbered(len(harvest.left_out), 'person', 'people')}"
+        yield f"left out   {people_of(len(harvest.left_out))}"
         for reason, count in harvest.reasons().most_common():
             whom = [one.name for one in harvest.left_out if one.reason.startswith(reason)]
-            more = ", ..." if count > _EXAMPLES else ""
-            yield f"  {reason}: {count:,} ({', '.join(whom[:_EXAMPLES])}{more})"
+            yield f"  {reason}: {count:,} ({some(whom, counted=False)})"
     yield from add_lines(harvest.report, models)
+
+
+@dataclass(frozen=True, slots=True)
+class _Credit:
+    """A picture.
+
+    Attributes:
+        person: Whom it shows.
+        author: Plain text, or None.
+        licence: Short name, or None.
+        licence_url: Or None.
+        source_url: Or None.
+    """
+
+    person: str
+    author: str | None
+    licence: str | None
+    licence_url: str | None
+    source_url: str | None
+
+    def line(self) -> str:
+        """As printed: ``Grace Hopper: James S. Davis, public domain, https://...``."""
+        return f"{self.person}: " + ", ".join(
+            filter(
+                None,
+                (
+                    self.author or _UNKNOWN,
+                    self.licence or _NO_LICENCE,
+                    self.licence_url,
+                    self.source_url,
+                ),
+            )
+        )
+
+    def to_json(self) -> dict[str, str | None]:
+        """As printed with ``--json``."""
+        return {
+            "person": self.person,
+            "author": self.author,
+            "license": self.licence,
+            "license_url": self.licence_url,
+            "source": self.source_url,
+        }
+
+    def row(self) -> str:
+        """As a row of the web page."""
+        licence = _linked(self.licence or _NO_LICENCE, self.licence_url)
+        source = _linked(self.source_url or "", self.source_url)
+        cells = (escape(self.person), escape(self.author or _UNKNOWN), licence, source)
+        return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _credits(gallery: Gallery) -> tuple[_Credit, ...]:
+    """Every picture, by person."""
+    portraits = gallery.catalogue.portraits_by_id(gallery.catalogue.portrait_ids().tolist())
+    whose: dict[int, list[Portrait]] = {}
+    for _, portrait in sorted(portraits.items()):
+        whose.setdefault(portrait.person_id, []).append(portrait)
+    return tuple(
+        _Credit(person.name, one.author, one.licence, one.licence_url, one.source_url)
+        for person in gallery.people()
+        for one in whose.get(person.id, ())
+    )
+
+
+def _web_page(rows: Sequence[_Credit]) -> str:
+    """A page that needs nothing else; what sources say is shown as text, never as markup."""
+    return _PAGE.format(count=f"{len(rows):,}", rows="\n".join(row.row() for row in rows))
+
+
+def _linked(text: str, url: str | None) -> str:
+    if url is None or not url.startswith(("https://", "http://")):
+        return escape(text)
+    return f'<a href="{escape(url)}" rel="noopener nofollow">{escape(text)}</a>'

@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from bot.cli.output import OutputLost, flush, prepare_streams, say
 from engine.errors import LookalikeError, PhotoProblem, SetupProblem
 
 if TYPE_CHECKING:
     from bot.settings import Settings
+    from engine.engine import Engine
+    from gallery.gallery import Gallery
 
-__all__ = ["EXIT_PHOTO", "EXIT_SETUP", "EXIT_TRY_LATER", "Context", "common", "lookalike", "main"]
+__all__ = [
+    "BACKBONES",
+    "EXIT_SETUP",
+    "Context",
+    "common",
+    "lookalike",
+    "main",
+    "model_option",
+    "models_option",
+    "opened",
+    "usable",
+]
 
 EXIT_PHOTO = 1
-EXIT_SETUP = 78  # EX_CONFIG of sysexits.h
-EXIT_TRY_LATER = 75  # EX_TEMPFAIL of sysexits.h
+EXIT_OUTPUT = 74  # EX_IOERR of sysexits.h
+EXIT_TRY_LATER = 75  # EX_TEMPFAIL
+EXIT_SETUP = 78  # EX_CONFIG
 
-# Command -> its line in `--help`. The module bot.cli.<name> holds its `command`.
+BACKBONES = ("resnet", "senet", "dlib")
+
+# Command -> the module that holds it, and its line in `--help`.
 COMMANDS = {
-    "run": "Run the bots; without a token, the chat in the browser.",
-    "chat": "Talk to the bot in the terminal.",
-    "match": "Find the lookalikes of the faces in a photo.",
-    "gallery": "Add, build, list and remove people.",
-    "models": "List, download and verify backbones.",
-    "evaluate": "Measure accuracy on labelled photos.",
-    "bench": "Measure speed, side by side with the published packages.",
-    "demo": "Show a first answer on a sample photo.",
-    "doctor": "Find what is wrong with the set-up, and how to mend it.",
-    "db": "Bring the databases up to date.",
+    "run": ("run", "Run the bots; without a token, the chat in the browser."),
+    "chat": ("run", "Talk to the bot in the terminal."),
+    "match": ("match", "Find the lookalikes of the faces in a photo."),
+    "gallery": ("gallery", "Add, build, list and remove people."),
+    "models": ("models", "List, download and verify backbones."),
+    "evaluate": ("evaluate", "Measure accuracy on labelled photos."),
+    "bench": ("bench", "Measure speed, side by side with the published packages."),
+    "demo": ("match", "Show a first answer on a sample photo."),
+    "doctor": ("doctor", "Find what is wrong with the set-up, and how to mend it."),
+    "db": ("run", "Bring the databases up to date."),
 }
 
 
@@ -78,6 +96,42 @@ def common(function: F) -> F:
     return function
 
 
+def model_option(words: str, *more: str) -> Callable[[F], F]:
+    """The option for one backbone, or another name for several."""
+    return click.option("--model", type=click.Choice((*BACKBONES, *more)), help=words)
+
+
+models_option = click.option(
+    "--model",
+    "models",
+    multiple=True,
+    type=click.Choice(BACKBONES),
+    help="Backbone; may be given several times (default: every one whose weights are here).",
+)
+
+
+def opened(settings: Settings) -> contextlib.closing[Gallery]:
+    """The gallery as configured; closed at the end."""
+    from bot.app import open_gallery
+
+    return contextlib.closing(open_gallery(settings))
+
+
+def usable(engine: Engine, settings: Settings, wanted: Sequence[str]) -> list[str]:
+    """The backbones asked for, or every configured one that can be used.
+
+    Raises:
+        SetupProblem: If none can.
+    """
+    if wanted:
+        return list(dict.fromkeys(wanted))
+    reasons = {name: engine.why_unavailable(name) for name in settings.models.configured}
+    found: list[str] = [name for name, reason in reasons.items() if reason is None]
+    if not found:
+        raise SetupProblem("no backbone can be used: " + "; ".join(map(str, reasons.values())))
+    return found
+
+
 class _LazyGroup(click.Group):
     """A group whose commands are imported when they are called, so that --help is instant."""
 
@@ -87,8 +141,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"bot.cli.{cmd_name}")
-        command: click.Command = module.command
+        module, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"bot.cli.{module}"), cmd_name)
         return command
 
     def format_commands(
@@ -97,7 +151,7 @@ class _LazyGroup(click.Group):
         formatter: click.HelpFormatter,
     ) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -109,10 +163,17 @@ def lookalike() -> None:
 
 def main() -> None:
     """Runs a command; errors made for people become one sentence and an exit code."""
+    prepare_streams()
     try:
-        lookalike(standalone_mode=True)
+        try:
+            lookalike(standalone_mode=True)
+        finally:
+            flush()
+    except OutputLost as problem:
+        say(f"lookalike: the output can't be written ({problem})", err=True)
+        sys.exit(EXIT_OUTPUT)
     except LookalikeError as problem:
-        click.echo(f"lookalike: {problem}", err=True)
+        say(f"lookalike: {problem}", err=True)
         if isinstance(problem, PhotoProblem):
             sys.exit(EXIT_PHOTO)
         sys.exit(EXIT_SETUP if isinstance(problem, SetupProblem) else EXIT_TRY_LATER)

@@ -1,19 +1,20 @@
-"""`lookalike match`: a photo in, the people its faces resemble out."""
+"""`lookalike match` and `demo`: a photo in, the people its faces resemble out."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
+import io
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli.main import Context, common
+from bot.cli.main import Context, common, model_option, opened
+from bot.cli.output import card_option, finish, say, write_picture
 from bot.values import SIDE, SPLIT, STYLES
 from engine.errors import GalleryMissing, NoFace, NotAnImage, WeightsCorrupt, WeightsMissing
 
@@ -23,18 +24,16 @@ if TYPE_CHECKING:
     from engine.engine import Engine
     from engine.types import Face, Photo
     from gallery.gallery import Gallery
-    from gallery.records import Match
+    from gallery.records import FoundPortrait, Match
     from gallery.scores.ensemble import Ensemble
 
-__all__ = [
-    "Answer",
-    "answer_photo",
-    "command",
-    "draw_answer",
-    "spoken_model",
-]
+__all__ = ["Answer", "answer_photo", "as_sent_in_a_chat", "demo", "draw_answer", "match"]
 
 STANDIN = "dlib"
+_TURN_DEGREES = 7.0
+_KEPT = 0.8  # of either side
+_LONG_SIDE_PX = 420
+_QUALITY = 60
 BEST = "best"  # gallery.scores.ensemble.BEST, without what importing that would cost `--help`
 
 
@@ -59,7 +58,7 @@ class Answer:
     ms: dict[str, float]
 
 
-def spoken_model(settings: Settings, engine: Engine, gallery: Gallery) -> tuple[str, str | None]:
+def answering_model(settings: Settings, engine: Engine, gallery: Gallery) -> tuple[str, str | None]:
     """Which backbone answers where none was asked for, and why it is not the configured one.
 
     The configured one if its weights are here and the gallery was built with it, else dlib.
@@ -193,23 +192,13 @@ def _read(path: Path, max_bytes: int) -> bytes:
         raise NotAnImage(f"{path} can't be read: {problem.strerror}") from problem
 
 
-def _write(path: Path, jpeg: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_bytes(jpeg)
-        temporary.replace(path)
-    except OSError as problem:
-        raise click.FileError(str(path), problem.strerror) from problem
-
-
 def _checked_category(gallery: Gallery, category: str | None) -> str | None:
     if category is None or category == "all":
         return None
-    known: Sequence[str] = gallery.categories()
-    for name in known:
-        if name.casefold() == category.casefold():
-            return name
-    there = ", ".join(known) or "none yet"
+    known = {name.casefold(): name for name in gallery.categories()}
+    if category.casefold() in known:
+        return known[category.casefold()]
+    there = ", ".join(known.values()) or "none yet"
     raise GalleryMissing(
         f"nobody in the gallery is in the category {category!r}; there are {there}"
     )
@@ -217,16 +206,15 @@ def _checked_category(gallery: Gallery, category: str | None) -> str | None:
 
 @click.command(short_help="Find the lookalikes of the faces in a photo.")
 @click.argument("photo", type=click.Path(path_type=Path))
-@click.option(
-    "--model",
-    type=click.Choice(("resnet", "senet", "dlib", BEST)),
-    help="Backbone that answers (default: the configured one, dlib until it is ready); best: "
+@model_option(
+    "Backbone that answers (default: the configured one, dlib until it is ready); best: "
     "several together, where this gallery shows that they are better than each alone.",
+    BEST,
 )
 @click.option("--top", type=click.IntRange(1, 100), default=1, help="Matches per face.")
 @click.option("--face", type=click.IntRange(1), help="Only this face, counted from the largest.")
 @click.option("--category", help="Search among these people only.")
-@click.option("--card", type=click.Path(path_type=Path), help="Write the answer as a picture.")
+@card_option("--card", "Write the answer as a picture.")
 @click.option(
     "--style",
     type=click.Choice(STYLES),
@@ -236,7 +224,7 @@ def _checked_category(gallery: Gallery, category: str | None) -> str | None:
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 @common
 @click.pass_obj
-def command(
+def match(
     context: Context,
     photo: Path,
     model: str | None,
@@ -248,20 +236,19 @@ def command(
     as_json: bool,
 ) -> None:
     """Find the lookalikes of the faces in PHOTO (a file, or - for standard input)."""
-    from bot.app import open_engine, open_gallery
-    from bot.cli.match_words import as_record, words
+    from bot.app import open_engine
 
     settings = context.settings()
     data = _read(photo, settings.photo.max_bytes)
     engine = open_engine(settings)
-    with contextlib.closing(open_gallery(settings)) as gallery:
+    with opened(settings) as gallery:
         why = ensemble = None
         if model == BEST:
             from bot.models import find_ensemble
 
             ensemble = find_ensemble(engine, gallery)
         elif model is None:
-            model, why = spoken_model(settings, engine, gallery)
+            model, why = answering_model(settings, engine, gallery)
         category = _checked_category(gallery, category)
         answer = answer_photo(
             engine,
@@ -274,13 +261,173 @@ def command(
             ensemble=ensemble,
         )
         if card is not None:
-            _write(card, draw_answer(engine, answer, style=style).jpeg)
-    if as_json:
-        click.echo(json.dumps(as_record(answer, photo), ensure_ascii=False, indent=2))
-    else:
-        for line in words(answer):
-            click.echo(line)
-        if card is not None:
-            click.echo(f"Card: {card.absolute()}")
+            write_picture(card, draw_answer(engine, answer, style=style).jpeg)
+    lines = [*_words(answer), *([f"Card: {card.absolute()}"] if card is not None else [])]
+    finish(_record(answer, photo), lines, as_json=as_json)
     if why is not None:
-        click.echo(f"{settings.default_model} is not ready, so {STANDIN} answered: {why}", err=True)
+        say(f"{settings.default_model} is not ready, so {STANDIN} answered: {why}", err=True)
+
+
+def _words(answer: Answer) -> Iterator[str]:
+    """The answer in words, line by line."""
+    from bot.text import credit_of, word_key
+    from bot.wording import Wording
+
+    say = Wording.load().text
+    several = len(answer.faces) > 1
+    for number, face, matches in zip(answer.numbers, answer.faces, answer.matches, strict=True):
+        if several:
+            yield f"Face {number}:"
+        for rank, match in enumerate(matches, 1):
+            bar = "█" * round(match.score / 5)
+            place = f"{rank}. " if len(matches) > 1 else ""
+            word = say(word_key(match.score))
+            yield f"{place}{match.person.name}  {bar:░<20}  {match.score:.0f}/100, {word}"
+            credit = credit_of(match.portrait, say("answer.unknown_author"))
+            yield f"   {_cosines(match)}" + (f"; photo: {credit}" if credit else "")
+        for concern in face.concerns:
+            yield f"   (the face is {concern})"
+    yield f"Model {_model(answer)}, {answer.ms['total']:.0f} ms"
+
+
+def _cosines(match: Match) -> str:
+    if not match.member_scores:
+        return f"cosine {match.cosine:.3f}"
+    return ", ".join(
+        f"{part.backbone} {part.score:.0f} (cosine {part.cosine:.3f})"
+        for part in match.member_scores
+    )
+
+
+def _model(answer: Answer) -> str:
+    from bot.text import shown_model
+
+    return shown_model(answer.model, answer.matches[0][0].member_scores)
+
+
+def _record(answer: Answer, path: Path) -> dict[str, Any]:
+    """The answer as printed with ``--json``; boxes in pixels of the photo in that file."""
+    scale = answer.photo.source_size_px[0] / answer.photo.width_px
+    faces = []
+    for face, matches in zip(answer.faces, answer.matches, strict=True):
+        box = (face.box.x, face.box.y, face.box.w, face.box.h)
+        faces.append(
+            {
+                "box": [round(side * scale, 1) for side in box],
+                "confidence": round(face.confidence, 4),
+                "concerns": [str(concern) for concern in face.concerns],
+                "matches": [_match_json(match) for match in matches],
+            }
+        )
+    ms = {step: round(value, 2) for step, value in answer.ms.items()}
+    return {"model": answer.model, "photo": str(path), "faces": faces, "ms": ms}
+
+
+def _match_json(match: Match) -> dict[str, Any]:
+    portrait = match.portrait
+    return {
+        "person": match.person.name,
+        "category": ", ".join(match.person.categories) or None,
+        "cosine": None if match.member_scores else round(match.cosine, 6),
+        "score": round(match.score, 2),
+        "one_in": round(match.one_in, 1),
+        "backbones": {
+            part.backbone: {"cosine": round(part.cosine, 6), "score": round(part.score, 2)}
+            for part in match.member_scores
+        },
+        "portrait": str(portrait.thumbnail),
+        "license": portrait.licence,
+        "author": portrait.author,
+    }
+
+
+def as_sent_in_a_chat(data: bytes) -> bytes:
+    """A picture as people pass it on: held askew, cropped, made smaller, compressed again.
+
+    Args:
+        data: A picture file.
+
+    Returns:
+        A JPEG file, the same for the same picture.
+    """
+    import cv2
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    height, width = pixels.shape[:2]
+    scale = _LONG_SIDE_PX / (_KEPT * max(width, height))
+    size = (round(_KEPT * width * scale), round(_KEPT * height * scale))
+    # Portraits have their face in the upper half: less is cut there.
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 3), _TURN_DEGREES, scale)
+    matrix[:, 2] += (size[0] / 2 - width / 2, size[1] * 0.4 - height / 3)
+    askew = cv2.warpAffine(pixels, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(askew, np.uint8)).save(buffer, "JPEG", quality=_QUALITY)
+    return buffer.getvalue()
+
+
+@click.command(short_help="Show a first answer on a sample photo.")
+@card_option("--out", "Where the card goes (default: HOME/answer.jpg).")
+@common
+@click.pass_obj
+def demo(context: Context, out: Path | None) -> None:
+    """Fill the gallery with two public-domain portraits and find the lookalike of a photo."""
+    from bot.app import open_engine
+    from gallery.add import add
+    from gallery.sources.bundled import bundled_portraits, what_is_missing
+
+    settings = context.settings()
+    engine = open_engine(settings)
+    found = bundled_portraits()
+    sample = settings.home / "sample.jpg"
+    card = out or settings.home / "answer.jpg"
+    with opened(settings) as gallery:
+        report = add(gallery, engine, found, backbones=(STANDIN,), total=len(found))
+        if not report.added and not report.unchanged:
+            reasons = "; ".join(f"{one.photo}: {one.reason}" for one in report.rejected)
+            raise GalleryMissing(f"the starter gallery could not be made: {reasons}")
+        original = found[-1]
+        photo = as_sent_in_a_chat(original.read(settings.photo.max_bytes))
+        answer = answer_photo(engine, gallery, photo, model=STANDIN, top=2)
+        picture = draw_answer(engine, answer)
+    for path, jpeg in ((sample, photo), (card, picture.jpeg)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise click.FileError(str(path), problem.strerror) from problem
+        write_picture(path, jpeg)
+    for line in _story(found, what_is_missing(), sample, answer, card):
+        say(line)
+
+
+def _story(
+    found: Sequence[FoundPortrait],
+    missing: str | None,
+    sample: Path,
+    answer: Answer,
+    card: Path,
+) -> Iterator[str]:
+    """What was done, in plain words."""
+    yield "Starter gallery:"
+    for portrait in found:
+        yield f"   {portrait.person.name} (photo: {portrait.author}, {portrait.licence})"
+    if missing:
+        yield f"   {missing}"
+    yield ""
+    yield (
+        f"Sample photo: the portrait of {found[-1].person.name}, held askew, cropped and saved "
+        "small, as a chat would"
+    )
+    yield f"   {sample.absolute()}"
+    yield ""
+    yield "The answer:"
+    for line in _words(answer):
+        yield f"   {line}"
+    yield ""
+    yield f"The answer as a picture: {card.absolute()}"
+    yield ""
+    home = sample.parent.absolute()
+    yield "Next, a photo and people of your own:"
+    yield f"   lookalike --home {home} match PHOTO --card answer.jpg"
+    yield f"   lookalike --home {home} gallery add FOLDER   (a folder of photos per person)"

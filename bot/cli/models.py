@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli.main import Context, common
+from bot.cli.main import Context, common, opened
+from bot.cli.output import download_bar, json_option, print_json, print_table, say, wrapped
 from engine.backbones import BACKBONES, BackboneRecord, find_record, weights
 from engine.errors import LookalikeError, SetupProblem, WeightsCorrupt, WeightsMissing
 
@@ -20,19 +19,19 @@ if TYPE_CHECKING:
 
     from bot.settings import Settings
 
-__all__ = ["command"]
+__all__ = ["models"]
 
 _names = click.Choice(list(BACKBONES))
 
 
 @click.group()
 @common
-def command() -> None:
+def models() -> None:
     """List, download and verify backbones."""
 
 
-@command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@models.command("list")
+@json_option
 @common
 @click.pass_obj
 def list_models(context: Context, *, as_json: bool) -> None:
@@ -41,12 +40,12 @@ def list_models(context: Context, *, as_json: bool) -> None:
     entries = [_entry(record, settings.models_folder) for record in BACKBONES.values()]
     entries += _together(settings)
     if as_json:
-        click.echo(json.dumps(entries, indent=2, ensure_ascii=False))
+        print_json(entries)
     else:
         _print_table(entries)
 
 
-@command.command()
+@models.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, type=_names)
 @click.option("--again", is_flag=True, help="Fetch anew, and trust what comes.")
 @click.option("--yes", is_flag=True, help="Accept the terms without being asked.")
@@ -59,7 +58,7 @@ def download(context: Context, *, names: Sequence[str], again: bool, yes: bool) 
         _download(find_record(name), settings, again=again, yes=yes)
 
 
-@command.command()
+@models.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1, type=_names)
 @common
 @click.pass_obj
@@ -77,13 +76,13 @@ def verify(context: Context, *, names: Sequence[str]) -> None:
             if names:
                 problems.append(problem)
             else:
-                click.echo(f"{name}: not downloaded")
+                say(f"{name}: not downloaded")
         except SetupProblem as problem:
-            click.echo(f"{name}: can't be used")
+            say(f"{name}: can't be used")
             problems.append(problem)
     if problems:
         for earlier in problems[:-1]:
-            click.echo(f"lookalike: {earlier}", err=True)
+            say(f"lookalike: {earlier}", err=True)
         raise problems[-1]
 
 
@@ -118,11 +117,10 @@ def _together(settings: Settings) -> list[dict[str, Any]]:
     """What `list` tells of several backbones together; nothing before there is a gallery."""
     if not settings.gallery_folder.is_dir() and settings.gallery_url is None:
         return []
-    from bot.app import open_gallery
     from bot.models import BEST, display_name, why_not
     from bot.wording import Wording
 
-    with open_gallery(settings) as gallery:
+    with opened(settings) as gallery:
         trial = gallery.trial()
         built = {space.backbone for space in gallery.spaces()}
     ensemble = trial.offered if trial else None
@@ -142,22 +140,17 @@ def _together(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _print_table(entries: Sequence[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for heading in ("model", "network", "vector", "weights", "state"):
-        table.add_column(heading)
+    rows = []
     for entry in entries:
         size = f"{entry['size_bytes'] / 1e6:.0f} MB" if entry.get("size_bytes") else ""
         dimensions = str(entry.get("dimensions", ""))
-        table.add_row(entry["name"], entry["title"], dimensions, size, entry["state"])
-    Console(highlight=False).print(table)
+        rows.append((entry["name"], entry["title"], dimensions, size, entry["state"]))
+    print_table(("model", "network", "vector", "weights", "state"), rows)
     for entry in entries:
-        words = f"{entry['name']}: {_about(entry)}"
-        click.echo(f"\n{click.wrap_text(words, 88, subsequent_indent='  ')}")
+        say()
+        wrapped(f"{entry['name']}: {_about(entry)}")
         if entry["reason"] and "licence" in entry:
-            click.echo(f"  {entry['reason']}")
+            say(f"  {entry['reason']}")
 
 
 def _about(entry: Mapping[str, Any]) -> str:
@@ -182,56 +175,40 @@ def _download(record: BackboneRecord, settings: Settings, *, again: bool, yes: b
     if record.bundled:
         path = weights.installed(name, folder)
         weights.checked_sha256(name, path)
-        click.echo(f"{name} comes with the package {record.package}: nothing to download")
+        say(f"{name} comes with the package {record.package}: nothing to download")
         return
     if not again and _entry(record, folder)["state"] == "ready":
-        click.echo(f"{name} is there already: {weights.installed(name, folder)}")
+        say(f"{name} is there already: {weights.installed(name, folder)}")
         return
     _show_terms(record, settings.models.base_url)
     if not yes:
         _ask()
-    with _progress_bar(name) as progress:
+    # What a retry means to people is what the bar shows.
+    logging.getLogger("stamina").setLevel(logging.ERROR)
+    with download_bar(name) as progress:
         path = weights.download(
             name, folder, base_url=settings.models.base_url, progress=progress, again=again
         )
-    click.echo(f"{name} is ready: {path}\nSHA-256 {weights.recorded_sha256(path)}")
+    say(f"{name} is ready: {path}")
+    say(f"SHA-256 {weights.recorded_sha256(path)}")
 
 
 def _show_terms(record: BackboneRecord, base_url: str) -> None:
     size = f", about {record.size_bytes / 1e6:.0f} MB" if record.size_bytes else ""
-    click.echo(f"{record.name}: {record.title}{size}")
+    say(f"{record.name}: {record.title}{size}")
     for heading, words in (
         ("from", base_url),
         ("published", record.source),
         ("licence", record.licence),
         ("training data", record.training_data),
     ):
-        click.echo(click.wrap_text(words, 88, f"  {heading}: ".ljust(18), " " * 18))
+        wrapped(words, f"  {heading}: ".ljust(18), " " * 18)
 
 
 def _ask() -> None:
     if not sys.stdin.isatty():
         raise SetupProblem("nobody is here to accept these terms: run it again with --yes")
     click.confirm("Download?", default=True, abort=True)
-
-
-@contextmanager
-def _progress_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
-    from rich import progress
-    from rich.console import Console
-
-    # What a retry means to people is what the bar shows.
-    logging.getLogger("stamina").setLevel(logging.ERROR)
-    with progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.DownloadColumn(),
-        progress.TransferSpeedColumn(),
-        progress.TimeRemainingColumn(),
-        console=Console(stderr=True),
-    ) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _verify(name: str, settings: Settings) -> None:
@@ -247,21 +224,21 @@ def _verify(name: str, settings: Settings) -> None:
         runtime=settings.models.runtime,
         precision=settings.models.precision,
     )
-    click.echo(f"{name}: sound, SHA-256 {sha256}")
+    say(f"{name}: sound, SHA-256 {sha256}")
     portraits = free_portraits()
     if len(portraits) < 2:
-        click.echo('  whether it tells people apart: run `pip install "lookalike[demo]"` to check')
+        say('  whether it tells people apart: run `pip install "lookalike[demo]"` to check')
         return
     try:
         found = separation(backbone, portraits)
     except LookalikeError as problem:
-        click.echo(f"  warning: {problem}", err=True)
+        say(f"  warning: {problem}", err=True)
         return
     cosines = f"same person >= {found.same:.3f}, strangers <= {found.strangers:.3f}"
     if found.separates:
-        click.echo(f"  tells people apart: {cosines}")
+        say(f"  tells people apart: {cosines}")
     else:
-        click.echo(
+        say(
             f"  warning: {name} does not tell people apart ({cosines}); "
             "its weights are probably not those of a trained network",
             err=True,

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from bot.cli.gallery_progress import Lines
+from bot.cli.output import Lines
 from bot.cli.main import lookalike
 from engine.errors import Busy, GalleryMissing, SetupProblem
 from gallery.gallery import Gallery

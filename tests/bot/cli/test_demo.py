@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from bot.cli.demo import as_sent_in_a_chat
+from bot.cli.match import as_sent_in_a_chat
 from bot.cli.main import lookalike
 
 

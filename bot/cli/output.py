@@ -1,0 +1,372 @@
+"""Everything that commands print: sentences, tables, JSON, progress and pictures.
+
+One printer for standard output and standard error: what the stream's encoding lacks is replaced
+(JSON is escaped), control characters of names never reach a terminal as such, and an output that
+can't be written any more is one sentence.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import io
+import json
+import os
+import re
+import sys
+import time
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gallery.progress import Progress, Report
+
+__all__ = [
+    "EXAMPLES",
+    "EXIT_INTERRUPTED",
+    "Lines",
+    "OutputLost",
+    "add_lines",
+    "card_option",
+    "download_bar",
+    "either",
+    "finish",
+    "flush",
+    "json_option",
+    "numbered",
+    "people_of",
+    "prepare_streams",
+    "print_json",
+    "print_table",
+    "printable",
+    "progress",
+    "say",
+    "some",
+    "wrapped",
+    "write_picture",
+]
+
+EXIT_INTERRUPTED = 130  # as shells report a command that Ctrl-C ended
+EXAMPLES = 5  # how many of a kind are named
+
+_REPLACED = "lookalike-replaced"
+_PLAIN = {"█": "#", "░": "."}
+# All but tab and newline, and the signs that end a line or turn text around.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e]")
+_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
+_LINE_EVERY_S = 10.0
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class OutputLost(Exception):  # noqa: N818 - named like the errors of engine.errors
+    """Standard output can't be written any more; its text is the system's reason."""
+
+
+def prepare_streams() -> None:
+    """Lets both streams replace what their encoding lacks, for this and every other printer."""
+
+    def replaced(problem: UnicodeError) -> tuple[str, int]:
+        assert isinstance(problem, UnicodeEncodeError)
+        text = ""
+        for char in problem.object[problem.start : problem.end]:
+            plain = unicodedata.normalize("NFKD", char).encode("ascii", "ignore").decode()
+            text += _PLAIN.get(char) or plain or "?"
+        return text, problem.end
+
+    codecs.register_error(_REPLACED, replaced)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_REPLACED)
+
+
+def flush() -> None:
+    """Writes what is buffered.
+
+    Raises:
+        OutputLost: If standard output can't take it; what is left is dropped.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as problem:
+        # Or the interpreter tries again at its end, and complains.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if problem.errno == errno.EPIPE:  # the reader has seen enough
+            sys.exit(1)
+        raise OutputLost(problem.strerror) from problem
+
+
+def printable(text: str) -> str:
+    """The text without characters that steer a terminal; line ends and tabs stay."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def say(text: object = "", *, before: str = "", err: bool = False) -> None:
+    """Prints a line; ``before`` may hold colours."""
+    click.echo(before + printable(str(text)).replace("\n", " "), err=err)
+
+
+def wrapped(text: str, first: str = "", rest: str = "  ") -> None:
+    """Prints a paragraph of at most 88 columns, its first line and the rest indented."""
+    for line in click.wrap_text(text, 88, first, rest).splitlines():
+        say(line)
+
+
+def print_json(content: Any) -> None:
+    """Prints JSON; letters stay as they are where the output's encoding has them."""
+    text = json.dumps(content, ensure_ascii=False, indent=2)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(content, indent=2)
+    click.echo(text)
+
+
+def finish(content: Any, lines: Iterable[str], *, as_json: bool, interrupted: bool = False) -> None:
+    """Prints what a command did, as JSON or line by line; ends the program if it was stopped."""
+    if as_json:
+        print_json(content)
+    else:
+        for line in lines:
+            say(line)
+    if interrupted:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def print_table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    title: str | None = None,
+    numbers_from: int | None = None,
+) -> None:
+    """Prints columns that fit the terminal.
+
+    Args:
+        headings: Of the columns.
+        rows: Their cells.
+        title: Above the table.
+        numbers_from: The column from which on cells are numbers, flush right.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=title,
+        box=box.SIMPLE if title else None,
+        pad_edge=bool(title),
+        padding=(0, 1 if title else 3, 0, 0),
+        header_style="bold",
+    )
+    for at, heading in enumerate(headings):
+        number = numbers_from is not None and at >= numbers_from
+        table.add_column(heading, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    _console().print(table)
+
+
+def _console(*, err: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=err, highlight=False)
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Progress]:
+    """How far long work is, on stderr: bars in a terminal, elsewhere a line at times.
+
+    Args:
+        quiet: Say nothing unless somebody watches a terminal.
+    """
+    if not sys.stderr.isatty():
+        from gallery.progress import no_progress
+
+        yield no_progress if quiet else Lines()
+        return
+    from rich import progress as bars
+
+    columns = (bars.MofNCompleteColumn(), bars.TextColumn("{task.fields[speed]}"))
+    with _bars(*columns, bars.TimeRemainingColumn(elapsed_when_finished=True)) as shown:
+        tasks: dict[str, bars.TaskID] = {}
+
+        def show(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = shown.add_task(_describe(what), total=total, speed="")
+            task = shown.tasks[tasks[what]]
+            speed = task.finished_speed or task.speed
+            words = f"{speed:.0f}/s" if speed else ""
+            shown.update(tasks[what], completed=done, total=total, speed=words)
+
+        yield show
+
+
+@contextmanager
+def download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """How many bytes of a file have come, on stderr."""
+    from rich import progress as bars
+
+    columns = (bars.DownloadColumn(), bars.TransferSpeedColumn(), bars.TimeRemainingColumn())
+    with _bars(*columns) as shown:
+        task = shown.add_task(name, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+def _bars(*columns: Any) -> Any:
+    from rich import progress as bars
+
+    described = bars.TextColumn("{task.description}")
+    return bars.Progress(described, bars.BarColumn(), *columns, console=_console(err=True))
+
+
+class Lines:
+    """A line every few seconds, for logs and pipes.
+
+    Args:
+        clock: Seconds since any moment.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._what = ""
+        self._started = self._said = self._first = 0.0
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        """Says how far it is, if it has not said so lately."""
+        now = self._clock()
+        if what != self._what:
+            self._what, self._started, self._said, self._first = what, now, now, done
+        if now - self._said < _LINE_EVERY_S and (
+            done != total or now - self._started < _LINE_EVERY_S
+        ):
+            return
+        self._said = now
+        speed = (done - self._first) / (now - self._started) if now > self._started else 0.0
+        of = f" of {total:,}" if total is not None else ""
+        left = f", {_duration((total - done) / speed)} left" if total and speed else ""
+        say(f"{_describe(what)}: {done:,}{of}, {speed:.0f} a second{left}", err=True)
+
+
+_WORK = {
+    "photos": "photos",
+    "people": "people",
+    "lists": "asking Wikidata",
+    "vectors": "checking vectors",
+    "pictures": "checking pictures",
+    "faces": "comparing faces",
+    "check": "checking the file",
+    "portraits": "portraits",
+    "search": "preparing the search",
+    "written vectors": "vectors",
+}
+
+
+def _describe(what: str) -> str:
+    return _WORK.get(what) or f"embedding with {what}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def numbered(count: int, one: str, several: str | None = None) -> str:
+    """A number of things: ``1 portrait``, ``2,984 portraits``."""
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
+def people_of(count: int) -> str:
+    """A number of people: ``1 person``, ``12 people``."""
+    return numbered(count, "person", "people")
+
+
+def either(names: Sequence[str]) -> str:
+    """``A, B or C``."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def some(names: Sequence[str], *, counted: bool = True) -> str:
+    """The first few names, and how many more there are: ``A, B and 12 more``, or ``A, B, ...``."""
+    shown = ", ".join(names[:EXAMPLES])
+    if len(names) <= EXAMPLES:
+        return shown
+    return f"{shown} and {len(names) - EXAMPLES:,} more" if counted else f"{shown}, ..."
+
+
+def add_lines(report: Report, models: Sequence[str]) -> Iterator[str]:
+    """What adding people did, line by line."""
+    added = numbered(report.added, "portrait")
+    if report.people_added:
+        added += f", {numbered(report.people_added, 'new person', 'new people')}"
+    yield f"added      {added}"
+    if report.unchanged:
+        yield f"unchanged  {numbered(report.unchanged, 'portrait')}"
+    if report.rejected:
+        yield f"not taken  {numbered(len(report.rejected), 'photo')}"
+        yield from _rejection_lines(report)
+    for heading, names in (
+        ("in nobody's folder", report.astray),
+        ("can't be read", report.closed),
+        ("in people.csv, but without a photo", report.strangers),
+        ("lost or damaged, add them again", sorted(set(report.dropped))),
+    ):
+        if names:
+            yield f"{heading}: {some(names)}"
+    yield (
+        f"{numbered(report.photos, 'photo')} in {report.seconds:.1f} s, "
+        f"{report.photos_per_s:.0f} a second; models: {', '.join(models)}"
+    )
+    if report.interrupted:
+        yield "Interrupted; what was done is kept. Run the same command again to go on."
+
+
+def _rejection_lines(report: Report) -> Iterator[str]:
+    for reason, count in report.reasons().most_common():
+        yield f"  {reason}: {count:,}"
+        for one in [r for r in report.rejected if r.reason.startswith(reason)][:EXAMPLES]:
+            yield f"    {one.photo}" + (f", {one.reason}" if one.reason != reason else "")
+        if count > EXAMPLES:
+            yield "    ... (--json lists all)"
+
+
+def _picture_path(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and value.suffix.lower() not in _FORMATS:
+        message = f"{value} is no picture's name: it must end in {either(list(_FORMATS))}"
+        raise click.BadParameter(message, ctx, param)
+    return value
+
+
+def card_option(name: str, words: str) -> Callable[[Any], Any]:
+    """An option for the path of a picture, whose ending says the format."""
+    path = click.Path(path_type=Path)
+    return click.option(name, type=path, callback=_picture_path, help=words)
+
+
+def write_picture(path: Path, jpeg: bytes) -> None:
+    """Writes a picture in the format that the name asks for, whole or not at all.
+
+    Raises:
+        FileError: If it can't be written.
+    """
+    kind = _FORMATS.get(path.suffix.lower(), "JPEG")
+    if kind != "JPEG":
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(jpeg)).save(buffer, kind)
+        jpeg = buffer.getvalue()
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_bytes(jpeg)
+        temporary.replace(path)
+    except OSError as problem:
+        raise click.FileError(str(path), problem.strerror) from problem
