@@ -53,6 +53,7 @@ class Odd:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     hang_up: bool = False
+    cut: bool = False
 
 
 MAXLAG = Odd(
@@ -80,6 +81,8 @@ class Wiki:
         counts: What LIMIT and OFFSET count: "people" as they should, "rows" or "nothing".
         labels: English names of items by id; None for a server that refuses such questions.
         odd: By what is asked ("sparql", "api", "picture"): the next answers.
+        bad: By title: how that picture is answered, always.
+        refusing: By what is asked: how it is answered, always.
         requests: (what, question, when) of all that was asked.
         most: By what is asked, how many questions there were at once.
     """
@@ -90,6 +93,8 @@ class Wiki:
     members: dict[str, list[str]] = field(default_factory=dict)
     labels: dict[str, list[str]] | None = field(default_factory=dict)
     odd: dict[str, list[Odd]] = field(default_factory=dict)
+    bad: dict[str, Odd] = field(default_factory=dict)
+    refusing: dict[str, Odd] = field(default_factory=dict)
     requests: list[tuple[str, str, float]] = field(default_factory=list)
     agents: set[str] = field(default_factory=set)
     most: dict[str, int] = field(default_factory=dict)
@@ -160,7 +165,9 @@ def _handle(request: BaseHTTPRequestHandler, wiki: Wiki) -> None:
         wiki.agents.add(request.headers.get("User-Agent", ""))
         down = wiki.down_after is not None and len(wiki.requests) > wiki.down_after
         script = wiki.odd.get(what)
-        odd = script.pop(0) if script else None
+        odd = script.pop(0) if script else wiki.refusing.get(what)
+        bad = [answer for title, answer in wiki.bad.items() if f"/{title}/" in unquote(parts.path)]
+        odd = bad[0] if bad else odd
     if down or (odd is not None and odd.hang_up):
         request.close_connection = True
         request.connection.close()
@@ -173,10 +180,12 @@ def _handle(request: BaseHTTPRequestHandler, wiki: Wiki) -> None:
             answers = {"sparql": _sparql, "api": _api, "picture": _picture}
             odd = answers[what](wiki, asked if what != "picture" else {"path": parts.path})
         request.send_response(odd.status)
-        for name, value in {"Content-Length": str(len(odd.body)), **odd.headers}.items():
+        length = len(odd.body) + 1000 * odd.cut
+        for name, value in {"Content-Length": str(length), **odd.headers}.items():
             request.send_header(name, value)
         request.end_headers()
         request.wfile.write(odd.body)
+        request.close_connection |= odd.cut
 
 
 def _json(content: Any) -> Odd:
@@ -263,6 +272,8 @@ def _api(wiki: Wiki, asked: dict[str, str]) -> Odd:
         return _json({"batchcomplete": True, "warnings": {}})
     if "categorymembers" in (asked.get("list"), asked.get("generator")):
         name = (asked.get("cmtitle") or asked["gcmtitle"]).removeprefix("Category:")
+        if "|" in name:
+            return _json({"error": {"code": "invalidcategory", "info": "Not a valid title"}})
         entries = [{"ns": 6, "title": f"File:{title}"} for title in wiki.members.get(name, [])]
         key = "categorymembers" if "list" in asked else "pages"
         return _json({"query": {key: entries}})

@@ -121,6 +121,7 @@ class Commons:
         self._refused: dict[str, str] = {}  # in a row
         self._failures = 0  # in a row
         self._delivers = False
+        self._down: SourceDown | None = None
 
     def files(self, titles: Iterable[str]) -> dict[str, CommonsFile]:
         """What is known of pictures, by the titles asked for, which may be old ones.
@@ -194,6 +195,8 @@ class Commons:
             return known
         with contextlib.suppress(FileNotFoundError):
             return self._cache.read_picture(file.title)
+        if self._down is not None:
+            raise self._down
         assert file.thumb_url is not None
         try:
             content = self._pictures.get(file.thumb_url, lambda answer: answer.body)
@@ -231,11 +234,13 @@ class Commons:
             else:
                 self._failures += 1
             failures, count, delivers = self._failures, len(self._refused), self._delivers
-        if not refused and failures >= _FAILED:
-            raise problem
+        if failures >= _FAILED and isinstance(problem, SourceDown):
+            self._down = problem
         if count >= (_REFUSED_LATER if delivers else _REFUSED_AT_FIRST):
             host = urlsplit(file.thumb_url or "").netloc
-            raise SourceDown(f"{host} refuses every picture ({why}): {CONTACT_ADVICE}")
+            self._down = SourceDown(f"{host} refuses every picture ({why}): {CONTACT_ADVICE}")
+        if self._down is not None:
+            raise self._down
         if refused and delivers and count < _REFUSED_AT_FIRST:
             self._cache.put("missing", file.title, reason)
         return reason
@@ -308,6 +313,8 @@ class Commons:
         if code == "maxlag":
             pause_s = max(self._lag_pause_s, answer.pause_s or 0.0)
             raise Retry("its databases lag", pause_s, status=answer.status)
+        if code.startswith("invalid"):  # there is nothing of that title
+            return {}
         if any(code.startswith(known) for known in _PASSING):
             raise Retry(code, answer.pause_s, status=answer.status)
         host = urlsplit(self._url).netloc

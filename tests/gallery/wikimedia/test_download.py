@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from gallery.build import remove
 from gallery.gallery import Gallery
 from gallery.never_again import REMOVED, bar
 from gallery.progress import Progress, no_progress
-from gallery.wikimedia import Servers
+from gallery.wikimedia import Servers, user_agent
 from gallery.wikimedia.cache import cache_of
 from gallery.wikimedia.categories import chosen, load_categories
 from gallery.wikimedia.download import DownloadReport, Order, Wikimedia, download
@@ -395,6 +397,107 @@ def test_one_picture_that_a_server_can_not_make_is_passed_over(
     assert fetch(gallery, engine, famous).there == 1
 
 
+@pytest.mark.parametrize("status", [400, 403, 422, 429, 451, 204])
+def test_one_picture_that_is_refused_for_ever_costs_that_picture(
+    gallery: Gallery, engine: Engine, famous: Wiki, status: int
+) -> None:
+    """Everybody else arrives, the reason is told, and nobody asks for it again."""
+    famous.bad = {"Blank.jpg": Odd(status)}
+    report = fetch(gallery, engine, famous)
+    assert report.there == 2
+    reasons = {one.q_id: one.reason for one in report.left_out}
+    assert re.fullmatch(rf"the picture can't be fetched \(.*{status}.*\)", reasons["Q11"])
+    assert report.reasons()["the picture can't be fetched"] == 1
+    famous.requests.clear()
+    again = fetch(gallery, engine, famous)
+    assert famous.requests == []
+    assert again.left_out == report.left_out
+
+
+@pytest.mark.parametrize(
+    "answer", [Odd(500), Odd(body=b"x", cut=True), Odd(headers={"Content-Encoding": "gzip"})]
+)
+def test_one_picture_that_never_comes_whole_costs_that_picture(
+    gallery: Gallery, engine: Engine, famous: Wiki, answer: Odd
+) -> None:
+    famous.bad = {"Blank.jpg": replace(answer, body=b"no gzip")}
+    report = fetch(gallery, engine, famous)
+    assert report.there == 2
+    reasons = {one.q_id: one.reason for one in report.left_out}
+    assert reasons["Q11"].startswith("the picture can't be fetched (")
+
+
+def test_whose_picture_is_refused_is_taken_from_their_category(
+    gallery: Gallery, engine: Engine, famous: Wiki
+) -> None:
+    famous.bad = {"Sam A.jpg": Odd(403)}
+    assert fetch(gallery, engine, famous).there == 2
+    sam = gallery.find_person("Q10")
+    assert sam is not None
+    urls = {portrait.source_url for portrait in gallery.portraits(sam.id)}
+    assert urls
+    assert not any("Sam_A" in str(url) for url in urls)
+
+
+def test_several_bad_pictures_of_the_most_famous_stop_nobody(
+    gallery: Gallery, engine: Engine, wiki: Wiki, variant: Variant
+) -> None:
+    wiki.facts = [Fact(f"Q{n}", f"P{n}", 200 - n, [f"{n}.jpg"], [ACTOR]) for n in range(1, 9)]
+    wiki.pictures = {f"{n}.jpg": Picture(variant(n)) for n in range(1, 9)}
+    statuses = (400, 403, 422, 429)
+    wiki.bad = {f"{n}.jpg": Odd(status) for n, status in enumerate(statuses, 1)}
+    assert fetch(gallery, engine, wiki, limit=4).there == 4
+    assert {person.key for person in gallery.people()} == {"Q5", "Q6", "Q7", "Q8"}
+
+
+@pytest.mark.parametrize("status", [400, 403, 422, 429])
+def test_a_server_that_refuses_every_picture_is_told_from_a_bad_picture(
+    gallery: Gallery, engine: Engine, wiki: Wiki, variant: Variant, status: int
+) -> None:
+    """After five pictures in a row, of which none is held to be bad."""
+    wiki.facts = [Fact(f"Q{n}", f"P{n}", 200 - n, [f"{n}.jpg"], [ACTOR]) for n in range(1, 31)]
+    wiki.pictures = {f"{n}.jpg": Picture(variant(n)) for n in range(1, 31)}
+    wiki.refusing = {"picture": Odd(status)}
+    for _ in range(2):
+        wiki.requests.clear()
+        with pytest.raises(SourceDown, match=rf"{status}.*gallery\.contact"):
+            fetch(gallery, engine, wiki, limit=20)
+        assert 5 <= len(set(wiki.asked("picture"))) <= 8
+    wiki.refusing = {}
+    assert fetch(gallery, engine, wiki, limit=20).there == 20
+
+
+def test_a_server_that_refuses_later_is_told_from_bad_pictures(
+    gallery: Gallery, engine: Engine, wiki: Wiki, variant: Variant
+) -> None:
+    wiki.facts = [Fact(f"Q{n}", f"P{n}", 200 - n, [f"{n}.jpg"], [ACTOR]) for n in range(1, 41)]
+    wiki.pictures = {f"{n}.jpg": Picture(variant(n)) for n in range(1, 41)}
+    wiki.bad = {f"{n}.jpg": Odd(403) for n in range(5, 41)}
+    with pytest.raises(SourceDown, match=r"gallery\.contact"):
+        fetch(gallery, engine, wiki, limit=40)
+    with cache_of(gallery) as cache:
+        assert sorted(cache.picture_titles()) == ["1.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    wiki.bad = {}
+    assert fetch(gallery, engine, wiki, limit=40).there >= 36
+
+
+@pytest.mark.parametrize("what", ["sparql", "api"])
+def test_a_refusal_names_the_contact(
+    gallery: Gallery, engine: Engine, famous: Wiki, what: str
+) -> None:
+    famous.refusing = {what: Odd(403)}
+    with pytest.raises(SourceDown, match=r"gallery\.contact"):
+        fetch(gallery, engine, famous)
+    assert len(famous.asked(what)) == 1
+
+
+def test_a_category_of_an_impossible_name_costs_its_pictures(
+    gallery: Gallery, engine: Engine, famous: Wiki
+) -> None:
+    famous.facts[2].commons = "Of no such|name"
+    assert fetch(gallery, engine, famous).there == 2
+
+
 def test_two_downloads_at_once_are_refused(gallery: Gallery, engine: Engine, famous: Wiki) -> None:
     servers = Servers("a@b.org", famous.url, famous.url)
     with Wikimedia(gallery, engine, servers, backbone="dlib"), pytest.raises(Busy):
@@ -423,3 +526,11 @@ def test_a_damaged_cache_is_begun_anew(
     for path in (gallery.folder / "wikimedia").glob("cache.db*"):
         path.write_bytes(b"not a database " * 100)
     assert fetch(gallery, engine, famous).there == 2
+
+
+def test_the_agent_carries_version_and_contact() -> None:
+    assert user_agent(" https://example.org/bot (me) ").startswith("Lookalike/")
+    assert "(https://example.org/bot me) httpx/" in user_agent("https://example.org/bot (me)")
+    for wrong in ("", "me", "a@b\r\nX: y", "é@b.org"):
+        with pytest.raises(BadSettings, match=r"gallery\.contact"):
+            user_agent(wrong)
