@@ -85,7 +85,7 @@ def open_gallery(settings: Settings) -> Gallery:
 
 @asynccontextmanager
 async def open_conversation(
-    settings: Settings, *, fills_gallery: bool = False, circles: TwinsGroups | None = None
+    settings: Settings, *, fills_gallery: bool = False, twins: TwinsGroups | None = None
 ) -> AsyncIterator[Conversation]:
     """Everything behind the adapters, ready to answer; put away in order at the end.
 
@@ -96,7 +96,7 @@ async def open_conversation(
         settings: In force.
         fills_gallery: Whether a gallery that is still that of a fresh machine is filled from
             Wikimedia in the background, where the settings allow it.
-        circles: Who takes part in ``/twins``; nobody yet if it is left out.
+        twins: Who takes part in ``/twins``; nobody yet if it is left out.
 
     Raises:
         SetupProblem: If the database, its key or a package is missing or can't be used.
@@ -108,20 +108,12 @@ async def open_conversation(
         raise SetupProblem(
             f"the package {missing.name} is missing: run `pip install 'lookalike[chat]'`"
         ) from None
-    from bot.background import Growing, fill_gallery, keep_up
-    from bot.commands.compare import Comparing
-    from bot.commands.personal import Personal
-    from bot.commands.photo import Answering
-    from bot.commands.preferences import Choosing
-    from bot.commands.twins import Twins
-    from bot.looking import Looker
+    from bot.background import StarterDownload, keep_up
+    from bot.context import Services
     from bot.memory import RecentPhotos, TwinsGroups
     from bot.models import Models
-    from bot.morphing import Morphing
-    from bot.parents import Parents
     from bot.recognizer import Recognizer
     from bot.store.keys import Identity, secret_key
-    from bot.telling import Telling
     from bot.wording import Wording
 
     async with AsyncExitStack() as stack:
@@ -146,11 +138,7 @@ async def open_conversation(
             deadline_s=settings.queue.deadline_s,
         )
         stack.push_async_callback(recognizer.close)
-        recollections = RecentPhotos(
-            lifetime_s=settings.memory.minutes * 60,
-            most_bytes=settings.memory.megabytes * 1_000_000,
-        )
-        desk = Models(
+        models = Models(
             engine,
             gallery,
             configured=settings.models.configured,
@@ -159,68 +147,27 @@ async def open_conversation(
             base_url=settings.models.base_url,
             fetch=settings.models.fetch,
         )
-        stack.push_async_callback(desk.close)
-        await desk.open()
-        looker = Looker(recognizer, recollections)
-        stack.callback(looker.close)
-        wording = Wording.load()
-        circles = TwinsGroups() if circles is None else circles
-        twins = Twins(
-            circles=circles, gallery=gallery, recognizer=recognizer, desk=desk, looker=looker
-        )
-        growing = Growing(gallery)
-        answering = Answering(
+        stack.push_async_callback(models.close)
+        await models.open()
+        services = Services(
+            wording=Wording.load(),
+            identity=identity,
+            store=store,
             engine=engine,
             gallery=gallery,
             recognizer=recognizer,
-            desk=desk,
-            store=store,
-            looker=looker,
-            twins=twins,
-            growing=growing,
+            models=models,
+            recent=RecentPhotos(
+                lifetime_s=settings.memory.minutes * 60,
+                most_bytes=settings.memory.megabytes * 1_000_000,
+            ),
+            twins=TwinsGroups() if twins is None else twins,
+            starter=StarterDownload(gallery),
         )
-        conversation = Conversation(
-            wording=wording,
-            identity=identity,
-            answering=answering,
-            comparing=Comparing(
-                gallery=gallery, recognizer=recognizer, desk=desk, store=store, looker=looker
-            ),
-            morphing=Morphing(
-                engine=engine,
-                answering=answering,
-                recognizer=recognizer,
-                desk=desk,
-                looker=looker,
-                twins=twins,
-            ),
-            parents=Parents(
-                engine=engine,
-                answering=answering,
-                recognizer=recognizer,
-                desk=desk,
-                looker=looker,
-                twins=twins,
-            ),
-            twins=twins,
-            choosing=Choosing(wording=wording, store=store, desk=desk, gallery=gallery),
-            store=store,
-            personal=Personal(
-                identity=identity, store=store, recollections=recollections, circles=circles
-            ),
-            telling=Telling(wording=wording, desk=desk, gallery=gallery),
-        )
-        upkeep = keep_up(
-            desk=desk,
-            store=store,
-            recognizer=recognizer,
-            recollections=recollections,
-            circles=circles,
-        )
-        await stack.enter_async_context(upkeep)
+        await stack.enter_async_context(keep_up(services))
         if fills_gallery:
-            await stack.enter_async_context(fill_gallery(gallery, engine, settings, growing))
-        yield conversation
+            await stack.enter_async_context(services.starter.running(engine, settings))
+        yield Conversation(services)
 
 
 log = logging.getLogger(__name__)

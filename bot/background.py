@@ -30,13 +30,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BACKGROUND",
-    "Growing",
+    "StarterDownload",
     "categories_of",
     "contact_of",
     "decline",
     "declined",
     "download_starter",
-    "fill_gallery",
     "in_daemon_thread",
     "keep_up",
     "leave",
@@ -64,45 +63,12 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-class Growing:
-    """Set by who fills the gallery, read by who answers.
-
-    Args:
-        gallery: Which.
-    """
-
-    def __init__(self, gallery: Gallery) -> None:
-        self._gallery = gallery
-        self._about: int | None = None
-
-    def begin(self, people: int) -> None:
-        """People begin to arrive, about so many."""
-        self._about = people
-
-    def end(self) -> None:
-        """Nobody arrives any more."""
-        self._about = None
-
-    @property
-    def now(self) -> bool:
-        """Whether people are arriving."""
-        return self._about is not None
-
-    def line(self, turn: Turn) -> str | None:
-        """How far it is, for the end of an answer; None when nobody is arriving.
-
-        It reads the gallery: not for the event loop.
-        """
-        about = self._about
-        if about is None:
-            return None
-        people = min(self._gallery.catalogue.counts()[0], about)
-        return turn.say("answer.growing", there=turn.number(people), about=turn.number(about))
-
-
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+SWEEP_S = 3600.0
+TIDY_S = 60.0
 
 STARTER_PEOPLE = 200
 STARTER_CATEGORIES = (
@@ -260,29 +226,21 @@ def download_starter(
     return harvest
 
 
-SWEEP_S = 3600.0
-TIDY_S = 60.0
-
-
 @contextlib.asynccontextmanager
-async def keep_up(
-    *,
-    desk: Models,
-    store: Store,
-    recognizer: Recognizer,
-    recollections: RecentPhotos,
-    circles: TwinsGroups,
-) -> AsyncIterator[None]:
-    """Runs the upkeep for as long as the context is open; a failure is logged and tried again."""
+async def keep_up(services: Services) -> AsyncIterator[None]:
+    """Runs what recurs, for as long as the context is open: models, retention, memory.
+
+    A failure is logged and tried again.
+    """
 
     async def tidy() -> None:
-        recollections.tidy()
-        circles.tidy()
-        recognizer.tidy()
+        services.recent.tidy()
+        services.twins.tidy()
+        services.recognizer.tidy()
 
     tasks = [
-        asyncio.create_task(_again_and_again(desk.keep_up, 60.0)),
-        asyncio.create_task(_again_and_again(store.sweep, SWEEP_S)),
+        asyncio.create_task(_again_and_again(services.models.keep_up, 60.0)),
+        asyncio.create_task(_again_and_again(services.store.sweep, SWEEP_S)),
         asyncio.create_task(_again_and_again(tidy, TIDY_S)),
     ]
     try:
@@ -293,25 +251,48 @@ async def keep_up(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@contextlib.asynccontextmanager
-async def fill_gallery(
-    gallery: Gallery, engine: Engine, settings: Settings, growing: Growing
-) -> AsyncIterator[None]:
-    """Downloads the starter gallery in the background, if the gallery is that of a fresh machine.
+class StarterDownload:
+    """The download of the starter gallery behind a running bot.
 
     The bot answers meanwhile with whom it has, and says so; what is fetched joins as it comes.
-    Without a contact or a network the log says in one sentence how to add people.
+
+    Args:
+        gallery: What is filled.
     """
-    stop = threading.Event()
 
-    async def fill() -> None:
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery = gallery
+        self.downloading = False
 
+    def progress(self, turn: Turn) -> str:
+        """How far it is, for the end of an answer. It reads the gallery: not for the event loop."""
+        people = min(self._gallery.catalogue.counts()[0], STARTER_PEOPLE)
+        there, about = turn.number(people), turn.number(STARTER_PEOPLE)
+        return turn.say("answer.growing", there=there, about=about)
+
+    @contextlib.asynccontextmanager
+    async def running(self, engine: Engine, settings: Settings) -> AsyncIterator[None]:
+        """Downloads in the background, if the gallery is that of a fresh machine.
+
+        Without a contact or a network the log says in one sentence how to add people.
+        """
+        stop = threading.Event()
+        task = asyncio.create_task(self._run(engine, settings, stop))
         try:
-            if not await asyncio.to_thread(starter_wanted, gallery):
+            yield
+        finally:
+            stop.set()  # the thread ends at the next picture; it can't be cancelled
+            await task
+
+    async def _run(self, engine: Engine, settings: Settings, stop: threading.Event) -> None:
+        try:
+            if not settings.gallery.starter:
                 return
-            growing.begin(STARTER_PEOPLE)
+            if not await asyncio.to_thread(starter_wanted, self._gallery):
+                return
+            self.downloading = True
             harvest = await asyncio.to_thread(
-                download_starter, gallery, engine, settings, stop=stop
+                download_starter, self._gallery, engine, settings, stop=stop
             )
             if harvest is not None:
                 log.info("starter gallery downloaded", extra={"added": harvest.report.added})
@@ -324,15 +305,7 @@ async def fill_gallery(
         except Exception as problem:  # noqa: BLE001 - it must not end the program
             log.error("starter gallery failed", extra={"fault": where(problem)})  # noqa: TRY400
         finally:
-            growing.end()
-
-    task = asyncio.create_task(fill()) if settings.gallery.starter else None
-    try:
-        yield
-    finally:
-        stop.set()  # the thread ends at the next picture; it can't be cancelled
-        if task is not None:
-            await task
+            self.downloading = False
 
 
 async def _again_and_again(work: Callable[[], Awaitable[object]], pause_s: float) -> None:

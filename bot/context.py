@@ -1,20 +1,61 @@
-"""One request while it is being answered."""
+"""What a command gets: the services of the program, one request, and what was found for a photo."""
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from bot.values import Limits, Reply, Request
-from bot.wording import Wording
+from bot.values import SIDE, FaceAnswer, Limits, MatchAnswer, Reply, Request
 
 if TYPE_CHECKING:
-    from bot.store.keys import Who
+    from bot.background import StarterDownload
+    from bot.memory import RecentAnswer, RecentPhotos, TwinsGroups
+    from bot.models import Models
+    from bot.recognizer import DetectedPhoto, Recognizer
+    from bot.store.keys import Identity, Who
+    from bot.store.store import Store
+    from bot.values import Attachment
+    from bot.wording import Wording
+    from engine.engine import Engine
+    from gallery.gallery import Gallery
+    from gallery.records import Match
 
-__all__ = ["Refusal", "Turn"]
+__all__ = ["NOTICE_CHARS", "Found", "Question", "Refusal", "Services", "Turn", "notice"]
+
+NOTICE_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that a command may use; ``bot.app.open_conversation`` makes it.
+
+    Attributes:
+        wording: Every sentence.
+        identity: From user ids to keys.
+        store: Choices and history.
+        engine: Decodes the portraits.
+        gallery: Whom photos are compared with.
+        recognizer: Admits, detects, embeds; the border to the engine's threads.
+        models: Which backbones can answer.
+        recent: Photos answered lately, for the buttons.
+        twins: Who takes part in ``/twins``.
+        starter: Whether the starter gallery downloads.
+    """
+
+    wording: Wording
+    identity: Identity
+    store: Store
+    engine: Engine
+    gallery: Gallery
+    recognizer: Recognizer
+    models: Models
+    recent: RecentPhotos
+    twins: TwinsGroups
+    starter: StarterDownload
 
 
 @dataclass(slots=True)
@@ -28,6 +69,7 @@ class Turn:
         wording: Every sentence.
         notes: Facts for the log line: no photo, no id, no name of a person.
         ms: Milliseconds by step.
+        say: A sentence in the asker's language, by key and details.
     """
 
     request: Request
@@ -36,10 +78,10 @@ class Turn:
     wording: Wording
     notes: dict[str, object] = field(default_factory=dict)
     ms: dict[str, float] = field(default_factory=dict)
+    say: Callable[..., str] = field(init=False, repr=False)
 
-    def say(self, key: str, **details: object) -> str:
-        """A sentence in the asker's language."""
-        return self.wording.text(key, self.request.sender.language, **details)
+    def __post_init__(self) -> None:
+        self.say = functools.partial(self.wording.text, language=self.request.sender.language)
 
     def number(self, value: int) -> str:
         """A whole number as the asker's language writes it."""
@@ -66,3 +108,78 @@ class Refusal(Exception):  # noqa: N818 - not an error of ours: the asker is tol
     def __init__(self, reply: Reply) -> None:
         super().__init__("refused")
         self.reply = reply
+
+
+def notice(text: str) -> Reply:
+    """The answer to a pressed button that needs no message, as a toast where it is short enough."""
+    return Reply(text=text, notice=text if len(text) <= NOTICE_CHARS else None, private=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked about a photo.
+
+    Attributes:
+        model: Backbone that answers.
+        wanted: Backbone that was asked for; another than ``model`` where that isn't ready.
+        photo: The photo as the platform holds it; None where ``recent`` holds it.
+        recent: The photo, if it was answered a short while ago.
+        token: Names ``recent``.
+        rest: The other photos of the album.
+        top: How many matches, at least 1.
+        category: The category to search; None for all.
+        parents: Whether a woman and a man are wanted, in place of ``top`` matches.
+        show: How the answer is presented: ``"card"``, ``"film"``, ``"parents"`` or ``"numbers"``.
+        number: Number of the face, from 1.
+        page: Which faces have a button, from 0.
+        mine: Whether the asker sent the photo, so that the match goes into their history.
+        replaces: Whether a pressed button's answer takes the place of the one above it.
+        style: How the card is drawn.
+    """
+
+    model: str
+    wanted: str
+    photo: Attachment | None = None
+    recent: RecentAnswer | None = None
+    token: str = ""
+    rest: tuple[Attachment, ...] = ()
+    top: int = 1
+    category: str | None = None
+    parents: bool = False
+    show: Literal["card", "film", "parents", "numbers"] = "card"
+    number: int = 1
+    page: int = 0
+    mine: bool = True
+    replaces: bool = False
+    style: str = SIDE
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found for one face of a photo.
+
+    Attributes:
+        photo: The photo.
+        question: What was asked; ``number`` is that of a face that is there.
+        token: Names the photo in buttons.
+        matches: Best first, at least one; for ``parents`` the woman, then the man.
+        answers: The same in the asker's words.
+    """
+
+    photo: DetectedPhoto
+    question: Question
+    token: str
+    matches: tuple[Match, ...]
+    answers: tuple[MatchAnswer, ...]
+
+    def face_answer(self, answers: tuple[MatchAnswer, ...], style: str = SIDE) -> FaceAnswer:
+        """The matches for front ends; may decode the photo, so not for the event loop."""
+        number = self.question.number
+        return FaceAnswer(
+            face=number,
+            faces=len(self.photo.faces),
+            model=self.question.model,
+            box=self.photo.box_fractions(number),
+            matches=answers,
+            style=style,
+        )

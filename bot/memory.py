@@ -29,6 +29,11 @@ __all__ = [
     "closest_pairs",
 ]
 
+DAY_S = 86_400.0
+MOST_IN_A_CHAT = 100
+MOST_MEMBERS = 5_000  # about 5 MB with 128 dimensions, 45 MB with 2048
+_DECIMALS = 9
+
 # Telegram sends photos with at most this long side; faces in larger ones are still large enough
 # for the card and for another model after the reduction.
 LONG_SIDE_PX = 1280
@@ -53,8 +58,8 @@ class KeptPhoto:
         self._jpeg: bytes | None = None
         self._lock = threading.Lock()
         self.embeddings: dict[tuple[int, str], Embedding] = {}
-        # Faces, by number, and who answered them, such as (1, "best").
-        self.answered: set[tuple[int, str]] = set()
+        # In the history already: face, model, and whether for /parents, such as (1, "best", False).
+        self.answered: set[tuple[int, str, bool]] = set()
 
     def photo(self) -> Photo:
         """The reduced photo; a few milliseconds once it is packed, so not for the event loop."""
@@ -111,7 +116,7 @@ class RecentAnswer:
 
 
 class RecentPhotos:
-    """RecentPhotos by token.
+    """Photos answered lately, by token, for one event loop.
 
     Args:
         lifetime_s: How long one is kept at most.
@@ -202,12 +207,6 @@ def _reduced(photo: Photo, faces: tuple[Face, ...]) -> tuple[Photo, tuple[Face, 
     return Photo(np.asarray(pixels, np.uint8), photo.source_size_px, photo.format), smaller
 
 
-DAY_S = 86_400.0
-MOST_IN_A_ROOM = 100
-_DECIMALS = 9
-MOST_TAKERS = 5_000  # about 5 MB with 128 dimensions, 45 MB with 2048
-
-
 class GroupFull(Exception):  # noqa: N818 - no error of ours: the asker is told
     """As many take part in a chat as can be compared at a glance."""
 
@@ -249,7 +248,7 @@ class TwinsGroups:
 
     Args:
         lifetime_s: How long somebody takes part after joining or after their newest photo.
-        most_in_a_room: How many may take part in one chat.
+        most_in_a_chat: How many may take part in one chat.
         most: How many may take part in all chats; then those leave whose time ends first.
         clock: Unix time, since a monotonic clock stands still while the machine sleeps.
     """
@@ -258,12 +257,12 @@ class TwinsGroups:
         self,
         *,
         lifetime_s: float = DAY_S,
-        most_in_a_room: int = MOST_IN_A_ROOM,
-        most: int = MOST_TAKERS,
+        most_in_a_chat: int = MOST_IN_A_CHAT,
+        most: int = MOST_MEMBERS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._lifetime_s = lifetime_s
-        self._most_in_a_room = most_in_a_room
+        self._most_in_a_chat = most_in_a_chat
         self._most = most
         self._clock = clock
         self._rooms: dict[bytes, dict[bytes, Member]] = {}
@@ -275,10 +274,10 @@ class TwinsGroups:
             GroupFull: If too many take part in that chat.
         """
         self.tidy()
-        takers = self._rooms.get(room, {})
-        if user in takers:
+        members = self._rooms.get(room, {})
+        if user in members:
             return
-        if len(takers) >= self._most_in_a_room:
+        if len(members) >= self._most_in_a_chat:
             raise GroupFull
         self._put(room, user, Member(name, self._clock()))
 
@@ -292,32 +291,32 @@ class TwinsGroups:
         for room in list(self._rooms):
             self._drop(room, user)
 
-    def taker(self, room: bytes, user: bytes) -> Member | None:
+    def member(self, room: bytes, user: bytes) -> Member | None:
         """What is kept of somebody in a chat; None if they don't take part."""
         self.tidy()
         return self._rooms.get(room, {}).get(user)
 
     def count(
-        self, room: bytes, user: bytes, taker: Member, embedding: Embedding, name: str
+        self, room: bytes, user: bytes, member: Member, embedding: Embedding, name: str
     ) -> bool:
         """Puts a photo in the place of the older one; their day begins anew.
 
         Args:
             room: The chat.
             user: Who sent it.
-            taker: What was kept of them when the photo came.
+            member: What was kept of them when the photo came.
             embedding: Of the photo's only face.
             name: As the chat shows them now.
 
         Returns:
             Whether it counts: not if they left, or were replaced, while it was looked at.
         """
-        if self.taker(room, user) is not taker:
+        if self.member(room, user) is not member:
             return False
         self._put(room, user, Member(name, self._clock(), embedding))
         return True
 
-    def takers(self, room: bytes) -> dict[bytes, Member]:
+    def members(self, room: bytes) -> dict[bytes, Member]:
         """Everybody who takes part in a chat, by key."""
         self.tidy()
         return dict(self._rooms.get(room, {}))
@@ -327,35 +326,35 @@ class TwinsGroups:
         self.tidy()
         return tuple(
             sorted(
-                takers[user].since_s + self._lifetime_s
-                for takers in self._rooms.values()
-                if user in takers
+                members[user].since_s + self._lifetime_s
+                for members in self._rooms.values()
+                if user in members
             )
         )
 
     def tidy(self) -> None:
         """Drops everybody whose time is over, or was set back behind its beginning."""
         now_s = self._clock()
-        for room, takers in list(self._rooms.items()):
-            for user, taker in list(takers.items()):
-                if not taker.since_s <= now_s < taker.since_s + self._lifetime_s:
+        for room, members in list(self._rooms.items()):
+            for user, member in list(members.items()):
+                if not member.since_s <= now_s < member.since_s + self._lifetime_s:
                     self._drop(room, user)
 
-    def _put(self, room: bytes, user: bytes, taker: Member) -> None:
-        self._rooms.setdefault(room, {})[user] = taker
+    def _put(self, room: bytes, user: bytes, member: Member) -> None:
+        self._rooms.setdefault(room, {})[user] = member
         if len(self) > self._most:
             since = {
                 (since_room, someone): one.since_s
-                for since_room, takers in self._rooms.items()
-                for someone, one in takers.items()
-                if one is not taker
+                for since_room, members in self._rooms.items()
+                for someone, one in members.items()
+                if one is not member
             }
             self._drop(*min(since, key=since.__getitem__))
 
     def _drop(self, room: bytes, user: bytes) -> bool:
-        takers = self._rooms.get(room, {})
-        dropped = takers.pop(user, None)
-        if not takers:
+        members = self._rooms.get(room, {})
+        dropped = members.pop(user, None)
+        if not members:
             self._rooms.pop(room, None)
         return dropped is not None
 

@@ -1,20 +1,23 @@
 """Between the event loop and the engine's threads: admission, fairness, batches, deadline.
 
-A photo goes through three steps, each off the event loop: sight (fetch, decode, detect), embed
+A photo goes through three steps, each off the event loop: detect (fetch, decode, find faces), embed
 (with everybody else's faces that wait for the same model), finish (search, draw).
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from bot.memory import KeptPhoto
+from engine.engine import comparable
 from engine.errors import Busy, Deadline, TooFast
 from engine.runtime import cores
 
@@ -22,11 +25,11 @@ if TYPE_CHECKING:
     from engine.engine import Engine
     from engine.types import Embedding, Face, Photo
 
-__all__ = ["FairSemaphore", "Recognizer", "Sight", "Slot"]
+__all__ = ["DetectedPhoto", "FairSemaphore", "Recognizer", "Slot"]
 
 T = TypeVar("T")
-Sighting = tuple["Photo", "Face"]
-Waiting = tuple[Sighting, "asyncio.Future[Embedding]"]
+PhotoFace = tuple["Photo", "Face"]
+Waiting = tuple[PhotoFace, "asyncio.Future[Embedding]"]
 
 WINDOW_S = 60.0
 # Buttons under an answer cost less than a photo, and pressing through them is no flood.
@@ -39,25 +42,40 @@ MOST_FACES_PER_BATCH = 16
 # Weight of the newest photo in the running mean of what one costs.
 SMOOTHING = 0.1
 FIRST_GUESS_S = 0.1
+# Photos are compressed when their answers are on their way and the cores are free.
+PACK_AFTER_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """A photo that was decoded and searched for faces.
+class DetectedPhoto:
+    """A photo whose faces are known: decoded just now, or kept from an earlier question.
 
     Attributes:
-        photo: As decoded.
-        faces: Largest first; may be empty.
-        ms: Milliseconds by step: fetch, wait, decode, detect.
+        photo: Its pixels; for a kept photo that means decoding, so not on the event loop.
+        faces: Large enough to be compared, largest first, in the pixels of ``photo``; at least one.
+        kept: What is remembered of it.
+        fresh: Whether it is decoded already.
     """
 
-    photo: Photo
+    photo: Callable[[], Photo]
     faces: tuple[Face, ...]
-    ms: dict[str, float]
+    kept: KeptPhoto
+    fresh: bool = False
+
+    @classmethod
+    def from_kept(cls, kept: KeptPhoto) -> DetectedPhoto:
+        """A photo that was kept; it is decoded once."""
+        return cls(functools.cache(kept.photo), kept.faces, kept)
+
+    def box_fractions(self, number: int) -> tuple[float, float, float, float]:
+        """Where a face is: (x, y, w, h) as fractions of width and height; may decode the photo."""
+        photo, box = self.photo(), self.faces[number - 1].box
+        width, height = photo.width_px, photo.height_px
+        return box.x / width, box.y / height, box.w / width, box.h / height
 
 
 class Slot:
-    """One admitted question, from ``Recognizer.admitted``."""
+    """One admitted question's place in the queue, from ``Recognizer.admitted``."""
 
     def __init__(self, recognizer: Recognizer, person: bytes) -> None:
         self._recognizer = recognizer
@@ -65,25 +83,31 @@ class Slot:
         self.begun = False
 
     async def begin(self) -> None:
-        """Waits for the person's turn to have pixels in memory; once is enough."""
+        """Acquires a decoded-photo slot, fair per person. Idempotent."""
         if not self.begun:
             await self._recognizer.decoded.enter(self.person)
             self.begun = True
 
     def pause(self) -> None:
-        """Gives that turn to somebody else."""
+        """Releases the decoded-photo slot. Idempotent."""
         if self.begun:
             self._recognizer.decoded.leave()
             self.begun = False
 
-    async def sight(self, fetch: Callable[[], Awaitable[bytes]]) -> Sight:
-        """Fetches, decodes and searches a photo, in the person's turn.
+    async def detect(
+        self, fetch: Callable[[], Awaitable[bytes]], ms: dict[str, float] | None = None
+    ) -> DetectedPhoto:
+        """Fetches and decodes a photo and finds its faces.
+
+        Args:
+            fetch: Downloads the bytes.
+            ms: Gets the milliseconds of the steps fetch, wait, decode and detect added.
 
         Raises:
-            PhotoProblem: If it is no picture or too large.
+            PhotoProblem: If it is no picture or too large, or shows no face that is large enough.
             TryLater: If the platform does not hand it over.
         """
-        return await self._recognizer.sight(self, fetch)
+        return await self._recognizer.detect(self, fetch, {} if ms is None else ms)
 
 
 class Recognizer:
@@ -115,7 +139,7 @@ class Recognizer:
         self._clock = clock
         self._workers = workers or cores()
         self._fetching = FairSemaphore(max(MOST_FETCHING, self._workers))
-        self._sighting = FairSemaphore(self._workers)
+        self._detecting = FairSemaphore(self._workers)
         self.decoded = FairSemaphore(MOST_DECODED_PER_WORKER * self._workers)
         self._lengthy = FairSemaphore(1)
         # One more than look at photos, so that answers are finished while odd photos take long;
@@ -123,6 +147,7 @@ class Recognizer:
         self._threads = ThreadPoolExecutor(self._workers + 1, thread_name_prefix="recognizer")
         self._waiting: dict[str, deque[Waiting]] = {}
         self._batches: dict[str, asyncio.Task[None]] = {}
+        self._packing: set[asyncio.Task[None]] = set()
         self._asked: OrderedDict[tuple[bytes, str], deque[float]] = OrderedDict()
         self._inside = 0
         self._empty = asyncio.Event()
@@ -152,14 +177,14 @@ class Recognizer:
         self._count(person, "press" if press else "photo", photos)
         self._inside += 1
         self._empty.clear()
-        visit = Slot(self, person)
+        slot = Slot(self, person)
         try:
             async with asyncio.timeout(self._deadline_s):
-                yield visit
+                yield slot
         except TimeoutError:
             raise Deadline("the answer took too long") from None
         finally:
-            visit.pause()
+            slot.pause()
             self._inside -= 1
             if not self._inside:
                 self._empty.set()
@@ -171,50 +196,102 @@ class Recognizer:
         """About how long a new photo would wait, from what the last ones took."""
         return max(1.0, self._inside * self._cost_s / self._workers)
 
-    async def sight(self, visit: Slot, fetch: Callable[[], Awaitable[bytes]]) -> Sight:
-        """See ``Slot.sight``."""
+    async def detect(
+        self, slot: Slot, fetch: Callable[[], Awaitable[bytes]], ms: dict[str, float]
+    ) -> DetectedPhoto:
+        """See ``Slot.detect``."""
         began = time.perf_counter()
-        await self._fetching.enter(visit.person)
+        await self._fetching.enter(slot.person)
         try:
             entered = time.perf_counter()
             # A list, so that the thread that decodes can drop the only reference to the bytes.
             data = [await fetch()]
             fetched = time.perf_counter()
-            await visit.begin()
-            await self._sighting.enter(visit.person)
-            photo, faces, ms = await self._in_thread(lambda: self._see(data), self._sighting.leave)
+            await slot.begin()
+            await self._detecting.enter(slot.person)
+            (photo, faces), kept, spent_ms = await self._in_thread(
+                lambda: self._decode_and_detect(data), self._detecting.leave
+            )
         finally:
             self._fetching.leave()
         ended = time.perf_counter()
-        ms["fetch"] = (fetched - entered) * 1000
-        ms["wait"] = (ended - began) * 1000 - sum(ms.values())
-        return Sight(photo, faces, ms)
+        spent_ms["fetch"] = (fetched - entered) * 1000
+        spent_ms["wait"] = (ended - began) * 1000 - sum(spent_ms.values())
+        for step, step_ms in spent_ms.items():
+            ms[step] = ms.get(step, 0.0) + step_ms
+        return DetectedPhoto(lambda: photo, faces, kept, fresh=True)
 
-    async def embed(self, sightings: Sequence[Sighting], model: str) -> tuple[Embedding, ...]:
+    async def embeddings(
+        self, photo: DetectedPhoto, number: int, models: Iterable[str], ms: dict[str, float]
+    ) -> tuple[Embedding, ...]:
+        """The embeddings of the face of that number, from 1, by each model; computed once each.
+
+        Args:
+            photo: Where the face is.
+            number: Of the face.
+            models: Names of backbones.
+            ms: Gets the milliseconds of the step embed added.
+        """
+        known = photo.kept.embeddings
+        for model in models:
+            if (number, model) in known:
+                continue
+            began = time.perf_counter()
+            pixels = photo.photo() if photo.fresh else await self.finish(photo.photo)
+            (embedding,) = await self.embed([(pixels, photo.faces[number - 1])], model)
+            known[number, model] = embedding
+            ms["embed"] = ms.get("embed", 0.0) + (time.perf_counter() - began) * 1000
+        return tuple(known[number, model] for model in models)
+
+    async def embed(self, faces: Sequence[PhotoFace], model: str) -> tuple[Embedding, ...]:
         """One embedding per face; faces of other people that wait meanwhile share the batch."""
         loop = asyncio.get_running_loop()
         queue = self._waiting.setdefault(model, deque())
-        futures = [loop.create_future() for _ in sightings]
-        queue.extend(zip(sightings, futures, strict=True))
+        futures = [loop.create_future() for _ in faces]
+        queue.extend(zip(faces, futures, strict=True))
         running = self._batches.get(model)
         if running is None or running.done():
             self._batches[model] = asyncio.create_task(self._embed_waiting(model))
         return tuple(await asyncio.gather(*futures))
 
-    async def finish(self, function: Callable[[], T]) -> T:
-        """Runs what is left of an answer, such as searching and drawing, off the event loop."""
-        return await self._in_thread(function)
+    async def finish(
+        self, function: Callable[[], T], ms: dict[str, float] | None = None, step: str = ""
+    ) -> T:
+        """Runs what is left of an answer, such as searching and drawing, off the event loop.
 
-    async def lengthy(self, visit: Slot, function: Callable[[], T]) -> T:
-        """The same for what takes much longer than a card: one at a time, in people's turn.
-
-        So the other threads go on answering photos, however many films are asked for. Who waits
-        here no longer takes the place of somebody whose photo could be decoded: what ``function``
-        holds meanwhile should be a remembered photo, which is small.
+        Args:
+            function: What to run.
+            ms: Gets the milliseconds until it was done, added to those of ``step``.
+            step: Such as ``"search"``.
         """
-        visit.pause()
-        await self._lengthy.enter(visit.person)
+        began = time.perf_counter()
+        result = await self._in_thread(function)
+        if ms is not None:
+            ms[step] = ms.get(step, 0.0) + (time.perf_counter() - began) * 1000
+        return result
+
+    async def lengthy(self, slot: Slot, function: Callable[[], T]) -> T:
+        """Runs what takes much longer than a card: one at a time, fair per person.
+
+        The other threads go on answering photos, however many films are asked for. Who waits here
+        releases the decoded-photo slot: what ``function`` holds meanwhile should be a kept photo,
+        which is small.
+        """
+        slot.pause()
+        await self._lengthy.enter(slot.person)
         return await self._in_thread(function, self._lengthy.leave)
+
+    def pack_later(self, photos: Sequence[KeptPhoto]) -> None:
+        """Compresses kept photos in a thread, a little later."""
+
+        async def pack() -> None:
+            await asyncio.sleep(PACK_AFTER_S)
+            for kept in photos:
+                await self._in_thread(kept.pack)
+
+        task = asyncio.create_task(pack())
+        self._packing.add(task)
+        task.add_done_callback(self._packing.discard)
 
     async def close(self, patience_s: float = 8.0) -> None:
         """Admits nobody any more, waits for what is inside, then stops the threads."""
@@ -222,8 +299,8 @@ class Recognizer:
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
                 await self._empty.wait()
-        for batch in self._batches.values():
-            batch.cancel()
+        for task in (*self._batches.values(), *self._packing):
+            task.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def tidy(self) -> None:
@@ -232,21 +309,24 @@ class Recognizer:
         for key in [key for key, times in self._asked.items() if times[-1] < oldest]:
             del self._asked[key]
 
-    def _see(self, data: list[bytes]) -> tuple[Photo, tuple[Face, ...], dict[str, float]]:
+    def _decode_and_detect(
+        self, data: list[bytes]
+    ) -> tuple[tuple[Photo, tuple[Face, ...]], KeptPhoto, dict[str, float]]:
         started = time.perf_counter()
         photo = self._engine.decode(data.pop())
         decoded = time.perf_counter()
-        faces = self._engine.detect(photo)
+        faces = comparable(self._engine.detect(photo))
+        kept = KeptPhoto(photo, faces)
         detected = time.perf_counter()
         ms = {"decode": (decoded - started) * 1000, "detect": (detected - decoded) * 1000}
-        return photo, faces, ms
+        return (photo, faces), kept, ms
 
     async def _embed_waiting(self, model: str) -> None:
         """Embeds in batches until nobody waits for this model."""
         queue = self._waiting[model]
         while queue:
             batch = [queue.popleft() for _ in range(min(len(queue), MOST_FACES_PER_BATCH))]
-            batch = [(sighting, future) for sighting, future in batch if not future.done()]
+            batch = [(face, future) for face, future in batch if not future.done()]
             if not await self._embed_batch(batch, model):
                 for single in batch:  # so that one odd photo harms nobody else's
                     await self._embed_batch([single], model)
@@ -255,9 +335,9 @@ class Recognizer:
         """Embeds them at once; False if that failed and may succeed one by one."""
         if not batch:
             return True
-        sightings = [sighting for sighting, _ in batch]
+        faces = [face for face, _ in batch]
         try:
-            embeddings = await self._in_thread(lambda: self._engine.embed(sightings, model))
+            embeddings = await self._in_thread(lambda: self._engine.embed(faces, model))
         except Exception as problem:  # noqa: BLE001 - handed to whoever waits for it
             if len(batch) > 1:
                 return False
@@ -272,7 +352,7 @@ class Recognizer:
     async def _in_thread(
         self, function: Callable[[], T], leave: Callable[[], object] | None = None
     ) -> T:
-        """Runs it in a thread; its place at a gate is free when the thread is, not before."""
+        """Runs it in a thread; ``leave`` is called when the thread is free, not before."""
         loop = asyncio.get_running_loop()
 
         def timed() -> tuple[T, float]:
@@ -282,7 +362,7 @@ class Recognizer:
 
         def free(_: object) -> None:
             assert leave is not None
-            with suppress(RuntimeError):  # the loop is gone, and so is everybody at the gate
+            with suppress(RuntimeError):  # the loop is gone, and so is everybody who waits
                 loop.call_soon_threadsafe(leave)
 
         future = self._threads.submit(timed)

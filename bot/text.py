@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from bot.values import SIDE, SPLIT, Button, Limits, MatchAnswer, Reply
 from bot.wording import isolate, plain
-from engine.types import Concern, Face
+from engine.types import Concern
 
 if TYPE_CHECKING:
-    from bot.context import Turn
-    from gallery.records import Match, Portrait
+    from bot.context import Found, Turn
     from gallery.scores.ensemble import MemberScore
+    from gallery.records import Match, Portrait
 
 __all__ = [
     "CONCERNS",
@@ -23,7 +23,6 @@ __all__ = [
     "caption",
     "credit_of",
     "fit",
-    "footnotes",
     "match_answers",
     "numbers",
     "shorten",
@@ -87,91 +86,28 @@ def match_answers(turn: Turn, matches: Sequence[Match]) -> tuple[MatchAnswer, ..
     )
 
 
-def caption(
-    turn: Turn,
-    answers: Sequence[MatchAnswer],
-    *,
-    model: str,
-    wanted: str,
-    category: str | None,
-    face: Face,
-    number: int,
-    count: int,
-) -> str:
-    """What stands under the card.
-
-    Args:
-        turn: Who asks, in which language.
-        answers: Best first, at least one.
-        model: Backbone that answered.
-        wanted: Backbone that was asked for.
-        category: The category searched; None for all.
-        face: The face that was answered.
-        number: Its number, from 1.
-        count: How many faces there are.
-    """
+def caption(turn: Turn, found: Found) -> str:
+    """What stands under a picture: names, scores, model, category, whose photos, doubts."""
+    question, answers, faces = found.question, found.answers, found.photo.faces
+    model, category = question.model, question.category
     lines = []
-    if count > 1:
-        lines.append(turn.say("answer.face", number=number, count=count))
-    if len(answers) == 1:
-        best = answers[0]
-        lines.append(
-            turn.say(
-                "answer.best", name=isolate(best.name), score=round(best.score), word=best.word
-            )
-        )
-    else:
-        lines += [
-            turn.say(
-                "answer.ranked",
-                rank=answer.rank,
-                name=isolate(answer.name),
-                score=round(answer.score),
-                word=answer.word,
-            )
-            for answer in answers
-        ]
-    lines += footnotes(
-        turn,
-        _credits(turn, answers),
-        model=model,
-        member_scores=answers[0].member_scores,
-        wanted=wanted,
-        category=category,
-        face=face,
-    )
-    return "\n".join(lines)
-
-
-def footnotes(
-    turn: Turn,
-    sources: Sequence[str],
-    *,
-    model: str,
-    wanted: str,
-    category: str | None,
-    face: Face,
-    member_scores: Sequence[MemberScore] = (),
-) -> list[str]:
-    """The lines below names and scores: model, category, whose photos they are, doubts.
-
-    Args:
-        turn: Who asks, in which language.
-        sources: Lines that say whose photos they are.
-        model: Backbone that answered.
-        wanted: Backbone that was asked for.
-        category: The category searched; None for all.
-        face: The face that was answered.
-        member_scores: What each model says, where several answered together.
-    """
-    lines = [turn.say("answer.model", model=shown_model(model, member_scores))]
-    if wanted != model:
-        lines.append(turn.say("answer.fallback", wanted=wanted, model=model))
+    if len(faces) > 1:
+        lines.append(turn.say("answer.face", number=question.number, count=len(faces)))
+    if question.parents:
+        lines.append(turn.say("parents.title"))
+    key = "answer.best" if question.parents or len(answers) == 1 else "answer.ranked"
+    for answer in answers:
+        name, score = isolate(answer.name), round(answer.score)
+        lines.append(turn.say(key, rank=answer.rank, name=name, score=score, word=answer.word))
+    lines.append(turn.say("answer.model", model=shown_model(model, answers[0].member_scores)))
+    if question.wanted != model:
+        lines.append(turn.say("answer.fallback", wanted=question.wanted, model=model))
     if category is not None:
         lines.append(turn.say("answer.category", category=isolate(category)))
-    lines += sources
-    lines += [turn.say(key) for concern, key in CONCERNS.items() if concern in face.concerns]
-    return lines
+    lines += _credits(turn, answers, by_name=question.parents)
+    concerns = faces[question.number - 1].concerns
+    lines += [turn.say(key) for concern, key in CONCERNS.items() if concern in concerns]
+    return "\n".join(lines)
 
 
 def shown_model(model: str, member_scores: Sequence[MemberScore]) -> str:
@@ -180,16 +116,20 @@ def shown_model(model: str, member_scores: Sequence[MemberScore]) -> str:
     return f"{model} ({backbones})" if member_scores else model
 
 
-def _credits(turn: Turn, answers: Sequence[MatchAnswer]) -> list[str]:
-    known = {answer.rank: isolate(answer.credit) for answer in answers if answer.credit}
-    if not known:
+def _credits(turn: Turn, answers: Sequence[MatchAnswer], *, by_name: bool) -> list[str]:
+    credited = [answer for answer in answers if answer.credit]
+    if not credited:
         return []
+    if by_name:
+        listed = [f"{isolate(answer.name)}: {isolate(answer.credit)}" for answer in credited]
+        return [turn.say("answer.credits", credit="; ".join(listed))]
     if len(answers) == 1:
-        return [turn.say("answer.credit", credit=next(iter(known.values())))]
-    if len(set(known.values())) == 1 and len(known) == len(answers):
-        return [turn.say("answer.credits", credit=next(iter(known.values())))]
-    listed = "; ".join(f"{rank}. {credit}" for rank, credit in known.items())
-    return [turn.say("answer.credits", credit=listed)]
+        return [turn.say("answer.credit", credit=isolate(answers[0].credit))]
+    known = {isolate(answer.credit) for answer in credited}
+    if len(known) == 1 and len(credited) == len(answers):
+        return [turn.say("answer.credits", credit=known.pop())]
+    listed = [f"{answer.rank}. {isolate(answer.credit)}" for answer in credited]
+    return [turn.say("answer.credits", credit="; ".join(listed))]
 
 
 def numbers(turn: Turn, answers: Sequence[MatchAnswer], model: str) -> str:

@@ -25,18 +25,18 @@ WIDE = Limits(whispers=True)
 
 @asynccontextmanager
 async def chatting(
-    home: Path, *, circles: TwinsGroups | None = None, **sections: dict[str, Any]
+    home: Path, *, twins: TwinsGroups | None = None, **sections: dict[str, Any]
 ) -> AsyncIterator[Conversation]:
     """A conversation on a data folder, with nothing fetched from anywhere.
 
     Args:
         home: The data folder.
-        circles: Who takes part in ``/twins``; nobody if it is left out.
+        twins: Who takes part in ``/twins``; nobody if it is left out.
         **sections: Settings, such as ``queue={"length": 3}``.
     """
     sections.setdefault("models", {"fetch": False})
     settings = Settings(home=home, **sections)
-    async with open_conversation(settings, circles=circles) as conversation:
+    async with open_conversation(settings, twins=twins) as conversation:
         yield conversation
 
 

@@ -1,20 +1,22 @@
-"""What people choose: model, number of matches, category; by command or by button."""
+"""What people choose, by command, button or menu: model, matches, category, style.
+
+Each preference is a row of ``PREFERENCES``. In a private chat a pressed button changes its menu; in
+a group it counts for whoever presses it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import dataclasses
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from bot.buttons import Rows, grid
-from bot.commands.words import (
-    means_best,
-    means_everybody,
-    read_category,
-    read_model,
-    read_style,
-    read_top,
-)
-from bot.context import Refusal, Turn
+from bot.commands.answers import grid
+from bot.commands.photo import answer_photo
+from bot.commands.words import means_best, means_everybody
+from bot.commands.words import read_category, read_model, read_style, read_top
+from bot.context import Refusal, Services, Turn
 from bot.models import State
 from bot.text import STYLE_KEYS, style_key
 from bot.values import (
@@ -29,292 +31,275 @@ from bot.values import (
     Reply,
     category_tag,
 )
-from bot.wording import Wording, isolate
+from bot.wording import isolate
 
 if TYPE_CHECKING:
-    from bot.models import Models, ModelStatus
-    from bot.store.keys import Who
-    from bot.store.store import Store
-    from gallery.gallery import Gallery
+    from bot.models import ModelStatus
+    from bot.store.store import Choice
+    from bot.values import Sender
+    from bot.wording import Wording
 
-__all__ = ["CHOSEN", "NOT_CHOSEN", "Choosing", "Styling", "quoted"]
+__all__ = ["PREFERENCES", "Preference", "choices", "settings"]
 
 TOPS = (1, 3, 5, 10)
 SHOWN_GIVEN_CHARS = 40
 CHOSEN, NOT_CHOSEN = "●", "○"
+NAMES_PER_ROW = 3
 
 
-class Choosing:
-    """Shows and changes what people have chosen."""
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """One thing that people choose.
 
-    def __init__(self, *, wording: Wording, store: Store, desk: Models, gallery: Gallery) -> None:
-        self._wording = wording
-        self._store = store
-        self._desk = desk
-        self._gallery = gallery
+    Attributes:
+        name: Of the command, the button's verb and the field of ``Choice``.
+        current: The value in force: the choice, or the default.
+        parse: The value meant by what was written; raises Refusal.
+        parse_pressed: The value meant by a button's argument; raises Refusal.
+        sentence: What is said when a value was chosen.
+        menu: The choice in force, and a button for each other one.
+        sticks_with_photo: Whether it is stored when a photo came along, too; else it holds for
+            that photo alone.
+    """
 
-    async def choices(self, who: Who, language: str | None) -> Choices:
-        """What somebody has chosen and could choose."""
-        choice = await self._store.choice(who)
-        return Choices(
-            models=tuple(
-                ModelChoice(
-                    name=standing.name,
-                    title=standing.title,
-                    ready=standing.state is State.READY,
-                    state=self._state(standing, language),
-                )
-                for standing in self._desk.standings()
-            ),
-            categories=await self._categories(),
-            model=self._listed(choice.model),
-            top=choice.top or 1,
-            category=choice.category,
-            style=choice.style if choice.style in STYLES else SIDE,
-        )
+    name: str
+    current: Callable[[Services, Choice], Any]
+    parse: Callable[[Services, Turn, str], Awaitable[Any]]
+    parse_pressed: Callable[[Services, Turn, str], Awaitable[Any]]
+    sentence: Callable[[Services, Turn, Any], str]
+    menu: Callable[[Services, Turn, Any], Awaitable[Reply]]
+    sticks_with_photo: bool = True
 
-    async def settings(self, turn: Turn) -> Reply:
-        """``/settings``."""
-        choice = await self._store.choice(turn.who)
-        return Reply(
-            text=turn.say(
-                "settings.text",
-                model=choice.model or self._desk.default,
-                count=choice.top or 1,
-                category=self._shown_category(turn, choice.category),
-                style=turn.say(style_key(choice.style)),
+    async def command(self, services: Services, turn: Turn) -> Reply:
+        """``/top`` shows the choice, ``/top 3`` makes it; with a photo it answers that, too."""
+        request, who = turn.request, turn.who
+        if request.photos and (request.arguments or not self.sticks_with_photo):
+            value = await self.parse(services, turn, request.arguments)
+            if self.sticks_with_photo:
+                await services.store.choose(who, **{self.name: value})
+            choice = await services.store.choice(who)
+            return await answer_photo(
+                services, turn, dataclasses.replace(choice, **{self.name: value})
             )
-        )
+        if request.arguments:
+            value = await self.parse(services, turn, request.arguments)
+            await services.store.choose(who, **{self.name: value})
+            return Reply(text=self.sentence(services, turn, value))
+        return await self.menu(services, turn, self.current(services, await services.store.choice(who)))
 
-    async def model(self, turn: Turn) -> Reply:
-        """``/model`` shows the choice, ``/model senet`` makes it."""
-        if turn.request.arguments:
-            return Reply(text=await self.choose_model(turn, turn.request.arguments))
-        chosen = (await self._store.choice(turn.who)).model or self._desk.default
-        return self._model_menu(turn, chosen)
-
-    async def choose_model(self, turn: Turn, given: str) -> str:
-        """Stores the model meant; what to say about it.
-
-        Raises:
-            Refusal: If there is no such model.
-        """
-        names = [standing.name for standing in self._desk.standings()]
-        name = read_model(given, names)
-        if name is None and means_best(given):
-            why = self._desk.why_not_best()
-            raise Refusal(Reply(text=turn.say(why.key, **why.details)))
-        if name is None:
-            text = turn.say("model.unknown", given=quoted(given), models=", ".join(names))
-            raise Refusal(Reply(text=text))
-        await self._store.choose_model(turn.who, name)
-        turn.notes["model"] = name
-        if name in self._desk.ready() or not self._desk.ready():
-            return turn.say("model.chosen", model=name)
-        standin = self._desk.answering(name)
-        return turn.say("model.chosen_not_ready", model=name, standin=standin)
-
-    async def press_model(self, turn: Turn, action: Action) -> Reply:
-        """A button of the model menu; in a group it counts for whoever presses it."""
-        text = await self.choose_model(turn, action.text(0))
+    async def press(self, services: Services, turn: Turn, action: Action) -> Reply:
+        """A button of the menu."""
+        value = await self.parse_pressed(services, turn, action.text(0))
+        await services.store.choose(turn.who, **{self.name: value})
+        text = self.sentence(services, turn, value)
         if turn.request.sender.is_group:
             return Reply(text=text, notice=text, private=True)
-        name = read_model(action.text(0), [one.name for one in self._desk.standings()])
-        menu = self._model_menu(turn, name or self._desk.default)
-        return Reply(text=menu.text, buttons=menu.buttons, replaces=True, notice=text)
+        menu = await self.menu(services, turn, value)
+        return dataclasses.replace(menu, replaces=True, notice=text)
 
-    def parse_top(self, turn: Turn, given: str) -> int:
-        """The number of matches meant.
 
-        Raises:
-            Refusal: If it is none from 1 to 10.
-        """
-        top = read_top(given)
-        if top is None:
-            raise Refusal(Reply(text=turn.say("top.out_of_range", most=MOST_MATCHES)))
-        return top
-
-    async def top(self, turn: Turn) -> Reply:
-        """``/top`` shows how many matches are shown in this chat, ``/top 3`` changes it."""
-        if turn.request.arguments:
-            top = self.parse_top(turn, turn.request.arguments)
-            await self._store.choose_top(turn.who, top)
-            return Reply(text=turn.say("top.chosen", count=top))
-        return self._top_menu(turn, (await self._store.choice(turn.who)).top or 1)
-
-    async def press_top(self, turn: Turn, action: Action) -> Reply:
-        """A button of the menu of numbers."""
-        top = self.parse_top(turn, action.text(0))
-        await self._store.choose_top(turn.who, top)
-        text = turn.say("top.chosen", count=top)
-        if turn.request.sender.is_group:
-            return Reply(text=text, notice=text, private=True)
-        menu = self._top_menu(turn, top)
-        return Reply(text=menu.text, buttons=menu.buttons, replaces=True, notice=text)
-
-    async def category(self, turn: Turn) -> Reply:
-        """``/category`` shows the choice, ``/category film`` makes it, ``all`` clears it."""
-        if turn.request.arguments:
-            return Reply(text=await self.choose_category(turn, turn.request.arguments))
-        return await self._category_menu(turn, (await self._store.choice(turn.who)).category)
-
-    async def choose_category(self, turn: Turn, given: str) -> str:
-        """Stores the category meant; what to say about it.
-
-        Raises:
-            Refusal: If there is no such category.
-        """
-        names = await self._categories()
-        name = read_category(given, names)
-        if name is None and not means_everybody(given):
-            if not names:
-                raise Refusal(Reply(text=turn.say("category.none")))
-            listed = ", ".join(isolate(name) for name in (*names, ALL))
-            text = turn.say("category.unknown", given=quoted(given), categories=listed)
-            raise Refusal(Reply(text=text))
-        await self._store.choose_category(turn.who, name)
-        return turn.say("category.chosen", category=self._shown_category(turn, name))
-
-    async def press_category(self, turn: Turn, action: Action) -> Reply:
-        """A button of the category menu."""
-        tag = action.text(0)
-        names = {category_tag(name): name for name in await self._categories()}
-        if tag != ALL and tag not in names:
-            raise Refusal(Reply(text=turn.say("stale.button"), private=True))
-        category = names.get(tag)
-        await self._store.choose_category(turn.who, category)
-        text = turn.say("category.chosen", category=self._shown_category(turn, category))
-        if turn.request.sender.is_group:
-            return Reply(text=text, notice=text, private=True)
-        menu = await self._category_menu(turn, category)
-        return Reply(text=menu.text, buttons=menu.buttons, replaces=True, notice=text)
-
-    def _listed(self, model: str | None) -> str:
-        """The model chosen, if menus show it; one that is gone leaves the default."""
-        return model if model and self._desk.standing(model) else self._desk.default
-
-    def _model_menu(self, turn: Turn, chosen: str) -> Reply:
-        language = turn.request.sender.language
-        lines = [turn.say("model.choose", model=chosen)]
-        buttons = []
-        for standing in self._desk.standings():
-            mark = CHOSEN if standing.name == chosen else NOT_CHOSEN
-            lines.append(
-                turn.say(
-                    "model.line",
-                    mark=mark,
-                    model=standing.name,
-                    title=standing.title,
-                    state=self._state(standing, language),
-                )
-            )
-            action = Action.of("model", standing.name).encode()
-            buttons.append(Button(f"{mark} {standing.name}", action))
-        return Reply(text="\n".join(lines), buttons=grid(buttons, turn.limits.buttons_per_row))
-
-    def _top_menu(self, turn: Turn, chosen: int) -> Reply:
-        buttons = [
-            Button(
-                f"{CHOSEN if top == chosen else NOT_CHOSEN} {top}", Action.of("top", top).encode()
-            )
-            for top in TOPS
-        ]
-        return Reply(
-            text=turn.say("top.now", count=chosen),
-            buttons=grid(buttons, turn.limits.buttons_per_row),
+async def settings(services: Services, turn: Turn) -> Reply:
+    """``/settings``."""
+    choice = await services.store.choice(turn.who)
+    return Reply(
+        text=turn.say(
+            "settings.text",
+            model=choice.model or services.models.default,
+            count=choice.top or 1,
+            category=_category_name(turn, choice.category),
+            style=turn.say(style_key(choice.style)),
         )
+    )
 
-    async def _category_menu(self, turn: Turn, chosen: str | None) -> Reply:
-        names = await self._categories()
+
+async def choices(services: Services, sender: Sender) -> Choices:
+    """What somebody has chosen and could choose, for front ends with menus."""
+    choice = await services.store.choice(services.identity.who(sender))
+    listed = choice.model and services.models.status(choice.model)  # else it is gone
+    return Choices(
+        models=tuple(
+            ModelChoice(
+                name=status.name,
+                title=status.title,
+                ready=status.state is State.READY,
+                state=_state(status, services.wording, sender.language),
+            )
+            for status in services.models.statuses()
+        ),
+        categories=await _categories(services),
+        model=choice.model if choice.model and listed else services.models.default,
+        top=choice.top or 1,
+        category=choice.category,
+        style=choice.style if choice.style in STYLES else SIDE,
+    )
+
+
+async def _parse_model(services: Services, turn: Turn, given: str) -> str:
+    names = [status.name for status in services.models.statuses()]
+    name = read_model(given, names)
+    if name is None and means_best(given):
+        why = services.models.why_not_best()
+        raise Refusal(Reply(text=turn.say(why.key, **why.details)))
+    if name is None:
+        text = turn.say("model.unknown", given=_quoted(given), models=", ".join(names))
+        raise Refusal(Reply(text=text))
+    turn.notes["model"] = name
+    return name
+
+
+def _model_sentence(services: Services, turn: Turn, model: str) -> str:
+    if model in services.models.ready() or not services.models.ready():
+        return turn.say("model.chosen", model=model)
+    standin = services.models.answering(model)
+    return turn.say("model.chosen_not_ready", model=model, standin=standin)
+
+
+async def _model_menu(services: Services, turn: Turn, chosen: str) -> Reply:
+    lines, options = [turn.say("model.choose", model=chosen)], []
+    for status in services.models.statuses():
+        lines.append(
+            turn.say(
+                "model.line",
+                mark=CHOSEN if status.name == chosen else NOT_CHOSEN,
+                model=status.name,
+                title=status.title,
+                state=_state(status, turn.wording, turn.request.sender.language),
+            )
+        )
+        options.append((status.name, status.name, status.name == chosen))
+    return _menu(turn, "model", "\n".join(lines), options)
+
+
+def _state(status: ModelStatus, wording: Wording, language: str | None) -> str:
+    if status.state is State.FETCHING and status.percent is not None:
+        return wording.text("model.fetching_percent", language, percent=status.percent)
+    return wording.text(status.state.value, language)
+
+
+async def _parse_top(_services: Services, turn: Turn, given: str) -> int:
+    top = read_top(given)
+    if top is None:
+        raise Refusal(Reply(text=turn.say("top.out_of_range", most=MOST_MATCHES)))
+    return top
+
+
+async def _top_menu(_services: Services, turn: Turn, chosen: int) -> Reply:
+    options = [(str(top), str(top), top == chosen) for top in TOPS]
+    return _menu(turn, "top", turn.say("top.now", count=chosen), options)
+
+
+async def _parse_style(_services: Services, turn: Turn, given: str) -> str:
+    style = read_style(given)
+    if style is None:
+        text = turn.say("style.unknown", given=_quoted(given), styles=", ".join(STYLES))
+        raise Refusal(Reply(text=text))
+    return style
+
+
+async def _style_menu(_services: Services, turn: Turn, chosen: str) -> Reply:
+    options = [(turn.say(style_key(style)), style, style == chosen) for style in STYLES]
+    return _menu(turn, "style", turn.say("style.choose", style=turn.say(style_key(chosen))), options)
+
+
+async def _parse_category(services: Services, turn: Turn, given: str) -> str | None:
+    names = await _categories(services)
+    name = read_category(given, names)
+    if name is None and not means_everybody(given):
         if not names:
-            return Reply(text=turn.say("category.none"))
-        text = turn.say("category.choose", category=self._shown_category(turn, chosen))
-        most = turn.limits.button_rows * turn.limits.buttons_per_row
-        if len(names) >= most:
-            listed = ", ".join(isolate(name) for name in (*names, ALL))
-            text += f"\n\n{listed}"
-        return Reply(text=text, buttons=self._category_buttons(turn, names[: most - 1], chosen))
-
-    def _category_buttons(self, turn: Turn, names: tuple[str, ...], chosen: str | None) -> Rows:
-        everybody = Button(
-            f"{CHOSEN if chosen is None else NOT_CHOSEN} {turn.say('category.all')}",
-            Action.of("category", ALL).encode(),
-        )
-        each = [
-            Button(
-                f"{CHOSEN if name == chosen else NOT_CHOSEN} {name}",
-                Action.of("category", category_tag(name)).encode(),
-            )
-            for name in names
-        ]
-        # Names are long: three side by side can be read on a phone, if all then have room.
-        per_row = min(3, turn.limits.buttons_per_row)
-        if len(each) + 1 > per_row * turn.limits.button_rows:
-            per_row = turn.limits.buttons_per_row
-        return grid([everybody, *each], per_row)
-
-    async def _categories(self) -> tuple[str, ...]:
-        return await asyncio.to_thread(self._gallery.categories)
-
-    def _shown_category(self, turn: Turn, category: str | None) -> str:
-        return turn.say("category.all") if category is None else isolate(category)
-
-    def _state(self, standing: ModelStatus, language: str | None) -> str:
-        if standing.state is State.FETCHING and standing.percent is not None:
-            return self._wording.text("model.fetching_percent", language, percent=standing.percent)
-        return self._wording.text(standing.state.value, language)
+            raise Refusal(Reply(text=turn.say("category.none")))
+        listed = ", ".join(isolate(name) for name in (*names, ALL))
+        text = turn.say("category.unknown", given=_quoted(given), categories=listed)
+        raise Refusal(Reply(text=text))
+    return name
 
 
-def quoted(given: str) -> str:
+async def _parse_category_tag(services: Services, turn: Turn, tag: str) -> str | None:
+    names = {category_tag(name): name for name in await _categories(services)}
+    if tag != ALL and tag not in names:
+        raise Refusal(Reply(text=turn.say("stale.button"), private=True))
+    return names.get(tag)
+
+
+async def _category_menu(services: Services, turn: Turn, chosen: str | None) -> Reply:
+    names = await _categories(services)
+    if not names:
+        return Reply(text=turn.say("category.none"))
+    text = turn.say("category.choose", category=_category_name(turn, chosen))
+    columns, rows = turn.limits.buttons_per_row, turn.limits.button_rows
+    if len(names) >= rows * columns:
+        text += "\n\n" + ", ".join(isolate(name) for name in (*names, ALL))
+    options = [(turn.say("category.all"), ALL, chosen is None)]
+    options += [
+        (name, category_tag(name), name == chosen) for name in names[: rows * columns - 1]
+    ]
+    # Names are long: three side by side can be read on a phone, if all then have room.
+    per_row = min(NAMES_PER_ROW, columns)
+    return _menu(turn, "category", text, options, per_row if len(options) <= per_row * rows else columns)
+
+
+async def _categories(services: Services) -> tuple[str, ...]:
+    return await asyncio.to_thread(services.gallery.categories)
+
+
+def _category_name(turn: Turn, category: str | None) -> str:
+    return turn.say("category.all") if category is None else isolate(category)
+
+
+def _menu(
+    turn: Turn,
+    verb: str,
+    text: str,
+    options: Sequence[tuple[str, str, bool]],
+    per_row: int | None = None,
+) -> Reply:
+    """A text with a button per option: its label, its argument, whether it is chosen."""
+    buttons = [
+        Button(f"{CHOSEN if chosen else NOT_CHOSEN} {label}", Action.of(verb, argument).encode())
+        for label, argument, chosen in options
+    ]
+    return Reply(text=text, buttons=grid(buttons, per_row or turn.limits.buttons_per_row))
+
+
+def _quoted(given: str) -> str:
     """What somebody wrote, short enough to be said back."""
     short = " ".join(given.split())
     return isolate(short if len(short) <= SHOWN_GIVEN_CHARS else short[:SHOWN_GIVEN_CHARS] + "…")
 
 
-class Styling:
-    """Shows and changes how somebody's answers are drawn."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def style(self, turn: Turn) -> Reply:
-        """``/style`` shows the choice, ``/style split`` makes it."""
-        if turn.request.arguments:
-            return Reply(text=await self.choose(turn, turn.request.arguments))
-        return self._menu(turn, (await self._store.choice(turn.who)).style)
-
-    async def choose(self, turn: Turn, given: str) -> str:
-        """Stores the style meant; what to say about it.
-
-        Raises:
-            Refusal: If there is no such style.
-        """
-        style = read_style(given)
-        if style is None:
-            listed = ", ".join(STYLES)
-            text = turn.say("style.unknown", given=quoted(given), styles=listed)
-            raise Refusal(Reply(text=text))
-        await self._store.choose_style(turn.who, style)
-        return turn.say(STYLE_KEYS[style][1])
-
-    async def press(self, turn: Turn, action: Action) -> Reply:
-        """A button of the menu of styles; in a group it counts for whoever presses it."""
-        text = await self.choose(turn, action.text(0))
-        if turn.request.sender.is_group:
-            return Reply(text=text, notice=text, private=True)
-        menu = self._menu(turn, read_style(action.text(0)))
-        return Reply(text=menu.text, buttons=menu.buttons, replaces=True, notice=text)
-
-    def _menu(self, turn: Turn, chosen: str | None) -> Reply:
-        chosen = chosen if chosen in STYLES else SIDE
-        buttons = [
-            Button(
-                f"{CHOSEN if style == chosen else NOT_CHOSEN} {turn.say(style_key(style))}",
-                Action.of("style", style).encode(),
-            )
-            for style in STYLES
-        ]
-        return Reply(
-            text=turn.say("style.choose", style=turn.say(style_key(chosen))),
-            buttons=grid(buttons, turn.limits.buttons_per_row),
-        )
+PREFERENCES = (
+    Preference(
+        name="top",
+        current=lambda _, choice: choice.top or 1,
+        parse=_parse_top,
+        parse_pressed=_parse_top,
+        sentence=lambda _, turn, top: turn.say("top.chosen", count=top),
+        menu=_top_menu,
+        sticks_with_photo=False,
+    ),
+    Preference(
+        name="model",
+        current=lambda services, choice: choice.model or services.models.default,
+        parse=_parse_model,
+        parse_pressed=_parse_model,
+        sentence=_model_sentence,
+        menu=_model_menu,
+    ),
+    Preference(
+        name="category",
+        current=lambda _, choice: choice.category,
+        parse=_parse_category,
+        parse_pressed=_parse_category_tag,
+        sentence=lambda _, turn, name: turn.say(
+            "category.chosen", category=_category_name(turn, name)
+        ),
+        menu=_category_menu,
+    ),
+    Preference(
+        name="style",
+        current=lambda _, choice: choice.style if choice.style in STYLES else SIDE,
+        parse=_parse_style,
+        parse_pressed=_parse_style,
+        sentence=lambda _, turn, style: turn.say(STYLE_KEYS[style][1]),
+        menu=_style_menu,
+    ),
+)

@@ -11,9 +11,9 @@ import logging
 import unicodedata
 from typing import TYPE_CHECKING
 
-from bot.buttons import grid
-from bot.context import Refusal, Turn
-from bot.memory import GroupFull, Member, Pair, TwinsGroups, closest_pairs
+from bot.commands.answers import grid
+from bot.context import Refusal, Services, Turn
+from bot.memory import GroupFull, Member, Pair, closest_pairs
 from bot.models import FALLBACK_MODEL
 from bot.text import word_key
 from bot.values import Action, Button, Reply
@@ -22,12 +22,9 @@ from engine.backbones import BACKBONES
 from engine.errors import LookalikeError
 
 if TYPE_CHECKING:
-    from bot.looking import Looker, Subject
-    from bot.models import Models
-    from bot.recognizer import Recognizer
-    from gallery.gallery import Gallery
+    from bot.recognizer import DetectedPhoto
 
-__all__ = ["Twins", "shown_name"]
+__all__ = ["count_photo", "press_twins", "shown_name", "twins"]
 
 log = logging.getLogger(__name__)
 
@@ -49,137 +46,130 @@ _HARMLESS = str.maketrans(
 )
 
 
-class Twins:
-    """Answers ``/twins`` and counts the photos of those who take part."""
-
-    def __init__(
-        self,
-        *,
-        circles: TwinsGroups,
-        gallery: Gallery,
-        recognizer: Recognizer,
-        desk: Models,
-        looker: Looker,
-    ) -> None:
-        self._circles = circles
-        self._gallery = gallery
-        self._recognizer = recognizer
-        self._desk = desk
-        self._looker = looker
-
-    async def twins(self, turn: Turn) -> Reply:
-        """``/twins`` shows who look most alike; ``on`` and ``off`` begin and end taking part."""
-        self._refuse_alone(turn)
-        given = turn.request.arguments.casefold().strip(" .!")
-        if given in LEAVE:
-            return Reply(text=self._leave(turn))
-        if given in JOIN:
-            lines = [self._join(turn), turn.say("twins.kept")]
-            if counted := await self._look(turn):
-                lines.append(counted)
-            return Reply(text="\n".join(lines), buttons=_buttons(turn))
-        if given:
-            raise Refusal(Reply(text=turn.say("twins.usage"), buttons=_buttons(turn)))
-        counted = await self._look(turn)
-        reply = self._show(turn)
-        return dataclasses.replace(reply, text=f"{counted}\n\n{reply.text}") if counted else reply
-
-    async def press(self, turn: Turn, action: Action) -> Reply:
-        """A button: it counts for whoever presses it."""
-        self._refuse_alone(turn)
-        if action.text(0) == "show":
-            return dataclasses.replace(self._show(turn), replaces=True)
-        text = self._join(turn) if action.text(0) == "on" else self._leave(turn)
-        return Reply(text=text, notice=text, private=True)
-
-    async def counted(self, turn: Turn, subject: Subject) -> str:
-        """Lets a photo that was answered count, if its sender takes part; what to say about it.
-
-        Nothing is computed from the photo of anybody who does not take part, nor from one that
-        shows several people or that somebody else sent.
-        """
-        taker = self._taker(turn)
-        if taker is None or not turn.request.photos[0].own:
-            return ""
-        if len(subject.faces) != 1:
-            return turn.say("twins.several")
-        # One model for all, whatever they chose: spaces never meet.
-        ready = [name for name in self._desk.ready() if name in BACKBONES]
-        if not ready:
-            return ""
-        model = FALLBACK_MODEL if FALLBACK_MODEL in ready else ready[0]
-        try:
-            embedding = await self._looker.embedding(turn, subject, 1, model)
-        except LookalikeError as problem:  # must not cost them the answer that they have
-            log.warning("not counted for twins", extra={"reason": type(problem).__name__})
-            return ""
-        name = shown_name(turn.request.sender.name)
-        counts = self._circles.count(turn.who.room, turn.who.user, taker, embedding, name)
-        return turn.say("twins.counted") if counts else ""
-
-    async def _look(self, turn: Turn) -> str:
-        """Counts a photo that came with the command itself."""
-        if self._taker(turn) is None or not turn.request.photos:
-            return ""
-        if not turn.request.photos[0].own:
-            return turn.say("twins.not_own")
-        async with self._recognizer.admitted(turn.who.user) as visit:
-            subject = await self._looker.look(turn, visit, turn.request.photos[0])
-            return await self.counted(turn, subject)
-
-    def _taker(self, turn: Turn) -> Member | None:
-        sender, who = turn.request.sender, turn.who
-        if not sender.is_group or not sender.name or turn.request.action is not None:
-            return None
-        return self._circles.taker(who.room, who.user)
-
-    def _refuse_alone(self, turn: Turn) -> None:
-        if not turn.request.sender.is_group:
-            raise _refusal(turn, "twins.where")
-
-    def _join(self, turn: Turn) -> str:
-        name = turn.request.sender.name
-        if not name:
-            raise _refusal(turn, "twins.nameless")
-        try:
-            self._circles.join(turn.who.room, turn.who.user, shown_name(name))
-        except GroupFull:
-            raise _refusal(turn, "twins.full") from None
-        return turn.say("twins.joined")
-
-    def _leave(self, turn: Turn) -> str:
-        left = self._circles.leave(turn.who.room, turn.who.user)
-        return turn.say("twins.left" if left else "twins.was_not_in")
-
-    def _show(self, turn: Turn) -> Reply:
-        takers = self._circles.takers(turn.who.room)
-        seen = {key: one.embedding for key, one in takers.items() if one.embedding is not None}
-        pairs = closest_pairs(seen, MOST_PAIRS)
-        turn.notes["takers"] = len(takers)
-        if not pairs:
-            lines = [turn.say("twins.too_few", count=len(seen))]
-        else:
-            lines = [turn.say("twins.title"), *self._lines(turn, pairs, takers)]
-        lines.append(turn.say("twins.takers", count=len(takers)))
+async def twins(services: Services, turn: Turn) -> Reply:
+    """``/twins`` shows who look most alike; ``on`` and ``off`` begin and end taking part."""
+    _refuse_alone(turn)
+    given = turn.request.arguments.casefold().strip(" .!")
+    if given in LEAVE:
+        return Reply(text=_leave(services, turn))
+    if given in JOIN:
+        lines = [_join(services, turn), turn.say("twins.kept")]
+        if counted := await _count_sent(services, turn):
+            lines.append(counted)
         return Reply(text="\n".join(lines), buttons=_buttons(turn))
+    if given:
+        raise Refusal(Reply(text=turn.say("twins.usage"), buttons=_buttons(turn)))
+    counted = await _count_sent(services, turn)
+    reply = _show(services, turn)
+    return dataclasses.replace(reply, text=f"{counted}\n\n{reply.text}") if counted else reply
 
-    def _lines(self, turn: Turn, pairs: tuple[Pair, ...], takers: dict[bytes, Member]) -> list[str]:
-        scored = sorted(
-            ((self._gallery.calibration(pair.space).score(pair.cosine), pair) for pair in pairs),
-            key=lambda one: -one[0],
-        )[:MOST_PAIRS]
-        lines = []
-        for score, pair in scored:
-            line = turn.say(
-                "twins.pair",
-                rank=1 + sum(better > score for better, _ in scored),
-                first=isolate(takers[pair.first].name),
-                second=isolate(takers[pair.second].name),
-                score=round(score),
-                word=turn.say(word_key(score)),
-            )
-            lines.append(line)
-        return lines
+
+async def press_twins(services: Services, turn: Turn, action: Action) -> Reply:
+    """A button: it counts for whoever presses it."""
+    _refuse_alone(turn)
+    if action.text(0) == "show":
+        return dataclasses.replace(_show(services, turn), replaces=True)
+    text = _join(services, turn) if action.text(0) == "on" else _leave(services, turn)
+    return Reply(text=text, notice=text, private=True)
+
+
+async def count_photo(services: Services, turn: Turn, photo: DetectedPhoto) -> str:
+    """Lets a photo that is answered count, if its sender takes part; what to say about it.
+
+    Nothing is computed from the photo of anybody who does not take part, nor from one that
+    shows several people or that somebody else sent.
+    """
+    member = _member(services, turn)
+    if member is None or not turn.request.photos[0].own:
+        return ""
+    if len(photo.faces) != 1:
+        return turn.say("twins.several")
+    # One model for all, whatever they chose: spaces never meet.
+    ready = [name for name in services.models.ready() if name in BACKBONES]
+    if not ready:
+        return ""
+    model = FALLBACK_MODEL if FALLBACK_MODEL in ready else ready[0]
+    try:
+        (embedding,) = await services.recognizer.embeddings(photo, 1, (model,), turn.ms)
+    except LookalikeError as problem:  # must not cost them the answer that they have
+        log.warning("not counted for twins", extra={"reason": type(problem).__name__})
+        return ""
+    name = shown_name(turn.request.sender.name)
+    counts = services.twins.count(turn.who.room, turn.who.user, member, embedding, name)
+    return turn.say("twins.counted") if counts else ""
+
+
+async def _count_sent(services: Services, turn: Turn) -> str:
+    """Counts a photo that came with the command itself."""
+    if _member(services, turn) is None or not turn.request.photos:
+        return ""
+    if not turn.request.photos[0].own:
+        return turn.say("twins.not_own")
+    async with services.recognizer.admitted(turn.who.user) as slot:
+        photo = await slot.detect(turn.request.photos[0].fetch, turn.ms)
+        return await count_photo(services, turn, photo)
+
+
+def _member(services: Services, turn: Turn) -> Member | None:
+    sender, who = turn.request.sender, turn.who
+    if not sender.is_group or not sender.name or turn.request.action is not None:
+        return None
+    return services.twins.member(who.room, who.user)
+
+
+def _refuse_alone(turn: Turn) -> None:
+    if not turn.request.sender.is_group:
+        raise _refusal(turn, "twins.where")
+
+
+def _join(services: Services, turn: Turn) -> str:
+    name = turn.request.sender.name
+    if not name:
+        raise _refusal(turn, "twins.nameless")
+    try:
+        services.twins.join(turn.who.room, turn.who.user, shown_name(name))
+    except GroupFull:
+        raise _refusal(turn, "twins.full") from None
+    return turn.say("twins.joined")
+
+
+def _leave(services: Services, turn: Turn) -> str:
+    left = services.twins.leave(turn.who.room, turn.who.user)
+    return turn.say("twins.left" if left else "twins.was_not_in")
+
+
+def _show(services: Services, turn: Turn) -> Reply:
+    members = services.twins.members(turn.who.room)
+    seen = {key: one.embedding for key, one in members.items() if one.embedding is not None}
+    pairs = closest_pairs(seen, MOST_PAIRS)
+    turn.notes["members"] = len(members)
+    if not pairs:
+        lines = [turn.say("twins.too_few", count=len(seen))]
+    else:
+        lines = [turn.say("twins.title"), *_lines(services, turn, pairs, members)]
+    lines.append(turn.say("twins.takers", count=len(members)))
+    return Reply(text="\n".join(lines), buttons=_buttons(turn))
+
+
+def _lines(
+    services: Services, turn: Turn, pairs: tuple[Pair, ...], members: dict[bytes, Member]
+) -> list[str]:
+    calibration = services.gallery.calibration
+    scored = sorted(
+        ((calibration(pair.space).score(pair.cosine), pair) for pair in pairs),
+        key=lambda one: -one[0],
+    )[:MOST_PAIRS]
+    return [
+        turn.say(
+            "twins.pair",
+            rank=1 + sum(better > score for better, _ in scored),
+            first=isolate(members[pair.first].name),
+            second=isolate(members[pair.second].name),
+            score=round(score),
+            word=turn.say(word_key(score)),
+        )
+        for score, pair in scored
+    ]
 
 
 def shown_name(name: str) -> str:

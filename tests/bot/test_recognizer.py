@@ -51,9 +51,9 @@ def giving(data: bytes) -> Callable[[], Awaitable[bytes]]:
 async def test_faces_of_different_people_share_a_batch(engine: Engine, hopper_jpeg: bytes) -> None:
     """The vectors are those that each face gets alone."""
     async with running(engine) as recognizer:
-        async with recognizer.admitted(b"ann") as visit:
-            sight = await visit.sight(giving(hopper_jpeg))
-        pair = (sight.photo, sight.faces[0])
+        async with recognizer.admitted(b"ann") as slot:
+            seen = await slot.detect(giving(hopper_jpeg))
+        pair = (seen.photo(), seen.faces[0])
         alone = await recognizer.embed([pair], "dlib")
         together = await asyncio.gather(*(recognizer.embed([pair], "dlib") for _ in range(20)))
     assert all(one[0].cosine(alone[0]) > 0.9999 for one in together)
@@ -61,9 +61,9 @@ async def test_faces_of_different_people_share_a_batch(engine: Engine, hopper_jp
 
 async def test_one_odd_photo_harms_nobody_elses(engine: Engine, hopper_jpeg: bytes) -> None:
     async with running(engine) as recognizer:
-        async with recognizer.admitted(b"ann") as visit:
-            sight = await visit.sight(giving(hopper_jpeg))
-        good, odd = (sight.photo, sight.faces[0]), (sight.photo, None)
+        async with recognizer.admitted(b"ann") as slot:
+            seen = await slot.detect(giving(hopper_jpeg))
+        good, odd = (seen.photo(), seen.faces[0]), (seen.photo(), None)
         outcomes = await asyncio.gather(
             recognizer.embed([good], "dlib"),
             recognizer.embed([odd], "dlib"),  # type: ignore[list-item]
@@ -117,16 +117,16 @@ async def test_what_takes_too_long_ends_with_a_deadline(engine: Engine) -> None:
     async with running(engine, deadline_s=0.05, length=1) as recognizer:
         for _ in range(3):  # the place is free again each time
             with pytest.raises(Deadline):
-                async with recognizer.admitted(b"ann") as visit:
-                    await visit.sight(never)
+                async with recognizer.admitted(b"ann") as slot:
+                    await slot.detect(never)
 
 
 async def test_problems_of_a_photo_reach_who_sent_it(engine: Engine, hopper_jpeg: bytes) -> None:
     async with running(engine) as recognizer:
         for data, kind in ((b"no picture", NotAnImage), (hopper_jpeg[:50], NotAnImage)):
             with pytest.raises(kind):
-                async with recognizer.admitted(b"ann") as visit:
-                    await visit.sight(giving(data))
+                async with recognizer.admitted(b"ann") as slot:
+                    await slot.detect(giving(data))
 
 
 async def test_the_bytes_are_dropped_as_soon_as_they_are_decoded(
@@ -142,9 +142,9 @@ async def test_the_bytes_are_dropped_as_soon_as_they_are_decoded(
     async def fetch() -> bytes:
         return Tracked(hopper_jpeg)
 
-    async with running(engine) as recognizer, recognizer.admitted(b"ann") as visit:
-        sight = await visit.sight(fetch)
-        assert sight.faces
+    async with running(engine) as recognizer, recognizer.admitted(b"ann") as slot:
+        seen = await slot.detect(fetch)
+        assert seen.faces
         assert alive() == 0
 
 
@@ -155,8 +155,8 @@ async def test_who_sends_one_photo_does_not_wait_for_who_sends_many(
         order: list[bytes] = []
 
         async def ask(person: bytes) -> None:
-            async with recognizer.admitted(person) as visit:
-                await visit.sight(giving(hopper_jpeg))
+            async with recognizer.admitted(person) as slot:
+                await slot.detect(giving(hopper_jpeg))
                 order.append(person)
 
         async with asyncio.TaskGroup() as group:
@@ -261,18 +261,18 @@ async def test_lengthy_work_is_done_one_by_one_and_holds_up_no_photo(
     async with running(engine, workers=1, deadline_s=20.0) as recognizer:
 
         async def ask(person: bytes) -> None:
-            async with recognizer.admitted(person) as visit:
-                await visit.sight(giving(hopper_jpeg))
-                await recognizer.lengthy(visit, film)
+            async with recognizer.admitted(person) as slot:
+                await slot.detect(giving(hopper_jpeg))
+                await recognizer.lengthy(slot, film)
 
         people = [asyncio.create_task(ask(bytes([number]))) for number in range(8)]
         await asyncio.sleep(0.3)
-        async with recognizer.admitted(b"ben") as visit:
-            sight = await visit.sight(giving(hopper_jpeg))
-        assert sight.faces
+        async with recognizer.admitted(b"ben") as slot:
+            seen = await slot.detect(giving(hopper_jpeg))
+        assert seen.faces
         assert sum(not person.done() for person in people) >= 3
         people[-1].cancel()
         await asyncio.gather(*people, return_exceptions=True)
-        async with recognizer.admitted(b"eve") as visit:  # every place is free again
-            await recognizer.lengthy(visit, film)
+        async with recognizer.admitted(b"eve") as slot:  # every place is free again
+            await recognizer.lengthy(slot, film)
     assert most == 1

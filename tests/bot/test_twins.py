@@ -56,7 +56,7 @@ def circles() -> TwinsGroups:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def conversation(home: Path, circles: TwinsGroups) -> AsyncIterator[Conversation]:
-    async with chatting(home, circles=circles, queue=FAST) as opened:
+    async with chatting(home, twins=twins, queue=FAST) as opened:
         yield opened
 
 
@@ -272,7 +272,7 @@ async def test_a_day_later_everything_is_gone_by_itself(
     monkeypatch.setattr(bot.background, "TIDY_S", 0.02)
     clock = Clock()
     circles = TwinsGroups(clock=clock)
-    async with chatting(home, circles=circles) as opened:
+    async with chatting(home, twins=twins) as opened:
         ann = Person(opened, Sender("telegram", "1", "c", "en", is_group=True, name="Ann"))
         await ann.says("/twins on", hopper_jpeg)
         clock.ahead_s = 86_000
@@ -286,7 +286,7 @@ async def test_a_day_later_everything_is_gone_by_itself(
 
 
 async def test_a_full_chat_says_so(home: Path) -> None:
-    async with chatting(home, circles=TwinsGroups(most_in_a_room=1)) as opened:
+    async with chatting(home, twins=TwinsGroups(most_in_a_chat=1)) as opened:
         ann = Person(opened, Sender("discord", "1", "c", "en", is_group=True, name="Ann"))
         ben = replace(ann, sender=replace(ann.sender, user_id="2", name="Ben"))
         await ann.says("/twins on")
@@ -325,17 +325,17 @@ async def test_nothing_of_it_is_written_or_logged(
     secrets = [b"Zebulon", b"Quux", b"Xyzzy", b"id of", b"-100777888999"]
     for person in people:
         who = conversation._identity.who(person.sender)
-        taker = circles.taker(who.room, who.user)
-        assert taker is not None
-        assert taker.embedding is not None
+        member = circles.member(who.room, who.user)
+        assert member is not None
+        assert member.embedding is not None
         keys = (who.room, who.room.hex().encode())
-        secrets += [*keys, taker.embedding.vector.tobytes()[:32]]
+        secrets += [*keys, member.embedding.vector.tobytes()[:32]]
     written = {path.name: path.read_bytes() for path in files(home)}
     assert "lookalike.db" in written
     for secret in secrets:
         assert secret not in stream.getvalue().encode()
         assert [name for name, content in written.items() if secret in content] == []
-    assert "takers=2" in stream.getvalue()
+    assert "members=2" in stream.getvalue()
 
 
 async def test_a_restart_forgets_everybody(home: Path, hopper_jpeg: bytes) -> None:

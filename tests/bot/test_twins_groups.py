@@ -46,13 +46,13 @@ def face(seed: int, space: Space = SPACE) -> Embedding:
 
 def sends(circles: TwinsGroups, room: bytes, user: bytes, embedding: Embedding) -> bool:
     """A photo of somebody who may take part arrives and is looked at."""
-    taker = circles.taker(room, user)
-    return taker is not None and circles.count(room, user, taker, embedding, "Ann")
+    member = circles.member(room, user)
+    return member is not None and circles.count(room, user, member, embedding, "Ann")
 
 
 def test_nobody_is_in_who_did_not_ask(circles: TwinsGroups) -> None:
     assert not sends(circles, b"room", b"ann", face(1))
-    assert circles.takers(b"room") == {}
+    assert circles.members(b"room") == {}
     assert len(circles) == 0
 
 
@@ -60,18 +60,18 @@ def test_the_newest_photo_replaces_the_older_one(circles: TwinsGroups) -> None:
     circles.join(b"room", b"ann", "Ann")
     for seed in (1, 2):
         assert sends(circles, b"room", b"ann", face(seed))
-    (taker,) = circles.takers(b"room").values()
-    assert taker.embedding is not None
-    np.testing.assert_array_equal(taker.embedding.vector, face(2).vector)
+    (member,) = circles.members(b"room").values()
+    assert member.embedding is not None
+    np.testing.assert_array_equal(member.embedding.vector, face(2).vector)
 
 
 def test_joining_again_keeps_the_photo_and_the_time(circles: TwinsGroups, clock: Clock) -> None:
     circles.join(b"room", b"ann", "Ann")
     assert sends(circles, b"room", b"ann", face(1))
-    before = circles.taker(b"room", b"ann")
+    before = circles.member(b"room", b"ann")
     clock.now_s += 3600
     circles.join(b"room", b"ann", "Ann")
-    assert circles.taker(b"room", b"ann") is before
+    assert circles.member(b"room", b"ann") is before
 
 
 def test_a_day_after_the_newest_photo_all_is_gone(circles: TwinsGroups, clock: Clock) -> None:
@@ -81,9 +81,9 @@ def test_a_day_after_the_newest_photo_all_is_gone(circles: TwinsGroups, clock: C
     assert sends(circles, b"room", b"ann", face(1))
     assert circles.until_s(b"ann") == (clock.now_s + DAY_S,)
     clock.now_s += DAY_S / 2
-    assert set(circles.takers(b"room")) == {b"ann"}
+    assert set(circles.members(b"room")) == {b"ann"}
     clock.now_s += DAY_S / 2 - 1
-    assert set(circles.takers(b"room")) == {b"ann"}
+    assert set(circles.members(b"room")) == {b"ann"}
     clock.now_s += 1
     circles.tidy()
     assert len(circles) == 0
@@ -93,7 +93,7 @@ def test_a_day_after_the_newest_photo_all_is_gone(circles: TwinsGroups, clock: C
 def test_a_clock_that_was_set_back_keeps_nobody_longer(circles: TwinsGroups, clock: Clock) -> None:
     circles.join(b"room", b"ann", "Ann")
     clock.now_s -= 1
-    assert circles.takers(b"room") == {}
+    assert circles.members(b"room") == {}
 
 
 def test_leaving_is_at_once_and_for_one_chat_forgetting_for_all(circles: TwinsGroups) -> None:
@@ -102,9 +102,9 @@ def test_leaving_is_at_once_and_for_one_chat_forgetting_for_all(circles: TwinsGr
         circles.join(room, b"ben", "Ben")
     assert circles.leave(b"one", b"ann")
     assert not circles.leave(b"one", b"ann")
-    assert circles.taker(b"two", b"ann")
+    assert circles.member(b"two", b"ann")
     circles.forget(b"ben")
-    assert [len(circles.takers(room)) for room in (b"one", b"two")] == [0, 1]
+    assert [len(circles.members(room)) for room in (b"one", b"two")] == [0, 1]
     assert set(circles._rooms) == {b"two"}
 
 
@@ -114,18 +114,18 @@ def test_a_photo_that_was_still_looked_at_when_somebody_left_does_not_count(
 ) -> None:
     """Not even if they have joined again since."""
     circles.join(b"room", b"ann", "Ann")
-    taker = circles.taker(b"room", b"ann")
-    assert taker is not None
+    member = circles.member(b"room", b"ann")
+    assert member is not None
     circles.leave(b"room", b"ann")
     if returns:
         circles.join(b"room", b"ann", "Ann")
-    assert not circles.count(b"room", b"ann", taker, face(1), "Ann")
-    assert all(one.embedding is None for one in circles.takers(b"room").values())
+    assert not circles.count(b"room", b"ann", member, face(1), "Ann")
+    assert all(one.embedding is None for one in circles.members(b"room").values())
 
 
 def test_memory_is_bounded(clock: Clock) -> None:
     """A full chat takes nobody more; in all chats together the oldest give way."""
-    circles = TwinsGroups(most_in_a_room=3, most=5, clock=clock)
+    circles = TwinsGroups(most_in_a_chat=3, most=5, clock=clock)
     for user in range(3):
         circles.join(b"full", bytes([user]), "Ann")
     with pytest.raises(GroupFull):
@@ -135,25 +135,25 @@ def test_memory_is_bounded(clock: Clock) -> None:
         clock.now_s += 1
         circles.join(b"room %d" % number, b"ben", "Ben")
         assert len(circles) <= 5
-    assert circles.takers(b"full") == {}
+    assert circles.members(b"full") == {}
     assert len(circles._rooms) == 5
-    assert circles.taker(b"room 19", b"ben")
+    assert circles.member(b"room 19", b"ben")
 
 
 def test_nothing_of_a_taker_shows_in_a_repr() -> None:
-    taker = Member("Ann", 1.0, face(1))
-    assert "Ann" not in repr(taker)
-    assert "Embedding" not in repr(taker)
+    member = Member("Ann", 1.0, face(1))
+    assert "Ann" not in repr(member)
+    assert "Embedding" not in repr(member)
 
 
-takers = st.dictionaries(
+members = st.dictionaries(
     st.binary(min_size=1, max_size=3),
     st.builds(face, st.integers(0, 12), st.sampled_from([SPACE, OTHER])),
     max_size=9,
 )
 
 
-@given(takers, st.randoms(use_true_random=False), st.integers(1, 5))
+@given(members, st.randoms(use_true_random=False), st.integers(1, 5))
 def test_the_pair_is_the_most_alike_of_all_in_whatever_order_they_came(
     embeddings: dict[bytes, Embedding], chance: random.Random, most: int
 ) -> None:
