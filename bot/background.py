@@ -15,12 +15,8 @@ from bot.logs import where
 from engine.errors import BadSettings, LookalikeError, SetupProblem
 
 if TYPE_CHECKING:
-    from bot.context import Turn
-    from bot.memory import RecentPhotos, TwinsGroups
-    from bot.models import Models
-    from bot.recognizer import Recognizer
+    from bot.context import Services, Turn
     from bot.settings import Settings
-    from bot.store.store import Store
     from engine.engine import Engine
     from gallery.gallery import Gallery
     from gallery.progress import Progress

@@ -81,29 +81,34 @@ class Conversation:
         return fit(reply, limits)
 
     async def _reply(self, turn: Turn) -> Reply:
-        request = turn.request
-        if request.action is not None:
-            action = Action.parse(request.action)
-            press = BUTTONS.get(action.verb) if action else None
-            if action is None or press is None:
-                turn.notes["asked"] = "stale button"
-                return Reply(text=turn.say("stale.button"), private=True)
-            turn.notes["asked"] = f"button {action.verb}"
-            return await press(self._services, turn, action)
-        if request.command is not None:
-            command = COMMANDS.get(request.command)
-            if command is None:
-                turn.notes["asked"] = "unknown command"
-                return self._unknown(turn, request.command)
-            turn.notes["asked"] = request.command
-            # /forget shows nothing of what is stored: it may be asked for anywhere.
-            if turn.public and command.private and request.command != "forget":
-                return Reply(text=turn.say("private.ask_privately"))
-            return await command.answer(self._services, turn)
-        turn.notes["asked"] = "photo" if request.photos else "text"
-        if request.photos:
+        if turn.request.action is not None:
+            return await self._pressed(turn, turn.request.action)
+        if turn.request.command is not None:
+            return await self._commanded(turn, turn.request.command)
+        turn.notes["asked"] = "photo" if turn.request.photos else "text"
+        if turn.request.photos:
             return await photo.lookalike(self._services, turn)
         return Reply(text=turn.say("hint.send_photo"))
+
+    async def _pressed(self, turn: Turn, text: str) -> Reply:
+        action = Action.parse(text)
+        press = BUTTONS.get(action.verb) if action else None
+        if action is None or press is None:
+            turn.notes["asked"] = "stale button"
+            return Reply(text=turn.say("stale.button"), private=True)
+        turn.notes["asked"] = f"button {action.verb}"
+        return await press(self._services, turn, action)
+
+    async def _commanded(self, turn: Turn, name: str) -> Reply:
+        command = COMMANDS.get(name)
+        if command is None:
+            turn.notes["asked"] = "unknown command"
+            return self._unknown(turn, name)
+        turn.notes["asked"] = name
+        # /forget shows nothing of what is stored: it may be asked for anywhere.
+        if turn.public and command.private and name != "forget":
+            return Reply(text=turn.say("private.ask_privately"))
+        return await command.answer(self._services, turn)
 
     def _unknown(self, turn: Turn, given: str) -> Reply:
         given = plain(given)[:UNKNOWN_CHARS]

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 __all__ = [
     "BEST",
     "FALLBACK_MODEL",
+    "EnsembleStatus",
     "ModelStatus",
     "Models",
     "State",
-    "Together",
     "WhyNot",
     "display_name",
     "find_ensemble",
@@ -71,7 +71,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """How it stands with a backbone.
+    """Status of one backbone.
 
     Attributes:
         name: Such as ``"senet"``.
@@ -120,7 +120,7 @@ class Models:
     ) -> None:
         self._engine = engine
         self._gallery = gallery
-        self._together = Together(engine, gallery)
+        self._ensemble = EnsembleStatus(engine, gallery)
         self._default = default
         self._models_folder = models_folder
         self._base_url = base_url
@@ -133,7 +133,7 @@ class Models:
         self._unfinished: set[str] = set()
         self._opening: asyncio.Task[None] | None = None
         names = dict.fromkeys((*configured, FALLBACK_MODEL))
-        self._standings = {
+        self._statuses = {
             name: ModelStatus(name, BACKBONES[name].title, State.MISSING) for name in names
         }
 
@@ -144,18 +144,18 @@ class Models:
 
     def standings(self) -> tuple[ModelStatus, ...]:
         """Every configured backbone, and ``best`` where they answer together."""
-        ensemble = self._together.ensemble(self._backbones_ready())
+        ensemble = self._ensemble.ensemble(self._backbones_ready())
         if ensemble is None:
-            return tuple(self._standings.values())
-        return (*self._standings.values(), ModelStatus(BEST, display_name(ensemble), State.READY))
+            return tuple(self._statuses.values())
+        return (*self._statuses.values(), ModelStatus(BEST, display_name(ensemble), State.READY))
 
-    def standing(self, name: str) -> ModelStatus | None:
-        """One of ``standings``; None if it is not among them."""
-        return next((one for one in self.standings() if one.name == name), None)
+    def status(self, name: str) -> ModelStatus | None:
+        """One of ``statuses``; None if it is not among them."""
+        return next((one for one in self.statuses() if one.name == name), None)
 
     def ready(self) -> tuple[str, ...]:
         """Names of those that can answer now."""
-        return tuple(one.name for one in self.standings() if one.state is State.READY)
+        return tuple(one.name for one in self.statuses() if one.state is State.READY)
 
     def ensemble(self) -> Ensemble:
         """The backbones behind ``best``.
@@ -163,17 +163,17 @@ class Models:
         Raises:
             WeightsMissing: If they don't answer together (any more).
         """
-        ensemble = self._together.ensemble(self._backbones_ready())
+        ensemble = self._ensemble.ensemble(self._backbones_ready())
         if ensemble is None:
             raise WeightsMissing("the backbones do not answer together")
         return ensemble
 
     def why_not_best(self) -> WhyNot:
-        """Why ``best`` is not among ``standings``."""
-        return self._together.why_not(self._backbones_ready())
+        """Why ``best`` is not among ``statuses``."""
+        return self._ensemble.why_not(self._backbones_ready())
 
     def _backbones_ready(self) -> tuple[str, ...]:
-        return tuple(one.name for one in self._standings.values() if one.state is State.READY)
+        return tuple(one.name for one in self._statuses.values() if one.state is State.READY)
 
     def answering(self, wanted: str | None = None) -> str:
         """Who answers somebody who wants that backbone: it, the default, or another.
@@ -205,25 +205,25 @@ class Models:
         except LookalikeError as problem:
             log.warning("no starter gallery", extra={"reason": str(problem)})
         for name in (FALLBACK_MODEL, *self._in_order()):
-            if self._standings[name].state is State.MISSING:
+            if self._statuses[name].state is State.MISSING:
                 await self._prepare(name, fetch=False)
 
     async def keep_up(self) -> None:
         """Prepares what is missing and follows what other processes add, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._look_again())
+            group.create_task(self._refresh_often())
             group.create_task(self._complete())
 
-    async def _look_again(self) -> None:
+    async def _refresh_often(self) -> None:
         """Shows the people whom other processes added or removed, also during a long download."""
 
-        def look() -> None:
+        def refresh() -> None:
             self._gallery.refresh()
-            self._together.look()
+            self._ensemble.refresh()
 
         while True:
             await asyncio.sleep(self._refresh_s)
-            await in_daemon_thread(look)
+            await in_daemon_thread(refresh)
 
     async def _complete(self) -> None:
         """Fetches, prepares and builds, one thing after the other."""
@@ -238,7 +238,7 @@ class Models:
                 build = functools.partial(self._build_again, self._unfinished.pop())
                 await in_daemon_thread(build)
             for name in attempts:
-                waiting = self._standings[name].state in (State.MISSING, State.BROKEN)
+                waiting = self._statuses[name].state in (State.MISSING, State.BROKEN)
                 if waiting and due[name] <= loop.time():
                     await self._prepare(name, fetch=self._fetch)
                     due[name] = loop.time() + PAUSES_S[min(attempts[name], len(PAUSES_S) - 1)]
@@ -251,7 +251,7 @@ class Models:
 
     def _in_order(self) -> list[str]:
         """The default first: it is what people wait for."""
-        return sorted(self._standings, key=lambda name: name != self._default)
+        return sorted(self._statuses, key=lambda name: name != self._default)
 
     async def _prepare(self, name: str, *, fetch: bool) -> None:
         """Weights, then the network, then the gallery's vectors; whatever fails is noted."""
@@ -262,7 +262,7 @@ class Models:
         except WeightsMissing as problem:
             self._note(name, State.MISSING, reason=str(problem))
         except LookalikeError as problem:
-            known = self._standings[name].reason
+            known = self._statuses[name].reason
             state = State.BROKEN if isinstance(problem, SetupProblem) else State.MISSING
             self._note(name, state, reason=str(problem))
             if known != str(problem):
@@ -289,7 +289,7 @@ class Models:
                 self._unfinished.add(name)  # nobody waits for the last few
             else:
                 self._build(name)
-            self._together.look()
+            self._ensemble.refresh()
             self._note(name, State.READY)
         log.info("model ready", extra={"model": name})
 
@@ -336,13 +336,13 @@ class Models:
         with self._working, contextlib.suppress(_Stopped, Busy):
             self._check()
             self._build(name)
-            self._together.look()
+            self._ensemble.refresh()
 
     def _note(
         self, name: str, state: State, *, percent: int | None = None, reason: str | None = None
     ) -> None:
-        self._standings[name] = replace(
-            self._standings[name], state=state, percent=percent, reason=reason
+        self._statuses[name] = replace(
+            self._statuses[name], state=state, percent=percent, reason=reason
         )
 
     def _check(self) -> None:
@@ -363,7 +363,7 @@ class WhyNot:
     details: dict[str, object] = field(default_factory=dict)
 
 
-class Together:
+class EnsembleStatus:
     """Knows whether the gallery's backbones answer together.
 
     Args:
@@ -376,7 +376,7 @@ class Together:
         self._gallery = gallery
         self._trial: Trial | None = None
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Reads what the gallery says now; not for the event loop."""
         self._trial = self._gallery.trial()
 

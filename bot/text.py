@@ -13,8 +13,8 @@ from engine.types import Concern
 
 if TYPE_CHECKING:
     from bot.context import Found, Turn
-    from gallery.scores.ensemble import MemberScore
     from gallery.records import Match, Portrait
+    from gallery.scores.ensemble import MemberScore
 
 __all__ = [
     "CONCERNS",

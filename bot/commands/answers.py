@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from gallery.gender import MEN, WOMEN
+from gallery.records import MEN, WOMEN
 
 from bot.context import Found, Services, Turn, notice
 from bot.text import caption, numbers

@@ -11,6 +11,8 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
+from gallery.records import MEN, WOMEN
+
 from bot.commands.answers import MOST_FACES, show_card, show_film, show_numbers, show_parents
 from bot.commands.twins import count_photo
 from bot.commands.words import read_wish
@@ -23,7 +25,6 @@ from bot.text import match_answers
 from bot.values import MOST_MATCHES, SIDE, Action, Reply
 from bot.wording import isolate
 from engine.errors import GalleryMissing, LookalikeError
-from gallery.gender import MEN, WOMEN
 
 if TYPE_CHECKING:
     from bot.recognizer import Slot

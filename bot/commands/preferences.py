@@ -14,8 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from bot.commands.answers import grid
 from bot.commands.photo import answer_photo
-from bot.commands.words import means_best, means_everybody
-from bot.commands.words import read_category, read_model, read_style, read_top
+from bot.commands.words import (
+    means_best,
+    means_everybody,
+    read_category,
+    read_model,
+    read_style,
+    read_top,
+)
 from bot.context import Refusal, Services, Turn
 from bot.models import State
 from bot.text import STYLE_KEYS, style_key
@@ -85,7 +91,8 @@ class Preference:
             value = await self.parse(services, turn, request.arguments)
             await services.store.choose(who, **{self.name: value})
             return Reply(text=self.sentence(services, turn, value))
-        return await self.menu(services, turn, self.current(services, await services.store.choice(who)))
+        choice = await services.store.choice(who)
+        return await self.menu(services, turn, self.current(services, choice))
 
     async def press(self, services: Services, turn: Turn, action: Action) -> Reply:
         """A button of the menu."""
@@ -198,7 +205,8 @@ async def _parse_style(_services: Services, turn: Turn, given: str) -> str:
 
 async def _style_menu(_services: Services, turn: Turn, chosen: str) -> Reply:
     options = [(turn.say(style_key(style)), style, style == chosen) for style in STYLES]
-    return _menu(turn, "style", turn.say("style.choose", style=turn.say(style_key(chosen))), options)
+    text = turn.say("style.choose", style=turn.say(style_key(chosen)))
+    return _menu(turn, "style", text, options)
 
 
 async def _parse_category(services: Services, turn: Turn, given: str) -> str | None:
@@ -229,12 +237,12 @@ async def _category_menu(services: Services, turn: Turn, chosen: str | None) -> 
     if len(names) >= rows * columns:
         text += "\n\n" + ", ".join(isolate(name) for name in (*names, ALL))
     options = [(turn.say("category.all"), ALL, chosen is None)]
-    options += [
-        (name, category_tag(name), name == chosen) for name in names[: rows * columns - 1]
-    ]
+    options += [(name, category_tag(name), name == chosen) for name in names[: rows * columns - 1]]
     # Names are long: three side by side can be read on a phone, if all then have room.
     per_row = min(NAMES_PER_ROW, columns)
-    return _menu(turn, "category", text, options, per_row if len(options) <= per_row * rows else columns)
+    if len(options) > per_row * rows:
+        per_row = columns
+    return _menu(turn, "category", text, options, per_row)
 
 
 async def _categories(services: Services) -> tuple[str, ...]:

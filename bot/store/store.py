@@ -144,6 +144,8 @@ DAY_S = 86_400
 USER_CHOICES = StoreTables.metadata.tables[UserChoiceRow.__tablename__]
 CHAT_CHOICES = StoreTables.metadata.tables[ChatChoiceRow.__tablename__]
 
+EVERYWHERE = frozenset({"model", "style"})
+
 Clock = Callable[[], float]
 
 
@@ -252,34 +254,29 @@ class Store:
             content |= self._unseal(table, who.user, sealed)
         return Choice(*(content.get(name) for name in ("model", "top", "category", "style")))
 
-    async def choose_model(self, who: Who, model: str | None) -> None:
-        """Remembers the model for every chat; None returns to the default."""
-        await self._change(USER_CHOICES, who.user, who, model=model)
+    async def choose(self, who: Who, **choices: object) -> None:
+        """Remembers choices, named as in ``Choice``; None returns to the default.
 
-    async def choose_style(self, who: Who, style: str | None) -> None:
-        """Remembers how cards are drawn, in every chat; None returns to the default."""
-        await self._change(USER_CHOICES, who.user, who, style=style)
+        The model and the style hold in every chat, the others in this one.
+        """
+        everywhere = {name: value for name, value in choices.items() if name in EVERYWHERE}
+        here = {name: value for name, value in choices.items() if name not in EVERYWHERE}
+        if everywhere:
+            await self._change(USER_CHOICES, who.user, who, everywhere)
+        if here:
+            await self._change(CHAT_CHOICES, who.chat, who, here)
 
-    async def choose_top(self, who: Who, top: int | None) -> None:
-        """Remembers how many matches are shown in this chat."""
-        await self._change(CHAT_CHOICES, who.chat, who, top=top)
-
-    async def choose_category(self, who: Who, category: str | None) -> None:
-        """Remembers which category is searched in this chat; None for all."""
-        await self._change(CHAT_CHOICES, who.chat, who, category=category)
-
-    async def remember(self, who: Who, match: PastMatch) -> None:
-        """Adds a match to the history; nothing where none is kept."""
+    async def remember(self, who: Who, *matches: PastMatch) -> None:
+        """Adds matches to the history; nothing where none is kept."""
         if not self._history_days:
             return
-        content = {"person": match.person, "score": round(match.score, 1), "model": match.model}
-        sealed = self._seal(PastMatchRow.__tablename__, who.user, content)
+        rows = []
+        for match in matches:
+            content = {"person": match.person, "score": round(match.score, 1), "model": match.model}
+            sealed = self._seal(PastMatchRow.__tablename__, who.user, content)
+            rows.append({"user_key": who.user.hex(), "at_s": match.at_s, "sealed": sealed})
         async with self._transaction() as connection:
-            await connection.execute(
-                sa.insert(PastMatchRow).values(
-                    user_key=who.user.hex(), at_s=match.at_s, sealed=sealed
-                )
-            )
+            await connection.execute(sa.insert(PastMatchRow), rows)
 
     async def history(self, who: Who, limit: int | None = None) -> tuple[PastMatch, ...]:
         """Somebody's matches that are young enough, newest first."""
@@ -344,7 +341,9 @@ class Store:
             return 2**62  # nothing is young enough
         return int(self._clock()) - self._history_days * DAY_S
 
-    async def _change(self, table: sa.Table, key: bytes, who: Who, **change: object) -> None:
+    async def _change(
+        self, table: sa.Table, key: bytes, who: Who, change: dict[str, object]
+    ) -> None:
         """Reads, changes and writes one row of choices; an empty one is deleted."""
         # Two presses by one person at once must not lose one: writers take turns.
         async with self._writing, self._transaction() as connection:
@@ -353,7 +352,7 @@ class Store:
                 await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock)))
             content = await self._content(connection, table, key, who.user)
             content = {
-                name: value for name, value in {**content, **change}.items() if value is not None
+                name: value for name, value in (content | change).items() if value is not None
             }
             column = table.primary_key.columns[0]
             await connection.execute(sa.delete(table).where(column == key.hex()))

@@ -64,12 +64,12 @@ def a_match(store: Store, person: str = "Grace Hopper") -> PastMatch:
 async def test_choices_survive_a_restart(database: sa.URL, who: Who) -> None:
     async with opened(database) as store:
         assert await store.choice(who) == Choice()
-        await store.choose_model(who, "senet")
-        await store.choose_top(who, 3)
-        await store.choose_category(who, "боевики 🙂")
+        await store.choose(who, model="senet")
+        await store.choose(who, top=3)
+        await store.choose(who, category="боевики 🙂")
     async with opened(database) as store:
         assert await store.choice(who) == Choice("senet", 3, "боевики 🙂")
-        await store.choose_category(who, None)
+        await store.choose(who, category=None)
         assert await store.choice(who) == Choice("senet", 3, None)
 
 
@@ -79,8 +79,8 @@ async def test_the_model_holds_everywhere_and_the_rest_for_one_chat(
     elsewhere = IDENTITY.who(Sender("telegram", USER_ID, "another chat"))
     somebody = IDENTITY.who(Sender("telegram", "another person", CHAT_ID))
     async with opened(database) as store:
-        await store.choose_model(who, "senet")
-        await store.choose_top(who, 3)
+        await store.choose(who, model="senet")
+        await store.choose(who, top=3)
         assert await store.choice(elsewhere) == Choice("senet")
         assert await store.choice(somebody) == Choice()
 
@@ -120,9 +120,9 @@ async def test_export_holds_everything_and_forgetting_leaves_nothing(
     elsewhere = IDENTITY.who(Sender("telegram", USER_ID, "another chat"))
     somebody = IDENTITY.who(Sender("telegram", "another person", CHAT_ID))
     async with opened(database) as store:
-        await store.choose_model(who, "senet")
-        await store.choose_top(who, 3)
-        await store.choose_category(elsewhere, "film")
+        await store.choose(who, model="senet")
+        await store.choose(who, top=3)
+        await store.choose(elsewhere, category="film")
         await store.remember(who, a_match(store))
         await store.remember(somebody, a_match(store, "Eileen Collins"))
         exported = json.loads(json.dumps(await store.export(who)))
@@ -155,8 +155,8 @@ async def test_the_files_say_nothing_without_the_key(
     async with opened(file) as store:
         for number in range(200):
             await store.remember(who, a_match(store, f"Grace Hopper {number}"))
-        await store.choose_model(who, "senet")
-        await store.choose_category(who, "bollywood")
+        await store.choose(who, model="senet")
+        await store.choose(who, category="bollywood")
         for name, content in _files(tmp_path):
             for word in (USER_ID, CHAT_ID, "Hopper", "senet", "bollywood", "telegram", "dlib"):
                 assert word.encode() not in content, (name, word)
@@ -171,7 +171,7 @@ async def test_the_files_say_nothing_without_the_key(
 
 async def test_another_secret_is_refused(database: sa.URL, who: Who) -> None:
     async with opened(database) as store:
-        await store.choose_model(who, "senet")
+        await store.choose(who, model="senet")
     with pytest.raises(BadSettings, match="another secret key"):
         async with opened(database, identity=Identity(b"b" * 32)):
             pass
@@ -182,7 +182,7 @@ async def test_another_secret_is_refused(database: sa.URL, who: Who) -> None:
 async def test_a_row_moved_to_another_person_does_not_open(database: sa.URL, who: Who) -> None:
     other = IDENTITY.who(Sender("telegram", "another person", CHAT_ID))
     async with opened(database) as store:
-        await store.choose_model(who, "senet")
+        await store.choose(who, model="senet")
     _execute(database, f"UPDATE user_choice SET user_key = '{other.user.hex()}'")
     async with opened(database) as store:
         with pytest.raises(SetupProblem, match="sealed elsewhere"):
@@ -207,9 +207,9 @@ async def test_many_at_once_lose_nothing(database: sa.URL) -> None:
     async with opened(database) as store:
         await asyncio.gather(
             *(store.remember(who, a_match(store)) for who in people for _ in range(5)),
-            *(store.choose_top(who, 1 + number % 10) for number, who in enumerate(people)),
-            *(store.choose_category(who, "film") for who in people),
-            *(store.choose_model(who, "dlib") for who in people),
+            *(store.choose(who, top=1 + number % 10) for number, who in enumerate(people)),
+            *(store.choose(who, category="film") for who in people),
+            *(store.choose(who, model="dlib") for who in people),
         )
         for number, who in enumerate(people):
             assert await store.choice(who) == Choice("dlib", 1 + number % 10, "film")
@@ -316,7 +316,7 @@ async def test_a_server_that_was_restarted_is_noticed_by_nobody(
 ) -> None:
     """Connections that went stale in the pool are made anew."""
     async with opened(database_url(postgres_url, tmp_path)) as store:
-        await store.choose_model(who, "senet")
+        await store.choose(who, model="senet")
         assert postgres.cut(name_of(postgres_url)) > 0
         assert await store.choice(who) == Choice("senet")
 
@@ -329,7 +329,7 @@ async def test_two_processes_that_change_one_choice_lose_nothing(
     async with opened(url) as one, opened(url) as other:
         for number in range(1, 11):
             name = f"category {number}"
-            await asyncio.gather(one.choose_top(who, number), other.choose_category(who, name))
+            await asyncio.gather(one.choose(who, top=number), other.choose(who, category=name))
             assert await one.choice(who) == Choice(None, number, name)
 
 

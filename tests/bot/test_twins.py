@@ -50,13 +50,13 @@ def home(starter_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def circles() -> TwinsGroups:
+def groups() -> TwinsGroups:
     return TwinsGroups()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def conversation(home: Path, circles: TwinsGroups) -> AsyncIterator[Conversation]:
-    async with chatting(home, twins=twins, queue=FAST) as opened:
+async def conversation(home: Path, groups: TwinsGroups) -> AsyncIterator[Conversation]:
+    async with chatting(home, twins=groups, queue=FAST) as opened:
         yield opened
 
 
@@ -271,16 +271,16 @@ async def test_a_day_later_everything_is_gone_by_itself(
     """A timer drops it, though nobody asks anything."""
     monkeypatch.setattr(bot.background, "TIDY_S", 0.02)
     clock = Clock()
-    circles = TwinsGroups(clock=clock)
-    async with chatting(home, twins=twins) as opened:
+    groups = TwinsGroups(clock=clock)
+    async with chatting(home, twins=groups) as opened:
         ann = Person(opened, Sender("telegram", "1", "c", "en", is_group=True, name="Ann"))
         await ann.says("/twins on", hopper_jpeg)
         clock.ahead_s = 86_000
         await asyncio.sleep(0.1)
-        assert len(circles) == 1
+        assert len(groups) == 1
         clock.ahead_s = 86_500
         async with asyncio.timeout(5):
-            while len(circles):  # noqa: ASYNC110 - the timer is what is tested
+            while len(groups):  # noqa: ASYNC110 - the timer is what is tested
                 await asyncio.sleep(0.01)
         assert SAY("twins.was_not_in") == (await ann.says("/twins off")).text
 
@@ -303,7 +303,7 @@ async def test_nothing_of_it_is_written_or_logged(
     meet: Meet,
     home: Path,
     conversation: Conversation,
-    circles: TwinsGroups,
+    groups: TwinsGroups,
     hopper_jpeg: bytes,
     collins_jpeg: bytes,
 ) -> None:
@@ -325,7 +325,7 @@ async def test_nothing_of_it_is_written_or_logged(
     secrets = [b"Zebulon", b"Quux", b"Xyzzy", b"id of", b"-100777888999"]
     for person in people:
         who = conversation._identity.who(person.sender)
-        member = circles.member(who.room, who.user)
+        member = groups.member(who.room, who.user)
         assert member is not None
         assert member.embedding is not None
         keys = (who.room, who.room.hex().encode())

@@ -34,7 +34,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def circles(clock: Clock) -> TwinsGroups:
+def groups(clock: Clock) -> TwinsGroups:
     return TwinsGroups(clock=clock)
 
 
@@ -44,100 +44,100 @@ def face(seed: int, space: Space = SPACE) -> Embedding:
     return Embedding((vector / np.linalg.norm(vector)).astype(np.float32), space)
 
 
-def sends(circles: TwinsGroups, room: bytes, user: bytes, embedding: Embedding) -> bool:
+def sends(groups: TwinsGroups, room: bytes, user: bytes, embedding: Embedding) -> bool:
     """A photo of somebody who may take part arrives and is looked at."""
-    member = circles.member(room, user)
-    return member is not None and circles.count(room, user, member, embedding, "Ann")
+    member = groups.member(room, user)
+    return member is not None and groups.count(room, user, member, embedding, "Ann")
 
 
-def test_nobody_is_in_who_did_not_ask(circles: TwinsGroups) -> None:
-    assert not sends(circles, b"room", b"ann", face(1))
-    assert circles.members(b"room") == {}
-    assert len(circles) == 0
+def test_nobody_is_in_who_did_not_ask(groups: TwinsGroups) -> None:
+    assert not sends(groups, b"room", b"ann", face(1))
+    assert groups.members(b"room") == {}
+    assert len(groups) == 0
 
 
-def test_the_newest_photo_replaces_the_older_one(circles: TwinsGroups) -> None:
-    circles.join(b"room", b"ann", "Ann")
+def test_the_newest_photo_replaces_the_older_one(groups: TwinsGroups) -> None:
+    groups.join(b"room", b"ann", "Ann")
     for seed in (1, 2):
-        assert sends(circles, b"room", b"ann", face(seed))
-    (member,) = circles.members(b"room").values()
+        assert sends(groups, b"room", b"ann", face(seed))
+    (member,) = groups.members(b"room").values()
     assert member.embedding is not None
     np.testing.assert_array_equal(member.embedding.vector, face(2).vector)
 
 
-def test_joining_again_keeps_the_photo_and_the_time(circles: TwinsGroups, clock: Clock) -> None:
-    circles.join(b"room", b"ann", "Ann")
-    assert sends(circles, b"room", b"ann", face(1))
-    before = circles.member(b"room", b"ann")
+def test_joining_again_keeps_the_photo_and_the_time(groups: TwinsGroups, clock: Clock) -> None:
+    groups.join(b"room", b"ann", "Ann")
+    assert sends(groups, b"room", b"ann", face(1))
+    before = groups.member(b"room", b"ann")
     clock.now_s += 3600
-    circles.join(b"room", b"ann", "Ann")
-    assert circles.member(b"room", b"ann") is before
+    groups.join(b"room", b"ann", "Ann")
+    assert groups.member(b"room", b"ann") is before
 
 
-def test_a_day_after_the_newest_photo_all_is_gone(circles: TwinsGroups, clock: Clock) -> None:
-    circles.join(b"room", b"ann", "Ann")
-    circles.join(b"room", b"ben", "Ben")
+def test_a_day_after_the_newest_photo_all_is_gone(groups: TwinsGroups, clock: Clock) -> None:
+    groups.join(b"room", b"ann", "Ann")
+    groups.join(b"room", b"ben", "Ben")
     clock.now_s += DAY_S / 2
-    assert sends(circles, b"room", b"ann", face(1))
-    assert circles.until_s(b"ann") == (clock.now_s + DAY_S,)
+    assert sends(groups, b"room", b"ann", face(1))
+    assert groups.until_s(b"ann") == (clock.now_s + DAY_S,)
     clock.now_s += DAY_S / 2
-    assert set(circles.members(b"room")) == {b"ann"}
+    assert set(groups.members(b"room")) == {b"ann"}
     clock.now_s += DAY_S / 2 - 1
-    assert set(circles.members(b"room")) == {b"ann"}
+    assert set(groups.members(b"room")) == {b"ann"}
     clock.now_s += 1
-    circles.tidy()
-    assert len(circles) == 0
-    assert circles._rooms == {}
+    groups.tidy()
+    assert len(groups) == 0
+    assert groups._rooms == {}
 
 
-def test_a_clock_that_was_set_back_keeps_nobody_longer(circles: TwinsGroups, clock: Clock) -> None:
-    circles.join(b"room", b"ann", "Ann")
+def test_a_clock_that_was_set_back_keeps_nobody_longer(groups: TwinsGroups, clock: Clock) -> None:
+    groups.join(b"room", b"ann", "Ann")
     clock.now_s -= 1
-    assert circles.members(b"room") == {}
+    assert groups.members(b"room") == {}
 
 
-def test_leaving_is_at_once_and_for_one_chat_forgetting_for_all(circles: TwinsGroups) -> None:
+def test_leaving_is_at_once_and_for_one_chat_forgetting_for_all(groups: TwinsGroups) -> None:
     for room in (b"one", b"two"):
-        circles.join(room, b"ann", "Ann")
-        circles.join(room, b"ben", "Ben")
-    assert circles.leave(b"one", b"ann")
-    assert not circles.leave(b"one", b"ann")
-    assert circles.member(b"two", b"ann")
-    circles.forget(b"ben")
-    assert [len(circles.members(room)) for room in (b"one", b"two")] == [0, 1]
-    assert set(circles._rooms) == {b"two"}
+        groups.join(room, b"ann", "Ann")
+        groups.join(room, b"ben", "Ben")
+    assert groups.leave(b"one", b"ann")
+    assert not groups.leave(b"one", b"ann")
+    assert groups.member(b"two", b"ann")
+    groups.forget(b"ben")
+    assert [len(groups.members(room)) for room in (b"one", b"two")] == [0, 1]
+    assert set(groups._rooms) == {b"two"}
 
 
 @pytest.mark.parametrize("returns", [False, True])
 def test_a_photo_that_was_still_looked_at_when_somebody_left_does_not_count(
-    circles: TwinsGroups, *, returns: bool
+    groups: TwinsGroups, *, returns: bool
 ) -> None:
     """Not even if they have joined again since."""
-    circles.join(b"room", b"ann", "Ann")
-    member = circles.member(b"room", b"ann")
+    groups.join(b"room", b"ann", "Ann")
+    member = groups.member(b"room", b"ann")
     assert member is not None
-    circles.leave(b"room", b"ann")
+    groups.leave(b"room", b"ann")
     if returns:
-        circles.join(b"room", b"ann", "Ann")
-    assert not circles.count(b"room", b"ann", member, face(1), "Ann")
-    assert all(one.embedding is None for one in circles.members(b"room").values())
+        groups.join(b"room", b"ann", "Ann")
+    assert not groups.count(b"room", b"ann", member, face(1), "Ann")
+    assert all(one.embedding is None for one in groups.members(b"room").values())
 
 
 def test_memory_is_bounded(clock: Clock) -> None:
     """A full chat takes nobody more; in all chats together the oldest give way."""
-    circles = TwinsGroups(most_in_a_chat=3, most=5, clock=clock)
+    groups = TwinsGroups(most_in_a_chat=3, most=5, clock=clock)
     for user in range(3):
-        circles.join(b"full", bytes([user]), "Ann")
+        groups.join(b"full", bytes([user]), "Ann")
     with pytest.raises(GroupFull):
-        circles.join(b"full", b"late", "Late")
-    circles.join(b"full", bytes([0]), "Ann")  # who is in may say so again
+        groups.join(b"full", b"late", "Late")
+    groups.join(b"full", bytes([0]), "Ann")  # who is in may say so again
     for number in range(20):
         clock.now_s += 1
-        circles.join(b"room %d" % number, b"ben", "Ben")
-        assert len(circles) <= 5
-    assert circles.members(b"full") == {}
-    assert len(circles._rooms) == 5
-    assert circles.member(b"room 19", b"ben")
+        groups.join(b"room %d" % number, b"ben", "Ben")
+        assert len(groups) <= 5
+    assert groups.members(b"full") == {}
+    assert len(groups._rooms) == 5
+    assert groups.member(b"room 19", b"ben")
 
 
 def test_nothing_of_a_taker_shows_in_a_repr() -> None:

@@ -42,13 +42,13 @@ def mirror(senet_bytes: bytes) -> Iterator[Source]:
 
 
 @contextlib.asynccontextmanager
-async def desk_at(
+async def models_at(
     home: Path, url: str = "http://127.0.0.1:1/", *, fetch: bool = True
 ) -> AsyncIterator[Models]:
-    """A desk for senet and dlib on a data folder, with its upkeep running."""
+    """Models for senet and dlib on a data folder, with its upkeep running."""
     settings = Settings(home=home)
     with open_gallery(settings) as gallery:
-        desk = Models(
+        models = Models(
             open_engine(settings),
             gallery,
             configured=("senet", "dlib"),
@@ -58,13 +58,13 @@ async def desk_at(
             fetch=fetch,
             refresh_s=0.05,
         )
-        await desk.open()
-        upkeep = asyncio.create_task(desk.keep_up())
+        await models.open()
+        upkeep = asyncio.create_task(models.keep_up())
         try:
-            yield desk
+            yield models
         finally:
             upkeep.cancel()
-            await desk.close()
+            await models.close()
 
 
 async def until(true: Callable[[], bool | Awaitable[bool]], within_s: float = 20.0) -> None:
@@ -77,27 +77,27 @@ async def until(true: Callable[[], bool | Awaitable[bool]], within_s: float = 20
             await asyncio.sleep(0.02)
 
 
-def state_of(desk: Models, name: str) -> State:
-    standing = desk.standing(name)
-    assert standing is not None
-    return standing.state
+def state_of(models: Models, name: str) -> State:
+    status = models.status(name)
+    assert status is not None
+    return status.state
 
 
 async def test_dlib_answers_where_nothing_else_can(own_home: Path) -> None:
-    async with desk_at(own_home, fetch=False) as desk:
-        assert desk.ready() == ("dlib",)
-        assert [desk.answering(name) for name in (None, "senet", "dlib")] == ["dlib"] * 3
-        assert state_of(desk, "senet") is State.MISSING
-        assert "models download senet" in str(desk.standings()[0].reason)
-        assert desk.standing("resnet") is None
+    async with models_at(own_home, fetch=False) as models:
+        assert models.ready() == ("dlib",)
+        assert [models.answering(name) for name in (None, "senet", "dlib")] == ["dlib"] * 3
+        assert state_of(models, "senet") is State.MISSING
+        assert "models download senet" in str(models.statuses()[0].reason)
+        assert models.status("resnet") is None
 
 
 async def test_a_fresh_home_begins_with_two_people(starter_home: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "cache").symlink_to(starter_home / "cache", target_is_directory=True)
-    async with desk_at(home, fetch=False) as desk:
-        assert desk.ready() == ("dlib",)
+    async with models_at(home, fetch=False) as models:
+        assert models.ready() == ("dlib",)
     with open_gallery(Settings(home=home)) as gallery:
         assert gallery.stats().people == 2
 
@@ -143,29 +143,29 @@ async def test_missing_weights_are_fetched_and_the_model_joins(
 
 async def test_progress_is_told_in_percent(own_home: Path, mirror: Source) -> None:
     mirror.usual = Behaviour(bytes_sent=len(mirror.content) // 2, stall_s=1.0)
-    async with desk_at(own_home, mirror.url) as desk:
+    async with models_at(own_home, mirror.url) as models:
 
         def half() -> bool:
-            standing = desk.standing("senet")
-            assert standing is not None
-            return standing.state is State.FETCHING and (standing.percent or 0) >= 40
+            status = models.status("senet")
+            assert status is not None
+            return status.state is State.FETCHING and (status.percent or 0) >= 40
 
         await until(half)
-        assert desk.answering("senet") == "dlib"
+        assert models.answering("senet") == "dlib"
 
 
 async def test_weights_put_there_by_hand_are_found(
     own_home: Path, senet_bytes: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bot.models.PAUSES_S", (0.1,))
-    async with desk_at(own_home, fetch=False) as desk:
-        assert desk.ready() == ("dlib",)
+    async with models_at(own_home, fetch=False) as models:
+        assert models.ready() == ("dlib",)
         (own_home / "models").mkdir()
         part = own_home / "models" / "part"
         await asyncio.to_thread(part.write_bytes, senet_bytes)
         part.rename(own_home / "models" / SENET_FILE)
-        await until(lambda: desk.ready() == ("senet", "dlib"))
-        assert desk.answering() == "senet"
+        await until(lambda: models.ready() == ("senet", "dlib"))
+        assert models.answering() == "senet"
 
 
 async def test_damaged_weights_are_marked_and_everything_else_works(
@@ -173,9 +173,9 @@ async def test_damaged_weights_are_marked_and_everything_else_works(
 ) -> None:
     (own_home / "models").mkdir()
     (own_home / "models" / SENET_FILE).write_bytes(senet_bytes[: len(senet_bytes) // 2])
-    async with desk_at(own_home, fetch=False) as desk:
-        assert state_of(desk, "senet") is State.BROKEN
-        assert desk.answering("senet") == "dlib"
+    async with models_at(own_home, fetch=False) as models:
+        assert state_of(models, "senet") is State.BROKEN
+        assert models.answering("senet") == "dlib"
 
 
 async def test_people_added_by_another_process_are_found(
@@ -185,11 +185,11 @@ async def test_people_added_by_another_process_are_found(
     engine = open_engine(settings)
     photo = engine.decode(hopper_jpeg)
     (probe,) = engine.embed([(photo, engine.detect(photo)[0])], "dlib")
-    async with desk_at(own_home, fetch=False) as desk:
-        assert desk.ready() == ("dlib",)
+    async with models_at(own_home, fetch=False) as models:
+        assert models.ready() == ("dlib",)
 
         def found() -> set[str]:
-            return {match.person.name for match in desk._gallery.top_matches(probe, 5)}
+            return {match.person.name for match in models._gallery.top_matches(probe, 5)}
 
         with open_gallery(settings) as theirs:
             person = theirs.find_person("Eileen Collins")
@@ -203,7 +203,7 @@ async def test_people_added_by_another_process_are_found(
 async def test_no_model_at_all_is_an_error_that_says_so(own_home: Path) -> None:
     settings = Settings(home=own_home)
     with open_gallery(settings) as gallery:
-        desk = Models(
+        models = Models(
             open_engine(settings),
             gallery,
             configured=("dlib",),
@@ -213,15 +213,15 @@ async def test_no_model_at_all_is_an_error_that_says_so(own_home: Path) -> None:
             fetch=False,
         )
         with pytest.raises(WeightsMissing):
-            desk.answering()  # nothing was opened
+            models.answering()  # nothing was opened
 
 
 async def test_the_end_does_not_wait_for_a_download_that_stalls(
     own_home: Path, mirror: Source
 ) -> None:
     mirror.usual = Behaviour(bytes_sent=1000, stall_s=30.0)
-    async with desk_at(own_home, mirror.url) as desk:
-        await until(lambda: state_of(desk, "senet") is State.FETCHING)
+    async with models_at(own_home, mirror.url) as models:
+        await until(lambda: state_of(models, "senet") is State.FETCHING)
         await until(lambda: bool(mirror.requests))
         started = time.perf_counter()
     assert time.perf_counter() - started < 4
