@@ -142,7 +142,7 @@ class Models:
         """Who answers those who chose nothing."""
         return self._default
 
-    def standings(self) -> tuple[ModelStatus, ...]:
+    def statuses(self) -> tuple[ModelStatus, ...]:
         """Every configured backbone, and ``best`` where they answer together."""
         ensemble = self._ensemble.ensemble(self._backbones_ready())
         if ensemble is None:

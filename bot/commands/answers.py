@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from gallery.records import MEN, WOMEN
 
 from bot.context import Found, Services, Turn, notice
 from bot.text import caption, numbers
 from bot.values import MOST_MATCHES, SIDE, SPLIT, Action, Button, Reply
 from bot.wording import isolate
 from engine.types import Box
+from gallery.records import MEN, WOMEN
 
 if TYPE_CHECKING:
     from bot.pictures.card import CardEntry

@@ -11,8 +11,6 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
-from gallery.records import MEN, WOMEN
-
 from bot.commands.answers import MOST_FACES, show_card, show_film, show_numbers, show_parents
 from bot.commands.twins import count_photo
 from bot.commands.words import read_wish
@@ -25,6 +23,7 @@ from bot.text import match_answers
 from bot.values import MOST_MATCHES, SIDE, Action, Reply
 from bot.wording import isolate
 from engine.errors import GalleryMissing, LookalikeError
+from gallery.records import MEN, WOMEN
 
 if TYPE_CHECKING:
     from bot.recognizer import Slot
@@ -238,7 +237,7 @@ async def answer_photo(services: Services, turn: Turn, choice: Choice, **changed
     if not photos:
         command = turn.request.command or "lookalike"
         raise Refusal(Reply(text=turn.say("error.no_photo", command=command)))
-    asked = {"photo": photos[0], "rest": photos[1:MOST_ALBUM]} | changed
+    asked: dict[str, Any] = {"photo": photos[0], "rest": photos[1:MOST_ALBUM]} | changed
     return await ask(services, turn, chosen(services, choice, **asked))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bot.buttons import Rows, answer_buttons, pair_buttons
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot.commands.answers import Rows, answer_buttons, pair_buttons
 from bot.context import Turn
 from bot.store.keys import Identity
 from bot.values import Action, Limits, Request, Sender

@@ -474,7 +474,12 @@ async def test_the_log_says_how_long_it_took_and_not_who_asked(
     for step in ("fetch", "decode", "detect", "embed", "search", "draw"):
         assert f" {step}_ms=" in lines[0]
     assert "outcome=NotAnImage" in lines[5]
-    for secret in (user_id, chat_id, "Hopper", conversation._identity.who(ann.sender).user.hex()):
+    for secret in (
+        user_id,
+        chat_id,
+        "Hopper",
+        conversation._services.identity.who(ann.sender).user.hex(),
+    ):
         assert secret not in stream.getvalue()
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.commands import CHAT_COMMANDS, chat_commands
+from bot.commands import COMMANDS, chat_commands
 from bot.models import State
 from bot.text import CONCERNS, WORDS
 from bot.wording import LANGUAGES, Wording, isolate, placeholders, plain
@@ -76,7 +76,7 @@ def said_in(path: Path) -> set[str]:
 
 def code() -> list[Path]:
     """The files of the bot that may say something."""
-    files = [path for path in (ROOT / "bot").rglob("*.py") if "commands" not in path.parts]
+    files = [path for path in (ROOT / "bot").rglob("*.py") if "cli" not in path.parts]
     assert len(files) > 20, "the code was not found"
     return files
 
@@ -108,7 +108,8 @@ def test_plural_forms_are_complete(wording: Wording, language: str) -> None:
 def test_every_sentence_is_spoken_somewhere_and_every_spoken_one_exists(wording: Wording) -> None:
     """Keys in the code, in the tables that name keys, and in the files are the same set."""
     literals = set().union(*map(spoken_in, code()))
-    described = {f"command.{name}.description" for name in CHAT_COMMANDS}
+    described = {f"command.{name}.description" for name in COMMANDS}
+    described |= {f"command.{name}.hint" for name, command in COMMANDS.items() if command.hint}
     named = ERROR_KEYS | described | {key for _, key in WORDS} | set(CONCERNS.values())
     named |= {state.value for state in State}
     assert named <= wording.keys()
