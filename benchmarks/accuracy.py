@@ -25,19 +25,23 @@ from numpy.typing import NDArray
 from bot.app import open_engine
 from bot.settings import Settings
 from engine.engine import Engine
-from gallery.evaluate import read_pairs, verify
-from gallery.evaluation.evidence import Evidence, gather
-from gallery.evaluation.groups import groupings
-from gallery.evaluation.lineup import Lineup, LookUp, line_up, look_up, photos_by_person
-from gallery.evaluation.people import known_of
-from gallery.evaluation.photos import Sightings, look_at
+from gallery.evaluation.groups import group_people
+from gallery.evaluation.measures import Measures, measure, verify
+from gallery.evaluation.photos import (
+    PhotoEmbeddings,
+    embed_photos,
+    photos_by_person,
+    read_labels,
+    read_pairs,
+)
+from gallery.evaluation.probes import Identification, ProbeSet, identify, split_photos
 from gallery.evaluation.report import grouping_json
-from gallery.scores import Calibration, prior
+from gallery.scores import Calibration, prior, score_at
 from gallery.scores.fit import fit_calibration
 
 GALLERY_PHOTOS = 3
 DIVISIONS = 10
-PROMISED = {"30": 0.01, "40": 0.001}
+PROMISED = {"1_in_100": 0.01, "1_in_1000": 0.001}
 
 
 def pairs(engine: Engine, model: str, folder: Path, title: str) -> dict[str, Any]:
@@ -49,7 +53,7 @@ def pairs(engine: Engine, model: str, folder: Path, title: str) -> dict[str, Any
     kept = ("pairs", "accuracy", "accuracy_std", "tar_at_far_1e-3", "roc_auc", "failures")
     print(
         f"{title}, {found['pairs']:,} pairs: {result.accuracy:.2%} right (bar: 99.2 %), "
-        f"TAR {result.tar:.1%} at FAR 0.1 %, AUC {result.roc_auc:.4f}"
+        f"TAR {result.tar:.1%} at FAR 0.1 %, AUC {result.roc.area:.4f}"
     )
     return {"title": title} | {name: found[name] for name in kept}
 
@@ -61,39 +65,40 @@ def people(
     everybody = {
         who: files for who, files in photos_by_person(folder).items() if len(files) > GALLERY_PHOTOS
     }
-    seen = look_at(engine, model, [file for files in everybody.values() for file in files])
-    lineup = line_up(seen, everybody, GALLERY_PHOTOS)
-    calibration = fit_calibration(seen.space, lineup.gallery, lineup.owners)
+    files = [file for files in everybody.values() for file in files]
+    seen = embed_photos(engine, [model], files)[model]
+    probe_set = split_photos(seen, everybody, GALLERY_PHOTOS)
+    calibration = fit_calibration(seen.space, probe_set.first.gallery, probe_set.owners)
     count = len(seen.vectors) + len(seen.failures)
-    evidence = gather(model, lineup, calibration, seconds=seen.seconds, photos=count)
+    measures = measure(model, probe_set, calibration, seconds=seen.seconds, photos=count)
     found = {
         "title": title,
         "people": len(everybody),
         "gallery_photos": GALLERY_PHOTOS,
-        "probes": evidence.probes,
-        "rank_1": evidence.rank(1).value,
-        "rank_5": evidence.rank(5).value,
-        "accuracy": evidence.accuracy.value,
-        "tar_at_far_1e-3": evidence.tar(1e-3).value,
-        "roc_auc": evidence.roc_auc,
+        "probes": measures.probes,
+        "rank_1": measures.rank(1).value,
+        "rank_5": measures.rank(5).value,
+        "accuracy": measures.accuracy.value,
+        "tar_at_far_1e-3": measures.tar(1e-3).value,
+        "roc_auc": measures.roc.area,
     }
     print(
-        f"{title}, {len(everybody):,} people, {evidence.probes:,} probes: rank-1 "
+        f"{title}, {len(everybody):,} people, {measures.probes:,} probes: rank-1 "
         f"{found['rank_1']:.2%} (bar: 95 %), rank-5 {found['rank_5']:.2%}, pairs "
         f"{found['accuracy']:.2%}, TAR {found['tar_at_far_1e-3']:.1%} at FAR 0.1 %"
     )
-    return found, unseen(seen, everybody, lineup, title), groups(evidence, folder, labels, title)
+    return found, unseen(seen, everybody, probe_set, title), groups(measures, folder, labels, title)
 
 
 def unseen(
-    seen: Sightings, everybody: Mapping[str, Sequence[Path]], lineup: Lineup, title: str
+    seen: PhotoEmbeddings, everybody: Mapping[str, Sequence[Path]], probe_set: ProbeSet, title: str
 ) -> dict[str, Any]:
     """Scores learned on half of the people and judged on the other, mean and range of divisions.
 
     Strangers and the same person are looked up among the other half; somebody not in the gallery,
     among everybody but themselves.
     """
-    best = look_up(lineup).best
+    best = identify(probe_set).best
     names = sorted(everybody)
     rows: list[dict[str, float]] = []
     for division in range(DIVISIONS):
@@ -112,11 +117,14 @@ def unseen(
                 np.array([number for number, _ in teachers], np.int64),
             )
             others = {who: files for who, files in everybody.items() if who not in taught}
-            judged = line_up(seen, others, GALLERY_PHOTOS)
+            judged = split_photos(seen, others, GALLERY_PHOTOS)
             found, scores = strangers_scores(judged, learned)
-            outside = [lineup.name(int(column)) not in taught for column in lineup.right]
+            outside = [probe_set.name(int(column)) not in taught for column in probe_set.right]
             rows.append(
-                {f"strangers_{score}": float(np.mean(scores >= int(score))) for score in PROMISED}
+                {
+                    f"strangers_{rarity}": float(np.mean(scores >= score_at(share)))
+                    for rarity, share in PROMISED.items()
+                }
                 | {
                     "same_person_median": float(np.median(learned.scores(found.own))),
                     "best_stranger_median": float(np.median(learned.scores(best[outside]))),
@@ -130,10 +138,10 @@ def unseen(
         }
         for name in rows[0]
     }
-    for score, share in PROMISED.items():
-        got = figures[f"strangers_{score}"]
+    for rarity, share in PROMISED.items():
+        got = figures[f"strangers_{rarity}"]
         print(
-            f"unseen people: {got['mean']:.3%} of strangers score {score} or more "
+            f"unseen people: {got['mean']:.3%} of strangers score {score_at(share):g} or more "
             f"({got['low']:.3%} to {got['high']:.3%}; meant: {share:.1%})"
         )
     for name, bar in (("same_person_median", "85 or more"), ("best_stranger_median", "35 to 60")):
@@ -146,25 +154,27 @@ def unseen(
         "title": title,
         "people": len(everybody),
         "divisions": DIVISIONS,
-        "gallery_people": len(lineup.people),
+        "gallery_people": len(probe_set.people),
         **figures,
     }
 
 
-def strangers_scores(lineup: Lineup, learned: Calibration) -> tuple[LookUp, NDArray[np.float64]]:
+def strangers_scores(
+    probe_set: ProbeSet, learned: Calibration
+) -> tuple[Identification, NDArray[np.float64]]:
     """Looks everybody up; scores of all probes with everybody else."""
     reached: list[NDArray[np.float64]] = []
 
-    def keep(_: slice, block: NDArray[np.float32]) -> None:
+    def keep(_: NDArray[np.intp], block: NDArray[np.float32]) -> None:
         reached.append(learned.scores(block[np.isfinite(block)]))
 
-    return look_up(lineup, keep), np.concatenate(reached)
+    return identify(probe_set, keep), np.concatenate(reached)
 
 
-def groups(evidence: Evidence, folder: Path, labels: Path | None, title: str) -> dict[str, Any]:
+def groups(measures: Measures, folder: Path, labels: Path | None, title: str) -> dict[str, Any]:
     """Accuracy and scores per group, and the gaps between the best and the worst."""
-    known = known_of(folder, labels)
-    found = {grouping.kind: grouping_json(grouping) for grouping in groupings(evidence, known)}
+    known = read_labels(folder, labels)
+    found = {grouping.kind: grouping_json(grouping) for grouping in group_people(measures, known)}
     for kind, grouping in found.items():
         for gap in grouping["gaps"]:
             chance = "more than chance" if gap["exceeds_chance"] else "within chance"

@@ -31,6 +31,7 @@ from gallery import registrar, upkeep
 from gallery.database import changing
 from gallery.gallery import Gallery
 from gallery.registrar import append_rows
+from gallery.scores import score_at
 from gallery.scores.ensemble import Ensemble, Member
 from gallery.scores.trial import HeldOut, Trial, run_trial, try_ensemble
 from gallery.tables import PersonRow, PortraitRow
@@ -140,8 +141,8 @@ def shares(
         "by": shown,
         "rank_1": trial.figures[name].rank_1,
         "tar": trial.figures[name].tar,
-        "strangers_30": float(np.mean(held.strangers >= 30)),
-        "strangers_40": float(np.mean(held.strangers >= 40)),
+        "strangers_1_in_100": float(np.mean(held.strangers >= score_at(1e-2))),
+        "strangers_1_in_1000": float(np.mean(held.strangers >= score_at(1e-3))),
         "same_person_median": float(np.median(held.own)),
     }
 

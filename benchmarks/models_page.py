@@ -20,6 +20,8 @@ from figures import recorded
 from page_ensemble import together
 from page_tables import anything, side_by_side, table
 
+from gallery.scores import SAME_PERSON_SCORE, score_at
+
 __all__ = ["BEGIN", "END", "PAGE", "written"]
 
 PAGE = Path(__file__).parents[1] / "docs" / "MODELS.md"
@@ -27,6 +29,8 @@ BEGIN = "<!-- measured: written by benchmarks/models_page.py, do not edit -->"
 END = "<!-- end of measured -->"
 
 Figures = Mapping[str, Any]
+
+RARE, RARER = score_at(1e-2), score_at(1e-3)
 
 # Section -> heading and the command that measures it, in the order of the page.
 SECTIONS = {
@@ -47,7 +51,7 @@ SECTIONS = {
 MEASURES = {
     "accuracy": "pairs judged rightly",
     "rank_1": "right person first",
-    "strangers_30": "strangers who score 30 or more",
+    "strangers_1_in_100": f"strangers who score {RARE:g} or more",
 }
 
 
@@ -138,18 +142,18 @@ def _scores(figures: Figures) -> str:
                 ("", "meant", "found"),
                 [
                     (
-                        "strangers who score 30 or more",
+                        f"strangers who score {RARE:g} or more",
                         "1 %",
-                        share.format(**found["strangers_30"]),
+                        share.format(**found["strangers_1_in_100"]),
                     ),
                     (
-                        "strangers who score 40 or more",
+                        f"strangers who score {RARER:g} or more",
                         "0.1 %",
-                        share.replace(".2%", ".3%").format(**found["strangers_40"]),
+                        share.replace(".2%", ".3%").format(**found["strangers_1_in_1000"]),
                     ),
                     (
                         "another photo of the same person, median score",
-                        "90",
+                        f"{SAME_PERSON_SCORE:g}",
                         median.format(**found["same_person_median"]),
                     ),
                     (
@@ -184,8 +188,8 @@ def _grouping(kind: str, grouping: Figures) -> list[str]:
         "right person first",
         "pairs judged rightly",
         "TAR at FAR 0.1 %",
-        "strangers from 30 (meant 1 %)",
-        "from 40 (0.1 %)",
+        f"strangers from {RARE:g} (meant 1 %)",
+        f"from {RARER:g} (0.1 %)",
         "median score, same person and strangers",
     )
     rows = [
@@ -193,8 +197,8 @@ def _grouping(kind: str, grouping: Figures) -> list[str]:
             group["name"],
             f"{group['people']:,}",
             *(_between(group[name]) for name in ("rank_1", "accuracy", "tar")),
-            _between(group["strangers_30"], 2),
-            _between(group["strangers_40"], 2),
+            _between(group["strangers_1_in_100"], 2),
+            _between(group["strangers_1_in_1000"], 2),
             f"{group['same_person_median']:.0f}, {group['strangers_median']:.0f}",
         )
         for group in grouping["groups"]

@@ -7,14 +7,16 @@ from typing import Any
 
 from page_tables import table
 
+from gallery.scores import score_at
+
 __all__ = ["together"]
 
 HEAD = (
     "",
     "right person first",
     "TAR at FAR 0.1 %",
-    "strangers from 30 (meant 1 %)",
-    "from 40 (0.1 %)",
+    f"strangers from {score_at(1e-2):g} (meant 1 %)",
+    f"from {score_at(1e-3):g} (0.1 %)",
     "median score, same person",
 )
 
@@ -41,8 +43,8 @@ def _brings(found: Mapping[str, Any]) -> list[str]:
             one["by"],
             f"{one['rank_1']:.1%}",
             f"{one['tar']:.1%}",
-            f"{one['strangers_30']:.2%}",
-            f"{one['strangers_40']:.2%}",
+            f"{one['strangers_1_in_100']:.2%}",
+            f"{one['strangers_1_in_1000']:.2%}",
             f"{one['same_person_median']:.0f}",
         )
         for one in found["compared"]

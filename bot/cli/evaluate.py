@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from bot.settings import Settings
     from engine.engine import Engine
     from engine.types import Space
+    from gallery.evaluation.measures import Verification
     from gallery.evaluation.report import EvaluationReport
-    from gallery.evaluation.results import Identification, Verification
     from gallery.records import Person
     from gallery.scores import Calibration
 
@@ -79,9 +79,11 @@ def pairs(
     where one in 1,000 others is.
     """
     from bot.app import open_engine
-    from gallery.evaluate import read_pairs, verify
+    from gallery.evaluation.measures import verify
+    from gallery.evaluation.photos import read_pairs
 
     settings = context.settings()
+    _check_plots(plots)
     root = root or file.parent
     labelled = read_pairs(file, root)
     engine = open_engine(settings)
@@ -93,10 +95,11 @@ def pairs(
         )
     drawn: tuple[Path, ...] = ()
     if plots is not None:
-        from gallery.evaluation.plots import draw_verification
+        from gallery.evaluation.charts import draw_verification
 
         drawn = draw_verification(result, plots)
-    _print(result, _verification_rows(result), drawn, as_json=as_json)
+    record = result.to_json()
+    _print(record, _verification_rows(result, record), drawn, as_json=as_json)
 
 
 @evaluate.command()
@@ -122,21 +125,35 @@ def identify(
     person comes first and among the first five. People with too few photos are left out.
     """
     from bot.app import open_engine
-    from gallery.evaluate import identify as look_up
+    from gallery.evaluation.report import evaluate_people
 
     settings = context.settings()
+    _check_plots(plots)
     engine = open_engine(settings)
     name = _chosen(engine, settings, model)
     with progress(quiet=as_json) as show_progress:
-        result = look_up(
-            engine, name, folder, gallery_photos=gallery_photos, progress=show_progress
+        found = evaluate_people(
+            engine,
+            folder,
+            backbones=[name],
+            gallery_photos=gallery_photos,
+            progress=show_progress,
         )
     drawn: tuple[Path, ...] = ()
     if plots is not None:
-        from gallery.evaluation.plots import draw_identification
+        from gallery.evaluation.charts import draw_identification
 
-        drawn = draw_identification(result, plots)
-    _print(result, _identification_rows(result), drawn, as_json=as_json)
+        drawn = draw_identification(found.columns[0].measures, plots)
+    record = found.identification_json()
+    _print(record, _identification_rows(record), drawn, as_json=as_json)
+
+
+def _check_plots(plots: Path | None) -> None:
+    """Says before the long work that plots can't be drawn."""
+    if plots is not None:
+        from gallery.evaluation.charts import need_matplotlib
+
+        need_matplotlib()
 
 
 def _chosen(engine: Engine, settings: Settings, model: str | None) -> str:
@@ -161,44 +178,46 @@ def _calibration(settings: Settings, space: Space) -> Calibration:
         return gallery.calibration(space)
 
 
-def _verification_rows(result: Verification) -> list[tuple[str, str]]:
-    record = result.to_json()
+def _verification_rows(result: Verification, record: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("model", result.model),
         ("pairs", f"{record['pairs']:,} ({record['same']:,} of one person)"),
         ("pairs without two faces", f"{record['failures']:,}"),
         ("accuracy", f"{result.accuracy:.2%} ± {result.accuracy_std:.2%} (ten-fold)"),
         ("best threshold", f"cosine {result.threshold:.4f}"),
-        ("area under the ROC curve", f"{result.roc_auc:.5f}"),
+        ("area under the ROC curve", f"{result.roc.area:.5f}"),
         ("TAR at FAR 0.1 %", f"{result.tar:.1%}"),
     ]
     return [*rows, *_score_rows(record["scores"]), _time_row(record)]
 
 
-def _identification_rows(result: Identification) -> list[tuple[str, str]]:
-    record = result.to_json()
+def _identification_rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [
-        ("model", result.model),
-        ("people", f"{result.people:,}, {result.gallery_photos} gallery photos each"),
-        ("people left out", f"{len(result.skipped):,} with too few photos"),
-        ("probes", f"{len(result.ranks):,}"),
-        ("probes that failed", f"{result.failures:,}"),
-        ("rank-1", f"{result.rank(1):.2%}"),
-        ("rank-5", f"{result.rank(5):.2%}"),
+        ("model", record["model"]),
+        ("people", f"{record['people']:,}, {record['gallery_photos']} gallery photos each"),
+        ("people left out", f"{len(record['people_skipped']):,} with too few photos"),
+        ("probes", f"{record['probes']:,}"),
+        ("probes that failed", f"{record['failures']:,}"),
+        ("rank-1", f"{record['rank_1']:.2%}"),
+        ("rank-5", f"{record['rank_5']:.2%}"),
     ]
     return [*rows, *_score_rows(record["scores"]), _time_row(record)]
 
 
 def _score_rows(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
+    from gallery.scores import score_at
+
     people = scores["learned_from_people"]
     rows = [("scores", f"learned from {people:,} people" if people else "as shipped")]
     if scores["same_person_median"] is not None:
         rows.append(
             ("score of the same person", f"{scores['same_person_median']:.0f} in the median")
         )
-    if scores["strangers_at_least_30"] is not None:
-        seen = (scores["strangers_at_least_30"], scores["strangers_at_least_40"])
-        rows.append(("strangers from 30, from 40", f"{seen[0]:.2%}, {seen[1]:.3%} (1 %, 0.1 %)"))
+    rare, rarer = (f"{score_at(share):g}" for share in (1e-2, 1e-3))
+    if scores[f"strangers_at_least_{rare}"] is not None:
+        seen = (scores[f"strangers_at_least_{rare}"], scores[f"strangers_at_least_{rarer}"])
+        name = f"strangers from {rare}, from {rarer}"
+        rows.append((name, f"{seen[0]:.2%}, {seen[1]:.3%} (1 %, 0.1 %)"))
     if scores.get("best_stranger_median") is not None:
         best = f"{scores['best_stranger_median']:.0f} in the median"
         rows.append(("best match of a stranger", best))
@@ -211,21 +230,22 @@ def _time_row(record: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _print(
-    result: Verification | Identification,
+    record: Mapping[str, Any],
     rows: list[tuple[str, str]],
     drawn: tuple[Path, ...],
     *,
     as_json: bool,
 ) -> None:
     width = max(len(name) for name, _ in rows)
-    content = result.to_json() | {"plots": [str(path) for path in drawn]}
+    content = dict(record) | {"plots": [str(path) for path in drawn]}
     finish(content, [f"{name:<{width}}  {value}" for name, value in rows], as_json=as_json)
     if as_json:
         return
-    for photo, why in list(result.faceless.items())[:EXAMPLES]:
+    faceless = record["photos_without_face"]
+    for photo, why in list(faceless.items())[:EXAMPLES]:
         say(f"{photo}: {why}", err=True)
-    if len(result.faceless) > EXAMPLES:
-        say(f"and {len(result.faceless) - EXAMPLES} more (--json names them all)", err=True)
+    if len(faceless) > EXAMPLES:
+        say(f"and {len(faceless) - EXAMPLES} more (--json names them all)", err=True)
     for path in drawn:
         say(f"drawn: {path}", err=True)
 
@@ -276,14 +296,15 @@ def report(
     if html is None and not as_json:
         raise click.UsageError("say where the report goes with --html FILE, or ask for --json")
     from bot.app import open_engine
-    from gallery.evaluation.page import check_place, render, save
-    from gallery.evaluation.people import known_of
-    from gallery.evaluation.run import evaluate_people
+    from gallery.evaluation.charts import need_matplotlib
+    from gallery.evaluation.photos import read_labels
+    from gallery.evaluation.report import check_place, evaluate_people, render, save
 
     settings = context.settings()
     if html is not None:
+        need_matplotlib()
         check_place(html)
-    known = known_of(folder, people, _catalogue(settings))
+    labels = read_labels(folder, people, _catalogue(settings))
     engine = open_engine(settings)
     unavailable = _unavailable(engine, models)
     with progress(quiet=as_json) as show_progress:
@@ -293,7 +314,7 @@ def report(
             backbones=models or [name for name in sorted(BACKBONES) if name not in unavailable],
             unavailable=unavailable,
             gallery_photos=gallery_photos,
-            known=known,
+            labels=labels,
             progress=show_progress,
         )
     if html is not None:
@@ -335,15 +356,16 @@ def _command_line(
 
 def _tell(found: EvaluationReport, html: Path | None) -> None:
     from gallery.evaluation.report import advice
+    from gallery.scores import score_at
 
     for column in found.columns:
-        evidence = column.evidence
+        measures, rare = column.measures, score_at(1e-2)
         say(
-            f"{column.model}: rank-1 {evidence.rank(1).value:.1%}, "
-            f"rank-5 {evidence.rank(5).value:.1%}, "
-            f"TAR {evidence.tar(1e-3).value:.1%} at FAR 0.1 %, "
-            f"same person {column.same_median:.0f}, strangers from 30: "
-            f"{evidence.reached(30.0).value:.2%} (meant: 1 %), "
+            f"{column.model}: rank-1 {measures.rank(1).value:.1%}, "
+            f"rank-5 {measures.rank(5).value:.1%}, "
+            f"TAR {measures.tar(1e-3).value:.1%} at FAR 0.1 %, "
+            f"same person {column.same_median:.0f}, strangers from {rare:g}: "
+            f"{measures.reached(rare).value:.2%} (meant: 1 %), "
             f"{column.photos_per_s:.0f} photos a second"
         )
     say(advice(found.columns))

@@ -1,1 +1,1 @@
-"""What `lookalike evaluate` measures, and the page it writes; the door is gallery/evaluate.py."""
+"""Evaluation: how often a backbone is right, and for whom, on photos whose people are known."""

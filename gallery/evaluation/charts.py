@@ -1,58 +1,191 @@
-"""Charts of an evaluation report, as SVG to stand within a page.
+"""Charts of an evaluation, drawn once: as SVG to stand within a page, or as PNG files.
 
-They take colours and letters from the page: every colour is a CSS variable, so that they follow
-light, dark and print. Drawn without a display and without matplotlib's global state.
+In a page they take colours and letters from it: every colour is a CSS variable, so that they follow
+light, dark and print. Drawn without a display and without matplotlib's global state. matplotlib is
+no part of the base installation: ``need_matplotlib`` says which extra has it.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gallery.evaluation.evidence import Tally
-from gallery.evaluation.report import FARS, PROMISES, Column
+from engine.errors import SetupProblem
+from gallery.evaluation.measures import Measures, Roc, Share, Verification
+from gallery.scores import ANCHORS, SAME_PERSON_SCORE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["cosines", "promises", "ranks", "roc", "scores"]
+__all__ = [
+    "Chart",
+    "draw_identification",
+    "draw_verification",
+    "likenesses",
+    "need_matplotlib",
+    "promises",
+    "ranks",
+    "roc",
+    "scores",
+]
 
-# Colours that nothing else in matplotlib has, each for a variable of the page's style.
-_INK, _QUIET, _GRID = "#010203", "#010204", "#010205"
-_SAME, _STRANGERS = "#010206", "#010207"
-_MODELS: Final = ("#010208", "#010209", "#01020a", "#01020b")
-_VARIABLES: Final = {
-    _INK: "--ink",
-    _QUIET: "--quiet",
-    _GRID: "--grid",
-    _SAME: "--same",
-    _STRANGERS: "--strangers",
-} | {colour: f"--model-{number}" for number, colour in enumerate(_MODELS)}
+_LIGHT: Final = {
+    "ink": "#1b2126",
+    "quiet": "#5f6b76",
+    "grid": "#e6e9ec",
+    "same": "#1f6f9f",
+    "strangers": "#c2542d",
+    "model-0": "#1f6f9f",
+    "model-1": "#c2542d",
+    "model-2": "#3d8b40",
+    "model-3": "#7b4fa3",
+}
+"""Colours of PNG files: those that the page's variables of these names have by day."""
+
+# Stand-ins that nothing else in matplotlib has, each for a variable of the page's style.
+_VARIABLES: Final = {name: f"#0102{3 + place:02x}" for place, name in enumerate(_LIGHT)}
 _DASHES: Final = ("-", "--", "-.", ":")
 _SIZE_INCHES: Final = (4.6, 3.0)
 _LETTERS_PT: Final = 9
+_DPI: Final = 200
 _FEWEST_FAR: Final = 1e-5  # left end of the ROC's axis, unless there are too few pairs for it
 _RANKS: Final = 20
 _BINS: Final = 60
 
+Colours = Mapping[str, str]
+Draw = Callable[["Axes", Colours], None]
+Heights = tuple[NDArray[np.float64], NDArray[Any]]
+"""Values, and how often each occurs."""
 
-def roc(columns: Sequence[Column]) -> str:
-    """Pairs of one person accepted over pairs of strangers accepted, for each backbone."""
-    pairs = min(column.evidence.strangers.total for column in columns)
-    least = max(_FEWEST_FAR, 1 / pairs)
 
-    def draw(axes: Axes) -> None:
-        lowest = 1.0
-        for number, column in enumerate(columns):
-            far, tar = column.evidence.roc
-            axes.step(np.maximum(far, least), tar, where="post", **_line(number, column))
-            lowest = min(lowest, float(tar[far <= least].max(initial=0.0)))
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart that is drawn when it is asked for.
+
+    Attributes:
+        name: For identifiers and file names.
+        title: What it shows.
+        described: What can be read off it, for who can't see it.
+        draw: Draws it.
+    """
+
+    name: str
+    title: str
+    described: str
+    draw: Draw
+
+    def svg(self) -> str:
+        """An SVG element: letters as text, colours as variables, ids of its own."""
+        text = self._drawn("svg", _VARIABLES).decode("utf-8")
+        text = text[text.index("<svg") :]
+        for noise in (r"<metadata>.*?</metadata>", r"<style\b.*?</style>", r"<!--.*?-->"):
+            text = re.sub(noise, "", text, flags=re.DOTALL)
+        text = re.sub(r'\bid="([^"]+)"', rf'id="{self.name}-\1"', text)
+        text = re.sub(r'href="#([^"]+)"', rf'href="#{self.name}-\1"', text)
+        text = re.sub(r"url\(#([^)]+)\)", rf"url(#{self.name}-\1)", text)
+        for variable, colour in _VARIABLES.items():
+            text = text.replace(colour, f"var(--{variable})")
+        described = (
+            f'<title id="{self.name}-title">{escape(self.title)}</title>'
+            f'<desc id="{self.name}-told">{escape(self.described)}</desc>'
+        )
+        head, _, body = text.partition(">")
+        head = re.sub(r'\s(width|height)="[^"]*"', "", head)
+        labels = (
+            f' role="img" aria-labelledby="{self.name}-title" aria-describedby="{self.name}-told"'
+        )
+        return f"{head}{labels}>{described}{body}"
+
+    def save_png(self, folder: Path) -> Path:
+        """Writes it as NAME.png into a folder, made if need be; the file.
+
+        Raises:
+            SetupProblem: If it can't be written.
+        """
+        file = folder / f"{self.name}.png"
+        picture = self._drawn("png", _LIGHT)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(picture)
+        except OSError as problem:
+            raise SetupProblem(f"the plot {file} can't be written: {problem.strerror}") from None
+        return file
+
+    def _drawn(self, kind: str, colours: Colours) -> bytes:
+        need_matplotlib()
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+
+        ink, quiet = colours["ink"], colours["quiet"]
+        style: Any = {
+            "svg.fonttype": "none",
+            "svg.hashsalt": self.name,
+            "font.size": _LETTERS_PT,
+            "axes.titlesize": _LETTERS_PT,
+            "axes.titlecolor": ink,
+            "text.color": ink,
+            "axes.labelcolor": ink,
+            "axes.edgecolor": quiet,
+            "xtick.color": ink,
+            "ytick.color": ink,
+            "xtick.minor.visible": False,
+        }
+        buffer = io.BytesIO()
+        with mpl.rc_context(style):
+            figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained")
+            axes = figure.add_subplot()
+            for side in ("top", "right"):
+                axes.spines[side].set_visible(False)
+            axes.grid(visible=True, color=colours["grid"], linewidth=0.8)
+            axes.set_axisbelow(True)
+            self.draw(axes, colours)
+            if kind == "png":
+                axes.set_title(self.title)
+                figure.savefig(buffer, format="png")
+            else:
+                figure.patch.set_alpha(0)
+                axes.patch.set_alpha(0)
+                figure.savefig(buffer, format="svg", metadata={"Date": None})
+        return buffer.getvalue()
+
+
+def need_matplotlib() -> None:
+    """Raises SetupProblem where matplotlib is not installed, with the extra that has it."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise SetupProblem(
+            "charts are drawn by matplotlib, which is not installed: run `pip install "
+            "'lookalike[evaluate]'`"
+        )
+
+
+# --- what is drawn ----------------------------------------------------------------------------
+
+
+def roc(curves: Mapping[str, Roc], strangers: int) -> Chart:
+    """Pairs of one person accepted over pairs of strangers accepted.
+
+    Args:
+        curves: By model.
+        strangers: How many pairs of strangers there are, at least.
+    """
+    least = max(_FEWEST_FAR, 1 / strangers)
+
+    def draw(axes: Axes, colours: Colours) -> None:
+        from matplotlib.ticker import FuncFormatter
+
+        for number, (model, curve) in enumerate(curves.items()):
+            far = np.maximum(curve.far, least)
+            axes.step(far, curve.tar, where="post", **_line(number, model, colours))
+        lowest = min(curve.tar_at(least) for curve in curves.values())
         axes.set_xscale("log")
         axes.set(
             xlim=(least, 1),
@@ -60,222 +193,205 @@ def roc(columns: Sequence[Column]) -> str:
             xlabel="strangers accepted, 1 in",
             ylabel="same person accepted",
         )
-        _as_percent(axes.yaxis)
-        _as_odds(axes)
+        _as_percent(axes)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda far, _: f"{round(1 / far):,}"))
         axes.legend(frameon=False, loc="best")
 
-    told = "; ".join(
-        f"{column.model}: {column.evidence.tar(FARS[2]).value:.1%} of one person's photos accepted "
-        "where 1 in 1,000 strangers is"
-        for column in columns
+    described = "; ".join(
+        f"{model}: {curve.tar_at(1e-3):.1%} of one person's photos accepted where 1 in 1,000 "
+        "strangers is"
+        for model, curve in curves.items()
     )
-    return _svg("roc", "Accepted: the same person against strangers (ROC)", told, draw)
+    return Chart("roc", "Accepted: the same person against strangers (ROC)", described, draw)
 
 
-def ranks(columns: Sequence[Column]) -> str:
+def ranks(columns: Sequence[Measures]) -> Chart:
     """How often the right person is among the k most alike, for each backbone."""
-    most = min(_RANKS, *(len(column.evidence.lineup.people) for column in columns))
+    most = min(_RANKS, *(len(column.probe_set.people) for column in columns))
 
-    def draw(axes: Axes) -> None:
+    def draw(axes: Axes, colours: Colours) -> None:
         steps = np.arange(1, most + 1)
         for number, column in enumerate(columns):
-            shares = [column.evidence.rank(int(k)).value for k in steps]
-            axes.plot(steps, shares, marker="o", markersize=3, **_line(number, column))
-        low = min(column.evidence.rank(1).value for column in columns)
+            shares = [column.rank(int(k)).value for k in steps]
+            style = _line(number, column.model, colours)
+            axes.plot(steps, shares, marker="o", markersize=3, **style)
+        low = min(column.rank(1).value for column in columns)
         axes.set(
             xlabel="among the k most alike",
             ylabel="right person found",
             ylim=(max(0.0, low - 0.3 * (1 - low) - 0.005), 1.005),
             xticks=[1, *range(5, most + 1, 5)] if most > 5 else steps,
         )
-        _as_percent(axes.yaxis)
+        _as_percent(axes)
         axes.legend(frameon=False, loc="best")
 
-    told = "; ".join(
-        f"{column.model}: first in {column.evidence.rank(1).value:.1%}, among five in "
-        f"{column.evidence.rank(5).value:.1%}"
+    described = "; ".join(
+        f"{column.model}: first in {column.rank(1).value:.1%}, among five in "
+        f"{column.rank(5).value:.1%}"
         for column in columns
     )
-    return _svg("ranks", "Right person among the k most alike", told, draw)
+    return Chart("ranks", "Right person among the k most alike", described, draw)
 
 
-def promises(columns: Sequence[Column]) -> str:
+def promises(columns: Sequence[Measures]) -> Chart:
     """How many strangers reach a score, beside how many are said to."""
 
-    def draw(axes: Axes) -> None:
-        said = [1 / rarity for _, rarity in PROMISES]
-        at = [score for score, _ in PROMISES]
-        axes.plot(at, said, color=_QUIET, linewidth=5, alpha=0.35, label="stated")
+    def draw(axes: Axes, colours: Colours) -> None:
+        at, said = [score for score, _ in ANCHORS], [1 / rarity for _, rarity in ANCHORS]
+        axes.plot(at, said, color=colours["quiet"], linewidth=5, alpha=0.35, label="stated")
         for number, column in enumerate(columns):
-            shares = [column.evidence.reached(score) for score in at]
-            seen = [(score, share) for score, share in zip(at, shares, strict=True) if share.count]
-            style = _line(number, column)
+            shares = {score: column.reached(score) for score in at}
+            seen = {score: one for score, one in shares.items() if one.count}
             axes.errorbar(
-                [score + 0.6 * number for score, _ in seen],
-                [share.value for _, share in seen],
-                yerr=np.array(
-                    [[share.value - share.low, share.high - share.value] for _, share in seen]
-                ).T
-                if seen
-                else None,
+                [score + 0.6 * number for score in seen],
+                [one.value for one in seen.values()],
+                yerr=_error_bars(list(seen.values())),
                 marker="o",
                 markersize=4,
                 elinewidth=1.5,
                 capsize=3,
-                **style,
+                **_line(number, column.model, colours),
             )
         axes.set_yscale("log")
-        axes.set(xlabel="score", ylabel="strangers with it or more", xticks=at, xlim=(5, 55))
-        odds = [1 / rarity for _, rarity in PROMISES]
-        axes.set_yticks(odds, [f"1 in {rarity:,}" for _, rarity in PROMISES], minor=False)
+        axes.set(
+            xlabel="score",
+            ylabel="strangers with it or more",
+            xticks=at,
+            xlim=(at[0] - 5, at[-1] + 5),
+        )
+        axes.set_yticks(said, [f"1 in {rarity:,}" for _, rarity in ANCHORS], minor=False)
         axes.set_yticks([], minor=True)
         axes.legend(frameon=False, loc="upper right")
 
-    told = "; ".join(
-        f"{column.model}: {column.evidence.reached(30.0).value:.2%} of strangers score 30 or more, "
-        "stated is 1 %"
+    score, rarity = next(anchor for anchor in ANCHORS if anchor[1] == 100)
+    described = "; ".join(
+        f"{column.model}: {column.reached(score).value:.2%} of strangers score {score:g} or more, "
+        f"stated is {100 / rarity:g} %"
         for column in columns
     )
-    return _svg("promises", "How often strangers reach a score: stated and observed", told, draw)
+    title = "How often strangers reach a score: stated and observed"
+    return Chart("promises", title, described, draw)
 
 
-def cosines(column: Column) -> str:
+def likenesses(
+    model: str, strangers: Heights, own: NDArray[np.float64], threshold: float, unit: str
+) -> Chart:
     """Likenesses before calibration: strangers and the same person."""
-    heights, counts = column.evidence.strangers.heights()
-    own = column.evidence.found.own
-    low = min(_low(column.evidence.strangers), float(own.min()))
+    low = min(_quantile(strangers, 0.001), float(own.min()))
 
-    def draw(axes: Axes) -> None:
-        _two(axes, (heights, counts), own, np.linspace(low, 1.0, _BINS + 1))
-        axes.axvline(
-            column.evidence.threshold, ymax=0.85, color=_QUIET, linestyle="--", linewidth=1
-        )
-        axes.set(xlabel=column.evidence.lineup.unit, xlim=(low, 1))
+    def draw(axes: Axes, colours: Colours) -> None:
+        _two(axes, strangers, own, np.linspace(low, 1.0, _BINS + 1), colours)
+        axes.axvline(threshold, ymax=0.85, color=colours["quiet"], linestyle="--", linewidth=1)
+        axes.set(xlabel=unit, xlim=(low, 1))
 
-    told = (
-        f"Strangers have {column.evidence.strangers.quantile(0.5):.3f} in the median, photos of "
-        f"the same person {float(np.median(own)):.3f}"
+    described = (
+        f"Strangers have {_quantile(strangers, 0.5):.3f} in the median, photos of the same person "
+        f"{float(np.median(own)):.3f}"
     )
-    return _svg(f"cosines-{column.model}", f"{column.model}: before calibration", told, draw)
+    return Chart(f"cosines-{model}", f"{model}: before calibration", described, draw)
 
 
-def scores(column: Column) -> str:
-    """Scores: strangers and the same person."""
-    heights, counts = column.evidence.strangers.heights()
-    strangers = column.evidence.calibration.scores(heights)
+def scores(model: str, strangers: Heights, own: NDArray[np.float64]) -> Chart:
+    """Scores: strangers and the same person, with what the scores mean."""
 
-    def draw(axes: Axes) -> None:
-        own = column.evidence.same_scores()
-        _two(axes, (strangers, counts), own, np.linspace(0, 100, _BINS // 2 + 1))
+    def draw(axes: Axes, colours: Colours) -> None:
+        _two(axes, strangers, own, np.linspace(0, 100, _BINS // 2 + 1), colours)
         axes.set(xlabel="score", xlim=(0, 100), xticks=range(0, 101, 10))
+        for score in (*(score for score, _ in ANCHORS[2:]), SAME_PERSON_SCORE):
+            axes.axvline(score, ymax=0.85, color=colours["quiet"], linestyle=":", linewidth=1)
 
-    median = column.evidence.calibration.score(column.evidence.strangers.quantile(0.5))
-    told = (
-        f"Strangers score {median:.0f} in the median, photos of the same person "
-        f"{column.same_median:.0f}"
+    described = (
+        f"Strangers score {_quantile(strangers, 0.5):.0f} in the median, photos of the same person "
+        f"{float(np.median(own)):.0f}"
     )
-    return _svg(f"scores-{column.model}", f"{column.model}: after calibration", told, draw)
+    return Chart(f"scores-{model}", f"{model}: after calibration", described, draw)
 
 
-def _low(strangers: Tally) -> float:
-    return strangers.quantile(0.001)
+def draw_verification(result: Verification, folder: Path) -> tuple[Path, ...]:
+    """ROC curve, cosines and scores of pairs as PNG files in a folder.
+
+    Raises:
+        SetupProblem: If they can't be written, or matplotlib is missing.
+    """
+    found = ~np.isnan(result.cosines)
+    own, others = result.cosines[found & result.same], result.cosines[found & ~result.same]
+    once = np.ones(len(others))
+    score = result.calibration.scores
+    drawn = (
+        roc({result.model: result.roc}, int((~result.same).sum())),
+        likenesses(result.model, (others, once), own, result.threshold, "cosine"),
+        scores(result.model, (score(others), once), score(own)),
+    )
+    return _saved(drawn, ("roc", "pair-cosines", "pair-scores"), result.model, folder)
 
 
-def _line(number: int, column: Column) -> dict[str, Any]:
-    return {
-        "color": _MODELS[number % len(_MODELS)],
-        "linestyle": _DASHES[number % len(_DASHES)],
-        "label": column.model,
-    }
+def draw_identification(measures: Measures, folder: Path) -> tuple[Path, ...]:
+    """Rank-k curve, scores, and promised against seen rarity; see ``draw_verification``."""
+    heights, counts = measures.strangers.heights()
+    drawn = (
+        ranks([measures]),
+        scores(
+            measures.model, (measures.calibration.scores(heights), counts), measures.same_scores()
+        ),
+        promises([measures]),
+    )
+    return _saved(drawn, ("ranks", "person-scores", "calibration"), measures.model, folder)
+
+
+def _saved(
+    charts: Sequence[Chart], names: Sequence[str], model: str, folder: Path
+) -> tuple[Path, ...]:
+    return tuple(
+        replace(chart, name=f"{name}-{model}").save_png(folder)
+        for chart, name in zip(charts, names, strict=True)
+    )
+
+
+def _line(number: int, model: str, colours: Colours) -> dict[str, Any]:
+    number %= len(_DASHES)
+    return {"color": colours[f"model-{number}"], "linestyle": _DASHES[number], "label": model}
+
+
+def _error_bars(shares: Sequence[Share]) -> NDArray[np.float64] | None:
+    bars = [[one.value - one.low, one.high - one.value] for one in shares]
+    return np.array(bars).T if bars else None
+
+
+def _quantile(heights: Heights, share_below: float) -> float:
+    """The value below which so large a share lies."""
+    values, counts = heights
+    order = np.argsort(values)
+    place = np.searchsorted(np.cumsum(counts[order]), share_below * counts.sum())
+    return float(values[order][min(int(place), len(values) - 1)])
 
 
 def _two(
     axes: Axes,
-    strangers: tuple[NDArray[np.float64], NDArray[np.int64]],
+    strangers: Heights,
     same: NDArray[np.float64],
     bins: NDArray[np.float64],
+    colours: Colours,
 ) -> None:
-    heights, counts = strangers
-    for values, weights, colour, name in (
-        (heights, counts / counts.sum(), _STRANGERS, "strangers"),
-        (same, np.full(len(same), 1 / max(len(same), 1)), _SAME, "same person"),
+    for name, label, (values, counts) in (
+        ("strangers", "strangers", strangers),
+        ("same", "same person", (same, np.ones(len(same)))),
     ):
         axes.hist(
             values,
             bins.tolist(),
-            weights=weights,
-            color=colour,
+            weights=counts / max(counts.sum(), 1),
+            color=colours[name],
             alpha=0.7,
             histtype="stepfilled",
-            label=name,
+            label=label,
         )
     axes.set_ylabel("share of pairs")
-    _as_percent(axes.yaxis)
-    top = axes.get_ylim()[1]
-    axes.set_ylim(0, top * 1.18)
+    _as_percent(axes)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.18)
     axes.legend(frameon=False, loc="upper center", ncols=2)
 
 
-def _as_percent(axis: Any) -> None:
+def _as_percent(axes: Axes) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-
-
-def _as_odds(axes: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter
-
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda far, _: f"{round(1 / far):,}"))
-
-
-def _svg(name: str, title: str, told: str, draw: Callable[[Axes], None]) -> str:
-    """A figure as an SVG element: letters as text, colours as variables, ids of its own."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    style: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "font.size": _LETTERS_PT,
-        "text.color": _INK,
-        "axes.labelcolor": _INK,
-        "axes.edgecolor": _QUIET,
-        "xtick.color": _INK,
-        "ytick.color": _INK,
-        "xtick.minor.visible": False,
-    }
-    buffer = io.StringIO()
-    with mpl.rc_context(style):
-        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
-        figure.patch.set_alpha(0)
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        axes.patch.set_alpha(0)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        axes.grid(visible=True, color=_GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        draw(axes)
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return _for_a_page(buffer.getvalue(), name, title, told)
-
-
-def _for_a_page(svg: str, name: str, title: str, told: str) -> str:
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<style\b.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
-    svg = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', svg)
-    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
-    described = (
-        f'<title id="{name}-title">{escape(title)}</title>'
-        f'<desc id="{name}-told">{escape(told)}</desc>'
-    )
-    head, _, body = svg.partition(">")
-    head = re.sub(r'\s(width|height)="[^"]*"', "", head)
-    labels = f' role="img" aria-labelledby="{name}-title" aria-describedby="{name}-told"'
-    return f"{head}{labels}>{described}{body}"
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))

@@ -1,4 +1,4 @@
-"""Whether a backbone works as well for some people as for others.
+"""Where a backbone is wrong: groups of people it works worse for, and its worst mistakes.
 
 Everybody is judged at the same thresholds. The strangers of a group are the others of the same
 group: those are the hard ones. Whether a gap is more than chance is asked of random divisions of
@@ -8,26 +8,48 @@ one person stand and fall together).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gallery.evaluation.counts import MEASURES, Counts, counts_of
-from gallery.evaluation.evidence import Evidence, Share, share
-from gallery.evaluation.people import KINDS, Known, spelled
+from gallery.evaluation.measures import HONEST, Measures, Share, share
+from gallery.evaluation.photos import KINDS, PeopleLabels, spellings
+from gallery.scores import SAME_PERSON_SCORE, score_at
+from gallery.scores.fit import COPY
 
-__all__ = ["FEWEST", "MEASURES", "Gap", "Group", "Grouping", "groupings"]
+__all__ = [
+    "FEWEST",
+    "MEASURES",
+    "Gap",
+    "Group",
+    "Grouping",
+    "LabelledPhoto",
+    "Mistake",
+    "Mistakes",
+    "find_mistakes",
+    "group_people",
+]
 
-FEWEST: Final = 20  # people from which on a group is judged
-_COMPARED: Final = ("accuracy", "rank_1", "strangers_30")
+FEWEST: Final = 20
+"""People from which on a group is judged."""
+
+MEASURES: Final = ("accuracy", "rank_1", "tar", "strangers_1_in_100", "strangers_1_in_1000")
+"""Shares measured of a group; the last two are of strangers who reach the score of that rarity."""
+
+_COMPARED: Final = ("accuracy", "rank_1", "strangers_1_in_100")
 _RESAMPLINGS: Final = 399
 _DIVISIONS: Final = (99, 999)  # at least, at most
 _WORK: Final = 3e8  # likenesses looked at for one permutation test, about
 _UNLIKELY: Final = 0.01
 _MEDIAN_OF: Final = 2_000_000  # pairs of strangers in a group that its median is taken of
+
+_SAME_PERSON: Final = SAME_PERSON_SCORE - 10  # two people hardly ever have it, one mostly has
+_STRANGER: Final = score_at(1e-2)  # a score that 1 in 100 strangers have
+_DOUBTFUL: Final = score_at(1e-4)  # a score that few photos of one person are below
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,27 +122,98 @@ class Grouping:
     unlabelled: int
 
 
-def groupings(evidence: Evidence, known: Known) -> tuple[Grouping, ...]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Counts:
+    """Probes by their person, float64 (K,), and close strangers, (H,).
+
+    Attributes:
+        probes: All, those without a face as well.
+        found: Those with a face.
+        right: Those judged rightly, by measure.
+        whose: The column of each close pair's probe.
+        like: The column it is like.
+        reached: float64 1 for the pairs that reach a level, by measure.
+    """
+
+    probes: NDArray[np.float64]
+    found: NDArray[np.float64]
+    right: Mapping[str, NDArray[np.float64]]
+    whose: NDArray[np.intp]
+    like: NDArray[np.intp]
+    reached: Mapping[str, NDArray[np.float64]]
+
+    def within(self, members: NDArray[np.bool_]) -> _Counts:
+        """With the pairs inside one group only."""
+        inside = members[self.whose] & members[self.like]
+        reached = {name: one[inside] for name, one in self.reached.items()}
+        return replace(self, whose=self.whose[inside], like=self.like[inside], reached=reached)
+
+    def pairs(self, weights: NDArray[np.float64]) -> float:
+        """Probes with others; whoever counts twice is no stranger to themselves."""
+        mine = weights * self.found
+        return float(mine.sum() * weights.sum() - (weights * mine).sum())
+
+    def measure(self, name: str, weights: NDArray[np.float64]) -> float:
+        """One of ``MEASURES`` where everybody counts so many times: float64 (K,)."""
+        strangers = 0.0
+        if name in self.reached:
+            together = weights[self.whose] * weights[self.like] * self.reached[name]
+            strangers = float(together.sum() / max(self.pairs(weights), 1.0))
+        if name not in self.right:
+            return strangers
+        right = float((weights * self.right[name]).sum() / (weights * self.probes).sum())
+        return (right + 1 - strangers) / 2 if name == "accuracy" else right
+
+
+def _counts(measures: Measures) -> _Counts:
+    probe_set, found = measures.probe_set, measures.found
+    people = len(probe_set.people)
+
+    def by_person(chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+        return np.bincount(probe_set.right[chosen], minlength=people).astype(np.float64)
+
+    everything = by_person(np.ones(len(probe_set.right), np.bool_))
+    there = {int(number): column for column, number in enumerate(probe_set.people)}
+    lost = [there[number] for number, _ in probe_set.failures if number in there]
+    probes, columns, likenesses = measures.close
+    scores = measures.calibration.scores(likenesses)
+    reached = {"accuracy": likenesses >= measures.threshold} | {
+        name: scores >= score_at(rarity) for name, rarity in zip(MEASURES[3:], HONEST, strict=False)
+    }
+    return _Counts(
+        probes=everything + np.bincount(np.array(lost, np.intp), minlength=people),
+        found=everything,
+        right={
+            "accuracy": by_person(found.own >= measures.threshold),
+            "rank_1": by_person(found.ranks < 1),
+            "tar": by_person(found.own >= measures.strict),
+        },
+        whose=probe_set.right[probes],
+        like=columns,
+        reached={name: one.astype(np.float64) for name, one in reached.items()},
+    )
+
+
+def group_people(measures: Measures, labels: PeopleLabels) -> tuple[Grouping, ...]:
     """Everybody parted by category, country and gender, as far as labels are there."""
-    counts = counts_of(evidence)
+    counts = _counts(measures)
     return tuple(
-        _grouping(kind, evidence, counts, known.labels[kind])
+        _grouping(kind, measures, counts, labels.labels[kind])
         for kind in KINDS
-        if known.labels[kind]
+        if labels.labels.get(kind)
     )
 
 
 def _grouping(
-    kind: str, evidence: Evidence, counts: Counts, labels: Mapping[str, tuple[str, ...]]
+    kind: str, measures: Measures, counts: _Counts, labels: Mapping[str, tuple[str, ...]]
 ) -> Grouping:
-    spellings = spelled(labels)
-    columns = range(len(evidence.lineup.people))
     keys = [
-        {value.casefold() for value in labels.get(evidence.lineup.name(column), ())}
-        for column in columns
+        {value.casefold() for value in labels.get(measures.probe_set.name(column), ())}
+        for column in range(len(measures.probe_set.people))
     ]
     members = {
-        name: np.array([key in own for own in keys]) for key, name in sorted(spellings.items())
+        name: np.array([key in own for own in keys])
+        for key, name in sorted(spellings(labels).items())
     }
     order = sorted(
         (name for name in members if members[name].any()), key=lambda name: -members[name].sum()
@@ -128,39 +221,31 @@ def _grouping(
     large = [name for name in order if members[name].sum() >= FEWEST]
     return Grouping(
         kind=kind,
-        judged=tuple(_judged(name, evidence, counts, members[name]) for name in large),
+        judged=tuple(_judged(name, measures, counts, members[name]) for name in large),
         small=tuple(_small(name, counts, members[name]) for name in order if name not in large),
         gaps=_gaps(large, counts, np.array([members[name] for name in large])),
         unlabelled=sum(not own for own in keys),
     )
 
 
-def _small(name: str, counts: Counts, members: NDArray[np.bool_]) -> Group:
+def _small(name: str, counts: _Counts, members: NDArray[np.bool_]) -> Group:
     weights = members.astype(np.float64)
-    return Group(
-        name,
-        int(members.sum()),
-        int((weights * counts.probes).sum()),
-        round(counts.pairs(weights)),
-        {},
+    probes = int((weights * counts.probes).sum())
+    return Group(name, int(members.sum()), probes, round(counts.pairs(weights)), {})
+
+
+def _judged(name: str, measures: Measures, counts: _Counts, members: NDArray[np.bool_]) -> Group:
+    group = _small(name, counts, members)
+    rows = np.flatnonzero(members[measures.probe_set.right])
+    return replace(
+        group,
+        measures=_shares(group, counts.within(members), members),
+        same_median=float(np.median(measures.same_scores()[rows])) if len(rows) else float("nan"),
+        strangers_median=_strangers_median(measures, rows, np.flatnonzero(members)),
     )
 
 
-def _judged(name: str, evidence: Evidence, counts: Counts, members: NDArray[np.bool_]) -> Group:
-    bare = _small(name, counts, members)
-    rows = np.flatnonzero(members[evidence.lineup.right])
-    return Group(
-        name,
-        bare.people,
-        bare.probes,
-        bare.pairs,
-        _measures(bare, counts.within(members), members),
-        float(np.median(evidence.same_scores()[rows])) if len(rows) else float("nan"),
-        _strangers_median(evidence, rows, np.flatnonzero(members)),
-    )
-
-
-def _measures(group: Group, counts: Counts, members: NDArray[np.bool_]) -> dict[str, Share]:
+def _shares(group: Group, counts: _Counts, members: NDArray[np.bool_]) -> dict[str, Share]:
     """Each with the wider of two intervals: Wilson's, and that of people drawn anew.
 
     Drawing people anew knows that their photos stand and fall together; Wilson's knows that what
@@ -173,13 +258,8 @@ def _measures(group: Group, counts: Counts, members: NDArray[np.bool_]) -> dict[
     def drawn(places: NDArray[np.intp], axis: int = -1) -> NDArray[np.float64]:
         del axis
         rows = np.atleast_2d(places)
-        values = [
-            [
-                counts.measure(measure, np.bincount(row, minlength=len(members)).astype(np.float64))
-                for row in rows
-            ]
-            for measure in MEASURES
-        ]
+        weights = [np.bincount(row, minlength=len(members)).astype(np.float64) for row in rows]
+        values = [[counts.measure(name, one) for one in weights] for name in MEASURES]
         return np.array(values).reshape(len(MEASURES), *places.shape[:-1])
 
     interval = bootstrap(
@@ -191,35 +271,31 @@ def _measures(group: Group, counts: Counts, members: NDArray[np.bool_]) -> dict[
         rng=np.random.default_rng(0),
     ).confidence_interval
     found = {}
-    for number, measure in enumerate(MEASURES):
-        value = counts.measure(measure, members.astype(np.float64))
-        of = group.pairs if measure.startswith("strangers") else group.probes
+    for name, low, high in zip(MEASURES, interval.low, interval.high, strict=True):
+        value = counts.measure(name, members.astype(np.float64))
+        of = group.pairs if name.startswith("strangers") else group.probes
         wilson = share(value * of, of)
-        found[measure] = Share(
-            value * of,
-            of,
-            min(wilson.low, float(interval.low[number])),
-            max(wilson.high, float(interval.high[number])),
-        )
+        widest = min(wilson.low, float(low)), max(wilson.high, float(high))
+        found[name] = Share(value * of, of, *widest)
     return found
 
 
 def _strangers_median(
-    evidence: Evidence, rows: NDArray[np.intp], columns: NDArray[np.intp]
+    measures: Measures, rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> float:
-    lineup = evidence.lineup
+    probe_set = measures.probe_set
     step = 1 + len(rows) * len(columns) // _MEDIAN_OF
     found = [
-        likeness[lineup.right[block][:, None] != columns]
-        for block, likeness in lineup.among(rows[::step], columns)
+        values[probe_set.right[block][:, None] != columns]
+        for block, values in probe_set.likenesses(rows[::step], columns)
     ]
     likenesses = np.concatenate([np.zeros(0, np.float32), *found])
     if not len(likenesses):
         return float("nan")
-    return evidence.calibration.score(float(np.median(likenesses)))
+    return measures.calibration.score(float(np.median(likenesses)))
 
 
-def _gaps(names: Sequence[str], counts: Counts, members: NDArray[np.bool_]) -> tuple[Gap, ...]:
+def _gaps(names: Sequence[str], counts: _Counts, members: NDArray[np.bool_]) -> tuple[Gap, ...]:
     if len(names) < 2:
         return ()
     from scipy.stats import permutation_test
@@ -254,15 +330,136 @@ def _gaps(names: Sequence[str], counts: Counts, members: NDArray[np.bool_]) -> t
         )
         low, high = int(np.argmin(found)), int(np.argmax(found))
         best, worst = (low, high) if measure.startswith("strangers") else (high, low)
-        gaps.append(
-            Gap(
-                measure,
-                names[best],
-                found[best],
-                names[worst],
-                found[worst],
-                float(test.pvalue),
-                divisions,
-            )
-        )
+        apart = (names[best], found[best], names[worst], found[worst])
+        gaps.append(Gap(measure, *apart, float(test.pvalue), divisions))
     return tuple(gaps)
+
+
+# --- mistakes ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPhoto:
+    """A photo and whom it is said to show.
+
+    Attributes:
+        file: Where it is.
+        role: What part it plays, such as ``"looked up"``.
+        name: Whose photo it is by its label.
+    """
+
+    file: Path
+    role: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """Photos that a backbone took for something else than their labels say.
+
+    Attributes:
+        photos: Two or three.
+        score: Of the first with the second.
+        own_score: Of the first with the person it is said to show; None if that is the second.
+        suspicion: Why the label is likely wrong, as a sentence; None if it is not.
+    """
+
+    photos: tuple[LabelledPhoto, ...]
+    score: float
+    own_score: float | None
+    suspicion: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mistakes:
+    """The worst of each kind, worst first.
+
+    Attributes:
+        accepts: Two people who look most alike.
+        rejects: Two photos of one person that look least alike.
+        confusions: Photos whose person did not come first.
+        confused: How many of the last there are altogether.
+    """
+
+    accepts: tuple[Mistake, ...]
+    rejects: tuple[Mistake, ...]
+    confusions: tuple[Mistake, ...]
+    confused: int
+
+    def suspicious(self) -> list[Mistake]:
+        """Mistakes whose label is likely wrong, each photo once."""
+        everything = (*self.confusions, *self.rejects, *self.accepts)
+        chosen = {one.photos[0].file: one for one in reversed(everything) if one.suspicion}
+        return list(chosen.values())[::-1]
+
+
+def find_mistakes(measures: Measures, *, shown: int) -> Mistakes:  # noqa: C901 - three kinds
+    """Picks the worst of each kind.
+
+    Args:
+        measures: What was found.
+        shown: How many of each kind at most.
+    """
+    probe_set, found = measures.probe_set, measures.found
+    right, best = probe_set.right, found.best_columns
+    own_scores, best_scores = measures.same_scores(), measures.best_stranger_scores()
+
+    def mistake(row: int, roles: Mapping[str, int], suspicion: str | None) -> Mistake:
+        photos = [LabelledPhoto(probe_set.probe_files[row], "looked up", name(right[row]))]
+        for role, column in roles.items():
+            photos.append(LabelledPhoto(probe_set.closest(row, column)[0], role, name(column)))
+        own = float(own_scores[row])
+        if right[row] in roles.values() and len(roles) == 1:
+            return Mistake(tuple(photos), own, None, suspicion)
+        shown_own = own if right[row] in roles.values() else None
+        return Mistake(tuple(photos), float(best_scores[row]), shown_own, suspicion)
+
+    def name(column: int) -> str:
+        return probe_set.name(int(column))
+
+    def whose(row: int) -> str | None:
+        """Whom a photo shows that is hardly like its own person, and like another in person."""
+        if own_scores[row] < _DOUBTFUL and best_scores[row] >= _SAME_PERSON:
+            return f"Likely labelled wrong: it seems to show {name(best[row])}."
+        return None
+
+    def accept(row: int) -> Mistake:
+        suspicion = None
+        if probe_set.closest(row, int(best[row]))[1] >= COPY:
+            suspicion = "Likely one picture under two names."
+        elif best_scores[row] >= _SAME_PERSON:
+            suspicion = whose(row) or "Likely one person under two names, or a wrong label."
+        return mistake(row, {"taken for": int(best[row])}, suspicion)
+
+    def reject(row: int) -> Mistake:
+        suspicion = None
+        if own_scores[row] < _STRANGER:
+            suspicion = whose(row) or "Likely a photo of somebody else."
+        return mistake(row, {"in the gallery": int(right[row])}, suspicion)
+
+    def confusion(row: int) -> Mistake:
+        suspicion = whose(row)
+        if suspicion is None and own_scores[row] < _STRANGER:
+            suspicion = "Likely a photo of somebody else, who is not in the gallery."
+        return mistake(row, {"found": int(best[row]), "should be": int(right[row])}, suspicion)
+
+    couples = [frozenset(pair) for pair in zip(right.tolist(), best.tolist(), strict=True)]
+    wrong = np.flatnonzero(found.ranks > 0)
+    confused = _lowest(-found.best[wrong], right[wrong].tolist(), shown)
+    return Mistakes(
+        accepts=tuple(accept(row) for row in _lowest(-found.best, couples, shown)),
+        rejects=tuple(reject(row) for row in _lowest(found.own, right.tolist(), shown)),
+        confusions=tuple(confusion(int(wrong[place])) for place in confused),
+        confused=len(wrong),
+    )
+
+
+def _lowest(values: NDArray[np.float64], keys: Iterable[Hashable], count: int) -> list[int]:
+    """Places of the lowest values, each key once."""
+    listed = list(keys)
+    chosen: dict[Hashable, int] = {}
+    for place in np.argsort(values, kind="stable").tolist():
+        if len(chosen) == count:
+            break
+        chosen.setdefault(listed[place], place)
+    return list(chosen.values())

@@ -1,12 +1,13 @@
-"""Files of labelled photos -> one unit vector each, for evaluation."""
+"""Labelled photos: one unit vector of each file, pairs of files, and labels of the people."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Final
 
@@ -14,18 +15,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.engine import Engine
-from engine.errors import NotAnImage, PhotoProblem, TooLarge
+from engine.errors import NotAnImage, PhotoProblem, SetupProblem, TooLarge
 from engine.types import Box, Face, Photo, Space
 from gallery.progress import Progress, no_progress
+from gallery.records import Person, folded
+from gallery.sources.folder import PEOPLE_FILE, person_name, read_table, scan
 
-__all__ = ["Sightings", "central_face", "look_at", "look_with"]
+__all__ = [
+    "KINDS",
+    "LabelledPair",
+    "PeopleLabels",
+    "PhotoEmbeddings",
+    "central_face",
+    "embed_photos",
+    "photos_by_person",
+    "read_labels",
+    "read_pairs",
+    "spellings",
+]
 
+KINDS: Final = ("category", "country", "gender")
 _CHUNK: Final = 16  # photos that share a batch
+_LONGEST: Final = 60  # characters of a label; longer ones are cut
+_YES_NO: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+# --- embeddings -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sightings:
-    """What was seen in files of photos; kept in memory only.
+class PhotoEmbeddings:
+    """One backbone's vectors of photos; kept in memory only.
 
     Attributes:
         space: Of the vectors.
@@ -33,7 +53,7 @@ class Sightings:
         failures: Why there is none in the others: ``"no face"`` or a sentence about the file.
         boxes: Where that face is, in pixels of the decoded photo.
         seconds: What decoding, detecting and embedding for this space alone would have taken.
-        finding_s: Decoding and detecting alone.
+        detection_s: Decoding and detecting alone.
     """
 
     space: Space
@@ -41,34 +61,52 @@ class Sightings:
     failures: Mapping[Path, str]
     boxes: Mapping[Path, Box] = field(default_factory=dict)
     seconds: float = 0.0
-    finding_s: float = 0.0
+    detection_s: float = 0.0
+
+    def failures_below(self, root: Path) -> dict[str, str]:
+        """Why photos have no vector, by path below a folder."""
+        return {
+            str(file.relative_to(root) if file.is_relative_to(root) else file): why
+            for file, why in sorted(self.failures.items())
+        }
 
 
-def look_at(
-    engine: Engine, backbone: str, files: Iterable[Path], *, progress: Progress = no_progress
-) -> Sightings:
-    """Finds and embeds the face in every file, each once, on all cores.
+@dataclass(slots=True)
+class _Batch:
+    """What was found in some files: vectors by backbone; seconds as the threads counted them."""
 
-    Args:
-        engine: Sees and embeds.
-        backbone: Into whose space.
-        files: May repeat.
-        progress: Told how many photos are done.
+    vectors: dict[str, dict[Path, NDArray[np.float32]]]
+    embedding_s: dict[str, float]
+    failures: dict[Path, str] = field(default_factory=dict)
+    boxes: dict[Path, Box] = field(default_factory=dict)
+    detection_s: float = 0.0
 
-    Raises:
-        SetupProblem: If the backbone can't be used.
-    """
-    return look_with(engine, [backbone], files, progress=progress)[backbone]
+    def add(self, more: _Batch) -> None:
+        for name, vectors in more.vectors.items():
+            self.vectors[name] |= vectors
+            self.embedding_s[name] += more.embedding_s[name]
+        self.failures |= more.failures
+        self.boxes |= more.boxes
+        self.detection_s += more.detection_s
 
 
-def look_with(
+def embed_photos(
     engine: Engine,
     backbones: Sequence[str],
     files: Iterable[Path],
     *,
     progress: Progress = no_progress,
-) -> dict[str, Sightings]:
-    """As ``look_at`` with several backbones: every file is decoded and searched for faces once.
+) -> dict[str, PhotoEmbeddings]:
+    """Finds and embeds the face in every file, each file decoded once, on all cores.
+
+    Args:
+        engine: Decodes, detects and embeds.
+        backbones: Into whose spaces.
+        files: May repeat.
+        progress: Told how many photos are done.
+
+    Returns:
+        By backbone.
 
     Raises:
         SetupProblem: If one of the backbones can't be used.
@@ -77,32 +115,68 @@ def look_with(
 
     distinct = sorted(set(files))
     spaces = {name: engine.backbone(name).space for name in backbones}
-    seen = _Seen({name: {} for name in backbones}, {}, {}, dict.fromkeys(backbones, 0.0))
+    all_of = _Batch({name: {} for name in backbones}, dict.fromkeys(backbones, 0.0))
     chunks = [distinct[first : first + _CHUNK] for first in range(0, len(distinct), _CHUNK)]
     progress("photos", 0, len(distinct))
     started = time.perf_counter()
     pool = ThreadPoolExecutor(cores())
     try:
-        for done in as_completed([pool.submit(_look, engine, backbones, one) for one in chunks]):
-            seen.take(done.result())
-            progress("photos", len(seen.boxes) + len(seen.failures), len(distinct))
+        for done in as_completed([pool.submit(_embed, engine, backbones, one) for one in chunks]):
+            all_of.add(done.result())
+            progress("photos", len(all_of.boxes) + len(all_of.failures), len(distinct))
     finally:
         pool.shutdown(cancel_futures=True)
     # Threads wait for each other, so the time by the clock is divided as their own times are.
-    pace = (time.perf_counter() - started) / max(
-        seen.finding_s + sum(seen.embedding_s.values()), 1e-9
-    )
+    counted_s = all_of.detection_s + sum(all_of.embedding_s.values())
+    pace = (time.perf_counter() - started) / max(counted_s, 1e-9)
     return {
-        name: Sightings(
+        name: PhotoEmbeddings(
             space,
-            MappingProxyType(seen.vectors[name]),
-            MappingProxyType(seen.failures),
-            MappingProxyType(seen.boxes),
-            pace * (seen.finding_s + seen.embedding_s[name]),
-            pace * seen.finding_s,
+            MappingProxyType(all_of.vectors[name]),
+            MappingProxyType(all_of.failures),
+            MappingProxyType(all_of.boxes),
+            pace * (all_of.detection_s + all_of.embedding_s[name]),
+            pace * all_of.detection_s,
         )
         for name, space in spaces.items()
     }
+
+
+def _embed(engine: Engine, backbones: Sequence[str], files: Sequence[Path]) -> _Batch:
+    networks = {name: engine.backbone(name) for name in backbones}
+    crops: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in backbones}
+    batch = _Batch({}, {})
+    started = time.perf_counter()
+    for file in files:
+        try:
+            photo = engine.decode(_read(file, engine.limits.max_bytes))
+        except PhotoProblem as problem:
+            batch.failures[file] = str(problem)
+            continue
+        faces = engine.detect(photo)
+        if not faces:
+            batch.failures[file] = "no face"
+            continue
+        face = central_face(photo, faces)
+        batch.boxes[file] = face.box
+        for name, network in networks.items():
+            crops[name].append(network.crop(photo, face))
+    batch.detection_s = time.perf_counter() - started
+    for name, network in networks.items():
+        started = time.perf_counter()
+        found = network.embed(crops[name])
+        batch.vectors[name] = dict(zip(batch.boxes, (one.vector for one in found), strict=True))
+        batch.embedding_s[name] = time.perf_counter() - started
+    return batch
+
+
+def _read(file: Path, max_bytes: int) -> bytes:
+    try:
+        if file.stat().st_size > max_bytes:
+            raise TooLarge(f"the file has more than {max_bytes} bytes")
+        return file.read_bytes()
+    except OSError as problem:
+        raise NotAnImage(f"the file can't be read: {problem.strerror}") from None
 
 
 def central_face(photo: Photo, faces: Sequence[Face]) -> Face:
@@ -121,57 +195,177 @@ def central_face(photo: Photo, faces: Sequence[Face]) -> Face:
     return max(faces, key=weight)
 
 
-@dataclass(slots=True)
-class _Seen:
-    """What was seen in some files: vectors by backbone; seconds as the threads counted them."""
-
-    vectors: dict[str, dict[Path, NDArray[np.float32]]]
-    failures: dict[Path, str]
-    boxes: dict[Path, Box]
-    embedding_s: dict[str, float]
-    finding_s: float = 0.0
-
-    def take(self, more: _Seen) -> None:
-        for name, vectors in more.vectors.items():
-            self.vectors[name] |= vectors
-            self.embedding_s[name] += more.embedding_s[name]
-        self.failures |= more.failures
-        self.boxes |= more.boxes
-        self.finding_s += more.finding_s
+# --- files ------------------------------------------------------------------------------------
 
 
-def _look(engine: Engine, backbones: Sequence[str], files: Sequence[Path]) -> _Seen:
-    networks = {name: engine.backbone(name) for name in backbones}
-    crops: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in backbones}
-    seen = _Seen({}, {}, {}, {})
-    started = time.perf_counter()
-    for file in files:
-        try:
-            photo = engine.decode(_read(file, engine.limits.max_bytes))
-        except PhotoProblem as problem:
-            seen.failures[file] = str(problem)
+def photos_by_person(folder: Path) -> dict[str, list[Path]]:
+    """The photos of everybody in a folder arranged as for `lookalike gallery add`, by file name.
+
+    Raises:
+        SetupProblem: If there is no such folder, or no photo of anybody in it.
+    """
+    root = folder.resolve()
+    people: dict[str, list[Path]] = {}
+    for portrait in scan(folder).portraits:
+        people.setdefault(portrait.person.name, []).append(root / portrait.origin)
+    return {who: sorted(files, key=lambda file: file.name) for who, files in people.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPair:
+    """Two photos and whether they show one person."""
+
+    a: Path
+    b: Path
+    same: bool
+
+
+def read_pairs(file: Path, root: Path) -> tuple[LabelledPair, ...]:
+    """The pairs of a CSV file with the columns a, b (paths below root) and same (1 or 0).
+
+    Semicolons and tabs serve as well as commas.
+
+    Raises:
+        SetupProblem: If the file or a photo in it is missing, or a line can't be understood.
+    """
+    pairs = tuple(
+        _pair(file, number, row, root) for number, row in enumerate(read_table(file), start=2)
+    )
+    if len({pair.same for pair in pairs}) < 2:
+        raise SetupProblem(f"{file} needs pairs of one person and pairs of two: at least one each")
+    missing = sorted({path for pair in pairs for path in (pair.a, pair.b) if not path.is_file()})
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise SetupProblem(
+            f"there is no photo {missing[0]}{more}: --root must be the folder that the paths in "
+            f"{file} start from"
+        )
+    return pairs
+
+
+def _pair(file: Path, number: int, cells: Mapping[str, str], root: Path) -> LabelledPair:
+    missing = [name for name in ("a", "b", "same") if not cells.get(name)]
+    if missing:
+        raise SetupProblem(
+            f"line {number} of {file} has no {missing[0]}: it needs the columns a, b and same, "
+            "named in its first line"
+        )
+    same = _YES_NO.get(cells["same"].lower())
+    if same is None:
+        raise SetupProblem(f"line {number} of {file}: same is 1 or 0, not {cells['same']}")
+    return LabelledPair(root / cells["a"], root / cells["b"], same)
+
+
+# --- labels of people -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleLabels:
+    """What is known of the people in an evaluation.
+
+    Attributes:
+        labels: By kind (one of ``KINDS``), then by the person's name: what is said of them.
+        sources: Where labels came from, as phrases.
+        unmatched: Names in people.csv that are nobody's in the folder.
+    """
+
+    labels: Mapping[str, Mapping[str, tuple[str, ...]]]
+    sources: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
+
+
+_Labels = dict[str, dict[str, tuple[str, ...]]]
+
+
+def read_labels(
+    folder: Path, file: Path | None = None, gallery_people: Iterable[Person] = ()
+) -> PeopleLabels:
+    """What folders, a gallery and the file people.csv say of the people; the file counts most.
+
+    Args:
+        folder: Arranged as for `lookalike gallery add`.
+        file: CSV with the columns person and any of category, country and gender; several
+            categories of one person are parted by semicolons or stand in several lines. None:
+            people.csv in the folder, if there is one.
+        gallery_people: People of a gallery; the first of a name counts.
+
+    Raises:
+        SetupProblem: If the folder or file can't be read, or the file has none of the columns.
+    """
+    portraits = scan(folder).portraits
+    names = {folded(portrait.person.name): portrait.person.name for portrait in portraits}
+    labels: _Labels = {kind: {} for kind in KINDS}
+    sources = []
+    for portrait in portraits:
+        # The folders above the person's; portrait.person also has what people.csv says.
+        _add(labels["category"], portrait.person.name, PurePosixPath(portrait.origin).parts[:-2])
+    if any(labels["category"].values()):
+        sources.append("the folders")
+    if _from_gallery(labels, dict(names), gallery_people):
+        sources.append("the gallery")
+    unmatched: tuple[str, ...] = ()
+    file = file or (folder / PEOPLE_FILE if (folder / PEOPLE_FILE).is_file() else None)
+    if file is not None:
+        unmatched = _from_file(labels, names, file)
+        sources.append(f"the file {file.name}")
+    return PeopleLabels(labels, tuple(sources), unmatched)
+
+
+def _from_gallery(labels: _Labels, names: dict[str, str], people: Iterable[Person]) -> bool:
+    """Adds what a gallery says; whether it said anything."""
+    told = False
+    for person in people:
+        name = names.pop(folded(person.name), None)
+        if name is None:
             continue
-        faces = engine.detect(photo)
-        if not faces:
-            seen.failures[file] = "no face"
+        values = (person.categories, (person.country or "",), (person.gender or "",))
+        for kind, said in zip(KINDS, values, strict=True):
+            told = _add(labels[kind], name, said) or told
+    return told
+
+
+def _from_file(labels: _Labels, names: Mapping[str, str], file: Path) -> tuple[str, ...]:
+    """Puts what the file says in place of what was known, and adds its categories.
+
+    Returns:
+        The names nobody has.
+    """
+    rows = [row for row in read_table(file) if "person" in row]
+    if not rows:
+        raise SetupProblem(
+            f"{file} needs the column person and any of category, country and gender, named in "
+            "its first line"
+        )
+    unmatched = []
+    told: _Labels = {kind: {} for kind in KINDS}
+    for row in rows:
+        name = names.get(folded(person_name(row["person"])))
+        if name is None:
+            unmatched.append(row["person"])
             continue
-        face = central_face(photo, faces)
-        seen.boxes[file] = face.box
-        for name, network in networks.items():
-            crops[name].append(network.crop(photo, face))
-    seen.finding_s = time.perf_counter() - started
-    for name, network in networks.items():
-        started = time.perf_counter()
-        found = network.embed(crops[name])
-        seen.vectors[name] = dict(zip(seen.boxes, (one.vector for one in found), strict=True))
-        seen.embedding_s[name] = time.perf_counter() - started
-    return seen
+        for kind in KINDS:
+            _add(told[kind], name, row.get(kind, "").split(";"))
+    for name, categories in told.pop("category").items():
+        _add(labels["category"], name, categories)
+    for kind, said in told.items():
+        labels[kind] |= said
+    return tuple(unmatched)
 
 
-def _read(file: Path, max_bytes: int) -> bytes:
-    try:
-        if file.stat().st_size > max_bytes:
-            raise TooLarge(f"the file has more than {max_bytes} bytes")
-        return file.read_bytes()
-    except OSError as problem:
-        raise NotAnImage(f"the file can't be read: {problem.strerror}") from None
+def _add(labels: dict[str, tuple[str, ...]], name: str, values: Iterable[str]) -> bool:
+    """Adds labels to a person's, each once whatever its case; whether there was any."""
+    given = [" ".join(value.split())[:_LONGEST] for value in values]
+    given = [value for value in given if value]
+    if given:
+        both = {value.casefold(): value for value in (*given, *labels.get(name, ()))}
+        labels[name] = tuple(both.values())
+    return bool(given)
+
+
+def spellings(labels: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Labels in lower case -> as most people's are spelled."""
+    found: dict[str, Counter[str]] = {}
+    for values in labels.values():
+        for value in values:
+            found.setdefault(value.casefold(), Counter())[value] += 1
+    return {key: counter.most_common(1)[0][0] for key, counter in found.items()}

@@ -1,91 +1,154 @@
-"""Everything that an evaluation report tells, for several backbones on the same photos."""
+"""The evaluation report: several backbones on the same photos, as JSON and as one HTML file."""
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import datetime as dt
 import math
-from collections.abc import Mapping, Sequence
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from engine.types import Box
-from gallery.evaluation.evidence import Evidence, Share
-from gallery.evaluation.groups import Grouping
-from gallery.evaluation.mistakes import Mistake, Mistakes
-from gallery.evaluation.people import Known
+from engine.engine import Engine
+from engine.errors import BadSettings, PhotoProblem, SetupProblem
+from engine.types import Box, Photo
+from gallery.evaluation import charts
+from gallery.evaluation.groups import (
+    FEWEST,
+    Gap,
+    Grouping,
+    Mistakes,
+    find_mistakes,
+    group_people,
+)
+from gallery.evaluation.measures import Measures, Share, measure
+from gallery.evaluation.photos import PeopleLabels, embed_photos, photos_by_person
+from gallery.evaluation.probes import ProbeSet, fuse, split_photos
+from gallery.progress import Progress, no_progress
+from gallery.scores import ANCHORS, SAME_PERSON_SCORE, Calibration, score_at
+from gallery.scores.ensemble import BEST
+from gallery.scores.fit import fit_calibration
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+    from numpy.typing import NDArray
 
 __all__ = [
-    "FARS",
-    "PROMISES",
-    "RANKS",
-    "Column",
     "EvaluationReport",
+    "ModelReport",
     "advice",
+    "check_place",
+    "cut_around",
+    "evaluate_people",
     "grouping_json",
-    "share_json",
+    "picture",
+    "render",
+    "save",
 ]
-
-PROMISES: Final = ((10.0, 2), (20.0, 10), (30.0, 100), (40.0, 1_000), (50.0, 10_000))
-"""Scores, and one in how many strangers is said to reach them."""
 
 FARS: Final = (1e-1, 1e-2, 1e-3, 1e-4)
 RANKS: Final = (1, 2, 3, 5, 10, 20)
+_ALL_RANKS: Final = 20
+_NO_ENSEMBLE: Final = "one of the backbones alone is as good as all of them together"
+_SHOWN: Final = 8  # mistakes of each kind; half as many where several backbones show theirs
+_EDGE_PX: Final = 160
+_AROUND: Final = 2.0  # edge of what is shown, in edges of the face
+_QUALITY: Final = 82
+_QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
+_DASH: Final = "\N{EN DASH}"
+_SIGN: Final = "\N{NO-BREAK SPACE}%"
+_MEASURES: Final = {
+    "accuracy": "Accuracy of pairs",
+    "rank_1": "Right person first",
+    "strangers_1_in_100": f"Strangers who score {score_at(1e-2):g} or more",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ModelReport:
     """One backbone's part of a report."""
 
-    evidence: Evidence
+    measures: Measures
     groupings: tuple[Grouping, ...]
     mistakes: Mistakes
 
     @property
     def model(self) -> str:
         """Name of the backbone."""
-        return self.evidence.model
+        return self.measures.model
 
     @property
     def photos_per_s(self) -> float:
         """Photos seen and embedded in a second."""
-        return self.evidence.photos / max(self.evidence.seconds, 1e-9)
+        return self.measures.photos / max(self.measures.seconds, 1e-9)
 
     @property
     def same_median(self) -> float:
         """Score of another photo of the same person, in the median."""
-        return float(np.median(self.evidence.same_scores()))
+        return float(np.median(self.measures.same_scores()))
 
     @property
     def best_stranger_median(self) -> float:
         """Best score of somebody who is not in the gallery, in the median."""
-        return float(np.median(self.evidence.best_stranger_scores()))
+        return float(np.median(self.measures.best_stranger_scores()))
+
+    def quantiles(self) -> list[tuple[str, list[float], list[float]]]:
+        """Who, likenesses that shares of 5, 25, 50, 75 and 95 % do not exceed, and their scores."""
+        found = self.measures.found
+        rows = {
+            "strangers": [self.measures.strangers.quantile(share) for share in _QUANTILES],
+            "same person": np.quantile(found.own, _QUANTILES).tolist(),
+            "best stranger": np.quantile(found.best, _QUANTILES).tolist(),
+        }
+        scores = self.measures.calibration.scores
+        return [(who, cosines, scores(cosines).tolist()) for who, cosines in rows.items()]
+
+    def charts(self) -> tuple[charts.Chart, charts.Chart]:
+        """Before and after calibration."""
+        measures, (heights, counts) = self.measures, self.measures.strangers.heights()
+        own, unit = measures.found.own, measures.probe_set.unit
+        after = (measures.calibration.scores(heights), counts)
+        return (
+            charts.likenesses(self.model, (heights, counts), own, measures.threshold, unit),
+            charts.scores(self.model, after, measures.same_scores()),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As printed with ``--json``; shares from 0 to 1."""
-        evidence = self.evidence
+        measures = self.measures
         return {
             "model": self.model,
-            "likenesses": evidence.lineup.described,
-            "accuracy": share_json(evidence.accuracy),
-            "roc_auc": evidence.roc_auc,
-            "threshold": evidence.threshold,
-            "tar_at_far": {f"{far:g}": share_json(evidence.tar(far)) for far in FARS},
-            "rank_k": {str(k): share_json(evidence.rank(k)) for k in RANKS},
+            "likenesses": measures.probe_set.described,
+            "accuracy": _share_json(measures.accuracy),
+            "roc_auc": measures.roc.area,
+            "threshold": measures.threshold,
+            "tar_at_far": {f"{far:g}": _share_json(measures.tar(far)) for far in FARS},
+            "rank_k": {str(k): _share_json(measures.rank(k)) for k in RANKS},
             "scores": {
-                "learned_from_people": evidence.calibration.people,
+                "learned_from_people": measures.calibration.people,
                 "same_person_median": _rounded(self.same_median),
                 "best_stranger_median": _rounded(self.best_stranger_median),
                 "strangers_at_least": {
-                    f"{score:g}": share_json(evidence.reached(score)) for score, _ in PROMISES
+                    f"{score:g}": _share_json(measures.reached(score)) for score, _ in ANCHORS
                 },
             },
             "groups": {grouping.kind: grouping_json(grouping) for grouping in self.groupings},
             "mistakes": {
                 "identification": self.mistakes.confused,
-                "likely_wrong_labels": [_mistake_json(one) for one in _suspicious(self.mistakes)],
+                "likely_wrong_labels": [
+                    {
+                        "photo": "/".join(one.photos[0].file.parts[-2:]),
+                        "labelled": one.photos[0].name,
+                        "suspicion": one.suspicion,
+                    }
+                    for one in self.mistakes.suspicious()
+                ],
             },
             "photos_per_s": round(self.photos_per_s, 1),
         }
@@ -106,7 +169,7 @@ class EvaluationReport:
         boxes: Where the face is in each of the others.
         columns: One per backbone.
         unavailable: Backbones that can't be used here, and why.
-        known: What the groups are made of.
+        labels: What the groups are made of.
         seconds: How long it took.
     """
 
@@ -118,9 +181,9 @@ class EvaluationReport:
     probes: int
     faceless: Mapping[str, str]
     boxes: Mapping[Path, Box] = field(repr=False)
-    columns: tuple[Column, ...]
+    columns: tuple[ModelReport, ...]
     unavailable: Mapping[str, str]
-    known: Known = field(repr=False)
+    labels: PeopleLabels = field(repr=False)
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -133,63 +196,156 @@ class EvaluationReport:
             "photos": self.photos,
             "probes": self.probes,
             "photos_without_face": dict(self.faceless),
-            "labels_from": list(self.known.sources),
-            "labels_of_nobody": list(self.known.strangers),
+            "labels_from": list(self.labels.sources),
+            "labels_of_nobody": list(self.labels.unmatched),
             "models": [column.to_json() for column in self.columns],
             "unavailable": dict(self.unavailable),
             "advice": advice(self.columns),
             "seconds": round(self.seconds, 1),
         }
 
+    def identification_json(self) -> dict[str, Any]:
+        """The figures of the only backbone, as `lookalike evaluate identify --json` prints them."""
+        (column,) = self.columns
+        measures, calibration = column.measures, column.measures.calibration
+        reached = {
+            f"strangers_at_least_{score:g}": measures.reached(score).value
+            for score, _ in ANCHORS[2:]
+        }
+        ranks = range(1, min(_ALL_RANKS, self.people) + 1)
+        return {
+            "model": column.model,
+            "gallery_photos": self.gallery_photos,
+            "people": self.people,
+            "probes": self.probes,
+            "failures": len(measures.probe_set.failures),
+            "rank_1": measures.rank(1).value,
+            "rank_5": measures.rank(5).value,
+            "rank_k": {str(k): measures.rank(k).value for k in ranks},
+            "scores": {
+                "learned_from_people": calibration.people,
+                "same_person_median": _rounded(column.same_median),
+                "strangers_median": _rounded(calibration.score(measures.strangers.quantile(0.5))),
+                **reached,
+                "best_stranger_median": _rounded(column.best_stranger_median),
+            },
+            "people_skipped": list(self.skipped),
+            "photos": self.photos,
+            "photos_without_face": dict(self.faceless),
+            "seconds": round(self.seconds, 3),
+            "photos_per_s": round(self.photos / self.seconds, 1),
+        }
 
-def advice(columns: Sequence[Column]) -> str:
-    """Which backbone to use, and why, in a sentence or two."""
-    order = sorted(columns, key=lambda column: -column.evidence.rank(1).value)
-    best = order[0]
-    found = f"finds the right person first in {_percent(best.evidence.rank(1).value)} of photos"
-    if len(order) == 1:
-        return f"Use {best.model}: it is the only one that was measured, and it {found}."
-    other = order[1]
-    if _by_chance(best.evidence, other.evidence):
-        quick = max((best, other), key=lambda column: column.photos_per_s)
-        slow = other if quick is best else best
-        return (
-            f"Use {quick.model}: {best.model} and {other.model} find the right person equally "
-            f"often, as far as these photos can tell ({_percent(best.evidence.rank(1).value)} and "
-            f"{_percent(other.evidence.rank(1).value)}), and {quick.model} takes "
-            f"{slow.evidence.seconds / max(quick.evidence.seconds, 1e-9):.1f} times less time."
+
+def evaluate_people(
+    engine: Engine,
+    folder: Path,
+    *,
+    backbones: Sequence[str],
+    gallery_photos: int,
+    labels: PeopleLabels | None = None,
+    unavailable: Mapping[str, str] | None = None,
+    progress: Progress = no_progress,
+) -> EvaluationReport:
+    """Looks people up with several backbones, and with an ensemble of them; one pass over photos.
+
+    Args:
+        engine: Decodes, detects and embeds.
+        folder: Arranged as for `lookalike gallery add`.
+        backbones: Which to compare, at least one.
+        gallery_photos: How many photos of each person, the first by name, are the gallery.
+        labels: What is known of the people; None: nothing.
+        unavailable: Why other backbones are not among them.
+        progress: Told how far it is.
+
+    Raises:
+        SetupProblem: If a backbone can't be used, or there are too few people or faces.
+    """
+    started = time.perf_counter()
+    everybody = photos_by_person(folder)
+    enough = {who: files for who, files in everybody.items() if len(files) > gallery_photos}
+    if len(enough) < 2:
+        raise SetupProblem(
+            f"{folder} has {len(enough)} people with more than {gallery_photos} photos, and two "
+            "are needed; choose fewer with --gallery-photos"
         )
-    return (
-        f"Use {best.model}: it {found}, {other.model} in "
-        f"{_percent(other.evidence.rank(1).value)}; that is more than chance."
+    files = [file for photos in enough.values() for file in photos]
+    seen = embed_photos(engine, backbones, files, progress=progress)
+    probe_sets = {name: split_photos(one, enough, gallery_photos) for name, one in seen.items()}
+    fused = fuse(list(probe_sets.values())) if len(probe_sets) > 1 else None
+    known = labels or PeopleLabels({})
+    columns: list[ModelReport] = []
+
+    def add(name: str, probe_set: ProbeSet, calibration: Calibration, seconds: float) -> None:
+        progress("models", len(columns), len(probe_sets) + bool(fused))
+        measures = measure(name, probe_set, calibration, seconds=seconds, photos=len(files))
+        shown = _SHOWN if len(probe_sets) == 1 else _SHOWN // 2
+        groupings = group_people(measures, known)
+        columns.append(ModelReport(measures, groupings, find_mistakes(measures, shown=shown)))
+
+    for name, one in probe_sets.items():
+        calibration = fit_calibration(one.first.space, one.first.gallery, one.owners)
+        add(name, one, calibration, seen[name].seconds)
+    any_seen = next(iter(seen.values()))
+    if fused is not None and fused.ensemble is not None:
+        members = [seen[name] for name in fused.ensemble.backbones]
+        embedding_s = sum(one.seconds - one.detection_s for one in members)  # faces are found once
+        add(BEST, fused, fused.ensemble.calibration, any_seen.detection_s + embedding_s)
+    elif len(probe_sets) > 1:
+        unavailable = {**(unavailable or {}), BEST: _NO_ENSEMBLE}
+    progress("models", len(columns), len(columns))
+    return EvaluationReport(
+        date=dt.datetime.now().astimezone(),
+        people=len(enough),
+        gallery_photos=gallery_photos,
+        skipped=tuple(sorted(set(everybody) - set(enough))),
+        photos=len(files),
+        probes=columns[0].measures.probes,
+        faceless=any_seen.failures_below(folder.resolve()),
+        boxes=any_seen.boxes,
+        columns=tuple(columns),
+        unavailable=unavailable or {},
+        labels=known,
+        seconds=time.perf_counter() - started,
     )
 
 
-def share_json(share: Share) -> dict[str, Any]:
-    """A share with its interval of 95 %."""
-    return {
-        "share": _rounded(share.value, 6),
-        "low": _rounded(share.low, 6),
-        "high": _rounded(share.high, 6),
-        "of": round(share.of),
-    }
+def advice(columns: Sequence[ModelReport]) -> str:
+    """Which backbone to use, and why, in a sentence or two."""
+    order = sorted(columns, key=lambda column: -column.measures.rank(1).value)
+    shares = [f"{100 * column.measures.rank(1).value:.1f} %" for column in order]
+    best = order[0]
+    found = f"finds the right person first in {shares[0]} of photos"
+    if len(order) == 1:
+        return f"Use {best.model}: it is the only one that was measured, and it {found}."
+    other = order[1]
+    if not _by_chance(best.measures, other.measures):
+        return (
+            f"Use {best.model}: it {found}, {other.model} in {shares[1]}; that is more than chance."
+        )
+    quick = max((best, other), key=lambda column: column.photos_per_s)
+    slow = other if quick is best else best
+    times = slow.measures.seconds / max(quick.measures.seconds, 1e-9)
+    return (
+        f"Use {quick.model}: {best.model} and {other.model} find the right person equally often, "
+        f"as far as these photos can tell ({shares[0]} and {shares[1]}), and {quick.model} takes "
+        f"{times:.1f} times less time."
+    )
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _by_chance(one: Evidence, other: Evidence) -> bool:
+def _by_chance(one: Measures, other: Measures) -> bool:
     """Whether as many probes are found by either alone as chance would have it (McNemar 1947)."""
     from scipy.stats import binomtest
 
     first, second = (
-        dict(zip(evidence.lineup.probe_files, evidence.found.ranks < 1, strict=True))
-        for evidence in (one, other)
+        {
+            file
+            for file, rank in zip(each.probe_set.probe_files, each.found.ranks, strict=True)
+            if rank < 1
+        }
+        for each in (one, other)
     )
-    files = first.keys() | second.keys()
-    alone = sum(bool(first.get(file)) and not second.get(file) for file in files)
-    against = sum(bool(second.get(file)) and not first.get(file) for file in files)
+    alone, against = len(first - second), len(second - first)
     return alone + against == 0 or float(binomtest(alone, alone + against).pvalue) >= 0.05
 
 
@@ -202,7 +358,7 @@ def grouping_json(grouping: Grouping) -> dict[str, Any]:
                 "people": group.people,
                 "probes": group.probes,
                 "stranger_pairs": group.pairs,
-                **{name: share_json(value) for name, value in group.measures.items()},
+                **{name: _share_json(value) for name, value in group.measures.items()},
                 "same_person_median": _rounded(group.same_median),
                 "strangers_median": _rounded(group.strangers_median),
             }
@@ -225,20 +381,193 @@ def grouping_json(grouping: Grouping) -> dict[str, Any]:
     }
 
 
-def _suspicious(found: Mistakes) -> list[Mistake]:
-    """Mistakes whose label is likely wrong, each photo once."""
-    everything = (*found.confusions, *found.rejects, *found.accepts)
-    chosen = {one.photos[0].file: one for one in reversed(everything) if one.suspicion}
-    return list(chosen.values())[::-1]
-
-
-def _mistake_json(mistake: Mistake) -> dict[str, Any]:
-    return {
-        "photo": "/".join(mistake.photos[0].file.parts[-2:]),
-        "labelled": mistake.photos[0].name,
-        "suspicion": mistake.suspicion,
-    }
+def _share_json(share: Share) -> dict[str, Any]:
+    """A share with its interval of 95 %."""
+    record = {"share": share.value, "low": share.low, "high": share.high}
+    return {name: _rounded(value, 6) for name, value in record.items()} | {"of": round(share.of)}
 
 
 def _rounded(value: float, digits: int = 2) -> float | None:
     return round(value, digits) if math.isfinite(value) else None
+
+
+# --- the page ---------------------------------------------------------------------------------
+
+
+def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
+    """The report as HTML that needs nothing else: no network, no other files.
+
+    Args:
+        report: What came of it.
+        engine: Decodes the photos that are shown.
+        command: What repeats it.
+
+    Raises:
+        SetupProblem: If matplotlib is missing.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "share": lambda share: _percent(share.value),
+        "between": _between,
+        "number": _number,
+        "commands": _commands,
+        "listed": lambda words: " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:]))),
+        # Our own drawing, words within are escaped.
+        "svg": lambda chart: Markup(chart.svg()),  # noqa: S704
+    }
+    shown: dict[Path, str | None] = {}
+
+    def source(file: Path) -> str | None:
+        if file not in shown:
+            shown[file] = picture(engine, file, report.boxes.get(file))
+        return shown[file]
+
+    measures = [column.measures for column in report.columns]
+    return environment.get_template("report.html").render(
+        report=report,
+        columns=report.columns,
+        advice=advice(report.columns),
+        fars=FARS,
+        ranks=[k for k in RANKS if k <= max(len(one.probe_set.people) for one in measures)],
+        promises=ANCHORS,
+        same_person_score=SAME_PERSON_SCORE,
+        rare=score_at(1e-2),
+        rarer=score_at(1e-3),
+        fewest=FEWEST,
+        roc=charts.roc(
+            {one.model: one.roc for one in measures},
+            min(one.strangers.total for one in measures),
+        ),
+        rank_curve=charts.ranks(measures),
+        promise_chart=charts.promises(measures),
+        quantiles=_QUANTILES,
+        gap_sentence=_gap_sentence,
+        source=source,
+        command=command,
+        named=12,  # photos without a face, and people left out
+        small_groups=40,
+        count_shown=lambda: sum(value is not None for value in shown.values()),
+    )
+
+
+def check_place(file: Path) -> None:
+    """Finds out before the long work whether a file can be written there; makes its folder.
+
+    Raises:
+        BadSettings: If it can't.
+    """
+    if file.is_dir():
+        raise BadSettings(f"{file} is a folder: give --html the name of a file in it")
+    with _saying_why(file) as beside:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside.touch()
+
+
+def save(page: str, file: Path) -> None:
+    """Writes a page so that the file is whole or not there.
+
+    Raises:
+        BadSettings: If it can't be written.
+    """
+    with _saying_why(file) as beside:
+        beside.write_text(page, encoding="utf-8", errors="replace")
+        beside.replace(file)
+
+
+@contextlib.contextmanager
+def _saying_why(file: Path) -> Iterator[Path]:
+    """A file beside one that is to be written, gone afterwards; an OSError becomes BadSettings."""
+    beside = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        yield beside
+    except OSError as problem:
+        raise BadSettings(f"the file {file} can't be written: {problem.strerror}") from None
+    finally:
+        with contextlib.suppress(OSError):  # where it could not be made
+            beside.unlink(missing_ok=True)
+
+
+def picture(engine: Engine, file: Path, box: Box | None) -> str | None:
+    """The face in a photo with what is around it, as a data URI; None if it is gone.
+
+    Args:
+        engine: Decodes it.
+        file: Where it is.
+        box: Of the face, in pixels of the decoded photo; None shows the middle.
+    """
+    import cv2
+
+    try:
+        photo = engine.decode(file.read_bytes())
+    except (OSError, PhotoProblem):
+        return None
+    cut = cut_around(photo, box)
+    edge = min(_EDGE_PX, cut.shape[0])
+    small = cv2.resize(cut, (edge, edge), interpolation=cv2.INTER_AREA)
+    done, jpeg = cv2.imencode(
+        ".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
+    )
+    if not done:
+        return None
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode('ascii')}"
+
+
+def cut_around(photo: Photo, box: Box | None) -> NDArray[np.uint8]:
+    """A square around the face, moved and reduced so that it lies within the photo."""
+    least = min(photo.width_px, photo.height_px)
+    x, y = box.centre if box else (photo.width_px / 2, photo.height_px / 2)
+    edge = min(least, max(1, round(_AROUND * max(box.w, box.h))) if box else least)
+    left = round(min(max(x - edge / 2, 0), photo.width_px - edge))
+    top = round(min(max(y - edge / 2, 0), photo.height_px - edge))
+    return photo.pixels[top : top + edge, left : left + edge]
+
+
+def _gap_sentence(gap: Gap) -> str:
+    """How far best and worst are apart, and whether that is more than chance."""
+    if gap.best_value == gap.worst_value:
+        return f"{_MEASURES[gap.measure]}: {_percent(gap.best_value)} in every group."
+    of = round(gap.chance * (gap.divisions + 1))
+    found = (
+        f"{_MEASURES[gap.measure]}: {_percent(gap.best_value)} for {gap.best}, "
+        f"{_percent(gap.worst_value)} for {gap.worst}."
+    )
+    tries = f"{of:,} of {gap.divisions + 1:,} random divisions of the same people"
+    if gap.exceeds_chance:
+        return f"{found} More than chance: only {tries} have a gap this wide."
+    return f"{found} Not more than chance: {tries} have a gap this wide."
+
+
+def _percent(value: float) -> str:
+    if not math.isfinite(value):
+        return _DASH
+    digits = 1 if value >= 0.1 or value == 0 else 2 if value >= 0.005 else 3
+    return f"{value:.{digits}%}".replace("%", _SIGN)
+
+
+def _between(share: Share) -> str:
+    low, high = _percent(share.low), _percent(share.high)
+    return f"{low.removesuffix(_SIGN)}{_DASH}{high}" if share.of else ""
+
+
+def _commands(sentence: str) -> Markup:
+    """A sentence in which what stands between backticks is set as a command."""
+    from markupsafe import Markup
+
+    parts = sentence.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else part
+        for place, part in enumerate(parts)
+    )
+
+
+def _number(value: float, digits: int = 0) -> str:
+    return f"{value:,.{digits}f}" if math.isfinite(value) else _DASH

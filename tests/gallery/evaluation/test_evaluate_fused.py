@@ -7,19 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lineups import SPACE, around
+from probe_sets import SPACE, around
 
 from engine.types import Space
-from gallery.evaluation.evidence import gather
-from gallery.evaluation.fused import FusedLineup, fused
-from gallery.evaluation.lineup import Lineup, line_up, look_up
-from gallery.evaluation.photos import Sightings
+from gallery.evaluation.measures import measure
+from gallery.evaluation.photos import PhotoEmbeddings
+from gallery.evaluation.probes import ProbeSet, fuse, identify, split_photos
+from gallery.scores import score_at
 
 OTHER = replace(SPACE, backbone="resnet", weights_sha256="1" * 64)
 PEOPLE, PHOTOS = 120, 6
 
 
-def lineup(space: Space, seed: int, noise: float, *, like: int | None = None) -> Lineup:
+def probe_set(space: Space, seed: int, noise: float, *, like: int | None = None) -> ProbeSet:
     """Everybody as one backbone sees them; with ``like``, the very same vectors as that seed's."""
     random = np.random.default_rng(seed if like is None else like)
     people = {
@@ -34,36 +34,39 @@ def lineup(space: Space, seed: int, noise: float, *, like: int | None = None) ->
             strict=True,
         )
     }
-    return line_up(Sightings(space, vectors, {}, {}, 1.0, 0.5), people, 3)
+    return split_photos(PhotoEmbeddings(space, vectors, {}, {}, 1.0, 0.5), people, 3)
 
 
 @pytest.fixture(scope="module")
-def together() -> FusedLineup:
-    found = fused([lineup(SPACE, 1, 0.28), lineup(OTHER, 2, 0.28)])
+def together() -> ProbeSet:
+    found = fuse([probe_set(SPACE, 1, 0.28), probe_set(OTHER, 2, 0.28)])
     assert found is not None
     return found
 
 
-def test_together_they_find_more(together: FusedLineup) -> None:
+def test_together_they_find_more(together: ProbeSet) -> None:
     assert together.ensemble is not None
-    evidence = gather("best", together, together.ensemble.calibration, seconds=1, photos=1)
-    alone = [np.mean(look_up(member).ranks < 1) for member in together.members]
+    measures = measure("best", together, together.ensemble.calibration, seconds=1, photos=1)
+    alone = [
+        np.mean(identify(replace(together, vectors=(one,), ensemble=None)).ranks < 1)
+        for one in together.vectors
+    ]
 
-    assert evidence.rank(1).value > max(alone) + 0.02
-    assert evidence.reached(30.0).value == pytest.approx(0.01, abs=0.01)
+    assert measures.rank(1).value > max(alone) + 0.02
+    assert measures.reached(score_at(1e-2)).value == pytest.approx(0.01, abs=0.01)
     assert {"dlib", "resnet"} <= set(together.described.replace(",", " ").split())
 
 
-def test_all_ways_of_asking_agree(together: FusedLineup) -> None:
-    whole = np.concatenate([likeness for _, likeness in together.blocks()])
+def test_all_ways_of_asking_agree(together: ProbeSet) -> None:
+    whole = np.concatenate([likeness for _, likeness in together.likenesses()])
     rows, columns = np.array([3, 50, 51]), np.array([0, 7, 100])
-    some = np.concatenate([likeness for _, likeness in together.among(rows, columns)])
+    some = np.concatenate([likeness for _, likeness in together.likenesses(rows, columns)])
 
-    assert whole.shape == (len(together.probes), PEOPLE)
+    assert whole.shape == (len(together.right), PEOPLE)
     np.testing.assert_allclose(some, whole[np.ix_(rows, columns)], atol=1e-4)
     own = whole[np.arange(len(whole)), together.right]
     np.testing.assert_allclose(together.pairs(together.right), own, atol=1e-4)
 
 
 def test_two_that_say_the_same_are_not_put_together() -> None:
-    assert fused([lineup(SPACE, 1, 0.28), lineup(OTHER, 2, 0.28, like=1)]) is None
+    assert fuse([probe_set(SPACE, 1, 0.28), probe_set(OTHER, 2, 0.28, like=1)]) is None

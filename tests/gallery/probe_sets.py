@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.types import Space
-from gallery.evaluation.evidence import Evidence, gather
-from gallery.evaluation.lineup import Lineup, line_up
-from gallery.evaluation.photos import Sightings
+from gallery.evaluation.measures import Measures, measure
+from gallery.evaluation.photos import PhotoEmbeddings
+from gallery.evaluation.probes import ProbeSet, split_photos
 from gallery.scores.fit import fit_calibration
 
 SPACE = Space("dlib", "0" * 64, 2, 16)
 
 
-def sightings(
+def embeddings(
     vectors: dict[str, NDArray[np.float32]], *, faceless: Sequence[str] = ()
-) -> tuple[Sightings, dict[str, list[Path]]]:
+) -> tuple[PhotoEmbeddings, dict[str, list[Path]]]:
     """Vectors (n, D) of people as if seen in files; those named faceless have none."""
     people = {
         name: [Path(f"/photos/{name}/{number}.jpg") for number in range(len(rows))]
@@ -32,7 +32,7 @@ def sightings(
     }
     failures = {file: "no face" for file in seen if "/".join(file.parts[-2:]) in faceless}
     found = {file: vector for file, vector in seen.items() if file not in failures}
-    return Sightings(SPACE, found, failures, {}, 1.0), people
+    return PhotoEmbeddings(SPACE, found, failures, {}, 1.0), people
 
 
 def around(
@@ -69,11 +69,11 @@ def made_up(
     *,
     gallery_photos: int = 3,
     faceless: Sequence[str] = (),
-) -> Lineup:
-    seen, people = sightings(vectors, faceless=faceless)
-    return line_up(seen, people, gallery_photos)
+) -> ProbeSet:
+    seen, people = embeddings(vectors, faceless=faceless)
+    return split_photos(seen, people, gallery_photos)
 
 
-def evidence_of(lineup: Lineup) -> Evidence:
-    calibration = fit_calibration(lineup.space, lineup.gallery, lineup.owners)
-    return gather("dlib", lineup, calibration, seconds=2.0, photos=10)
+def measures_of(probe_set: ProbeSet) -> Measures:
+    calibration = fit_calibration(probe_set.first.space, probe_set.first.gallery, probe_set.owners)
+    return measure("dlib", probe_set, calibration, seconds=2.0, photos=10)

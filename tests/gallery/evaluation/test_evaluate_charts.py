@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from probe_sets import crowd, made_up, measures_of
 
 from engine.errors import SetupProblem
 from engine.types import Space
-from gallery.evaluation.plots import draw_identification, draw_verification
-from gallery.evaluation.results import Identification, Verification
+from gallery.evaluation.charts import draw_identification, draw_verification
+from gallery.evaluation.measures import Verification, roc_of
 from gallery.scores import prior
 
 CALIBRATION = prior(Space("dlib", "0" * 64, 2, 128))
@@ -22,35 +24,15 @@ def verification(same: int, different: int, missing: int) -> Verification:
     cosines = np.concatenate([rng.normal(0.96, 0.01, same), rng.normal(0.83, 0.03, different)])
     cosines = np.minimum(cosines, 1)
     cosines[rng.permutation(len(cosines))[:missing]] = np.nan
+    labels = np.arange(same + different) < same
     return Verification(
         model="dlib",
-        same=np.arange(same + different) < same,
+        same=labels,
         cosines=cosines,
         accuracy=0.99,
         accuracy_std=0.01,
         threshold=0.91,
-        roc_auc=0.999,
-        tar=0.95,
-        photos=10,
-        faceless={},
-        calibration=CALIBRATION,
-        seconds=1.0,
-    )
-
-
-def identification(people: int) -> Identification:
-    rng = np.random.default_rng(0)
-    strangers = rng.normal(0.83, 0.03, (people, people - 1))
-    return Identification(
-        model="dlib",
-        gallery_photos=3,
-        people=people,
-        skipped=(),
-        ranks=rng.integers(0, 2, people),
-        failures=0,
-        own=np.minimum(rng.normal(0.96, 0.01, people), 1),
-        strangers=strangers.ravel(),
-        best_strangers=strangers.max(axis=1),
+        roc=roc_of(labels, cosines),
         photos=10,
         faceless={},
         calibration=CALIBRATION,
@@ -81,7 +63,7 @@ def test_pairs(tmp_path: Path, same: int, different: int, missing: int) -> None:
 
 @pytest.mark.parametrize("people", [2, 300])
 def test_people(tmp_path: Path, people: int) -> None:
-    paths = draw_identification(identification(people), tmp_path)
+    paths = draw_identification(measures_of(made_up(crowd(people, 5, noise=0.3))), tmp_path)
 
     assert [path.name for path in paths] == [
         "ranks-dlib.png",
@@ -96,3 +78,12 @@ def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
 
     with pytest.raises(SetupProblem, match="can't be written"):
         draw_verification(verification(5, 5, 0), tmp_path / "file")
+
+
+def test_without_matplotlib_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+
+    with pytest.raises(SetupProblem, match=r"pip install 'lookalike\[evaluate\]'"):
+        draw_verification(verification(5, 5, 0), tmp_path)

@@ -12,9 +12,19 @@ import pytest
 from engine.engine import Engine
 from engine.errors import SetupProblem
 from engine.types import Box, Face, Photo
-from gallery.evaluate import identify, read_pairs, verify
-from gallery.evaluation.photos import central_face, look_at
+from gallery.evaluation.measures import verify
+from gallery.evaluation.photos import central_face, embed_photos, read_pairs
+from gallery.evaluation.report import EvaluationReport, evaluate_people
 from gallery.scores import prior
+
+
+def rank(report: EvaluationReport, k: int) -> float:
+    return report.columns[0].measures.rank(k).value
+
+
+def failures(report: EvaluationReport) -> int:
+    return len(report.columns[0].measures.probe_set.failures)
+
 
 Variant = Callable[[int], bytes]
 NAMES = ("Grace_Hopper", "Eileen_Collins")
@@ -70,7 +80,7 @@ def test_two_people_are_told_apart(engine: Engine, own_photos: Path) -> None:
     )
     record = result.to_json()
 
-    assert (result.accuracy, result.roc_auc, result.tar) == (1, 1, 1)
+    assert (result.accuracy, result.roc.area, result.tar) == (1, 1, 1)
     assert (record["pairs"], record["same"], record["different"], record["failures"]) == (
         6,
         3,
@@ -169,8 +179,8 @@ def test_people_are_found_by_photos_not_in_the_gallery(engine: Engine, own_photo
     for name in ("0.jpg", "1.jpg", "2.jpg"):
         shutil.copy(own_photos / "Grace_Hopper" / name, shy / name)
 
-    result = identify(engine, "dlib", own_photos, gallery_photos=3)
-    record = result.to_json()
+    result = evaluate_people(engine, own_photos, backbones=["dlib"], gallery_photos=3)
+    record = result.identification_json()
 
     assert (record["people"], record["probes"], record["failures"]) == (2, 4, 0)
     assert (record["rank_1"], record["rank_5"]) == (1, 1)
@@ -186,11 +196,11 @@ def test_the_first_photos_by_name_are_the_gallery(
     (own_photos / "Grace_Hopper" / "0.jpg").write_bytes(blank_jpeg)
     (own_photos / "Eileen_Collins" / "4.jpg").write_bytes(blank_jpeg)
 
-    result = identify(engine, "dlib", own_photos, gallery_photos=3)
+    result = evaluate_people(engine, own_photos, backbones=["dlib"], gallery_photos=3)
 
     assert set(result.faceless) == {"Grace_Hopper/0.jpg", "Eileen_Collins/4.jpg"}
-    assert result.failures == 1
-    assert result.rank(1) == result.rank(5) == 3 / 4
+    assert failures(result) == 1
+    assert rank(result, 1) == rank(result, 5) == 3 / 4
 
 
 def test_a_person_without_any_face_in_the_gallery_is_never_found(
@@ -200,29 +210,29 @@ def test_a_person_without_any_face_in_the_gallery_is_never_found(
     for name in ("0.jpg", "1.jpg"):
         (Path(third) / name).write_bytes(blank_jpeg)
 
-    result = identify(engine, "dlib", own_photos, gallery_photos=2)
+    result = evaluate_people(engine, own_photos, backbones=["dlib"], gallery_photos=2)
 
-    assert (result.people, len(result.ranks), result.failures) == (3, 9, 3)
-    assert result.rank(1) == pytest.approx(6 / 9)
-    assert result.rank(100) == pytest.approx(6 / 9)
+    assert (result.people, result.probes, failures(result)) == (3, 9, 3)
+    assert rank(result, 1) == pytest.approx(6 / 9)
+    assert rank(result, 100) == pytest.approx(6 / 9)
 
 
 def test_one_picture_under_two_names_identifies_nobody(engine: Engine, own_photos: Path) -> None:
     shutil.copytree(own_photos / "Grace_Hopper", own_photos / "Twin")
 
-    result = identify(engine, "dlib", own_photos, gallery_photos=3)
+    result = evaluate_people(engine, own_photos, backbones=["dlib"], gallery_photos=3)
 
-    assert result.rank(1) == pytest.approx(2 / 6)
-    assert result.rank(2) == 1
+    assert rank(result, 1) == pytest.approx(2 / 6)
+    assert rank(result, 2) == 1
 
 
 def test_folders_without_enough_people(engine: Engine, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(SetupProblem, match="there is no folder"):
-        identify(engine, "dlib", tmp_path / "nowhere", gallery_photos=3)
+        evaluate_people(engine, tmp_path / "nowhere", backbones=["dlib"], gallery_photos=3)
     with pytest.raises(SetupProblem, match="no photos"):
-        identify(engine, "dlib", tmp_path, gallery_photos=3)
+        evaluate_people(engine, tmp_path, backbones=["dlib"], gallery_photos=3)
     with pytest.raises(SetupProblem, match="0 people with more than 5 photos"):
-        identify(engine, "dlib", photos, gallery_photos=5)
+        evaluate_people(engine, photos, backbones=["dlib"], gallery_photos=5)
 
 
 def test_people_nobody_finds_a_face_of(engine: Engine, tmp_path: Path, blank_jpeg: bytes) -> None:
@@ -232,7 +242,7 @@ def test_people_nobody_finds_a_face_of(engine: Engine, tmp_path: Path, blank_jpe
             (tmp_path / name / f"{number}.jpg").write_bytes(blank_jpeg)
 
     with pytest.raises(SetupProblem, match="not enough faces"):
-        identify(engine, "dlib", tmp_path, gallery_photos=1)
+        evaluate_people(engine, tmp_path, backbones=["dlib"], gallery_photos=1)
 
 
 # --- photos -----------------------------------------------------------------------------------
@@ -241,7 +251,7 @@ def test_people_nobody_finds_a_face_of(engine: Engine, tmp_path: Path, blank_jpe
 def test_every_file_is_looked_at_once(engine: Engine, photos: Path) -> None:
     file = photos / "Grace_Hopper" / "0.jpg"
 
-    seen = look_at(engine, "dlib", [file] * 3)
+    seen = embed_photos(engine, ["dlib"], [file] * 3)["dlib"]
 
     assert list(seen.vectors) == [file]
     assert seen.failures == {}
@@ -277,12 +287,12 @@ def test_celebrities_are_found_and_scores_are_honest(
     for person in everybody[::6]:
         shutil.copytree(person, tmp_path / person.name)
 
-    result = identify(engine, "dlib", tmp_path, gallery_photos=3)
-    scores = result.to_json()["scores"]
+    result = evaluate_people(engine, tmp_path, backbones=["dlib"], gallery_photos=3)
+    scores = result.identification_json()["scores"]
 
     assert result.people >= 90
-    assert result.rank(1) >= 0.94
-    assert result.rank(5) >= 0.96
+    assert rank(result, 1) >= 0.94
+    assert rank(result, 5) >= 0.96
     assert scores["same_person_median"] >= 85
     assert 0.005 <= scores["strangers_at_least_30"] <= 0.02
     assert scores["strangers_at_least_40"] <= 0.0025

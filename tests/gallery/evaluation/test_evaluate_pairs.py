@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engine.errors import SetupProblem
-from gallery.evaluation.verdicts import cross_validated, judged
+from gallery.evaluation.measures import best_threshold, cross_validated, roc_of
 
 Labelled = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
@@ -39,7 +39,7 @@ def test_no_threshold_is_better_than_the_best(pairs: Labelled) -> None:
     def right(threshold: float) -> int:
         return int(((cosines[there] >= threshold) == same[there]).sum())
 
-    threshold = judged(cosines, same, far=1e-3).threshold
+    threshold = best_threshold(cosines, same)
 
     assert right(threshold) == max(map(right, np.arange(-1.05, 1.2, 0.1)))
 
@@ -51,7 +51,7 @@ def test_the_area_is_the_chance_that_one_person_is_more_alike_than_two(pairs: La
     one, two = heights[pairs[1]], heights[~pairs[1]]
     chance = np.mean((one[:, None] > two) + 0.5 * (one[:, None] == two))
 
-    assert judged(*pairs, far=1e-3).roc_auc == pytest.approx(chance)
+    assert roc_of(pairs[1], pairs[0]).area == pytest.approx(chance)
 
 
 @given(pairs=labelled(), far=st.sampled_from([1e-3, 0.1, 0.5]))
@@ -63,7 +63,7 @@ def test_tar_is_the_most_that_may_be_accepted(pairs: Labelled, far: float) -> No
         if np.mean(cosines[~same] >= threshold) <= far
     ]
 
-    assert judged(cosines, same, far=far).tar == pytest.approx(max(allowed))
+    assert roc_of(same, cosines).tar_at(far) == pytest.approx(max(allowed))
 
 
 def test_a_pair_without_faces_is_an_error() -> None:
@@ -76,7 +76,7 @@ def test_a_pair_without_faces_is_an_error() -> None:
 
     assert accuracy == pytest.approx(0.9)
     assert deviation > 0
-    assert judged(cosines, same, far=1e-3).tar == pytest.approx(0.9)
+    assert roc_of(same, cosines).tar_at(1e-3) == pytest.approx(0.9)
 
 
 def test_accuracy_is_measured_on_pairs_that_did_not_choose_the_threshold() -> None:
@@ -87,7 +87,7 @@ def test_accuracy_is_measured_on_pairs_that_did_not_choose_the_threshold() -> No
     for _ in range(30):
         cosines = rng.normal(size=60) / 10
         measured.append(cross_validated(cosines, same, folds=10)[0])
-        threshold = judged(cosines, same, far=1e-3).threshold
+        threshold = best_threshold(cosines, same)
         promised.append(np.mean((cosines >= threshold) == same))
 
     assert 0.4 < np.mean(measured) < 0.53

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lineups import crowd, evidence_of, made_up
+from probe_sets import crowd, made_up, measures_of
 from sklearn.metrics import roc_auc_score
 
-from gallery.evaluation.evidence import Tally, share
-from gallery.evaluation.lineup import look_up
-from gallery.evaluation.mistakes import mistakes
+from gallery.evaluation.groups import find_mistakes
+from gallery.evaluation.measures import LikenessHistogram, share
+from gallery.evaluation.probes import identify
 
 cosines = st.lists(st.integers(-100_000, 100_000).map(lambda n: n / 100_000), min_size=1)
 
 
 @given(cosines, st.integers(-100_000, 100_000).map(lambda n: n / 100_000))
 def test_a_tally_counts(heights: list[float], least: float) -> None:
-    tally = Tally()
+    tally = LikenessHistogram()
     tally.add(np.array(heights[:3]))
     tally.add(np.array(heights[3:]))
 
@@ -30,7 +30,7 @@ def test_a_tally_counts(heights: list[float], least: float) -> None:
 
 @given(cosines, st.floats(0.01, 0.99))
 def test_a_tallys_quantile(heights: list[float], below: float) -> None:
-    tally = Tally()
+    tally = LikenessHistogram()
     tally.add(np.array(heights))
 
     expected = np.quantile(heights, below, method="inverted_cdf")
@@ -38,8 +38,8 @@ def test_a_tallys_quantile(heights: list[float], below: float) -> None:
 
 
 def test_an_empty_tally() -> None:
-    assert np.isnan(Tally().quantile(0.5))
-    assert Tally().at_least(-1) == 0
+    assert np.isnan(LikenessHistogram().quantile(0.5))
+    assert LikenessHistogram().at_least(-1) == 0
 
 
 @given(st.integers(0, 500), st.integers(1, 500))
@@ -61,32 +61,32 @@ def test_a_share_of_nothing() -> None:
     assert np.isnan(share(0, 0).value)
 
 
-def test_evidence_is_that_of_all_pairs() -> None:
+def test_measures_is_that_of_all_pairs() -> None:
     """Area, TAR, shares of strangers and hits against the pairs themselves."""
-    evidence = evidence_of(made_up(crowd(40, 5, noise=0.25)))
+    measures = measures_of(made_up(crowd(40, 5, noise=0.25)))
     kept: list[np.ndarray] = []
-    found = look_up(evidence.lineup, lambda _, rows: kept.append(rows[np.isfinite(rows)]))
+    found = identify(measures.probe_set, lambda _, rows: kept.append(rows[np.isfinite(rows)]))
     strangers = np.concatenate(kept).astype(np.float64)
 
     labels = np.repeat([1, 0], [len(found.own), len(strangers)])
     area = roc_auc_score(labels, np.concatenate([found.own, strangers]))
-    assert evidence.roc_auc == pytest.approx(area, abs=1e-4)
+    assert measures.roc.area == pytest.approx(area, abs=1e-4)
     for far in (0.1, 0.01, 0.001):
         limit = np.sort(strangers)[::-1][int(far * len(strangers))]
-        assert evidence.tar(far).value == pytest.approx(np.mean(found.own > limit), abs=0.02)
-    scores = evidence.calibration.scores(strangers)
+        assert measures.tar(far).value == pytest.approx(np.mean(found.own > limit), abs=0.02)
+    scores = measures.calibration.scores(strangers)
     for score in (10, 20, 30, 40):
-        assert evidence.reached(score).value == pytest.approx(np.mean(scores >= score), rel=0.01)
-    assert evidence.strangers.total == len(strangers) == 80 * 39
-    assert len(evidence.hits.probes) == np.count_nonzero(strangers >= evidence.hits.level)
-    assert np.mean(strangers >= evidence.strict) <= 1e-3
-    assert evidence.rank(1).value == np.mean(found.ranks == 0)
-    assert evidence.pairs == 160
+        assert measures.reached(score).value == pytest.approx(np.mean(scores >= score), rel=0.01)
+    assert measures.strangers.total == len(strangers) == 80 * 39
+    assert len(measures.close[0]) == np.count_nonzero(strangers >= measures.close[2].min())
+    assert np.mean(strangers >= measures.strict) <= 1e-3
+    assert measures.rank(1).value == np.mean(found.ranks == 0)
+    assert measures.pairs == 160
 
 
 def test_a_probe_without_a_face_is_wrong_everywhere() -> None:
-    whole = evidence_of(made_up(crowd(10, 4)))
-    lacking = evidence_of(made_up(crowd(10, 4), faceless=["Person 3/3.jpg"]))
+    whole = measures_of(made_up(crowd(10, 4)))
+    lacking = measures_of(made_up(crowd(10, 4), faceless=["Person 3/3.jpg"]))
 
     assert (whole.rank(1).value, whole.accuracy.value, whole.tar(1e-3).value) == (1, 1, 1)
     assert lacking.rank(1).value == lacking.rank(10).value == pytest.approx(0.9)
@@ -103,7 +103,7 @@ def test_wrong_labels_are_suspected() -> None:
     )
     people["Alias"] = crowd(30, 5, noise=0.03)["Person 7"]
 
-    found = mistakes(evidence_of(made_up(people)), shown=6)
+    found = find_mistakes(measures_of(made_up(people)), shown=6)
 
     said = {(one.photos[0].file.parts[-2:], one.suspicion) for one in found.confusions}
     assert (("Person 1", "4.jpg"), "Likely labelled wrong: it seems to show Person 2.") in said

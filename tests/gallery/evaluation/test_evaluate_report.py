@@ -14,21 +14,25 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lineups import crowd, evidence_of, made_up
 from PIL import Image
+from probe_sets import crowd, made_up, measures_of
 
 from engine.engine import Engine
 from engine.errors import BadSettings, SetupProblem
 from engine.types import Box, Photo
-from gallery.evaluation.mistakes import mistakes
-from gallery.evaluation.page import check_place, cut_around, picture, render, save
-from gallery.evaluation.people import known_of
+from gallery.evaluation.groups import find_mistakes
+from gallery.evaluation.photos import read_labels
 from gallery.evaluation.report import (
-    Column,
     EvaluationReport,
+    ModelReport,
     advice,
+    check_place,
+    cut_around,
+    evaluate_people,
+    picture,
+    render,
+    save,
 )
-from gallery.evaluation.run import evaluate_people
 
 Variant = Callable[[int], bytes]
 HOSTILE = "<script>alert(1)<%script> & \"'{{ 7*7 }}"
@@ -77,7 +81,7 @@ def report(engine: Engine, photos: Path) -> EvaluationReport:
         backbones=["dlib"],
         unavailable={"resnet": "the weights are not here: run `lookalike models <download>`"},
         gallery_photos=3,
-        known=known_of(photos),
+        labels=read_labels(photos),
     )
 
 
@@ -159,7 +163,7 @@ def test_every_photo_is_seen_once(engine: Engine, photos: Path) -> None:
 
     evaluate_people(
         engine, photos, backbones=["dlib"], unavailable={}, gallery_photos=3,
-        known=known_of(photos), progress=lambda *done: told.append(done),
+        labels=read_labels(photos), progress=lambda *done: told.append(done),
     )  # fmt: skip
 
     seen = [done for what, done, _ in told if what == "photos"]
@@ -171,7 +175,7 @@ def test_every_photo_is_seen_once(engine: Engine, photos: Path) -> None:
 def test_a_photo_that_is_gone_is_said_to_be(engine: Engine, photos: Path, tmp_path: Path) -> None:
     own = Path(shutil.copytree(photos, tmp_path / "people"))
     found = evaluate_people(
-        engine, own, backbones=["dlib"], unavailable={}, gallery_photos=3, known=known_of(own)
+        engine, own, backbones=["dlib"], unavailable={}, gallery_photos=3, labels=read_labels(own)
     )
     for photo in own.rglob("*.jpg"):
         photo.write_bytes(b"no photo any more")
@@ -235,18 +239,18 @@ def test_too_few_people(engine: Engine, photos: Path) -> None:
     with pytest.raises(SetupProblem, match="0 people with more than 5 photos"):
         evaluate_people(
             engine, photos, backbones=["dlib"], unavailable={}, gallery_photos=5,
-            known=known_of(photos),
+            labels=read_labels(photos),
         )  # fmt: skip
 
 
 # --- advice -----------------------------------------------------------------------------------
 
 
-def column(model: str, noise: float, seconds: float) -> Column:
-    evidence = evidence_of(made_up(crowd(60, 6, noise=noise, seed=3)))
-    changed = {name: getattr(evidence, name) for name in evidence.__slots__}
-    own = type(evidence)(**changed | {"model": model, "seconds": seconds})
-    return Column(own, (), mistakes(own, shown=1))
+def column(model: str, noise: float, seconds: float) -> ModelReport:
+    measures = measures_of(made_up(crowd(60, 6, noise=noise, seed=3)))
+    changed = {name: getattr(measures, name) for name in measures.__slots__}
+    own = type(measures)(**changed | {"model": model, "seconds": seconds})
+    return ModelReport(own, (), find_mistakes(own, shown=1))
 
 
 def test_the_better_one_is_advised() -> None:

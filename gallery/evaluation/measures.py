@@ -1,0 +1,463 @@
+"""What a backbone did: accuracy, rank-k, TAR at FAR and ROC, scores promised and reached.
+
+Verification asks of two photos whether they show one person; identification asks of a photo who it
+shows. A photo without a face that is found is an error, not an exception. Likenesses to strangers
+are counted, not kept: thousands of people have hundreds of millions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.engine import Engine
+from engine.errors import SetupProblem
+from gallery.evaluation.photos import LabelledPair, embed_photos
+from gallery.evaluation.probes import Identification, ProbeSet, identify
+from gallery.progress import Progress, no_progress
+from gallery.scores import Calibration, score_at
+from gallery.scores.trial import FAR
+
+__all__ = [
+    "HONEST",
+    "LikenessHistogram",
+    "Measures",
+    "Roc",
+    "Share",
+    "Verification",
+    "best_threshold",
+    "cross_validated",
+    "measure",
+    "roc_of",
+    "share",
+    "verify",
+]
+
+HONEST: Final = (1e-2, 1e-3, 1e-4)
+"""Shares of strangers whose scores are checked: how many reach what so many should."""
+
+_FOLDS: Final = 10
+_PER_UNIT: Final = 100_000  # bins in a cosine of 1: a tenth of a percent of what scores tell apart
+_CLOSE: Final = 20_000_000  # likenesses of close strangers kept at most
+_SEED: Final = 1
+_NO_FACE: Final = -2.0  # below every cosine: a pair without two faces is never accepted
+
+
+# --- shares, histograms, thresholds -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How many of how many, and between what the truth lies with 95 % confidence (Wilson 1927).
+
+    Attributes:
+        count: How many.
+        of: Of how many; 0 if nobody could be asked.
+        low: From 0 to 1.
+        high: From 0 to 1.
+    """
+
+    count: float
+    of: float
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float:
+        """The share itself; NaN of nothing."""
+        return self.count / self.of if self.of else float("nan")
+
+
+def share(count: float, of: float) -> Share:
+    """A share with its interval."""
+    from scipy.stats import binomtest
+
+    if of < 1:
+        return Share(count, of, 0.0, 1.0)
+    interval = binomtest(round(count), round(of)).proportion_ci(0.95, method="wilson")
+    return Share(count, of, float(interval.low), float(interval.high))
+
+
+class LikenessHistogram:
+    """How many likenesses in [-1, 1] there are of each height, to a hundred-thousandth."""
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(2 * _PER_UNIT + 1, np.int64)
+
+    def add(self, likenesses: NDArray[np.floating]) -> None:
+        """Counts likenesses in [-1, 1]."""
+        bins = np.rint((likenesses + 1) * _PER_UNIT).astype(np.int64)
+        count = len(self.counts)
+        self.counts += np.bincount(np.clip(bins, 0, count - 1), minlength=count)
+
+    @property
+    def total(self) -> int:
+        """How many were counted."""
+        return int(self.counts.sum())
+
+    def at_least(self, likeness: float) -> int:
+        """How many are as high as that."""
+        first = int(np.ceil((likeness + 1) * _PER_UNIT - 0.5))
+        return int(self.counts[max(first, 0) :].sum())
+
+    def heights(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """The heights that occur, rising, and how often each does."""
+        there = np.flatnonzero(self.counts)
+        return there / _PER_UNIT - 1, self.counts[there]
+
+    def quantile(self, share_below: float) -> float:
+        """The height below which so large a share lies; NaN of nothing."""
+        heights, counts = self.heights()
+        if not len(heights):
+            return float("nan")
+        place = np.searchsorted(np.cumsum(counts), share_below * counts.sum(), side="left")
+        return float(heights[min(int(place), len(heights) - 1)])
+
+    def reached_by(self, most: float) -> float:
+        """The lowest height that at most that share reaches."""
+        heights, counts = self.heights()
+        reached = np.cumsum(counts[::-1])[::-1] / counts.sum()
+        rare = heights[reached <= most]
+        return float(rare[0]) if len(rare) else float(heights[-1]) + 1 / _PER_UNIT
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Roc:
+    """A ROC curve.
+
+    Attributes:
+        far: float64, shares of strangers accepted, rising.
+        tar: float64, shares of one person's pairs accepted at the same thresholds.
+        area: Below the curve.
+    """
+
+    far: NDArray[np.float64] = field(repr=False)
+    tar: NDArray[np.float64] = field(repr=False)
+    area: float
+
+    def tar_at(self, far: float) -> float:
+        """The highest share of one person's pairs accepted where at most ``far`` strangers are."""
+        return float(self.tar[self.far <= far].max(initial=0.0))
+
+
+def roc_of(
+    same: NDArray[np.bool_],
+    likenesses: NDArray[np.float64],
+    weights: NDArray[np.floating] | None = None,
+) -> Roc:
+    """The curve of pairs; those without a likeness (NaN) are never accepted.
+
+    Args:
+        same: bool (N,), which are of one person.
+        likenesses: float64 (N,).
+        weights: (N,), how often each counts; None: once.
+    """
+    from sklearn.metrics import auc, roc_curve  # takes 0.7 s
+
+    heights = np.where(np.isnan(likenesses), _NO_FACE, likenesses)
+    far, tar, _ = roc_curve(same, heights, sample_weight=weights, drop_intermediate=False)
+    return Roc(far, tar, float(auc(far, tar)))
+
+
+def cross_validated(
+    likenesses: NDArray[np.float64], same: NDArray[np.bool_], *, folds: int = _FOLDS
+) -> tuple[float, float]:
+    """Accuracy at the threshold that is best on the other folds, and its deviation over folds.
+
+    Args:
+        likenesses: float64 (N,); NaN where there is none, which counts as judged wrongly.
+        same: bool (N,), the labels; at least 2 pairs of either kind.
+        folds: How many at most; drawn at random, the same for the same pairs, with as many pairs
+            of either kind in each.
+
+    Raises:
+        SetupProblem: If there are too few pairs, or too few with likenesses.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    folds = min(folds, int(same.sum()), int((~same).sum()))
+    if folds < 2:
+        raise SetupProblem("at least two pairs of either kind are needed")
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=0)
+    right = np.zeros(len(same), np.bool_)
+    shares = []
+    for others, fold in splitter.split(likenesses, same):
+        threshold = best_threshold(likenesses[others], same[others])
+        right[fold] = (likenesses[fold] >= threshold) == same[fold]
+        right[fold] &= ~np.isnan(likenesses[fold])
+        shares.append(np.mean(right[fold]))
+    return float(np.mean(right)), float(np.std(shares))
+
+
+def best_threshold(likenesses: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
+    """Halfway between the likenesses that most pairs are judged rightly at.
+
+    Raises:
+        SetupProblem: If no pair of one or the other kind has a likeness.
+    """
+    from sklearn.metrics import roc_curve
+
+    there = ~np.isnan(likenesses)
+    likenesses, same = likenesses[there], same[there]
+    if same.all() or not same.any():
+        raise SetupProblem("faces were found in too few of the photos to judge pairs")
+    far, tar, thresholds = roc_curve(same, likenesses, drop_intermediate=False)
+    best = int(np.argmax(tar * same.sum() + (1 - far) * (~same).sum()))
+    below = likenesses[likenesses < thresholds[best]]
+    if best == 0 or len(below) == 0:  # accept none, or all
+        return float(np.clip(thresholds[best], -1.0, 1.1))
+    return float((thresholds[best] + below.max()) / 2)
+
+
+# --- verification: labelled pairs -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verification:
+    """What came of labelled pairs.
+
+    Attributes:
+        model: Backbone.
+        same: bool (N,), the labels.
+        cosines: float64 (N,); NaN where a face was not found in one of the two.
+        accuracy: Share of pairs judged rightly at the threshold that was best on the other folds;
+            a pair without two faces is judged wrongly.
+        accuracy_std: Standard deviation of that over the folds.
+        threshold: The best one over all pairs, in cosine.
+        roc: A pair without two faces is never accepted.
+        photos: How many different photos there are.
+        faceless: Those in which no face was found, and why, by path as in the CSV file.
+        calibration: Whose scores are reported.
+        seconds: How long it took.
+    """
+
+    model: str
+    same: NDArray[np.bool_] = field(repr=False)
+    cosines: NDArray[np.float64] = field(repr=False)
+    accuracy: float
+    accuracy_std: float
+    threshold: float
+    roc: Roc
+    photos: int
+    faceless: Mapping[str, str]
+    calibration: Calibration = field(repr=False)
+    seconds: float
+
+    @property
+    def tar(self) -> float:
+        """Share of pairs of one person accepted where at most ``FAR`` of the others are."""
+        return self.roc.tar_at(FAR)
+
+    def to_json(self) -> dict[str, Any]:
+        """As printed with ``--json``; shares from 0 to 1."""
+        found = ~np.isnan(self.cosines)
+        scores = self.calibration.scores(np.where(found, self.cosines, 0.0))
+        own, strangers = scores[found & self.same], scores[found & ~self.same]
+        reached = {
+            f"strangers_at_least_{score_at(share):g}": float(np.mean(strangers >= score_at(share)))
+            if len(strangers)
+            else None
+            for share in HONEST
+        }
+        return {
+            "model": self.model,
+            "pairs": len(self.same),
+            "same": int(self.same.sum()),
+            "different": int((~self.same).sum()),
+            "failures": int((~found).sum()),
+            "accuracy": self.accuracy,
+            "accuracy_std": self.accuracy_std,
+            "threshold": self.threshold,
+            "roc_auc": self.roc.area,
+            "tar_at_far_1e-3": self.tar,
+            "scores": {
+                "learned_from_people": self.calibration.people,
+                "same_person_median": round(float(np.median(own)), 2) if len(own) else None,
+                "strangers_median": round(float(np.median(strangers)), 2)
+                if len(strangers)
+                else None,
+                **reached,
+            },
+            "photos": self.photos,
+            "photos_without_face": dict(self.faceless),
+            "seconds": round(self.seconds, 3),
+            "photos_per_s": round(self.photos / self.seconds, 1),
+        }
+
+
+def verify(
+    engine: Engine,
+    backbone: str,
+    pairs: Sequence[LabelledPair],
+    *,
+    root: Path,
+    calibration: Calibration,
+    progress: Progress = no_progress,
+) -> Verification:
+    """Judges pairs of photos.
+
+    Args:
+        engine: Decodes, detects and embeds.
+        backbone: Name.
+        pairs: At least one of either kind.
+        root: Paths are reported from here.
+        calibration: Of the backbone's space.
+        progress: Told how many photos are done.
+
+    Raises:
+        SetupProblem: If the backbone can't be used, or no pair of either kind has two faces.
+    """
+    started = time.perf_counter()
+    files = [file for pair in pairs for file in (pair.a, pair.b)]
+    seen = embed_photos(engine, [backbone], files, progress=progress)[backbone]
+    vectors = [(seen.vectors.get(pair.a), seen.vectors.get(pair.b)) for pair in pairs]
+    cosines = np.array(
+        [np.nan if a is None or b is None else float(a @ b) for a, b in vectors], np.float64
+    )
+    same = np.array([pair.same for pair in pairs])
+    accuracy, accuracy_std = cross_validated(cosines, same)
+    return Verification(
+        model=backbone,
+        same=same,
+        cosines=cosines,
+        accuracy=accuracy,
+        accuracy_std=accuracy_std,
+        threshold=best_threshold(cosines, same),
+        roc=roc_of(same, cosines),
+        photos=len(set(files)),
+        faceless=seen.failures_below(root),
+        calibration=calibration,
+        seconds=time.perf_counter() - started,
+    )
+
+
+# --- identification: probes searched in a gallery ---------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measures:
+    """What a backbone, or an ensemble of them, did with a probe set.
+
+    Attributes:
+        model: Its name.
+        probe_set: Who was searched among whom.
+        calibration: Learned from the gallery photos, never from the probes.
+        found: Ranks and likenesses of the probes.
+        strangers: Likenesses of all probes to everybody else.
+        close: Those from a level on: int64 (H,) which probe, int64 (H,) like which column, and
+            float32 (H,) the likeness.
+        accuracy: Share judged rightly of pairs, as many of one person as of two, each threshold
+            learned on the other folds.
+        pairs: How many pairs that were.
+        threshold: The best over all these pairs, in likeness.
+        strict: The likeness that at most 1 in 1,000 pairs of strangers reach.
+        roc: Of the probes with their own person and all strangers.
+        seconds: How long decoding, detecting and embedding took.
+        photos: How many photos that were.
+    """
+
+    model: str
+    probe_set: ProbeSet
+    calibration: Calibration
+    found: Identification
+    strangers: LikenessHistogram
+    close: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]] = field(repr=False)
+    accuracy: Share
+    pairs: int
+    threshold: float
+    strict: float
+    roc: Roc
+    seconds: float
+    photos: int
+
+    @property
+    def probes(self) -> int:
+        """How many there were, those without a face as well."""
+        return len(self.probe_set.right) + len(self.probe_set.failures)
+
+    def rank(self, k: int) -> Share:
+        """Probes whose person was among the k most alike."""
+        return share(int((self.found.ranks < k).sum()), self.probes)
+
+    def tar(self, far: float) -> Share:
+        """Probes accepted as their own person where at most that share of strangers is."""
+        return share(self.roc.tar_at(far) * self.probes, self.probes)
+
+    def reached(self, score: float) -> Share:
+        """Pairs of strangers with that score or more."""
+        reached = self.strangers.at_least(_cosine_at(self.calibration, score))
+        return share(reached, self.strangers.total)
+
+    def same_scores(self) -> NDArray[np.float64]:
+        """Scores of the probes with their own person."""
+        return self.calibration.scores(self.found.own)
+
+    def best_stranger_scores(self) -> NDArray[np.float64]:
+        """Highest score of each probe with anybody else: as for somebody not in the gallery."""
+        return self.calibration.scores(self.found.best)
+
+
+def measure(
+    model: str, probe_set: ProbeSet, calibration: Calibration, *, seconds: float, photos: int
+) -> Measures:
+    """Searches every probe and counts.
+
+    Raises:
+        SetupProblem: If there are too few probes to judge.
+    """
+    failures = np.full(len(probe_set.failures), np.nan)
+    # Somebody else for each probe, drawn at random, the same for the same probe set.
+    draw = np.random.default_rng(_SEED)
+    other = draw.integers(0, len(probe_set.people) - 1, len(probe_set.right))
+    other += other >= probe_set.right
+    same = np.repeat([True, False], [len(other) + len(failures), len(other)])
+    pairs = np.concatenate([probe_set.pairs(probe_set.right), failures, probe_set.pairs(other)])
+    accuracy, _ = cross_validated(pairs, same)
+    threshold = best_threshold(pairs, same)
+    level = min(threshold, _cosine_at(calibration, score_at(HONEST[0])))
+    strangers = LikenessHistogram()
+    close: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
+
+    def count(rows: NDArray[np.intp], values: NDArray[np.float32]) -> None:
+        strangers.add(values[np.isfinite(values)])
+        if sum(len(block[0]) for block in close) < _CLOSE:
+            probes, columns = np.nonzero(values >= level)
+            close.append((rows[probes], columns, values[probes, columns]))
+
+    found = identify(probe_set, count)
+    probes, columns, values = (np.concatenate(part) for part in zip(*close, strict=True))
+    heights, counts = strangers.heights()
+    own = np.concatenate([found.own, failures])
+    # Both sides rounded to the histogram's bins.
+    curve = roc_of(
+        np.repeat([True, False], [len(own), len(heights)]),
+        np.rint(np.concatenate([own, heights]) * _PER_UNIT) / _PER_UNIT,
+        np.concatenate([np.ones(len(own)), counts]),
+    )
+    return Measures(
+        model=model,
+        probe_set=probe_set,
+        calibration=calibration,
+        found=found,
+        strangers=strangers,
+        close=(probes, columns, values),
+        accuracy=share(accuracy * len(same), len(same)),
+        pairs=len(same),
+        threshold=threshold,
+        strict=strangers.reached_by(FAR),
+        roc=curve,
+        seconds=seconds,
+        photos=photos,
+    )
+
+
+def _cosine_at(calibration: Calibration, score: float) -> float:
+    """The cosine that has a score."""
+    cosines = np.linspace(-1, 1, 2 * _PER_UNIT + 1)
+    return float(cosines[np.searchsorted(calibration.scores(cosines), score)])
