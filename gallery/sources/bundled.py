@@ -65,7 +65,7 @@ _COLLINS = _Bundled(
 
 
 def bundled_portraits() -> tuple[FoundPortrait, ...]:
-    """The portraits whose packages are installed: one with matplotlib, two with the extra demo."""
+    """The portraits whose packages are installed; both are with the extra demo."""
     return tuple(
         FoundPortrait(
             person=picture.person,
@@ -83,9 +83,10 @@ def bundled_portraits() -> tuple[FoundPortrait, ...]:
 
 def what_is_missing() -> str | None:
     """A sentence on whom the starter gallery lacks and how to add them; None if it is whole."""
-    if _COLLINS.installed:
+    missing = [one.person.name for one in (_HOPPER, _COLLINS) if not one.installed]
+    if not missing:
         return None
     return (
-        "Eileen Collins is missing from the starter gallery: her photo comes with the extra demo "
-        "(`pip install 'lookalike[demo]'`)."
+        f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing from the starter "
+        "gallery: photos for it come with the extra demo (`pip install 'lookalike[demo]'`)."
     )
