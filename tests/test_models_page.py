@@ -154,9 +154,12 @@ def test_prose_about_groups_is_true() -> None:
     gaps = {gap["measure"]: gap for gap in people["kinds"]["gender"]["gaps"]}
 
     assert (gaps["rank_1"]["best"], gaps["rank_1"]["worst"]) == ("female", "male")
-    assert (gaps["strangers_30"]["best"], gaps["strangers_30"]["worst"]) == ("male", "female")
+    assert (gaps["strangers_1_in_100"]["best"], gaps["strangers_1_in_100"]["worst"]) == (
+        "male",
+        "female",
+    )
     assert gaps["rank_1"]["exceeds_chance"]
-    assert gaps["strangers_30"]["exceeds_chance"]
+    assert gaps["strangers_1_in_100"]["exceeds_chance"]
 
 
 def test_bars_are_kept() -> None:
@@ -165,8 +168,8 @@ def test_bars_are_kept() -> None:
     assert accuracy["pairs"][0]["accuracy"] >= 0.992
     assert accuracy["people"][0]["rank_1"] >= 0.95
     (scores,) = recorded()["scores"]["figures"]["people"]
-    assert 0.01 / 1.5 <= scores["strangers_30"]["mean"] <= 0.01 * 1.5
-    assert 0.001 / 2 <= scores["strangers_40"]["mean"] <= 0.001 * 2
+    assert 0.01 / 1.5 <= scores["strangers_1_in_100"]["mean"] <= 0.01 * 1.5
+    assert 0.001 / 2 <= scores["strangers_1_in_1000"]["mean"] <= 0.001 * 2
     assert scores["same_person_median"]["mean"] >= 85
     assert 35 <= scores["best_stranger_median"]["mean"] <= 60
 
