@@ -44,11 +44,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
-	$(PIP) install --editable '.[demo]'
+	$(PIP) install --editable .
 	@touch $@
 
 $(VENV)/.run: pyproject.toml | $(BIN)/python
-	$(PIP) install --editable '.[demo,telegram,discord,web,video]'
+	$(PIP) install --editable '.[telegram,discord,web,video]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python

@@ -375,7 +375,7 @@ def demo(context: Context, out: Path | None) -> None:
     """Fill the gallery with two public-domain portraits and find the lookalike of a photo."""
     from bot.app import open_engine
     from gallery.add import add
-    from gallery.sources.bundled import bundled_portraits, what_is_missing
+    from gallery.sources.bundled import bundled_portraits
 
     settings = context.settings()
     engine = open_engine(settings)
@@ -397,13 +397,12 @@ def demo(context: Context, out: Path | None) -> None:
         except OSError as problem:
             raise click.FileError(str(path), problem.strerror) from problem
         write_picture(path, jpeg)
-    for line in _story(found, what_is_missing(), sample, answer, card):
+    for line in _story(found, sample, answer, card):
         say(line)
 
 
 def _story(
     found: Sequence[FoundPortrait],
-    missing: str | None,
     sample: Path,
     answer: Answer,
     card: Path,
@@ -412,8 +411,6 @@ def _story(
     yield "Starter gallery:"
     for portrait in found:
         yield f"   {portrait.person.name} (photo: {portrait.author}, {portrait.licence})"
-    if missing:
-        yield f"   {missing}"
     yield ""
     yield (
         f"Sample photo: the portrait of {found[-1].person.name}, held askew, cropped and saved "

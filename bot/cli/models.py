@@ -225,12 +225,8 @@ def _verify(name: str, settings: Settings) -> None:
         precision=settings.models.precision,
     )
     say(f"{name}: sound, SHA-256 {sha256}")
-    portraits = free_portraits()
-    if len(portraits) < 2:
-        say('  whether it tells people apart: run `pip install "lookalike[demo]"` to check')
-        return
     try:
-        found = separation(backbone, portraits)
+        found = separation(backbone, free_portraits())
     except LookalikeError as problem:
         say(f"  warning: {problem}", err=True)
         return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from itertools import combinations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from engine.backbones import Backbone
 
-__all__ = ["CONDITIONS", "Separation", "free_portraits", "separation"]
+__all__ = ["CONDITIONS", "Separation", "free_portraits", "portrait_jpeg", "separation"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,45 +68,40 @@ def separation(backbone: Backbone, portraits: Sequence[tuple[Photo, Face]]) -> S
     return Separation(same, strangers)
 
 
+def portrait_jpeg(name: str) -> bytes:
+    """A public-domain portrait that comes with the program.
+
+    Args:
+        name: ``"grace_hopper"`` (512 x 600 px) or ``"eileen_collins"`` (512 x 512 px).
+    """
+    return resources.files("engine.backbones").joinpath("portraits", f"{name}.jpg").read_bytes()
+
+
 def free_portraits() -> tuple[tuple[Photo, Face], ...]:
-    """The public-domain portraits that matplotlib and scikit-image bring; fewer if one is missing.
+    """The two public-domain portraits that come with the program.
 
     Boxes and landmarks were found once by the package mtcnn 1.0.0.
     """
+    from PIL import Image
+
     portraits = []
-    for read, box, points in (
+    for name, box, points in (
         (
-            _grace_hopper,
+            "grace_hopper",
             Box(178.4, 109.9, 173.0, 219.9),
             ((220.4, 190.2), (308.2, 186.0), (268.3, 237.4), (231.7, 277.0), (303.6, 272.9)),
         ),
         (
-            _eileen_collins,
+            "eileen_collins",
             Box(181.6, 63.7, 83.0, 107.4),
             ((203.5, 100.1), (245.4, 102.2), (224.2, 126.4), (201.8, 138.6), (244.4, 140.4)),
         ),
     ):
-        try:
-            pixels = read()
-        except (ImportError, OSError):
-            continue
+        with Image.open(io.BytesIO(portrait_jpeg(name))) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
         photo = Photo(pixels, (pixels.shape[1], pixels.shape[0]), "JPEG")
         portraits.append((photo, Face(box, np.array(points, np.float32), 1.0)))
     return tuple(portraits)
-
-
-def _grace_hopper() -> NDArray[np.uint8]:
-    from matplotlib import cbook
-    from PIL import Image
-
-    with Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)) as picture:
-        return np.asarray(picture.convert("RGB"))
-
-
-def _eileen_collins() -> NDArray[np.uint8]:
-    from skimage import data
-
-    return np.asarray(data.astronaut(), np.uint8)
 
 
 def _as_it_is(photo: Photo, face: Face) -> tuple[Photo, Face]:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bot.cli.bench import Timing
-from bot.cli.bench import ratios
+from bot.cli.bench import Timing, ratios
 from bot.cli.main import lookalike
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from bot.cli.match import as_sent_in_a_chat
 from bot.cli.main import lookalike
+from bot.cli.match import as_sent_in_a_chat
 
 
 def run(home: Path, *arguments: str) -> Result:
@@ -74,16 +72,6 @@ def test_a_place_that_cannot_be_written_is_named(home: Path, first: Result) -> N
     result = run(home, "--out", str(home / "sample.jpg" / "card.jpg"))
     assert result.exit_code == 1
     assert "card.jpg" in result.output
-
-
-def test_demo_without_its_extra_still_answers(tmp_path: Path) -> None:
-    """With Grace Hopper alone, and a sentence on how to get the rest."""
-    script = "import sys; sys.modules['skimage'] = None; from bot.cli.main import main; main()"
-    command = [sys.executable, "-c", script, "--home", str(tmp_path / "home"), "demo"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "lookalike[demo]" in done.stdout
-    assert "Grace Hopper  █" in done.stdout
 
 
 def test_sample_is_changed_as_a_chat_would(collins_jpeg: bytes) -> None:
