@@ -77,11 +77,9 @@ async def test_a_full_queue_says_so_at_once(engine: Engine) -> None:
     async with running(engine, length=2) as recognizer, contextlib.AsyncExitStack() as stack:
         for person in (b"ann", b"ben"):
             await stack.enter_async_context(recognizer.admitted(person))
-        started = time.perf_counter()
         with pytest.raises(Busy) as problem:
-            async with recognizer.admitted(b"cid"):
+            async with asyncio.timeout(1), recognizer.admitted(b"cid"):
                 pass
-        assert time.perf_counter() - started < 0.05
         assert float(str(problem.value.details["seconds"])) >= 1
 
 
@@ -171,14 +169,17 @@ async def test_who_sends_one_photo_does_not_wait_for_who_sends_many(
 async def test_the_loop_is_never_blocked_while_fifty_photos_are_in_flight(
     starter_home: Path, tmp_path: Path, hopper_jpeg: bytes, collins_jpeg: bytes
 ) -> None:
-    """A watchdog looks every 2 ms. A busy machine may hold it up, too: the best of three counts."""
+    """A watchdog looks every 2 ms; the best of three counts.
+
+    A busy machine holds up every program, so there only what the loop's thread computes counts.
+    """
     home = copy_home(starter_home, tmp_path / "home")
     settings = {"queue": {"photos_per_minute": 10}}
-    busy = os.getloadavg()[0] > 2 * cores()
+    load = os.getloadavg()[0]
     async with chatting(home, **settings) as conversation:
         people = [Person(conversation, Sender("web", str(n), "c", "en")) for n in range(50)]
         await people[0].says("", hopper_jpeg)  # what is made at first use is made
-        longest_ms = []
+        waited_ms, computed_ms = [], []
         for _ in range(3):
             watchdog = asyncio.create_task(_longest_block_ms())
             replies = await asyncio.gather(
@@ -189,25 +190,28 @@ async def test_the_loop_is_never_blocked_while_fifty_photos_are_in_flight(
             )
             watchdog.cancel()
             assert all(reply.picture is not None for reply in replies)
-            longest_ms.append(await watchdog)
-            if longest_ms[-1] < LONGEST_BLOCK_MS:
+            waited, computed = await watchdog
+            waited_ms.append(waited)
+            computed_ms.append(computed)
+            if waited < LONGEST_BLOCK_MS:
                 break
-    if min(longest_ms) >= LONGEST_BLOCK_MS and busy:
-        pytest.skip("others use this machine so much that it holds up every program")
-    assert min(longest_ms) < LONGEST_BLOCK_MS, longest_ms
+    assert min(computed_ms) < LONGEST_BLOCK_MS, computed_ms
+    if max(load, os.getloadavg()[0]) < 2 * cores():
+        assert min(waited_ms) < LONGEST_BLOCK_MS, waited_ms
 
 
-async def _longest_block_ms() -> float:
-    """Until cancelled: the longest that the event loop let a timer wait."""
-    longest, looks = 0.0, 0
+async def _longest_block_ms() -> tuple[float, float]:
+    """Until cancelled: the longest that a timer waited, and that the loop computed meanwhile."""
+    waited, computed, looks = 0.0, 0.0, 0
     with contextlib.suppress(asyncio.CancelledError):
         while True:
-            before = time.perf_counter()
+            before, before_cpu = time.perf_counter(), time.thread_time()
             await asyncio.sleep(0.002)
-            longest = max(longest, (time.perf_counter() - before) * 1000 - 2)
+            waited = max(waited, (time.perf_counter() - before) * 1000 - 2)
+            computed = max(computed, (time.thread_time() - before_cpu) * 1000)
             looks += 1
     assert looks > 20
-    return longest
+    return waited, computed
 
 
 async def test_many_photos_leave_no_memory_behind(

@@ -116,14 +116,25 @@ def browser(chromium: str) -> Iterator[Any]:
 def page(browser: Any, program: Program) -> Iterator[Any]:
     """A visitor on a desk, whose page must raise no error."""
     context = browser.new_context(viewport={"width": 1200, "height": 900}, locale="en-GB")
-    page = context.new_page()
     errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(program.url)
-    page.wait_for_function("!!window.lookalike?.add")  # the page's script has started
-    yield page
+    yield visit(context, program, errors)
     context.close()
     assert not errors
+
+
+def visit(context: Any, program: Program, errors: list[str] | None = None) -> Any:
+    """The page, once its script has started; its errors go to the list.
+
+    The browser's file dialogs are caught from now on: where that is first asked for when a dialog
+    is about to open, it may come too late.
+    """
+    page = context.new_page()
+    page.on("filechooser", lambda _: None)
+    if errors is not None:
+        page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(program.url)
+    page.wait_for_function("!!window.lookalike?.add")
+    return page
 
 
 def upload(page: Any, *photos: bytes) -> None:
@@ -250,9 +261,7 @@ def test_the_page_suits_a_phone_in_the_dark(
     context = browser.new_context(
         viewport={"width": 360, "height": 740}, color_scheme="dark", locale="es-MX", is_mobile=True
     )
-    page = context.new_page()
-    page.goto(program.url)
-    page.wait_for_function("!!window.lookalike?.add")
+    page = visit(context, program)
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Suelta una foto").click()
     photo = {"name": "1.jpg", "mimeType": "image/jpeg", "buffer": hopper_jpeg}
@@ -272,9 +281,7 @@ def test_a_film_plays_by_itself_but_not_for_those_who_want_less_motion(
 ) -> None:
     """Silent, again and again, described, with controls; it can be saved."""
     context = browser.new_context(reduced_motion=motion, locale="en-GB")
-    page = context.new_page()
-    page.goto(program.url)
-    page.wait_for_function("!!window.lookalike?.add")
+    page = visit(context, program)
     upload(page, hopper_jpeg)
     expect_name(page, "Grace Hopper")
     newest(page).get_by_role("button", name="Morph").click()
@@ -327,9 +334,7 @@ def test_it_ends_in_time_and_leaves_no_photo_behind(
 ) -> None:
     """SIGTERM with a browser connected: over within 10 s; no upload on disk, no id in the log."""
     context = browser.new_context()
-    page = context.new_page()
-    page.goto(program.url)
-    page.wait_for_function("!!window.lookalike?.add")
+    page = visit(context, program)
     upload(page, hopper_jpeg)
     expect_name(page, "Grace Hopper")
     cookie = next(c for c in context.cookies() if c["name"] == "session")

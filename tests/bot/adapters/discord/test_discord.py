@@ -32,7 +32,7 @@ async def discord() -> AsyncIterator[Discord]:
 
 
 @asynccontextmanager
-async def bot(discord: Discord, home: Path, **changes: object) -> AsyncIterator[None]:
+async def bot(discord: Discord, home: Path, **changes: object) -> AsyncIterator[asyncio.Task[None]]:
     """The bot as it is run, with Discord alone."""
     settings = Settings.model_validate(
         {
@@ -50,7 +50,7 @@ async def bot(discord: Discord, home: Path, **changes: object) -> AsyncIterator[
         stop = asyncio.Event()
         running = asyncio.create_task(adapter.run(stop))
         try:
-            yield
+            yield running
         finally:
             stop.set()
             await asyncio.wait_for(running, 10)
@@ -279,8 +279,8 @@ async def test_a_refused_token_is_one_sentence(
 
         discord._gateway_heard = refuse  # type: ignore[method-assign]
     with pytest.raises(BadToken) as refused:
-        async with bot(discord, own_home):
-            await asyncio.sleep(5)
+        async with bot(discord, own_home) as running:
+            await asyncio.wait({running}, timeout=60)
     assert TOKEN not in str(refused.value)
 
 

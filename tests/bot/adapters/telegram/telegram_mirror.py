@@ -76,7 +76,7 @@ def size(jpeg: bytes | None) -> tuple[int, int]:
         return picture.size
 
 
-async def until(condition: Callable[[], object], *, within_s: float = 5.0) -> None:
+async def until(condition: Callable[[], object], *, within_s: float = 20.0) -> None:
     """Waits until something is so."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 - a test looks from outside; there is no event

@@ -208,7 +208,7 @@ class Talk:
         )
         return query_id
 
-    async def toast(self, query_id: str, *, within_s: float = 5.0) -> str:
+    async def toast(self, query_id: str, *, within_s: float = 20.0) -> str:
         """What a pressed button was answered with; "" for nothing but the end of waiting."""
         async with asyncio.timeout(within_s):
             while query_id not in self.api.toasts:  # noqa: ASYNC110 - the server has no event
@@ -217,7 +217,7 @@ class Talk:
 
     # Reading
 
-    async def reply(self, *, within_s: float = 10.0) -> Received:
+    async def reply(self, *, within_s: float = 20.0) -> Received:
         """The next message that the bot sends or changes in this chat."""
         kind, message = await asyncio.wait_for(self.chat.outgoing.get(), within_s)
         return Received(self.api, kind, message)

@@ -245,11 +245,10 @@ async def test_the_sign_is_kept_alive(
     mirror.gate.clear()
     chat = Person(api).private_chat()
     await chat.send_photo(hopper_jpeg)
-    await asyncio.sleep(0.55)
+    await until(lambda: len(api.called("sendChatAction")) >= 4)
     mirror.gate.set()
     await chat.reply()
     signs = len(api.called("sendChatAction"))
-    assert signs >= 4
     await asyncio.sleep(0.3)
     assert len(api.called("sendChatAction")) <= signs + 1
 

@@ -181,7 +181,8 @@ async def test_flood_control_is_obeyed_and_the_answer_delivered(
         await slow.send_photo(hopper_jpeg)
         await until(lambda: api.called("sendPhoto"))
         await quick.say("/help")
-        assert (await quick.reply(within_s=1.0)).words == "help [] 0"
+        assert (await quick.reply(within_s=4)).words == "help [] 0"
+        assert slow.chat.outgoing.empty()
         assert (await slow.reply(within_s=10)).picture
     attempts = [call.at for call in api.called("sendPhoto")]
     pauses = [later - earlier for earlier, later in itertools.pairwise(attempts)]
@@ -198,7 +199,7 @@ async def test_twenty_at_once_are_within_telegrams_limits(api: BotApi, hopper_jp
         started = time.monotonic()
         for chat in chats:
             assert (await chat.reply()).picture
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15
     assert all(call.status == 200 for call in api.calls if call.method.startswith("send"))
 
 
@@ -276,7 +277,7 @@ async def test_what_can_not_be_finished_is_told(api: BotApi, hopper_jpeg: bytes)
         await until(lambda: len(mirror.requests) == 2)
     words = Wording.load().text("error.try_later", "ru")
     assert [(await chat.reply()).words for _ in range(2)] == [words, words]
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
     assert _all_confirmed(api)
 
 
@@ -284,7 +285,7 @@ async def test_a_photo_outlives_a_kill(api: BotApi, hopper_jpeg: bytes) -> None:
     """What was in work when the process died is answered by the next one, once."""
     chat = Person(api).private_chat()
     dying = await asyncio.create_subprocess_exec(sys.executable, "-c", MUTE_BOT, api.url, api.token)
-    await until(lambda: api.called("getUpdates"), within_s=20)
+    await until(lambda: api.called("getUpdates"), within_s=60)
     photo = await chat.send_photo(hopper_jpeg)
     album = await chat.send_album([hopper_jpeg, hopper_jpeg], "/compare")
     await until(lambda: len(api.called("sendChatAction")) == 2)
