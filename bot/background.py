@@ -85,15 +85,23 @@ def categories_of(settings: Settings) -> dict[str, Category]:
     return load_categories(settings.home / "categories.toml")
 
 
-def contact_of(settings: Settings, gallery: Gallery) -> str | None:
-    """Whom Wikimedia can reach about this machine: as set, else as once answered."""
+def _noted(gallery: Gallery, name: str) -> Any:
     from gallery.wikimedia.cache import cache_of
 
-    if settings.gallery.contact is not None:
-        return settings.gallery.contact
     with cache_of(gallery) as cache:
-        remembered: str | None = cache.get("note", "contact")
-    return remembered
+        return cache.get("note", name)
+
+
+def _note(gallery: Gallery, name: str, value: object) -> None:
+    from gallery.wikimedia.cache import cache_of
+
+    with cache_of(gallery) as cache:
+        cache.put("note", name, value)
+
+
+def contact_of(settings: Settings, gallery: Gallery) -> str | None:
+    """Whom Wikimedia can reach about this machine: as set, else as once answered."""
+    return settings.gallery.contact or _noted(gallery, "contact")
 
 
 def remember_contact(gallery: Gallery, contact: str) -> None:
@@ -103,27 +111,19 @@ def remember_contact(gallery: Gallery, contact: str) -> None:
         BadSettings: If it is neither an e-mail address nor a web address.
     """
     from gallery.wikimedia import user_agent
-    from gallery.wikimedia.cache import cache_of
 
     user_agent(contact)
-    with cache_of(gallery) as cache:
-        cache.put("note", "contact", contact.strip())
+    _note(gallery, "contact", contact.strip())
 
 
 def decline(gallery: Gallery) -> None:
     """Keeps that nobody wants to give a contact, so that starting the bot asks no more."""
-    from gallery.wikimedia.cache import cache_of
-
-    with cache_of(gallery) as cache:
-        cache.put("note", "contact declined", True)
+    _note(gallery, "contact declined", value=True)
 
 
 def declined(gallery: Gallery) -> bool:
     """Whether nobody wanted to give a contact."""
-    from gallery.wikimedia.cache import cache_of
-
-    with cache_of(gallery) as cache:
-        return bool(cache.get("note", "contact declined"))
+    return bool(_noted(gallery, "contact declined"))
 
 
 def servers_of(settings: Settings, gallery: Gallery) -> Servers:
@@ -146,13 +146,10 @@ def servers_of(settings: Settings, gallery: Gallery) -> Servers:
 def starter_wanted(gallery: Gallery) -> bool:
     """Whether the starter gallery has yet to be downloaded, or was begun and not finished."""
     from gallery.sources.bundled import bundled_portraits
-    from gallery.wikimedia.cache import cache_of
 
-    with cache_of(gallery) as cache:
-        state = cache.get("note", "starter")
-    return bool(state == "begun") or (
-        state is None and gallery.stats().people <= len(bundled_portraits())
-    )
+    state = _noted(gallery, "starter")
+    few = gallery.stats().people <= len(bundled_portraits())
+    return bool(state == "begun" or (state is None and few))
 
 
 def download_starter(
@@ -185,7 +182,6 @@ def download_starter(
         SetupProblem: If ``gallery.contact`` is missing, or no backbone can be used.
     """
     from gallery.progress import no_progress
-    from gallery.wikimedia.cache import cache_of
     from gallery.wikimedia.categories import chosen
     from gallery.wikimedia.download import Order, download
 
@@ -195,8 +191,7 @@ def download_starter(
     backbones = [name for name in settings.models.configured if not engine.why_unavailable(name)]
     if not backbones:
         raise SetupProblem("no backbone can be used: run `lookalike models list`")
-    with cache_of(gallery) as cache:
-        cache.put("note", "starter", "begun")
+    _note(gallery, "starter", "begun")
     table = categories_of(settings)
     order = Order(
         categories=chosen(table, STARTER_CATEGORIES),
@@ -206,7 +201,7 @@ def download_starter(
         fairly=True,
         credited=tuple(table.values()),
     )
-    harvest = download(
+    done = download(
         gallery,
         engine,
         order,
@@ -216,10 +211,9 @@ def download_starter(
         warn=lambda sentence: log.warning("table of categories", extra={"reason": sentence}),
         stop=stop,
     )
-    if not harvest.report.interrupted:
-        with cache_of(gallery) as cache:
-            cache.put("note", "starter", "done")
-    return harvest
+    if not done.report.interrupted:
+        _note(gallery, "starter", "done")
+    return done
 
 
 @contextlib.asynccontextmanager
@@ -287,11 +281,11 @@ class StarterDownload:
             if not await asyncio.to_thread(starter_wanted, self._gallery):
                 return
             self.downloading = True
-            harvest = await asyncio.to_thread(
+            done = await asyncio.to_thread(
                 download_starter, self._gallery, engine, settings, stop=stop
             )
-            if harvest is not None:
-                log.info("starter gallery downloaded", extra={"added": harvest.report.added})
+            if done is not None:
+                log.info("starter gallery downloaded", extra={"added": done.report.added})
         except LookalikeError as problem:
             log.warning(
                 "the gallery holds the bundled portraits only; add people with "

@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 __all__ = [
     "BEST",
     "FALLBACK_MODEL",
-    "EnsembleStatus",
     "ModelStatus",
     "Models",
     "State",
     "WhyNot",
     "display_name",
     "find_ensemble",
+    "offered",
     "why_not",
 ]
 
@@ -120,7 +120,7 @@ class Models:
     ) -> None:
         self._engine = engine
         self._gallery = gallery
-        self._ensemble = EnsembleStatus(engine, gallery)
+        self._trial: Trial | None = None
         self._default = default
         self._models_folder = models_folder
         self._base_url = base_url
@@ -144,7 +144,7 @@ class Models:
 
     def statuses(self) -> tuple[ModelStatus, ...]:
         """Every configured backbone, and ``best`` where they answer together."""
-        ensemble = self._ensemble.ensemble(self._backbones_ready())
+        ensemble = self._offered()
         if ensemble is None:
             return tuple(self._statuses.values())
         return (*self._statuses.values(), ModelStatus(BEST, display_name(ensemble), State.READY))
@@ -163,14 +163,17 @@ class Models:
         Raises:
             WeightsMissing: If they don't answer together (any more).
         """
-        ensemble = self._ensemble.ensemble(self._backbones_ready())
+        ensemble = self._offered()
         if ensemble is None:
             raise WeightsMissing("the backbones do not answer together")
         return ensemble
 
     def why_not_best(self) -> WhyNot:
         """Why ``best`` is not among ``statuses``."""
-        return self._ensemble.why_not(self._backbones_ready())
+        return why_not(self._trial, self._backbones_ready())
+
+    def _offered(self) -> Ensemble | None:
+        return offered(self._trial, self._engine, self._backbones_ready())
 
     def _backbones_ready(self) -> tuple[str, ...]:
         return tuple(one.name for one in self._statuses.values() if one.state is State.READY)
@@ -219,7 +222,7 @@ class Models:
 
         def refresh() -> None:
             self._gallery.refresh()
-            self._ensemble.refresh()
+            self._trial = self._gallery.trial()
 
         while True:
             await asyncio.sleep(self._refresh_s)
@@ -289,7 +292,7 @@ class Models:
                 self._unfinished.add(name)  # nobody waits for the last few
             else:
                 self._build(name)
-            self._ensemble.refresh()
+            self._trial = self._gallery.trial()
             self._note(name, State.READY)
         log.info("model ready", extra={"model": name})
 
@@ -336,7 +339,7 @@ class Models:
         with self._working, contextlib.suppress(_Stopped, Busy):
             self._check()
             self._build(name)
-            self._ensemble.refresh()
+            self._trial = self._gallery.trial()
 
     def _note(
         self, name: str, state: State, *, percent: int | None = None, reason: str | None = None
@@ -363,37 +366,21 @@ class WhyNot:
     details: dict[str, object] = field(default_factory=dict)
 
 
-class EnsembleStatus:
-    """Knows whether the gallery's backbones answer together.
+def offered(trial: Trial | None, engine: Engine, ready: Collection[str]) -> Ensemble | None:
+    """The ensemble that the trial offers, if its backbones are ready in the same version.
 
     Args:
+        trial: What was found out about the gallery.
         engine: Has the backbones that are ready.
-        gallery: Says whether they are better together.
+        ready: Names of the backbones that can answer.
     """
-
-    def __init__(self, engine: Engine, gallery: Gallery) -> None:
-        self._engine = engine
-        self._gallery = gallery
-        self._trial: Trial | None = None
-
-    def refresh(self) -> None:
-        """Reads what the gallery says now; not for the event loop."""
-        self._trial = self._gallery.trial()
-
-    def ensemble(self, ready: Collection[str]) -> Ensemble | None:
-        """The ensemble, if it is offered and its backbones are ready."""
-        ensemble = self._trial.offered if self._trial else None
-        return ensemble if ensemble and self._knows(ensemble, ready) else None
-
-    def why_not(self, ready: Collection[str]) -> WhyNot:
-        """Why ``ensemble`` is None."""
-        return why_not(self._trial, ready)
-
-    def _knows(self, ensemble: Ensemble, ready: Collection[str]) -> bool:
-        return all(
-            space.backbone in ready and self._engine.backbone(space.backbone).space == space
-            for space in ensemble.spaces
-        )
+    ensemble = trial.offered if trial else None
+    if ensemble is not None and all(
+        space.backbone in ready and engine.backbone(space.backbone).space == space
+        for space in ensemble.spaces
+    ):
+        return ensemble
+    return None
 
 
 def why_not(trial: Trial | None, ready: Collection[str]) -> WhyNot:

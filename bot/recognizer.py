@@ -204,8 +204,9 @@ class Recognizer:
         await self._fetching.enter(slot.person)
         try:
             entered = time.perf_counter()
-            # A list, so that the thread that decodes can drop the only reference to the bytes.
-            data = [await fetch()]
+            # A list, so that the thread that decodes can drop the only reference to the bytes. A
+            # task, so that each chunk from the network wakes up the download alone.
+            data = [await asyncio.ensure_future(fetch())]
             fetched = time.perf_counter()
             await slot.begin()
             await self._detecting.enter(slot.person)

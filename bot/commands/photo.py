@@ -97,7 +97,7 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
             reply = await SHOW[question.show](services, turn, slot, found)
         finally:
             if noting is not None:
-                await noting
+                await noted(turn, noting)
     if recent is None and services.starter.downloading and question.show != "numbers":
         lines.append(await recognizer.finish(lambda: services.starter.progress(turn)))
     text = "\n".join(line for line in (reply.text, *lines) if line)
@@ -167,26 +167,25 @@ def note_matches(
     question: Question,
     answers: tuple[MatchAnswer, ...],
 ) -> asyncio.Task[None] | None:
-    """Writes the best match, or both parents, into the history, once for each face and model.
-
-    A database that hangs costs the entry, not the answer.
-    """
+    """Writes the best match, or both parents, into the history, once for each face and model."""
     once = (question.number, question.model, question.parents)
     if once in photo.kept.answered:
         return None
     photo.kept.answered.add(once)
 
-    async def note() -> None:
-        now_s = services.store.now_s()
-        noted = answers if question.parents else answers[:1]
-        past = [PastMatch(one.name, one.score, question.model, now_s) for one in noted]
-        try:
-            with turn.timed("store"):
-                await services.store.remember(turn.who, *past)
-        except LookalikeError as problem:
-            log.warning("history not written", extra={"reason": str(problem)})
+    now_s = services.store.now_s()
+    told = answers if question.parents else answers[:1]
+    past = [PastMatch(one.name, one.score, question.model, now_s) for one in told]
+    return asyncio.create_task(services.store.remember(turn.who, *past))
 
-    return asyncio.create_task(note())
+
+async def noted(turn: Turn, noting: asyncio.Task[None]) -> None:
+    """Waits for the history; a database that hangs costs the entry, not the answer."""
+    try:
+        with turn.timed("store"):
+            await noting
+    except LookalikeError as problem:
+        log.warning("history not written", extra={"reason": str(problem)})
 
 
 def stale(turn: Turn) -> Refusal:

@@ -19,7 +19,7 @@ from talking import Person, chatting
 from bot.app import open_engine, open_gallery
 from bot.cli.main import lookalike
 from bot.conversation import Conversation
-from bot.models import EnsembleStatus, why_not
+from bot.models import offered, why_not
 from bot.settings import Settings
 from bot.values import Sender
 from engine.backbones import BACKBONES
@@ -222,12 +222,11 @@ def test_what_is_ready_is_looked_up_at_every_question(helping_home: Path) -> Non
     settings = Settings(home=helping_home)
     engine = open_engine(settings)
     with open_gallery(settings) as gallery:
-        together = EnsembleStatus(engine, gallery)
-        assert together.ensemble(("dlib", "resnet")) is None  # nobody has looked yet
-        together.refresh()
-        assert together.ensemble(("dlib", "resnet")) is not None
-        assert together.ensemble(("dlib", "senet")) is None
-        why = together.why_not(("dlib", "senet"))
+        trial = gallery.trial()
+        assert offered(None, engine, ("dlib", "resnet")) is None  # nobody has looked yet
+        assert offered(trial, engine, ("dlib", "resnet")) is not None
+        assert offered(trial, engine, ("dlib", "senet")) is None
+        why = why_not(trial, ("dlib", "senet"))
         assert (why.key, why.details["missing"]) == ("best.not_ready", "resnet")
 
 

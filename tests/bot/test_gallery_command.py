@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from bot.cli.output import Lines
 from bot.cli.main import lookalike
+from bot.cli.output import Lines
 from engine.errors import Busy, GalleryMissing, SetupProblem
 from gallery.gallery import Gallery
 
