@@ -141,15 +141,15 @@ class RecentPhotos:
         """How long one is kept at most."""
         return self._lifetime_s
 
-    def keep(self, recollection: RecentAnswer) -> str:
+    def keep(self, answer: RecentAnswer) -> str:
         """Remembers it; the token finds it again."""
         token = secrets.token_urlsafe(TOKEN_BYTES)
-        self._kept[token] = (self._clock(), recollection)
+        self._kept[token] = (self._clock(), answer)
         self.tidy()
         return token
 
     def find(self, token: str) -> RecentAnswer | None:
-        """The recollection, or None if it is forgotten."""
+        """What the token names, or None if it is forgotten."""
         self.tidy()
         found = self._kept.get(token)
         if found is None:

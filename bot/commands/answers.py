@@ -59,19 +59,9 @@ async def show_card(services: Services, turn: Turn, _slot: Slot, found: Found) -
         text += "\n" + turn.say("style.turned")
     if question.rest:
         text += "\n" + turn.say("answer.album", count=len(question.rest))
-    buttons = answer_buttons(
-        turn,
-        found.token,
-        number=question.number,
-        count=len(found.photo.faces),
-        page=question.page,
-        model=question.model,
-        others=[name for name in services.models.ready() if name != question.model],
-        top=question.top,
-        shown=len(answers),
-        album=1 + len(question.rest),
-        parents=not (genders.isdisjoint(WOMEN) or genders.isdisjoint(MEN)),
-    )
+    others = [name for name in services.models.ready() if name != question.model]
+    know_genders = not (genders.isdisjoint(WOMEN) or genders.isdisjoint(MEN))
+    buttons = answer_buttons(turn, found, others, parents=know_genders)
     return dataclasses.replace(reply, text=text, buttons=buttons)
 
 
@@ -96,15 +86,8 @@ async def show_parents(services: Services, turn: Turn, _slot: Slot, found: Found
         return Reply(picture=picture, answers=tuple(shown))
 
     reply = await services.recognizer.finish(draw, turn.ms, "draw")
-    buttons = parents_buttons(
-        turn,
-        found.token,
-        number=question.number,
-        count=min(len(found.photo.faces), MOST_FACES),
-        page=question.page,
-        model=question.model,
-        others=[name for name in services.models.ready() if name != question.model],
-    )
+    others = [name for name in services.models.ready() if name != question.model]
+    buttons = answer_buttons(turn, found, others)
     return dataclasses.replace(reply, text=caption(turn, found), buttons=buttons)
 
 
@@ -206,87 +189,62 @@ def grid(buttons: Iterable[Button], per_row: int) -> Rows:
 
 
 def answer_buttons(
-    turn: Turn,
-    token: str,
-    *,
-    number: int,
-    count: int,
-    page: int,
-    model: str,
-    others: Sequence[str],
-    top: int,
-    shown: int,
-    album: int,
-    parents: bool = False,
+    turn: Turn, found: Found, others: Sequence[str], *, parents: bool = False
 ) -> Rows:
-    """Other faces, other photos, other models, more matches, raw numbers, morph, parents.
+    """Other faces, photos and models, more matches, raw numbers, morph, parents.
 
     Args:
         turn: Who asks, and what the platform can carry.
-        token: Names the photo.
-        number: The face answered, from 1.
-        count: How many faces there are.
-        page: Which of them have a button, from 0.
-        model: Backbone that answered.
-        others: Backbones that could, too.
-        top: How many matches were asked for.
-        shown: How many there were.
-        album: How many photos came together.
+        found: What is shown.
+        others: Backbones that could answer, too.
         parents: Whether the gallery says who is a woman and who is a man.
     """
+    question, count = found.question, min(len(found.photo.faces), MOST_FACES)
+    number, model, top, page = question.number, question.model, question.top, question.page
+    again = "parents" if question.parents else "see"
 
     def button(key: str, verb: str, *arguments: str | int, **details: object) -> Button:
-        return Button(turn.say(key, **details), Action.of(verb, token, *arguments).encode())
+        return Button(turn.say(key, **details), Action.of(verb, found.token, *arguments).encode())
 
-    per_row = turn.limits.buttons_per_row
+    photos: list[Button] = []
     last: list[Button] = []
-    if top < MOST_MATCHES and shown == top:
-        more = MORE_MATCHES if top < MORE_MATCHES else MOST_MATCHES
-        last.append(button("button.more", "see", number, model, more, page))
-    if top > 1:
-        last.append(button("button.best", "see", number, model, 1, page))
-    last.append(button("button.numbers", "raw", number, model, top))
-    last.append(button("button.morph", "morph", number, model))
-    if parents:
-        last.append(button("button.parents", "parents", number, model))
+    if question.parents:
+        last.append(button("button.numbers", "rawkin", number, model))
+    else:
+        if top < MOST_MATCHES and len(found.answers) == top:
+            more = MORE_MATCHES if top < MORE_MATCHES else MOST_MATCHES
+            last.append(button("button.more", "see", number, model, more, page))
+        if top > 1:
+            last.append(button("button.best", "see", number, model, 1, page))
+        last.append(button("button.numbers", "raw", number, model, top))
+        last.append(button("button.morph", "morph", number, model))
+        if parents:
+            last.append(button("button.parents", "parents", number, model))
+        most = min(len(question.rest), turn.limits.buttons_per_row) + 2
+        photos = [button("button.photo", "next", other, number=other) for other in range(2, most)]
+        if len(question.rest) == 1:
+            photos.append(button("button.compare", "both"))
     models = [
-        button("button.other_model", "see", number, name, top, page, model=name) for name in others
+        button("button.other_model", again, number, name, top, page, model=name) for name in others
     ]
-    photos = [
-        button("button.photo", "next", other, number=other)
-        for other in range(2, min(album, per_row + 1) + 1)
-    ]
-    if album == 2:
-        photos.append(button("button.compare", "both"))
-    below = (*grid(photos, per_row), *grid(models, per_row), *grid(last, per_row))
-    return (*_faces(turn, token, "see", number, count, page, model, top, len(below)), *below)
-
-
-def parents_buttons(
-    turn: Turn,
-    token: str,
-    *,
-    number: int,
-    count: int,
-    page: int,
-    model: str,
-    others: Sequence[str],
-) -> Rows:
-    """Other faces, other models and raw numbers, under the two of ``/parents``.
-
-    Args: as of ``answer_buttons``.
-    """
-    models = [
-        Button(
-            turn.say("button.other_model", model=name),
-            Action.of("parents", token, number, name, 1, page).encode(),
-        )
-        for name in others
-    ]
-    raw = Action.of("rawkin", token, number, model).encode()
     per_row = turn.limits.buttons_per_row
-    below = (*grid(models, per_row), (Button(turn.say("button.numbers"), raw),))
-    return (*_faces(turn, token, "parents", number, count, page, model, 1, len(below)), *below)
+    below = (*grid(photos, per_row), *grid(models, per_row), *grid(last, per_row))
+    if count < 2:
+        return below
+    # A button per face but the answered one; the last leads on where they don't all fit.
+    rows = max(1, turn.limits.button_rows - len(below))
+    room = min(rows, MOST_ROWS_OF_FACES) * per_row
+    numbers = [face for face in range(1, count + 1) if face != number]
+    per_page = room if len(numbers) <= room else room - 1
+    pages = -(-len(numbers) // per_page)
+    page %= pages
+    faces = [
+        button("button.face", again, face, model, top, page, number=face)
+        for face in numbers[page * per_page : (page + 1) * per_page]
+    ]
+    if pages > 1:
+        faces.append(button("button.more_faces", again, number, model, top, (page + 1) % pages))
+    return (*grid(faces, per_row), *below)
 
 
 def pair_buttons(turn: Turn, token: str, *, model: str, others: Sequence[str]) -> Rows:
@@ -297,36 +255,3 @@ def pair_buttons(turn: Turn, token: str, *, model: str, others: Sequence[str]) -
     ]
     raw = Button(turn.say("button.numbers"), Action.of("rawpair", token, model).encode())
     return (*grid(models, turn.limits.buttons_per_row), (raw,))
-
-
-def _faces(
-    turn: Turn,
-    token: str,
-    verb: str,
-    number: int,
-    count: int,
-    page: int,
-    model: str,
-    top: int,
-    rows_below: int,
-) -> Rows:
-    """A button per face but the answered one; the last leads on where they don't all fit."""
-    if count < 2:
-        return ()
-    rows = max(1, turn.limits.button_rows - rows_below)
-    most = min(rows, MOST_ROWS_OF_FACES) * turn.limits.buttons_per_row
-    numbers = [face for face in range(1, count + 1) if face != number]
-    per_page = most if len(numbers) <= most else most - 1
-    pages = -(-len(numbers) // per_page)
-    page %= pages
-    buttons = [
-        Button(
-            turn.say("button.face", number=face),
-            Action.of(verb, token, face, model, top, page).encode(),
-        )
-        for face in numbers[page * per_page : (page + 1) * per_page]
-    ]
-    if pages > 1:
-        action = Action.of(verb, token, number, model, top, (page + 1) % pages)
-        buttons.append(Button(turn.say("button.more_faces"), action.encode()))
-    return grid(buttons, turn.limits.buttons_per_row)

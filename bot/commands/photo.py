@@ -273,36 +273,36 @@ async def wished(
 
 async def see(services: Services, turn: Turn, action: Action) -> Reply:
     """A button: another face, another model, more matches."""
-    return await ask(services, turn, await asked_again(services, turn, action))
+    return await ask_again(services, turn, action)
 
 
 async def press_morph(services: Services, turn: Turn, action: Action) -> Reply:
-    """A button under an answer, which stays."""
-    question = await asked_again(services, turn, action)
-    question = dataclasses.replace(question, top=1, show="film", replaces=False)
-    return await ask(services, turn, question)
+    """A button: the film of an answer, which stays."""
+    return await ask_again(services, turn, action, top=1, show="film", replaces=False)
 
 
 async def press_parents(services: Services, turn: Turn, action: Action) -> Reply:
     """A button: of a photo that was answered, of another face, or with another model."""
-    question = await asked_again(services, turn, action)
-    again = bool(action.text(4))  # else below an answer of another kind, which stays
-    replaces = question.replaces and again
-    question = dataclasses.replace(question, top=1, show="parents", parents=True, replaces=replaces)
-    return await ask(services, turn, question)
+    changed: dict[str, Any] = {"top": 1, "show": "parents", "parents": True}
+    if not action.text(4):  # below an answer of another kind, which stays
+        changed["replaces"] = False
+    return await ask_again(services, turn, action, **changed)
 
 
 async def raw(services: Services, turn: Turn, action: Action) -> Reply:
     """A button: the numbers behind an answer."""
-    question = await asked_again(services, turn, action)
-    return await ask(services, turn, dataclasses.replace(question, show="numbers", replaces=False))
+    return await ask_again(services, turn, action, show="numbers", replaces=False)
 
 
 async def raw_parents(services: Services, turn: Turn, action: Action) -> Reply:
     """A button: the numbers behind the two of ``/parents``."""
+    return await ask_again(services, turn, action, show="numbers", parents=True, replaces=False)
+
+
+async def ask_again(services: Services, turn: Turn, action: Action, **changed: Any) -> Reply:
+    """Answers what a button asks about a photo, changed by what the verb means."""
     question = await asked_again(services, turn, action)
-    question = dataclasses.replace(question, show="numbers", parents=True, replaces=False)
-    return await ask(services, turn, question)
+    return await ask(services, turn, dataclasses.replace(question, **changed))
 
 
 async def next_photo(services: Services, turn: Turn, action: Action) -> Reply:

@@ -14,8 +14,6 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-from bot.wording.plurals import plural_category
-
 __all__ = ["FALLBACK", "LANGUAGES", "Wording", "isolate", "plain"]
 
 LANGUAGES = ("en", "hi", "es", "ru")
@@ -153,3 +151,26 @@ def _flat(
             yield key, value
         else:
             yield from _flat(value, f"{key}.")
+
+
+def plural_category(language: str, count: int) -> str:
+    """CLDR's plural category of a whole number: ``"one"``, ``"few"``, ``"many"`` or ``"other"``.
+
+    Source: Unicode CLDR 46, common/supplemental/plurals.xml.
+    """
+    if language == "ru":
+        return _russian(abs(count))
+    if language == "hi":
+        return "one" if count in (0, 1) else "other"
+    if language == "es" and count and count % 1_000_000 == 0:
+        return "many"
+    return "one" if abs(count) == 1 else "other"
+
+
+def _russian(count: int) -> str:
+    tens, ones = count % 100, count % 10
+    if ones == 1 and tens != 11:
+        return "one"
+    if 2 <= ones <= 4 and not 12 <= tens <= 14:
+        return "few"
+    return "many"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import SimpleNamespace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.commands.answers import Rows, answer_buttons, pair_buttons
-from bot.context import Turn
+from bot.context import Found, Question, Turn
 from bot.store.keys import Identity
-from bot.values import Action, Limits, Request, Sender
+from bot.values import Action, Attachment, Limits, Request, Sender
 from bot.wording import Wording
 
 TOKEN = "abcdefghijkl"
@@ -20,22 +23,23 @@ def a_turn(limits: Limits) -> Turn:
     return Turn(Request(SENDER), limits, who, Wording.load())
 
 
-def shown(turn: Turn, number: int, count: int, page: int, **changed: object) -> Rows:
-    options: dict[str, object] = {
-        "model": "dlib",
-        "others": ["resnet", "senet"],
-        "top": 1,
-        "shown": 1,
-        "album": 1,
-    }
-    return answer_buttons(
-        turn,
-        TOKEN,
-        number=number,
-        count=count,
-        page=page,
-        **(options | changed),  # type: ignore[arg-type]
-    )
+def shown(
+    turn: Turn,
+    number: int,
+    count: int,
+    page: int,
+    *,
+    top: int = 1,
+    answers: int = 1,
+    album: int = 1,
+    others: Sequence[str] = ("resnet", "senet"),
+) -> Rows:
+    """The buttons under an answer of dlib's about one of ``count`` faces."""
+    photo = SimpleNamespace(faces=(None,) * count)
+    rest = (Attachment(None),) * (album - 1)  # type: ignore[arg-type]
+    question = Question("dlib", "dlib", top=top, number=number, page=page, rest=rest)
+    found = Found(photo, question, TOKEN, (), (None,) * answers)  # type: ignore[arg-type]
+    return answer_buttons(turn, found, others)
 
 
 def actions(rows: Rows) -> list[Action]:
@@ -83,7 +87,7 @@ def test_more_matches_are_offered_while_there_may_be_more() -> None:
     turn = a_turn(Limits())
 
     def tops(top: int, found: int) -> list[int | None]:
-        rows = shown(turn, 1, 1, 0, top=top, shown=found, others=[])
+        rows = shown(turn, 1, 1, 0, top=top, answers=found, others=[])
         return [action.number(3) for action in actions(rows) if action.verb == "see"]
 
     assert tops(1, 1) == [5]
