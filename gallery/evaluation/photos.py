@@ -18,8 +18,8 @@ from engine.engine import Engine
 from engine.errors import NotAnImage, PhotoProblem, SetupProblem, TooLarge
 from engine.types import Box, Face, Photo, Space
 from gallery.progress import Progress, no_progress
-from gallery.records import Person, folded
-from gallery.sources.folder import PEOPLE_FILE, person_name, read_table, scan
+from gallery.records import FoundPerson, FoundPortrait, Person, folded
+from gallery.sources.folder import PEOPLE_FILE, described, read_table, scan
 
 __all__ = [
     "KINDS",
@@ -274,9 +274,6 @@ class PeopleLabels:
     unmatched: tuple[str, ...] = ()
 
 
-_Labels = dict[str, dict[str, tuple[str, ...]]]
-
-
 def read_labels(
     folder: Path, file: Path | None = None, gallery_people: Iterable[Person] = ()
 ) -> PeopleLabels:
@@ -284,77 +281,46 @@ def read_labels(
 
     Args:
         folder: Arranged as for `lookalike gallery add`.
-        file: CSV with the columns person and any of category, country and gender; several
-            categories of one person are parted by semicolons or stand in several lines. None:
-            people.csv in the folder, if there is one.
+        file: CSV as people.csv (gallery/sources/folder.py), which is read where there is none.
         gallery_people: People of a gallery; the first of a name counts.
 
     Raises:
         SetupProblem: If the folder or file can't be read, or the file has none of the columns.
     """
-    portraits = scan(folder).portraits
-    names = {folded(portrait.person.name): portrait.person.name for portrait in portraits}
-    labels: _Labels = {kind: {} for kind in KINDS}
-    sources = []
-    for portrait in portraits:
-        # The folders above the person's; portrait.person also has what people.csv says.
-        _add(labels["category"], portrait.person.name, PurePosixPath(portrait.origin).parts[:-2])
-    if any(labels["category"].values()):
-        sources.append("the folders")
-    if _from_gallery(labels, dict(names), gallery_people):
-        sources.append("the gallery")
-    unmatched: tuple[str, ...] = ()
-    file = file or (folder / PEOPLE_FILE if (folder / PEOPLE_FILE).is_file() else None)
+    contents = scan(folder)
+    portraits: Sequence[FoundPortrait] = contents.portraits
+    unmatched = contents.strangers
     if file is not None:
-        unmatched = _from_file(labels, names, file)
-        sources.append(f"the file {file.name}")
-    return PeopleLabels(labels, tuple(sources), unmatched)
-
-
-def _from_gallery(labels: _Labels, names: dict[str, str], people: Iterable[Person]) -> bool:
-    """Adds what a gallery says; whether it said anything."""
+        portraits, unmatched = described(portraits, file)
+    elif (folder / PEOPLE_FILE).is_file():
+        file = folder / PEOPLE_FILE
+    labels: dict[str, dict[str, tuple[str, ...]]] = {kind: {} for kind in KINDS}
+    for portrait in portraits:
+        for kind, values in _said_of(portrait.person):
+            _add(labels[kind], portrait.person.name, values)
+    names = {folded(portrait.person.name): portrait.person.name for portrait in portraits}
     told = False
-    for person in people:
-        name = names.pop(folded(person.name), None)
-        if name is None:
-            continue
-        values = (person.categories, (person.country or "",), (person.gender or "",))
-        for kind, said in zip(KINDS, values, strict=True):
-            told = _add(labels[kind], name, said) or told
-    return told
+    for person in gallery_people:
+        name = names.pop(folded(person.name), "")
+        for kind, values in _said_of(person) if name else ():
+            if kind == "category" or name not in labels[kind]:
+                told = _add(labels[kind], name, values) or told
+    sources = {
+        "the folders": any(len(PurePosixPath(one.origin).parts) > 2 for one in portraits),
+        "the gallery": told,
+        f"the file {file.name if file else ''}": file is not None,
+    }
+    return PeopleLabels(labels, tuple(name for name, used in sources.items() if used), unmatched)
 
 
-def _from_file(labels: _Labels, names: Mapping[str, str], file: Path) -> tuple[str, ...]:
-    """Puts what the file says in place of what was known, and adds its categories.
-
-    Returns:
-        The names nobody has.
-    """
-    rows = [row for row in read_table(file) if "person" in row]
-    if not rows:
-        raise SetupProblem(
-            f"{file} needs the column person and any of category, country and gender, named in "
-            "its first line"
-        )
-    unmatched = []
-    told: _Labels = {kind: {} for kind in KINDS}
-    for row in rows:
-        name = names.get(folded(person_name(row["person"])))
-        if name is None:
-            unmatched.append(row["person"])
-            continue
-        for kind in KINDS:
-            _add(told[kind], name, row.get(kind, "").split(";"))
-    for name, categories in told.pop("category").items():
-        _add(labels["category"], name, categories)
-    for kind, said in told.items():
-        labels[kind] |= said
-    return tuple(unmatched)
+def _said_of(person: Person | FoundPerson) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
+    values = (person.categories, (person.country,), (person.gender,))
+    return tuple(zip(KINDS, values, strict=True))
 
 
-def _add(labels: dict[str, tuple[str, ...]], name: str, values: Iterable[str]) -> bool:
+def _add(labels: dict[str, tuple[str, ...]], name: str, values: Iterable[str | None]) -> bool:
     """Adds labels to a person's, each once whatever its case; whether there was any."""
-    given = [" ".join(value.split())[:_LONGEST] for value in values]
+    given = [" ".join((value or "").split())[:_LONGEST] for value in values]
     given = [value for value in given if value]
     if given:
         both = {value.casefold(): value for value in (*given, *labels.get(name, ()))}
