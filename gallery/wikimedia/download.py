@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from engine.errors import Busy
 from engine.http import HttpClient, Patience, Stopped
 from gallery import registrar
-from gallery.add import add
+from gallery.add import add, knows_more
 from gallery.database import changing
 from gallery.never_again import REMOVED, barred
 from gallery.progress import Progress, Report, no_progress
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from engine.engine import Engine
     from gallery.gallery import Gallery
 
-__all__ = ["DownloadReport", "LeftOut", "Order", "Wikimedia", "download"]
+__all__ = ["Download", "DownloadReport", "LeftOut", "Order", "download"]
 
 _API_CONNECTIONS: Final = 3  # to the API, and
 _PICTURE_CONNECTIONS: Final = 2  # to upload.wikimedia.org: Wikimedia's rules for robots
@@ -155,28 +155,19 @@ def download(
         Busy: If another process is downloading, or changing the gallery.
         SetupProblem: If something has to be set up first.
     """
-    judge = "dlib" if "dlib" in backbones else backbones[0]
-    with Wikimedia(
-        gallery, engine, servers, backbone=judge, patience=patience, stop=stop
-    ) as source:
+    with Download(gallery, engine, order, servers, backbones, progress, patience, stop) as running:
         if refresh:
-            source.cache.forget("people", "members", "file", "missing", "refusal", "labels")
+            running.cache.forget("people", "members", "file", "missing", "refusal", "labels")
         try:
-            return _Download(source, gallery, engine, order, backbones, progress).run(warn)
+            return running.run(warn)
         except Stopped:
             return DownloadReport(report=Report(interrupted=True))
 
 
-class Wikimedia:
-    """Asks and fetches; a context, within which nobody else does so for this gallery.
+class Download:
+    """One download; a context, within which nobody else downloads for this gallery.
 
-    Args:
-        gallery: What it has is not fetched.
-        engine: Compares faces.
-        servers: Whom to ask.
-        backbone: Compares them with it.
-        patience: How long to wait.
-        stop: Ends every wait when it is set, which the end of the context does.
+    The arguments are those of ``download``.
 
     Raises:
         BadSettings: If contact or addresses can't be used.
@@ -187,14 +178,20 @@ class Wikimedia:
         self,
         gallery: Gallery,
         engine: Engine,
+        order: Order,
         servers: Servers,
-        *,
-        backbone: str,
+        backbones: Sequence[str],
+        progress: Progress = no_progress,
         patience: Patience | None = None,
         stop: threading.Event | None = None,
     ) -> None:
         self._gallery = gallery
-        self._offered: deque[str] = deque()  # titles of pictures the gallery has to decide about
+        self._engine = engine
+        self._order = order
+        self._backbones = backbones
+        self._progress = progress
+        self._done = DownloadReport()
+        self._offered: list[str] = []  # titles of pictures the gallery has to decide about
         stop = stop or threading.Event()
         patience = patience or Patience()
         query_service, api = servers.query_service(), servers.api()
@@ -212,8 +209,8 @@ class Wikimedia:
                 self.cache,
                 patience,
             )
-            check = FaceCheck(engine, backbone)
-            self.chooser = Chooser(gallery, self.cache, self._commons, check)
+            check = FaceCheck(engine, "dlib" if "dlib" in backbones else backbones[0])
+            self._chooser = Chooser(gallery, self.cache, self._commons, check)
             self._askers, self._planner, self._choosers = (
                 self._pool(stack, threads) for threads in (_API_CONNECTIONS, 1, 4)
             )
@@ -226,57 +223,125 @@ class Wikimedia:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def survey(
-        self, order: Order, people: int, progress: Progress = no_progress
-    ) -> tuple[Celebrity, ...]:
-        """Everybody found in the categories of an order, the most famous first.
+    def survey(self, people: int) -> tuple[Celebrity, ...]:
+        """Everybody found in the categories, the most famous first.
 
         Args:
-            order: Who is wanted.
             people: So many of each category are enough.
-            progress: Told about every category.
 
         Raises:
             SourceDown: If Wikidata does not answer.
         """
-        rows = {}
+        order, rows = self._order, {}
         for done, category in enumerate(order.categories):
-            progress("lists", done, len(order.categories))
+            self._progress("lists", done, len(order.categories))
             rows[category.name] = self._wikidata.most_famous(
                 category.occupations, category.countries, min_fame=order.min_fame, people=people
             )
-        progress("lists", len(order.categories), len(order.categories))
+        self._progress("lists", len(order.categories), len(order.categories))
         return merged(rows, tuple(dict.fromkeys((*order.categories, *order.credited))))
 
-    def misfits(self, categories: Sequence[Category]) -> tuple[str, ...]:
-        """Sentences on ids of the table that do not mean what the table says."""
-        q_ids = {q_id for category in categories for q_id, _ in category.names}
-        return misfits(categories, self._wikidata.labels(sorted(q_ids)))
+    def run(self, warn: Callable[[str], None]) -> DownloadReport:
+        """Takes people in by fame; for those who can't be had the next ones, within reason."""
+        order, done = self._order, self._done
+        away = barred(self._gallery)
+        most = order.limit + order.limit // _MORE_OF + _MORE
+        found = self.survey(most + len(away.keys))
+        q_ids = {q_id for category in order.categories for q_id, _ in category.names}
+        done.warnings = misfits(order.categories, self._wikidata.labels(sorted(q_ids)))
+        for warning in done.warnings:
+            warn(warning)
+        welcome = [one for one in found if self._chooser.person(one) not in away]
+        done.wanted = min(order.limit, len(welcome))
+        seen: set[str] = set()
+        while len(seen) < most and done.there < order.limit and not done.report.interrupted:
+            count = min(most, len(seen) + order.limit - done.there)
+            famous = most_famous(welcome, count, fairly=order.fairly)
+            people = [one for one in famous if one.q_id not in seen]
+            if not people:
+                break
+            seen.update(one.q_id for one in people)
+            self._take_in(people)
+        done.left_out += [
+            LeftOut(one.name or one.q_id, one.q_id, REMOVED)
+            for one in found[: order.limit]
+            if self._chooser.person(one) in away
+        ]
+        return done
 
-    def portraits(
-        self, people: Sequence[Celebrity], each: int, progress: Progress = no_progress
+    def _take_in(self, people: Sequence[Celebrity]) -> None:
+        self._complete(people)
+        before = self._done.there
+
+        def people_only(what: str, done: int, total: int | None) -> None:
+            if what == "people":  # not their photos; and those who come after others go on counting
+                self._progress(what, before + done, None if total is None else before + total)
+            elif what != "photos":
+                self._progress(what, done, total)
+
+        portraits = self._portraits(people, people_only)
+        try:
+            report = add(
+                self._gallery,
+                self._engine,
+                portraits,
+                backbones=self._backbones,
+                progress=people_only,
+            )
+        except BaseException:
+            self._drop_pictures(decided=False)
+            raise
+        finally:
+            portraits.close()
+        self._drop_pictures(decided=not report.interrupted)
+        self._done.report = _joined(self._done.report, report)
+        self._account(people)
+
+    def _complete(self, people: Sequence[Celebrity]) -> None:
+        """Notes what is new about people who are in the gallery: categories, fame."""
+        there = {person.key: person for person in self._gallery.people()}
+        news = [
+            person
+            for person in map(self._chooser.person, people)
+            if person.key in there and knows_more(person, there[person.key])
+        ]
+        if news:
+            with self._gallery.writing(), changing(self._gallery.catalogue.database) as connection:
+                for person in news:
+                    registrar.enrol_person(connection, person)
+                registrar.note_change(connection)
+            self._gallery.refresh()
+
+    def _account(self, people: Sequence[Celebrity]) -> None:
+        """Counts who is in the gallery now, and says of the others why not."""
+        there = {person.key for person in self._gallery.people()}
+        for celebrity in people:
+            person = self._chooser.person(celebrity)
+            if person.key in there:
+                self._done.there += 1
+                continue
+            reason = self._chooser.why_left_out(celebrity)
+            if reason is None and not self._done.report.interrupted:
+                reason = "no picture could be fetched"
+            if reason is not None:
+                self._done.left_out.append(LeftOut(person.name, celebrity.q_id, reason))
+
+    def _portraits(
+        self, people: Sequence[Celebrity], progress: Progress
     ) -> Generator[FoundPortrait, None, None]:
-        """Pictures that the gallery lacks, person by person.
-
-        Args:
-            people: Who.
-            each: How many of one person, with those in the gallery.
-            progress: Told about everybody.
-
-        Raises:
-            SourceDown: If Commons does not answer, or refuses.
-        """
+        """Pictures that the gallery lacks, person by person."""
+        each = self._order.portraits
         waiting: deque[Future[list[FoundPortrait]]] = deque()
         done = 0
-        for candidates in chain(self._candidates(people, each), [None]):
+        for candidates in chain(self._candidates(people), [None]):
             if candidates is not None:
-                waiting.append(self._choosers.submit(self.chooser.choose, candidates, each))
+                waiting.append(self._choosers.submit(self._chooser.choose, candidates, each))
             while len(waiting) > (0 if candidates is None else _AHEAD):
                 yield from self._offer(waiting.popleft().result())
                 done += 1
                 progress("people", done, len(people))
 
-    def drop_pictures(self, *, decided: bool) -> None:
+    def _drop_pictures(self, *, decided: bool) -> None:
         """Deletes fetched pictures.
 
         Args:
@@ -288,12 +353,12 @@ class Wikimedia:
             self.cache.drop_pictures(self.cache.picture_titles())
             return
         known = self._gallery.catalogue.known
-        done = [
+        done = {
             title
             for title in self._offered
             if known(self.cache.sha256(title) or "", SCREENING) is not None
-        ]
-        self._offered = deque(title for title in self._offered if title not in set(done))
+        }
+        self._offered = [title for title in self._offered if title not in done]
         self.cache.drop_pictures(done)
 
     def _lock(self, stack: ExitStack) -> None:
@@ -313,17 +378,18 @@ class Wikimedia:
         stack.callback(pool.shutdown, cancel_futures=True)
         return pool
 
-    def _candidates(self, people: Sequence[Celebrity], each: int) -> Iterator[Candidates]:
+    def _candidates(self, people: Sequence[Celebrity]) -> Iterator[Candidates]:
         """What to try, some people at a time; the next ones are asked about meanwhile."""
         coming: Future[list[Candidates]] | None = None
         for start in range(0, len(people), _CHUNK_PEOPLE):
             chunk = people[start : start + _CHUNK_PEOPLE]
-            before, coming = coming, self._planner.submit(self._planned, chunk, each)
+            before, coming = coming, self._planner.submit(self._planned, chunk)
             yield from () if before is None else before.result()
         yield from () if coming is None else coming.result()
 
-    def _planned(self, people: Sequence[Celebrity], each: int) -> list[Candidates]:
+    def _planned(self, people: Sequence[Celebrity]) -> list[Candidates]:
         """What to try of everybody; categories that will be needed are asked for together."""
+        each = self._order.portraits
         own = self._commons.files(
             title for one in people if one.name is not None for title in one.images
         )
@@ -359,117 +425,7 @@ class Wikimedia:
         self._offered.extend(portrait.origin.removeprefix("File:") for portrait in portraits)
         yield from portraits
         if len(self._offered) >= _OFFERED:
-            self.drop_pictures(decided=False)
-
-
-class _Download:
-    """One download."""
-
-    def __init__(
-        self,
-        source: Wikimedia,
-        gallery: Gallery,
-        engine: Engine,
-        order: Order,
-        backbones: Sequence[str],
-        progress: Progress,
-    ) -> None:
-        self._source = source
-        self._gallery = gallery
-        self._engine = engine
-        self._order = order
-        self._backbones = backbones
-        self._progress = progress
-        self._done = DownloadReport()
-
-    def run(self, warn: Callable[[str], None]) -> DownloadReport:
-        """Takes people in by fame; for those who can't be had the next ones, within reason."""
-        order, source, done = self._order, self._source, self._done
-        away = barred(self._gallery)
-        most = order.limit + order.limit // _MORE_OF + _MORE
-        found = source.survey(order, most + len(away.keys), self._progress)
-        done.warnings = source.misfits(order.categories)
-        for warning in done.warnings:
-            warn(warning)
-        welcome = [one for one in found if source.chooser.person(one) not in away]
-        done.wanted = min(order.limit, len(welcome))
-        seen: set[str] = set()
-        while len(seen) < most and done.there < order.limit and not done.report.interrupted:
-            count = min(most, len(seen) + order.limit - done.there)
-            famous = most_famous(welcome, count, fairly=order.fairly)
-            people = [one for one in famous if one.q_id not in seen]
-            if not people:
-                break
-            seen.update(one.q_id for one in people)
-            self._take_in(people)
-        done.left_out += [
-            LeftOut(one.name or one.q_id, one.q_id, REMOVED)
-            for one in found[: order.limit]
-            if source.chooser.person(one) in away
-        ]
-        return done
-
-    def _take_in(self, people: Sequence[Celebrity]) -> None:
-        source = self._source
-        self._complete(people)
-        before = self._done.there
-
-        def people_only(what: str, done: int, total: int | None) -> None:
-            if what == "people":  # not their photos; and those who come after others go on counting
-                self._progress(what, before + done, None if total is None else before + total)
-            elif what != "photos":
-                self._progress(what, done, total)
-
-        portraits = source.portraits(people, self._order.portraits, people_only)
-        try:
-            report = add(
-                self._gallery,
-                self._engine,
-                portraits,
-                backbones=self._backbones,
-                progress=people_only,
-            )
-        except BaseException:
-            source.drop_pictures(decided=False)
-            raise
-        finally:
-            portraits.close()
-        source.drop_pictures(decided=not report.interrupted)
-        self._done.report = _joined(self._done.report, report)
-        self._account(people)
-
-    def _complete(self, people: Sequence[Celebrity]) -> None:
-        """Notes what is new about people who are in the gallery: categories, fame."""
-        there = {person.key: person for person in self._gallery.people()}
-        news = []
-        for person in map(self._source.chooser.person, people):
-            known = there.get(person.key)
-            if known is not None and (
-                not set(person.categories) <= set(known.categories)
-                or (person.fame, person.country or known.country, person.gender or known.gender)
-                != (known.fame, known.country, known.gender)
-            ):
-                news.append(person)
-        if news:
-            with self._gallery.writing(), changing(self._gallery.catalogue.database) as connection:
-                for person in news:
-                    registrar.enrol_person(connection, person)
-                registrar.note_change(connection)
-            self._gallery.refresh()
-
-    def _account(self, people: Sequence[Celebrity]) -> None:
-        """Counts who is in the gallery now, and says of the others why not."""
-        there = {person.key for person in self._gallery.people()}
-        for celebrity in people:
-            person = self._source.chooser.person(celebrity)
-            if person.key in there:
-                self._done.there += 1
-                continue
-            reason = self._source.chooser.why_left_out(celebrity)
-            if reason is None and not self._done.report.interrupted:
-                reason = "no picture could be fetched"
-            if reason is not None:
-                self._done.left_out.append(LeftOut(person.name, celebrity.q_id, reason))
+            self._drop_pictures(decided=False)
 
 
 def _joined(one: Report, other: Report) -> Report:

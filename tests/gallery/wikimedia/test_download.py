@@ -23,12 +23,13 @@ from gallery.progress import Progress, no_progress
 from gallery.wikimedia import Servers, user_agent
 from gallery.wikimedia.cache import cache_of
 from gallery.wikimedia.categories import chosen, load_categories
-from gallery.wikimedia.download import DownloadReport, Order, Wikimedia, download
+from gallery.wikimedia.download import Download, DownloadReport, Order, download
 
 Variant = Callable[[int], bytes]
 
 ACTOR, SINGER, PHYSICIST = "Q33999", "Q177220", "Q169470"
 USA, INDIA = "Q30", "Q668"
+FILM = Order(chosen(load_categories(), ["film"]), 1)
 HURRIED = Patience(first_pause_s=0.01, longest_pause_s=0.1, lag_pause_s=0.2, tries_to_connect=3)
 
 
@@ -288,14 +289,12 @@ def test_long_lists_come_page_by_page(gallery: Gallery, engine: Engine, wiki: Wi
         Fact(f"Q{n}", f"P{n}", 2000 - n, ["A.jpg"], [ACTOR, "Q10800557"], [USA, INDIA])
         for n in range(1, 1201)
     ]
-    with Wikimedia(
-        gallery, engine, Servers("a@b.org", wiki.url, wiki.url), backbone="dlib", patience=HURRIED
-    ) as source:
-        film = Order(chosen(load_categories(), ["film"]), 1)
-        everybody = source.survey(film, people=5000)
+    servers = Servers("a@b.org", wiki.url, wiki.url)
+    with Download(gallery, engine, FILM, servers, ["dlib"], patience=HURRIED) as source:
+        everybody = source.survey(people=5000)
         assert [one.q_id for one in everybody] == [f"Q{n}" for n in range(1, 1201)]
         assert len(wiki.asked("sparql")) == 9
-        assert len(source.survey(film, people=700)) == 1000
+        assert len(source.survey(people=700)) == 1000
         assert len(wiki.asked("sparql")) == 9
 
 
@@ -306,13 +305,13 @@ def test_a_mirror_that_counts_rows_or_nothing_loses_nobody(
         Fact(f"Q{n}", f"P{n}", 2000 - n, ["A.jpg", "B.jpg"], [ACTOR], [USA, INDIA])
         for n in range(1, 301)
     ]
-    film = Order(chosen(load_categories(), ["film"]), 1, min_fame=70)
+    film = replace(FILM, min_fame=70)
     for counts in ("rows", "nothing"):
         wiki.counts = counts
         (gallery.folder / "wikimedia" / "cache.db").unlink(missing_ok=True)
         servers = Servers("a@b.org", wiki.url, wiki.url)
-        with Wikimedia(gallery, engine, servers, backbone="dlib", patience=HURRIED) as source:
-            everybody = source.survey(film, people=999)
+        with Download(gallery, engine, film, servers, ["dlib"], patience=HURRIED) as source:
+            everybody = source.survey(people=999)
         assert [one.q_id for one in everybody] == [f"Q{n}" for n in range(1, 301)]
         assert {one.images for one in everybody} == {("A.jpg", "B.jpg")}
 
@@ -500,8 +499,8 @@ def test_a_category_of_an_impossible_name_costs_its_pictures(
 
 def test_two_downloads_at_once_are_refused(gallery: Gallery, engine: Engine, famous: Wiki) -> None:
     servers = Servers("a@b.org", famous.url, famous.url)
-    with Wikimedia(gallery, engine, servers, backbone="dlib"), pytest.raises(Busy):
-        Wikimedia(gallery, engine, servers, backbone="dlib")
+    with Download(gallery, engine, FILM, servers, ["dlib"]), pytest.raises(Busy):
+        Download(gallery, engine, FILM, servers, ["dlib"])
 
 
 @pytest.mark.parametrize(
@@ -512,7 +511,7 @@ def test_contact_and_addresses_are_checked(
     gallery: Gallery, engine: Engine, contact: str, url: str
 ) -> None:
     with pytest.raises(BadSettings, match="gallery"):
-        Wikimedia(gallery, engine, Servers(contact, url, url), backbone="dlib")
+        Download(gallery, engine, FILM, Servers(contact, url, url), ["dlib"])
     assert threading.active_count() < 20
 
 
