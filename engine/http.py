@@ -140,6 +140,7 @@ class Failing(SourceDown):
         self.reason = reason
 
 
+@dataclass(eq=False)
 class Retry(Exception):  # noqa: N818 - named like the errors of engine/errors.py
     """An attempt that may be repeated.
 
@@ -150,20 +151,11 @@ class Retry(Exception):  # noqa: N818 - named like the errors of engine/errors.p
         advanced: It brought something new all the same, so the count of tries starts again.
     """
 
-    advanced = False
-
-    def __init__(
-        self,
-        reason: str,
-        pause_s: float | None = None,
-        *,
-        status: int | None = None,
-        slow: bool = False,
-    ) -> None:
-        super().__init__(reason)
-        self.pause_s = pause_s
-        self.status = status
-        self.slow = slow
+    reason: str
+    pause_s: float | None = None
+    status: int | None = None
+    slow: bool = False
+    advanced: bool = False
 
 
 class HttpClient:
@@ -344,9 +336,9 @@ class HttpClient:
             return TooSlow(f"{host} takes too long to answer; {self._advice}")
         if problem.status is None:
             online = "" if self._reached else " (is this machine online?)"
-            return SourceDown(f"{host} can't be reached{online}: {problem}; {self._advice}")
-        message = f"{host} does not deliver ({problem}); {self._advice}"
-        return Failing(message, problem.status, str(problem))
+            return SourceDown(f"{host} can't be reached{online}: {problem.reason}; {self._advice}")
+        message = f"{host} does not deliver ({problem.reason}); {self._advice}"
+        return Failing(message, problem.status, problem.reason)
 
     def _wait(self) -> None:
         while True:

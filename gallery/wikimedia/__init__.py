@@ -12,12 +12,15 @@ https://foundation.wikimedia.org/wiki/Policy:User-Agent_policy).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
-from engine.errors import BadSettings
+from engine.errors import BadSettings, SourceDown
+from engine.http import NotThere, Refused
 
-__all__ = ["CONTACT_ADVICE", "Servers", "user_agent"]
+__all__ = ["CONTACT_ADVICE", "Servers", "refusals", "user_agent"]
 
 CONTACT_ADVICE = (
     "see that gallery.contact is an address it can reach you at, and try again later; what has "
@@ -47,6 +50,18 @@ class Servers:
     def api(self) -> str:
         """The address of the API; raises BadSettings if it can't be one."""
         return _address(self.commons_url, "/w/api.php", "gallery.commons_url")
+
+
+@contextmanager
+def refusals(url: str, setting: str) -> Iterator[None]:
+    """Turns the refusals of a service into sentences; ``setting`` is where its address stands."""
+    try:
+        yield
+    except NotThere as problem:
+        raise SourceDown(f"there is no such service at {url}: see {setting}") from problem
+    except Refused as problem:
+        host = urlsplit(url).netloc
+        raise SourceDown(f"{host} refuses ({problem.reason}): {CONTACT_ADVICE}") from problem
 
 
 def user_agent(contact: str) -> str:

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 
 from engine.errors import SourceDown
 from engine.http import Answer, Failing, HttpClient, NotThere, Patience, Refused, Retry, TooSlow
-from gallery.wikimedia import CONTACT_ADVICE
+from gallery.wikimedia import CONTACT_ADVICE, refusals
 from gallery.wikimedia.cache import Cache
 
 __all__ = ["Commons", "CommonsFile", "is_free", "plain_text", "web_address"]
@@ -28,6 +28,7 @@ _TITLES: Final = 50  # in one question, for clients without special rights
 _MOST_LETTERS: Final = 6_000  # of a URL; servers refuse some above 8,000
 _WIDTH_PX: Final = 500  # one of those at which thumbnails are kept; others are refused
 _MOST_PAGES: Final = 20  # of one answer
+_WAYS: Final = (("list", "cm", "categorymembers"), ("generator", "gcm", "pages"))
 _FORMATS: Final = frozenset(
     ["image/jpeg", "image/png", "image/webp", "image/tiff", "image/gif", "image/x-png"]
 )
@@ -147,20 +148,15 @@ class Commons:
         known = self._cache.get("members", category)
         if known is None:
             whose = f"Category:{category}"
-            answer = self._query(
-                {"list": "categorymembers", "cmtitle": whose, "cmtype": "file", "cmlimit": "50"}
-            )
-            entries = _listed(answer.get("categorymembers"))
-            if "categorymembers" not in answer:  # a server that knows the other way to ask only
-                answer = self._query(
-                    {
-                        "generator": "categorymembers",
-                        "gcmtitle": whose,
-                        "gcmtype": "file",
-                        "gcmlimit": "50",
-                    }
-                )
-                entries = _listed(answer.get("pages"))
+            entries: list[Mapping[str, Any]] = []
+            # Some servers know only the second way to ask.
+            for way, prefix, key in _WAYS:
+                asked = {"title": whose, "type": "file", "limit": "50"}
+                names = {f"{prefix}{name}": value for name, value in asked.items()}
+                answer = next(self._answers({way: "categorymembers", **names}))
+                entries = _listed(answer.get(key))
+                if key in answer:
+                    break
             known = [_bare(entry["title"]) for entry in entries if "title" in entry]
             self._cache.put("members", category, known)
         return tuple(known)
@@ -266,10 +262,6 @@ class Commons:
                 pages[title] = {**pages.get(title, {}), **page}
         return {title: _file(pages, _latest(title, renamed)) for title in titles}
 
-    def _query(self, parameters: Mapping[str, str]) -> Mapping[str, Any]:
-        """The first part of an answer."""
-        return next(self._answers(parameters))
-
     def _answers(self, parameters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
         """An answer, part after part."""
         asked = {
@@ -281,17 +273,8 @@ class Commons:
         }
         more: Mapping[str, str] = {}
         for _ in range(_MOST_PAGES):
-            try:
+            with refusals(self._url, "gallery.commons_url"):
                 answer = self._client.get(self._url, self._judged, {**asked, **more})
-            except NotThere as problem:
-                raise SourceDown(f"there is no API at {self._url}: see gallery.commons_url") from (
-                    problem
-                )
-            except Refused as problem:
-                host = urlsplit(self._url).netloc
-                raise SourceDown(f"{host} refuses ({problem.reason}): {CONTACT_ADVICE}") from (
-                    problem
-                )
             yield answer.get("query") or {}
             following = answer.get("continue")
             if not isinstance(following, Mapping) or following == more:

@@ -16,8 +16,8 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from engine.errors import SourceDown
-from engine.http import Answer, HttpClient, NotThere, Patience, Refused, Retry, TooSlow
-from gallery.wikimedia import CONTACT_ADVICE
+from engine.http import Answer, HttpClient, Patience, Retry, TooSlow
+from gallery.wikimedia import refusals
 from gallery.wikimedia.cache import Cache
 
 __all__ = ["Row", "Wikidata", "file_title"]
@@ -221,22 +221,13 @@ class Wikidata:
         self._afford()
         began = time.monotonic()
         try:
-            return self._client.get(
-                self._url,
-                _bindings,
-                {"query": query, "format": "json"},
-                early=_time_is_up,
-                patience=patience,
-            )
+            with refusals(self._url, "gallery.wikidata_url"):
+                asked = {"query": query, "format": "json"}
+                return self._client.get(
+                    self._url, _bindings, asked, early=_time_is_up, patience=patience
+                )
         except TooSlow as problem:
             raise _OutOfTime from problem
-        except NotThere as problem:
-            raise SourceDown(
-                f"there is no query service at {self._url}: see gallery.wikidata_url"
-            ) from problem
-        except Refused as problem:
-            host = urlsplit(self._url).netloc
-            raise SourceDown(f"{host} refuses ({problem.reason}): {CONTACT_ADVICE}") from problem
         finally:
             self._spent.append((time.monotonic(), time.monotonic() - began))
 
