@@ -115,7 +115,7 @@ def bench(
     The published recipe (package mtcnn, keras-vggface `predict`, a loop of cosine_similarity over
     10,000 people) runs on the same photos in the same run where the extra tensorflow is installed.
     """
-    there = all(find_spec(name) is not None for name in ("tensorflow", "tf_keras", "mtcnn"))
+    there = all(find_spec(name) is not None for name in ("tensorflow", "tf_keras", "sklearn"))
     samples = sample_photos(photos)
     timings = measure(
         context.settings(),

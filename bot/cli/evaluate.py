@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 
 from bot.cli.main import BACKBONES, Context, common, model_option, opened
 from bot.cli.output import EXAMPLES, finish, json_option, print_json, progress, say
+from engine.errors import SetupProblem
 
 if TYPE_CHECKING:
     from bot.settings import Settings
@@ -83,7 +85,7 @@ def pairs(
     from gallery.evaluation.photos import read_pairs
 
     settings = context.settings()
-    _check_plots(plots)
+    _need_packages()
     root = root or file.parent
     labelled = read_pairs(file, root)
     engine = open_engine(settings)
@@ -128,7 +130,7 @@ def identify(
     from gallery.evaluation.report import evaluate_people
 
     settings = context.settings()
-    _check_plots(plots)
+    _need_packages()
     engine = open_engine(settings)
     name = _chosen(engine, settings, model)
     with progress(quiet=as_json) as show_progress:
@@ -148,12 +150,13 @@ def identify(
     _print(record, _identification_rows(record), drawn, as_json=as_json)
 
 
-def _check_plots(plots: Path | None) -> None:
-    """Says before the long work that plots can't be drawn."""
-    if plots is not None:
-        from gallery.evaluation.charts import need_matplotlib
-
-        need_matplotlib()
+def _need_packages() -> None:
+    """Says before the long work that evaluating needs packages that are not installed."""
+    for package in ("matplotlib", "scipy", "sklearn"):
+        if importlib.util.find_spec(package) is None:
+            raise SetupProblem(
+                f"evaluating needs the package {package}: run `pip install 'lookalike[evaluate]'`"
+            )
 
 
 def _chosen(engine: Engine, settings: Settings, model: str | None) -> str:
@@ -296,13 +299,12 @@ def report(
     if html is None and not as_json:
         raise click.UsageError("say where the report goes with --html FILE, or ask for --json")
     from bot.app import open_engine
-    from gallery.evaluation.charts import need_matplotlib
     from gallery.evaluation.photos import read_labels
     from gallery.evaluation.report import check_place, evaluate_people, render, save
 
     settings = context.settings()
+    _need_packages()
     if html is not None:
-        need_matplotlib()
         check_place(html)
     labels = read_labels(folder, people, _catalogue(settings))
     engine = open_engine(settings)

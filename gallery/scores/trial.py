@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -70,6 +71,7 @@ FEWEST_PEOPLE: Final = 2 * FEWEST_LEARNED
 
 _SIGNIFICANT: Final = 0.05  # a difference that chance makes more often than that is none
 _LEAST_WEIGHT: Final = 0.1  # below, a network's time buys nothing that anybody would notice
+_NEWTON_STEPS: Final = 50  # of a logistic regression at most
 _REGRESSED: Final = 50_000  # pairs of strangers that weights are learned from at most
 _STRANGERS: Final = 2_000_000  # pairs that a calibration is learned from at most
 _MOST_PEOPLE: Final = 800  # beyond that a trial gets slower and hardly any surer
@@ -373,8 +375,6 @@ def _regressed(
     scores: Sequence[NDArray[np.float32]], owners: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Weights by logistic regression, none below 0, summing to 1."""
-    from sklearn.linear_model import LogisticRegression
-
     own = np.arange(scores[0].shape[1]) == owners[:, None]
     strangers = np.flatnonzero(~own)
     strangers = np.random.default_rng(2).permutation(strangers)[:_REGRESSED]
@@ -384,8 +384,7 @@ def _regressed(
     labels = np.arange(len(places)) < int(own.sum())
     members = np.arange(len(scores))
     while True:
-        model = LogisticRegression(class_weight="balanced", max_iter=1000)
-        slopes = model.fit(features[:, members], labels).coef_[0]
+        slopes = _slopes(features[:, members], labels)
         if (slopes > 0).all() or len(members) == 1:
             break
         members = members[slopes > slopes.min()]
@@ -393,6 +392,32 @@ def _regressed(
     weights[members] = np.maximum(slopes, 1e-9)
     normal: NDArray[np.float64] = weights / weights.sum()
     return normal
+
+
+def _slopes(features: NDArray[np.floating], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Of a logistic regression by Newton's method: both classes count alike, penalty |slopes|^2/2.
+
+    Args:
+        features: (N, F).
+        labels: (N,), both values occur.
+
+    Returns:
+        float64 (F,).
+    """
+    columns = np.column_stack([features.astype(np.float64), np.ones(len(labels))])
+    counts = len(labels) / (2 * np.where(labels, labels.sum(), (~labels).sum()))
+    penalty = np.diag([*np.ones(features.shape[1]), 0.0])
+    found = np.zeros(columns.shape[1])
+    for _ in range(_NEWTON_STEPS):
+        chances = 1 / (1 + np.exp(-np.clip(columns @ found, -500, 500)))
+        gradient = columns.T @ (counts * (chances - labels)) + penalty @ found
+        curvature = (columns.T * (counts * chances * (1 - chances))) @ columns + penalty
+        step = np.linalg.lstsq(curvature, gradient, rcond=None)[0]
+        found -= step
+        if np.abs(step).max() < 1e-9:
+            break
+    slopes: NDArray[np.float64] = found[:-1]
+    return slopes
 
 
 # --- judging ----------------------------------------------------------------------------------
@@ -522,13 +547,16 @@ def _sign_test(
     Returns:
         In (0, 1].
     """
-    from scipy.stats import binomtest  # takes 0.6 s, needed only where a gallery is built
-
     balance = np.bincount(owners, weights=one.astype(np.float64) - other)
     better, worse = int((balance > 0).sum()), int((balance < 0).sum())
     if better + worse == 0:
         return 1.0
-    return float(binomtest(better, better + worse, alternative="greater").pvalue)
+    count = better + worse
+    term = total = math.comb(count, better)
+    for more in range(better, count):
+        term = term * (count - more) // (more + 1)
+        total += term
+    return float(total / 2**count)
 
 
 def _beats_each(figures: Mapping[str, Figures], chances: Mapping[str, float]) -> bool:

@@ -135,15 +135,12 @@ def _learned_frame(
     roster: Roster, reader: RowReader, dimensions: int
 ) -> tuple[Frame, NDArray[np.float32]]:
     """The mean and the principal components of a sample, and the sample less the mean."""
-    import scipy.linalg
-
     chosen = np.linspace(0, len(roster.rows) - 1, min(_SAMPLE, len(roster.rows)))
     sample = reader.rows(np.sort(roster.rows[chosen.astype(np.int64)]))
     centre = sample.mean(axis=0)
     sample -= centre
     size = min(_BASIS, dimensions)
-    last = [dimensions - size, dimensions - 1]
-    components = scipy.linalg.eigh(sample.T @ sample, subset_by_index=last)[1]
+    components = np.linalg.eigh(sample.T @ sample)[1][:, dimensions - size :]
     # float32 components are not quite orthonormal, and the bounds rest on that they are.
     components = np.linalg.qr(components[:, ::-1].astype(np.float64))[0]
     return Frame(centre, np.ascontiguousarray(components.T, dtype=np.float32)), sample

@@ -222,8 +222,8 @@ def _perceptual_hash(gallery: Gallery, portrait: Portrait) -> NDArray[np.bool_]:
         LookalikeError: If it can't be decoded.
         ValueError: If it is a silhouette, which tells nothing.
     """
+    import cv2
     from PIL import Image
-    from scipy.fft import dctn
 
     from engine.align import dlib_crop
 
@@ -232,7 +232,9 @@ def _perceptual_hash(gallery: Gallery, portrait: Portrait) -> NDArray[np.bool_]:
         raise ValueError("no photo")
     crop = Image.fromarray(dlib_crop(decode(jpeg), portrait.landmarks)).convert("L")
     small = crop.resize((_HASH_EDGE_PX, _HASH_EDGE_PX), Image.Resampling.LANCZOS)
-    lowest = dctn(np.asarray(small, np.float64))[:_HASH_EDGE, :_HASH_EDGE]
+    lowest = cv2.dct(np.asarray(small, np.float64))[:_HASH_EDGE, :_HASH_EDGE]
+    lowest[0] *= np.sqrt(2)  # the method's transform is not orthonormal
+    lowest[:, 0] *= np.sqrt(2)
     above: NDArray[np.bool_] = lowest > np.median(lowest)
     return above
 
