@@ -67,6 +67,8 @@ def open_engine(settings: Settings) -> Engine:
         max_pixels=settings.photo.max_pixels,
         max_frames=settings.photo.max_frames,
         long_side_px=settings.photo.long_side_px,
+        seconds=settings.photo.decode_seconds,
+        worker_bytes=settings.photo.decode_megabytes * 1_000_000,
     )
     return Engine(load_detector=detector, load_backbone=backbone, limits=limits)
 

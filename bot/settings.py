@@ -67,6 +67,8 @@ class PhotoSettings(_Section):
     max_pixels: Annotated[int, Field(ge=10_000)] = 120_000_000
     max_frames: Annotated[int, Field(ge=1)] = 2_000
     long_side_px: Annotated[int, Field(ge=200)] = 2_000
+    decode_seconds: Annotated[float, Field(ge=0.5, le=600)] = 3.0
+    decode_megabytes: Annotated[int, Field(ge=100)] = 600
 
 
 class DetectorSettings(_Section):

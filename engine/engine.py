@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from engine import decode as decoding
 from engine.backbones import find_record
-from engine.decode import DecodeLimits, decode
+from engine.decode import DecodeLimits
 from engine.errors import FaceTooSmall, NoFace, WeightsCorrupt, WeightsMissing
 from engine.types import Concern, Embedding, Face, Photo
 
@@ -58,21 +59,24 @@ class Engine:
         return self._limits
 
     def decode(self, data: bytes) -> Photo:
-        """The picture in untrusted bytes.
+        """The picture in untrusted bytes, see :func:`engine.decode.decode`.
 
         Raises:
             NotAnImage: If there is no picture in them.
             TooLarge: If they exceed the limits.
         """
-        return decode(data, self._limits)
+        return decoding.decode(data, self._limits)
 
     def load(self, backbone: str) -> None:
         """Loads the detector and a backbone, side by side, so that the first photo finds them.
+
+        A decode worker starts meanwhile.
 
         Raises:
             WeightsMissing: If weights are not on this machine.
             WeightsCorrupt: If they are damaged.
         """
+        decoding.start(self._limits)
         with ThreadPoolExecutor(1) as beside:
             detector = beside.submit(self._loaded_detector)
             self.backbone(backbone)

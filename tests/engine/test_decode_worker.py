@@ -1,0 +1,148 @@
+"""The workers: what ends one costs one photo, and everybody else is answered."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from engine import decode as decoding
+from engine.decode import DecodeLimits, decode, idle_workers, start, stop
+from engine.errors import NotAnImage, PhotoProblem, SetupProblem, TooLarge
+
+GIF = b"GIF89a" + b"\x0a\0\x0a\0" + bytes(3) + b"!\xfe\0"
+
+
+@pytest.fixture(autouse=True)
+def _fresh_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    stop()
+    monkeypatch.setattr(decoding._pool, "_refused", {})
+    yield
+    stop()
+
+
+def jpeg(colour: str = "teal", size: tuple[int, int] = (64, 48)) -> bytes:
+    """A small photo."""
+    stream = io.BytesIO()
+    Image.new("RGB", size, colour).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def test_a_worker_that_is_killed_while_idle_costs_nobody_a_photo() -> None:
+    decode(jpeg())
+    (pid,) = idle_workers()
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert decode(jpeg("red")).width_px == 64
+    assert idle_workers() != (pid,)
+
+
+def test_a_photo_that_ends_a_worker_is_told_and_never_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The codec's crash is simulated: the worker gets a signal while it works."""
+    start()
+    (pid,) = idle_workers()
+    send = decoding._Worker._send
+
+    def deadly(worker: decoding._Worker, data: bytes) -> None:
+        os.kill(worker.pid, signal.SIGSEGV)
+        send(worker, data)
+
+    decode(jpeg())
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding._Worker, "_send", deadly)
+        with pytest.raises(NotAnImage, match="can't be decoded"):
+            decode(jpeg("red"))
+    assert pid not in idle_workers()
+    before = idle_workers()
+    monkeypatch.setattr(decoding._Worker, "decode", None)  # it is not even tried
+    with pytest.raises(NotAnImage, match="can't be decoded"):
+        decode(jpeg("red"))
+    assert idle_workers() == before
+
+
+def test_a_file_that_takes_too_long_is_refused_and_others_are_answered_meanwhile() -> None:
+    slow = DecodeLimits(seconds=1.0)
+    with ThreadPoolExecutor(1) as beside:
+        began = time.monotonic()
+        bomb = beside.submit(decode, GIF + bytes(19_000_000), slow)
+        answered = 0
+        while not bomb.done():
+            decode(jpeg(), slow)
+            answered += 1
+        assert isinstance(bomb.exception(), PhotoProblem)
+    assert answered > 3
+    assert time.monotonic() - began < 60
+
+
+def test_a_worker_that_hangs_is_ended_by_the_clock() -> None:
+    decode(jpeg())
+    (pid,) = idle_workers()
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(TooLarge, match="too long"):
+        decode(jpeg("red"), DecodeLimits(seconds=0.1))
+    assert pid not in idle_workers()
+    assert decode(jpeg("blue")).width_px == 64
+
+
+def test_a_picture_that_takes_more_memory_than_allowed_is_refused() -> None:
+    limits = DecodeLimits(worker_bytes=100_000_000)
+    stream = io.BytesIO()
+    Image.new("RGB", (9_000, 8_000)).save(stream, "PNG")  # 288 MB
+    with pytest.raises(TooLarge) as caught:
+        decode(stream.getvalue(), limits)
+    assert caught.value.details["what"] in {"memory", "time"}
+    assert decode(jpeg(), limits).width_px == 64
+
+
+def test_a_worker_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(jpeg())
+    script = (
+        "import os, sys; from pathlib import Path; from engine.decode import decode, idle_workers;"
+        "decode(Path(sys.argv[1]).read_bytes()); print(*idle_workers(), flush=True); os._exit(1)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "photo.jpg")],
+        capture_output=True,
+        check=False,
+    )
+    (pid,) = map(int, done.stdout.split())
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_decoder_that_does_not_start_is_the_operators_problem(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(SetupProblem, match="does not start"):
+        decode(jpeg())
+
+
+def test_without_shared_memory_pixels_come_through_the_pipe(
+    monkeypatch: pytest.MonkeyPatch, hopper_jpeg: bytes
+) -> None:
+    shared = decode(hopper_jpeg)
+    stop()
+    monkeypatch.delattr(os, "memfd_create")
+    piped = decode(hopper_jpeg)
+    assert (piped.pixels == shared.pixels).all()
+
+
+def test_an_idle_worker_is_small(hopper_jpeg: bytes) -> None:
+    decode(hopper_jpeg)
+    (pid,) = idle_workers()
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    assert pages * os.sysconf("SC_PAGE_SIZE") < 75_000_000
