@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -24,6 +25,7 @@ __all__ = [
     "InFlight",
     "backoff_s",
     "is_picture",
+    "listening_socket",
     "no_picture",
     "or_stop",
     "refuse_too_large",
@@ -188,6 +190,12 @@ async def or_stop(call: Awaitable[T], stop: asyncio.Event) -> T | None:
         for task in (work, stopped):
             task.cancel()
         await asyncio.gather(work, stopped, return_exceptions=True)
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens there, over IPv4 or IPv6; raises OSError where that can't be done."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)
 
 
 def is_picture(media_type: str | None, filename: str | None) -> bool:

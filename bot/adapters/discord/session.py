@@ -35,13 +35,7 @@ AnyInteraction = discord.Interaction[Any]
 
 
 class Session:
-    """Answers interactions and messages; any number of them at once.
-
-    Args:
-        client: Connected, or about to be.
-        conversation: Answers.
-        wording: What is said when an answer can't be waited for.
-    """
+    """Answers interactions and messages; any number of them at once."""
 
     def __init__(
         self, client: discord.Client, conversation: Conversation, *, wording: Wording

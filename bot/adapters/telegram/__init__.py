@@ -6,7 +6,6 @@ import asyncio
 import logging
 import re
 import secrets
-import socket
 import ssl
 from functools import partial
 from pathlib import Path
@@ -25,13 +24,13 @@ from telegram.error import BadRequest, InvalidToken, TelegramError
 from telegram.ext import Application, ApplicationBuilder, TypeHandler
 from telegram.request import HTTPXRequest
 
+from bot.adapters import listening_socket
 from bot.adapters.telegram.messages import Files
 from bot.adapters.telegram.polling import REFUSED_TOKEN, Polling, UpdatesRequest, insist
 from bot.adapters.telegram.sender import ChatRateLimiter
 from bot.adapters.telegram.session import Session
 from bot.commands import chat_commands
 from bot.settings import TelegramSettings
-from bot.values import ChatCommand
 from bot.wording import FALLBACK, LANGUAGES, Wording
 from engine.errors import BadSettings, BadToken
 
@@ -126,11 +125,7 @@ class TelegramAdapter:
             raise BadToken(REFUSED_TOKEN) from None
 
     async def _serve(
-        self,
-        app: AnyApplication,
-        files: Files,
-        updates: UpdatesRequest,
-        stop: asyncio.Event,
+        self, app: AnyApplication, files: Files, updates: UpdatesRequest, stop: asyncio.Event
     ) -> None:
         polling = Polling(app.bot, updates, app.update_queue, allowed_updates=ALLOWED_UPDATES)
         session = Session(
@@ -158,16 +153,11 @@ class TelegramAdapter:
             await asyncio.gather(publishing, polling.confirm(), return_exceptions=True)
             await app.stop()
 
-    async def _listen(
-        self,
-        app: AnyApplication,
-        url: str,
-        stop: asyncio.Event,
-    ) -> None:
+    async def _listen(self, app: AnyApplication, url: str, stop: asyncio.Event) -> None:
         hook = self._settings.webhook
         assert app.updater  # the builder makes one
         try:
-            door = socket.create_server((hook.listen, hook.port), family=_family(hook.listen))
+            door = listening_socket(hook.listen, hook.port)
         except OSError as problem:
             raise BadSettings(
                 f"telegram.webhook: {hook.listen}:{hook.port} can't be used: {problem.strerror}"
@@ -204,7 +194,7 @@ class TelegramAdapter:
             ):
                 publish = partial(
                     bot.set_my_commands,
-                    _menu(chosen),
+                    [BotCommand(command.name, command.description) for command in chosen],
                     scope=scope,
                     # English is for everybody whose language is not spoken.
                     language_code=None if language == FALLBACK else language,
@@ -214,10 +204,6 @@ class TelegramAdapter:
                 except TelegramError as problem:
                     log.warning("telegram: the menu is refused: %s", type(problem).__name__)
                     return
-
-
-def _menu(commands: tuple[ChatCommand, ...]) -> list[BotCommand]:
-    return [BotCommand(command.name, command.description) for command in commands]
 
 
 def _request(tls: ssl.SSLContext) -> HTTPXRequest:
@@ -231,10 +217,6 @@ def _request(tls: ssl.SSLContext) -> HTTPXRequest:
         pool_timeout=60,
         httpx_kwargs={"verify": tls, "limits": limits},
     )
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _silence_libraries() -> None:

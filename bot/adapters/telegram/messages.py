@@ -10,6 +10,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 from telegram import (
@@ -18,8 +19,10 @@ from telegram import (
     CallbackQuery,
     Document,
     ExternalReplyInfo,
+    MaybeInaccessibleMessage,
     Message,
     PhotoSize,
+    ReplyParameters,
     Sticker,
     User,
 )
@@ -31,7 +34,7 @@ from bot.commands import CHAT_COMMANDS
 from bot.values import Attachment, Request, Sender
 from engine.errors import SourceDown
 
-__all__ = ["Asked", "Files", "ParsedMessage", "Place", "Reader", "parse_message"]
+__all__ = ["Asked", "Files", "ParsedMessage", "Reader", "parse_message"]
 
 COMMAND = re.compile(
     r"/(?P<name>[A-Za-z0-9_]{1,32})(?:@(?P<bot>\w+))?(?:\s+(?P<arguments>.*))?\Z", re.DOTALL
@@ -42,28 +45,17 @@ FETCH_PAUSES_S = (0.2, 0.8, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where an answer goes. Lives in memory only; repr shows no id.
+class Asked:
+    """A request and where its answer goes; repr shows no id.
 
     Attributes:
-        chat_id: The chat.
-        reply_to: The message that is answered, or None.
-        thread_id: The forum topic, or None.
-        direct_topic_id: The topic of a channel's direct messages, or None.
+        request: What is asked.
+        place: Arguments of Telegram's sending methods: the chat, and where there are any the forum
+            topic, the topic of a channel's direct messages, and the message that is answered.
     """
 
-    chat_id: int = field(repr=False)
-    reply_to: int | None = field(default=None, repr=False)
-    thread_id: int | None = field(default=None, repr=False)
-    direct_topic_id: int | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request and where its answer goes."""
-
     request: Request
-    place: Place
+    place: dict[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +76,7 @@ class ParsedMessage:
 
 
 class Files:
-    """Makes attachments of what Telegram says about files, and downloads them.
-
-    Args:
-        bot: Asked where a file lies.
-        tls: Whom to trust.
-    """
+    """Makes attachments of what Telegram says about files, and downloads them."""
 
     def __init__(self, bot: Bot, tls: ssl.SSLContext) -> None:
         self._bot = bot
@@ -167,12 +154,7 @@ class Files:
 
 
 class Reader:
-    """Understands messages addressed to one bot.
-
-    Args:
-        bot: Whose id and name count.
-        files: Makes attachments.
-    """
+    """Understands messages addressed to one bot."""
 
     def __init__(self, bot: Bot, files: Files) -> None:
         self._bot_id = bot.id
@@ -211,7 +193,7 @@ class Reader:
         if not (words or photos or _is_something(first)):
             return None
         request = Request(sender, said.command, said.arguments, photos)
-        return Asked(request, self._place(first, bool(sender.is_group or photos)))
+        return Asked(request, _place(first, reply=bool(sender.is_group or photos)))
 
     def read_button(self, query: CallbackQuery) -> Asked | None:
         """What a pressed button asks for; None if it is not one of this bot's."""
@@ -221,16 +203,16 @@ class Reader:
         if message is None:
             key: Hashable = query.inline_message_id
             sender = _person(query.from_user, f"{GUEST}{query.chat_instance}", is_group=True)
-            place = Place(query.from_user.id)
+            place: dict[str, Any] = {"chat_id": query.from_user.id}
         else:
             key = (message.chat.id, message.message_id)
             is_group = message.chat.type != ChatType.PRIVATE
             sender = _person(query.from_user, str(message.chat.id), is_group=is_group)
-            place = Place(message.chat.id, reply_to=message.message_id)
+            place = {"chat_id": message.chat.id, "reply_parameters": _reply_to(message)}
         photos = self._answered.get(key) or ()
         if isinstance(message, Message) and message.is_accessible:
             original = message.reply_to_message
-            place = self._place(original or message, threaded_by=message)
+            place = _place(original or message, topic_of=message)
             if original and not photos:
                 photos = self._files.pictures(original)
         # Whoever presses need not be who sent the photo.
@@ -286,17 +268,24 @@ class Reader:
             for entity in entities
         )
 
-    def _place(
-        self, message: Message, reply: bool = True, *, threaded_by: Message | None = None
-    ) -> Place:
-        thread = threaded_by or message
-        topic = thread.direct_messages_topic
-        return Place(
-            chat_id=message.chat.id,
-            reply_to=message.message_id if reply else None,
-            thread_id=thread.message_thread_id if thread.is_topic_message else None,
-            direct_topic_id=topic.topic_id if topic else None,
-        )
+
+def _place(
+    message: Message, *, reply: bool = True, topic_of: Message | None = None
+) -> dict[str, Any]:
+    """Where an answer to a message goes; the topic may be another message's."""
+    topic_of = topic_of or message
+    place: dict[str, Any] = {"chat_id": message.chat.id}
+    if topic_of.is_topic_message:
+        place["message_thread_id"] = topic_of.message_thread_id
+    if topic := topic_of.direct_messages_topic:
+        place["direct_messages_topic_id"] = topic.topic_id
+    if reply:
+        place["reply_parameters"] = _reply_to(message)
+    return place
+
+
+def _reply_to(message: MaybeInaccessibleMessage) -> ReplyParameters:
+    return ReplyParameters(message.message_id, allow_sending_without_reply=True)
 
 
 def parse_message(text: str, username: str) -> ParsedMessage:

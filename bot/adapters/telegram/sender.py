@@ -20,13 +20,11 @@ from telegram import (
     InputMediaPhoto,
     LinkPreviewOptions,
     Message,
-    ReplyParameters,
 )
 from telegram.error import BadRequest, ChatMigrated, NetworkError, RetryAfter, TelegramError
 from telegram.ext import AIORateLimiter
 
 from bot.adapters import backoff_s, retry
-from bot.adapters.telegram.messages import Place
 from bot.values import Animation, Button, Limits, Reply
 
 __all__ = [
@@ -138,7 +136,7 @@ class Sender:
     def __init__(self, bot: Bot) -> None:
         self._bot = bot
 
-    async def send(self, place: Place, reply: Reply) -> Message | None:
+    async def send(self, place: JSON, reply: Reply) -> Message | None:
         """Sends a reply.
 
         Returns:
@@ -151,7 +149,7 @@ class Sender:
             log.info("telegram: an answer can't be delivered: %s", problem)
             return None
 
-    async def replace(self, message: Message, place: Place, reply: Reply) -> Message | None:
+    async def replace(self, message: Message, place: JSON, reply: Reply) -> Message | None:
         """Puts a reply in the place of a message, or sends it where that can't be done.
 
         Returns:
@@ -194,7 +192,7 @@ class Sender:
         except TelegramError as problem:
             raise UndeliverableError(type(problem.__cause__ or problem).__name__) from None
 
-    async def _send(self, place: Place, reply: Reply) -> Message | None:
+    async def _send(self, place: JSON, reply: Reply) -> Message | None:
         markup = keyboard(reply.buttons)
         carrier: Message | None = None
         chunks = split_text(reply.text or reply.notice or "")
@@ -216,7 +214,7 @@ class Sender:
         return carrier
 
     async def _send_file(
-        self, place: Place, reply: Reply, caption: str, markup: InlineKeyboardMarkup | None
+        self, place: JSON, reply: Reply, caption: str, markup: InlineKeyboardMarkup | None
     ) -> Message | None:
         """Sends the picture, film or document; None where Telegram takes it in no way."""
         for upload in uploads(self._bot, reply):
@@ -228,19 +226,19 @@ class Sender:
                 log.info("telegram: a file is refused: %s", problem)
         return None
 
-    async def _insert(self, place: Place, send: Send) -> Message:
+    async def _insert(self, place: JSON, send: Send) -> Message:
         """Sends a message; once more as a plain one where it is refused as a reply in a topic."""
         for attempt in count():
             try:
-                return await self.deliver(partial(send, **_where(place)))
+                return await self.deliver(partial(send, **place))
             except ChatMigrated as problem:
                 if attempt > 1:
                     raise
-                place = Place(problem.new_chat_id)
+                place = {"chat_id": problem.new_chat_id}
             except BadRequest as problem:
                 if attempt or not MISPLACED.search(problem.message):
                     raise
-                place = Place(place.chat_id)
+                place = {"chat_id": place["chat_id"]}
         raise AssertionError("unreachable")
 
     def _edit(
@@ -301,19 +299,6 @@ def _measures(film: Animation) -> JSON:
         "height": film.height_px,
         "duration": max(1, round(film.duration_s)),
     }
-
-
-def _where(place: Place) -> JSON:
-    where: JSON = {"chat_id": place.chat_id}
-    if place.thread_id is not None:
-        where["message_thread_id"] = place.thread_id
-    if place.direct_topic_id is not None:
-        where["direct_messages_topic_id"] = place.direct_topic_id
-    if place.reply_to is not None:
-        where["reply_parameters"] = ReplyParameters(
-            place.reply_to, allow_sending_without_reply=True
-        )
-    return where
 
 
 def keyboard(rows: tuple[tuple[Button, ...], ...]) -> InlineKeyboardMarkup | None:

@@ -222,7 +222,10 @@ class Session:
         drawn = (request.photos or request.action) and request.command in DRAWN
         action = ChatAction.UPLOAD_PHOTO if drawn else ChatAction.TYPING
         show = partial(
-            self._bot.send_chat_action, place.chat_id, action, message_thread_id=place.thread_id
+            self._bot.send_chat_action,
+            place["chat_id"],
+            action,
+            message_thread_id=place.get("message_thread_id"),
         )
         return self._in_flight.repeating(show, TYPING_EVERY_S)
 

@@ -22,7 +22,7 @@ from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartParser
 from starlette.responses import PlainTextResponse
 
-from bot.adapters import or_stop
+from bot.adapters import listening_socket, or_stop
 from bot.adapters.web.answers import Entry
 from bot.text import style_key
 from bot.values import STYLES, Attachment, Limits, Reply, Request, Sender
@@ -358,9 +358,8 @@ def _name(host: str) -> str:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        return listening_socket(host, port)
     except (OSError, OverflowError) as exc:
         reason = getattr(exc, "strerror", None) or exc
         raise SetupProblem(
