@@ -124,7 +124,7 @@ class Conversation:
         text = turn.say(problem.key, **details)
         if turn.request.action is not None and len(text) <= NOTICE_CHARS:
             return Reply(text=text, notice=text, private=True)
-        return Reply(text=text)
+        return Reply(text=text, private=True)
 
     def _log(self, turn: Turn, outcome: str, started: float) -> None:
         sender = turn.request.sender

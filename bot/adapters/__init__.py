@@ -24,6 +24,7 @@ __all__ = [
     "Adapter",
     "InFlight",
     "backoff_s",
+    "fetch_pause_s",
     "is_picture",
     "listening_socket",
     "no_picture",
@@ -38,6 +39,8 @@ W = TypeVar("W")
 
 # https://core.telegram.org/bots/api#getfile: "bots can download files of up to 20MB in size".
 DOWNLOAD_LIMIT_BYTES = 20_000_000
+# Before a download that failed is tried again: 10 s in all, then the asker is told.
+FETCH_PAUSES_S = (0.2, 0.8, 2.0, 3.0, 4.0)
 # How long it may take to tell people at the end that they have to ask again.
 EXCUSE_S = 1.5
 
@@ -177,6 +180,11 @@ async def retry(
 def backoff_s(failures: int, first_s: float, longest_s: float) -> float:
     """The pause after so many failures: doubled each time, up to the longest."""
     return min(longest_s, first_s * 2.0 ** min(failures - 1, 16))
+
+
+def fetch_pause_s(failures: int) -> float | None:
+    """The pause after so many failed downloads of a file; None where it is given up."""
+    return FETCH_PAUSES_S[failures - 1] if failures <= len(FETCH_PAUSES_S) else None
 
 
 async def or_stop(call: Awaitable[T], stop: asyncio.Event) -> T | None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import aiohttp
 import discord
 
 from bot.adapters import retry
+from bot.text import fit
 from bot.values import Button, Limits, Reply
 
 __all__ = ["FAILURES", "LIMITS", "Sender", "view_of"]
@@ -37,6 +41,9 @@ MOST_OPTIONS = 25
 ALT_CHARS = 1024
 PAUSES_S = (0.5, 2.0, 5.0)
 LONGEST_RATE_LIMIT_S = 60.0
+# "Cannot reply without permission to read message history"
+# (https://docs.discord.com/developers/topics/opcodes-and-status-codes, JSON error codes)
+NO_HISTORY_CODE = 160002
 
 
 class Sender:
@@ -69,20 +76,56 @@ class Sender:
 
         await _deliver(send)
 
-    async def reply(self, message: discord.Message, reply: Reply) -> None:
-        """Replies to the asking message, or into its channel where it is gone."""
+    async def whisper(self, interaction: discord.Interaction[Any], reply: Reply) -> None:
+        """Tells the asker alone, in the place of a response that was deferred for all to see."""
+        with contextlib.suppress(*FAILURES):
+            await interaction.delete_original_response()
+        await self.follow_up(interaction, reply)
 
-        async def send() -> None:
-            reference = message.to_reference(fail_if_not_exists=False)
+    async def write_privately(self, user: discord.User | discord.Member, reply: Reply) -> bool:
+        """Sends a direct message; whether that could be done."""
+        try:
+            await retry(lambda: user.send(**_message(reply)), _pause_s)
+        except FAILURES as problem:
+            log.info("discord: no direct message", extra={"fault": type(problem).__name__})
+            return False
+        return True
+
+    async def reply(
+        self, message: discord.Message, reply: Reply, say: Callable[[str], str]
+    ) -> None:
+        """Replies to the asking message, or into its channel where it can't be replied to.
+
+        Where the bot may not attach files, the text goes with a sentence that names the permission.
+        """
+        reference = message.to_reference(fail_if_not_exists=False)
+
+        async def send(shown: Reply, more: dict[str, Any]) -> None:
+            await message.channel.send(**_message(shown), **more)
+
+        shown = [reply]
+        if _files(reply):
+            sentence = say("discord.no_files")
+            text = f"{reply.text}\n{sentence}" if reply.text else sentence
+            shown.append(fit(Reply(text, buttons=reply.buttons), LIMITS))
+        as_reply = {"reference": reference, "mention_author": False}
+        for one, more in itertools.product(shown, (as_reply, {})):
             try:
-                await message.channel.send(
-                    **_message(reply), reference=reference, mention_author=False
-                )
-            except discord.Forbidden:
-                # Without permission to read the history a message can't be replied to.
-                await message.channel.send(**_message(reply))
+                await retry(partial(send, one, more), _pause_s)
+            except FAILURES as problem:
+                if not _is_forbidden(problem):
+                    log.warning("discord: not delivered", extra={"fault": type(problem).__name__})
+                    return
+            else:
+                return
+        log.info("discord: an answer had nowhere to go")
 
-        await _deliver(send)
+
+def _is_forbidden(problem: Exception) -> bool:
+    """Whether a permission is missing; Discord tells that of replies with a code of its own."""
+    return isinstance(problem, discord.Forbidden) or (
+        isinstance(problem, discord.HTTPException) and problem.code == NO_HISTORY_CODE
+    )
 
 
 async def _deliver(send: Callable[[], Awaitable[object]]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import discord
 from discord import app_commands
 
-from bot.adapters import InFlight, is_picture, no_picture, refuse_too_large, retry
+from bot.adapters import InFlight, fetch_pause_s, is_picture, no_picture, refuse_too_large, retry
 from bot.adapters.discord.sender import FAILURES, LIMITS, Sender
 from bot.commands import CHAT_COMMANDS, PRIVATE
 from bot.values import Attachment, Limits, Reply, Request
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 TYPING_EVERY_S = 8.0  # the sign is shown for 10 s (docs: Trigger Typing Indicator)
 MOST_CHOICES, CHOICE_CHARS = 25, 100
 AVATAR_PX = 1024
-FETCH_PAUSES_S = (0.2, 0.8, 2.0)
 AnyInteraction = discord.Interaction[Any]
 
 
@@ -82,10 +81,16 @@ class Session:
         if self._in_flight.closing:
             return
         async with self._in_flight.answering(interaction):
-            defer = interaction.response.defer(thinking=True, ephemeral=command in PRIVATE)
-            if await _acknowledged(defer):
-                request = Request(_asker(interaction), command, arguments, photos)
-                reply = await self._conversation.answer(request, _limits(interaction))
+            ephemeral = command in PRIVATE
+            if not await _acknowledged(
+                interaction.response.defer(thinking=True, ephemeral=ephemeral)
+            ):
+                return
+            request = Request(_asker(interaction), command, arguments, photos)
+            reply = await self._conversation.answer(request, _limits(interaction))
+            if reply.private and not ephemeral:
+                await self._sender.whisper(interaction, reply)
+            else:
                 await self._sender.respond(interaction, reply)
 
     async def press(self, interaction: AnyInteraction) -> None:
@@ -127,12 +132,20 @@ class Session:
         )
         typing = self._in_flight.repeating(message.channel.typing, TYPING_EVERY_S)
         async with self._in_flight.answering(message), typing:
+            say = partial(self._wording.text, language=asker.language)
             photos = _pictures(message, asker=message.author)
             if not photos or command == "compare":
-                photos = (*await _replied_pictures(message), *photos)
+                try:
+                    photos = (*await _replied_pictures(message), *photos)
+                except discord.Forbidden:
+                    await self._sender.reply(message, Reply(say("discord.no_history")), say)
+                    return
             request = Request(asker, command, arguments, photos)
             reply = await self._conversation.answer(request, LIMITS)
-            await self._sender.reply(message, reply)
+            if group and command in PRIVATE:
+                written = await self._sender.write_privately(message.author, reply)
+                reply = Reply(say("discord.written" if written else "discord.closed"))
+            await self._sender.reply(message, reply, say)
 
     async def models(
         self, interaction: AnyInteraction, typed: str
@@ -153,8 +166,8 @@ class Session:
         """Says a sentence to whoever asked, where that can be done."""
         with contextlib.suppress(*FAILURES):
             if isinstance(origin, discord.Message):
-                sentence = self._wording.text(key, _locale(origin))
-                await self._sender.reply(origin, Reply(sentence))
+                say = partial(self._wording.text, language=_locale(origin))
+                await self._sender.reply(origin, Reply(say(key)), say)
                 return
             reply = Reply(self._wording.text(key, origin.locale.value), private=True)
             if origin.type is discord.InteractionType.component:
@@ -248,7 +261,11 @@ def _pictures(
 
 
 async def _replied_pictures(message: discord.Message) -> tuple[Attachment, ...]:
-    """Of the message replied to; where that is an answer of the bot's, of what it answered."""
+    """Of the message replied to; where that is an answer of the bot's, of what it answered.
+
+    Raises:
+        discord.Forbidden: If the bot may not read the message there.
+    """
     replied = await _replied_to(message)
     if replied is None:
         return ()
@@ -265,7 +282,9 @@ async def _fetch_asked(answer: discord.Message) -> bytes:
     Raises:
         NotAnImage: If that message is gone, or has none.
     """
-    asked = await _replied_to(answer)
+    asked = None
+    with contextlib.suppress(discord.Forbidden):
+        asked = await _replied_to(answer)
     pictures = _pictures(asked) if asked else ()
     if not pictures:
         raise NotAnImage("the message with the photo is gone")
@@ -280,8 +299,10 @@ async def _replied_to(message: discord.Message) -> discord.Message | None:
         return reference.resolved
     try:
         return await message.channel.fetch_message(reference.message_id)
+    except discord.Forbidden:
+        raise
     except FAILURES:
-        return None  # deleted, or the bot may not read there
+        return None  # deleted
 
 
 async def _fetch(
@@ -296,10 +317,9 @@ async def _fetch(
     refuse_too_large(size_bytes)
 
     def pause_s(problem: Exception, failures: int) -> float | None:
-        passing = isinstance(problem, FAILURES) and failures <= len(FETCH_PAUSES_S)
-        if not passing or isinstance(problem, (discord.NotFound, discord.Forbidden)):
-            return None
-        return FETCH_PAUSES_S[failures - 1]
+        lasting = (discord.NotFound, discord.Forbidden)
+        passing = isinstance(problem, FAILURES) and not isinstance(problem, lasting)
+        return fetch_pause_s(failures) if passing else None
 
     try:
         data = await retry(source.read, pause_s)

@@ -29,7 +29,14 @@ from telegram import (
 from telegram.constants import ChatType, MessageEntityType
 from telegram.error import BadRequest, RetryAfter, TelegramError
 
-from bot.adapters import DOWNLOAD_LIMIT_BYTES, is_picture, no_picture, refuse_too_large, retry
+from bot.adapters import (
+    DOWNLOAD_LIMIT_BYTES,
+    fetch_pause_s,
+    is_picture,
+    no_picture,
+    refuse_too_large,
+    retry,
+)
 from bot.commands import CHAT_COMMANDS
 from bot.values import Attachment, Request, Sender
 from engine.errors import SourceDown
@@ -41,7 +48,6 @@ COMMAND = re.compile(
 )
 GUEST = "guest:"  # before the id of a chat that the bot is not a member of
 MOST_ANSWERS, MOST_ALBUMS = 4096, 512  # remembered for buttons and /compare
-FETCH_PAUSES_S = (0.2, 0.8, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +335,7 @@ def _fetch_pause_s(problem: Exception, failures: int) -> float | None:
     passing = isinstance(problem, (TelegramError, httpx.HTTPError, OSError))
     if not passing or isinstance(problem, (BadRequest, RetryAfter)):
         return None
-    return FETCH_PAUSES_S[failures - 1] if failures <= len(FETCH_PAUSES_S) else None
+    return fetch_pause_s(failures)
 
 
 def _sender(message: Message) -> Sender | None:

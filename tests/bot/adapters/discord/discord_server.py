@@ -25,6 +25,7 @@ from aiohttp import web
 JSON = dict[str, Any]
 
 TOKEN = "MTIzNDU2Nzg5MDEyMzQ1Njc4.Gabcde.this-is-the-secret-part-of-the-token"
+DIRECT_ID = "501"
 APP_ID, BOT_ID, GUILD_ID, OWNER_ID = "900", "901", "800", "700"
 FIRST_RESPONSE_S = 3.0
 LOCALES = {"es-ES", "es-419", "hi", "ru"}
@@ -37,6 +38,7 @@ class Interaction:
     payload: JSON
     sent_at: float
     deferred: JSON | None = None
+    taken_back: bool = False
     messages: list[JSON] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -193,9 +195,10 @@ class Discord:
         *attachments: JSON,
         guild: bool = False,
         replies_to: JSON | None = None,
+        resolved: bool = True,
     ) -> JSON:
         """Somebody writes a message; in a server the bot reads it only if it is mentioned."""
-        message = self._message(user, text, "500" if guild else "501", attachments)
+        message = self._message(user, text, "500" if guild else DIRECT_ID, attachments)
         if guild:
             message["guild_id"] = GUILD_ID
             message["member"] = {"roles": [], "joined_at": None, "deaf": False, "mute": False}
@@ -206,7 +209,10 @@ class Discord:
                 "message_id": replies_to["id"],
                 "channel_id": replies_to["channel_id"],
             }
-            message["referenced_message"] = {k: v for k, v in replies_to.items() if k != "bytes"}
+            if resolved:
+                message["referenced_message"] = {
+                    k: v for k, v in replies_to.items() if k != "bytes"
+                }
         if f"<@{BOT_ID}>" in text:
             message["mentions"] = [self._bot_user()]
         elif guild:
@@ -370,8 +376,8 @@ class Discord:
             if fault["status"] == 0 and request.transport is not None:
                 request.transport.close()
             headers = {"Content-Type": "application/json", **fault.get("headers", {})}
-            text = json.dumps(fault.get("body", {"message": "fault", "code": 0}))
-            return web.Response(status=fault["status"] or 500, text=text, headers=headers)
+            body = json.dumps(fault.get("body", {"message": "fault", "code": 0})).encode()
+            return web.Response(status=fault["status"] or 500, body=body, headers=headers)
         path = request.match_info["path"]
         needs_token = not path.startswith(("interactions/", "webhooks/"))
         if needs_token and request.headers.get("Authorization") != f"Bot {self.accepted_token}":
@@ -391,7 +397,9 @@ class Discord:
             (r"PUT applications/900/commands", self._put_commands),
             (r"POST interactions/(\d+)/([^/]+)/callback", self._callback),
             (r"PATCH webhooks/900/([^/]+)/messages/@original", self._edit_original),
+            (r"DELETE webhooks/900/([^/]+)/messages/@original", self._delete_original),
             (r"POST webhooks/900/([^/]+)", self._follow_up),
+            (r"POST users/@me/channels", self._open_direct_channel),
             (r"POST channels/(\d+)/messages", self._post_message),
             (r"GET channels/(\d+)/messages/(\d+)", self._get_message),
             (r"POST channels/(\d+)/typing", self._type),
@@ -438,6 +446,14 @@ class Discord:
         if interaction is None or interaction.deferred is None:
             return _json({"message": "Unknown Webhook", "code": 10015}, 404)
         return self._made(interaction, body, files)
+
+    def _delete_original(self, _body: JSON, _files: JSON, token: str) -> web.Response:
+        self.interactions[token].taken_back = True
+        return web.Response(status=204)
+
+    def _open_direct_channel(self, body: JSON, _files: JSON) -> web.Response:
+        recipient = self.user() | {"id": body["recipient_id"]}
+        return _json({"id": DIRECT_ID, "type": 1, "recipients": [recipient]})
 
     def _follow_up(self, body: JSON, files: JSON, token: str) -> web.Response:
         interaction = self.interactions.get(token)
