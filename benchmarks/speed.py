@@ -14,8 +14,7 @@ from pathlib import Path
 
 from figures import record
 
-from bot.cli.bench import PEOPLE, measure, sample_photos
-from bot.cli.bench import BACKBONES, ratios
+from bot.cli.bench import BACKBONES, PEOPLE, measure, ratios, sample_photos
 from bot.settings import Settings
 
 

@@ -162,6 +162,11 @@ def _core() -> Any:
             except (ImportError, OSError) as exc:
                 message = f"OpenVINO can't be loaded, reinstall the package openvino: {exc}"
                 raise SetupProblem(message) from exc
+            # The first conversion of a type takes a lock of C++ and imports from Python under it:
+            # two threads that do so at once wait for each other, one for that lock, one for the
+            # interpreter's. Once it is done, no thread waits.
+            openvino.Type.f32.to_dtype()
+            openvino.Tensor(np.zeros(1, np.float32))
             _core_once.append(openvino.Core())
         return _core_once[0]
 

@@ -25,6 +25,8 @@ from engine.errors import SetupProblem
 
 __all__ = ["kept_graph", "writing_code"]
 
+LOCK_TIMEOUT_S = 20.0  # writing and compiling take 3 s
+
 _LIST_FILE = "files.json"
 _log = logging.getLogger(__name__)
 
@@ -35,7 +37,8 @@ def kept_graph(
 ) -> Iterator[tuple[Path, Path | None]]:
     """A graph that is whole, for as long as the ``with`` block runs.
 
-    Only one process at a time works on a folder; what the block adds to it (compiled networks) is
+    Only one process at a time works on a folder; one that waits longer than ``LOCK_TIMEOUT_S`` goes
+    on without the cache. What the block adds to it (compiled networks) is
     listed when the block ends. Where the cache can't be written, the graph lies in a temporary
     folder that is gone afterwards.
 
@@ -135,13 +138,22 @@ def _fingerprint(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
-    """Holds the folder's lock; False if there can't be one."""
-    from filelock import FileLock  # not needed to list backbones
+    """Holds the folder's lock; False if there can't be one, or not in ``LOCK_TIMEOUT_S``."""
+    from filelock import FileLock, Timeout  # not needed to list backbones
 
     lock = FileLock(f"{folder}.lock")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        lock.acquire(timeout=LOCK_TIMEOUT_S)
+    except Timeout:
+        _log.warning(
+            "another process has held %s.lock for %g s; this one compiles the network without the "
+            "cache: look for a process that hangs, and stop it",
+            folder,
+            LOCK_TIMEOUT_S,
+        )
+        yield False
+        return
     except (OSError, NotImplementedError) as exc:
         _log.warning("the cache %s can't be used: %s", folder.parent, exc)
         yield False

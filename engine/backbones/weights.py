@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.backbones import BackboneRecord, find_record
-from engine.errors import SetupProblem, WeightsCorrupt, WeightsMissing
+from engine.errors import Busy, SetupProblem, WeightsCorrupt, WeightsMissing
 from engine.http import HttpClient, Patience, Refused
 
 __all__ = [
@@ -32,6 +32,8 @@ __all__ = [
     "recorded_sha256",
     "verify",
 ]
+
+LOCK_TIMEOUT_S = 1_800.0  # 100 MB at 60 kB/s
 
 _log = logging.getLogger(__name__)
 
@@ -122,6 +124,7 @@ def download(
         WeightsMissing: If the server has no such file, or the URL can't be used.
         WeightsCorrupt: If what it sends fits no network, or differs from the first download.
         SourceDown: If it does not answer.
+        Busy: If another process has been downloading it for half an hour.
         SetupProblem: If the models folder can't be written.
     """
     record = find_record(name)
@@ -298,13 +301,19 @@ def _discarding(part: Path) -> Iterator[None]:
 
 @contextmanager
 def _alone(target: Path) -> Iterator[None]:
-    """Only one process downloads a file; the others wait for it."""
-    from filelock import FileLock  # only to download
+    """Only one process downloads a file; the others wait for it, for ``LOCK_TIMEOUT_S`` at most."""
+    from filelock import FileLock, Timeout  # only to download
 
     lock = FileLock(target.with_name(f".{target.name}.lock"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        lock.acquire(timeout=LOCK_TIMEOUT_S)
+    except Timeout as exc:
+        minutes = LOCK_TIMEOUT_S / 60
+        raise Busy(
+            f"another process has been downloading {target.name} for {minutes:.0f} minutes: wait "
+            "for it, or stop it if it hangs"
+        ) from exc
     except (OSError, NotImplementedError) as exc:
         raise SetupProblem(f"{target.parent} can't be written: {exc}") from exc
     try:

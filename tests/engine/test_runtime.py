@@ -169,3 +169,26 @@ def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
 
     assert done.stdout.strip() == "[]"
     assert done.stderr == ""
+
+
+START = """
+import os, sys, threading
+from engine import runtime
+both = threading.Barrier(2)
+def first():
+    core = runtime._core()
+    both.wait()
+    import openvino
+    openvino.Type.u8.to_dtype(); openvino.Tensor(__import__("numpy").zeros(3, "uint8")).data
+threads = [threading.Thread(target=first, daemon=True) for _ in range(2)]
+[thread.start() for thread in threads]
+[thread.join(20) for thread in threads]
+os._exit(any(thread.is_alive() for thread in threads))
+"""
+
+
+def test_threads_that_load_networks_at_once_do_not_wait_for_each_other() -> None:
+    """The first conversion of a type deadlocked 2 to 10 of 25; benchmarks/starts.py does 500."""
+    for _ in range(10):
+        done = subprocess.run([sys.executable, "-c", START], timeout=60, check=False)
+        assert done.returncode == 0

@@ -13,13 +13,14 @@ import dlib
 import numpy as np
 import onnx
 import pytest
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras_files import write_network_file
 from numpy.typing import NDArray
 
 from engine.align import closer
-from engine.backbones import BACKBONES, Backbone, weights
+from engine.backbones import BACKBONES, Backbone, graph_cache, weights
 from engine.backbones import dlib as dlib_file
 from engine.backbones.graph import GRAPH_FILE, TENSOR_FILE, Malformed
 from engine.backbones.graph_cache import kept_graph
@@ -327,6 +328,24 @@ def test_what_is_not_listed_is_not_used(tmp_path: Path) -> None:
     load(tmp_path)
 
     assert not stranger.exists()
+
+
+def test_a_cache_whose_lock_is_held_is_done_without(
+    tmp_path: Path,
+    crops: Crops,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A process that hangs with the lock in its hand stops nobody else."""
+    monkeypatch.setattr(graph_cache, "LOCK_TIMEOUT_S", 0.05)
+    load_backbone("dlib", models_folder=tmp_path, cache_folder=tmp_path)
+    (lock,) = tmp_path.glob("dlib-*.lock")
+
+    with FileLock(lock):
+        backbone = load_backbone("dlib", models_folder=tmp_path, cache_folder=tmp_path)
+
+    assert len(backbone.embed(crops[:1])) == 1
+    assert "without the cache" in caplog.text
 
 
 def test_a_cache_that_can_not_be_written_is_no_error(tmp_path: Path, crops: Crops) -> None:
