@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bot.cli.output import OutputLost, flush, prepare_streams, say
+from bot.cli.output import OutputLost, drop_output, prepare_streams, say
 from engine.errors import LookalikeError, PhotoProblem, SetupProblem
 
 if TYPE_CHECKING:
@@ -168,8 +168,12 @@ def main() -> None:
         try:
             lookalike(standalone_mode=True)
         finally:
-            flush()
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough
+        drop_output()
+        sys.exit(1)
     except OutputLost as problem:
+        drop_output()
         say(f"lookalike: the output can't be written ({problem})", err=True)
         sys.exit(EXIT_OUTPUT)
     except LookalikeError as problem:

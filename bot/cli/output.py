@@ -8,7 +8,6 @@ can't be written any more is one sentence.
 from __future__ import annotations
 
 import codecs
-import errno
 import io
 import json
 import os
@@ -36,9 +35,9 @@ __all__ = [
     "add_lines",
     "card_option",
     "download_bar",
+    "drop_output",
     "either",
     "finish",
-    "flush",
     "json_option",
     "numbered",
     "people_of",
@@ -70,6 +69,28 @@ class OutputLost(Exception):  # noqa: N818 - named like the errors of engine.err
     """Standard output can't be written any more; its text is the system's reason."""
 
 
+class _Output(io.TextIOWrapper):
+    """Standard output that tells its own failures from those of other files."""
+
+    def write(self, text: str, /) -> int:
+        with _told():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with _told():
+            super().flush()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # the reader has seen enough
+        raise
+    except OSError as problem:
+        raise OutputLost(problem.strerror) from problem
+
+
 def prepare_streams() -> None:
     """Lets both streams replace what their encoding lacks, for this and every other printer."""
 
@@ -82,25 +103,17 @@ def prepare_streams() -> None:
         return text, problem.end
 
     codecs.register_error(_REPLACED, replaced)
+    if type(sys.stdout) is io.TextIOWrapper:
+        encoding, lines = sys.stdout.encoding, sys.stdout.line_buffering
+        sys.stdout = _Output(sys.stdout.detach(), encoding, line_buffering=lines)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_REPLACED)
 
 
-def flush() -> None:
-    """Writes what is buffered.
-
-    Raises:
-        OutputLost: If standard output can't take it; what is left is dropped.
-    """
-    try:
-        sys.stdout.flush()
-    except OSError as problem:
-        # Or the interpreter tries again at its end, and complains.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if problem.errno == errno.EPIPE:  # the reader has seen enough
-            sys.exit(1)
-        raise OutputLost(problem.strerror) from problem
+def drop_output() -> None:
+    """Drops what is still to be written, or the interpreter tries it again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def printable(text: str) -> str:
@@ -110,7 +123,9 @@ def printable(text: str) -> str:
 
 def say(text: object = "", *, before: str = "", err: bool = False) -> None:
     """Prints a line; ``before`` may hold colours."""
-    click.echo(before + printable(str(text)).replace("\n", " "), err=err)
+    # Left to itself, click writes UTF-8 where the stream says ASCII.
+    stream = sys.stderr if err else sys.stdout
+    click.echo(before + printable(str(text)).replace("\n", " "), file=stream)
 
 
 def wrapped(text: str, first: str = "", rest: str = "  ") -> None:
@@ -126,7 +141,7 @@ def print_json(content: Any) -> None:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(content, indent=2)
-    click.echo(text)
+    click.echo(text, file=sys.stdout)
 
 
 def finish(content: Any, lines: Iterable[str], *, as_json: bool, interrupted: bool = False) -> None:

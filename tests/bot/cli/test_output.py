@@ -1,0 +1,138 @@
+"""Output in whatever encoding the terminal has, of whatever a name holds."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from bot.cli.output import card_option, printable, some, write_picture
+
+ENCODINGS = ("ascii", "cp1252", "latin-1", "cp437", "gbk", "utf-8")
+NAMES = [
+    "Zoë Saldaña",
+    "李小龍",
+    "محمد صلاح",
+    "Lady Gaga 👩\u200d🎤",
+    "\x1b[31mRed\x1b[0m\x07\u202e",
+    "a\nb",
+]
+
+SCRIPT = """
+import sys
+from bot.cli.output import *
+prepare_streams()
+names = eval(sys.argv[1])
+print_table(("person",), [(name,) for name in names])
+for name in names: say(f"{name}  ███░░  57/100"); say(name, err=True)
+wrapped(" ".join(names))
+print("\\udcff an undecodable name")
+"""
+
+
+def run(script: str, *arguments: str, encoding: str = "utf-8") -> tuple[bytes, bytes]:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_every_encoding_prints_every_name(encoding: str) -> None:
+    """What the encoding lacks is replaced; nothing steers the terminal; a name is one line."""
+    out, err = run(SCRIPT, repr(NAMES), encoding=encoding)
+    for text in (out.decode(encoding), err.decode(encoding)):
+        assert not any(ord(char) < 32 and char not in "\r\n" for char in text)
+        assert "\u202e" not in text
+        assert "Sald" in text
+        assert "a b" in text
+    assert len(err.splitlines()) == len(NAMES)
+    bar = "███░░" if encoding in {"utf-8", "cp437"} else "###.."
+    assert (bar in out.decode(encoding)) or encoding == "gbk"
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_json_loses_nothing(encoding: str) -> None:
+    """Letters that the encoding lacks are escaped."""
+    script = "import sys; from bot.cli.output import *; print_json(eval(sys.argv[1]))"
+    out, _ = run(script, repr(NAMES), encoding=encoding)
+    assert json.loads(out.decode(encoding)) == NAMES
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+@pytest.mark.parametrize("arguments", [("--help",), ("gallery", "list"), ("models", "list")])
+def test_a_full_output_is_one_sentence(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bot", *arguments]
+    environment = {**os.environ, "LOOKALIKE_HOME": str(tmp_path)}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, env=environment, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60
+        )
+    assert done.returncode == 74
+    sentence = b"lookalike: the output can't be written (No space left on device)"
+    assert done.stderr.splitlines() == [sentence]
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
+    script = "from bot.cli.main import main; import sys; sys.argv[1:] = ['--help']; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate(timeout=60)
+    assert err == b""
+
+
+@given(st.text())
+def test_what_is_printed_steers_no_terminal(text: str) -> None:
+    shown = printable(text)
+    assert len(shown) == len(text)
+    assert not any(char < " " and char not in "\t\n" for char in shown)
+    assert not any("\x7f" <= char <= "\x9f" for char in shown)
+
+
+def jpeg() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 6), (200, 30, 30)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.jpg", "JPEG"), ("a.JPEG", "JPEG"), ("a.png", "PNG"), ("a.webp", "WEBP")]
+)
+def test_a_picture_is_what_its_name_says(tmp_path: Path, name: str, kind: str) -> None:
+    write_picture(tmp_path / name, jpeg())
+    with Image.open(tmp_path / name) as picture:
+        assert (picture.format, picture.size) == (kind, (8, 6))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["card.gif", "card.pdf", "card"])
+def test_another_ending_is_refused_before_any_work(name: str) -> None:
+    @click.command()
+    @card_option("--card", "A picture.")
+    def command(card: Path | None) -> None:
+        raise AssertionError(card)
+
+    result = CliRunner().invoke(command, ["--card", name])
+    assert result.exit_code == 2
+    assert "it must end in .jpg, .jpeg, .png or .webp" in " ".join(result.output.split())
+
+
+def test_a_few_of_many_names() -> None:
+    names = [str(number) for number in range(7)]
+    assert some(names) == "0, 1, 2, 3, 4 and 2 more"
+    assert some(names, counted=False) == "0, 1, 2, 3, 4, ..."
+    assert some(names[:5]) == "0, 1, 2, 3, 4"
