@@ -27,10 +27,8 @@ from numpy.typing import NDArray
 from sqlalchemy import insert
 
 from engine.types import Embedding, Space
-from gallery import registrar, upkeep
-from gallery.database import changing
+from gallery.build import learn_scores
 from gallery.gallery import Gallery
-from gallery.registrar import append_rows
 from gallery.scores import score_at
 from gallery.scores.ensemble import Ensemble, Member
 from gallery.scores.trial import HeldOut, Trial, run_trial, try_ensemble
@@ -68,7 +66,7 @@ def cost(folder: Path, people: int, portraits: int) -> dict[str, object]:
             enrol(gallery, start, count, portraits, shots)
         for space in SPACES:
             with gallery.writing():
-                upkeep.learn_scores(gallery, space)
+                learn_scores(gallery, space)
         with gallery.writing():
             started = time.perf_counter()
             trial = try_ensemble(gallery)
@@ -165,12 +163,12 @@ def enrol(
     owners = np.repeat(np.array(ids), portraits).tolist()
     box = {"box_x": 1.0, "box_y": 1.0, "box_w": 90.0, "box_h": 90.0}
     size = {"width_px": 112, "height_px": 112, "landmarks": [[1.0, 1.0]] * 5}
-    with gallery.writing(), changing(gallery.catalogue.database) as connection:
-        connection.execute(
+    with gallery.writing(), gallery.transaction() as changes:
+        changes.run(
             insert(PersonRow),
             [{"id": n, "key": f"p{n}", "name": f"P {n}", "folded_name": f"p {n}"} for n in ids],
         )
-        connection.execute(
+        changes.run(
             insert(PortraitRow),
             [
                 {"id": row, "person_id": owner, "sha256": f"{row:064x}", **box, **size}
@@ -178,8 +176,7 @@ def enrol(
             ],
         )
         for space, vectors in zip(SPACES, shots, strict=True):
-            append_rows(connection, gallery, space, vectors, list(rows), owners)
-        registrar.note_change(connection)
+            changes.add_vectors(space, vectors, list(rows))
     gallery.refresh()
 
 

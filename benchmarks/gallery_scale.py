@@ -29,46 +29,44 @@ from made_people import MadePeople, real_faces
 from matplotlib import cbook
 from numpy.typing import NDArray
 from PIL import Image
+from sqlalchemy import insert
 
 from bot.app import open_engine
 from bot.settings import Settings
 from engine.types import Box, Embedding, Space
-from gallery import registrar
 from gallery.add import add
-from gallery.database import changing
+from gallery.build import learn_scores
 from gallery.gallery import Gallery
-from gallery.index import GalleryIndex
 from gallery.records import FoundPerson, FoundPortrait
-from gallery.registrar import append_rows
-from gallery.searching.digest import Finder
-from gallery.searching.digesting import renew_digest
-from gallery.upkeep import learn_scores
-from gallery.vectors import VectorFiles
+from gallery.search.cache import newest_cache
+from gallery.search.index import GalleryIndex
+from gallery.store import Transaction
+from gallery.tables import PersonRow, PortraitRow
 
 PROBES, EXACT_PROBES = 200, 60
 BATCH = 2_000
-NONE = np.empty(0, np.int64)
 
 # Opens a gallery and searches it: a process of its own, so that its memory is its own.
 READER = """
 import json, sys, time
 import numpy as np
 from pathlib import Path
-from engine.types import Embedding, Space
-from gallery.index import GalleryIndex
-from gallery.vectors import VectorFiles
+from engine.types import Embedding
+from gallery.gallery import Gallery
+import gallery.search.index
 
 def status(name):
     with open("/proc/self/status") as lines:
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
-folder, rows, backbone, dimensions = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-space = Space(backbone, "0" * 64, 1, dimensions)
-probes = np.load(Path(folder) / "probes.npy")
+folder = Path(sys.argv[1])
+probes = np.load(folder / "probes.npy")
+opened = Gallery.open(folder)
+(space,) = opened.spaces()
 before = status("RssAnon")
-opened = time.perf_counter()
-index = GalleryIndex(VectorFiles.open(Path(folder), space, 1), rows, np.empty(0, np.int64))
-opened = time.perf_counter() - opened
+started = time.perf_counter()
+index = opened.index(space)
+open_s = time.perf_counter() - started
 queries = [Embedding(probe, space) for probe in probes]
 first = time.perf_counter()
 index.top(queries[0], 3)
@@ -85,7 +83,7 @@ for query in queries[:50]:
     index.top(query, 3, allowed=few)
     some.append(time.perf_counter() - started)
 print(json.dumps({
-    "open_ms": 1e3 * opened, "first_ms": 1e3 * first, "query_ms": 1e3 * float(np.median(times)),
+    "open_ms": 1e3 * open_s, "first_ms": 1e3 * first, "query_ms": 1e3 * float(np.median(times)),
     "query_least_ms": 1e3 * min(times), "category_ms": 1e3 * float(np.median(some)),
     "own_memory_mb": status("RssAnon") - before, "mapped_memory_mb": status("RssFile"),
     "found": [[hit.person_id for hit in hits] for hits in found]}))
@@ -97,79 +95,100 @@ def space_of(dimensions: int) -> Space:
     return Space("dlib" if dimensions < 512 else "resnet", "0" * 64, 1, dimensions)
 
 
-def fill(folder: Path, crowd: MadePeople, people: int, each: int) -> tuple[VectorFiles, float]:
-    """Writes a gallery's vectors; returns them and how many seconds the writing took."""
-    files = VectorFiles.create(folder, space_of(crowd.dimensions))
-    owners, rows, seconds = files.owners(), 0, 0.0
+def fill(gallery: Gallery, crowd: MadePeople, people: int, each: int) -> float:
+    """Adds people without pictures; how many seconds the writing of vectors took."""
+    seconds = 0.0
     for first in range(0, people, BATCH // each):
         count = min(BATCH // each, people - first)
         vectors = crowd.shots(count, each)
-        started = time.perf_counter()
-        ids = np.arange(rows, rows + len(vectors))
-        rows = files.append(rows, vectors, ids, first + np.arange(count).repeat(each), NONE, owners)
-        seconds += time.perf_counter() - started
-    return files, seconds
+        with gallery.transaction() as changes:
+            made = rows_of_people(changes, first, count, each)
+            started = time.perf_counter()
+            changes.add_vectors(space_of(crowd.dimensions), vectors, made)
+            seconds += time.perf_counter() - started
+    return seconds
 
 
-def read(files: VectorFiles, rows: int, probes: NDArray[np.float32]) -> dict[str, object]:
+def rows_of_people(changes: Transaction, first: int, people: int, each: int) -> list[int]:
+    """Rows of people and their portraits; the ids of these, by person."""
+    ids = range(first + 1, first + people + 1)
+    named = [{"id": n, "key": f"p{n}", "name": f"P {n}", "folded_name": f"p {n}"} for n in ids]
+    changes.run(insert(PersonRow), named)
+    box = {"box_x": 1.0, "box_y": 1.0, "box_w": 9.0, "box_h": 9.0}
+    size = {"width_px": 300, "height_px": 300, "landmarks": [[1.0, 1.0]] * 5}
+    rows = range(first * each + 1, (first + people) * each + 1)
+    portraits = [
+        {"id": row, "person_id": 1 + (row - 1) // each, "sha256": f"{row:064x}", **box, **size}
+        for row in rows
+    ]
+    changes.run(insert(PortraitRow), portraits)
+    return list(rows)
+
+
+def read(folder: Path, probes: NDArray[np.float32]) -> dict[str, object]:
     """What a process that opens and searches says."""
-    np.save(files.folder / "probes.npy", probes)
-    space = files.manifest.space
-    arguments = [str(files.folder), str(rows), space.backbone, str(space.dimensions)]
+    np.save(folder / "probes.npy", probes)
     done = subprocess.run(
-        [sys.executable, "-c", READER, *arguments], capture_output=True, text=True, check=True
+        [sys.executable, "-c", READER, str(folder)], capture_output=True, text=True, check=True
     )
     told: dict[str, object] = json.loads(done.stdout)
     return told
 
 
 def by_looking_at_all(
-    files: VectorFiles, rows: int, probes: NDArray[np.float32]
+    index: GalleryIndex, probes: NDArray[np.float32]
 ) -> tuple[list[list[int]], float]:
-    """Who is found without a digest, and how many milliseconds that takes."""
-    aside = files.path("digest").rename(files.folder / "aside")
-    index = GalleryIndex(files, rows, NONE)
+    """Who is found without the cache, and how many milliseconds that takes."""
+    (path,) = index.file.folder.glob("cache-*")
+    aside = path.rename(path.with_name("aside"))
+    plain = GalleryIndex(index.file, index.roster, index.revision)
     found, times = [], []
     for probe in probes:
         started = time.perf_counter()
-        hits = index.top(Embedding(probe, index.space), 3)
+        hits = plain.top(Embedding(probe, index.space), 3)
         times.append(time.perf_counter() - started)
         found.append([hit.person_id for hit in hits])
-    aside.rename(files.path("digest"))
+    aside.rename(path)
     return found, 1e3 * statistics.median(times)
 
 
 def measured(crowd: MadePeople, folder: Path, people: int, each: int) -> dict[str, object]:
     """Everything about an index of so many people."""
-    dimensions = crowd.dimensions
+    dimensions, space = crowd.dimensions, space_of(crowd.dimensions)
     print(f"{people:,} people x {each} portraits, {dimensions} dimensions")
-    files, append_s = fill(folder, crowd, people, each)
-    rows = people * each
-    started = time.perf_counter()
-    renewed = renew_digest(files, rows, NONE)
-    digest_s = time.perf_counter() - started
-    probes = crowd.shots(PROBES, 1)
-    told = read(files, rows, probes)
-    found = told.pop("found")
-    figures = {
-        "people": people,
-        "portraits": rows,
-        "dimensions": dimensions,
-        "disk_mb": sum(path.stat().st_size for path in folder.iterdir()) / 1e6,
-        "append_per_s": rows / append_s,
-        "prepare_s": digest_s,
-        **told,
-    }
-    if renewed:
-        digest = files.digest(rows)
-        assert digest is not None
-        figures["approximate"] = isinstance(digest.portraits, Finder)
-        figures["digest_mb"] = files.path("digest").stat().st_size / 1e6
-        expected, plain_ms = by_looking_at_all(files, rows, probes[:EXACT_PROBES])
-        kept = [len(set(a) & set(b)) / 3 for a, b in zip(found, expected, strict=False)]
-        figures["recall_at_3"] = statistics.fmean(kept)
-        figures["looking_at_all_ms"] = plain_ms
+    with Gallery.open(folder) as gallery:
+        append_s = fill(gallery, crowd, people, each)
+        gallery.refresh()
+        started = time.perf_counter()
+        gallery.settle(space)
+        cache_s = time.perf_counter() - started
+        probes = crowd.shots(PROBES, 1)
+        told = read(folder, probes)
+        found = told.pop("found")
+        figures = {
+            "people": people,
+            "portraits": people * each,
+            "dimensions": dimensions,
+            "disk_mb": size_mb(gallery.space_folder(space)),
+            "append_per_s": people * each / append_s,
+            "prepare_s": cache_s,
+            **told,
+        }
+        index = gallery.index(space)
+        assert isinstance(index, GalleryIndex)
+        if cache := newest_cache(index.file, index.roster.row_count, index.revision):
+            figures["approximate"] = cache.finder is not None
+            figures["cache_mb"] = size_mb(cache.path)
+            expected, plain_ms = by_looking_at_all(index, probes[:EXACT_PROBES])
+            kept = [len(set(a) & set(b)) / 3 for a, b in zip(found, expected, strict=False)]
+            figures["recall_at_3"] = statistics.fmean(kept)
+            figures["looking_at_all_ms"] = plain_ms
     return {name: _rounded(value) for name, value in figures.items()}
+
+
+def size_mb(folder: Path) -> float:
+    """Of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
 def with_catalogue(crowd: MadePeople, folder: Path, people: int, each: int) -> dict[str, object]:
@@ -179,12 +198,14 @@ def with_catalogue(crowd: MadePeople, folder: Path, people: int, each: int) -> d
         with gallery.writing():
             for first in range(0, people, 200):
                 enrol(gallery, crowd, first, min(200, people - first), each)
-            gallery.storage.settle(space)
+            gallery.refresh()
+            gallery.settle(space)
             learn_scores(gallery, space)
         started = time.perf_counter()
         with gallery.writing():
             enrol(gallery, crowd, people, 1, each)
-            gallery.storage.settle(space)
+            gallery.refresh()
+            gallery.settle(space)
         add_ms = 1e3 * (time.perf_counter() - started)
     probes = [Embedding(probe, space) for probe in crowd.shots(PROBES, 1)]
     started = time.perf_counter()
@@ -205,29 +226,26 @@ def with_catalogue(crowd: MadePeople, folder: Path, people: int, each: int) -> d
 
 
 def enrol(gallery: Gallery, crowd: MadePeople, first: int, people: int, each: int) -> None:
-    """Puts people into the catalogue and their vectors into the space."""
-    portraits, owners = [], []
-    with changing(gallery.catalogue.database) as connection:
+    """Puts people into the gallery and their vectors into the space."""
+    portraits = []
+    with gallery.transaction() as changes:
         for number in range(first, first + people):
             person = FoundPerson(f"made{number}", f"Person {number}", ("film",))
-            row = registrar.enrol_person(connection, person)
+            row = changes.add_person(person)
             for shot in range(each):
                 found = FoundPortrait(person, "made up", lambda _: b"")
+                sha256 = hashlib.sha256(f"{number}/{shot}".encode()).hexdigest()
                 portraits.append(
-                    registrar.enrol_portrait(
-                        connection,
+                    changes.add_portrait(
                         row,
                         found,
-                        sha256=hashlib.sha256(f"{number}/{shot}".encode()).hexdigest(),
+                        sha256=sha256,
                         size_px=(300, 300),
                         landmarks=[[1, 1]] * 5,
                         box=Box(1, 1, 9, 9),
                     )
                 )
-                owners.append(row)
-        vectors = crowd.shots(people, each)
-        append_rows(connection, gallery, space_of(crowd.dimensions), vectors, portraits, owners)
-        registrar.note_change(connection)
+        changes.add_vectors(space_of(crowd.dimensions), crowd.shots(people, each), portraits)
 
 
 def flat(folder: Path, photos: int) -> dict[str, object]:

@@ -27,13 +27,10 @@ from PIL import Image
 from bot.app import open_engine
 from bot.settings import Settings
 from engine.types import Box, Space
-from gallery import registrar
 from gallery.add import add
-from gallery.database import changing
 from gallery.gallery import Gallery
 from gallery.progress import no_progress
 from gallery.records import FoundPerson, FoundPortrait
-from gallery.registrar import append_rows
 from gallery.sources.folder import PHOTO_ENDINGS, person_name
 from gallery.verify import verify
 from gallery.verify.checks import Finding, Kind, owners_of, space_findings
@@ -153,18 +150,14 @@ def made_up_run(count: int, each: int = 5) -> dict[str, object]:
     space = Space("dlib", "0" * 64, 1, 128)
     crowd = MadePeople(space.dimensions)
     with tempfile.TemporaryDirectory() as folder, Gallery.open(Path(folder)) as gallery:
-        with changing(gallery.catalogue.database) as connection:
+        with gallery.transaction() as changes:
             for first in range(0, count, 1000):
                 people = min(1000, count - first)
-                persons, portraits = [], []
+                portraits = []
                 for number in range(first, first + people):
-                    person = registrar.enrol_person(
-                        connection, FoundPerson(f"name:{number}", f"Person {number}")
-                    )
-                    persons += [person] * each
+                    person = changes.add_person(FoundPerson(f"name:{number}", f"Person {number}"))
                     portraits += [
-                        registrar.enrol_portrait(
-                            connection,
+                        changes.add_portrait(
                             person,
                             FoundPortrait(FoundPerson("x", "x"), "x", lambda _: b""),
                             sha256=f"{number:032x}{shot:032x}",
@@ -175,8 +168,7 @@ def made_up_run(count: int, each: int = 5) -> dict[str, object]:
                         for shot in range(each)
                     ]
                 vectors = crowd.shots(people, each)
-                append_rows(connection, gallery, space, vectors, portraits, persons)
-            registrar.note_change(connection)
+                changes.add_vectors(space, vectors, portraits)
         before_mb = peak_mb()
         began = time.perf_counter()
         everybody = owners_of(gallery)

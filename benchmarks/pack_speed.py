@@ -23,12 +23,9 @@ from figures import record
 from PIL import Image
 
 from engine.types import Box, Space
-from gallery import registrar
-from gallery.database import changing
 from gallery.gallery import Gallery
 from gallery.pack import copy_gallery, export_gallery, import_file
 from gallery.records import FoundPerson, FoundPortrait
-from gallery.registrar import append_rows
 from gallery.scores import Learned, prior
 
 SPACE = Space("resnet", "ab" * 32, 1, 2048)
@@ -109,16 +106,15 @@ def fill(folder: Path, people: int, portraits: int) -> int:
     with Gallery.open(folder) as gallery, gallery.writing():
         for first in range(0, people, PEOPLE_AT_ONCE):
             numbers = range(first, min(first + PEOPLE_AT_ONCE, people))
-            with changing(gallery.catalogue.database) as connection:
-                ids, owners = [], []
+            with gallery.transaction() as changes:
+                ids: list[int] = []
                 for number in numbers:
                     person = FoundPerson(f"Q{number + 1}", f"Person {number}", ("film",))
-                    owner = registrar.enrol_person(connection, person)
+                    owner = changes.add_person(person)
                     for one in range(portraits):
                         sha256 = f"{number * 1000 + one:064x}"
                         ids.append(
-                            registrar.enrol_portrait(
-                                connection,
+                            changes.add_portrait(
                                 owner,
                                 FoundPortrait(
                                     person,
@@ -133,17 +129,15 @@ def fill(folder: Path, people: int, portraits: int) -> int:
                                 size_px=SIZE_PX,
                                 landmarks=(100 + 60 * rng.random((5, 2))).tolist(),
                                 box=Box(90.0, 80.0, 140.0, 180.0),
+                                jpeg=jpeg,
                             )
                         )
-                        owners.append(owner)
-                        gallery.keep_picture(connection, sha256, jpeg)
                 vectors = np.abs(rng.standard_normal((len(ids), SPACE.dimensions)))
                 vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-                append_rows(connection, gallery, SPACE, vectors.astype(np.float32), ids, owners)
-                registrar.note_change(connection)
+                changes.add_vectors(SPACE, vectors.astype(np.float32), ids)
         learned = Learned(people * portraits, prior(SPACE))
-        with changing(gallery.catalogue.database) as connection:
-            gallery.storage.keep_calibration(connection, SPACE, learned.content())
+        with gallery.transaction() as changes:
+            changes.keep_calibration(SPACE, learned.content())
     return len(jpeg)
 
 

@@ -23,12 +23,9 @@ from numpy.typing import NDArray
 from sqlalchemy import insert, text
 
 from engine.types import Embedding, Space
-from gallery import registrar
-from gallery.database import changing
 from gallery.gallery import Gallery
-from gallery.postgres.vectors import make_index
-from gallery.registrar import append_rows
-from gallery.storage import SearchIndex
+from gallery.search import SearchIndex
+from gallery.search.pgvector import make_index
 from gallery.tables import PersonRow, PortraitRow
 
 K = 3
@@ -86,10 +83,9 @@ def measure(gallery: Gallery, space: Space, people: int, portraits: int) -> dict
     queries = [Embedding(vector, space) for vector in looked]
     exact, figures["exact_ms"] = searched(gallery.index(space), queries)
     started = time.perf_counter()
-    with changing(gallery.catalogue.database) as connection:
-        make_index(connection, space)
-        registrar.set_rows(connection, space, generation=1_000_000, row_count=people * portraits)
-        registrar.note_change(connection)
+    with gallery.transaction() as changes:
+        make_index(changes.connection, space)
+        changes.note_vectors(space)
     figures["hnsw_build_s"] = time.perf_counter() - started
     gallery.refresh()
     found, figures["hnsw_ms"] = searched(gallery.index(space), queries)
@@ -109,19 +105,19 @@ def fill(
             count = min(PEOPLE_PER_BATCH, people - start)
             shots = crowd.shots(count, portraits + 1).reshape(count, portraits + 1, -1)
             others.append(shots[:, -1])
-            with changing(gallery.catalogue.database) as connection:
+            with gallery.transaction() as changes:
                 names = [f"{space.backbone} {start + number}" for number in range(count)]
                 rows = [{"key": name, "name": name, "folded_name": name} for name in names]
                 query = insert(PersonRow).returning(PersonRow.id)
-                ids = connection.scalars(query, rows).all()
+                ids = changes.connection.scalars(query, rows).all()
                 owners = np.repeat(np.asarray(ids), portraits)
                 pictures = [blank(int(owner), f"{owner} {n}") for n, owner in enumerate(owners)]
-                made = connection.scalars(insert(PortraitRow).returning(PortraitRow.id), pictures)
+                query = insert(PortraitRow).returning(PortraitRow.id)
+                made = changes.connection.scalars(query, pictures)
                 vectors = shots[:, :-1].reshape(count * portraits, -1)
-                append_rows(connection, gallery, space, vectors, made.all(), owners.tolist())
-                registrar.note_change(connection)
-    with gallery.catalogue.database.connect() as connection:
-        connection.execute(text("ANALYZE person_vector, portrait_vector"))
+                changes.add_vectors(space, vectors, made.all())
+    with gallery.database.connect() as connection:
+        connection.execute(text("ANALYZE person_vector, vector"))
         connection.commit()
     gallery.refresh()
     return np.concatenate(others)

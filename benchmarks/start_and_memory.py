@@ -27,12 +27,9 @@ from bot.app import open_engine, open_gallery
 from bot.cli.bench import write_made_up_weights
 from bot.settings import Settings
 from engine.types import Box, Space
-from gallery import registrar
-from gallery.database import changing
+from gallery.build import learn_scores
 from gallery.gallery import Gallery
 from gallery.records import FoundPerson, FoundPortrait
-from gallery.registrar import append_rows
-from gallery.upkeep import learn_scores
 
 PEOPLE, PORTRAITS = 10_000, 5
 CHUNK = 100
@@ -48,17 +45,15 @@ def fill(gallery: Gallery, space: Space) -> None:
             vectors = (3 * centres + shots).reshape(-1, space.dimensions)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
             portraits: list[int] = []
-            people: list[int] = []
-            with changing(gallery.catalogue.database) as connection:
+            with gallery.transaction() as changes:
                 for number in range(start, start + CHUNK):
                     person = FoundPerson(f"{space.backbone}{number}", f"Person {number}", ("film",))
-                    row = registrar.enrol_person(connection, person)
+                    row = changes.add_person(person)
                     for shot in range(PORTRAITS):
                         key = f"{space.id}/{number}/{shot}".encode()
                         found = FoundPortrait(person, "made up", lambda _: b"")
                         portraits.append(
-                            registrar.enrol_portrait(
-                                connection,
+                            changes.add_portrait(
                                 row,
                                 found,
                                 sha256=hashlib.sha256(key).hexdigest(),
@@ -67,10 +62,9 @@ def fill(gallery: Gallery, space: Space) -> None:
                                 box=Box(1, 1, 9, 9),
                             )
                         )
-                        people.append(row)
-                append_rows(connection, gallery, space, vectors, portraits, people)
-                registrar.note_change(connection)
+                changes.add_vectors(space, vectors, portraits)
         learn_scores(gallery, space)
+        gallery.settle(space)
 
 
 # The peak that wait4 reports begins with the parent's own memory; the kernel's does not.

@@ -256,7 +256,7 @@ class StarterDownload:
 
     def progress(self, turn: Turn) -> str:
         """How far it is, for the end of an answer. It reads the gallery: not for the event loop."""
-        people = min(self._gallery.catalogue.counts()[0], STARTER_PEOPLE)
+        people = min(self._gallery.counts()[0], STARTER_PEOPLE)
         there, about = turn.number(people), turn.number(STARTER_PEOPLE)
         return turn.say("answer.growing", there=there, about=about)
 

@@ -235,7 +235,7 @@ class Models:
         loop = asyncio.get_running_loop()
         attempts = dict.fromkeys(self._in_order(), 0)
         due = dict.fromkeys(attempts, loop.time())
-        seen = await in_daemon_thread(self._gallery.catalogue.revision)
+        seen = await in_daemon_thread(self._gallery.revision)
         while True:
             while self._unfinished:
                 build = functools.partial(self._build_again, self._unfinished.pop())
@@ -247,7 +247,7 @@ class Models:
                     due[name] = loop.time() + PAUSES_S[min(attempts[name], len(PAUSES_S) - 1)]
                     attempts[name] += 1
             await asyncio.sleep(self._refresh_s)
-            revision = await in_daemon_thread(self._gallery.catalogue.revision)
+            revision = await in_daemon_thread(self._gallery.revision)
             if revision != seen:
                 self._unfinished.update(self._backbones_ready())
                 seen = revision

@@ -80,7 +80,7 @@ def match_answers(turn: Turn, matches: Sequence[Match]) -> tuple[MatchAnswer, ..
             categories=match.person.categories,
             credit=credit_of(match.portrait, unknown),
             credit_url=match.portrait.source_url,
-            portrait=match.portrait.thumbnail,
+            portrait=match.thumbnail,
         )
         for rank, match in enumerate(matches, 1)
     )

@@ -10,7 +10,6 @@ import hashlib
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -225,7 +224,7 @@ class MatchAnswer:
         categories: The person's categories.
         credit: Author and licence of the portrait; "" if unknown.
         credit_url: Where the portrait comes from, or None.
-        portrait: JPEG file of the portrait, absolute; None where two photos were compared.
+        portrait: Reads the portrait's JPEG; None where two photos were compared.
     """
 
     rank: int
@@ -238,7 +237,7 @@ class MatchAnswer:
     categories: tuple[str, ...] = ()
     credit: str = ""
     credit_url: str | None = None
-    portrait: Path | None = None
+    portrait: Callable[[], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,36 @@
-"""Adds people, (re)builds vectors and scores, removes people. One process at a time.
+"""Makes a gallery whole: a vector for every photo, scores, the search's cache; removes people.
 
-All of it may be stopped at any moment, by Ctrl-C or by a kill: what a finished batch changed is
-kept, what an unfinished one began does not count, and running the command again goes on.
+One process at a time (``Gallery.writing``). All of it may be stopped at any moment, by Ctrl-C or
+by a kill: running the command again goes on.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.decode import decode
 from engine.engine import Engine
-from engine.types import Space
-from gallery import registrar, upkeep
-from gallery.database import changing
+from engine.errors import GalleryCorrupt, LookalikeError, SetupProblem
+from engine.types import Face, Space
 from gallery.gallery import Gallery
 from gallery.progress import Progress, Report, no_progress
-from gallery.records import Person
+from gallery.records import Person, Portrait
+from gallery.scores import Learned, read_learned
+from gallery.scores.ensemble import BEST
 from gallery.scores.trial import try_ensemble
 
-__all__ = ["build", "complete", "remove"]
+__all__ = ["build", "complete", "embed_missing", "learn_scores", "remove"]
+
+_BATCH: Final = 64
+_LEARN_AFTER: Final = 0.1  # part of the vectors that must be new before scores are learned again
+_LEARN_BYTES: Final = 80_000_000
+_LEARN_ROWS: Final = 20_000
 
 
 def build(
@@ -39,14 +52,19 @@ def build(
     space = engine.backbone(backbone).space
     with gallery.writing():
         try:
-            upkeep.sweep_vectors(gallery, report)
-            upkeep.sweep_portraits(gallery, report)
-            upkeep.drop_damaged_space(gallery, space)
-            complete(gallery, engine, backbone, space, report, progress)
-            upkeep.drop_other_versions(gallery, space)
-            upkeep.compact(gallery, space)
-            upkeep.sweep_vectors(gallery, report)
-            try_ensemble(gallery)
+            report.swept += gallery.sweep_vectors()
+            gallery.drop_damaged(space)
+            complete(gallery, engine, [backbone], report, progress)
+            for state in gallery.space_states():
+                if state.space.backbone == backbone and state.space != space:
+                    with gallery.transaction() as changes:
+                        changes.remove_space(state.space)
+            if gallery.compact(space):
+                gallery.refresh()
+                gallery.settle(space, progress)
+            report.swept += gallery.sweep_vectors()
+            gallery.refresh()
+            _try_ensemble(gallery)
         except KeyboardInterrupt:
             report.interrupted = True
         gallery.refresh()
@@ -57,7 +75,7 @@ def build(
 def remove(gallery: Gallery, person: Person) -> int:
     """Removes a person, their portraits and thumbnails.
 
-    They are not found from now on; their vectors leave the files at the next ``build``.
+    They are not found from now on; their vectors leave the file at the next ``build``.
 
     Returns:
         How many portraits they had.
@@ -66,25 +84,144 @@ def remove(gallery: Gallery, person: Person) -> int:
         Busy: If another process is changing the gallery.
     """
     with gallery.writing():
-        portraits = gallery.portraits(person.id)
-        with changing(gallery.catalogue.database) as connection:
-            upkeep.bury_portraits(gallery, connection, [portrait.id for portrait in portraits])
-            registrar.delete_person(connection, person.id)
-            registrar.note_change(connection)
-        gallery.storage.discard_pictures([portrait.sha256 for portrait in portraits])
+        with gallery.transaction() as changes:
+            portraits = changes.remove_person(person.id)
         gallery.refresh()
-    return len(portraits)
+    return portraits
 
 
 def complete(
     gallery: Gallery,
     engine: Engine,
-    backbone: str,
-    space: Space,
+    backbones: Sequence[str],
     report: Report,
-    progress: Progress,
+    progress: Progress = no_progress,
 ) -> None:
-    """Embeds what lacks a vector, prepares the search, learns scores; within ``writing``."""
-    upkeep.embed_missing(gallery, engine, backbone, report, progress)
-    gallery.storage.settle(space, progress)
-    upkeep.learn_scores(gallery, space)
+    """Embeds what lacks a vector, prepares the search, learns scores; within ``writing``.
+
+    Where nothing is to be done it takes one transaction.
+    """
+    spaces = {name: engine.backbone(name).space for name in backbones}
+    with gallery.reading():
+        gallery.refresh()
+        lacking = [name for name, space in spaces.items() if len(gallery.unembedded(space))]
+        due = [] if lacking else _settle(gallery, [*spaces.values()], progress)
+        together = not lacking and _is_tried(gallery)
+    if lacking:
+        for name in lacking:
+            embed_missing(gallery, engine, name, report, progress)
+        with gallery.reading():
+            gallery.refresh()
+            due = _settle(gallery, [*spaces.values()], progress)
+            together = _is_tried(gallery)
+    for space in due:
+        learn_scores(gallery, space)
+    if together:
+        try_ensemble(gallery)
+
+
+def _settle(gallery: Gallery, spaces: Sequence[Space], progress: Progress) -> list[Space]:
+    """Prepares the search of spaces; those whose scores are to be learned."""
+    for space in spaces:
+        gallery.settle(space, progress)
+    return [space for space in spaces if _scores_due(gallery, space)]
+
+
+def _is_tried(gallery: Gallery) -> bool:
+    """Whether there may be something to find out about, or to forget of, several backbones."""
+    return len(gallery.spaces()) > 1 or gallery.finding(BEST) is not None
+
+
+def _try_ensemble(gallery: Gallery) -> None:
+    if _is_tried(gallery):
+        try_ensemble(gallery)
+
+
+def embed_missing(
+    gallery: Gallery,
+    engine: Engine,
+    backbone: str,
+    report: Report,
+    progress: Progress = no_progress,
+) -> None:
+    """Makes the vectors that portraits lack in a backbone's space, from their thumbnails.
+
+    A portrait whose thumbnail can't be read is removed and reported; one that came without its
+    photo is left as it is.
+    """
+    missing = gallery.unembedded(engine.backbone(backbone).space).tolist()
+    with ThreadPoolExecutor() as pool:
+        for done in range(0, len(missing), _BATCH):
+            progress(backbone, done, len(missing))
+            batch = missing[done : done + _BATCH]
+            with gallery.reading():
+                portraits, photos = gallery.portraits_by_id(batch), gallery.photos(batch)
+            pairs = [(portraits[one], photos[one]) for one in batch]
+            crops = list(pool.map(lambda pair: _crop(engine, backbone, *pair), pairs))
+            _append(gallery, engine, backbone, [*portraits.values()], crops, report)
+    if missing:
+        progress(backbone, len(missing), len(missing))
+
+
+def _crop(
+    engine: Engine, backbone: str, portrait: Portrait, jpeg: bytes
+) -> NDArray[np.uint8] | None:
+    try:
+        photo = decode(jpeg)  # the settings limit what others send
+        if (photo.width_px, photo.height_px) != (portrait.width_px, portrait.height_px):
+            return None
+        face = Face(portrait.box, portrait.landmarks, confidence=1.0)
+        return engine.backbone(backbone).crop(photo, face)
+    except SetupProblem:
+        raise
+    except LookalikeError:
+        return None
+
+
+def _append(
+    gallery: Gallery,
+    engine: Engine,
+    backbone: str,
+    portraits: Sequence[Portrait],
+    crops: Sequence[NDArray[np.uint8] | None],
+    report: Report,
+) -> None:
+    network = engine.backbone(backbone)
+    pairs = list(zip(portraits, crops, strict=True))
+    whole = [(portrait, crop) for portrait, crop in pairs if crop is not None]
+    vectors = [e.vector for e in network.embed([crop for _, crop in whole])] if whole else []
+    lost = [portrait for portrait, crop in pairs if crop is None]
+    with gallery.transaction() as changes:
+        if whole:
+            ids = [portrait.id for portrait, _ in whole]
+            changes.add_vectors(network.space, np.stack(vectors), ids)
+        owners = gallery.people_by_id({portrait.person_id for portrait in lost})
+        changes.remove_portraits([portrait.id for portrait in lost])
+    report.dropped += [owners[portrait.person_id].name for portrait in lost]
+    report.embedded[backbone] += len(whole)
+
+
+def learn_scores(gallery: Gallery, space: Space) -> None:
+    """Fits a space's calibration, if enough has changed since it was fitted last."""
+    from gallery.scores.fit import fit_calibration
+
+    gallery.refresh()
+    if not _scores_due(gallery, space):
+        return
+    limit = min(_LEARN_ROWS, _LEARN_BYTES // (4 * space.dimensions))
+    vectors, persons = gallery.index(space).training_rows(limit)
+    learned = Learned(gallery.vector_count(space), fit_calibration(space, vectors, persons))
+    with gallery.transaction() as changes:
+        changes.keep_calibration(space, learned.content())
+    gallery.refresh()
+
+
+def _scores_due(gallery: Gallery, space: Space) -> bool:
+    with gallery.reading():
+        rows = gallery.vector_count(space)
+        try:
+            learned = read_learned(gallery, space)
+        except GalleryCorrupt:
+            learned = None
+    before = learned.rows if learned else float("-inf")
+    return rows > 0 and abs(rows - before) > _LEARN_AFTER * rows

@@ -2,80 +2,201 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
+from engine.errors import GalleryMissing, SpaceMismatch
 from engine.types import Embedding, Space
-from gallery.file_storage import FileStorage
-from gallery.records import Match, Person, Portrait, Stats
-from gallery.snapshot import Snapshot
-from gallery.storage import SearchIndex, Storage
+from gallery.progress import Progress, no_progress
+from gallery.records import Hit, Match, Person, Portrait
+from gallery.scores import read_learned
+from gallery.search import SearchIndex
+from gallery.silhouette import draw_silhouette
+from gallery.store import SpaceState, Store, missing
 
 if TYPE_CHECKING:
-    from gallery.records import Hit
     from gallery.scores import Calibration
     from gallery.scores.ensemble import Ensemble, FusedHit, MemberScore
     from gallery.scores.trial import Trial
 
-__all__ = ["Gallery"]
+__all__ = ["Gallery", "Snapshot"]
 
 _ATTEMPTS: Final = 5
+_REMEMBERED: Final = 2_000  # portraits; more are forgotten and read again
 
 
-class Gallery:
+class Snapshot:
+    """The gallery at one revision; what follows from it is made at first use.
+
+    Threads share it.
+
+    Args:
+        store: Is asked what counts.
+        before: An earlier snapshot, whose indexes are taken over where they still hold.
+    """
+
+    def __init__(self, store: Store, before: Snapshot | None = None) -> None:
+        self._store = store
+        with store.reading():
+            self.revision = store.revision()
+            self._states = {state.space.id: state for state in store.space_states()}
+        self._before: dict[str, SearchIndex] = before.indexes() if before else {}
+        self._indexes: dict[str, SearchIndex] = {}
+        self._calibrations: dict[str, Calibration] = {}
+        self._allowed: dict[tuple[str, str | None, frozenset[str] | None], NDArray[np.bool_]] = {}
+        self._genders: frozenset[str] | None = None
+        self._people: dict[int, Person] = {}
+        self._portraits: dict[int, Portrait] = {}
+        self._trial: tuple[Trial | None] | None = None  # None before anybody asked
+        self._lock = threading.Lock()
+
+    def indexes(self) -> dict[str, SearchIndex]:
+        """The indexes in use or of use, by space id."""
+        return self._before | self._indexes
+
+    def spaces(self) -> tuple[Space, ...]:
+        """The spaces in which somebody can be found."""
+        return tuple(state.space for state in self._states.values() if state.filled)
+
+    def index(self, space: Space) -> SearchIndex:
+        """The vectors of a space.
+
+        Raises:
+            GalleryMissing: If there are none.
+            SpaceMismatch: If there are none, but some of other weights or another recipe.
+            GalleryCorrupt: If there should be some.
+        """
+        state = self._states.get(space.id)
+        if state is None or not state.filled:
+            raise self._why_missing(space)
+        with self._lock:
+            if space.id not in self._indexes:
+                before = self._before.pop(space.id, None)
+                self._indexes[space.id] = _open_index(self._store, state, before)
+            return self._indexes[space.id]
+
+    def allowed(
+        self, index: SearchIndex, category: str | None, genders: frozenset[str] | None = None
+    ) -> NDArray[np.bool_] | None:
+        """Who of an index may be found: bool (len(index),); None if everybody may be.
+
+        Args:
+            index: Of this snapshot.
+            category: Only people in it; None for everybody.
+            genders: Only people of one of these (``gallery.records``); None for everybody.
+
+        Raises:
+            GalleryMissing: If nobody may be.
+        """
+        if category is None and genders is None:
+            return None
+        key = (index.space.id, category, genders)
+        if key not in self._allowed:
+            mask = np.ones(len(index), dtype=np.bool_)
+            if category is not None:
+                members = self._store.category_person_ids(category)
+                mask &= np.isin(index.person_ids, members)
+            if not mask.any():
+                known = ", ".join(self._store.categories()) or "none"
+                raise GalleryMissing(
+                    f"nobody in the gallery is in the category {category}; its categories: {known}"
+                )
+            if genders is not None:
+                members = self._store.gender_person_ids(genders)
+                mask &= np.isin(index.person_ids, members)
+            if not mask.any():
+                raise GalleryMissing(
+                    "the gallery says of nobody here that they are of that gender: `lookalike "
+                    "gallery download` brings people with it"
+                )
+            self._allowed[key] = mask
+        return self._allowed[key]
+
+    def genders(self) -> frozenset[str]:
+        """Every gender that is said of somebody, lower case."""
+        if self._genders is None:
+            self._genders = self._store.genders()
+        return self._genders
+
+    def recall(self, hits: Sequence[Hit]) -> list[tuple[Hit, Person, Portrait]]:
+        """The people and portraits found; whoever was removed since is missing."""
+        if len(self._portraits) > _REMEMBERED:
+            self._people, self._portraits = {}, {}
+        people, portraits = self._people, self._portraits
+        strangers = {hit.person_id for hit in hits} - people.keys()
+        unseen = {hit.portrait_id for hit in hits} - portraits.keys()
+        if strangers or unseen:
+            with self._store.reading():
+                people.update(self._store.people_by_id(strangers))
+                portraits.update(self._store.portraits_by_id(unseen))
+        return [
+            (hit, people[hit.person_id], portraits[hit.portrait_id])
+            for hit in hits
+            if hit.person_id in people and hit.portrait_id in portraits
+        ]
+
+    def calibration(self, space: Space) -> Calibration:
+        """What this gallery taught about a space's cosines, else what the program comes with.
+
+        Raises:
+            GalleryCorrupt: If what was kept makes no sense.
+        """
+        if space.id not in self._calibrations:
+            from gallery.scores import prior
+
+            learned = read_learned(self._store, space)
+            self._calibrations[space.id] = learned.calibration if learned else prior(space)
+        return self._calibrations[space.id]
+
+    def trial(self) -> Trial | None:
+        """Whether the backbones are better together, as found out last; None if nobody tried."""
+        with self._lock:
+            if self._trial is None:
+                from gallery.scores.trial import read_trial
+
+                self._trial = (read_trial(self._store),)
+            return self._trial[0]
+
+    def _why_missing(self, space: Space) -> GalleryMissing | SpaceMismatch:
+        build = f"run `lookalike gallery build --model {space.backbone}`"
+        if self._store.counts()[1] == 0:
+            return GalleryMissing(
+                "there is nobody in the gallery yet: add people with `lookalike gallery add "
+                "FOLDER`, where FOLDER has a folder of photos for each person"
+            )
+        if any(other.backbone == space.backbone for other in self.spaces()):
+            return SpaceMismatch(
+                f"the gallery was built with another version of {space.backbone}: {build}"
+            )
+        return GalleryMissing(f"the gallery is not built for the model {space.backbone}: {build}")
+
+
+class Gallery(Store):
     """People and their portraits: in one folder, or on a PostgreSQL server that many share.
 
     Safe to use from several threads. What another process changes is seen at the next match, or
-    by ``refresh``.
-
-    Args:
-        folder: Absolute. Holds the gallery, or what this machine remembers of a shared one.
-        storage: Keeps it.
+    by ``refresh``. See ``Store`` for the arguments and errors.
     """
 
-    def __init__(self, folder: Path, storage: Storage) -> None:
-        self.folder = folder
-        self.storage = storage
-        self.catalogue = storage.catalogue
-        self._snapshot = Snapshot(storage)
+    def __init__(self, folder: Path, url: str | None = None) -> None:
+        super().__init__(folder, url)
+        try:
+            self._snapshot = Snapshot(self)
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def open(cls, folder: Path, url: str | None = None) -> Gallery:
-        """The gallery in a folder or database; an empty one is made where there is none.
-
-        Args:
-            folder: Of the gallery; with ``url`` it only keeps copies of the pictures shown.
-            url: A PostgreSQL database, as SQLAlchemy writes it; None for the folder itself.
-
-        Raises:
-            BadSettings: If the folder can't be made or written, or the URL can't be used.
-            GalleryCorrupt: If the catalogue is damaged.
-            SetupProblem: If a newer program made it.
-            TryLater: If the database does not answer.
-        """
-        folder = folder.absolute()
-        storage = _storage(folder, url)
-        try:
-            return cls(folder, storage)
-        except BaseException:
-            storage.catalogue.database.dispose()
-            raise
-
-    @property
-    def place(self) -> str:
-        """How the operator calls it: the folder or the database, without its password."""
-        return self.storage.place
-
-    def close(self) -> None:
-        """Lets go of the catalogue; the gallery can't be used any more."""
-        self.catalogue.database.dispose()
+        """The gallery in a folder or database; an empty one is made where there is none."""
+        return cls(folder, url)
 
     def __enter__(self) -> Self:
         return self
@@ -88,63 +209,26 @@ class Gallery:
     ) -> None:
         self.close()
 
-    def people(self, category: str | None = None) -> tuple[Person, ...]:
-        """Everybody, or everybody in a category, by name."""
-        return self.catalogue.people(category)
-
-    def find_person(self, name: str) -> Person | None:
-        """The person of that name, key or Wikidata id; case and accents don't matter."""
-        return self.catalogue.find_person(name)
-
-    def close_names(self, name: str) -> tuple[str, ...]:
-        """A few names like this one, most alike first."""
-        return self.catalogue.close_names(name)
-
-    def portraits(self, person_id: int) -> tuple[Portrait, ...]:
-        """Every portrait of a person, oldest first."""
-        portraits = self.catalogue.portraits(person_id)
-        self.storage.present(portraits)
-        return portraits
-
-    def portrait_counts(self) -> dict[int, int]:
-        """How many portraits everybody has, by person id."""
-        return self.catalogue.portrait_counts()
-
-    def categories(self) -> tuple[str, ...]:
-        """Every category that somebody is in, by name."""
-        return tuple(self.catalogue.categories())
-
     def genders(self) -> frozenset[str]:
         """Every gender said of somebody, lower case, as of the last match or ``refresh``."""
-        return self._snapshot.genders
+        return self._snapshot.genders()
 
     def spaces(self) -> tuple[Space, ...]:
         """The spaces in which somebody can be found."""
         return self._snapshot.spaces()
 
-    def stats(self) -> Stats:
-        """How much there is of everything."""
-        people, portraits = self.catalogue.counts()
-        return Stats(
-            people=people,
-            portraits=portraits,
-            categories=self.catalogue.categories(),
-            vectors={
-                state.space: state.row_count - len(state.dead)
-                for state in self.catalogue.space_states()
-            },
-            rejections=self.catalogue.rejections(),
-        )
-
-    def size_bytes(self) -> int:
-        """What the gallery takes on disk."""
-        return self.storage.size_bytes()
+    def thumbnail(self, portrait: Portrait) -> bytes:
+        """A portrait's picture as a JPEG: its photo, or a silhouette where there is none."""
+        jpeg = self.photo(portrait)
+        if jpeg is not None:
+            return jpeg
+        return draw_silhouette(portrait.width_px, portrait.height_px, portrait.landmarks)
 
     def refresh(self) -> None:
         """Sees what has been changed since, here or by another process; cheap if nothing has."""
-        if self.catalogue.revision() != self._snapshot.revision:
-            self._snapshot = Snapshot(self.storage, self._snapshot)
-            self.storage.noticed()
+        with self.reading():
+            if self.revision() != self._snapshot.revision:
+                self._snapshot = Snapshot(self, self._snapshot)
 
     def top_matches(
         self,
@@ -160,7 +244,7 @@ class Gallery:
             query: Of one of ``spaces()``.
             k: At least 1; fewer are returned if there are fewer people.
             category: Only people in this category; None for everybody.
-            genders: Only people of whom the catalogue says one of these, such as
+            genders: Only people of whom the gallery says one of these, such as
                 ``gallery.records.WOMEN``; None for everybody.
 
         Returns:
@@ -179,7 +263,7 @@ class Gallery:
 
         snapshot, found = self._recalled(search)
         calibration = snapshot.calibration(query.space)
-        return tuple(_match(*one, calibration) for one in found)
+        return tuple(self._match(*one, calibration) for one in found)
 
     def fused_matches(
         self,
@@ -212,7 +296,7 @@ class Gallery:
 
         _, found = self._recalled(search)
         return tuple(
-            _match(
+            self._match(
                 *one, ensemble.calibration, ensemble.member_scores(fused[one[0].person_id].cosines)
             )
             for one in found
@@ -231,6 +315,24 @@ class Gallery:
                 break
         return snapshot, found
 
+    def _match(
+        self,
+        hit: Hit,
+        person: Person,
+        portrait: Portrait,
+        calibration: Calibration,
+        member_scores: tuple[MemberScore, ...] = (),
+    ) -> Match:
+        return Match(
+            person=person,
+            portrait=portrait,
+            thumbnail=functools.partial(self.thumbnail, portrait),
+            cosine=hit.cosine,
+            score=calibration.score(hit.cosine),
+            one_in=calibration.one_in(hit.cosine),
+            member_scores=member_scores,
+        )
+
     def trial(self) -> Trial | None:
         """Whether this gallery's backbones are better together; None if nobody has tried."""
         return self._snapshot.trial()
@@ -243,82 +345,50 @@ class Gallery:
         """The vectors of a space; see ``top_matches`` for the errors."""
         return self._snapshot.index(space)
 
-    def picture(self, portrait: Portrait) -> bytes:
-        """The JPEG that is kept of a portrait.
+    def settle(self, space: Space, progress: Progress = no_progress) -> None:
+        """Prepares the search of a space for as many people as it has now.
 
-        Raises:
-            OSError: If it is gone or can't be read.
+        For who may change the gallery, as of the last ``refresh``.
         """
-        return self.storage.picture(portrait)
+        if space not in self.spaces():
+            return
+        if self.shared:
+            with self.transaction() as changes:
+                changes.settle_index(space)
+            return
+        from gallery.search.index import GalleryIndex, is_large
 
-    def keep_picture(self, connection: Connection, sha256: str, jpeg: bytes) -> None:
-        """Keeps a portrait's thumbnail, in place of an earlier one.
-
-        Args:
-            connection: Inside ``changing(self.catalogue.database)``, in whose transaction the
-                portrait is enrolled, before or after this.
-            sha256: The portrait's.
-            jpeg: The thumbnail.
-
-        Raises:
-            BadSettings: If the folder can't be written.
-        """
-        self.storage.keep_picture(connection, sha256, jpeg)
-
-    def embedded(self, space: Space) -> NDArray[np.int64]:
-        """Ids of the portraits that have a vector in a space, rising; none if nothing has."""
-        return self.storage.embedded(space)
-
-    def vectors(self, space: Space, portrait_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The vectors of portraits, in that order: float32 (len(portrait_ids), D).
-
-        Args:
-            space: Whose vectors.
-            portrait_ids: int64 (n,); every one of them in ``embedded(space)``.
-
-        Raises:
-            KeyError: If a portrait has none.
-            GalleryCorrupt: If files are shorter than the catalogue says.
-        """
-        return self.storage.vectors(space, portrait_ids)
-
-    def space_folder(self, space: Space) -> Path:
-        """Where a gallery in a folder keeps a space's vectors and calibration."""
-        return self.folder / "vectors" / space.id
-
-    def writing(self) -> AbstractContextManager[None]:
-        """Makes this process the only one that changes the gallery; reading goes on.
-
-        Raises:
-            Busy: If another process is changing it.
-            BadSettings: If it can't be written.
-        """
-        return self.storage.writing()
+        if is_large(space, self.vector_count(space)):
+            index = self.index(space)
+            assert isinstance(index, GalleryIndex)
+            index.settle(progress)
 
 
-def _storage(folder: Path, url: str | None) -> Storage:
-    if url is None:
-        return FileStorage.open(folder)
-    from gallery.postgres.server import need_packages
+def _open_index(store: Store, state: SpaceState, before: SearchIndex | None) -> SearchIndex:
+    """The index of a space in that state, or of a newer one.
 
-    need_packages()
-    from gallery.postgres.storage import PostgresStorage
+    Raises:
+        GalleryCorrupt: If vectors are missing or damaged.
+    """
+    if store.shared:
+        from gallery.search.pgvector import PostgresIndex
 
-    return PostgresStorage.open(folder, url)
+        if isinstance(before, PostgresIndex) and before.generation == state.generation:
+            return before
+        return PostgresIndex(store.database, state.space)
+    from gallery.search.index import GalleryIndex
 
-
-def _match(
-    hit: Hit,
-    person: Person,
-    portrait: Portrait,
-    calibration: Calibration,
-    member_scores: tuple[MemberScore, ...] = (),
-) -> Match:
-    return Match(
-        person=person,
-        portrait=portrait,
-        cosine=hit.cosine,
-        score=calibration.score(hit.cosine),
-        one_in=calibration.one_in(hit.cosine),
-        member_scores=member_scores,
-    )
+    for _ in range(_ATTEMPTS):
+        with store.reading() as connection:
+            found = store.space_state(state.space) or state
+            try:
+                return GalleryIndex.open(
+                    connection,
+                    store.vector_file(found),
+                    found.row_count,
+                    store.revision(),
+                    before if isinstance(before, GalleryIndex) else None,
+                )
+            except FileNotFoundError:  # swept after a build, or lost
+                continue
+    raise missing(state.space)

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from engine.errors import BadSettings
 from engine.types import Space
-from gallery import never_again, registrar, upkeep
-from gallery.database import changing
+from gallery.build import learn_scores
 from gallery.gallery import Gallery
 from gallery.packing.contents import Contents, PackedSpace
 from gallery.packing.intake import BatchIntake
@@ -110,9 +109,7 @@ def _take_in(
         try:
             spaces = _wanted(gallery, contents, report)
             _remember_who_stays_away(gallery, contents, report)
-            intake = BatchIntake(
-                gallery, [one.space for one in spaces], never_again.barred(gallery), report
-            )
+            intake = BatchIntake(gallery, [one.space for one in spaces], gallery.banned(), report)
             for batch in contents.batches():
                 intake(batch)
                 progress("portraits", report.portraits, contents.portraits)
@@ -126,9 +123,7 @@ def _take_in(
 
 def _wanted(gallery: Gallery, contents: Contents, report: ImportReport) -> list[PackedSpace]:
     """The spaces that can be kept beside those that are there."""
-    there: dict[str, Space] = {
-        state.space.id: state.space for state in gallery.catalogue.space_states()
-    }
+    there: dict[str, Space] = {state.space.id: state.space for state in gallery.space_states()}
     wanted = []
     for packed in contents.spaces:
         if there.get(packed.space.id, packed.space) == packed.space:
@@ -139,13 +134,12 @@ def _wanted(gallery: Gallery, contents: Contents, report: ImportReport) -> list[
 
 
 def _remember_who_stays_away(gallery: Gallery, contents: Contents, report: ImportReport) -> None:
-    known = never_again.barred(gallery).keys
+    known = gallery.banned().keys
     fresh = [one for one in contents.never_again() if one.key not in known]
     if fresh:
-        with changing(gallery.catalogue.database) as connection:
+        with gallery.transaction() as changes:
             for one in fresh:
-                never_again.remember(connection, one.key, one.name, one.wikidata_id)
-            registrar.note_change(connection)
+                changes.ban(one.key, one.name, one.wikidata_id)
     report.stay_away = len(fresh)
 
 
@@ -155,14 +149,13 @@ def _learn(
     """Takes calibrations over where there are none, and learns anew what has changed much."""
     for packed in spaces:
         space = packed.space
-        if packed.calibration is not None and read_learned(gallery.storage, space) is None:
+        if packed.calibration is not None and read_learned(gallery, space) is None:
             learned = Learned(packed.rows, packed.calibration)
-            with changing(gallery.catalogue.database) as connection:
-                gallery.storage.keep_calibration(connection, space, learned.content())
-                registrar.note_change(connection)
+            with gallery.transaction() as changes:
+                changes.keep_calibration(space, learned.content())
             report.taken_scores.append(space)
-        gallery.storage.settle(space, progress)
-        upkeep.learn_scores(gallery, space)
+        gallery.settle(space, progress)
+        learn_scores(gallery, space)
     try_ensemble(gallery)
 
 

@@ -6,7 +6,6 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -19,7 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MEN",
+    "REMOVED",
     "WOMEN",
+    "Banned",
     "FoundPerson",
     "FoundPortrait",
     "Hit",
@@ -30,8 +31,10 @@ __all__ = [
     "Stats",
     "category_name",
     "folded",
-    "thumbnail_path",
 ]
+
+REMOVED: Final = "removed, never again"
+"""Why a photo of somebody who asked to be removed is not taken."""
 
 # Words that sources use for a gender, lower case. Wikidata's items Q6581072 and Q6581097 arrive as
 # "female" and "male", every other item of property P21 under its English label; the rest is what
@@ -74,7 +77,6 @@ class Portrait:
         id: Never given to another portrait.
         person_id: Whose.
         sha256: Of the original file's bytes, 64 hexadecimal digits.
-        thumbnail: Absolute path of the JPEG kept in the gallery.
         width_px: Width of the thumbnail.
         height_px: Height of the thumbnail.
         landmarks: float32 (5, 2), thumbnail pixels, in the order of ``engine.types.Face``.
@@ -88,7 +90,6 @@ class Portrait:
     id: int
     person_id: int
     sha256: str
-    thumbnail: Path
     width_px: int
     height_px: int
     landmarks: NDArray[np.float32]
@@ -104,11 +105,6 @@ class Rejected:
     """A picture that an earlier run did not take, and why."""
 
     reason: str
-
-
-def thumbnail_path(portraits_folder: Path, sha256: str) -> Path:
-    """Where the thumbnail of the picture with that hash is kept."""
-    return portraits_folder / sha256[:2] / f"{sha256}.jpg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +180,7 @@ class Match:
             value (gallery/scores/ensemble.py).
         score: 0 to 100, the same meaning in every space.
         one_in: A likeness this high is found between one in so many strangers; at least 1.
+        thumbnail: Reads the portrait's JPEG, see ``gallery.gallery.Gallery.thumbnail``.
         member_scores: What each backbone of an ensemble says, the weightiest first; none of one
             backbone.
     """
@@ -193,6 +190,7 @@ class Match:
     cosine: float
     score: float
     one_in: float
+    thumbnail: Callable[[], bytes] = field(repr=False)
     member_scores: tuple[MemberScore, ...] = ()
 
 
@@ -213,6 +211,37 @@ class Stats:
     categories: dict[str, int]
     vectors: dict[Space, int]
     rejections: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Banned:
+    """People who asked to be removed: no source brings them back.
+
+    Attributes:
+        keys: Of people.
+        wikidata_ids: Theirs, as far as they are known.
+        names: Folded names of all of them.
+        bare_names: Folded names of those without a Wikidata id.
+    """
+
+    keys: frozenset[str]
+    wikidata_ids: frozenset[str]
+    names: frozenset[str]
+    bare_names: frozenset[str]
+
+    def __contains__(self, person: FoundPerson) -> bool:
+        """Whether somebody is one of them.
+
+        Two people with Wikidata ids are told apart by these; where one of the two has none, the
+        same name means the same person: rather one too many stays away.
+        """
+        if person.key in self.keys:
+            return True
+        if person.wikidata_id is not None:
+            return person.wikidata_id in self.wikidata_ids or (
+                folded(person.name) in self.bare_names
+            )
+        return folded(person.name) in self.names
 
 
 def folded(name: str) -> str:

@@ -1,9 +1,11 @@
-"""Which photos become portraits: those with one clear face. And what is kept of them."""
+"""Which photos become portraits: those with one clear face; and what is kept of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -11,9 +13,28 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.engine import Engine
+from engine.errors import PhotoProblem, SetupProblem, TooLarge
 from engine.types import Box, Concern, Face, Photo
+from gallery.gallery import Gallery
+from gallery.records import REMOVED, Banned, FoundPerson, FoundPortrait, Person, category_name
 
-__all__ = ["SCREENING", "Reason", "Thumbnail", "clear_face", "thumbnail"]
+__all__ = [
+    "SCREENING",
+    "Fresh",
+    "Known",
+    "Reason",
+    "Refused",
+    "Screened",
+    "Screener",
+    "Thumbnail",
+    "clear_face",
+    "knows_more",
+    "owned",
+    "thumbnail",
+]
+
+_log = logging.getLogger(__name__)
 
 SCREENING: Final = 1
 """Version of the rules; what an older version rejected is looked at again."""
@@ -127,3 +148,150 @@ def _jpeg(pixels: NDArray[Any]) -> bytes:
     )
     assert done
     return encoded.tobytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A photo that can't be a portrait.
+
+    Attributes:
+        reason: A ``Reason``, for duplicates followed by the name.
+        sha256: Of a photo that need not be looked at again, else None.
+    """
+
+    reason: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A photo that is a portrait of the same person already.
+
+    Attributes:
+        news: Whether the source knows more about the person than the gallery.
+        photo: What the gallery lacked of it so far, or None.
+        portrait_id: Of that portrait.
+    """
+
+    news: bool
+    photo: Fresh | None = None
+    portrait_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fresh:
+    """A photo that can become a portrait.
+
+    Attributes:
+        sha256: Of its bytes.
+        thumbnail: What is kept of it.
+        crops: Per backbone, what it embeds.
+    """
+
+    sha256: str
+    thumbnail: Thumbnail
+    crops: Mapping[str, NDArray[np.uint8]]
+
+
+Screened = Refused | Known | Fresh
+
+
+class Screener:
+    """Looks at photos; safe to use from several threads.
+
+    Args:
+        gallery: Knows which photos it has and which it refused.
+        engine: Sees.
+        backbones: For which ones to cut crops.
+        again: Whether to look again at photos that were refused before.
+    """
+
+    def __init__(
+        self, gallery: Gallery, engine: Engine, backbones: Sequence[str], *, again: bool
+    ) -> None:
+        self._gallery = gallery
+        self._engine = engine
+        self._backbones = tuple(backbones)
+        self._again = again
+        self._banned: Banned | None = None
+
+    def __call__(self, found: FoundPortrait) -> Screened:
+        """What becomes of a photo."""
+        if self._banned is not None and found.person in self._banned:
+            return Refused(REMOVED)
+        try:
+            content = found.read(self._engine.limits.max_bytes)
+        except TooLarge:
+            refused = Refused(Reason.TOO_LARGE)
+        except OSError:
+            refused = Refused(Reason.UNREADABLE)
+        else:
+            return self._looked_up(found, content)
+        return Refused(REMOVED) if self._is_banned(found) else refused
+
+    def _is_banned(self, found: FoundPortrait) -> bool:
+        if self._banned is None:
+            self._banned = self._gallery.banned()
+        return found.person in self._banned
+
+    def _looked_up(self, found: FoundPortrait, content: bytes) -> Screened:
+        sha256 = hashlib.sha256(content).hexdigest()
+        portrait_id: int | None = None  # of one that came without its photo
+        with self._gallery.reading():
+            if self._is_banned(found):
+                return Refused(REMOVED)
+            known = self._gallery.known(sha256, SCREENING)
+            if isinstance(known, Person):
+                (portrait,) = self._gallery.portraits_by_hash([sha256])
+                portrait_id = None if self._gallery.photo(portrait) else portrait.id
+        if isinstance(known, Person):
+            now = owned(found, known)
+            if isinstance(now, Known) and portrait_id is not None:
+                seen = self._judged(found, content, sha256)
+                if isinstance(seen, Fresh):
+                    return replace(now, photo=seen, portrait_id=portrait_id)
+            return now
+        if known is not None and not self._again:
+            return Refused(known.reason)
+        return self._judged(found, content, sha256)
+
+    def _judged(self, found: FoundPortrait, content: bytes, sha256: str) -> Refused | Fresh:
+        try:
+            return self._face(content, sha256)
+        except SetupProblem:
+            raise
+        except Exception:  # noqa: BLE001 - one odd photo must not end a night's work
+            _log.exception("looking at %s failed", found.origin)
+            return Refused(Reason.FAILED)
+
+    def _face(self, content: bytes, sha256: str) -> Refused | Fresh:
+        try:
+            photo = self._engine.decode(content)
+        except TooLarge:
+            return Refused(Reason.TOO_LARGE)
+        except PhotoProblem:
+            return Refused(Reason.UNREADABLE, sha256)
+        face = clear_face(photo, self._engine.detect(photo))
+        if isinstance(face, Reason):
+            return Refused(face, sha256)
+        crops = {name: self._engine.backbone(name).crop(photo, face) for name in self._backbones}
+        return Fresh(sha256, thumbnail(photo, face), crops)
+
+
+def owned(found: FoundPortrait, owner: Person) -> Known | Refused:
+    """What becomes of a photo that is somebody's portrait already."""
+    if owner.key != found.person.key:
+        return Refused(f"{Reason.DUPLICATE} {owner.name}")
+    return Known(news=knows_more(found.person, owner))
+
+
+def knows_more(person: FoundPerson, owner: Person) -> bool:
+    """Whether a source knows something of a person that the gallery doesn't."""
+    more = [
+        (person.wikidata_id, owner.wikidata_id),
+        (person.country, owner.country),
+        (person.gender, owner.gender),
+        (person.fame, owner.fame),
+    ]
+    joins = {category_name(name) for name in person.categories} - set(owner.categories)
+    return bool(joins) or any(new not in (None, old) for new, old in more)

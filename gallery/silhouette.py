@@ -13,10 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from gallery.gallery import Gallery
-    from gallery.records import Portrait
-
-__all__ = ["draw_silhouette", "is_silhouette", "lacks_photo"]
+__all__ = ["draw_silhouette", "is_silhouette"]
 
 _COMMENT: Final = b"lookalike: no photo"
 _MARK: Final = b"\xff\xd8\xff\xfe" + (len(_COMMENT) + 2).to_bytes(2, "big") + _COMMENT
@@ -38,14 +35,6 @@ _ELLIPSES: Final = (
 def is_silhouette(jpeg: bytes) -> bool:
     """Whether a JPEG was made by ``draw_silhouette``; its first 64 bytes are enough to know."""
     return jpeg.startswith(_MARK)
-
-
-def lacks_photo(gallery: Gallery, portrait: Portrait) -> bool:
-    """Whether a portrait came into the gallery without its photo."""
-    try:
-        return is_silhouette(gallery.picture(portrait))
-    except OSError:
-        return False
 
 
 def draw_silhouette(width_px: int, height_px: int, landmarks: NDArray[np.float32]) -> bytes:

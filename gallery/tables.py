@@ -1,7 +1,7 @@
-"""The catalogue's tables, on SQLite and on PostgreSQL.
+"""The gallery's tables: the same in a folder (SQLite), on PostgreSQL and in a pack (SQLite).
 
-Written truth, in the order of a write: thumbnails and vectors reach the disk first, then one
-transaction here makes them count. What no row mentions does not exist.
+What no row mentions does not exist. A vector is written to its space's file first (append, fsync),
+then one transaction here makes it count (commit).
 """
 
 from __future__ import annotations
@@ -13,26 +13,31 @@ from sqlalchemy import (
     CheckConstraint,
     Double,
     ForeignKey,
+    Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 __all__ = [
+    "BannedRow",
+    "CalibrationRow",
     "CategoryRow",
-    "DeadRow",
     "FindingRow",
     "GalleryTables",
-    "NeverAgainRow",
     "PersonCategoryRow",
     "PersonRow",
     "PortraitRow",
     "RejectionRow",
     "RevisionRow",
     "SpaceRow",
+    "ThumbnailRow",
+    "VectorRow",
 ]
 
 
@@ -95,9 +100,10 @@ class PersonCategoryRow(GalleryTables):
 
 
 class PortraitRow(GalleryTables):
-    """One picture of one person; its thumbnail's file name is its hash.
+    """One picture of one person; a portrait without a row in ``thumbnail`` has no photo.
 
-    Coordinates are thumbnail pixels; ``landmarks`` is five pairs (x, y).
+    ``sha256`` is of the original file's bytes. Coordinates are thumbnail pixels; ``landmarks`` is
+    five pairs (x, y).
     """
 
     __tablename__ = "portrait"
@@ -133,10 +139,21 @@ class RejectionRow(GalleryTables):
     screening: Mapped[int]
 
 
-class NeverAgainRow(GalleryTables):
+class ThumbnailRow(GalleryTables):
+    """The photo that is kept of a portrait, a JPEG of the portrait's size."""
+
+    __tablename__ = "thumbnail"
+
+    portrait_id: Mapped[int] = mapped_column(
+        ForeignKey("portrait.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    jpeg: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class BannedRow(GalleryTables):
     """Somebody who asked to be removed, so that no source brings them back."""
 
-    __tablename__ = "never_again"
+    __tablename__ = "banned"
 
     key: Mapped[str] = mapped_column(_text(400), primary_key=True)
     name: Mapped[str] = mapped_column(_text(400))
@@ -145,7 +162,12 @@ class NeverAgainRow(GalleryTables):
 
 
 class SpaceRow(GalleryTables):
-    """One embedding space: which files hold its vectors, and how many of their rows count."""
+    """One embedding space.
+
+    ``generation`` is the number of the file that holds its vectors, ``row_count`` how many rows of
+    that file have ever counted; what follows them is overwritten. On PostgreSQL ``generation``
+    rises with every change of the space's vectors, and ``row_count`` is how many there are.
+    """
 
     __tablename__ = "space"
     __table_args__ = (CheckConstraint("row_count >= 0", name="row_count"),)
@@ -159,19 +181,50 @@ class SpaceRow(GalleryTables):
     row_count: Mapped[int]
 
 
-class DeadRow(GalleryTables):
-    """A row of a space's vectors that no longer counts; `gallery build` drops it for good."""
+class VectorRow(GalleryTables):
+    """A portrait's unit vector in a space.
 
-    __tablename__ = "dead_row"
+    In a folder ``row`` is its row of the space's file (gallery/vector_file.py). On PostgreSQL
+    ``value`` is a pgvector, in a pack little-endian float32. A row of the file that is named here
+    by nothing is dead; `gallery build` drops it.
+    """
+
+    __tablename__ = "vector"
+    __table_args__ = (
+        # Readers ask for the rows that are new since they last looked.
+        Index(
+            "ix_vector_space_id",
+            "space_id",
+            "row",
+            unique=True,
+            sqlite_where=text("row IS NOT NULL"),
+            postgresql_where=text("row IS NOT NULL"),
+        ),
+    )
+
+    portrait_id: Mapped[int] = mapped_column(
+        ForeignKey("portrait.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    space_id: Mapped[str] = mapped_column(
+        String(100), ForeignKey("space.id", ondelete="CASCADE"), primary_key=True
+    )
+    row: Mapped[int | None]
+    value: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+class CalibrationRow(GalleryTables):
+    """What was learned of a space's scores, as JSON (see gallery/scores)."""
+
+    __tablename__ = "calibration"
 
     space_id: Mapped[str] = mapped_column(
-        ForeignKey("space.id", ondelete="CASCADE"), primary_key=True
+        String(100), ForeignKey("space.id", ondelete="CASCADE"), primary_key=True
     )
-    row_number: Mapped[int] = mapped_column(primary_key=True)
+    content: Mapped[str] = mapped_column(_text(100_000))
 
 
 class FindingRow(GalleryTables):
-    """What was found out about the gallery as a whole; see gallery/scores/trial.py."""
+    """What was found out about the gallery as a whole, such as whether an ensemble helps."""
 
     __tablename__ = "finding"
 

@@ -8,15 +8,14 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from sqlalchemy import delete, insert
 
 from engine.types import Box, Space
-from gallery import registrar
-from gallery.database import changing
 from gallery.gallery import Gallery
-from gallery.records import FoundPerson, FoundPortrait
-from gallery.registrar import append_rows
+from gallery.records import FoundPerson, FoundPortrait, Portrait
+from gallery.tables import ThumbnailRow
 
-__all__ = ["MadeUp", "alike", "bad", "fill", "independent", "person_ids", "unit"]
+__all__ = ["MadeUp", "alike", "bad", "fill", "independent", "person_ids", "put_photo", "unit"]
 
 MadeUp = dict[str, NDArray[np.float32]]
 """Vectors by backbone, row by row of the same portraits."""
@@ -80,12 +79,12 @@ def fill(
     buffer = io.BytesIO()
     Image.new("RGB", (112, 112), "teal").save(buffer, "JPEG")
     landmarks = [[40, 45], [70, 45], [55, 65], [43, 85], [67, 85]]
-    with gallery.writing(), changing(gallery.catalogue.database) as connection:
+    with gallery.writing(), gallery.transaction() as changes:
         persons, rows = [], []
         for number in range(people):
             name = f"Person {known + number}"
             person = FoundPerson(key=name, name=name)
-            persons.append(registrar.enrol_person(connection, person))
+            persons.append(changes.add_person(person))
         for row, owner in enumerate(whose.tolist()):
             portrait_sha256 = f"{known * 100 + row:064x}"
             name = f"Person {known + owner}"
@@ -94,22 +93,28 @@ def fill(
                 origin="",
                 read=lambda _: buffer.getvalue(),
             )
-            gallery.keep_picture(connection, portrait_sha256, buffer.getvalue())
             rows.append(
-                registrar.enrol_portrait(
-                    connection,
+                changes.add_portrait(
                     persons[owner],
                     found,
                     sha256=portrait_sha256,
                     size_px=(112, 112),
                     landmarks=landmarks,
                     box=Box(30, 20, 50, 75),
+                    jpeg=buffer.getvalue(),
                 )
             )
         for backbone, vectors in make(whose).items():
             made_up = Space(backbone, SHA256, 1, vectors.shape[1])
             space = spaces[backbone] if spaces else made_up
-            owners = [persons[owner] for owner in whose.tolist()]
-            append_rows(connection, gallery, space, vectors, rows, owners)
-        registrar.note_change(connection)
+            changes.add_vectors(space, vectors, rows)
     gallery.refresh()
+
+
+def put_photo(gallery: Gallery, portrait: Portrait, content: bytes | None) -> None:
+    """Puts bytes, sound or not, in the place of a portrait's photo; None takes it away."""
+    with gallery.transaction() as changes:
+        changes.run(delete(ThumbnailRow).where(ThumbnailRow.portrait_id == portrait.id))
+        if content is not None:
+            row = {"portrait_id": portrait.id, "jpeg": content}
+            changes.run(insert(ThumbnailRow).values(row))

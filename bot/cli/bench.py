@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from engine.backbones import Backbone, BackboneRecord
     from engine.mtcnn import Detector
     from engine.types import Embedding, Face, Photo
-    from gallery.index import GalleryIndex
+    from gallery.search.index import GalleryIndex
 
     Floats = NDArray[np.float32]
 
@@ -360,15 +360,17 @@ def _people(dimensions: int) -> Floats:
 def _index(backbone: Backbone) -> Iterator[GalleryIndex]:
     import numpy as np
 
-    from gallery.index import GalleryIndex
-    from gallery.vectors import VectorFiles
+    from gallery.search.cache import Roster
+    from gallery.search.index import GalleryIndex
+    from gallery.vector_file import VectorFile
 
-    none = np.empty(0, np.int64)
     ids = np.arange(PEOPLE, dtype=np.int64)
     with tempfile.TemporaryDirectory() as folder:
-        files = VectorFiles.create(Path(folder) / "vectors", backbone.space)
-        rows = files.append(0, _people(backbone.space.dimensions), ids, ids, none)
-        yield GalleryIndex(files, rows, none)
+        file = VectorFile.create(Path(folder) / "vectors", backbone.space)
+        rows = file.append(0, _people(backbone.space.dimensions))
+        index = GalleryIndex(file, Roster.of(rows, ids, ids, ids, file, None), 1)
+        index.settle()
+        yield index
 
 
 @contextmanager

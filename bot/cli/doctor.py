@@ -262,7 +262,7 @@ def _gallery(settings: Settings) -> Iterator[Finding]:
 def _database(settings: Settings) -> Iterator[Finding]:
     from bot.store.keys import Identity, secret_key
     from bot.store.store import Store, database_url
-    from gallery.postgres.server import masked
+    from gallery.database import masked
 
     path = settings.home / "secret.key"
     given = settings.database.key

@@ -172,7 +172,7 @@ def show(context: Context, name: Sequence[str], as_json: bool) -> None:
             say(f"  {heading}: {value}")
     for one in portraits:
         credit = ", ".join(filter(None, (one.author, one.licence, one.source_url)))
-        say(f"  {one.thumbnail}  {one.width_px} x {one.height_px}  {credit}".rstrip())
+        say(f"  {one.width_px} x {one.height_px} px  {credit}".rstrip())
 
 
 @gallery.command()
@@ -187,7 +187,6 @@ def remove(
 ) -> None:
     """Remove a PERSON and all their portraits."""
     from gallery.build import remove as remove_person
-    from gallery.never_again import bar
 
     with opened(context.settings()) as gallery:
         person = _found(gallery, name)
@@ -195,7 +194,7 @@ def remove(
             count = numbered(len(gallery.portraits(person.id)), "portrait")
             click.confirm(f"Remove {person.name} ({count})?", abort=True, err=True)
         if never_again:
-            bar(gallery, person)
+            gallery.ban(person)
         portraits = remove_person(gallery, person)
     if as_json:
         print_json({**_person_json(person), "portraits": portraits})
@@ -363,7 +362,6 @@ def _portrait_json(portrait: Portrait) -> dict[str, Any]:
     return {
         "id": portrait.id,
         "sha256": portrait.sha256,
-        "thumbnail": str(portrait.thumbnail),
         "width": portrait.width_px,
         "height": portrait.height_px,
         "box": [round(side, 1) for side in (box.x, box.y, box.w, box.h)],

@@ -179,11 +179,9 @@ def credits_command(context: Context, html: Path | None, as_json: bool) -> None:
 @click.pass_obj
 def permit(context: Context, name: Sequence[str]) -> None:
     """Let a PERSON come back who was removed with --never-again."""
-    from gallery.never_again import permit as permit_person
-
     whom = " ".join(name)
     with opened(context.settings()) as gallery:
-        if not permit_person(gallery, [whom]):
+        if not gallery.unban([whom]):
             raise GalleryMissing(f"nobody called {whom!r} was removed with --never-again")
     say(f"{whom} may come back: add or download them again.")
 
@@ -305,7 +303,7 @@ class _Credit:
 
 def _credits(gallery: Gallery) -> tuple[_Credit, ...]:
     """Every picture, by person."""
-    portraits = gallery.catalogue.portraits_by_id(gallery.catalogue.portrait_ids().tolist())
+    portraits = gallery.portraits_by_id(gallery.portrait_ids().tolist())
     whose: dict[int, list[Portrait]] = {}
     for _, portrait in sorted(portraits.items()):
         whose.setdefault(portrait.person_id, []).append(portrait)

@@ -155,7 +155,7 @@ def draw_answer(engine: Engine, answer: Answer, *, style: str = SIDE) -> Picture
     entries = []
     for match in answer.matches[0]:
         portrait = match.portrait
-        pixels = engine.decode(portrait.thumbnail.read_bytes()).pixels
+        pixels = engine.decode(match.thumbnail()).pixels
         scale = pixels.shape[1] / portrait.width_px  # the settings may reduce a thumbnail, too
         entries.append(
             CardEntry(
@@ -335,7 +335,7 @@ def _match_json(match: Match) -> dict[str, Any]:
             part.backbone: {"cosine": round(part.cosine, 6), "score": round(part.score, 2)}
             for part in match.member_scores
         },
-        "portrait": str(portrait.thumbnail),
+        "portrait": portrait.id,
         "license": portrait.licence,
         "author": portrait.author,
     }

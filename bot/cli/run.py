@@ -107,7 +107,7 @@ def upgrade(context: Context) -> None:
             f"the package {missing.name} is missing: run `pip install 'lookalike[chat]'`"
         ) from None
     import migrations
-    from gallery.postgres.server import masked
+    from gallery.database import masked
 
     settings = context.settings()
     given = settings.database.key

@@ -166,7 +166,7 @@ def _card_entry(services: Services, match: Match, answer: MatchAnswer) -> CardEn
     from gallery.silhouette import is_silhouette
 
     portrait = match.portrait
-    jpeg = portrait.thumbnail.read_bytes()
+    jpeg = match.thumbnail()
     pixels = services.engine.decode(jpeg).pixels
     # The settings may make decoding reduce even a thumbnail.
     scale, box = pixels.shape[1] / portrait.width_px, portrait.box

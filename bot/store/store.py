@@ -22,7 +22,7 @@ import migrations
 from bot.store.keys import Identity, Who, seal, unseal
 from bot.store.tables import ChatChoiceRow, KeyRow, PastMatchRow, StoreTables, UserChoiceRow
 from engine.errors import BadSettings, TryLater
-from gallery.postgres.server import (
+from gallery.database import (
     CONNECTING,
     DRIVER,
     STORE_TURN,

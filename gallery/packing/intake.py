@@ -14,23 +14,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from engine.decode import decode
 from engine.errors import PhotoProblem
 from engine.types import Space
-from gallery import registrar
-from gallery.add import knows_more
-from gallery.database import changing
 from gallery.gallery import Gallery
-from gallery.never_again import REMOVED, Barred
 from gallery.packing.contents import Batch, PackedPortrait
 from gallery.packing.report import ImportReport
 from gallery.progress import Rejection
-from gallery.records import FoundPerson, FoundPortrait, Person, Portrait
-from gallery.registrar import append_rows
-from gallery.screen import Reason
-from gallery.silhouette import draw_silhouette, is_silhouette, lacks_photo
+from gallery.records import REMOVED, Banned, FoundPerson, FoundPortrait, Person, Portrait
+from gallery.screen import Reason, knows_more
+from gallery.silhouette import is_silhouette
+from gallery.store import Transaction
 
 __all__ = ["BatchIntake"]
 
@@ -72,13 +67,13 @@ class BatchIntake:
     """
 
     def __init__(
-        self, gallery: Gallery, spaces: Sequence[Space], barred: Barred, report: ImportReport
+        self, gallery: Gallery, spaces: Sequence[Space], barred: Banned, report: ImportReport
     ) -> None:
         self._gallery = gallery
         self._embedded = {space: gallery.embedded(space) for space in spaces}
         self._barred = barred
         self._report = report
-        self._any_refused = bool(gallery.catalogue.rejections())
+        self._any_refused = bool(gallery.stats().rejections)
 
     def __call__(self, batch: Batch) -> None:
         """Makes a batch count."""
@@ -92,20 +87,19 @@ class BatchIntake:
                 pass
         people = self._people(batch, candidates)
         if self._news(people, candidates, owners, batch):
-            with changing(self._gallery.catalogue.database) as connection:
-                before = registrar.person_count(connection)
-                ids = {one: registrar.enrol_person(connection, one) for one in people}
-                self._enrol(connection, candidates, ids)
-                vectors = self._append(connection, candidates, batch)
-                newcomers = registrar.person_count(connection) - before
-                registrar.note_change(connection)
+            with self._gallery.transaction() as changes:
+                before = changes.person_count()
+                ids = {one: changes.add_person(one) for one in people}
+                self._enrol(changes, candidates, ids)
+                vectors = self._append(changes, candidates, batch)
+                newcomers = changes.person_count() - before
             self._report.people_added += newcomers
             self._report.vectors.update(vectors)
         self._count(candidates)
 
     def _recognize(self, candidates: Sequence[_Candidate]) -> dict[str, Person]:
         """Finds what is there already and what may not come; returns the known owners by key."""
-        catalogue = self._gallery.catalogue
+        catalogue = self._gallery
         known = {
             one.sha256: one
             for one in catalogue.portraits_by_hash([one.portrait.sha256 for one in candidates])
@@ -125,7 +119,7 @@ class BatchIntake:
         """Reads and decodes the photo of a portrait that has none yet."""
         if one.portrait.photo is None:
             return
-        if one.known is not None and not lacks_photo(self._gallery, one.known):
+        if one.known is not None and self._gallery.photo(one.known) is not None:
             return
         try:
             jpeg = one.portrait.photo()
@@ -167,7 +161,7 @@ class BatchIntake:
 
     def _enrol(
         self,
-        connection: Connection,
+        changes: Transaction,
         candidates: Sequence[_Candidate],
         person_ids: dict[FoundPerson, int],
     ) -> None:
@@ -184,18 +178,12 @@ class BatchIntake:
             if one.known is None:
                 one.person_id = person_ids[one.person]
                 if self._any_refused:
-                    registrar.forget_rejection(connection, portrait.sha256)
-                one.id = registrar.enrol_portrait(
-                    connection, one.person_id, _found(one), sha256=portrait.sha256, **geometry
+                    changes.forget_rejection(portrait.sha256)
+                one.id = changes.add_portrait(
+                    one.person_id, _found(one), sha256=portrait.sha256, jpeg=jpeg, **geometry
                 )
-                if jpeg is None:
-                    jpeg = draw_silhouette(
-                        portrait.width_px, portrait.height_px, portrait.landmarks
-                    )
             elif jpeg is not None:
-                registrar.reframe_portrait(connection, portrait.sha256, **geometry)
-            if jpeg is not None:
-                self._gallery.keep_picture(connection, portrait.sha256, jpeg)
+                changes.set_photo(one.id, jpeg, **geometry)
 
     def _lacking(
         self, space: Space, candidates: Sequence[_Candidate], batch: Batch
@@ -210,7 +198,7 @@ class BatchIntake:
         return lacking
 
     def _append(
-        self, connection: Connection, candidates: Sequence[_Candidate], batch: Batch
+        self, changes: Transaction, candidates: Sequence[_Candidate], batch: Batch
     ) -> dict[Space, int]:
         appended = {}
         for space in self._embedded:
@@ -219,13 +207,10 @@ class BatchIntake:
                 continue
             rows = batch.rows[space]
             owners = [candidates[place] for place in rows.places[lacking]]
-            append_rows(
-                connection,
-                self._gallery,
+            changes.add_vectors(
                 space,
                 rows.vectors[lacking],
                 [one.id for one in owners],
-                [one.person_id for one in owners],
             )
             appended[space] = len(lacking)
         return appended

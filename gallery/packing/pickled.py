@@ -18,11 +18,8 @@ from typing import Any, Final
 from engine.engine import Engine
 from engine.errors import SetupProblem
 from engine.pickles import pickled_strings, pickled_vectors
-from gallery import registrar
 from gallery.add import add
-from gallery.database import changing
 from gallery.gallery import Gallery
-from gallery.never_again import barred
 from gallery.packing.fields import MOST, plain_text
 from gallery.progress import Progress, Report, no_progress
 from gallery.records import FoundPerson, FoundPortrait
@@ -174,13 +171,10 @@ def _photo(folder: Path, parts: Sequence[str]) -> Path | None:
 
 def _keep_names(gallery: Gallery, people: Iterable[FoundPerson], report: PickleReport) -> None:
     """Enrols people without a photo, but for those who stay away; none that is there changes."""
-    away = barred(gallery)
+    away = gallery.banned()
     wanted = {one.key: one for one in people if one not in away}
-    with gallery.writing(), changing(gallery.catalogue.database) as connection:
-        before = registrar.person_count(connection)
-        ids = {registrar.enrol_person(connection, one): one for one in wanted.values()}
-        if registrar.person_count(connection) > before:
-            registrar.note_change(connection)
+    with gallery.writing(), gallery.transaction() as changes:
+        ids = {changes.add_person(one): one for one in wanted.values()}
     shown = gallery.portrait_counts()
     report.names_only = [one.name for number, one in ids.items() if not shown.get(number)]
     gallery.refresh()

@@ -23,8 +23,7 @@ from gallery.packing.contents import (
 from gallery.packing.fields import MOST, MOST_CATEGORIES, MOST_FAME, WIKIDATA_ID, plain_text
 from gallery.records import FoundPerson, Person, Portrait, folded
 from gallery.scores import read_learned
-from gallery.silhouette import is_silhouette
-from gallery.tables import NeverAgainRow, PersonRow, PortraitRow
+from gallery.tables import BannedRow, PersonRow, PortraitRow
 
 if TYPE_CHECKING:
     from gallery.scores import Calibration
@@ -46,13 +45,13 @@ class GalleryContents:
 
     def __init__(self, gallery: Gallery) -> None:
         self._gallery = gallery
-        with gallery.catalogue.snapshot() as connection:
+        with gallery.reading() as connection:
             order = select(PortraitRow.id).order_by(PortraitRow.person_id, PortraitRow.id)
             self.portrait_ids: NDArray[np.int64] = _ids(connection.scalars(order))
             owners = select(PortraitRow.person_id).distinct()
             bare = select(PersonRow.id).where(PersonRow.id.not_in(owners)).order_by(PersonRow.id)
             self._bare = _ids(connection.scalars(bare))
-        self.people, _ = gallery.catalogue.counts()
+        self.people, _ = gallery.counts()
         self._embedded = {space: gallery.embedded(space) for space in gallery.spaces()}
         self.spaces = tuple(
             PackedSpace(space, len(ids), self._learned(space))
@@ -66,8 +65,8 @@ class GalleryContents:
 
     def never_again(self) -> tuple[StaysAway, ...]:
         """Who was removed for good, by key."""
-        with self._gallery.catalogue.snapshot() as connection:
-            rows = connection.execute(select(NeverAgainRow).order_by(NeverAgainRow.key)).all()
+        with self._gallery.reading() as connection:
+            rows = connection.execute(select(BannedRow).order_by(BannedRow.key)).all()
         return tuple(StaysAway(row.key, row.name, row.wikidata_id) for row in rows)
 
     def batches(self) -> Iterator[Batch]:
@@ -84,12 +83,12 @@ class GalleryContents:
 
     def packed_people(self, portrait_ids: NDArray[np.int64]) -> tuple[PackedPerson, ...]:
         """The people of neighbouring portraits, each with those of them that are theirs."""
-        portraits = self._gallery.catalogue.portraits_by_id(portrait_ids.tolist())
+        portraits = self._gallery.portraits_by_id(portrait_ids.tolist())
         whose: dict[int, list[PackedPortrait]] = {}
         for one in portrait_ids.tolist():
             portrait = portraits[one]
             whose.setdefault(portrait.person_id, []).append(self._packed(portrait))
-        people = self._gallery.catalogue.people_by_id(whose)
+        people = self._gallery.people_by_id(whose)
         return tuple(
             PackedPerson(_found(people[person_id]), tuple(theirs))
             for person_id, theirs in whose.items()
@@ -98,7 +97,7 @@ class GalleryContents:
     def bare_people(self, first: int = 0, last: int | None = None) -> tuple[PackedPerson, ...]:
         """Those without a portrait, by id, from one place to another."""
         ids = self._bare[first:last].tolist()
-        people = self._gallery.catalogue.people_by_id(ids)
+        people = self._gallery.people_by_id(ids)
         return tuple(PackedPerson(_found(people[one]), ()) for one in ids)
 
     def places(self, space: Space, portrait_ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -110,16 +109,12 @@ class GalleryContents:
         return self._gallery.vectors(space, portrait_ids)
 
     def _learned(self, space: Space) -> Calibration | None:
-        learned = read_learned(self._gallery.storage, space)
+        learned = read_learned(self._gallery, space)
         return learned.calibration if learned else None
 
     def _packed(self, portrait: Portrait) -> PackedPortrait:
         def photo() -> bytes | None:
-            try:
-                jpeg = self._gallery.picture(portrait)
-            except OSError:  # lost
-                return None
-            return None if is_silhouette(jpeg) or not jpeg else jpeg
+            return self._gallery.photo(portrait)
 
         return PackedPortrait(
             sha256=portrait.sha256,

@@ -25,7 +25,7 @@ from gallery.likeness import SAME_PERSON
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-    from gallery.storage import Storage
+    from gallery.store import Store
 
 __all__ = [
     "ANCHORS",
@@ -321,18 +321,18 @@ class Learned(Stored):
         return json.dumps(self.to_json(), indent=2).encode()
 
 
-def read_learned(storage: Storage, space: Space) -> Learned | None:
+def read_learned(gallery: Store, space: Space) -> Learned | None:
     """What was learned of a space; None if nothing was yet.
 
     Raises:
         GalleryCorrupt: If it makes no sense.
     """
     damaged = GalleryCorrupt(
-        f"{storage.calibration_place(space)} is damaged: run `lookalike gallery build --model "
+        f"{gallery.calibration_place(space)} is damaged: run `lookalike gallery build --model "
         f"{space.backbone}`"
     )
     try:
-        content = storage.read_calibration(space)
+        content = gallery.read_calibration(space)
         learned = None if content is None else Learned.from_json(json.loads(content))
     except (OSError, ValueError) as problem:
         raise damaged from problem

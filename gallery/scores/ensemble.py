@@ -19,7 +19,7 @@ from engine.errors import GalleryMissing
 from engine.types import Embedding, Space
 from gallery.records import Hit
 from gallery.scores import Calibration, Stored
-from gallery.storage import SearchIndex
+from gallery.search import SearchIndex
 
 __all__ = ["BEST", "Ensemble", "FusedHit", "Member", "MemberScore", "fused_top"]
 

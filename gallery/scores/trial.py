@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import delete, insert, select
+from sqlalchemy import select
 
 from engine.errors import GalleryCorrupt
 from engine.types import Space
-from gallery import registrar
-from gallery.database import changing
 from gallery.likeness import person_cosines
 from gallery.scores import Calibration, Stored
 from gallery.scores.ensemble import BEST, Ensemble, Member
@@ -35,11 +33,11 @@ from gallery.scores.fit import (
     person_norms,
     to_the_rest,
 )
-from gallery.tables import FindingRow, PortraitRow
+from gallery.tables import PortraitRow
 
 if TYPE_CHECKING:
-    from gallery.catalogue import Catalogue
     from gallery.gallery import Gallery
+    from gallery.store import Store
 
 __all__ = [
     "FAR",
@@ -573,11 +571,9 @@ def _beats_each(figures: Mapping[str, Figures], chances: Mapping[str, float]) ->
 # --- kept with a gallery ----------------------------------------------------------------------
 
 
-def read_trial(catalogue: Catalogue) -> Trial | None:
+def read_trial(gallery: Store) -> Trial | None:
     """The trial that was kept last; None if there is none, or it makes no sense (any more)."""
-    query = select(FindingRow.content).where(FindingRow.name == BEST)
-    with catalogue.snapshot() as connection:
-        record = connection.scalar(query)
+    record = gallery.finding(BEST)
     try:
         return Trial.from_json(record)
     except ValueError:
@@ -594,7 +590,7 @@ def try_ensemble(gallery: Gallery) -> Trial | None:
         are mended by a build of their backbone, which is not held up by it.
     """
     gallery.refresh()
-    known = read_trial(gallery.catalogue)
+    known = read_trial(gallery)
     rows = _rows(gallery)
     if len(rows) < 2:
         if known is not None:
@@ -643,7 +639,7 @@ def _sample(
     for space in spaces[1:]:
         everywhere = np.intersect1d(everywhere, gallery.embedded(space), assume_unique=True)
     query = select(PortraitRow.id, PortraitRow.person_id).order_by(PortraitRow.id)
-    with gallery.catalogue.snapshot() as connection:
+    with gallery.reading() as connection:
         owners = np.array([tuple(row) for row in connection.execute(query)], np.int64)
     owners = owners.reshape(-1, 2)
     owners = owners[np.isin(owners[:, 0], everywhere)]
@@ -659,9 +655,5 @@ def _sample(
 
 
 def _keep(gallery: Gallery, trial: Trial | None) -> None:
-    with changing(gallery.catalogue.database) as connection:
-        connection.execute(delete(FindingRow).where(FindingRow.name == BEST))
-        if trial is not None:
-            values = {"name": BEST, "content": trial.to_json()}
-            connection.execute(insert(FindingRow).values(values))
-        registrar.note_change(connection)
+    with gallery.transaction() as changes:
+        changes.keep_finding(BEST, None if trial is None else trial.to_json())

@@ -17,10 +17,8 @@ from sqlalchemy import delete, select
 from engine.engine import Engine
 from engine.errors import BadSettings
 from engine.types import Space
-from gallery import registrar, upkeep
-from gallery.database import changing
+from gallery.build import embed_missing, learn_scores
 from gallery.gallery import Gallery
-from gallery.namesakes import merge
 from gallery.progress import Progress, Report, no_progress
 from gallery.screen import SCREENING, Reason
 from gallery.tables import CategoryRow, PersonCategoryRow
@@ -74,7 +72,7 @@ def verify(
         except KeyboardInterrupt:
             examination.interrupted = True
         gallery.refresh()
-    examination.people, examination.portraits = gallery.catalogue.counts()
+    examination.people, examination.portraits = gallery.counts()
     examination.seconds = time.perf_counter() - began
     return examination
 
@@ -141,7 +139,7 @@ class _Examiner:
         self._examination.findings += left
 
     def _spaces(self) -> list[Space]:
-        return [state.space for state in self._gallery.catalogue.space_states()]
+        return [state.space for state in self._gallery.space_states()]
 
     def _usable_spaces(self) -> dict[str, Space]:
         """The gallery's spaces in which this machine can make vectors, by id."""
@@ -184,9 +182,8 @@ class _Examiner:
 
     def _sweep(self, findings: list[Finding]) -> list[Finding]:
         used = select(PersonCategoryRow.category_id)
-        with changing(self._gallery.catalogue.database) as connection:
-            connection.execute(delete(CategoryRow).where(CategoryRow.id.not_in(used)))
-            registrar.note_change(connection)
+        with self._gallery.transaction() as changes:
+            changes.run(delete(CategoryRow).where(CategoryRow.id.not_in(used)))
         return findings
 
     def _forget(self, findings: list[Finding]) -> list[Finding]:
@@ -210,15 +207,12 @@ class _Examiner:
         ids = [one.subject.portrait_id for one in findings if one.subject is not None]
         wanted = [portrait_id for portrait_id in ids if portrait_id is not None]
         for start in range(0, len(wanted), _BATCH):
-            portraits = gallery.catalogue.portraits_by_id(wanted[start : start + _BATCH])
+            portraits = gallery.portraits_by_id(wanted[start : start + _BATCH])
             hashes = [portrait.sha256 for portrait in portraits.values()]
-            with changing(gallery.catalogue.database) as connection:
-                upkeep.bury_portraits(gallery, connection, list(portraits))
-                registrar.delete_portraits(connection, list(portraits))
+            with gallery.transaction() as changes:
+                changes.remove_portraits(list(portraits))
                 for sha256 in hashes if for_good else ():
-                    registrar.remember_rejection(connection, sha256, Reason.NOT_THEM, SCREENING)
-                registrar.note_change(connection)
-            gallery.storage.discard_pictures(hashes)
+                    changes.reject(sha256, Reason.NOT_THEM, SCREENING)
 
     def _merge(self, findings: list[Finding]) -> list[Finding]:
         """Into the one whom Wikidata knows, else the one who was there first."""
@@ -228,13 +222,13 @@ class _Examiner:
             assert finding.subject is not None
             assert finding.other is not None
             ids = (finding.subject.person_id, finding.other.person_id)
-            there = gallery.catalogue.people_by_id(ids)
+            there = gallery.people_by_id(ids)
             if len(there) == 2:  # else one of them was merged with a third just now
                 kept, other = sorted(
                     there.values(), key=lambda one: (one.wikidata_id is None, one.id)
                 )
-                with changing(gallery.catalogue.database) as connection:
-                    merge(gallery, connection, kept, other)
+                with gallery.transaction() as changes:
+                    changes.merge_people(kept, other)
                 done.append(finding)
         return done
 
@@ -242,36 +236,32 @@ class _Examiner:
         """Never takes away what can't be made again here."""
         done = [one for one in findings if one.space_id in self._usable]
         for space_id in dict.fromkeys(one.space_id for one in done):
-            with changing(self._gallery.catalogue.database) as connection:
-                registrar.delete_space(connection, self._usable[str(space_id)])
-                registrar.note_change(connection)
+            with self._gallery.transaction() as changes:
+                changes.remove_space(self._usable[str(space_id)])
         self._embed(done)
-        upkeep.sweep_vectors(self._gallery, Report())  # not before: names of files would be reused
+        self._gallery.sweep_vectors()  # not before: names of files would be reused
         return done
 
     def _embed(self, findings: list[Finding]) -> list[Finding]:
         done = [one for one in findings if one.space_id in self._usable]
         for space_id in dict.fromkeys(one.space_id for one in done):
             space = self._usable[str(space_id)]
-            upkeep.embed_missing(
-                self._gallery, self._engine, space.backbone, Report(), self._progress
-            )
-            upkeep.learn_scores(self._gallery, space)
+            embed_missing(self._gallery, self._engine, space.backbone, Report(), self._progress)
+            learn_scores(self._gallery, space)
         return done
 
     def _learn(self, findings: list[Finding]) -> list[Finding]:
         for space in self._spaces():
             if any(finding.space_id == space.id for finding in findings):
-                upkeep.learn_scores(self._gallery, space)
+                learn_scores(self._gallery, space)
         return findings
 
     def _delete(self, findings: list[Finding]) -> list[Finding]:
         """Only those who still have no portrait."""
         counts = self._gallery.portrait_counts()
         gone = [one for one in findings if one.subject and one.subject.person_id not in counts]
-        with changing(self._gallery.catalogue.database) as connection:
+        with self._gallery.transaction() as changes:
             for finding in gone:
                 assert finding.subject is not None
-                registrar.delete_person(connection, finding.subject.person_id)
-            registrar.note_change(connection)
+                changes.remove_person(finding.subject.person_id)
         return gone

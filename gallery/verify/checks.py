@@ -24,7 +24,6 @@ from engine.types import Box, Concern, Face, Space
 from gallery.gallery import Gallery
 from gallery.progress import Progress
 from gallery.records import Portrait
-from gallery.silhouette import is_silhouette
 from gallery.tables import CategoryRow, PersonCategoryRow, PortraitRow
 
 __all__ = [
@@ -219,7 +218,7 @@ class Owners:
 def owners_of(gallery: Gallery) -> Owners:
     """Who has which portraits now."""
     query = select(PortraitRow.id, PortraitRow.person_id)
-    with gallery.catalogue.snapshot() as connection:
+    with gallery.reading() as connection:
         rows = connection.execute(query.order_by(PortraitRow.person_id, PortraitRow.id)).all()
     table = np.asarray([tuple(row) for row in rows], np.int64).reshape(-1, 2)
     names = {person.id: person.name for person in gallery.people()}
@@ -241,7 +240,7 @@ def catalogue_findings(gallery: Gallery) -> list[Finding]:
         if person.id not in counts
     ]
     used = select(PersonCategoryRow.category_id)
-    with gallery.catalogue.snapshot() as connection:
+    with gallery.reading() as connection:
         empty = connection.scalars(select(CategoryRow.name).where(CategoryRow.id.not_in(used)))
         found += [
             Finding(Kind.EMPTY, f"nobody is in the category {name}", 0, Remedy.SWEEP)
@@ -256,7 +255,7 @@ def space_findings(
     """What is wrong with the vectors and scores of every space, and which can be relied on."""
     found: list[Finding] = []
     sound: list[Space] = []
-    for state in gallery.catalogue.space_states():
+    for state in gallery.space_states():
         space = state.space
         try:
             stored = gallery.embedded(space)
@@ -341,7 +340,7 @@ def picture_findings(
 
     with ThreadPoolExecutor(thread_name_prefix="verify") as pool:
         for start in range(0, len(ids), _BATCH):
-            batch = gallery.catalogue.portraits_by_id(ids[start : start + _BATCH].tolist())
+            batch = gallery.portraits_by_id(ids[start : start + _BATCH].tolist())
             seen = [one for one in pool.map(look, batch.values()) if one is not None]
             found += [finding for one in seen if (finding := _finding(one, owners)) is not None]
             turned.update(one.portrait.id for one in seen if one.turned)
@@ -365,8 +364,8 @@ def _seen(
 ) -> _Seen | None:
     """What is in a portrait's picture; None if it has none."""
     try:
-        jpeg = gallery.picture(portrait)
-        if is_silhouette(jpeg):
+        jpeg = gallery.photo(portrait)
+        if jpeg is None:
             return None
         photo = decode(jpeg)  # the settings limit what others send
     except SetupProblem:

@@ -22,7 +22,6 @@ from gallery.likeness import evened_norms, person_cosines
 from gallery.progress import Progress
 from gallery.records import Portrait, folded
 from gallery.scores import Calibration, prior
-from gallery.silhouette import is_silhouette
 from gallery.verify.checks import Finding, Kind, Owners, Remedy, Subject
 
 __all__ = ["face_findings"]
@@ -172,7 +171,7 @@ def _copies(
     for place in np.flatnonzero(alike.best >= _COPY).tolist():
         pair = frozenset((int(owners.portrait_ids[place]), int(alike.nearest[place])))
         persons = frozenset((int(owners.person_ids[place]), int(alike.whose[place])))
-        portraits = gallery.catalogue.portraits_by_id(pair)
+        portraits = gallery.portraits_by_id(pair)
         if pair in seen or persons in two_names or len(portraits) < 2:
             continue
         seen.add(pair)
@@ -218,17 +217,16 @@ def _perceptual_hash(gallery: Gallery, portrait: Portrait) -> NDArray[np.bool_]:
     what is around it. Method: http://www.hackerfactor.com/blog/index.php?/archives/432.
 
     Raises:
-        OSError: If the picture is gone.
-        LookalikeError: If it can't be decoded.
-        ValueError: If it is a silhouette, which tells nothing.
+        LookalikeError: If the picture can't be decoded.
+        ValueError: If there is none.
     """
     import cv2
     from PIL import Image
 
     from engine.align import dlib_crop
 
-    jpeg = gallery.picture(portrait)
-    if is_silhouette(jpeg):
+    jpeg = gallery.photo(portrait)
+    if jpeg is None:
         raise ValueError("no photo")
     crop = Image.fromarray(dlib_crop(decode(jpeg), portrait.landmarks)).convert("L")
     small = crop.resize((_HASH_EDGE_PX, _HASH_EDGE_PX), Image.Resampling.LANCZOS)
@@ -249,7 +247,7 @@ def _two_names(
         (min(pair), max(pair))
         for pair in zip(owners.person_ids[near].tolist(), alike.whose[near].tolist(), strict=True)
     }
-    known = gallery.catalogue.people_by_id({one for pair in pairs for one in pair})
+    known = gallery.people_by_id({one for pair in pairs for one in pair})
     for pair in sorted(pairs):
         if not known.keys() >= set(pair):
             continue
@@ -324,4 +322,4 @@ def _disagreement(
 
 def _subject(gallery: Gallery, alike: _Likenesses, place: int) -> Subject:
     portrait_id = int(alike.owners.portrait_ids[place])
-    return alike.owners.subject(gallery.catalogue.portraits_by_id([portrait_id])[portrait_id])
+    return alike.owners.subject(gallery.portraits_by_id([portrait_id])[portrait_id])

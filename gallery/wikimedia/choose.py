@@ -39,11 +39,13 @@ class FaceCheck:
     """Compares faces; safe to use from several threads.
 
     Args:
+        gallery: Whose portraits are looked at.
         engine: Sees and embeds.
         backbone: Its name.
     """
 
-    def __init__(self, engine: Engine, backbone: str) -> None:
+    def __init__(self, gallery: Gallery, engine: Engine, backbone: str) -> None:
+        self._gallery = gallery
         self._engine = engine
         self._backbone = backbone
         # The prior, not what the gallery has learned: the outcome must not change as it grows.
@@ -61,10 +63,11 @@ class FaceCheck:
         return face if isinstance(face, Reason) else self._embedded(photo, face)
 
     def face_in(self, portrait: Portrait) -> Embedding | None:
-        """The face of a portrait in the gallery, from its thumbnail; None if that is damaged."""
+        """The face of a portrait in the gallery, from its thumbnail; None without a sound one."""
+        jpeg = self._gallery.photo(portrait)
         try:
-            photo = self._engine.decode(portrait.thumbnail.read_bytes())
-        except (OSError, PhotoProblem):
+            photo = self._engine.decode(jpeg or b"")
+        except PhotoProblem:
             return None
         return self._embedded(photo, Face(portrait.box, portrait.landmarks, confidence=1.0))
 
@@ -259,7 +262,7 @@ class Chooser:
         sha256 = None if reason else self._cache.sha256(file.title)
         if sha256 is None:
             return reason
-        known = self._gallery.catalogue.known(sha256, SCREENING)
+        known = self._gallery.known(sha256, SCREENING)
         if isinstance(known, Rejected):
             return known.reason
         if known is not None and known.key != self.person(celebrity).key:

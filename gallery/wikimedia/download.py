@@ -18,12 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from engine.errors import Busy
 from engine.http import HttpClient, Patience, Stopped
-from gallery import registrar
 from gallery.add import add, knows_more
-from gallery.database import changing
-from gallery.never_again import REMOVED, barred
 from gallery.progress import Progress, Report, no_progress
-from gallery.records import FoundPortrait
+from gallery.records import REMOVED, FoundPortrait
 from gallery.screen import SCREENING
 from gallery.wikimedia import Servers, user_agent
 from gallery.wikimedia.cache import cache_of, folder_of
@@ -244,7 +241,7 @@ class Download:
     def run(self, warn: Callable[[str], None]) -> DownloadReport:
         """Takes people in by fame; for those who can't be had the next ones, within reason."""
         order, done = self._order, self._done
-        away = barred(self._gallery)
+        away = self._gallery.banned()
         most = order.limit + order.limit // _MORE_OF + _MORE
         found = self.survey(most + len(away.keys))
         q_ids = {q_id for category in order.categories for q_id, _ in category.names}
@@ -306,10 +303,9 @@ class Download:
             if person.key in there and knows_more(person, there[person.key])
         ]
         if news:
-            with self._gallery.writing(), changing(self._gallery.catalogue.database) as connection:
+            with self._gallery.writing(), self._gallery.transaction() as changes:
                 for person in news:
-                    registrar.enrol_person(connection, person)
-                registrar.note_change(connection)
+                    changes.add_person(person)
             self._gallery.refresh()
 
     def _account(self, people: Sequence[Celebrity]) -> None:
@@ -352,7 +348,7 @@ class Download:
             self._offered.clear()
             self.cache.drop_pictures(self.cache.picture_titles())
             return
-        known = self._gallery.catalogue.known
+        known = self._gallery.known
         done = {
             title
             for title in self._offered

@@ -84,7 +84,7 @@ async def test_a_photo_is_answered_with_name_score_word_model_and_credit(
     assert answer.matches[0].name == "Grace Hopper"
     assert answer.matches[0].score > 80
     assert answer.matches[0].portrait is not None
-    assert answer.matches[0].portrait.is_file()
+    assert answer.matches[0].portrait().startswith(b"\xff\xd8")
     assert answer.box is not None
     assert all(0 < value < 1 for value in answer.box)
 

@@ -23,8 +23,7 @@ from bot.models import offered, why_not
 from bot.settings import Settings
 from bot.values import Sender
 from engine.backbones import BACKBONES
-from gallery import upkeep
-from gallery.build import build
+from gallery.build import build, learn_scores
 from gallery.scores.trial import Figures, Outcome, Trial, try_ensemble
 
 RESNET_FILE = BACKBONES["resnet"].file_name
@@ -70,7 +69,7 @@ def _filled(home: Path, make: Callable[[NDArray[np.int64]], MadeUp]) -> Outcome:
         fill(gallery, as_long_as_the_networks, people=100, portraits=3, spaces=spaces)
         with gallery.writing():
             for space in spaces.values():
-                upkeep.learn_scores(gallery, space)
+                learn_scores(gallery, space)
             trial = try_ensemble(gallery)
     assert trial is not None
     return trial.outcome

@@ -49,7 +49,7 @@ _IN_A_FOLDER = frozenset(
         "test_a_folder_that_cannot_be_written_is_a_sentence",
         "test_a_gallery_moves_as_one_folder",
         "test_adding_again_changes_nothing",
-        "test_build_sweeps_orphans_and_drops_what_is_lost",
+        "test_build_sweeps_files_that_nothing_refers_to",
         "test_damaged_vectors_are_noticed_and_build_makes_them_anew",
         "test_one_process_writes_at_a_time",
         "test_others_see_at_once_what_was_changed",

@@ -11,10 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, func, insert, select
 
 from engine.types import Embedding, Space
-from gallery import registrar
-from gallery.database import changing
 from gallery.gallery import Gallery
-from gallery.registrar import append_rows
 from gallery.tables import CategoryRow, PersonCategoryRow, PersonRow, PortraitRow
 
 __all__ = ["Crowd", "enrolled", "found", "unit"]
@@ -73,16 +70,15 @@ def enrolled(gallery: Gallery, crowd: Crowd) -> Gallery:
     """Adds everybody, in batches; odd numbers are in the category odd, the others in even."""
     people = int(crowd.owners[-1]) + 1
     for start in range(0, people, BATCH):
-        with gallery.writing(), changing(gallery.catalogue.database) as connection:
+        with gallery.writing(), gallery.transaction() as changes:
             numbers = range(start, min(start + BATCH, people))
-            first = _people(connection, numbers)
+            first = _people(changes.connection, numbers)
             rows = np.flatnonzero(np.isin(crowd.owners, numbers))
             owners = (crowd.owners[rows] - start + first).tolist()
             portraits = [_blank(*one) for one in zip(owners, rows.tolist(), strict=True)]
             query = insert(PortraitRow).returning(PortraitRow.id, sort_by_parameter_order=True)
-            made = connection.scalars(query, portraits).all()
-            append_rows(connection, gallery, crowd.space, crowd.vectors[rows], made, owners)
-            registrar.note_change(connection)
+            made = changes.connection.scalars(query, portraits).all()
+            changes.add_vectors(crowd.space, crowd.vectors[rows], made)
     gallery.refresh()
     return gallery
 

@@ -9,12 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.types import Box, Space
-from gallery import registrar
-from gallery.database import changing
 from gallery.gallery import Gallery
-from gallery.never_again import barred
 from gallery.records import FoundPerson, FoundPortrait
-from gallery.registrar import append_rows
 
 __all__ = ["DLIB", "RESNET", "everything", "fill", "jpeg", "units"]
 
@@ -37,8 +33,8 @@ def units(rng: np.random.Generator, count: int, dimensions: int) -> NDArray[np.f
 def fill(gallery: Gallery, people: int, portraits: int, *spaces: Space, seed: int = 0) -> None:
     """Made-up people; every fifth portrait lacks a vector in the last of several spaces."""
     rng = np.random.default_rng(seed)
-    with gallery.writing(), changing(gallery.catalogue.database) as connection:
-        ids, owners = [], []
+    with gallery.writing(), gallery.transaction() as changes:
+        ids = []
         for number in range(people):
             person = FoundPerson(
                 key=f"Q{number + 1}",
@@ -49,7 +45,7 @@ def fill(gallery: Gallery, people: int, portraits: int, *spaces: Space, seed: in
                 gender="female",
                 fame=number,
             )
-            owner = registrar.enrol_person(connection, person)
+            owner = changes.add_person(person)
             for one in range(portraits):
                 digest = f"{seed * 10**9 + number * 1000 + one:064x}"
                 found = FoundPortrait(
@@ -62,36 +58,30 @@ def fill(gallery: Gallery, people: int, portraits: int, *spaces: Space, seed: in
                     source_url=f"https://example.org/{number}/{one}",
                 )
                 ids.append(
-                    registrar.enrol_portrait(
-                        connection,
+                    changes.add_portrait(
                         owner,
                         found,
                         sha256=digest,
                         size_px=(48, 60),
                         landmarks=(20 + 10 * rng.random((5, 2))).astype(np.float32).tolist(),
                         box=Box(10.5, 12.25, 20.0, 30.0),
+                        jpeg=jpeg(number * portraits + one),
                     )
                 )
-                owners.append(owner)
-                gallery.keep_picture(connection, digest, jpeg(number * portraits + one))
         for space in spaces:
             keep = np.array([n % 5 != 4 or space is spaces[0] for n in range(len(ids))])
-            append_rows(
-                connection,
-                gallery,
+            changes.add_vectors(
                 space,
                 units(rng, int(keep.sum()), space.dimensions),
                 np.asarray(ids)[keep].tolist(),
-                np.asarray(owners)[keep].tolist(),
             )
-        registrar.note_change(connection)
     gallery.refresh()
 
 
 def everything(gallery: Gallery, *, pictures: bool = True) -> object:
     """All there is, without ids, in an order that does not depend on them."""
     people = {person.id: person for person in gallery.people()}
-    portraits = gallery.catalogue.portraits_by_id(gallery.catalogue.portrait_ids().tolist())
+    portraits = gallery.portraits_by_id(gallery.portrait_ids().tolist())
     vectors: dict[str, dict[str, list[float]]] = {}
     for space in gallery.spaces():
         ids = gallery.embedded(space)
@@ -112,10 +102,10 @@ def everything(gallery: Gallery, *, pictures: bool = True) -> object:
                 p.landmarks.tolist(),
                 (p.box.x, p.box.y, p.box.w, p.box.h),
                 (p.author, p.licence, p.licence_url, p.source_url),
-                gallery.picture(p) if pictures else b"",
+                gallery.thumbnail(p) if pictures else b"",
             )
             for p in portraits.values()
         ),
         vectors,
-        barred(gallery),
+        gallery.banned(),
     )

@@ -10,8 +10,7 @@ from engine.engine import Engine
 from gallery.add import add
 from gallery.build import remove
 from gallery.gallery import Gallery
-from gallery.never_again import REMOVED, bar, barred, permit
-from gallery.records import FoundPerson, FoundPortrait
+from gallery.records import REMOVED, FoundPerson, FoundPortrait
 
 Variant = Callable[[int], bytes]
 
@@ -29,7 +28,7 @@ def test_a_removed_person_is_refused_from_every_source_until_permitted(
     )
     person = gallery.find_person("Grace Hopper")
     assert person is not None
-    bar(gallery, person)
+    gallery.ban(person)
     remove(gallery, person)
     sources = [
         found(variant(0), "Q11641", "Grace Hopper", "Q11641"),
@@ -39,7 +38,7 @@ def test_a_removed_person_is_refused_from_every_source_until_permitted(
     report = add(gallery, engine, sources, backbones=["dlib"])
     assert [rejection.reason for rejection in report.rejected] == [REMOVED] * 3
     assert gallery.people() == ()
-    assert permit(gallery, ["grace hopper"]) == 1
+    assert gallery.unban(["grace hopper"]) == 1
     assert add(gallery, engine, sources[:1], backbones=["dlib"]).added == 1
 
 
@@ -69,6 +68,6 @@ def test_who_is_meant(
     ]
     add(gallery, engine, people, backbones=["dlib"])
     for person in gallery.people():
-        bar(gallery, person)
-        bar(gallery, person)  # twice is once
-    assert (FoundPerson(key=key, name=name, wikidata_id=q_id) in barred(gallery)) is stays_away
+        gallery.ban(person)
+        gallery.ban(person)  # twice is once
+    assert (FoundPerson(key=key, name=name, wikidata_id=q_id) in gallery.banned()) is stays_away

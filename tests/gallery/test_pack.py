@@ -19,15 +19,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_up_people import put_photo
 from packed import DLIB, RESNET, everything, fill, jpeg, units
 
 from engine.engine import Engine
 from engine.errors import BadSettings
 from engine.types import Box, Embedding, Space
-from gallery import build, file_storage, registrar
-from gallery.database import changing
+from gallery import build, file_storage
+from gallery.build import learn_scores
 from gallery.gallery import Gallery
-from gallery.never_again import bar, barred
 from gallery.pack import copy_gallery, export_gallery, import_file
 from gallery.packing.contents import PackedPortrait, PackedSpace, StaysAway
 from gallery.packing.reader import PackFile
@@ -45,8 +45,7 @@ from gallery.packing.records import (
 )
 from gallery.records import FoundPerson, FoundPortrait, folded
 from gallery.scores import read_learned
-from gallery.silhouette import draw_silhouette, is_silhouette, lacks_photo
-from gallery.upkeep import learn_scores
+from gallery.silhouette import draw_silhouette, is_silhouette
 
 
 @pytest.fixture
@@ -105,24 +104,23 @@ def test_importing_twice_does_nothing_the_second_time(
     fill(gallery, 10, 2, DLIB)
     export_gallery(gallery, tmp_path / "all.zip")
     import_file(other, tmp_path / "all.zip")
-    revision = other.catalogue.revision()
+    revision = other.revision()
     report = import_file(other, tmp_path / "all.zip")
     assert (report.added, report.unchanged, report.people_added) == (0, 20, 0)
     assert not report.vectors
-    assert other.catalogue.revision() == revision
+    assert other.revision() == revision
 
 
 def test_people_are_merged_and_what_is_here_stays(
     gallery: Gallery, other: Gallery, tmp_path: Path
 ) -> None:
     fill(gallery, 4, 1, DLIB)
-    with other.writing(), changing(other.catalogue.database) as connection:
+    with other.writing(), other.transaction() as changes:
         here = FoundPerson(key="Q1", name="Known Otherwise", categories=("chess",))
-        registrar.enrol_person(connection, here)
+        changes.add_person(here)
         bystander = FoundPerson(key="name:x", name="Bystander")
-        owner = registrar.enrol_person(connection, bystander)
-        registrar.enrol_portrait(  # the photo of Q2, under another name
-            connection,
+        owner = changes.add_person(bystander)
+        changes.add_portrait(  # the photo of Q2, under another name
             owner,
             FoundPortrait(bystander, "", lambda _: b""),
             sha256=f"{1000:064x}",
@@ -150,15 +148,15 @@ def test_who_was_removed_for_good_stays_away(
     gone_there, gone_here = gallery.find_person("Q1"), gallery.find_person("Q2")
     assert gone_there is not None
     assert gone_here is not None
-    bar(other, gone_here)
-    bar(gallery, gone_there)
+    other.ban(gone_here)
+    gallery.ban(gone_there)
     build.remove(gallery, gone_there)
     export_gallery(gallery, tmp_path / "all.zip")
     report = import_file(other, tmp_path / "all.zip")
     assert report.stay_away == 1
     assert {one.reason for one in report.rejected} == {"removed, never again"}
     assert {person.key for person in other.people()} == {"Q3", "Q4"}
-    assert barred(other).keys == {"Q1", "Q2"}
+    assert other.banned().keys == {"Q1", "Q2"}
 
 
 def test_without_photos_people_are_found_and_cards_show_a_silhouette(
@@ -175,19 +173,19 @@ def test_without_photos_people_are_found_and_cards_show_a_silhouette(
         (match,) = other.top_matches(probe, 1)
         assert (match.person.name, match.portrait.licence) == ("Grace Hopper", "public domain")
         assert match.score > 99
-        picture = engine.decode(other.picture(match.portrait))
+        picture = engine.decode(other.thumbnail(match.portrait))
         assert (picture.width_px, picture.height_px) == (
             match.portrait.width_px,
             match.portrait.height_px,
         )
-        assert lacks_photo(other, match.portrait)
+        assert other.photo(match.portrait) is None
         # A build neither embeds nor drops them.
         vectors = everything(other)
-        revision = other.catalogue.revision()
+        revision = other.revision()
         built = build.build(other, engine, "dlib")
         assert (built.dropped, built.swept, built.embedded.total()) == ([], 0, 0)
         assert everything(other) == vectors
-        assert other.catalogue.revision() == revision
+        assert other.revision() == revision
         # An export of it says that there are none.
         assert export_gallery(other, tmp_path / "again.zip").photos == 0
         brought = import_file(other, tmp_path / "all.zip")
@@ -203,9 +201,8 @@ def test_a_silhouette_without_vectors_is_embedded_by_nobody(
         export_gallery(gallery, tmp_path / "few.zip", photos=False)
         import_file(other, tmp_path / "few.zip")
         space = engine.backbone("dlib").space
-        with other.writing(), changing(other.catalogue.database) as connection:
-            registrar.delete_space(connection, space)
-            registrar.note_change(connection)
+        with other.writing(), other.transaction() as changes:
+            changes.remove_space(space)
         built = build.build(other, engine, "dlib")
         assert (built.embedded.total(), built.dropped) == (0, [])
         assert len(other.embedded(space)) == 0
@@ -214,9 +211,9 @@ def test_a_silhouette_without_vectors_is_embedded_by_nobody(
         found = FoundPortrait(person, "hopper.jpg", lambda _: hopper_jpeg)
         report = build.add(other, engine, [found], backbones=["dlib"])
         assert (report.unchanged, report.added, report.embedded.total()) == (1, 0, 1)
-        (now,) = other.catalogue.portraits_by_hash([known.sha256])
-        assert not lacks_photo(other, now)
-        assert other.picture(now) == gallery.picture(known)
+        (now,) = other.portraits_by_hash([known.sha256])
+        assert other.photo(now) is not None
+        assert other.photo(now) == gallery.photo(known)
         assert now.author == known.author
         assert other.embedded(space).tolist() == [now.id]
 
@@ -236,7 +233,7 @@ def test_scores_come_along_where_none_were_learned(
     export_gallery(gallery, tmp_path / "more.zip")
     report = import_file(other, tmp_path / "more.zip")
     assert report.taken_scores == []
-    learned = read_learned(other.storage, DLIB)
+    learned = read_learned(other, DLIB)
     assert learned is not None
     assert learned.rows == 540
     assert learned.calibration != gallery.calibration(DLIB) or learned.calibration.people == 300
@@ -307,7 +304,7 @@ def test_a_full_disk_is_said_of_the_file_and_leaves_nothing(
     folder = tmp_path / "full"
     folder.mkdir()
     code = (
-        "import resource, sys; from pathlib import Path; from gallery.collection import Gallery; "
+        "import resource, sys; from pathlib import Path; from gallery.gallery import Gallery; "
         "from gallery.pack import export_gallery; from engine.errors import BadSettings\n"
         "g = Gallery.open(Path(sys.argv[1]))\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))\n"
@@ -343,7 +340,7 @@ def test_a_killed_import_leaves_a_whole_gallery(gallery: Gallery, tmp_path: Path
     export_gallery(gallery, tmp_path / "all.zip")
     home = tmp_path / "killed"
     code = (
-        "import sys; from pathlib import Path; from gallery.collection import Gallery; "
+        "import sys; from pathlib import Path; from gallery.gallery import Gallery; "
         "from gallery.pack import import_file; "
         "g = Gallery.open(Path(sys.argv[1])); import_file(g, Path(sys.argv[2]))"
     )
@@ -361,9 +358,8 @@ def test_a_killed_import_leaves_a_whole_gallery(gallery: Gallery, tmp_path: Path
 
 def test_a_copy_needs_no_file_and_goes_on(gallery: Gallery, other: Gallery) -> None:
     fill(gallery, 50, 2, DLIB, RESNET)
-    with gallery.writing(), changing(gallery.catalogue.database) as connection:
-        registrar.enrol_person(connection, FoundPerson(key="name:bare", name="Bare"))
-        registrar.note_change(connection)
+    with gallery.writing(), gallery.transaction() as changes:
+        changes.add_person(FoundPerson(key="name:bare", name="Bare"))
     report = copy_gallery(gallery, other)
     assert (report.added, report.people_added) == (100, 51)
     assert everything(other) == everything(gallery)
@@ -378,8 +374,8 @@ def test_a_lost_or_damaged_thumbnail_does_not_end_an_export(
 ) -> None:
     fill(gallery, 3, 1, DLIB)
     first, second, _ = (gallery.portraits(person.id)[0] for person in gallery.people())
-    first.thumbnail.unlink()
-    second.thumbnail.write_bytes(b"")
+    put_photo(gallery, first, None)
+    put_photo(gallery, second, b"")
     assert export_gallery(gallery, tmp_path / "all.zip").photos == 1
     assert import_file(other, tmp_path / "all.zip").without_photo == 2
 
@@ -396,10 +392,9 @@ def test_what_is_too_long_for_its_column_is_cut_and_comes_out(
         gender="g" * 300,
         fame=2**40,
     )
-    with gallery.writing(), changing(gallery.catalogue.database) as connection:
-        owner = registrar.enrol_person(connection, long)
-        registrar.enrol_portrait(
-            connection,
+    with gallery.writing(), gallery.transaction() as changes:
+        owner = changes.add_person(long)
+        changes.add_portrait(
             owner,
             FoundPortrait(long, "", lambda _: b"", "a" * 2000, "b" * 300, None, "https://" * 900),
             sha256="ab" * 32,
@@ -408,8 +403,7 @@ def test_what_is_too_long_for_its_column_is_cut_and_comes_out(
             box=Box(1, 1, 2, 2),
         )
         odd = FoundPerson(key="name:\u0301\x07", name="\u0301\x07", wikidata_id="q42")
-        registrar.enrol_person(connection, odd)
-        registrar.note_change(connection)
+        changes.add_person(odd)
     export_gallery(gallery, tmp_path / "all.zip")
     assert import_file(other, tmp_path / "all.zip").added == 1
     person, nameless = sorted(other.people(), key=lambda one: -len(one.name))

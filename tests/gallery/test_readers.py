@@ -16,13 +16,9 @@ import hashlib, sys, time
 from pathlib import Path
 import numpy as np
 from engine.types import Box, Embedding, Space
-from gallery import registrar
 from gallery.gallery import Gallery
-from gallery.database import changing
-from gallery.searching.digesting import make_digest
-from gallery.registrar import append_rows
-from gallery.sources import FoundPerson, FoundPortrait
-from gallery.upkeep import bury_portraits
+from gallery.records import FoundPerson, FoundPortrait
+from gallery.search.cache import write_cache
 
 home = Path(sys.argv[1])
 space = Space("resnet", "c" * 64, 1, 512)
@@ -37,26 +33,24 @@ def shots(seed, count):
 
 WRITER = """
 def enrol(gallery, numbers):
-    portraits, people = [], []
-    with changing(gallery.catalogue.database) as connection:
+    portraits = []
+    with gallery.transaction() as changes:
         for number in numbers:
             person = FoundPerson(f"p{number}", f"Person {number}", ("film",))
-            row = registrar.enrol_person(connection, person)
+            row = changes.add_person(person)
             for shot in range(3):
                 found = FoundPortrait(person, "made up", lambda _: b"")
                 sha256 = hashlib.sha256(f"{number}/{shot}".encode()).hexdigest()
                 box = Box(1, 1, 9, 9)
-                portraits.append(registrar.enrol_portrait(connection, row, found, sha256=sha256,
+                portraits.append(changes.add_portrait(row, found, sha256=sha256,
                     size_px=(300, 300), landmarks=[[1, 1]] * 5, box=box))
-                people.append(row)
         vectors = np.concatenate([shots(number, 3) for number in numbers])
-        append_rows(connection, gallery, space, vectors, portraits, people)
-        registrar.note_change(connection)
+        changes.add_vectors(space, vectors, portraits)
 
-def digest(gallery):
-    (state,) = gallery.catalogue.space_states()
-    files, candidates = gallery.storage._files(state), bool(state.generation % 2)
-    make_digest(files, state.row_count, state.dead, candidates=candidates)
+def cache(gallery, with_finder):
+    gallery.refresh()
+    index = gallery.index(space)
+    write_cache(index.file, index.roster, index.revision, with_finder=with_finder)
 
 with Gallery.open(home) as gallery, gallery.writing():
     enrol(gallery, range(40))
@@ -66,23 +60,20 @@ with Gallery.open(home) as gallery, gallery.writing():
     for step in range(1, 13):
         enrol(gallery, range(40 * step, 40 * step + 40))
         if step % 3 == 0:
-            digest(gallery)
+            cache(gallery, step > 8)
         if step % 5 == 0:
             gone = gallery.find_person(f"Person {40 * step + 7}")
-            with changing(gallery.catalogue.database) as connection:
-                ids = [one.id for one in gallery.portraits(gone.id)]
-                bury_portraits(gallery, connection, ids)
-                registrar.delete_person(connection, gone.id)
-                registrar.note_change(connection)
+            with gallery.transaction() as changes:
+                changes.remove_person(gone.id)
         if step % 8 == 0:
-            gallery.storage.compact(space)
-            gallery.storage.sweep_vectors()
+            gallery.compact(space)
+            gallery.sweep_vectors()
     (home / "done").touch()
 """
 
 READER = """
 with Gallery.open(home) as gallery:
-    searches, last, digested = 0, 0, False
+    searches, last, cached = 0, 0, False
     while True:
         finished = (home / "done").exists()
         for number in (3, 11, 39):
@@ -94,14 +85,14 @@ with Gallery.open(home) as gallery:
         people = len(gallery.index(space))
         assert people >= last - 1, (people, last)  # one is removed at a time
         last = people
-        digested = digested or gallery.index(space)._shortlist is not None
+        cached = cached or gallery.index(space).cached
         (home / f"reading{sys.argv[2]}").touch()
         if finished:
             break
     newest = gallery.top_matches(Embedding(shots(519, 3)[0], space), 1)[0]
     assert newest.person.name == "Person 519", newest.person.name
     assert gallery.find_person("Person 207") is None
-    print(searches, people, digested)
+    print(searches, people, cached)
 """
 
 
@@ -117,10 +108,10 @@ def test_readers_find_the_right_people_at_every_moment(tmp_path: Path, readers: 
             printed, errors = process.communicate(timeout=PATIENCE_S)
             assert process.returncode == 0, errors
             if process is not writer:
-                searches, people, digested = printed.split()
+                searches, people, cached = printed.split()
                 assert int(searches) >= 6
                 assert int(people) == 13 * 40 - 2
-                assert digested == "True"
+                assert cached == "True"
     finally:
         for process in (writer, *watching):
             process.kill()

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_people import put_photo
 from PIL import Image, ImageOps
 from sqlalchemy import insert
 
 from engine.engine import Engine
 from engine.errors import BadSettings, Busy
-from gallery import registrar
 from gallery.add import add
-from gallery.database import changing
 from gallery.gallery import Gallery
 from gallery.records import FoundPerson, FoundPortrait, Portrait
 from gallery.tables import CategoryRow
@@ -65,6 +64,12 @@ def again(content: bytes) -> bytes:
     return buffer.getvalue()
 
 
+def jpeg_of(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
 def mirrored(content: bytes) -> bytes:
     """The same person in what counts as another picture."""
     buffer = io.BytesIO()
@@ -97,11 +102,11 @@ def assert_mended(gallery: Gallery, engine: Engine, *wrong: Kind) -> Examination
 def test_nothing_is_wrong_with_a_gallery_that_was_just_built(
     sound: Gallery, engine: Engine
 ) -> None:
-    revision = sound.catalogue.revision()
+    revision = sound.revision()
     examination = verify(sound, engine)
     assert (examination.findings, examination.unchecked) == ([], [])
     assert (examination.backbone, examination.people, examination.portraits) == ("dlib", 2, 7)
-    assert sound.catalogue.revision() == revision
+    assert sound.revision() == revision
 
 
 def test_an_empty_gallery_is_in_order(either: Gallery, engine: Engine) -> None:
@@ -112,9 +117,9 @@ def test_unreadable_pictures_are_forgotten_so_that_their_source_can_bring_them_a
     sound: Gallery, engine: Engine, variant: Variant, blank_jpeg: bytes
 ) -> None:
     cut, gone, other = portraits(sound, "Grace")[:3]
-    cut.thumbnail.write_bytes(cut.thumbnail.read_bytes()[:500])
-    gone.thumbnail.unlink()
-    other.thumbnail.write_bytes(blank_jpeg)
+    put_photo(sound, cut, sound.thumbnail(cut)[:500])
+    put_photo(sound, gone, b"")
+    put_photo(sound, other, blank_jpeg)
     assert_mended(sound, engine, Kind.PICTURE, Kind.PICTURE, Kind.PICTURE)
     assert len(portraits(sound, "Grace")) == 1
     (space,) = sound.spaces()
@@ -126,8 +131,8 @@ def test_a_picture_of_somebody_else_in_a_portraits_place_is_noticed(
     sound: Gallery, engine: Engine
 ) -> None:
     mine, theirs = portraits(sound, "Grace")[0], portraits(sound, "Eileen")[0]
-    image = Image.open(theirs.thumbnail).resize((mine.width_px, mine.height_px))
-    image.save(mine.thumbnail, "JPEG")
+    image = Image.open(io.BytesIO(sound.thumbnail(theirs)))
+    put_photo(sound, mine, jpeg_of(image.resize((mine.width_px, mine.height_px))))
     examination = verify(sound, engine)
     assert set(kinds(examination)) <= {Kind.OTHER_VECTOR, Kind.FACE}
     assert examination.findings
@@ -135,7 +140,7 @@ def test_a_picture_of_somebody_else_in_a_portraits_place_is_noticed(
 
 def test_who_loses_the_only_picture_leaves_and_is_named(sound: Gallery, engine: Engine) -> None:
     for portrait in portraits(sound, "Eileen"):
-        portrait.thumbnail.write_bytes(b"")
+        put_photo(sound, portrait, b"")
     mended = verify(sound, engine, fix=True)
     assert [one.kind for one in mended.mended] == [Kind.PICTURE] * 3 + [Kind.NOBODY]
     assert "Eileen" in mended.mended[-1].why
@@ -144,14 +149,14 @@ def test_who_loses_the_only_picture_leaves_and_is_named(sound: Gallery, engine: 
 
 
 def test_who_and_what_is_left_over_goes(sound: Gallery, engine: Engine) -> None:
-    with changing(sound.catalogue.database) as connection:
-        connection.execute(insert(CategoryRow).values(name="nobody's"))
-        registrar.enrol_person(connection, FoundPerson(key="name:x", name="X"))
+    with sound.transaction() as changes:
+        changes.run(insert(CategoryRow).values(name="nobody's"))
+        changes.add_person(FoundPerson(key="name:x", name="X"))
     assert_mended(sound, engine, Kind.NOBODY, Kind.EMPTY)
     assert sound.categories() == ("made up",)
 
 
-@pytest.mark.parametrize("damage", ["zeros", "nan", "short", "manifest"])
+@pytest.mark.parametrize("damage", ["zeros", "nan", "short", "gone"])
 def test_damaged_vectors_are_made_anew(sound: Gallery, engine: Engine, damage: str) -> None:
     (space,) = sound.spaces()
     folder = sound.space_folder(space)
@@ -164,7 +169,7 @@ def test_damaged_vectors_are_made_anew(sound: Gallery, engine: Engine, damage: s
     elif damage == "short":
         vectors.write_bytes(content.tobytes()[:1000])
     else:
-        next(folder.glob("manifest-*")).write_bytes(b"{}")
+        vectors.unlink()
     assert_mended(sound, engine, Kind.VECTORS)
     ids = sound.embedded(space)
     assert len(ids) == 7
@@ -188,11 +193,10 @@ def test_damaged_scores_are_learned_anew_and_missing_vectors_made(
     sound: Gallery, engine: Engine
 ) -> None:
     (space,) = sound.spaces()
-    (sound.space_folder(space) / "calibration.json").write_bytes(b"{}")
     victim = portraits(sound, "Grace")[0]
-    with changing(sound.catalogue.database) as connection:
-        sound.storage.bury(connection, [victim.id])
-        registrar.note_change(connection)
+    with sound.transaction() as changes:
+        changes.keep_calibration(space, b"{}")
+        changes.remove_vectors([victim.id])
     assert_mended(sound, engine, Kind.CALIBRATION, Kind.UNSEARCHABLE)
     assert victim.id in sound.embedded(space)
 
@@ -300,14 +304,14 @@ def test_a_second_face_of_about_the_same_size_is_reported(
 ) -> None:
     """As in galleries from elsewhere: this one's own screening refuses such photos."""
     victim = portraits(sound, "Grace")[0]
-    picture = Image.open(victim.thumbnail)
+    picture = Image.open(io.BytesIO(sound.thumbnail(victim)))
     face = Image.open(io.BytesIO(collins_jpeg)).crop((150, 0, 310, 200))
     wide = Image.new("RGB", (picture.width + 160, max(picture.height, 200)))
     wide.paste(picture, (0, 0))
     wide.paste(face, (picture.width, 0))
-    wide.save(victim.thumbnail, "JPEG", quality=95)
-    with changing(sound.catalogue.database) as connection:
-        connection.exec_driver_sql(
+    put_photo(sound, victim, jpeg_of(wide))
+    with sound.transaction() as changes:
+        changes.connection.exec_driver_sql(
             "UPDATE portrait SET width_px = ?, height_px = ? WHERE id = ?",
             (wide.width, wide.height, victim.id),
         )
@@ -316,7 +320,7 @@ def test_a_second_face_of_about_the_same_size_is_reported(
 
 
 def test_ctrl_c_keeps_what_was_mended(sound: Gallery, engine: Engine) -> None:
-    portraits(sound, "Grace")[0].thumbnail.write_bytes(b"")
+    put_photo(sound, portraits(sound, "Grace")[0], b"")
 
     def impatient(what: str, done: int, total: int | None) -> None:  # noqa: ARG001
         if what == "faces":
@@ -348,11 +352,10 @@ def test_a_damaged_database_is_mended(either: Gallery, engine: Engine, variant: 
     """An unreadable picture, a missing vector and leftovers in the catalogue, in either storage."""
     enrol(either, engine, {"Grace": [mirrored(variant(n)) for n in (0, 2, 4)], "B": [variant(1)]})
     lost, unseen = portraits(either, "Grace")[:2]
-    with changing(either.catalogue.database) as connection:
-        either.keep_picture(connection, lost.sha256, b"no picture")
-        either.storage.bury(connection, [unseen.id])
-        registrar.enrol_person(connection, FoundPerson(key="name:x", name="X"))
-        registrar.note_change(connection)
+    put_photo(either, lost, b"no picture")
+    with either.transaction() as changes:
+        changes.remove_vectors([unseen.id])
+        changes.add_person(FoundPerson(key="name:x", name="X"))
     assert_mended(either, engine, Kind.PICTURE, Kind.UNSEARCHABLE, Kind.NOBODY)
     assert len(portraits(either, "Grace")) == 2
     (space,) = either.spaces()

@@ -71,7 +71,7 @@ class Entry:
         if preview and first.portrait:
             with ui.element("div").classes("pair"):
                 self._figure(preview, self._page.say("web.you"), box=answer.box)
-                self._figure(_data_url(first.portrait.read_bytes()), first.name, match=first)
+                self._figure(_data_url(first.portrait()), first.name, match=first)
 
     def _scores(self, answer: FaceAnswer) -> None:
         first, *others = answer.matches
@@ -80,7 +80,7 @@ class Entry:
             with ui.element("div").classes("pair"):
                 if match.portrait:
                     with ui.element("div").style("flex: 0 0 5rem"):
-                        _image(_data_url(match.portrait.read_bytes()), match.name)
+                        _image(_data_url(match.portrait()), match.name)
                 with ui.column().classes("grow gap-0 min-w-0"):
                     self._score(match)
                     self._credit(match)

@@ -101,22 +101,19 @@ def test_import_refuses_what_is_no_gallery(new_home: Path, tmp_path: Path) -> No
 
 
 def test_a_space_of_other_weights_is_told(own_home: Path, new_home: Path, tmp_path: Path) -> None:
+
     from engine.types import Space
-    from gallery import registrar
-    from gallery.database import changing
     from gallery.gallery import Gallery
-    from gallery.registrar import append_rows
 
     foreign = Space("dlib", "ef" * 32, 2, 128)
     unknown = Space("senet", "ef" * 32, 1, 2048)
     with Gallery.open(own_home / "gallery") as gallery:
-        ids = gallery.catalogue.portrait_ids().tolist()
-        with gallery.writing(), changing(gallery.catalogue.database) as connection:
-            registrar.delete_space(connection, gallery.spaces()[0])
+        ids = gallery.portrait_ids().tolist()
+        with gallery.writing(), gallery.transaction() as changes:
+            changes.remove_space(gallery.spaces()[0])
             for space in (foreign, unknown):
                 vectors = np.full((2, space.dimensions), space.dimensions**-0.5, np.float32)
-                append_rows(connection, gallery, space, vectors, ids, ids)
-            registrar.note_change(connection)
+                changes.add_vectors(space, vectors, ids)
     run(own_home, "export", tmp_path / "foreign.zip")
     result = run(new_home, "import", tmp_path / "foreign.zip")
     assert "dlib: 0 of 2 portraits searchable; `lookalike gallery build --model dlib`" in (
@@ -273,8 +270,6 @@ def test_a_malicious_pickle_does_nothing_but_an_error(new_home: Path, tmp_path: 
 def test_ctrl_c_leaves_no_half_file(own_home: Path, tmp_path: Path) -> None:
     """A gallery large enough that the signal arrives in the middle."""
     from engine.types import Box
-    from gallery import registrar
-    from gallery.database import changing
     from gallery.gallery import Gallery
     from gallery.records import FoundPerson, FoundPortrait
 
@@ -282,20 +277,19 @@ def test_ctrl_c_leaves_no_half_file(own_home: Path, tmp_path: Path) -> None:
     with (
         Gallery.open(own_home / "gallery") as gallery,
         gallery.writing(),
-        changing(gallery.catalogue.database) as connection,
+        gallery.transaction() as changes,
     ):
-        owner = registrar.enrol_person(connection, person)
+        owner = changes.add_person(person)
         for number in range(3000):
-            registrar.enrol_portrait(
-                connection,
+            changes.add_portrait(
                 owner,
                 FoundPortrait(person, "", lambda _: b""),
                 sha256=f"{number:064x}",
                 size_px=(9, 9),
                 landmarks=[[1, 1]] * 5,
                 box=Box(1, 1, 5, 5),
+                jpeg=bytes(30_000),
             )
-            gallery.keep_picture(connection, f"{number:064x}", bytes(30_000))
     folder = tmp_path / "out"
     folder.mkdir()
     command = ["gallery", "export", str(folder / "x.zip"), "--home", str(own_home)]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from made_up_people import put_photo
 
 from bot.cli.main import lookalike
 from gallery.gallery import Gallery
@@ -25,11 +25,7 @@ def damaged_home(own_home: Path) -> Path:
         grace = gallery.find_person("Grace Hopper")
         assert grace is not None
         (portrait,) = gallery.portraits(grace.id)
-        portrait.thumbnail.write_bytes(portrait.thumbnail.read_bytes()[:300])
-        stray = gallery.catalogue.portraits_folder / "ab" / "abc.jpg"
-        stray.parent.mkdir(exist_ok=True)
-        stray.write_bytes(b"x")
-        os.utime(stray, (1, 1))
+        put_photo(gallery, portrait, gallery.thumbnail(portrait)[:300])
     return own_home
 
 

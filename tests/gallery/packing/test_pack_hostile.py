@@ -241,10 +241,10 @@ WRONG: dict[str, Change] = {
 def test_nothing_is_taken_in(what: str, sound: Path, tmp_path: Path) -> None:
     file = remade(sound, tmp_path / "evil.zip", WRONG[what])
     with Gallery.open(tmp_path / "own") as gallery:
-        before = gallery.catalogue.revision()
+        before = gallery.revision()
         with pytest.raises(GalleryCorrupt, match=r"evil\.zip is no exported gallery, or a damaged"):
             import_file(gallery, file)
-        assert gallery.catalogue.revision() == before
+        assert gallery.revision() == before
         assert gallery.stats().people == 0
         assert not list((tmp_path / "own").rglob("*.jpg"))
     assert {path.name for path in tmp_path.iterdir()} == {"evil.zip", "own"}

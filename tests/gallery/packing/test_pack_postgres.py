@@ -13,12 +13,10 @@ from packed import DLIB, RESNET, everything, fill, units
 from bot.cli.main import lookalike
 from engine.errors import BadSettings
 from engine.types import Embedding, Space
-from gallery import registrar
-from gallery.database import changing
+from gallery.build import learn_scores
 from gallery.gallery import Gallery
 from gallery.pack import copy_gallery, export_gallery, import_file
 from gallery.records import FoundPerson
-from gallery.upkeep import learn_scores
 
 
 @pytest.fixture
@@ -89,10 +87,9 @@ def test_an_interrupted_copy_goes_on(gallery: Gallery, shared: Gallery) -> None:
 def test_odd_people_fit_into_the_columns(gallery: Gallery, shared: Gallery) -> None:
     """What SQLite takes without counting."""
     people = [FoundPerson(f"name:{n}", "\ufdfa" * n, ("x" * 200,), fame=n) for n in (1, 40, 44)]
-    with gallery.writing(), changing(gallery.catalogue.database) as connection:
+    with gallery.writing(), gallery.transaction() as changes:
         for person in people:
-            registrar.enrol_person(connection, person)
-        registrar.note_change(connection)
+            changes.add_person(person)
     copy_gallery(gallery, shared)
     assert everything(shared) == everything(gallery)
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from engine.errors import GalleryMissing
 from engine.types import Embedding, Space
+from gallery.build import learn_scores
 from gallery.gallery import Gallery
-from gallery.index import GalleryIndex
 from gallery.scores import Calibration, prior
 from gallery.scores.ensemble import BEST, Ensemble, Member, fused_top
 from gallery.scores.trial import (
@@ -30,8 +30,9 @@ from gallery.scores.trial import (
     run_trial,
     try_ensemble,
 )
-from gallery.upkeep import learn_scores
-from gallery.vectors import VectorFiles
+from gallery.search.cache import Roster
+from gallery.search.index import GalleryIndex
+from gallery.vector_file import VectorFile
 
 NONE = np.empty(0, np.int64)
 
@@ -54,10 +55,10 @@ def ensemble_of(*spaces: Space, weights: Sequence[float] | None = None) -> Ensem
 def index_of(
     folder: Path, where: Space, vectors: NDArray[np.float32], persons: NDArray[np.int64]
 ) -> GalleryIndex:
-    files = VectorFiles.create(folder, where)
+    file = VectorFile.create(folder, where)
     portraits = 2 * persons + np.arange(len(persons)) % 2  # the same ids in every space
-    rows = files.append(0, vectors, portraits, persons, NONE)
-    return GalleryIndex(files, rows, NONE)
+    rows = np.arange(file.append(0, vectors))
+    return GalleryIndex(file, Roster.of(len(rows), persons, portraits, rows, file, None), 1)
 
 
 @settings(deadline=None, max_examples=60)
@@ -244,11 +245,11 @@ def test_the_trial_is_kept_with_the_gallery_until_a_tenth_has_changed(opened: Ga
     assert trial.outcome is Outcome.HELPS
     assert trial.rows == {one.id: 240 for one in opened.spaces()}
     opened.refresh()
-    assert opened.trial() == trial == read_trial(opened.catalogue)
+    assert opened.trial() == trial == read_trial(opened)
     assert Trial.from_json(trial.to_json()) == trial
-    revision = opened.catalogue.revision()
+    revision = opened.revision()
     assert try_ensemble(opened) == trial
-    assert opened.catalogue.revision() == revision  # nothing was written
+    assert opened.revision() == revision  # nothing was written
     fill(opened, independent, people=10, portraits=2)
     assert try_ensemble(opened) == trial
     fill(opened, independent, people=10, portraits=2)

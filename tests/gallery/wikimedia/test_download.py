@@ -18,8 +18,8 @@ from engine.errors import BadSettings, Busy, SourceDown
 from engine.http import Patience
 from gallery.build import remove
 from gallery.gallery import Gallery
-from gallery.never_again import REMOVED, bar
 from gallery.progress import Progress, no_progress
+from gallery.records import REMOVED
 from gallery.wikimedia import Servers, user_agent
 from gallery.wikimedia.cache import cache_of
 from gallery.wikimedia.categories import chosen, load_categories
@@ -336,7 +336,7 @@ def test_who_asked_to_be_removed_is_not_even_asked_about(
     fetch(gallery, engine, famous, limit=2)
     sam = gallery.find_person("Q10")
     assert sam is not None
-    bar(gallery, sam)
+    gallery.ban(sam)
     remove(gallery, sam)
     famous.requests.clear()
     harvest = fetch(gallery, engine, famous, limit=2)

@@ -1,46 +1,69 @@
-"""Search in PostgreSQL: the people most like a face, as gallery/index.py finds them.
+"""Search in PostgreSQL with pgvector: keeps vectors there, and finds the people most like a face.
 
 Three steps, one look at the database each, all at one moment. With p a person's vector (the
 direction of the sum of their portraits, of the length that makes ``q . p`` their likeness), x_i
 their portraits, and s the largest angle between p and an x_i:
 
 1. The server compares the face q with everybody's p; or, where there are so many that they are
-   indexed (gallery/postgres/vectors.py), with the hundred that HNSW proposes. That is the
-   likeness but for somebody of whom the gallery holds nearly the same picture, and bounds that:
-   the angle between q and any x_i is at least that between q and p, less s.
+   indexed, with the hundred that HNSW proposes. That is the likeness but for somebody of whom the
+   gallery holds nearly the same picture, and bounds that: the angle between q and any x_i is at
+   least that between q and p, less s.
 2. If many are left whose bound reaches the k-th likeness, the server compares q with their x_i.
 3. The few that still may be among the first k are fetched and compared here, in float64.
 
 So without the index the answer is that of comparing everything in float64, number by number. With
 it somebody may be passed over; who is found has the same likeness. A choice of people (a category)
 is always compared whole.
+
+Numbers come back packed by the server's own send functions, thousands in one value: a row for each
+would cost more than the search. Vectors go there by COPY with pgvector's adapter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy import Connection, Engine, func, select, text
 
 from engine.types import Embedding, Space
+from gallery.database import masked, told
 from gallery.likeness import SAME_PHOTO_STRETCH, SHORTEST_SUM, evened_norms, person_cosines
-from gallery.postgres.vectors import (
-    INDEXED_DIMENSIONS,
-    has_index,
-    indexed_vector,
-    unpacked,
-    vectors_of_people,
-)
 from gallery.records import Hit
-from gallery.searching.comparison import check_space, compared, rank
-from gallery.tables import SpaceRow
+from gallery.search import check_query, compared, rank
+from gallery.tables import SpaceRow, VectorRow
 
-__all__ = ["PostgresIndex"]
+__all__ = [
+    "PostgresIndex",
+    "add_vectors",
+    "counted",
+    "make_index",
+    "settle_index",
+    "sum_up",
+    "vectors_of_portraits",
+]
 
+INDEXED_DIMENSIONS: Final = 2_000
+"""The most that pgvector's HNSW takes. Of longer vectors it sees the first 2,000 numbers, which for
+2,048 is 98 % of them: it only proposes people, who are then compared in full."""
+
+INDEX_FROM_NUMBERS: Final = 6_000_000
+"""How many numbers the server compares without an index: dimensions and ``_ROW_NUMBERS`` for each
+person. That takes 10 ms at either size (22,000 people with 128 dimensions, 2,700 with 2,048), and
+with several portraits of 2,048 each up to 50 more, for many people may then have nearly the same
+picture. An index finds them in 4 and 15 ms and passes hardly anybody over, at 2,048 in 10,000
+people none of 600 among the first three; benchmarks/postgres_search.py."""
+
+_ROW_NUMBERS: Final = 144  # a row costs as much as so many numbers in it
+_KEEP_INDEX_FROM: Final = 0.5  # part of that; so that it is not made and dropped time and again
+_DENSITY: Final = "m = 24, ef_construction = 128"
+"""Denser than pgvector's own 16 and 64: half of those passed over at 2,048 dimensions are found."""
+
+_INDEX_MEMORY_KB: Final = 1_000_000  # for building it; what exceeds that is built slowly, on disk
+_BYTES_AT_ONCE: Final = 16_000_000
 _CANDIDATES: Final = 100  # whom HNSW proposes, at least
 _CANDIDATES_PER_HIT: Final = 10
 _BEAM: Final = 400  # hnsw.ef_search: among so many it looks; benchmarks/postgres_search.py
@@ -61,6 +84,16 @@ _PERSON: Final = np.dtype(
 )
 _PRODUCT: Final = np.dtype([("person", ">i4"), ("product", ">f8")])
 
+_OWNED = (
+    "FROM vector JOIN portrait ON portrait.id = vector.portrait_id "
+    "WHERE vector.space_id = :space AND "
+)
+_PACKED = (
+    "SELECT string_agg(int4send(portrait.id) || int4send(portrait.person_id) || "
+    f"vector_send(vector.value), ''::bytea ORDER BY portrait.person_id, portrait.id) {_OWNED}"
+)
+_OF_PEOPLE = text(_PACKED + "portrait.person_id = ANY(CAST(:ids AS integer[]))")
+_OF_PORTRAITS = text(_PACKED + "portrait.id = ANY(CAST(:ids AS integer[]))")
 _PEOPLE = text(
     "SELECT string_agg(int4send(person_id) || int4send(portraits) || float8send(sum_norm) || "
     "float8send(length) || float8send(nearness), ''::bytea ORDER BY person_id) "
@@ -74,13 +107,14 @@ _COMPARED = (
     "''::bytea ORDER BY person_id) AS cosines FROM ({people}) AS people"
 )
 _PORTRAITS = text(
-    "SELECT string_agg(int4send(person_id) || float8send(-(vector <#> CAST(:query AS vector))), "
-    "''::bytea ORDER BY person_id, portrait_id) FROM portrait_vector WHERE space_id = :space "
-    "AND person_id = ANY(CAST(:ids AS integer[]))"
+    "SELECT string_agg(int4send(portrait.person_id) || "
+    "float8send(-(vector.value <#> CAST(:query AS vector))), "
+    f"''::bytea ORDER BY portrait.person_id, portrait.id) {_OWNED}"
+    "portrait.person_id = ANY(CAST(:ids AS integer[]))"
 )
 _PORTRAIT_IDS = text(
-    "SELECT string_agg(int4send(portrait_id), ''::bytea ORDER BY person_id, portrait_id) "
-    "FROM portrait_vector WHERE space_id = :space AND person_id = ANY(CAST(:ids AS integer[]))"
+    "SELECT string_agg(int4send(portrait.id), ''::bytea ORDER BY portrait.person_id, portrait.id) "
+    f"{_OWNED}portrait.person_id = ANY(CAST(:ids AS integer[]))"
 )
 # The planner takes comparing with everybody for cheap, not knowing how long vectors are; whatever
 # follows may sort as it likes.
@@ -88,6 +122,11 @@ _SEARCHING = text(
     "SELECT set_config('hnsw.ef_search', :beam, true), set_config('enable_sort', 'off', true)"
 )
 _SEARCHED = text("SELECT set_config('enable_sort', 'on', true)")
+
+
+_FORGET_PEOPLE = text(
+    "DELETE FROM person_vector WHERE space_id = :space AND person_id = ANY(CAST(:ids AS integer[]))"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,12 +193,12 @@ class _People:
 
 
 class PostgresIndex:
-    """One space's people; see ``gallery.storage.SearchIndex``. Threads share it.
+    """One space's people; see ``gallery.search.SearchIndex``. Threads share it.
 
     Who is in it stays as it was at the beginning; what is found is as of now.
 
     Args:
-        database: From ``gallery.postgres.server.connect``.
+        database: From ``gallery.database.connect_server``.
         space: Whose vectors.
     """
 
@@ -171,6 +210,11 @@ class PostgresIndex:
         self._rounding = 2 * (space.dimensions + 8) * 2.0**-24
         with self._database.connect() as connection:
             self._first = self._latest = _People.read(connection, space)
+
+    @property
+    def generation(self) -> int | None:
+        """Of the space, at the beginning."""
+        return self._first.generation
 
     @property
     def person_ids(self) -> NDArray[np.int64]:
@@ -190,7 +234,7 @@ class PostgresIndex:
         return len(self._first.ids)
 
     def training_rows(self, limit: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """See ``gallery.index.GalleryIndex.training_rows``."""
+        """See ``gallery.search.SearchIndex``, here and below."""
         every = max(1, -(-int(self._first.portraits.sum()) // limit))
         chosen = self.person_ids[::every]
         vectors, whose = [np.empty((0, self.space.dimensions), np.float32)], [chosen[:0]]
@@ -204,10 +248,8 @@ class PostgresIndex:
     def top(
         self, query: Embedding, k: int, *, allowed: NDArray[np.bool_] | None = None
     ) -> tuple[Hit, ...]:
-        """See ``gallery.index.GalleryIndex.top``."""
-        check_space(query, self.space)
-        if k < 1:
-            raise ValueError("at least one person must be asked for")
+        """By the three steps above."""
+        check_query(query, self.space, k)
         chosen = None if allowed is None else self.person_ids[allowed]
         with self._database.connect() as connection:
             people, places, products = self._seen(connection, query.vector, k, chosen)
@@ -220,8 +262,8 @@ class PostgresIndex:
         return tuple(hits[:k])
 
     def likenesses(self, query: Embedding, person_ids: NDArray[np.int64]) -> NDArray[np.float64]:
-        """See ``gallery.index.GalleryIndex.likenesses``."""
-        check_space(query, self.space)
+        """Fetched and compared here."""
+        check_query(query, self.space)
         with self._database.connect() as connection:
             people = self._now(connection)
             places = np.flatnonzero(np.isin(people.ids, person_ids))
@@ -333,3 +375,192 @@ def _blocks(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
 def _written(vector: NDArray[np.float32]) -> str:
     """A vector as pgvector reads it; bound as a value, so that no server log quotes it."""
     return str(vector.tolist())
+
+
+def vector_record(dimensions: int) -> np.dtype[Any]:
+    """A portrait as the server packs it."""
+    fields: list[tuple[Any, ...]] = [
+        ("portrait", ">i4"),
+        ("person", ">i4"),
+        ("dimensions", ">i2"),
+        ("unused", ">i2"),
+        ("vector", ">f4", (dimensions,)),
+    ]
+    return np.dtype(fields)
+
+
+def unpacked(content: bytes | None, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Packed records: (N,) of that type, in the server's byte order."""
+    return np.frombuffer(content or b"", dtype=dtype)
+
+
+def vectors_of_people(
+    connection: Connection, space: Space, person_ids: Sequence[int]
+) -> NDArray[Any]:
+    """The portraits of people: records, by person, then portrait."""
+    return _read(connection, space, _OF_PEOPLE, person_ids)
+
+
+def vectors_of_portraits(
+    connection: Connection, space: Space, portrait_ids: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """The vectors of portraits, in that order: float32 (n, D).
+
+    Raises:
+        KeyError: If a portrait has none.
+    """
+    found = np.empty((len(portrait_ids), space.dimensions), np.float32)
+    step = max(1, _BYTES_AT_ONCE // (4 * space.dimensions))
+    for start in range(0, len(portrait_ids), step):
+        wanted = portrait_ids[start : start + step]
+        records = _read(connection, space, _OF_PORTRAITS, np.unique(wanted).tolist())
+        order = np.argsort(records["portrait"])
+        places = np.searchsorted(records["portrait"][order], wanted)
+        places = np.minimum(places, max(len(order) - 1, 0))
+        if len(order) == 0 or not np.array_equal(records["portrait"][order[places]], wanted):
+            raise KeyError(f"a portrait has no vector in {space.id}")
+        found[start : start + step] = records["vector"][order[places]]
+    return found
+
+
+def add_vectors(
+    connection: Connection,
+    space: Space,
+    vectors: NDArray[np.float32],
+    portrait_ids: Sequence[int],
+    person_ids: Sequence[int],
+) -> None:
+    """Adds portraits' vectors, and lets their people be found by them.
+
+    Args:
+        connection: Inside a transaction that writes; the space is there.
+        space: Whose vectors.
+        vectors: float32 (n, D).
+        portrait_ids: n of them.
+        person_ids: Whose these are.
+
+    Raises:
+        TryLater: If the server does not answer any more.
+    """
+    rows = zip([space.id] * len(vectors), portrait_ids, vectors, strict=True)
+    _copy(connection, "vector (space_id, portrait_id, value)", "varchar int4 vector", rows)
+    sum_up(connection, space, person_ids)
+
+
+def has_index(connection: Connection, space: Space) -> bool:
+    """Whether people can be found by HNSW."""
+    query = text(
+        "SELECT EXISTS (SELECT FROM pg_index WHERE indisvalid AND indexrelid = to_regclass(:name))"
+    )
+    return bool(connection.scalar(query, {"name": f'"{_index_name(space)}"'}))
+
+
+def indexed_vector(space: Space) -> str:
+    """What the index of a space holds of a person's vector, as SQL."""
+    if space.dimensions <= INDEXED_DIMENSIONS:
+        return f"(vector::vector({space.dimensions}))"
+    return f"((vector::real[])[1:{INDEXED_DIMENSIONS}]::vector({INDEXED_DIMENSIONS}))"
+
+
+def settle_index(connection: Connection, space: Space) -> bool:
+    """Makes or drops the index as the number of people demands; whether anything changed."""
+    query = text("SELECT count(*) FROM person_vector WHERE space_id = :space")
+    people = connection.scalar(query, {"space": space.id}) or 0
+    numbers = people * (space.dimensions + _ROW_NUMBERS)
+    there = has_index(connection, space)
+    if there and numbers < _KEEP_INDEX_FROM * INDEX_FROM_NUMBERS:
+        connection.execute(text(f'DROP INDEX "{_index_name(space)}"'))
+    elif not there and numbers >= INDEX_FROM_NUMBERS:
+        make_index(connection, space)
+    else:
+        return False
+    return True
+
+
+def make_index(connection: Connection, space: Space) -> None:
+    """Lets HNSW find the people of a space; ``settle_index`` does so where it pays."""
+    # Parallel workers share memory through /dev/shm, of which containers have 64 MB.
+    for setting in (
+        f"maintenance_work_mem = {_INDEX_MEMORY_KB}",
+        "max_parallel_maintenance_workers = 0",
+    ):
+        connection.execute(text(f"SET LOCAL {setting}"))
+    connection.exec_driver_sql(
+        f'CREATE INDEX "{_index_name(space)}" ON person_vector USING hnsw '
+        f"({indexed_vector(space)} vector_ip_ops) WITH ({_DENSITY}) WHERE space_id = '{space.id}'"
+    )
+
+
+def _index_name(space: Space) -> str:
+    return f"hnsw-{space.id}"
+
+
+def _read(connection: Connection, space: Space, query: Any, ids: Sequence[int]) -> NDArray[Any]:
+    content = connection.scalar(query, {"space": space.id, "ids": list(ids)})
+    return unpacked(content, vector_record(space.dimensions))
+
+
+def counted(connection: Connection, space: Space) -> set[int]:
+    """How many vectors there are, as three look-ups say; one number if nobody else changed any."""
+    people = text("SELECT coalesce(sum(portraits), 0) FROM person_vector WHERE space_id = :space")
+    vectors = select(func.count()).where(VectorRow.space_id == space.id)
+    told_of = select(SpaceRow.row_count).where(SpaceRow.id == space.id)
+    return {
+        int(connection.scalar(people, {"space": space.id}) or 0),
+        int(connection.scalar(vectors) or 0),
+        int(connection.scalar(told_of) or 0),
+    }
+
+
+def sum_up(connection: Connection, space: Space, person_ids: Sequence[int]) -> None:
+    """Makes the rows of ``person_vector`` anew; who has no vector is not found any more.
+
+    Each has the columns ``portraits`` (how many there are), ``sum_norm`` (length of the sum of
+    their vectors), ``vector`` (of the sum's direction and such a length that an inner product with
+    it is the likeness), ``length`` (its) and ``nearness`` (its least cosine with a portrait).
+    """
+    everybody = sorted({int(person) for person in person_ids})
+    for some in _blocks(np.asarray(everybody, np.int64)):
+        values = {"space": space.id, "ids": some.tolist()}
+        connection.execute(_FORGET_PEOPLE, values)
+        records = vectors_of_people(connection, space, some.tolist())
+        if len(records):
+            columns = "person_id, space_id, portraits, sum_norm, length, nearness, vector"
+            kinds = "int4 varchar int4 float8 float8 float8 vector"
+            _copy(connection, f"person_vector ({columns})", kinds, _people(space, records))
+
+
+def _copy(connection: Connection, into: str, kinds: str, rows: Iterable[Sequence[Any]]) -> None:
+    """Adds rows in the server's binary form: a tenth of the time of text."""
+    import psycopg
+    from pgvector.psycopg import register_vector
+
+    driver: Any = connection.connection.driver_connection
+    try:
+        register_vector(driver)
+        with driver.cursor().copy(f"COPY {into} FROM STDIN (FORMAT BINARY)") as copy:
+            copy.set_types(kinds.split())
+            for row in rows:
+                copy.write_row(row)
+    except psycopg.Error as problem:  # SQLAlchemy does not see it
+        raise told(problem, masked(connection.engine.url)) or problem from problem
+
+
+def _people(space: Space, records: NDArray[Any]) -> Iterator[tuple[Any, ...]]:
+    """Rows of ``person_vector`` from every portrait of some people, by person."""
+    vectors = records["vector"].astype(np.float64)
+    persons, starts, index, counts = np.unique(
+        records["person"], return_index=True, return_inverse=True, return_counts=True
+    )
+    sums = np.add.reduceat(vectors, starts)
+    sum_norms = np.linalg.norm(sums, axis=1)
+    evened = evened_norms(sum_norms, counts, space.backbone)
+    pointing = evened >= SHORTEST_SUM  # else the portraits point nowhere together
+    directions = sums / np.maximum(sum_norms, SHORTEST_SUM)[:, None] * pointing[:, None]
+    lengths = sum_norms / np.maximum(evened, SHORTEST_SUM) * pointing
+    cosines = np.einsum("nd,nd->n", vectors, directions[index]) / np.linalg.norm(vectors, axis=1)
+    nearness = np.minimum.reduceat(cosines, starts)
+    numbers = zip(persons, counts, sum_norms, lengths, nearness, strict=True)
+    scaled = (directions * lengths[:, None]).astype(np.float32)
+    for (person, portraits, norm, length, near), vector in zip(numbers, scaled, strict=True):
+        yield int(person), space.id, int(portraits), float(norm), float(length), float(near), vector

@@ -19,8 +19,8 @@ from engine.errors import SpaceMismatch, TryLater
 from engine.types import Embedding
 from gallery.build import remove
 from gallery.gallery import Gallery
-from gallery.postgres import vectors as postgres_vectors
-from gallery.postgres.vectors import has_index
+from gallery.search import pgvector
+from gallery.search.pgvector import has_index
 
 PEOPLE = 2_000
 
@@ -104,11 +104,13 @@ def test_an_index_finds_nearly_everybody_that_comparing_all_finds(
     enrolled(shared, crowd)
     queries = crowd.queries(100)
     exact = [found(shared, query, 3) for query in queries]
-    shared.storage.settle(crowd.space)
+    shared.refresh()
+    shared.settle(crowd.space)
     assert not _is_indexed(shared, crowd)  # they are too few
 
-    monkeypatch.setattr(postgres_vectors, "INDEX_FROM_NUMBERS", people * dimensions)
-    shared.storage.settle(crowd.space)
+    monkeypatch.setattr(pgvector, "INDEX_FROM_NUMBERS", people * dimensions)
+    shared.refresh()
+    shared.settle(crowd.space)
     assert _is_indexed(shared, crowd)
     proposed = [found(shared, query, 3) for query in queries]
     hits = sum(len(set(one) & set(other)) for one, other in zip(exact, proposed, strict=True))
@@ -127,13 +129,14 @@ def test_an_index_finds_nearly_everybody_that_comparing_all_finds(
     assert found(shared, Embedding(newcomer, crowd.space), 1)[0][:2] == ("key 0", 1.0)
 
     monkeypatch.undo()
-    shared.storage.settle(crowd.space)
+    shared.refresh()
+    shared.settle(crowd.space)
     assert not _is_indexed(shared, crowd)
     assert [found(shared, query, 3, "odd") for query in queries[:9]] == by_category
 
 
 def _is_indexed(gallery: Gallery, crowd: Crowd) -> bool:
-    with gallery.catalogue.snapshot() as connection:
+    with gallery.reading() as connection:
         return has_index(connection, crowd.space)
 
 
@@ -143,7 +146,7 @@ def _scans(gallery: Gallery, crowd: Crowd) -> int:
     before = -1
     while True:
         time.sleep(0.05)
-        with gallery.catalogue.snapshot() as connection:
+        with gallery.reading() as connection:
             row = connection.exec_driver_sql(
                 f"{statement} WHERE indexrelname = 'hnsw-{crowd.space.id}'"
             ).one()
@@ -161,7 +164,7 @@ def test_an_index_held_by_somebody_sees_what_others_change(
     query = Embedding(crowd.vectors[0], crowd.space)
     before = held.top(query, 3)
     with Gallery.open(tmp_path / "elsewhere", postgres_url) as other:
-        remove(other, other.catalogue.people_by_id([before[0].person_id])[before[0].person_id])
+        remove(other, other.people_by_id([before[0].person_id])[before[0].person_id])
     allowed = np.ones(len(held), dtype=np.bool_)
     assert len(held) == len(held.person_ids) == 20
     assert [hit.person_id for hit in held.top(query, 2)] == [hit.person_id for hit in before[1:]]
@@ -200,7 +203,7 @@ def test_a_connection_lost_in_a_search_means_try_later(
         except TryLater as problem:
             problems.append(problem)
 
-    with shared.catalogue.database.connect() as blocking:
+    with shared.database.connect() as blocking:
         blocking.exec_driver_sql("LOCK TABLE person_vector")
         thread = threading.Thread(target=search)
         thread.start()

@@ -8,24 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_indexes import NONE, filled, index_of, space, unit
 from numpy.typing import NDArray
 
 from engine.errors import SpaceMismatch
 from engine.types import Embedding, Space
-from gallery.index import GalleryIndex
 from gallery.likeness import evened_norms, person_cosines
-from gallery.vectors import VectorFiles
-
-NONE = np.empty(0, np.int64)
-
-
-def space(dimensions: int) -> Space:
-    return Space("resnet", "b" * 64, 1, dimensions)
-
-
-def unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return (vectors / length).astype(np.float32)
+from gallery.search.index import GalleryIndex
 
 
 def build(
@@ -33,18 +22,8 @@ def build(
     vectors: NDArray[np.float32],
     persons: NDArray[np.int64],
     dead: NDArray[np.int64] = NONE,
-    batch: int = 1000,
 ) -> GalleryIndex:
-    """An index of rows appended in batches; portrait ids are 1000 + the row."""
-    files = VectorFiles.create(folder, space(vectors.shape[1]))
-    rows = 0
-    for start in range(0, len(vectors), batch):
-        stop = min(start + batch, len(vectors))
-        gone = dead[dead < start]
-        rows = files.append(
-            rows, vectors[start:stop], range(1000 + start, 1000 + stop), persons[start:stop], gone
-        )
-    return GalleryIndex(files, rows, dead)
+    return index_of(filled(folder, vectors), persons, dead)
 
 
 def brute_force(
@@ -98,7 +77,6 @@ def assert_same(
     people=st.integers(1, 150),
     dimensions=st.sampled_from([2, 5, 128, 512, 600]),
     k=st.integers(1, 12),
-    batch=st.integers(1, 300),
     spread=st.floats(0.01, 3),
 )
 def test_top_is_the_head_of_the_sorted_brute_force(
@@ -108,7 +86,6 @@ def test_top_is_the_head_of_the_sorted_brute_force(
     people: int,
     dimensions: int,
     k: int,
-    batch: int,
     spread: float,
 ) -> None:
     """Rows in any order and number, some dead, some people not allowed."""
@@ -120,7 +97,7 @@ def test_top_is_the_head_of_the_sorted_brute_force(
     alive = np.setdiff1d(np.arange(rows), dead)
     allowed = set(rng.integers(1, people + 1, 20).tolist()) if rng.random() < 0.4 else None
     query = unit(rng.standard_normal(dimensions))
-    index = build(tmp_path_factory.mktemp("space"), vectors, persons, dead, batch)
+    index = build(tmp_path_factory.mktemp("space"), vectors, persons, dead)
     masked = vectors.copy()
     living = persons.copy()
     living[dead] = -1
@@ -170,8 +147,7 @@ def test_the_very_photo_has_likeness_one(tmp_path: Path) -> None:
 
 
 def test_an_empty_index_finds_nobody(tmp_path: Path) -> None:
-    files = VectorFiles.create(tmp_path, space(16))
-    index = GalleryIndex(files, 0, NONE)
+    index = build(tmp_path, np.empty((0, 16), np.float32), NONE)
     query = unit(np.ones(16))
     assert index.top(Embedding(query, space(16)), 3) == ()
     assert len(index) == 0

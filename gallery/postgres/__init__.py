@@ -1,1 +1,0 @@
-"""A gallery's people, pictures and vectors on PostgreSQL with pgvector."""
