@@ -189,11 +189,11 @@ class VectorRow(GalleryTables):
     by nothing is dead; `gallery build` drops it.
     """
 
-    __tablename__ = "vector"
+    __tablename__ = "portrait_vector"
     __table_args__ = (
         # Readers ask for the rows that are new since they last looked.
         Index(
-            "ix_vector_space_id",
+            "ix_portrait_vector_space_id",
             "space_id",
             "row",
             unique=True,

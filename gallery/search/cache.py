@@ -3,7 +3,7 @@
 A folder ``cache-GGGGGG-R`` beside the vectors of generation G, of arrays as NumPy keeps them, made
 when the gallery had revision R. It may be deleted at any time: a search then reads the vectors, and
 `gallery build` makes it anew. Rows that were added or died since are known from the table
-``vector``; their people are compared without the cache.
+``portrait_vector``; their people are compared without the cache.
 """
 
 from __future__ import annotations

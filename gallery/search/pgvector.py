@@ -85,12 +85,12 @@ _PERSON: Final = np.dtype(
 _PRODUCT: Final = np.dtype([("person", ">i4"), ("product", ">f8")])
 
 _OWNED = (
-    "FROM vector JOIN portrait ON portrait.id = vector.portrait_id "
-    "WHERE vector.space_id = :space AND "
+    "FROM portrait_vector AS v JOIN portrait ON portrait.id = v.portrait_id "
+    "WHERE v.space_id = :space AND "
 )
 _PACKED = (
     "SELECT string_agg(int4send(portrait.id) || int4send(portrait.person_id) || "
-    f"vector_send(vector.value), ''::bytea ORDER BY portrait.person_id, portrait.id) {_OWNED}"
+    f"vector_send(v.value), ''::bytea ORDER BY portrait.person_id, portrait.id) {_OWNED}"
 )
 _OF_PEOPLE = text(_PACKED + "portrait.person_id = ANY(CAST(:ids AS integer[]))")
 _OF_PORTRAITS = text(_PACKED + "portrait.id = ANY(CAST(:ids AS integer[]))")
@@ -108,7 +108,7 @@ _COMPARED = (
 )
 _PORTRAITS = text(
     "SELECT string_agg(int4send(portrait.person_id) || "
-    "float8send(-(vector.value <#> CAST(:query AS vector))), "
+    "float8send(-(v.value <#> CAST(:query AS vector))), "
     f"''::bytea ORDER BY portrait.person_id, portrait.id) {_OWNED}"
     "portrait.person_id = ANY(CAST(:ids AS integer[]))"
 )
@@ -443,7 +443,7 @@ def add_vectors(
         TryLater: If the server does not answer any more.
     """
     rows = zip([space.id] * len(vectors), portrait_ids, vectors, strict=True)
-    _copy(connection, "vector (space_id, portrait_id, value)", "varchar int4 vector", rows)
+    _copy(connection, "portrait_vector (space_id, portrait_id, value)", "varchar int4 vector", rows)
     sum_up(connection, space, person_ids)
 
 

@@ -43,7 +43,7 @@ def downgrade() -> None:
         "revision",
         "finding",
         "calibration",
-        "vector",
+        "portrait_vector",
         "space",
         "banned",
         "rejection",
@@ -175,18 +175,18 @@ def _create_vectors(value: Any) -> None:
         _key("space", "id"),
     )
     op.create_table(
-        "vector",
+        "portrait_vector",
         sa.Column("portrait_id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("space_id", sa.String(100), nullable=False),
         sa.Column("row", sa.Integer()),
         sa.Column("value", value),
-        _belongs("vector", "portrait_id", "portrait"),
-        _belongs("vector", "space_id", "space"),
-        _key("vector", "portrait_id", "space_id"),
+        _belongs("portrait_vector", "portrait_id", "portrait"),
+        _belongs("portrait_vector", "space_id", "space"),
+        _key("portrait_vector", "portrait_id", "space_id"),
     )
     op.create_index(
-        op.f("ix_vector_space_id"),
-        "vector",
+        op.f("ix_portrait_vector_space_id"),
+        "portrait_vector",
         ["space_id", "row"],
         unique=True,
         sqlite_where=sa.text("row IS NOT NULL"),

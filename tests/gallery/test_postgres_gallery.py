@@ -111,7 +111,7 @@ def test_what_one_machine_changes_others_see_at_once(
     assert hopper is not None
     assert remove(shared, hopper) == 3
     assert probe(engine, photo, elsewhere) == ["Eileen Collins"]
-    for table in ("thumbnail", "vector"):
+    for table in ("thumbnail", "portrait_vector"):
         query = sa.text(f"SELECT count(*) FROM {table}")
         with shared.reading() as connection:
             assert connection.scalar(query) == 2
@@ -154,7 +154,7 @@ def test_build_mends_what_somebody_broke_in_the_database(
     (space,) = shared.spaces()
     for damage in (
         "DELETE FROM person_vector WHERE person_id = 1",
-        "DELETE FROM vector WHERE portrait_id = 2",
+        "DELETE FROM portrait_vector WHERE portrait_id = 2",
     ):
         execute(shared, damage)
         report = build(shared, engine, "dlib")
