@@ -101,12 +101,8 @@ def principal_components(vectors: NDArray[np.float32], size: int) -> NDArray[np.
         vectors: float32 (n, D), less their mean.
         size: At most D.
     """
-    import scipy.linalg
-
-    dimensions = vectors.shape[1]
-    last = [dimensions - size, dimensions - 1]
-    components = scipy.linalg.eigh(vectors.T @ vectors, subset_by_index=last)[1]
-    return np.ascontiguousarray(components[:, ::-1].T, dtype=np.float32)
+    components = np.linalg.eigh(vectors.T @ vectors)[1]
+    return np.ascontiguousarray(components[:, : -size - 1 : -1].T, dtype=np.float32)
 
 
 class CandidatesMaker:

@@ -60,7 +60,7 @@ def test_checks_and_foreign_keys_are_those_of_the_models(tmp_path: Path) -> None
         )
         database.dispose()
     assert found[0] == found[1]
-    assert len(found[0]) == 10
+    assert len(found[0]) == 12
 
 
 def _ddl(database: sa.Engine, table: str) -> str:
