@@ -90,7 +90,7 @@ def quantized(
     scales = np.maximum(np.abs(vectors).max(axis=1) / 127, _SMALLEST).astype(np.float32)
     codes = np.rint(vectors / scales[:, None]).astype(np.int8)
     # A number is off by scale / sqrt(12) in the mean; twice, for both vectors have codes.
-    error = _DEVIATIONS * float(np.median(scales)) / 12**0.5 * 2**0.5
+    error = _DEVIATIONS * float(scales.max()) / 12**0.5 * 2**0.5
     return codes, scales, error
 
 

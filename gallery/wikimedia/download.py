@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from engine.errors import Busy
 from engine.http import HttpClient, Patience, Stopped
-from gallery.add import add, knows_more
+from gallery.add import add
 from gallery.progress import Progress, Report, no_progress
 from gallery.records import REMOVED, FoundPortrait
-from gallery.screen import SCREENING
+from gallery.screen import SCREENING, knows_more
 from gallery.wikimedia import Servers, user_agent
 from gallery.wikimedia.cache import cache_of, folder_of
 from gallery.wikimedia.categories import Category, Celebrity, merged, misfits, most_famous
@@ -206,7 +206,7 @@ class Download:
                 self.cache,
                 patience,
             )
-            check = FaceCheck(engine, "dlib" if "dlib" in backbones else backbones[0])
+            check = FaceCheck(gallery, engine, "dlib" if "dlib" in backbones else backbones[0])
             self._chooser = Chooser(gallery, self.cache, self._commons, check)
             self._askers, self._planner, self._choosers = (
                 self._pool(stack, threads) for threads in (_API_CONNECTIONS, 1, 4)

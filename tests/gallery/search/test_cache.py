@@ -141,7 +141,7 @@ def test_a_wrong_photo_is_found_in_spite_of_the_others(tmp_path: Path) -> None:
 
 
 @settings(deadline=None)  # the first call imports
-@given(seed=st.integers(0, 2**32 - 1), dimensions=st.integers(2, 600), apart=st.floats(0, 4))
+@given(seed=st.integers(0, 2**32 - 1), dimensions=st.integers(16, 600), apart=st.floats(0, 2))
 def test_products_of_codes_are_as_near_as_they_say(
     seed: int, dimensions: int, apart: float
 ) -> None:
