@@ -15,6 +15,7 @@ one transaction and sees one moment.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import os
@@ -595,25 +596,29 @@ class Store:
             changes.renumber(space, fresh.generation, found[:, 1].tolist())
         return True
 
+    def stray_files(self) -> list[Path]:
+        """Files and folders of vectors that don't count; on a server there are none."""
+        root = self.folder / "vectors"
+        if self.shared or not root.is_dir():
+            return []
+        generations = {state.space.id: state.generation for state in self.space_states()}
+        return [
+            path
+            for folder in sorted(root.iterdir())
+            if folder.is_dir()
+            for path in sorted(folder.iterdir())
+            if folder.name not in generations
+            or generation_of(path.name) not in {None, generations[folder.name]}
+        ]
+
     def sweep_vectors(self) -> int:
         """Removes files of spaces and generations that don't count; how many there were."""
-        removed, root = 0, self.folder / "vectors"
-        if self.shared or not root.is_dir():
-            return 0
-        generations = {state.space.id: state.generation for state in self.space_states()}
-        for folder in root.iterdir():
-            if not folder.is_dir():
-                continue
-            if folder.name not in generations:
-                removed += sum(1 for _ in folder.iterdir())
-                shutil.rmtree(folder)
-                continue
-            for path in folder.iterdir():
-                number = generation_of(path.name)
-                if number is not None and number != generations[folder.name]:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-                    removed += 1
-        return removed
+        stray = self.stray_files()
+        for path in stray:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            with contextlib.suppress(OSError):  # others are in it
+                path.parent.rmdir()
+        return len(stray)
 
     def _ids(self, query: Select[Any]) -> NDArray[np.int64]:
         with self.reading() as connection:

@@ -262,13 +262,21 @@ def _found(gallery: Gallery, words: Sequence[str]) -> Person:
 
 @gallery.command()
 @click.option("--fix", is_flag=True, help="Mend what is safe to mend.")
+@click.option(
+    "--pictures",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write the pictures of what is left to judge into DIR.",
+)
 @model_option(
     "Backbone whose vectors compare faces (default: dlib if the gallery is built for it)."
 )
 @json_option
 @common
 @click.pass_obj
-def verify(context: Context, fix: bool, model: str | None, as_json: bool) -> None:
+def verify(
+    context: Context, fix: bool, pictures: Path | None, model: str | None, as_json: bool
+) -> None:
     """Check that the gallery is whole, and that everybody is who they are said to be.
 
     Looks at every picture and vector: damaged files, leftovers, one picture or one person under
@@ -277,12 +285,15 @@ def verify(context: Context, fix: bool, model: str | None, as_json: bool) -> Non
     Exit code 0: nothing is wrong (any more), 1: something is.
     """
     from bot.app import open_engine
+    from gallery.verify import save_pictures
     from gallery.verify import verify as examine
 
     settings = context.settings()
     engine = open_engine(settings)
     with opened(settings) as gallery, progress(quiet=as_json) as show_progress:
         examination = examine(gallery, engine, backbone=model, fix=fix, progress=show_progress)
+        if pictures is not None:
+            save_pictures(gallery, examination.findings, pictures)
     lines = _verify_lines(examination, fix=fix)
     interrupted = examination.interrupted
     finish(examination.to_json(), lines, as_json=as_json, interrupted=interrupted)
@@ -323,8 +334,8 @@ def _by_kind(findings: list[Finding], *, remedies: bool) -> Iterator[str]:
             whom = f"{one.subject.person}: " if one.subject else ""
             yield f"    {whom}{one.why}"
             for where in (one.subject, one.other):
-                if where is not None and where.picture is not None:
-                    yield f"      {where.picture}"
+                if where is not None and where.portrait_id is not None:
+                    yield f"      portrait {where.portrait_id}, {where.picture or 'no source'}"
             if remedies and one.mendable:
                 yield f"      --fix: {one.remedy}"
 

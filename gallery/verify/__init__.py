@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 
 from sqlalchemy import delete, select
@@ -31,10 +32,11 @@ from gallery.verify.checks import (
     owners_of,
     picture_findings,
     space_findings,
+    stray_findings,
 )
 from gallery.verify.faces import face_findings
 
-__all__ = ["verify"]
+__all__ = ["save_pictures", "verify"]
 
 _ROUNDS: Final = 10  # of comparing faces: what is removed may show what else is wrong
 _BATCH: Final = 500  # portraits taken away in one transaction
@@ -77,6 +79,22 @@ def verify(
     return examination
 
 
+def save_pictures(gallery: Gallery, findings: Sequence[Finding], folder: Path) -> None:
+    """Writes the pictures of the portraits that findings are about, ``<portrait id>.jpg``.
+
+    Raises:
+        BadSettings: If the folder can't be written.
+    """
+    subjects = [one for finding in findings for one in (finding.subject, finding.other) if one]
+    ids = {one.portrait_id for one in subjects if one.portrait_id is not None}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for portrait_id, jpeg in gallery.photos(ids).items():
+            (folder / f"{portrait_id}.jpg").write_bytes(jpeg)
+    except OSError as problem:
+        raise BadSettings(f"{folder} can't be written ({problem.strerror})") from problem
+
+
 class _Examiner:
     """One examination.
 
@@ -108,6 +126,7 @@ class _Examiner:
                 f"the gallery is not built for {backbone}: run `lookalike gallery build --model "
                 f"{backbone}`, or choose another one"
             )
+        self._settle(stray_findings(gallery, alone=self._fix))
         owners = owners_of(gallery)
         found, sound = space_findings(gallery, owners, self._progress)
         sampled = [space for space in sound if space.id in self._usable]
@@ -119,6 +138,8 @@ class _Examiner:
         }
         self._compare([one for one in self._spaces() if one.id not in damaged], backbone, turned)
         self._settle(catalogue_findings(gallery))
+        if self._fix:
+            self._settle(stray_findings(gallery, alone=True))
 
     def _compare(
         self, spaces: Sequence[Space], backbone: str | None, turned: frozenset[int]
@@ -181,9 +202,13 @@ class _Examiner:
         return [finding for finding in findings if not any(finding is one for one in done)]
 
     def _sweep(self, findings: list[Finding]) -> list[Finding]:
-        used = select(PersonCategoryRow.category_id)
-        with self._gallery.transaction() as changes:
-            changes.run(delete(CategoryRow).where(CategoryRow.id.not_in(used)))
+        kinds = {finding.kind for finding in findings}
+        if Kind.STRAY in kinds:
+            self._gallery.sweep_vectors()
+        if Kind.EMPTY in kinds:
+            used = select(PersonCategoryRow.category_id)
+            with self._gallery.transaction() as changes:
+                changes.run(delete(CategoryRow).where(CategoryRow.id.not_in(used)))
         return findings
 
     def _forget(self, findings: list[Finding]) -> list[Finding]:

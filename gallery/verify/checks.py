@@ -6,6 +6,8 @@ not looked for.
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,8 +39,10 @@ __all__ = [
     "owners_of",
     "picture_findings",
     "space_findings",
+    "stray_findings",
 ]
 
+_SETTLED_S: Final = 600.0  # younger files may belong to somebody who is adding people
 _BATCH: Final = 64
 _CHUNK: Final = 4096
 _LENGTH: Final = 1e-3  # what a unit vector's length may be off, as in engine.types.Embedding
@@ -247,6 +251,17 @@ def catalogue_findings(gallery: Gallery) -> list[Finding]:
             for name in sorted(empty)
         ]
     return found
+
+
+def stray_findings(gallery: Gallery, *, alone: bool) -> list[Finding]:
+    """Files that no space needs; young ones only if nobody else can be writing (``alone``)."""
+    before = math.inf if alone else time.time() - _SETTLED_S
+    stray = [path for path in gallery.stray_files() if path.stat().st_mtime < before]
+    if not stray:
+        return []
+    names = ", ".join(path.name for path in stray[:3]) + (", ..." if len(stray) > 3 else "")
+    why = f"{len(stray):,} files of vectors that don't count: {names}"
+    return [Finding(Kind.STRAY, why, len(stray), Remedy.SWEEP)]
 
 
 def space_findings(

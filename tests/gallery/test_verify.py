@@ -148,12 +148,26 @@ def test_who_loses_the_only_picture_leaves_and_is_named(sound: Gallery, engine: 
     assert verify(sound, engine).findings == []
 
 
-def test_who_and_what_is_left_over_goes(sound: Gallery, engine: Engine) -> None:
+def test_leftovers_go_and_what_somebody_may_be_writing_stays(
+    sound: Gallery, engine: Engine
+) -> None:
+    (space,) = sound.spaces()
+    stray = [sound.folder / "vectors" / "old-space", sound.space_folder(space)]
+    for folder in stray:
+        folder.mkdir(exist_ok=True)
+        (folder / "vectors-000099.f32").write_bytes(b"x")
+    assert verify(sound, engine).findings == []  # young files
     with sound.transaction() as changes:
         changes.run(insert(CategoryRow).values(name="nobody's"))
         changes.add_person(FoundPerson(key="name:x", name="X"))
-    assert_mended(sound, engine, Kind.NOBODY, Kind.EMPTY)
+    mended = verify(sound, engine, fix=True)
+    leftovers = [Kind.STRAY, Kind.NOBODY, Kind.EMPTY]
+    assert sorted(one.kind for one in mended.mended) == sorted(leftovers)
+    assert mended.mended[0].number == 2
+    assert not stray[0].exists()
+    assert not (stray[1] / "vectors-000099.f32").exists()
     assert sound.categories() == ("made up",)
+    assert verify(sound, engine, fix=True).mended == []
 
 
 @pytest.mark.parametrize("damage", ["zeros", "nan", "short", "gone"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from click.testing import CliRunner, Result
 from made_up_people import put_photo
 
 from bot.cli.main import lookalike
+from engine.errors import BadSettings
 from gallery.gallery import Gallery
 
 
@@ -26,6 +28,10 @@ def damaged_home(own_home: Path) -> Path:
         assert grace is not None
         (portrait,) = gallery.portraits(grace.id)
         put_photo(gallery, portrait, gallery.thumbnail(portrait)[:300])
+        stray = gallery.folder / "vectors" / "old-space" / "vectors-000001.f32"
+        stray.parent.mkdir()
+        stray.write_bytes(b"x")
+        os.utime(stray, (1, 1))
     return own_home
 
 
@@ -42,7 +48,7 @@ def test_findings_say_whom_what_why_and_what_mending_does(damaged_home: Path) ->
     said = result.stdout
     assert "unreadable picture: 1" in said
     assert "Grace Hopper: it can't be read" in said
-    assert ".jpg" in said
+    assert "https://commons.wikimedia.org/" in said
     assert "--fix: forget the portrait" in said
     assert "`lookalike gallery verify --fix` mends 2 of these." in said
 
@@ -63,10 +69,19 @@ def test_json_holds_every_finding(damaged_home: Path) -> None:
     assert told["model"] == "dlib"
     assert told["findings_by_kind"] == {"files of nobody": 1, "unreadable picture": 1}
     (picture,) = [one for one in told["findings"] if one["person"] == "Grace Hopper"]
-    assert Path(picture["picture"]).is_file()
+    assert picture["picture"].startswith("https://commons.wikimedia.org/")
     assert picture["fix"].startswith("forget")
     fixed = json.loads(run(damaged_home, "--fix", "--json").stdout)
     assert (len(fixed["fixed"]), fixed["findings"]) == (3, [])
+
+
+def test_pictures_can_be_looked_at(damaged_home: Path, tmp_path: Path) -> None:
+    result = run(damaged_home, "--json", "--pictures", str(tmp_path / "look"))
+    (picture,) = [one for one in json.loads(result.stdout)["findings"] if one["person"]]
+    (path,) = (tmp_path / "look").iterdir()
+    assert path.name == f"{picture['portrait_id']}.jpg"
+    assert len(path.read_bytes()) == 300
+    assert isinstance(run(damaged_home, "--pictures", "/proc/look").exception, BadSettings)
 
 
 def test_a_model_that_the_gallery_lacks_is_a_setting_to_mend(own_home: Path) -> None:
