@@ -24,9 +24,9 @@ from PIL import Image
 
 from engine.types import Box, Space
 from gallery.gallery import Gallery
-from gallery.pack import copy_gallery, export_gallery, import_file
 from gallery.records import FoundPerson, FoundPortrait
 from gallery.scores import Learned, prior
+from gallery.transfer import copy_gallery, export_gallery, import_file
 
 SPACE = Space("resnet", "ab" * 32, 1, 2048)
 SIZE_PX = 320, 400
@@ -69,7 +69,7 @@ def measured(folder: Path, people: int, portraits: int) -> dict[str, Any]:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         figures[name.replace(" ", "_")] = json.loads(done.stdout)
         print(f"{name}: {done.stdout.strip()}", file=sys.stderr)
-    figures["file_mb"] = round((folder / "all.zip").stat().st_size / 1e6)
+    figures["file_mb"] = round((folder / "all.lookalike").stat().st_size / 1e6)
     return figures
 
 
@@ -79,10 +79,12 @@ def step(name: str, folder: Path) -> dict[str, float]:
     if name.startswith("export"):
         photos = name == "export"
         with Gallery.open(folder / "own") as own:
-            export_gallery(own, folder / ("all.zip" if photos else "few.zip"), photos=photos)
+            export_gallery(
+                own, folder / ("all.lookalike" if photos else "few.lookalike"), photos=photos
+            )
     elif name.startswith("import"):
         with Gallery.open(folder / "imported") as other:
-            import_file(other, folder / "all.zip")
+            import_file(other, folder / "all.lookalike")
     elif name == "copy":
         with Gallery.open(folder / "own") as own, Gallery.open(folder / "copied") as other:
             copy_gallery(own, other)

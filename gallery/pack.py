@@ -1,168 +1,622 @@
-"""A gallery in one portable file, or carried straight from one place to another.
+"""A gallery in one SQLite file, written for anybody and read from anybody.
 
-No pickle: gallery/packing/layout.py says what the file looks like. Both ways are the same: contents
-(gallery/packing/contents.py), read batch by batch, are taken in batch by batch.
+The tables are those of gallery/tables.py. Vectors stand in ``portrait_vector.value`` as
+little-endian float32, pictures in ``thumbnail``. One table more, ``checksum``, holds the SHA-256
+of every thumbnail; the finding ``pack`` holds that of all other rows. ``application_id`` says what
+the file is, ``user_version`` the version of the tables.
+
+A file that is read may have been made to harm. It is opened read-only, with SQLite's limits set
+low; its tables must be exactly ours, so that no trigger, view or virtual table of somebody else
+exists; then SQLite checks its pages, constraints and references, and pydantic every row.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Iterator
+import hashlib
+import json
+import os
+import re
+import sqlite3
+import threading
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Final, Self
+from urllib.parse import quote
 
-from engine.errors import BadSettings
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Json,
+    ValidationError,
+    model_validator,
+)
+from sqlalchemy import JSON, Connection, String, Table, create_engine, select
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import StaticPool
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from engine.backbones import BACKBONES
+from engine.errors import BadSettings, GalleryCorrupt, SetupProblem
 from engine.types import Space
-from gallery.build import learn_scores
-from gallery.gallery import Gallery
-from gallery.packing.contents import Contents, PackedSpace
-from gallery.packing.intake import BatchIntake
-from gallery.packing.reader import PackFile
-from gallery.packing.report import ExportReport, ImportReport
-from gallery.packing.source import GalleryContents
-from gallery.packing.writer import PackWriter, said_of, written_whole
 from gallery.progress import Progress, no_progress
+from gallery.records import Portrait, folded
 from gallery.scores import Learned, read_learned
-from gallery.scores.trial import try_ensemble
+from gallery.store import Store
+from gallery.tables import GalleryTables, VectorRow
 
-__all__ = ["copy_gallery", "export_gallery", "import_file"]
+__all__ = ["PackReader", "plain_text", "write_pack"]
+
+VERSION: Final = 1  # of the tables, in user_version; raised when gallery/tables.py changes
+_WIKIDATA_ID: Final = re.compile(r"Q[1-9][0-9]{0,18}")
+_LINK: Final = re.compile(r"https?://[^ ]*")
+_MOST_FOLDED: Final = 800  # characters of a folded name, as wide as the column
+_MOST_CATEGORIES: Final = 100  # of one person
+_MOST_FAME: Final = 2**31 - 1
+
+_APPLICATION_ID: Final = int.from_bytes(b"Look", "big")
+_CHUNK: Final = 512  # people, portraits or vectors that are read at once
+_HEADER_BYTES: Final = 100  # https://www.sqlite.org/fileformat.html, 1.3
+_MOST_PHOTO_BYTES: Final = 4_000_000  # of a thumbnail, which is 512 px wide and 100 kB at most
+_MOST_CHARACTERS: Final = 10_000  # of any text or JSON before it is looked at
+_MOST_ROWS: Final = {
+    "person": 1_200_000,
+    "category": 100_000,
+    "portrait": 1_200_000,
+    "banned": 100_000,
+    "space": 100,
+    "finding": 10,
+}
+_LENGTH_OFF: Final = 1e-3  # of a unit vector, as engine.types.Embedding allows
+_COPIED: Final = ("category", "person", "person_category", "portrait", "banned")
+_LIMITS: Final = {
+    sqlite3.SQLITE_LIMIT_LENGTH: _MOST_PHOTO_BYTES + 1000,  # bytes of a value, and of a row
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: 20_000,
+    sqlite3.SQLITE_LIMIT_COLUMN: 50,
+    sqlite3.SQLITE_LIMIT_EXPR_DEPTH: 50,
+    sqlite3.SQLITE_LIMIT_COMPOUND_SELECT: 5,
+    sqlite3.SQLITE_LIMIT_VDBE_OP: 50_000,
+    sqlite3.SQLITE_LIMIT_FUNCTION_ARG: 10,
+    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 50,
+    sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 1,
+}
+_READING: Final = ("trusted_schema = OFF", "cell_size_check = ON", "query_only = ON")
+_WRITING: Final = ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE")
+_CHECKSUM: Final = "CREATE TABLE checksum (portrait_id INTEGER PRIMARY KEY, sha256 BLOB NOT NULL)"
+_FIRST_CATEGORIES: Final = f"""
+DELETE FROM person_category WHERE (person_id, category_id) IN (
+    SELECT person_id, category_id FROM (
+        SELECT *, row_number() OVER (PARTITION BY person_id ORDER BY category_id) AS place
+        FROM person_category) WHERE place > {_MOST_CATEGORIES})
+"""
+_SCHEMA: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master"
+
+# What reading bytes made to confuse raises, besides errors of SQLite.
+_ODD: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
+
+# Queries that find nothing in a sound pack, and what is wrong if they do.
+_FAULTS: Final = {
+    "rows that belong to nothing": "PRAGMA foreign_key_check",
+    "vectors of another length": (
+        "SELECT 1 FROM portrait_vector LEFT JOIN space ON space.id = space_id "
+        "WHERE typeof(value) <> 'blob' OR length(value) <> 4 * dimensions LIMIT 1"
+    ),
+    "missing vectors": (
+        "SELECT 1 FROM space LEFT JOIN (SELECT space_id, count(*) AS found FROM portrait_vector "
+        "GROUP BY space_id) ON space_id = id WHERE row_count <> coalesce(found, 0) LIMIT 1"
+    ),
+    "somebody in too many categories": (
+        "SELECT 1 FROM person_category GROUP BY person_id "
+        f"HAVING count(*) > {_MOST_CATEGORIES} LIMIT 1"
+    ),
+}
+_UNRULY: Final = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+_UNPRINTED: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
-def export_gallery(
-    gallery: Gallery,
+def plain_text(text: str) -> str:
+    """A text from anywhere on one line, without what is not printed or rearranges what is."""
+    if text.isascii() and text.isprintable():  # as almost all are
+        return " ".join(text.split())
+    ruly = unicodedata.normalize("NFC", _UNRULY.sub("", text))
+    printed = (" " if unicodedata.category(one) in _UNPRINTED else one for one in ruly)
+    return " ".join("".join(printed).split())
+
+
+def _is_plain(text: str) -> str:
+    if not text or text != plain_text(text):
+        raise ValueError("not on one line, or with characters that are not printed")
+    return text
+
+
+def _is_comparable(name: str) -> str:
+    if not 0 < len(folded(name)) <= _MOST_FOLDED:
+        raise ValueError("a name that can't be compared")
+    return name
+
+
+# As wide as the columns (gallery/tables.py), which SQLite does not mind.
+_PLAIN: Final = AfterValidator(_is_plain)
+_WEB: Final = Field(pattern=rf"\A{_LINK.pattern}\z")
+_Key = Annotated[str, Field(max_length=400), _PLAIN]
+_Name = Annotated[str, Field(max_length=400), _PLAIN, AfterValidator(_is_comparable)]
+_WikidataId = Annotated[str, Field(pattern=rf"\A{_WIKIDATA_ID.pattern}\z")] | None
+_Sha256 = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
+_Edge = Annotated[int, Field(ge=1, le=2_000)]  # px; larger pictures are reduced when decoded
+_Px = Annotated[float, Field(ge=-20_000, le=20_000, allow_inf_nan=False)]
+_Side = Annotated[float, Field(gt=0, le=20_000, allow_inf_nan=False)]
+_Point = tuple[_Px, _Px]
+
+
+class _Row(BaseModel):
+    """A row of a table as ``write_pack`` could have written it."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class _Person(_Row):
+    key: _Key
+    name: _Name
+    wikidata_id: _WikidataId
+    country: Annotated[str, Field(max_length=100), _PLAIN] | None
+    gender: Annotated[str, Field(max_length=50), _PLAIN] | None
+    fame: Annotated[int, Field(ge=0, le=_MOST_FAME)] | None
+
+
+class _Category(_Row):
+    name: Annotated[str, Field(max_length=200), _PLAIN]
+
+
+class _Portrait(_Row):
+    sha256: _Sha256
+    width_px: _Edge
+    height_px: _Edge
+    landmarks: Json[tuple[_Point, _Point, _Point, _Point, _Point]]
+    box_x: _Px
+    box_y: _Px
+    box_w: _Side
+    box_h: _Side
+    author: Annotated[str, Field(max_length=1000), _PLAIN] | None
+    licence: Annotated[str, Field(max_length=200), _PLAIN] | None
+    licence_url: Annotated[str, Field(max_length=1000), _PLAIN, _WEB] | None
+    source_url: Annotated[str, Field(max_length=2000), _PLAIN, _WEB] | None
+
+
+class _Banned(_Row):
+    key: _Key
+    name: _Name
+    wikidata_id: _WikidataId
+
+
+class _Space(_Row):
+    id: str
+    backbone: str
+    weights_sha256: _Sha256
+    recipe: Annotated[int, Field(ge=0, le=1_000_000)]
+    dimensions: int
+
+    @model_validator(mode="after")
+    def _is_known(self) -> Self:
+        record = BACKBONES.get(self.backbone)
+        if record is None or record.dimensions != self.dimensions:
+            raise ValueError(f"unknown backbone {self.backbone[:40]!r}, or of other dimensions")
+        space = Space(self.backbone, self.weights_sha256, self.recipe, self.dimensions)
+        if self.id != space.id:
+            raise ValueError("a space of another name")
+        return self
+
+
+class _Calibration(_Row):
+    space_id: str
+    content: Json[dict[str, Any]]
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> Self:
+        if Learned.from_json(self.content).calibration.space_id != self.space_id:
+            raise ValueError("a calibration of another space")
+        return self
+
+
+_MODELS: Final[dict[str, type[_Row]]] = {
+    "person": _Person,
+    "category": _Category,
+    "portrait": _Portrait,
+    "banned": _Banned,
+    "space": _Space,
+    "calibration": _Calibration,
+}
+
+
+class PackReader(Store):
+    """A pack that may have been made by anybody, read as any other store; a context manager.
+
+    Args:
+        path: The file.
+
+    Raises:
+        SetupProblem: If there is no such file, or a newer program made it.
+        GalleryCorrupt: If it is no pack, or a damaged one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.folder, self.place, self.shared = path.parent, str(path), False
+        self._local = threading.local()
+        with self._translated():
+            _check_header(path)
+            self._connection = _connect(path)
+            try:
+                _check_schema(self._connection)
+            except BaseException:
+                self._connection.close()
+                raise
+        self.database = create_engine(
+            "sqlite://", creator=lambda: self._connection, poolclass=StaticPool
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+        self._connection.close()
+
+    def check(self, progress: Progress = no_progress) -> None:
+        """Reads everything once but the photos, so that nothing is taken in of a damaged file.
+
+        Raises:
+            GalleryCorrupt: If anything is not as it should be.
+        """
+        with self._translated():
+            self._check_database()
+            for table, model in _MODELS.items():
+                for row in self._rows(f"SELECT * FROM {table}"):
+                    model.model_validate(row)
+            for state in self.space_states():
+                ids = self.embedded(state.space)
+                for done, chunk in enumerate(_chunks(ids)):
+                    with np.errstate(all="ignore"):
+                        lengths = np.linalg.norm(self.vectors(state.space, chunk), axis=1)
+                    if not np.all(np.abs(lengths - 1) < _LENGTH_OFF):  # nor if any is not finite
+                        raise ValueError(f"a vector of {state.space.id} that is none")
+                    progress("check", done * _CHUNK + len(chunk), len(ids))
+
+    def photo(self, portrait: Portrait) -> bytes | None:
+        """The thumbnail of a portrait; None if it has none.
+
+        Raises:
+            OSError: If it can't be read, or is not the one that was packed.
+        """
+        query = (
+            "SELECT jpeg, sha256 FROM thumbnail LEFT JOIN checksum USING (portrait_id) "
+            "WHERE portrait_id = ?"
+        )
+        try:
+            found = self._connection.execute(query, [portrait.id]).fetchone()
+        except sqlite3.Error as problem:
+            raise OSError("the photo can't be read") from problem
+        jpeg, sha256 = found or (None, None)
+        if found and (not isinstance(jpeg, bytes) or hashlib.sha256(jpeg).digest() != sha256):
+            raise OSError("the photo was changed")
+        return jpeg
+
+    def vectors(self, space: Space, portrait_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """See ``Store.vectors``; at most 512 at a time."""
+        ids = portrait_ids.tolist()
+        columns = select(VectorRow.portrait_id, VectorRow.value)
+        query = columns.where(VectorRow.space_id == space.id, VectorRow.portrait_id.in_(ids))
+        with self.reading() as connection:
+            values = {row.portrait_id: row.value for row in connection.execute(query)}
+        vectors = np.frombuffer(b"".join(values[one] for one in ids), "<f4")
+        return vectors.reshape(len(ids), space.dimensions).astype(np.float32, copy=False)
+
+    def _check_database(self) -> None:
+        """Whether SQLite finds nothing wrong, and everything is of a size to be read."""
+        if [list(row.values()) for row in self._rows("PRAGMA integrity_check(1)")] != [["ok"]]:
+            raise ValueError("its pages or constraints are damaged")
+        for table, most in _MOST_ROWS.items():
+            if next(self._rows(f"SELECT count(*) AS n FROM {table}"))["n"] > most:
+                raise ValueError(f"too many rows in {table}")
+        for name, columns in GalleryTables.metadata.tables.items():
+            texts = [one.name for one in columns.c if isinstance(one.type, String | JSON)]
+            long = " OR ".join(f"length({text}) > {_MOST_CHARACTERS}" for text in texts)
+            if texts and any(self._rows(f"SELECT 1 FROM {name} WHERE {long} LIMIT 1")):
+                raise ValueError(f"a text in {name} that is too long")
+        for fault, query in _FAULTS.items():
+            if any(self._rows(query)):
+                raise ValueError(fault)
+        sealed = [row["content"] for row in self._rows("SELECT content FROM finding")]
+        if sealed != [_seal(self._connection)]:
+            raise ValueError("it was changed")
+
+    def _rows(self, query: str) -> Iterator[dict[str, Any]]:
+        """Rows one by one, as they stand in the file."""
+        cursor = self._connection.execute(query)
+        names = [column[0] for column in cursor.description or ()]
+        for row in cursor:
+            yield dict(zip(names, row, strict=True))
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as problem:
+            raise SetupProblem(f"{self.place} can't be read ({problem.strerror})") from problem
+        except (sqlite3.Error, SQLAlchemyError, *_ODD) as problem:
+            raise GalleryCorrupt(
+                f"{self.place} is no exported gallery, or a damaged one ({_reason(problem)}): "
+                "export it again"
+            ) from problem
+
+
+def _reason(problem: Exception) -> str:
+    """What is wrong with a file, on one line."""
+    if isinstance(problem, ValidationError):
+        first = problem.errors(include_input=False, include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:200]
+    return plain_text(str(problem))[:200] or type(problem).__name__
+
+
+def _check_header(path: Path) -> None:
+    """Looks at the first bytes before SQLite does.
+
+    Raises:
+        OSError: If the file can't be read.
+        ValueError: If it is something else, or cut off.
+        SetupProblem: If a newer program made it.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("no file")  # but a folder, or a pipe that nobody may write to
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+        size = file.seek(0, os.SEEK_END)
+    made_by, application_id = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))
+    page_bytes = int.from_bytes(header[16:18], "big")
+    if not header.startswith(b"SQLite format 3\0") or application_id != _APPLICATION_ID:
+        raise ValueError("another kind of file")
+    if made_by != VERSION:
+        raise SetupProblem(
+            f"{path} is of version {made_by} of the format, and this program reads version "
+            f"{VERSION}: update lookalike"
+        )
+    if size != page_bytes * int.from_bytes(header[28:32], "big"):
+        raise ValueError("a part of it is missing, or something was added")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """A connection that writes nothing, and looks at no journal beside the file."""
+    address = f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
+    connection = sqlite3.connect(
+        address, uri=True, isolation_level=None, check_same_thread=False, cached_statements=20
+    )
+    for limit, most in _LIMITS.items():
+        connection.setlimit(limit, most)
+    for pragma in _READING:
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def _check_schema(connection: sqlite3.Connection) -> None:
+    """Whether the tables are exactly ours: nothing else is there that could run.
+
+    Raises:
+        ValueError: If they are not.
+        sqlite3.Error: If they can't be read.
+    """
+    found = connection.execute(_SCHEMA).fetchmany(len(_our_schema()) + 1)
+    if len(found) != len(_our_schema()) or _without_spaces(found) != _our_schema():
+        raise ValueError("other tables than there should be")
+
+
+@cache
+def _our_schema() -> frozenset[tuple[Any, ...]]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        _make_tables(connection)
+        return _without_spaces(connection.execute(_SCHEMA).fetchall())
+
+
+def _without_spaces(rows: Iterable[tuple[Any, ...]]) -> frozenset[tuple[Any, ...]]:
+    """Rows of the schema without spaces and quotes, which versions of SQLAlchemy set otherwise."""
+    return frozenset((*names, re.sub(r'[\s"]+', "", sql or "")) for *names, sql in rows)
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    dialect = sqlite.dialect()
+    for table in GalleryTables.metadata.sorted_tables:
+        connection.execute(str(CreateTable(table).compile(dialect=dialect)))
+        for index in sorted(table.indexes, key=lambda one: str(one.name)):
+            connection.execute(str(CreateIndex(index).compile(dialect=dialect)))
+    connection.execute(_CHECKSUM)
+
+
+def _chunks(ids: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    yield from (ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK))
+
+
+def _seal(connection: sqlite3.Connection) -> str:
+    """JSON with the SHA-256 of all rows but those of thumbnails and findings, in rowid order."""
+    digest = hashlib.sha256()
+    tables = sorted({*GalleryTables.metadata.tables, "checksum"} - {"thumbnail", "finding"})
+    for table in tables:
+        for row in connection.execute(f"SELECT * FROM {table} ORDER BY rowid"):
+            plain = [len(value) if isinstance(value, bytes) else value for value in row]
+            digest.update(repr((table, plain)).encode())
+            for value in row:
+                if isinstance(value, bytes):
+                    digest.update(value)
+    return json.dumps({"rows_sha256": digest.hexdigest()})
+
+
+def seal(connection: sqlite3.Connection) -> None:
+    """Writes the finding by which a reader knows that nothing was changed since."""
+    connection.execute("DELETE FROM finding WHERE name = 'pack'")
+    values = [_seal(connection)]
+    connection.execute("INSERT INTO finding (name, content) VALUES ('pack', ?)", values)
+
+
+def note_checksums(connection: sqlite3.Connection, photos: Iterable[tuple[int, bytes]]) -> None:
+    """Writes the checksums of thumbnails, by the ids of their portraits."""
+    rows = [(portrait_id, hashlib.sha256(jpeg).digest()) for portrait_id, jpeg in photos]
+    connection.executemany("INSERT OR REPLACE INTO checksum VALUES (?, ?)", rows)
+
+
+@contextmanager
+def _written_whole(target: Path, *, replace: bool) -> Iterator[sqlite3.Connection]:
+    """An empty pack to fill, which takes its name when all of it is on the disk.
+
+    Args:
+        target: Its name; the folder exists.
+        replace: Whether another file of that name may go.
+
+    Raises:
+        BadSettings: If there is one that may not go, or anything can't be written.
+    """
+    part = target.with_name(f".{target.name}.part")
+    taken = BadSettings(f"{target} exists already: choose another name, or replace it with --force")
+    if target.is_dir():
+        raise BadSettings(f"{target} is a folder: name a file in it")
+    if target.exists() and not replace:
+        raise taken
+    try:
+        part.write_bytes(b"")  # in place of what a killed export left
+        with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as connection:
+            for pragma in _WRITING:
+                connection.execute(f"PRAGMA {pragma}")
+            connection.execute("BEGIN")
+            _make_tables(connection)
+            yield connection
+            seal(connection)
+            connection.execute("COMMIT")
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        if target.exists() and not replace:
+            raise taken
+        part.replace(target)
+    except (OSError, sqlite3.Error) as problem:
+        reason = getattr(problem, "strerror", None) or problem
+        raise BadSettings(
+            f"{target} can't be written ({reason}): check the folder's rights and free space"
+        ) from problem
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_pack(
+    store: Store,
     file: Path,
     *,
     photos: bool = True,
     replace: bool = False,
     progress: Progress = no_progress,
-) -> ExportReport:
-    """Writes a gallery into one file, whole or not at all.
+) -> dict[str, int]:
+    """Writes a gallery into one file in flat memory, whole or not at all.
 
     Args:
-        gallery: Is not changed, and not changed by others meanwhile.
+        store: The gallery; nobody may change it meanwhile.
         file: Its folder exists.
-        photos: Whether the thumbnails come along. Without them the importing gallery finds and
-            names people, and shows a silhouette.
+        photos: Whether the thumbnails come along.
         replace: Whether a file of that name may go.
         progress: Told about portraits and vectors.
 
+    Returns:
+        How many rows each table has.
+
     Raises:
-        Busy: If another process is changing the gallery.
         BadSettings: If the file can't be written, or exists.
     """
-    started = time.perf_counter()
-    with written_whole(file, replace=replace) as target, _unchanged(gallery):
-        contents = GalleryContents(gallery)
-        with said_of(file):  # or it would be said of the gallery
-            writer = PackWriter(target, contents, photos=photos, progress=progress)
-            writer.write()
-    return ExportReport(
-        people=contents.people,
-        portraits=contents.portraits,
-        photos=writer.photos,
-        vectors={packed.space: packed.rows for packed in contents.spaces},
-        stay_away=len(contents.never_again()),
-        size_bytes=file.stat().st_size,
-        seconds=time.perf_counter() - started,
-    )
+    tables = GalleryTables.metadata.tables
+    with _written_whole(file, replace=replace) as pack:
+        with store.reading() as connection:
+            for name in _COPIED:
+                for rows in _stored(connection, tables[name]):
+                    _insert(pack, name, [_fitting(tables[name], row) for row in rows])
+        pack.execute(_FIRST_CATEGORIES)
+        portraits, done = store.portrait_ids(), 0
+        for chunk in _chunks(portraits):
+            kept = store.photos(chunk.tolist()) if photos else {}
+            found = [
+                (one, kept[one])
+                for one in chunk.tolist()
+                if 0 < len(kept.get(one, b"")) <= _MOST_PHOTO_BYTES
+            ]
+            _insert(pack, "thumbnail", [{"portrait_id": one, "jpeg": jpeg} for one, jpeg in found])
+            note_checksums(pack, found)
+            done += len(chunk)
+            progress("portraits", done, len(portraits))
+        for state in store.space_states():
+            _write_space(store, state.space, pack, progress)
+        counted = {name: f"SELECT count(*) FROM {name}" for name in tables}
+        return {name: pack.execute(query).fetchone()[0] for name, query in counted.items()}
 
 
-def import_file(gallery: Gallery, file: Path, *, progress: Progress = no_progress) -> ImportReport:
-    """Takes in everybody of an exported gallery; the file may have been made by anybody.
-
-    The whole file but its photos is checked before anything is changed; a photo that is none costs
-    its portrait. People are merged by key, their categories united; known portraits stay as they
-    are.
-
-    Raises:
-        Busy: If another process is changing the gallery.
-        GalleryCorrupt: If the file is damaged.
-        SetupProblem: If there is none, or it was made by a newer program.
-    """
-    started = time.perf_counter()
-    with PackFile(file) as pack:
-        pack.check(progress)
-        return _take_in(gallery, pack, started, progress)
-
-
-def copy_gallery(
-    source: Gallery, target: Gallery, *, progress: Progress = no_progress
-) -> ImportReport:
-    """Takes everybody of one gallery into another, wherever each keeps its things.
-
-    Raises:
-        Busy: If another process is changing one of them.
-        BadSettings: If the two are one.
-    """
-    started = time.perf_counter()
-    if source.place == target.place:
-        raise BadSettings(f"{source.place} can't be copied onto itself: name two galleries")
-    with _unchanged(source):
-        return _take_in(target, GalleryContents(source), started, progress)
+def _write_space(store: Store, space: Space, pack: sqlite3.Connection, progress: Progress) -> None:
+    """Writes a space's vectors and calibration; nothing of one without vectors."""
+    ids = store.embedded(space)
+    if not len(ids):
+        return
+    described = {"id": space.id, **asdict(space), "generation": 0, "row_count": len(ids)}
+    _insert(pack, "space", [described])
+    if (learned := read_learned(store, space)) is not None:
+        content = learned.content().decode()
+        _insert(pack, "calibration", [{"space_id": space.id, "content": content}])
+    for number, chunk in enumerate(_chunks(ids)):
+        vectors = store.vectors(space, chunk).astype("<f4", copy=False)
+        rows = [
+            {"portrait_id": one, "space_id": space.id, "value": vector.tobytes()}
+            for one, vector in zip(chunk.tolist(), vectors, strict=True)
+        ]
+        _insert(pack, VectorRow.__tablename__, rows)
+        progress("written vectors", number * _CHUNK + len(chunk), len(ids))
 
 
-def _take_in(
-    gallery: Gallery, contents: Contents, started: float, progress: Progress
-) -> ImportReport:
-    report = ImportReport()
-    with gallery.writing():
-        try:
-            spaces = _wanted(gallery, contents, report)
-            _remember_who_stays_away(gallery, contents, report)
-            intake = BatchIntake(gallery, [one.space for one in spaces], gallery.banned(), report)
-            for batch in contents.batches():
-                intake(batch)
-                progress("portraits", report.portraits, contents.portraits)
-            _learn(gallery, spaces, report, progress)
-        except KeyboardInterrupt:
-            report.interrupted = True
-        gallery.refresh()
-    report.seconds = time.perf_counter() - started
-    return report
+def _stored(connection: Connection, table: Table) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a gallery's table by key, some at a time."""
+    query = select(table).order_by(*table.primary_key)
+    found = connection.execution_options(yield_per=_CHUNK).execute(query)
+    for rows in found.mappings().partitions():
+        yield [dict(row) for row in rows]
 
 
-def _wanted(gallery: Gallery, contents: Contents, report: ImportReport) -> list[PackedSpace]:
-    """The spaces that can be kept beside those that are there."""
-    there: dict[str, Space] = {state.space.id: state.space for state in gallery.space_states()}
-    wanted = []
-    for packed in contents.spaces:
-        if there.get(packed.space.id, packed.space) == packed.space:
-            wanted.append(packed)
-        else:
-            report.left_out[packed.space] = "another space has that name here"
-    return wanted
+def _insert(pack: sqlite3.Connection, table: str, rows: Sequence[dict[str, Any]]) -> None:
+    if rows:
+        columns, values = ", ".join(rows[0]), ", ".join(f":{name}" for name in rows[0])
+        pack.executemany(f"INSERT INTO {table} ({columns}) VALUES ({values})", rows)
 
 
-def _remember_who_stays_away(gallery: Gallery, contents: Contents, report: ImportReport) -> None:
-    known = gallery.banned().keys
-    fresh = [one for one in contents.never_again() if one.key not in known]
-    if fresh:
-        with gallery.transaction() as changes:
-            for one in fresh:
-                changes.ban(one.key, one.name, one.wikidata_id)
-    report.stay_away = len(fresh)
-
-
-def _learn(
-    gallery: Gallery, spaces: list[PackedSpace], report: ImportReport, progress: Progress
-) -> None:
-    """Takes calibrations over where there are none, and learns anew what has changed much."""
-    for packed in spaces:
-        space = packed.space
-        if packed.calibration is not None and read_learned(gallery, space) is None:
-            learned = Learned(packed.rows, packed.calibration)
-            with gallery.transaction() as changes:
-                changes.keep_calibration(space, learned.content())
-            report.taken_scores.append(space)
-        gallery.settle(space, progress)
-        learn_scores(gallery, space)
-    try_ensemble(gallery)
-
-
-@contextlib.contextmanager
-def _unchanged(gallery: Gallery) -> Iterator[None]:
-    """Keeps other processes from changing a gallery; one that can't be written nobody changes."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(BadSettings):
-            stack.enter_context(gallery.writing())
-        yield
+def _fitting(table: Table, row: dict[str, Any]) -> dict[str, Any]:
+    """A row in values that a reader takes; SQLite keeps what is longer than its column."""
+    for column in table.columns:
+        value = row[column.name]
+        if isinstance(column.type, JSON):
+            row[column.name] = json.dumps(value)
+        elif isinstance(column.type, String) and isinstance(value, str):
+            text = plain_text(value)[: column.type.length].rstrip()
+            row[column.name] = text or (None if column.nullable else "")
+    for name in ("licence_url", "source_url"):
+        if row.get(name) is not None and not _LINK.fullmatch(row[name]):
+            row[name] = None
+    if row.get("wikidata_id") is not None and not _WIKIDATA_ID.fullmatch(row["wikidata_id"]):
+        row["wikidata_id"] = None
+    if "key" in row and not 0 < len(folded(row["name"])) <= _MOST_FOLDED:
+        row["name"] = row["key"]
+    if row.get("fame") is not None:
+        row["fame"] = min(max(row["fame"], 0), _MOST_FAME)
+    return row

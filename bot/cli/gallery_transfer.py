@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from engine.engine import Engine
     from engine.types import Space
     from gallery.gallery import Gallery
-    from gallery.packing.pickled import PickleReport
-    from gallery.packing.report import ExportReport, ImportReport
+    from gallery.old_pickles import PickleReport
+    from gallery.transfer import ExportReport, ImportReport
 
 __all__ = ["copy", "export", "import_command", "import_pickle"]
 
@@ -49,11 +49,11 @@ _URLS = ("postgresql://", "postgresql+")
 def export(context: Context, file: Path, no_photos: bool, force: bool, as_json: bool) -> None:
     """Write the whole gallery into FILE, for another machine or for safe keeping.
 
-    FILE is a ZIP archive of plain files: people, portraits with author, licence and source,
-    pictures, vectors, learned scores, and who was removed with --never-again. Without pictures it
-    is small; people are then found and named all the same, and cards show a silhouette.
+    FILE is an SQLite database: people, portraits with author, licence and source, pictures,
+    vectors, learned scores, and who was removed with --never-again. Without pictures it is small;
+    people are then found and named all the same, and cards show a silhouette.
     """
-    from gallery.pack import export_gallery
+    from gallery.transfer import export_gallery
 
     with opened(context.settings()) as gallery, progress(quiet=as_json) as show_progress:
         if gallery.stats().people == 0:
@@ -83,7 +83,7 @@ def import_command(context: Context, file: Path, as_json: bool) -> None:
     anything is changed. The same command goes on after an interruption.
     """
     from bot.app import open_engine
-    from gallery.pack import import_file
+    from gallery.transfer import import_file
 
     settings = context.settings()
     with opened(settings) as gallery, progress(quiet=as_json) as show_progress:
@@ -111,7 +111,7 @@ def copy(context: Context, source: str, target: str, as_json: bool) -> None:
     already: they are merged. The same command goes on after an interruption.
     """
     from bot.app import open_engine
-    from gallery.pack import copy_gallery
+    from gallery.transfer import copy_gallery
 
     settings = context.settings()
     with (
@@ -155,7 +155,7 @@ def import_pickle(
     running anything that may stand in them.
     """
     from bot.app import open_engine
-    from gallery.packing.pickled import import_pickles
+    from gallery.old_pickles import import_pickles
 
     settings = context.settings()
     engine = open_engine(settings)
@@ -212,8 +212,8 @@ def _export_lines(file: Path, report: ExportReport) -> Iterator[str]:
     if report.vectors:
         listed = ", ".join(f"{space.backbone} {n:,}" for space, n in report.vectors.items())
         yield f"vectors    {listed}"
-    if report.stay_away:
-        yield f"stay away  {people_of(report.stay_away)} (--never-again)"
+    if report.banned:
+        yield f"stay away  {people_of(report.banned)} (--never-again)"
     yield f"{file}: {report.size_bytes / 1e6:,.1f} MB in {report.seconds:.1f} s"
 
 
@@ -238,15 +238,15 @@ def _import_lines(report: ImportReport) -> Iterator[str]:
     for reason, count in reasons.most_common():
         whom = [one.person for one in report.rejected if one.reason.startswith(reason)]
         yield f"  {reason}: {count:,} ({some(list(dict.fromkeys(whom)), counted=False)})"
-    if report.stay_away:
+    if report.banned:
         yield (
-            f"stay away  {people_of(report.stay_away)} who were removed for "
+            f"stay away  {people_of(report.banned)} who were removed for "
             "good; `lookalike gallery permit PERSON` takes it back"
         )
     yield from _space_lines(report)
-    speed = report.portraits / report.seconds if report.seconds else 0.0
+    speed = report.photos / report.seconds if report.seconds else 0.0
     yield (
-        f"{numbered(report.portraits, 'portrait')} in {report.seconds:.1f} s, {speed:,.0f} a second"
+        f"{numbered(report.photos, 'portrait')} in {report.seconds:.1f} s, {speed:,.0f} a second"
     )
     if report.interrupted:
         yield "Interrupted; what was done is kept. Run the same command again to go on."
@@ -258,8 +258,8 @@ def _space_lines(report: ImportReport) -> Iterator[str]:
         yield f"vectors    {listed}"
     for space, reason in report.left_out.items():
         yield f"left out   vectors of {space.id}: {reason}"
-    if report.taken_scores:
-        names = ", ".join(space.backbone for space in report.taken_scores)
+    if report.calibrated:
+        names = ", ".join(space.backbone for space in report.calibrated)
         yield f"scores     as learned there: {names}"
 
 

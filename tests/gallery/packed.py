@@ -102,7 +102,7 @@ def everything(gallery: Gallery, *, pictures: bool = True) -> object:
                 p.landmarks.tolist(),
                 (p.box.x, p.box.y, p.box.w, p.box.h),
                 (p.author, p.licence, p.licence_url, p.source_url),
-                gallery.thumbnail(p) if pictures else b"",
+                gallery.photo(p) if pictures else b"",
             )
             for p in portraits.values()
         ),

@@ -15,8 +15,8 @@ from engine.errors import BadSettings
 from engine.types import Embedding, Space
 from gallery.build import learn_scores
 from gallery.gallery import Gallery
-from gallery.pack import copy_gallery, export_gallery, import_file
 from gallery.records import FoundPerson
+from gallery.transfer import copy_gallery, export_gallery, import_file
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_there_and_back_again(gallery: Gallery, shared: Gallery, back: Gallery) 
     gallery.refresh()
     there = copy_gallery(gallery, shared)
     assert (there.added, there.people_added, there.rejected) == (300, 100, [])
-    assert set(there.taken_scores) == {DLIB, RESNET}
+    assert set(there.calibrated) == {DLIB, RESNET}
     assert copy_gallery(gallery, shared).unchanged == 300
     again = copy_gallery(shared, back)
     assert (again.added, again.people_added) == (300, 100)
@@ -62,12 +62,12 @@ def test_a_file_from_one_kind_is_a_file_for_the_other(
     gallery: Gallery, shared: Gallery, back: Gallery, tmp_path: Path
 ) -> None:
     fill(gallery, 20, 2, DLIB)
-    export_gallery(gallery, tmp_path / "folder.zip", photos=False)
-    assert import_file(shared, tmp_path / "folder.zip").without_photo == 40
-    export_gallery(gallery, tmp_path / "all.zip")
-    assert import_file(shared, tmp_path / "all.zip").photos_brought == 40
-    export_gallery(shared, tmp_path / "server.zip")
-    import_file(back, tmp_path / "server.zip")
+    export_gallery(gallery, tmp_path / "folder.lookalike", photos=False)
+    assert import_file(shared, tmp_path / "folder.lookalike").without_photo == 40
+    export_gallery(gallery, tmp_path / "all.lookalike")
+    assert import_file(shared, tmp_path / "all.lookalike").photos_brought == 40
+    export_gallery(shared, tmp_path / "server.lookalike")
+    import_file(back, tmp_path / "server.lookalike")
     assert everything(back) == everything(gallery)
 
 
@@ -107,7 +107,7 @@ def test_the_command_takes_urls(
     assert "dlib: 2 of 2 portraits searchable" in copied(postgres_url, tmp_path / "b")
     assert "unchanged  2 portraits" in copied(tmp_path / "b", postgres_url)
     monkeypatch.setenv("LOOKALIKE_GALLERY__URL", postgres_url)
-    words = ["gallery", "export", str(tmp_path / "x.zip"), "--home", str(own_home)]
+    words = ["gallery", "export", str(tmp_path / "x.lookalike"), "--home", str(own_home)]
     assert "pictures   2" in CliRunner().invoke(lookalike, words).stdout
     words = ["gallery", "copy", postgres_url, postgres_url, "--home", str(own_home)]
     assert isinstance(CliRunner().invoke(lookalike, words).exception, BadSettings)

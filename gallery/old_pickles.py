@@ -1,17 +1,17 @@
 """The people of an older app's two pickles: vectors in one, the paths of their photos in the other.
 
-Of these files the paths can be trusted: the folder of a photo names a person. The vectors can't be
-used: they come from another crop (a detector's box, squashed to a square), perhaps from another
-preprocessing, and nothing says from which weights. Vectors of two recipes never meet. So photos
-that are there are embedded anew, and of people without photos the names are kept.
+The folder of a photo names a person. The vectors can't be used: they come from another crop (a
+detector's box, squashed to a square), perhaps from another preprocessing, and nothing says from
+which weights. So photos that are there are embedded anew, and of people without photos the names
+are kept.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,14 +20,15 @@ from engine.errors import SetupProblem
 from engine.pickles import pickled_strings, pickled_vectors
 from gallery.add import add
 from gallery.gallery import Gallery
-from gallery.packing.fields import MOST, plain_text
+from gallery.pack import plain_text
 from gallery.progress import Progress, Report, no_progress
 from gallery.records import FoundPerson, FoundPortrait
 from gallery.sources.folder import PhotoReader, person_name
 
 __all__ = ["PickleReport", "import_pickles"]
 
-_MOST_NAME: Final = 300  # and its key a little more
+_MOST_NAME: Final = 300  # characters, and its key a little more
+_MOST_CATEGORY: Final = 200  # as wide as the column
 
 
 @dataclass(slots=True)
@@ -83,7 +84,7 @@ def import_pickles(
 
     Args:
         gallery: Where.
-        engine: Sees and embeds.
+        engine: Detects faces and embeds.
         vectors_file: A pickled list of vectors.
         paths_file: A pickled list of paths, ``.../Person_Name/photo.jpg``; slashes either way.
         photos: Below which the photos are; None for beside ``paths_file``. The paths are looked
@@ -123,28 +124,19 @@ def _people(paths: Sequence[str], report: PickleReport) -> list[tuple[FoundPerso
     """Whom every path names, and its parts; paths that name nobody are counted."""
     split = [[part for part in path.replace("\\", "/").split("/") if part] for path in paths]
     named = [parts for parts in split if len(parts) > 1 and not {".", ".."} & set(parts[1:])]
-    root = _in_common([parts[:-2] for parts in named])
+    # What the folders of all paths begin with says nothing about anybody.
+    root = len(os.path.commonprefix([parts[:-2] for parts in named]))  # noqa: RUF071 - of lists
     found = []
     for parts in named:
         name = person_name(plain_text(parts[-2]))
         folders = [plain_text(part) for part in parts[root:-2]]
-        categories = tuple(one for one in folders if 0 < len(one) <= MOST["category"])
+        categories = tuple(one for one in folders if 0 < len(one) <= _MOST_CATEGORY)
         if 0 < len(name) <= _MOST_NAME:
             key = f"name:{name.casefold()}"
             found.append((FoundPerson(key=key, name=name, categories=categories), parts))
     report.odd_paths = len(paths) - len(found)
     report.people = len({person.key for person, _ in found})
     return found
-
-
-def _in_common(folders: Sequence[list[str]]) -> int:
-    """How many of their first folders all paths share; these say nothing about anybody."""
-    if not folders:
-        return 0
-    first, last = min(folders), max(folders)  # whatever these two share lies in all between
-    return sum(
-        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    )
 
 
 def _found(
@@ -170,9 +162,9 @@ def _photo(folder: Path, parts: Sequence[str]) -> Path | None:
 
 
 def _keep_names(gallery: Gallery, people: Iterable[FoundPerson], report: PickleReport) -> None:
-    """Enrols people without a photo, but for those who stay away; none that is there changes."""
-    away = gallery.banned()
-    wanted = {one.key: one for one in people if one not in away}
+    """Adds people without a photo, but for those who were removed for good."""
+    banned = gallery.banned()
+    wanted = {one.key: one for one in people if one not in banned}
     with gallery.writing(), gallery.transaction() as changes:
         ids = {changes.add_person(one): one for one in wanted.values()}
     shown = gallery.portrait_counts()
