@@ -66,6 +66,7 @@ _MOST_FAME: Final = 2**31 - 1
 
 _APPLICATION_ID: Final = int.from_bytes(b"Look", "big")
 _CHUNK: Final = 512  # people, portraits or vectors that are read at once
+_CHUNK_PHOTOS: Final = 64
 _HEADER_BYTES: Final = 100  # https://www.sqlite.org/fileformat.html, 1.3
 _MOST_PHOTO_BYTES: Final = 4_000_000  # of a thumbnail, which is 512 px wide and 100 kB at most
 _MOST_CHARACTERS: Final = 10_000  # of any text or JSON before it is looked at
@@ -444,8 +445,8 @@ def _make_tables(connection: sqlite3.Connection) -> None:
     connection.execute(_CHECKSUM)
 
 
-def _chunks(ids: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    yield from (ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK))
+def _chunks(ids: NDArray[np.int64], size: int = _CHUNK) -> Iterator[NDArray[np.int64]]:
+    yield from (ids[start : start + size] for start in range(0, len(ids), size))
 
 
 def _seal(connection: sqlite3.Connection) -> str:
@@ -550,7 +551,7 @@ def write_pack(
                     _insert(pack, name, [_fitting(tables[name], row) for row in rows])
         pack.execute(_FIRST_CATEGORIES)
         portraits, done = store.portrait_ids(), 0
-        for chunk in _chunks(portraits):
+        for chunk in _chunks(portraits, _CHUNK_PHOTOS):
             kept = store.photos(chunk.tolist()) if photos else {}
             found = [
                 (one, kept[one])
