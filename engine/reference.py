@@ -181,7 +181,7 @@ def published_network(record: BackboneRecord, path: Path | None) -> Any:
     """
     from engine.backbones import vggface, weights
     from engine.backbones.graph import Malformed
-    from engine.backbones.hdf5_weights import open_keras_weights
+    from engine.backbones.vggface import open_keras_weights
 
     published = _keras_vggface()
     with _quiet():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backbones import vggface
-from engine.backbones.hdf5_weights import KerasLayer
+from engine.backbones.vggface import KerasLayer
 
 Change = Callable[[str, str, NDArray[np.float32]], NDArray[np.generic]]
 

@@ -1,17 +1,34 @@
-"""Writes a network as an ONNX graph, straight from its weights."""
+"""Networks as ONNX graphs: written straight from their weights, and kept for the next start.
+
+The cache has one folder per weight file and graph-writing code: the graph, its tensors and what
+OpenVINO compiled from them, with a list of their sizes and checksums. A file that is not listed or
+differs from the list is never used: the folder is then written anew.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 
+from engine.errors import SetupProblem
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["GRAPH_FILE", "TENSOR_FILE", "GraphWriter", "Malformed"]
+__all__ = ["GRAPH_FILE", "TENSOR_FILE", "GraphWriter", "Malformed", "kept_graph", "writing_code"]
 
 GRAPH_FILE = "graph.onnx"
 TENSOR_FILE = "tensors.bin"
@@ -150,3 +167,166 @@ class GraphWriter:
         content = np.ascontiguousarray(values, "<f4")
         self._file.write(content.data)
         return offset, content.nbytes
+
+
+LOCK_TIMEOUT_S = 20.0  # writing and compiling take 3 s
+
+_LIST_FILE = "files.json"
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def kept_graph(
+    cache_folder: Path, owner: str, key: str, write: Callable[[Path], Path]
+) -> Iterator[tuple[Path, Path | None]]:
+    """A graph that is whole, for as long as the ``with`` block runs.
+
+    Only one process at a time works on a folder; one that waits longer than ``LOCK_TIMEOUT_S`` goes
+    on without the cache. What the block adds to it (compiled networks) is
+    listed when the block ends. Where the cache can't be written, the graph lies in a temporary
+    folder that is gone afterwards.
+
+    Args:
+        cache_folder: Made if need be; may be deleted at any time.
+        owner: The backbone; folders of its other keys are deleted when a new one is written.
+        key: Tells graphs of one owner apart.
+        write: Writes the graph into an empty folder.
+
+    Yields:
+        The graph's path, and the folder for compiled networks or None if nothing can be kept.
+
+    Raises:
+        SetupProblem: If neither the cache nor a temporary folder can be written.
+    """
+    folder = cache_folder / f"{owner}-{key}"
+    with _locked(folder) as writable:
+        if writable and _whole_or_written(folder, owner, write):
+            yield folder / GRAPH_FILE, folder
+            _list_files(folder)
+            return
+    with _temporary_folder() as temporary:
+        yield write(temporary), None
+
+
+@cache
+def writing_code() -> str:
+    """Changes whenever the code beside this file does: graphs written by older code are stale."""
+    digest = hashlib.sha256()
+    try:
+        for path in sorted(Path(__file__).parent.glob("*.py")):
+            digest.update(path.read_bytes())
+    except OSError:  # no sources in this installation; its folder is new with every version
+        digest.update(__file__.encode())
+    return digest.hexdigest()[:8]
+
+
+def _whole_or_written(folder: Path, owner: str, write: Callable[[Path], Path]) -> bool:
+    """Whether the folder holds a whole graph, written now if need be; False if it can't be."""
+    if _whole(folder):
+        return True
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write(folder)
+        _list_files(folder)
+    except OSError as exc:
+        _log.warning("the cache %s can't be written: %s", folder.parent, exc.strerror)
+        shutil.rmtree(folder, ignore_errors=True)
+        return False
+    _forget_others(folder, owner)
+    return True
+
+
+def _whole(folder: Path) -> bool:
+    """Whether everything listed is there unchanged; what is not listed is deleted."""
+    try:
+        listed: Any = json.loads((folder / _LIST_FILE).read_text(encoding="utf-8"))
+        present = {path.name for path in folder.iterdir()} - {_LIST_FILE}
+        for name in present - listed.keys():
+            (folder / name).unlink()
+        return GRAPH_FILE in listed and all(
+            listed[name] == list(_fingerprint(folder / name)) for name in listed
+        )
+    except (OSError, ValueError, AttributeError, TypeError):
+        return False
+
+
+def _list_files(folder: Path) -> None:
+    """Writes the list anew if the files differ from it."""
+    target = folder / _LIST_FILE
+    try:
+        files = {
+            path.name: list(_fingerprint(path))
+            for path in sorted(folder.iterdir())
+            if not path.name.startswith(_LIST_FILE)
+        }
+        if target.exists() and json.loads(target.read_text(encoding="utf-8")) == files:
+            return
+        temporary = folder / f"{_LIST_FILE}.tmp"
+        temporary.write_text(json.dumps(files, indent=1), encoding="utf-8")
+        temporary.replace(target)
+    except (OSError, ValueError) as exc:
+        _log.warning("the cache %s can't be written: %s", folder.parent, exc)
+
+
+def _fingerprint(path: Path) -> tuple[int, int]:
+    """Size and CRC-32: against accidents, and 94 MB in 15 ms."""
+    size = checksum = 0
+    piece = memoryview(bytearray(1 << 20))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(piece):
+            size += count
+            checksum = zlib.crc32(piece[:count], checksum)
+    return size, checksum
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Holds the folder's lock; False if there can't be one, or not in ``LOCK_TIMEOUT_S``."""
+    from filelock import FileLock, Timeout  # not needed to list backbones
+
+    lock = FileLock(f"{folder}.lock")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=LOCK_TIMEOUT_S)
+    except Timeout:
+        _log.warning(
+            "another process has held %s.lock for %g s; this one compiles the network without the "
+            "cache: look for a process that hangs, and stop it",
+            folder,
+            LOCK_TIMEOUT_S,
+        )
+        yield False
+        return
+    except (OSError, NotImplementedError) as exc:
+        _log.warning("the cache %s can't be used: %s", folder.parent, exc)
+        yield False
+        return
+    try:
+        yield os.access(folder.parent, os.W_OK | os.X_OK)
+    finally:
+        lock.release()
+
+
+def _forget_others(folder: Path, owner: str) -> None:
+    """Deletes what other weights or older code left, unless another process uses it."""
+    from filelock import FileLock, Timeout  # not needed to list backbones
+
+    for other in folder.parent.glob(f"{owner}-*"):
+        if other == folder or not other.is_dir():
+            continue
+        try:
+            with FileLock(f"{other}.lock", timeout=0):
+                shutil.rmtree(other, ignore_errors=True)
+        except (OSError, Timeout):
+            continue
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="lookalike-", ignore_cleanup_errors=True)
+    except OSError as exc:
+        raise SetupProblem(f"no temporary folder can be written: {exc.strerror}") from exc
+    with folder as name:
+        yield Path(name)

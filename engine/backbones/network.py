@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from engine.backbones import BackboneRecord
-from engine.backbones.graph import Malformed
-from engine.backbones.graph_cache import kept_graph, writing_code
+from engine.backbones.graph import Malformed, kept_graph, writing_code
 from engine.errors import WeightsCorrupt
 from engine.types import Embedding, Face, Photo, Space
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.align import concerns
-from engine.mtcnn.canvas import WINDOW_PX
+from engine.mtcnn.canvas import WINDOW_PX, Halvings
 from engine.mtcnn.cascade import Cascade, Findings
-from engine.mtcnn.pyramid import Halvings
 from engine.types import Box, Face
 
 if TYPE_CHECKING:

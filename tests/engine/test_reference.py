@@ -20,8 +20,8 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.backbones import BACKBONES, vggface
-from engine.backbones.hdf5_weights import open_keras_weights
 from engine.backbones.self_test import CONDITIONS, free_portraits, separation
+from engine.backbones.vggface import open_keras_weights
 from engine.engine import load_backbone
 from engine.runtime import compile_network
 from engine.types import Photo

@@ -20,10 +20,9 @@ from keras_files import write_network_file
 from numpy.typing import NDArray
 
 from engine.align import closer
-from engine.backbones import BACKBONES, Backbone, graph_cache, weights
+from engine.backbones import BACKBONES, Backbone, graph, weights
 from engine.backbones import dlib as dlib_file
-from engine.backbones.graph import GRAPH_FILE, TENSOR_FILE, Malformed
-from engine.backbones.graph_cache import kept_graph
+from engine.backbones.graph import GRAPH_FILE, TENSOR_FILE, Malformed, kept_graph
 from engine.backbones.network import NetworkBackbone, as_embeddings
 from engine.backbones.self_test import CONDITIONS, free_portraits, separation
 from engine.engine import load_backbone
@@ -337,7 +336,7 @@ def test_a_cache_whose_lock_is_held_is_done_without(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A process that hangs with the lock in its hand stops nobody else."""
-    monkeypatch.setattr(graph_cache, "LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(graph, "LOCK_TIMEOUT_S", 0.05)
     load_backbone("dlib", models_folder=tmp_path, cache_folder=tmp_path)
     (lock,) = tmp_path.glob("dlib-*.lock")
 

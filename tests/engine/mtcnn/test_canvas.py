@@ -9,9 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.mtcnn.canvas import plan
+from engine.mtcnn.canvas import Halvings, plan
 from engine.mtcnn.networks import graph
-from engine.mtcnn.pyramid import Halvings
 from engine.runtime import Network, compile_network
 
 sizes = st.integers(1, 900)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from keras_files import write_keras_file
 
 from engine.backbones.graph import Malformed
-from engine.backbones.hdf5_weights import KerasLayer, open_keras_weights
+from engine.backbones.vggface import KerasLayer, open_keras_weights
 
 BN = ("gamma", "beta", "moving_mean", "moving_variance")
 # A name inside another's folder, as in the released files.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.mtcnn.pyramid import Halvings
+from engine.mtcnn.canvas import Halvings
 
 
 def test_halving_averages_four_pixels() -> None:
