@@ -7,6 +7,7 @@ that says what to do. What the commands and buttons do is in ``bot.commands``.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import difflib
 import logging
 import time
@@ -78,7 +79,8 @@ class Conversation:
             outcome = "fault"
         finally:
             self._log(turn, outcome, started)
-        return fit(reply, limits)
+        spoiler = any(photo.spoiler for photo in request.photos)
+        return dataclasses.replace(fit(reply, limits), spoiler=spoiler)
 
     async def _reply(self, turn: Turn) -> Reply:
         if turn.request.action is not None:

@@ -78,12 +78,14 @@ class Attachment:
         media_type: As the platform says, such as ``"image/jpeg"``, or None.
         own: Whether the asker sent it, and did not forward it from somebody else; False where
             that is not known.
+        spoiler: Whether the platform hides it until somebody asks to see it.
     """
 
     fetch: Callable[[], Awaitable[bytes]] = field(repr=False)
     size_bytes: int | None = None
     media_type: str | None = None
     own: bool = False
+    spoiler: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +280,8 @@ class Reply:
         private: Meant for the asker alone, where the platform can do that.
         answers: What the picture shows, as values; empty where it shows no answer.
         animation: At most one; never together with a picture or document.
+        spoiler: Whether picture or animation are hidden until somebody asks to see them, where the
+            platform can do that: the photo that they answer was.
     """
 
     text: str = ""
@@ -289,6 +293,7 @@ class Reply:
     private: bool = False
     answers: tuple[FaceAnswer, ...] = ()
     animation: Animation | None = None
+    spoiler: bool = False
 
 
 ALL = "all"

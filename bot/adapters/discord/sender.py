@@ -169,7 +169,10 @@ def _files(reply: Reply) -> list[discord.File]:
         content, name, alt = reply.document.content, reply.document.filename, ""
     else:
         return []
-    return [discord.File(io.BytesIO(content), filename=name, description=alt or None)]
+    spoiler = reply.spoiler and reply.document is None
+    return [
+        discord.File(io.BytesIO(content), filename=name, description=alt or None, spoiler=spoiler)
+    ]
 
 
 def view_of(rows: tuple[tuple[Button, ...], ...]) -> discord.ui.View | None:

@@ -104,7 +104,9 @@ class Session:
                 return
             photos: tuple[Attachment, ...] = ()
             if interaction.message and interaction.message.reference:
-                photos = (Attachment(partial(_fetch_asked, interaction.message)),)
+                spoiler = any(file.is_spoiler() for file in interaction.message.attachments)
+                fetch = partial(_fetch_asked, interaction.message)
+                photos = (Attachment(fetch, spoiler=spoiler),)
             request = Request(_asker(interaction), photos=photos, action=str(action))
             reply = await self._conversation.answer(request, _limits(interaction))
             if reply.replaces:
@@ -233,7 +235,8 @@ def _attachment(file: discord.Attachment) -> Attachment:
     """A file of a message or command; downloaded soon, since its address expires."""
     if not is_picture(file.content_type, file.filename):
         return no_picture(file.content_type)
-    return Attachment(partial(_fetch, file, file.size), file.size, file.content_type)
+    fetch = partial(_fetch, file, file.size)
+    return Attachment(fetch, file.size, file.content_type, spoiler=file.is_spoiler())
 
 
 def _avatar(user: discord.User | discord.Member) -> Attachment:

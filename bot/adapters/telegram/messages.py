@@ -98,28 +98,34 @@ class Files:
 
     def pictures(self, message: Message | ExternalReplyInfo) -> tuple[Attachment, ...]:
         """The picture in a message; for other media one whose fetch says that it is none."""
+        spoiler = bool(message.has_media_spoiler)
         # An animation comes with a document of the same file; its own kind is the truer one.
         file = message.animation or message.document
         if sizes := message.photo:
             fitting = [size for size in sizes if (size.file_size or 0) <= DOWNLOAD_LIMIT_BYTES]
             largest = max(fitting or sizes, key=lambda size: size.width * size.height)
-            return (self._attachment(largest, "image/jpeg"),)
+            return (self._attachment(largest, "image/jpeg", spoiler=spoiler),)
         if sticker := message.sticker:
             still = not (sticker.is_animated or sticker.is_video)
             return (self._attachment(sticker, "image/webp") if still else no_picture(),)
         if file and is_picture(file.mime_type, file.file_name):
-            return (self._attachment(file, file.mime_type),)
+            return (self._attachment(file, file.mime_type, spoiler=spoiler),)
         if file or message.video or message.video_note or message.voice or message.audio:
             return (no_picture(file.mime_type if file else None),)
         return ()
 
     def _attachment(
-        self, file: PhotoSize | Animation | Document | Sticker, media_type: str | None
+        self,
+        file: PhotoSize | Animation | Document | Sticker,
+        media_type: str | None,
+        *,
+        spoiler: bool = False,
     ) -> Attachment:
         return Attachment(
             fetch=partial(self._fetch, file.file_id, file.file_size),
             size_bytes=file.file_size,
             media_type=media_type,
+            spoiler=spoiler,
         )
 
     async def _fetch(self, file_id: str, size_bytes: int | None) -> bytes:

@@ -252,11 +252,15 @@ class Sender:
             return None
         text = chunks[0] if chunks else ""
         media: InputMediaPhoto | InputMediaAnimation | None = None
+        about: JSON = {
+            "caption": text,
+            "has_spoiler": reply.spoiler or bool(message.has_media_spoiler),
+        }
         if reply.picture:
-            media = InputMediaPhoto(reply.picture.jpeg, caption=text, filename=PICTURE_NAME)
+            media = InputMediaPhoto(reply.picture.jpeg, filename=PICTURE_NAME, **about)
         elif film := reply.animation:
             media = InputMediaAnimation(
-                film.content, caption=text, filename=film.filename, **_measures(film)
+                film.content, filename=film.filename, **about, **_measures(film)
             )
         bot = self._bot
         if media:
@@ -280,16 +284,21 @@ def uploads(bot: Bot, reply: Reply) -> list[Send]:
     """How to send the file of a reply: as what it is, then as a plain file if that is refused."""
     if reply.picture:
         content, name = reply.picture.jpeg, PICTURE_NAME
-        first: Send = partial(bot.send_photo, photo=content, filename=name)
+        first: Send = partial(bot.send_photo, photo=content, has_spoiler=reply.spoiler)
     elif film := reply.animation:
         content, name = film.content, film.filename
-        first = partial(bot.send_animation, animation=content, filename=name, **_measures(film))
+        first = partial(
+            bot.send_animation, animation=content, has_spoiler=reply.spoiler, **_measures(film)
+        )
     elif reply.document:
         document = reply.document
         return [partial(bot.send_document, document=document.content, filename=document.filename)]
     else:
         return []
-    return [first, partial(bot.send_document, document=content, filename=name)]
+    return [
+        partial(first, filename=name),
+        partial(bot.send_document, document=content, filename=name),
+    ]
 
 
 def _measures(film: Animation) -> JSON:

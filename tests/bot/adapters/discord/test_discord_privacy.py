@@ -92,6 +92,19 @@ async def test_a_missing_permission_is_named(
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+async def test_a_spoilered_photo_is_answered_by_a_spoilered_card(
+    discord: Discord, own_home: Path, hopper_jpeg: bytes
+) -> None:
+    """So is a button under an answer to one."""
+    ann = discord.user()
+    async with bot(discord, own_home):
+        await discord.say(ann, "", discord.attachment(hopper_jpeg, "SPOILER_me.jpg"))
+        card = await asyncio.wait_for(discord.channel_messages.get(), 20)
+        assert card["attachments"][0]["filename"] == "SPOILER_lookalike.jpg"
+        more = await (await discord.press(ann, card, SAY("button.more"))).answer()
+        assert more["attachments"][0]["filename"] == "SPOILER_lookalike.jpg"
+
+
 async def test_a_file_that_can_not_be_had_for_some_seconds_is_waited_for(
     discord: Discord, own_home: Path, hopper_jpeg: bytes
 ) -> None:

@@ -315,13 +315,13 @@ class BotApi:
         return self._sent(given, {"text": check_text(str(given["text"]))})
 
     async def _send_photo(self, given: JSON, files: dict[str, bytes]) -> JSON:
-        content = {"photo": self._photo(given.get("photo"), files, "photo"), **_caption(given)}
+        content = {"photo": self._photo(given.get("photo"), files, "photo"), **_about(given)}
         if self._chat(given).forbids_media:
             raise bad_request("not enough rights to send photos to the chat")
         return self._sent(given, content)
 
     async def _send_animation(self, given: JSON, files: dict[str, bytes]) -> JSON:
-        content = {**self._animation(given, given.get("animation"), files), **_caption(given)}
+        content = {**self._animation(given, given.get("animation"), files), **_about(given)}
         if self._chat(given).forbids_media:
             raise bad_request("not enough rights to send animations to the chat")
         return self._sent(given, content)
@@ -350,9 +350,9 @@ class BotApi:
             raise bad_request("a new file can't be uploaded for an inline message")
         if media["type"] == "animation":
             moving = self._animation(media, media["media"], files)
-            return self._edited(given, {**moving, **_caption(media)})
+            return self._edited(given, {**moving, **_about(media)})
         photo = self._photo(media["media"], files, "")
-        return self._edited(given, {"photo": photo, **_caption(media)})
+        return self._edited(given, {"photo": photo, **_about(media)})
 
     async def _edit_message_reply_markup(self, given: JSON, _files: JSON) -> JSON | bool:
         return self._edited(given, {})
@@ -517,6 +517,10 @@ def without_reply(message: JSON) -> JSON:
 def _caption(given: JSON) -> JSON:
     caption = check_caption(str(given.get("caption", "")))
     return {"caption": caption} if caption else {}
+
+
+def _about(given: JSON) -> JSON:
+    return _caption(given) | ({"has_media_spoiler": True} if given.get("has_spoiler") else {})
 
 
 def _http(status: int) -> web.HTTPException:

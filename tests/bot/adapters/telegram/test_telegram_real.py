@@ -148,6 +148,25 @@ async def test_a_day_with_the_bot(
         assert (await chat.reply()).words == SAY("history.empty")
 
 
+async def test_a_spoilered_photo_is_answered_by_spoilered_pictures(
+    api: BotApi, settings: Settings, hopper_jpeg: bytes
+) -> None:
+    """The card, what a button makes of it, and the film."""
+    chat = Person(api).private_chat()
+    async with bot(api, settings):
+        await chat.send_photo(hopper_jpeg, has_media_spoiler=True)
+        card = await chat.reply()
+        assert card.message["has_media_spoiler"]
+        await chat.press(card, SAY("button.more"))
+        assert (await chat.reply()).message["has_media_spoiler"]
+        await chat.press(card, SAY("button.morph"))
+        film = await chat.reply()
+        assert film.film
+        assert film.message["has_media_spoiler"]
+        await chat.send_photo(hopper_jpeg)
+        assert "has_media_spoiler" not in (await chat.reply()).message
+
+
 async def test_a_group_with_privacy_mode(
     api: BotApi, settings: Settings, hopper_jpeg: bytes
 ) -> None:
