@@ -76,6 +76,7 @@ def add_folder(
     )
     report.astray, report.closed = contents.astray, contents.closed
     report.ignored, report.strangers = contents.ignored, contents.strangers
+    report.notes = contents.notes
     return report
 
 

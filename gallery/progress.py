@@ -46,8 +46,9 @@ class Report:
         dropped: Portraits of the catalogue whose thumbnail is lost or damaged, as person names.
         astray: Photos in nobody's folder.
         closed: Folders that can't be read.
-        ignored: Files that are no photos.
+        ignored: Files and folders that were not looked at, each with the reason.
         strangers: Names in the folder's people.csv that are nobody's there.
+        notes: What else was decided about the folder: what was joined, how people.csv was read.
         swept: Files that nothing refers to, removed.
         seconds: How long it took.
         interrupted: Whether it was stopped before the end; what is done is kept.
@@ -61,8 +62,9 @@ class Report:
     dropped: list[str] = field(default_factory=list)
     astray: tuple[str, ...] = ()
     closed: tuple[str, ...] = ()
-    ignored: int = 0
+    ignored: tuple[str, ...] = ()
     strangers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     swept: int = 0
     seconds: float = 0.0
     interrupted: bool = False
@@ -97,8 +99,9 @@ class Report:
             "dropped": self.dropped,
             "astray": list(self.astray),
             "closed": list(self.closed),
-            "ignored": self.ignored,
+            "ignored": list(self.ignored),
             "strangers": list(self.strangers),
+            "notes": list(self.notes),
             "swept": self.swept,
             "seconds": round(self.seconds, 3),
             "photos_per_s": round(self.photos_per_s, 1),

@@ -331,11 +331,13 @@ def add_lines(report: Report, models: Sequence[str]) -> Iterator[str]:
     for heading, names in (
         ("in nobody's folder", report.astray),
         ("can't be read", report.closed),
+        ("passed over", report.ignored),
         ("in people.csv, but without a photo", report.strangers),
         ("lost or damaged, add them again", sorted(set(report.dropped))),
     ):
         if names:
             yield f"{heading}: {some(names)}"
+    yield from report.notes
     yield (
         f"{numbered(report.photos, 'photo')} in {report.seconds:.1f} s, "
         f"{report.photos_per_s:.0f} a second; models: {', '.join(models)}"

@@ -1,22 +1,27 @@
 """People from folders: ``DIR/Person_Name/photo.jpg`` or ``DIR/Category/Person_Name/photo.jpg``.
 
-The folder that holds the photos names the person; every folder between it and DIR is a category.
-Both kinds may stand side by side. A folder with photos of its own that also holds such folders is
-a category, and its own photos belong to nobody. A file people.csv in DIR says more of the people:
-it has a line for each person and the columns ``person`` (the name, or the folder's name) and any of
-``category``, ``country``, ``gender`` and ``wikidata_id``. Several categories are parted by
-semicolons or stand in several lines.
+The topmost folder with photos of its own names the person, and what is in folders below it is the
+person's, too; every folder between it and DIR is a category. A folder with photos of its own is a
+category all the same if most of the folders in it are called like people; its own photos belong to
+nobody then. Numbers belong to names (``person_1``, ``Blink_182``), but for copies
+such as ``Grace Hopper (2)`` beside ``Grace Hopper``.
+
+A file people.csv in DIR says more of the people: it has a line for each person and the columns
+``person`` (the name, or the folder's name) and any of ``category``, ``country``, ``gender`` and
+``wikidata_id``. Several categories are parted by semicolons or stand in several lines.
 """
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import csv
 import io
 import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
@@ -41,6 +46,12 @@ PEOPLE_FILE: Final = "people.csv"
 # As long as the columns of gallery/tables.py.
 _LONGEST: Final = {"country": 100, "gender": 50, "category": 200}
 _NUMBER_AT_END = re.compile(r"(?:[\s._-]+\d+|\s*\(\d+\))$")
+_COPY = re.compile(r"\s*\(\d+\)$")  # as file managers call the second folder of a name
+# What spreadsheets save besides Unicode: Windows' encodings, and those of East Asia.
+_SAVED_AS: Final = (
+    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258"),
+    *("cp932", "gb18030", "big5", "cp949", "cp874", "mac_roman"),
+)
 _WIKIDATA_ID = re.compile(r"Q[1-9]\d{0,15}")
 
 PHOTO_ENDINGS: Final = frozenset(
@@ -58,9 +69,38 @@ PHOTO_ENDINGS: Final = frozenset(
         ".tiff",
         ".heic",
         ".heif",
+        ".hif",
         ".avif",
     ]
 )
+
+
+_PHOTO_START = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP"
+    rb"|....ftyp(?:hei[cxms]|hev[cx]|mif1|msf1|avi[fs])",
+    re.DOTALL,
+)
+"""First bytes of photos whose name does not say that they are: JPEG, PNG, GIF, WebP, HEIF, AVIF."""
+
+# What network storage, Windows, macOS and Linux put beside people's own folders, in lower case.
+_SYSTEM_FOLDERS: Final = re.compile(
+    r"@(?:eadir|tmp|synoresource|sharesnap|recycle|recently-snapshot|__thumb)|#(?:recycle|snapshot)"
+    r"|~snapshot|__macosx|\$recycle\.bin|recycle[rd]|system volume information|found\.\d{3}"
+    r"|lost\+found|network trash folder|temporary items|thevolumesettingsfolder",
+    re.IGNORECASE,
+)
+
+# Words in names of folders that are not called like a person.
+_ORDINARY: Final = re.compile(
+    r"albums?|backup|camera|collection|cop(?:y|ies)|edit(?:ed|s)|extra|folder|gallery|images?|misc"
+    r"|more|new|old|originals?|other|party|pics|pictures?|photos?|photographs|portraits?|private"
+    r"|raw|roll|scans|selfies|trip|unsorted|various|videos?|wedding",
+    re.IGNORECASE,
+)
+
+
+class UnreadableTable(SetupProblem):
+    """A CSV file that can't be read as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +111,17 @@ class FolderContents:
         portraits: Photos of people, by person and file name.
         astray: Photos that are in nobody's folder, as paths below the folder.
         closed: Folders and files that can't be read, as paths below the folder.
-        ignored: How many files are no photos by their ending.
+        ignored: What was not taken, as paths below the folder, each with the reason.
         strangers: Names in people.csv that are nobody's here.
+        notes: What was joined, and how people.csv was read, if that is not certain.
     """
 
     portraits: tuple[FoundPortrait, ...]
     astray: tuple[str, ...]
     closed: tuple[str, ...]
-    ignored: int
+    ignored: tuple[str, ...]
     strangers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -90,14 +132,22 @@ class _Branch:
     photos: list[Path]
     branches: list[_Branch]
 
-    def holds_photos(self) -> bool:
-        return bool(self.photos) or any(branch.holds_photos() for branch in self.branches)
+    def all_photos(self) -> list[Path]:
+        """Its own, and those below."""
+        return [*self.photos, *(path for branch in self.branches for path in branch.all_photos())]
+
+    def is_category(self, inhabited: Sequence[_Branch]) -> bool:
+        """Whether the folders in it that hold photos are those of people."""
+        names = [branch.path.name for branch in inhabited if _looks_like_a_name(branch.path.name)]
+        many = len(names) > 1 or any(len(person_name(name).split()) > 1 for name in names)
+        return not self.photos or (many and 2 * len(names) >= len(inhabited))
 
 
 def scan(folder: Path, *, category: str | None = None) -> FolderContents:
-    """The photos in a folder of people; nothing is opened yet.
+    """The photos in a folder of people; files without a known ending are opened to see their kind.
 
-    Hidden files and folders are passed over, and so are links that lead out of the folder.
+    Hidden files and folders are passed over, and so are links that lead out of the folder. A
+    people.csv in no known encoding is passed over with a note.
 
     Args:
         folder: The folder above the people's folders.
@@ -116,42 +166,25 @@ def scan(folder: Path, *, category: str | None = None) -> FolderContents:
     portraits: list[FoundPortrait] = []
     astray = [_below(root, path) for path in tree.photos]
     for branch in tree.branches:
-        _collect(branch, root, given, portraits, astray)
+        scanner.collect(branch, given, portraits, astray)
     if not portraits:
         raise SetupProblem(_why_nobody(folder, astray))
+    portraits = scanner.without_copies(portraits)
     listed = root / PEOPLE_FILE
     strangers: tuple[str, ...] = ()
     if listed.is_file():
-        scanner.ignored -= 1
-        portraits, strangers = described(portraits, listed)
+        try:
+            portraits, strangers = described(portraits, listed, scanner.notes)
+        except UnreadableTable as problem:
+            scanner.notes.append(f"{problem}; people were added without it")
     return FolderContents(
         portraits=tuple(portraits),
         astray=tuple(astray),
         closed=tuple(scanner.closed),
-        ignored=scanner.ignored,
+        ignored=tuple(scanner.ignored),
         strangers=strangers,
+        notes=tuple(scanner.notes),
     )
-
-
-def _collect(
-    branch: _Branch,
-    root: Path,
-    categories: tuple[str, ...],
-    portraits: list[FoundPortrait],
-    astray: list[str],
-) -> None:
-    inhabited = [below for below in branch.branches if below.holds_photos()]
-    if inhabited:
-        astray += [_below(root, path) for path in branch.photos]
-        for below in inhabited:
-            _collect(below, root, (*categories, branch.path.name), portraits, astray)
-        return
-    name = person_name(branch.path.name)
-    person = FoundPerson(key=f"name:{name.casefold()}", name=name, categories=categories)
-    portraits += [
-        FoundPortrait(person=person, origin=_below(root, path), read=PhotoReader(path))
-        for path in branch.photos
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,22 +203,67 @@ class PhotoReader:
 
 
 class _Scanner:
+    """Walks the tree, and remembers what is to be said of it."""
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.closed: list[str] = []
-        self.ignored = 0
+        self.ignored: list[str] = []
+        self.notes: list[str] = []
 
     def walk(self, folder: Path) -> _Branch:
         branch = _Branch(folder, [], [])
         for entry in self._entries(folder):
             path = Path(entry.path)
-            if entry.is_dir(follow_symlinks=False):
+            reason = self._why_not(entry, path)
+            if reason is not None:
+                if path != self.root / PEOPLE_FILE:
+                    self.ignored.append(f"{_below(self.root, path)} ({reason})")
+            elif entry.is_dir(follow_symlinks=False):
                 branch.branches.append(self.walk(path))
-            elif path.suffix.lower() not in PHOTO_ENDINGS:
-                self.ignored += not entry.is_symlink() or path.is_file()
-            elif self._is_photo(entry, path):
+            else:
                 branch.photos.append(path)
         return branch
+
+    def collect(
+        self,
+        branch: _Branch,
+        categories: tuple[str, ...],
+        portraits: list[FoundPortrait],
+        astray: list[str],
+    ) -> None:
+        """Adds the photos of a category, or of a person."""
+        inhabited = [below for below in branch.branches if below.all_photos()]
+        if branch.is_category(inhabited):
+            astray += [_below(self.root, path) for path in branch.photos]
+            for below in inhabited:
+                self.collect(below, (*categories, branch.path.name), portraits, astray)
+            return
+        name = person_name(branch.path.name)
+        person = FoundPerson(key=f"name:{name.casefold()}", name=name, categories=categories)
+        self.notes += [
+            f"the photos in {_below(self.root, below.path)} were taken as photos of {name}"
+            for below in inhabited
+        ]
+        portraits += [
+            FoundPortrait(person=person, origin=_below(self.root, path), read=PhotoReader(path))
+            for path in branch.all_photos()
+        ]
+
+    def without_copies(self, portraits: Sequence[FoundPortrait]) -> list[FoundPortrait]:
+        """The portraits, those of ``Grace Hopper (2)`` with Grace Hopper's, if she is there."""
+        names = {one.person.key: one.person.name for one in reversed(portraits)}
+        settled = []
+        for portrait in portraits:
+            key = _COPY.sub("", portrait.person.key)
+            if key in names and key != portrait.person.key:
+                note = f"{portrait.person.name} was taken for {names[key]}"
+                self.notes += [] if note in self.notes else [note]
+                person = replace(portrait.person, key=key, name=names[key])
+                settled.append(replace(portrait, person=person))
+            else:
+                settled.append(portrait)
+        return settled
 
     def _entries(self, folder: Path) -> Iterator[os.DirEntry[str]]:
         try:
@@ -194,16 +272,33 @@ class _Scanner:
         except OSError:
             self.closed.append(_below(self.root, folder))
             return
-        yield from (entry for entry in listed if not entry.name.startswith("."))
+        yield from listed
 
-    def _is_photo(self, entry: os.DirEntry[str], path: Path) -> bool:
-        """Whether it is a file of this tree, not a pipe, a device or a link out of it."""
+    def _why_not(self, entry: os.DirEntry[str], path: Path) -> str | None:
+        """Why a file or folder is not taken: all but photos and folders of this tree."""
+        if entry.name.startswith("."):
+            return "hidden"
+        if entry.is_dir(follow_symlinks=False):
+            system = _SYSTEM_FOLDERS.fullmatch(entry.name)
+            return "a folder of the system" if system else None
+        return self._why_no_photo(entry, path)
+
+    def _why_no_photo(self, entry: os.DirEntry[str], path: Path) -> str | None:
+        reason = None
         try:
-            if entry.is_symlink() and not path.resolve().is_relative_to(self.root):
-                return False
-            return stat.S_ISREG(entry.stat().st_mode)
-        except (OSError, RuntimeError):  # a link to nothing, or in a circle
-            return False
+            if entry.is_symlink() and not path.resolve(strict=True).is_relative_to(self.root):
+                reason = "a link out of the folder"
+            elif entry.is_symlink() and path.is_dir():
+                reason = "a link to a folder"
+            elif not stat.S_ISREG(entry.stat().st_mode):
+                reason = "no regular file"
+            elif path.suffix.lower() not in PHOTO_ENDINGS:
+                with path.open("rb") as file:
+                    known = _PHOTO_START.match(file.read(16))
+                reason = None if known else "not a kind of photo that is read"
+        except (OSError, RuntimeError):  # a link in a circle, for instance
+            reason = "a link to nothing" if entry.is_symlink() else "it can't be read"
+        return reason
 
 
 def _below(root: Path, path: Path) -> str:
@@ -220,18 +315,22 @@ def _why_nobody(folder: Path, astray: list[str]) -> str:
     return f"there are no photos in {folder}: it should be arranged as {layout}"
 
 
-def person_name(folder_name: str) -> str:
-    """The name that a person's folder stands for.
+def _looks_like_a_name(folder_name: str) -> bool:
+    """Whether words start with capitals, where the script has them, and are no "old photos 2"."""
+    return not any(
+        word[0].islower() or _ORDINARY.fullmatch(word) or any(map(str.isdigit, word))
+        for word in person_name(folder_name).split()
+    )
 
-    ``Grace_Hopper`` and ``Grace Hopper 02`` both stand for Grace Hopper.
-    """
+
+def person_name(folder_name: str) -> str:
+    """The name that a person's folder stands for: ``Grace_Hopper`` for Grace Hopper."""
     readable = os.fsencode(folder_name).decode("utf-8", "replace")
-    name = " ".join(unicodedata.normalize("NFC", readable).replace("_", " ").split())
-    return _NUMBER_AT_END.sub("", name) or name
+    return " ".join(unicodedata.normalize("NFC", readable).replace("_", " ").split()) or readable
 
 
 def described(
-    portraits: Sequence[FoundPortrait], file: Path
+    portraits: Sequence[FoundPortrait], file: Path, notes: list[str] | None = None
 ) -> tuple[list[FoundPortrait], tuple[str, ...]]:
     """The portraits, their people completed by what the file says; and whom nobody knows.
 
@@ -241,6 +340,7 @@ def described(
     Args:
         portraits: Of a folder.
         file: CSV; semicolons and tabs serve as well as commas.
+        notes: Gets a sentence where the encoding had to be guessed.
 
     Returns:
         The portraits in the same order; the file's names that are nobody's.
@@ -248,7 +348,8 @@ def described(
     Raises:
         SetupProblem: If it can't be read, has none of the columns, or a Wikidata id in it is none.
     """
-    rows = read_table(file)
+    known = {folded(portrait.person.name) for portrait in portraits}
+    rows = read_table(file, known=known, notes=notes)
     if not any("person" in row for row in rows):
         raise SetupProblem(
             f"{file} needs the column person and any of category, country, gender and "
@@ -257,7 +358,10 @@ def described(
     said: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         if "person" in row:
-            said.setdefault(folded(person_name(row["person"])), []).append(row)
+            name = person_name(row["person"])
+            short = folded(_NUMBER_AT_END.sub("", name))
+            is_short = folded(name) not in known and short in known
+            said.setdefault(short if is_short else folded(name), []).append(row)
     completed = [
         replace(
             portrait,
@@ -269,7 +373,6 @@ def described(
         )
         for portrait in portraits
     ]
-    known = {folded(portrait.person.name) for portrait in portraits}
     return completed, tuple(said[name][0]["person"] for name in said if name not in known)
 
 
@@ -292,23 +395,34 @@ def _completed(person: FoundPerson, row: dict[str, str], file: Path) -> FoundPer
     )
 
 
-def read_table(file: Path) -> list[dict[str, str]]:
+def read_table(
+    file: Path, *, known: Collection[str] = (), notes: list[str] | None = None
+) -> list[dict[str, str]]:
     """The lines of a CSV file by column name in lower case; empty cells are left out.
 
-    Semicolons and tabs serve as well as commas.
+    Semicolons and tabs serve as well as commas, and every encoding that spreadsheets save.
+
+    Args:
+        file: The file.
+        known: Folded names that may stand in it: the encoding that shows most of them is right.
+        notes: Gets a sentence where the encoding had to be guessed.
 
     Raises:
-        SetupProblem: If it can't be read.
+        UnreadableTable: If it can't be read.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text, guessed = _decoded(file.read_bytes(), known)
         delimiter = max(",;\t", key=text.partition("\n")[0].count)  # a comma unless there is none
         lines = io.StringIO(text, newline="")
         rows = list(csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True))
     except OSError as problem:
-        raise SetupProblem(f"the file {file} can't be read: {problem.strerror}") from None
+        raise UnreadableTable(f"the file {file} can't be read: {problem.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as problem:
-        raise SetupProblem(f"the file {file} is no CSV text: {problem}") from None
+        raise UnreadableTable(
+            f"the file {file} is no CSV text ({problem}): save it as CSV UTF-8"
+        ) from None
+    if guessed is not None and notes is not None:
+        notes.append(f"{file.name} was read as {guessed}; save it as CSV UTF-8 if letters are odd")
     return [
         {
             (name or "").strip().lower(): cell.strip()
@@ -317,3 +431,41 @@ def read_table(file: Path) -> list[dict[str, str]]:
         }
         for row in rows
     ]
+
+
+def _decoded(content: bytes, known: Collection[str]) -> tuple[str, str | None]:
+    """The text, and its encoding if that had to be guessed.
+
+    Raises:
+        UnicodeDecodeError: If it is text in no known encoding.
+    """
+    for mark, encoding in ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le")):
+        if content.startswith(mark):
+            return content[len(mark) :].decode(encoding), None
+    if content.startswith(codecs.BOM_UTF16_BE):
+        return content[2:].decode("utf-16-be"), None
+    with contextlib.suppress(UnicodeDecodeError):
+        if "\0" not in (text := content.decode("utf-8")):
+            return text, None
+    import charset_normalizer  # only for what is no UTF-8
+
+    guesses = [match.encoding for match in charset_normalizer.from_bytes(content)]
+    if b"\0" in content:
+        guesses += ["utf-16-le", "utf-16-be"]
+    else:
+        # Short texts in Western European are taken for Central European by their bytes alone.
+        western = not guesses or guesses[0] in ("cp1250", "cp1254", "cp1257", "latin_1", "cp1006")
+        guesses = [*(["cp1252"] if western else []), *guesses, *_SAVED_AS]
+    readings: dict[str, str] = {}
+    for encoding in guesses:
+        with contextlib.suppress(UnicodeDecodeError):
+            readings.setdefault(encoding, content.decode(encoding))
+    if not readings:
+        raise UnicodeDecodeError("utf-8", content, 0, 1, "in no known encoding")
+
+    def found(encoding: str) -> int:
+        cells = {folded(cell) for cell in re.split(r"[,;\t\r\n\"]+", readings[encoding])}
+        return len(cells.intersection(known))
+
+    best = max(readings, key=found)
+    return readings[best], best

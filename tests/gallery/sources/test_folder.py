@@ -56,7 +56,7 @@ def test_both_side_by_side_with_photos_astray(tmp_path: Path) -> None:
     contents = scan(tmp_path)
     assert [one.person.name for one in contents.portraits] == ["Grace Hopper", "Zoe", "Tom Hanks"]
     assert contents.astray == ("loose.jpg", "film/stray.png")
-    assert contents.ignored == 1
+    assert contents.ignored == ("Zoe/notes/readme.txt (not a kind of photo that is read)",)
 
 
 def test_what_is_no_photo_or_hidden_is_passed_over(tmp_path: Path) -> None:
@@ -74,7 +74,16 @@ def test_what_is_no_photo_or_hidden_is_passed_over(tmp_path: Path) -> None:
     )
     contents = scan(tmp_path)
     assert [one.origin for one in contents.portraits] == ["A/1.jpg"]
-    assert contents.ignored == 4
+    assert set(contents.ignored) == {
+        ".git (hidden)",
+        "@eaDir (a folder of the system)",
+        "A/.DS_Store (hidden)",
+        "A/._1.jpg (hidden)",
+        "A/.cache (hidden)",
+        "A/Thumbs.db (not a kind of photo that is read)",
+        "A/desktop.ini (not a kind of photo that is read)",
+        "A/noending (not a kind of photo that is read)",
+    }
 
 
 def test_links_out_of_the_tree_and_odd_files_are_passed_over(tmp_path: Path) -> None:
@@ -88,6 +97,80 @@ def test_links_out_of_the_tree_and_odd_files_are_passed_over(tmp_path: Path) -> 
     (root / "A/up").symlink_to(root)
     os.mkfifo(root / "A/pipe.jpg")
     assert [origin for _, _, origin in found(root)] == ["A/1.jpg", "A/inside.jpg", "B/1.jpg"]
+    assert set(scan(root).ignored) == {
+        "A/circle.jpg (a link to nothing)",
+        "A/gone.jpg (a link to nothing)",
+        "A/out.jpg (a link out of the folder)",
+        "A/pipe.jpg (no regular file)",
+        "A/up (a link to a folder)",
+        "C (a link out of the folder)",
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["@eaDir", "#recycle", "@Recycle", "__MACOSX", "$RECYCLE.BIN", "lost+found", "@__thumb"],
+)
+def test_folders_of_systems_are_passed_over_and_said(tmp_path: Path, name: str) -> None:
+    """Synology's @eaDir holds a folder of small copies for each photo."""
+    plant(
+        tmp_path, "Grace_Hopper/1.jpg", f"Grace_Hopper/{name}/1.jpg/THUMB_XL.jpg", f"{name}/B/1.jpg"
+    )
+    assert found(tmp_path) == [("Grace Hopper", (), "Grace_Hopper/1.jpg")]
+    assert set(scan(tmp_path).ignored) == {
+        f"{name} (a folder of the system)",
+        f"Grace_Hopper/{name} (a folder of the system)",
+    }
+
+
+@pytest.mark.parametrize(
+    "below", ["old photos", "Old Photos", "2019", "New folder", "raw/2020", "Paris", "Party 2"]
+)
+def test_what_is_below_a_persons_folder_is_theirs(tmp_path: Path, below: str) -> None:
+    plant(tmp_path, "film/Grace_Hopper/1.jpg", f"film/Grace_Hopper/{below}/2.jpg", "film/Bo/1.jpg")
+    contents = scan(tmp_path)
+    assert {(one.person.name, one.person.categories) for one in contents.portraits} == {
+        ("Grace Hopper", ("film",)),
+        ("Bo", ("film",)),
+    }
+    assert len(contents.portraits) == 3
+    assert contents.astray == ()
+    (note,) = contents.notes
+    assert "taken as photos of Grace Hopper" in note
+
+
+def test_photos_beside_folders_of_people_are_nobodys(tmp_path: Path) -> None:
+    people = ("music/Cher/1.jpg", "music/Madonna/1.jpg", "film/Tom_Hanks/1.jpg")
+    plant(
+        tmp_path, *people, "music/a.jpg", "music/b.jpg", "music/c.jpg", "film/a.jpg", "film/b.jpg"
+    )
+    assert {name for name, _, _ in found(tmp_path)} == {"Cher", "Madonna", "Tom Hanks"}
+    assert len(scan(tmp_path).astray) == 5
+
+
+def test_photos_are_known_by_their_first_bytes(tmp_path: Path) -> None:
+    starts = {
+        "jpeg": b"\xff\xd8\xff\xe0",
+        "photo.jpg_large": b"\xff\xd8\xff\xe1",
+        "png": b"\x89PNG\r\n\x1a\n",
+        "webp": b"RIFF\x00\x01\x02\x03WEBP",
+        "gif": b"GIF89a",
+        "heic": b"\x00\x00\x00\x18ftypheic",
+        "avif": b"\x00\x00\x00\x18ftypavif",
+        "DSC1.HIF": b"",
+    }
+    others = {
+        "video.mp4": b"\x00\x00\x00\x18ftypisom",
+        "scan.jp2": b"\x00\x00\x00\x0cjP  \r\n\x87\n",
+        "photo.jxl": b"\xff\x0a",
+        "empty": b"",
+    }
+    plant(tmp_path, "A/1.jpg")
+    for name, content in (starts | others).items():
+        (tmp_path / "A" / name).write_bytes(content)
+    contents = scan(tmp_path)
+    assert {one.origin for one in contents.portraits} == {"A/1.jpg", *(f"A/{n}" for n in starts)}
+    assert {line.partition(" (")[0] for line in contents.ignored} == {f"A/{n}" for n in others}
 
 
 def test_a_link_to_the_whole_folder_is_followed(tmp_path: Path) -> None:
@@ -100,8 +183,10 @@ def test_a_link_to_the_whole_folder_is_followed(tmp_path: Path) -> None:
     ("folder", "name"),
     [
         ("Grace_Hopper", "Grace Hopper"),
-        ("Grace  Hopper_02", "Grace Hopper"),
-        ("Grace Hopper (2)", "Grace Hopper"),
+        ("Grace  Hopper_02", "Grace Hopper 02"),
+        ("person_1", "person 1"),
+        ("Blink_182", "Blink 182"),
+        ("Grace Hopper (2)", "Grace Hopper (2)"),
         ("50_Cent", "50 Cent"),
         ("deadmau5", "deadmau5"),
         ("007", "007"),
@@ -119,8 +204,19 @@ def test_a_folder_names_a_person(folder: str, name: str) -> None:
 
 
 def test_spellings_of_one_name_are_one_person(tmp_path: Path) -> None:
-    plant(tmp_path, "Tom_Hanks/1.jpg", "film/tom hanks/2.jpg", "music/Tom_Hanks_2/3.jpg")
-    assert {one.person.key for one in scan(tmp_path).portraits} == {"name:tom hanks"}
+    plant(tmp_path, "Tom_Hanks/1.jpg", "film/tom hanks/2.jpg", "music/Tom Hanks (2)/3.jpg")
+    contents = scan(tmp_path)
+    assert {one.person.key for one in contents.portraits} == {"name:tom hanks"}
+    assert contents.notes == ("Tom Hanks (2) was taken for Tom Hanks",)
+
+
+def test_numbers_belong_to_names(tmp_path: Path) -> None:
+    names = ("person_1", "person_2", "Apollo", "Apollo_13", "Henry_8", "Solo (3)")
+    plant(tmp_path, *(f"{name}/1.jpg" for name in names))
+    assert [name for name, _, _ in found(tmp_path)] == sorted(
+        name.replace("_", " ") for name in names
+    )
+    assert scan(tmp_path).notes == ()
 
 
 def test_names_that_are_no_unicode_are_read(tmp_path: Path) -> None:

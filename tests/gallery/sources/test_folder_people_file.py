@@ -41,7 +41,7 @@ def test_what_the_file_says_completes_what_the_folders_say(tmp_path: Path) -> No
     assert (ann.categories, ann.wikidata_id) == (("music",), "Q42")
     assert (jose.name, jose.categories) == ("José Díaz", ("film", "theatre,stage"))
     assert (jose.country, jose.gender, jose.wikidata_id) == ("Spain", "male", None)
-    assert contents.ignored == 0
+    assert contents.ignored == contents.notes == ()
     assert contents.strangers == ()
 
 
@@ -66,7 +66,6 @@ def test_names_that_are_nobodys_are_told(tmp_path: Path) -> None:
         ("name,gender\nAnn Lee,female\n", "needs the column person"),
         ("", "needs the column person"),
         ("person,wikidata_id\nAnn Lee,42\n", "should be like Q42, not 42"),
-        (b"person\n\xff\xfe\n", "is no CSV text"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_one_sentence(
@@ -74,6 +73,39 @@ def test_a_file_that_makes_no_sense_is_one_sentence(
 ) -> None:
     with pytest.raises(SetupProblem, match=words):
         scan(folder(tmp_path, table))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize(
+    ("encoding", "person", "country"),
+    [
+        ("cp1252", "José Díaz", "España"),
+        ("latin-1", "Grace Hopper", "São Tomé"),
+        ("cp1250", "Lech Wałęsa", "Polska"),
+        ("cp1251", "Иван Петров", "Россия"),
+        ("shift_jis", "宮崎 駿", "日本"),
+        ("gb18030", "成龙", "中国"),
+        ("utf-16", "José Díaz", "España"),
+        ("utf-16-le", "José Díaz", "España"),
+        ("utf-16-be", "José Díaz", "España"),
+        ("utf-8", "José Díaz", "España"),
+        ("utf-8-sig", "José Díaz", "España"),
+    ],
+)
+def test_a_file_is_read_as_spreadsheets_save_it(
+    tmp_path: Path, encoding: str, person: str, country: str, delimiter: str
+) -> None:
+    table = f"person{delimiter}country\r\n{person}{delimiter}{country}\r\n".encode(encoding)
+    contents = scan(folder(tmp_path, table, person))
+    (portrait,) = contents.portraits
+    assert (portrait.person.country, contents.strangers) == (country, ())
+
+
+def test_a_file_that_is_no_text_is_said_and_people_come_without_it(tmp_path: Path) -> None:
+    contents = scan(folder(tmp_path, b"PK\x03\x04\x00\x00" + bytes(range(256)) * 8))
+    assert len(contents.portraits) == 2
+    (note,) = contents.notes
+    assert "save it as CSV UTF-8" in note
 
 
 def test_cells_too_long_for_the_catalogue_are_cut(tmp_path: Path) -> None:
