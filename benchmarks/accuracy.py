@@ -144,7 +144,7 @@ def unseen(
             f"unseen people: {got['mean']:.3%} of strangers score {score_at(share):g} or more "
             f"({got['low']:.3%} to {got['high']:.3%}; meant: {share:.1%})"
         )
-    for name, bar in (("same_person_median", "85 or more"), ("best_stranger_median", "35 to 60")):
+    for name, bar in (("same_person_median", "91 or more"), ("best_stranger_median", "58 to 79")):
         got = figures[name]
         print(
             f"unseen people: {name.replace('_', ' ')} {got['mean']:.0f} "

@@ -158,7 +158,7 @@ def _scores(figures: Figures) -> str:
                     ),
                     (
                         f"best match of who is not among {found['gallery_people']:,}, median",
-                        "35 to 60",
+                        "58 to 79",
                         median.format(**found["best_stranger_median"]),
                     ),
                 ],

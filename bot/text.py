@@ -32,17 +32,16 @@ __all__ = [
     "word_key",
 ]
 
-# Lowest score -> what it is called. By product.md strangers reach 50 once in 10,000 pairs and the
-# same person 90 in the median; so the last words are kept for what chance alone hardly makes.
+# Lowest score -> what it is called. Strangers reach 75 once in 10,000 pairs and the same person 95
+# in the median (gallery/scores); so the last words are kept for what chance alone hardly makes.
 WORDS = (
-    (86.0, "word.same"),
-    (70.0, "word.twin"),
-    (58.0, "word.striking"),
-    (48.0, "word.strong"),
-    (38.0, "word.clear"),
-    (28.0, "word.family"),
-    (18.0, "word.hint"),
-    (float("-inf"), "word.stretch"),
+    (93.0, "word.same"),
+    (82.0, "word.twins"),
+    (70.0, "word.family"),
+    (55.0, "word.clear"),
+    (45.0, "word.some"),
+    (30.0, "word.hint"),
+    (float("-inf"), "word.hardly"),
 )
 
 # A million strangers: beyond it the number says more about the law fitted to the tail than about

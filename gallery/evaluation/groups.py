@@ -47,7 +47,7 @@ _WORK: Final = 3e8  # likenesses looked at for one permutation test, about
 _UNLIKELY: Final = 0.01
 _MEDIAN_OF: Final = 2_000_000  # pairs of strangers in a group that its median is taken of
 
-_SAME_PERSON: Final = SAME_PERSON_SCORE - 10  # two people hardly ever have it, one mostly has
+_SAME_PERSON: Final = SAME_PERSON_SCORE - 8  # two people hardly ever have it, one mostly has
 _STRANGER: Final = score_at(1e-2)  # a score that 1 in 100 strangers have
 _DOUBTFUL: Final = score_at(1e-4)  # a score that few photos of one person are below
 

@@ -256,15 +256,9 @@ class Verification:
 
     def to_json(self) -> dict[str, Any]:
         """As printed with ``--json``; shares from 0 to 1."""
-        found = ~np.isnan(self.cosines)
-        scores = self.calibration.scores(np.where(found, self.cosines, 0.0))
-        own, strangers = scores[found & self.same], scores[found & ~self.same]
-        reached = {
-            f"strangers_at_least_{score_at(share):g}": float(np.mean(strangers >= score_at(share)))
-            if len(strangers)
-            else None
-            for share in HONEST
-        }
+        found = ~np.isnan(self.cosines)  # there are some of either kind, or there is no threshold
+        own = self.calibration.scores(self.cosines[found & self.same])
+        strangers = self.calibration.scores(self.cosines[found & ~self.same])
         return {
             "model": self.model,
             "pairs": len(self.same),
@@ -278,11 +272,12 @@ class Verification:
             "tar_at_far_1e-3": self.tar,
             "scores": {
                 "learned_from_people": self.calibration.people,
-                "same_person_median": round(float(np.median(own)), 2) if len(own) else None,
-                "strangers_median": round(float(np.median(strangers)), 2)
-                if len(strangers)
-                else None,
-                **reached,
+                "same_person_median": round(float(np.median(own)), 2),
+                "strangers_median": round(float(np.median(strangers)), 2),
+                **{
+                    f"strangers_at_least_{level:g}": float(np.mean(strangers >= level))
+                    for level in map(score_at, HONEST)
+                },
             },
             "photos": self.photos,
             "photos_without_face": dict(self.faceless),

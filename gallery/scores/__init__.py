@@ -48,17 +48,17 @@ SCORE_TABLE: Final[tuple[tuple[float, float | None], ...]] = (
     (0.99, 1.0),
     (0.9, 4.0),
     (0.5, 10.0),
-    (0.1, 20.0),
-    (1e-2, 30.0),
-    (1e-3, 40.0),
-    (1e-4, 50.0),
-    (1e-5, None),
+    (0.1, 30.0),
+    (1e-2, 50.0),
+    (1e-3, 65.0),
+    (1e-4, 75.0),
+    (1e-5, 82.0),
     (1e-6, None),
     (1e-7, None),
 )
 """(share of stranger pairs that reach it, score); None: kept for the rarity, without a score."""
 
-SAME_PERSON_SCORE: Final = 90.0
+SAME_PERSON_SCORE: Final = 95.0
 """Two photos of the same person, in the median. The same photo scores 100."""
 
 SHARES: Final = tuple(share for share, _ in SCORE_TABLE)

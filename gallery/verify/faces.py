@@ -27,17 +27,17 @@ from gallery.verify.checks import Finding, Kind, Owners, Remedy, Subject
 __all__ = ["face_findings"]
 
 # Scores, 0 to 100.
-_UNLIKE: Final = 30.0  # one in 100 strangers is more like the person than such a portrait is
-_AGREE: Final = 40.0  # so alike is one stranger in 1,000; some of a person's portraits must be
-_ANOTHER: Final = 80.0  # so alike is hardly anybody but the person
-_CANDIDATES: Final = 60.0  # pairs of people worth comparing portrait by portrait
-_ONE_PERSON: Final = 60.0  # the median likeness of either one's portraits to the other
-_ONE_PORTRAIT_EACH: Final = 90.0  # where that is a single likeness
-_SURELY_ONE: Final = 70.0  # then two of one name are merged
-_FITS: Final = 60.0  # with the person's other portraits
-_COPY: Final = 85.0  # copies are at least so alike, and
+_UNLIKE: Final = 50.0  # one in 100 strangers is more like the person than such a portrait is
+_AGREE: Final = 65.0  # so alike is one stranger in 1,000; some of a person's portraits must be
+_ANOTHER: Final = 87.0  # so alike is hardly anybody but the person
+_CANDIDATES: Final = 79.0  # pairs of people worth comparing portrait by portrait
+_ONE_PERSON: Final = 79.0  # the median likeness of either one's portraits to the other
+_ONE_PORTRAIT_EACH: Final = 95.0  # where that is a single likeness
+_SURELY_ONE: Final = 82.0  # then two of one name are merged
+_FITS: Final = 79.0  # with the person's other portraits
+_COPY: Final = 91.0  # copies are at least so alike, and
 _COPY_BITS: Final = 8  # differ in at most so many of the 64 bits of a perceptual hash,
-_SURE_COPY: Final = 98.0  # or are so alike, and
+_SURE_COPY: Final = 99.0  # or are so alike, and
 _SURE_COPY_BITS: Final = 16  # differ in at most so many: cut a little differently
 
 _HASH_EDGE_PX: Final = 32
@@ -65,7 +65,7 @@ class _Likenesses:
     def fit(self, portrait_id: int) -> float:
         """How well a portrait fits the others of its person; in between where there are none."""
         own = self.own[self.owners.portrait_ids == portrait_id]
-        return float(own[0]) if len(own) and not np.isnan(own[0]) else (_UNLIKE + _FITS) / 2
+        return float(own[0]) if len(own) and not np.isnan(own[0]) else (_AGREE + _FITS) / 2
 
     def lookalike(self, place: int) -> Subject:
         """The other person who is most like a portrait."""
@@ -188,7 +188,7 @@ def _copy(
     alike: _Likenesses, worse: Portrait, better: Portrait, score: float, bits: float
 ) -> Finding:
     fits = alike.fit(worse.id), alike.fit(better.id)
-    clear = fits[0] < _UNLIKE + 10 and fits[1] >= _FITS
+    clear = fits[0] < _AGREE and fits[1] >= _FITS
     one, other = alike.owners.subject(worse), alike.owners.subject(better)
     why = (
         f"the same picture as one of {other.person} (score {score:.0f}, {bits:.0f} of 64 bits "

@@ -90,8 +90,8 @@ def test_two_people_are_told_apart(engine: Engine, own_photos: Path) -> None:
     assert record["photos"] == 7
     assert told[0] == (0, 7)
     assert told[-1] == (7, 7)
-    assert record["scores"]["same_person_median"] > 85
-    assert record["scores"]["strangers_at_least_40"] == 0
+    assert record["scores"]["same_person_median"] > 90
+    assert record["scores"]["strangers_at_least_65"] == 0
 
 
 def test_a_photo_without_a_face_is_an_error_in_every_pair_it_is_in(
@@ -293,6 +293,6 @@ def test_celebrities_are_found_and_scores_are_honest(
     assert result.people >= 90
     assert rank(result, 1) >= 0.94
     assert rank(result, 5) >= 0.96
-    assert scores["same_person_median"] >= 85
-    assert 0.005 <= scores["strangers_at_least_30"] <= 0.02
-    assert scores["strangers_at_least_40"] <= 0.0025
+    assert scores["same_person_median"] >= 91
+    assert 0.005 <= scores["strangers_at_least_50"] <= 0.02
+    assert scores["strangers_at_least_65"] <= 0.0025

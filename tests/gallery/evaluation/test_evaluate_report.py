@@ -153,7 +153,7 @@ def test_figures_as_json(report: EvaluationReport) -> None:
         "high": 1,
         "of": 4,
     }
-    assert model["scores"]["strangers_at_least"]["50"]["share"] == 0
+    assert model["scores"]["strangers_at_least"]["75"]["share"] == 0
     assert model["groups"]["category"]["too_small_to_judge"] == {"<b>science": 2}
     assert set(record["unavailable"]) == {"resnet"}
 
