@@ -72,7 +72,7 @@ ANCHORS: Final = tuple(
 _SCORES: Final = tuple(score for _, score in SCORE_TABLE if score is not None)
 _RAREST: Final = 10.0  # log10 of the rarity of the same photo: more than there are people
 _APART: Final = 1e-4  # least distance of two points of a curve, in cosine
-_ABOVE_STRANGERS: Final = 0.15  # least part of the way from the last score of strangers to 1
+_ABOVE_STRANGERS: Final = 0.03  # least part of the way from the last score of strangers to 1
 
 
 def score_at(share: float) -> float:
