@@ -135,6 +135,7 @@ class Question:
         mine: Whether the asker sent the photo, so that the match goes into their history.
         replaces: Whether a pressed button's answer takes the place of the one above it.
         style: How the card is drawn.
+        remarks: Lines for the end of the answer, such as what was not understood.
     """
 
     model: str
@@ -152,6 +153,7 @@ class Question:
     mine: bool = True
     replaces: bool = False
     style: str = SIDE
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

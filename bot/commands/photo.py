@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bot.commands.answers import MOST_FACES, show_card, show_film, show_numbers, show_parents
 from bot.commands.twins import count_photo
-from bot.commands.words import read_wish
+from bot.commands.words import read_wish, unknown_sentence
 from bot.context import Found, Question, Refusal, Services, Turn
 from bot.memory import RecentAnswer
 from bot.models import BEST
@@ -68,7 +68,7 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
     # A film takes several times the work of another press, and counts as a photo does.
     pressed = question.show == "numbers" or (recent is not None and question.show != "film")
     async with recognizer.admitted(turn.who.user, press=pressed) as slot:
-        token, lines = question.token, []
+        token, lines = question.token, list(question.remarks)
         if recent is not None:
             await slot.begin()
             photo = DetectedPhoto.from_kept(recent.photos[0])
@@ -196,14 +196,14 @@ def stale(turn: Turn) -> Refusal:
 
 async def lookalike(services: Services, turn: Turn) -> Reply:
     """A photo, or ``/lookalike`` with one; ``/lookalike 3 senet film`` holds for it alone."""
-    top, choice = await wished(services, turn, arguments=bool(turn.request.command))
-    return await answer_photo(services, turn, choice, top=top)
+    choice, remarks = await wished(services, turn, arguments=bool(turn.request.command))
+    return await answer_photo(services, turn, choice, remarks=remarks)
 
 
 async def morph(services: Services, turn: Turn) -> Reply:
     """``/morph`` with a photo; ``/morph senet film`` holds for it alone."""
-    _, choice = await wished(services, turn)
-    return await answer_photo(services, turn, choice, top=1, show="film", rest=())
+    choice, remarks = await wished(services, turn)
+    return await answer_photo(services, turn, choice, top=1, show="film", rest=(), remarks=remarks)
 
 
 async def parents(services: Services, turn: Turn) -> Reply:
@@ -211,8 +211,9 @@ async def parents(services: Services, turn: Turn) -> Reply:
 
     What follows, such as in ``/parents senet film``, holds for this answer alone.
     """
-    _, choice = await wished(services, turn)
-    shown: dict[str, Any] = {"top": 1, "show": "parents", "parents": True, "rest": ()}
+    choice, remarks = await wished(services, turn)
+    shown: dict[str, Any] = {"top": 1, "show": "parents", "parents": True, "remarks": remarks}
+    shown["rest"] = ()
     if not turn.request.photos and not turn.request.sender.is_group:
         recent = services.recent.latest(turn.who.user)
         if recent is not None:
@@ -255,20 +256,33 @@ def chosen(services: Services, choice: Choice, *, top: int | None = None, **aske
 
 async def wished(
     services: Services, turn: Turn, *, arguments: bool = True
-) -> tuple[int | None, Choice]:
-    """How many matches a command asks for, and the settings with what it says besides."""
+) -> tuple[Choice, tuple[str, ...]]:
+    """The settings, changed by what a command says, and remarks on what was not understood."""
     choice = await services.store.choice(turn.who)
     if not turn.request.arguments or not arguments:
-        return None, choice
+        return choice, ()
+    return await changed_by(services, turn, choice, turn.request.arguments)
+
+
+async def changed_by(
+    services: Services, turn: Turn, choice: Choice, text: str
+) -> tuple[Choice, tuple[str, ...]]:
+    """Settings changed by words such as ``3 senet film``, and remarks on the other words."""
     names = [status.name for status in services.models.statuses()]
     categories = await services.recognizer.finish(services.gallery.categories)
-    wish = read_wish(turn.request.arguments, models=names, categories=categories)
-    return wish.top, dataclasses.replace(
+    wish = read_wish(text, models=names, categories=categories)
+    remarks = []
+    for kind, given in wish.unknown.items():
+        setting = kind or ("category" if categories else "model")
+        remarks.append(unknown_sentence(turn, setting, given, models=names, categories=categories))
+    choice = dataclasses.replace(
         choice,
         model=wish.model or choice.model,
+        top=wish.top or choice.top,
         category=None if wish.everybody else wish.category or choice.category,
         style=wish.style or choice.style,
     )
+    return choice, tuple(remarks)
 
 
 async def see(services: Services, turn: Turn, action: Action) -> Reply:

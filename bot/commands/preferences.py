@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bot.commands.answers import grid
-from bot.commands.photo import answer_photo
+from bot.commands.photo import answer_photo, changed_by
 from bot.commands.words import (
     means_best,
     means_everybody,
@@ -21,13 +21,13 @@ from bot.commands.words import (
     read_model,
     read_style,
     read_top,
+    unknown_sentence,
 )
 from bot.context import Refusal, Services, Turn
 from bot.models import State
 from bot.text import STYLE_KEYS, style_key
 from bot.values import (
     ALL,
-    MOST_MATCHES,
     SIDE,
     STYLES,
     Action,
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 __all__ = ["PREFERENCES", "Preference", "choices", "settings"]
 
 TOPS = (1, 3, 5, 10)
-SHOWN_GIVEN_CHARS = 40
 CHOSEN, NOT_CHOSEN = "●", "○"
 NAMES_PER_ROW = 3
 
@@ -80,19 +79,33 @@ class Preference:
         """``/top`` shows the choice, ``/top 3`` makes it; with a photo it answers that, too."""
         request, who = turn.request, turn.who
         if request.photos and (request.arguments or not self.sticks_with_photo):
-            value = await self.parse(services, turn, request.arguments)
+            value, others = await self._parsed(services, turn)
+            remarks: tuple[str, ...] = ()
             if self.sticks_with_photo:
                 await services.store.choose(who, **{self.name: value})
+                remarks = (self.sentence(services, turn, value),)
             choice = await services.store.choice(who)
-            return await answer_photo(
-                services, turn, dataclasses.replace(choice, **{self.name: value})
-            )
+            choice = dataclasses.replace(choice, **{self.name: value})
+            if others:
+                choice, remarks = await changed_by(services, turn, choice, others)
+            return await answer_photo(services, turn, choice, remarks=remarks)
         if request.arguments:
-            value = await self.parse(services, turn, request.arguments)
+            value, others = await self._parsed(services, turn)
             await services.store.choose(who, **{self.name: value})
-            return Reply(text=self.sentence(services, turn, value))
+            text = self.sentence(services, turn, value)
+            if others:
+                text = "\n".join((text, *await _choose_others(services, turn, others)))
+            return Reply(text=text)
         choice = await services.store.choice(who)
         return await self.menu(services, turn, self.current(services, choice))
+
+    async def _parsed(self, services: Services, turn: Turn) -> tuple[Any, str]:
+        """The value meant, and what follows it, as in ``/top 3 film``."""
+        given = turn.request.arguments
+        first, _, others = given.partition(" ")
+        if self.name == "top" and others and read_top(first) is not None:
+            return await self.parse(services, turn, first), others
+        return await self.parse(services, turn, given), ""
 
     async def press(self, services: Services, turn: Turn, action: Action) -> Reply:
         """A button of the menu."""
@@ -141,6 +154,19 @@ async def choices(services: Services, sender: Sender) -> Choices:
     )
 
 
+async def _choose_others(services: Services, turn: Turn, others: str) -> list[str]:
+    """Stores what else was wished, such as the category in ``/top 3 film``; what to say."""
+    before = await services.store.choice(turn.who)
+    after, remarks = await changed_by(services, turn, before, others)
+    lines = []
+    for preference in PREFERENCES:
+        value = getattr(after, preference.name)
+        if value != getattr(before, preference.name):
+            await services.store.choose(turn.who, **{preference.name: value})
+            lines.append(preference.sentence(services, turn, value))
+    return [*lines, *remarks]
+
+
 async def _parse_model(services: Services, turn: Turn, given: str) -> str:
     names = [status.name for status in services.models.statuses()]
     name = read_model(given, names)
@@ -148,7 +174,7 @@ async def _parse_model(services: Services, turn: Turn, given: str) -> str:
         why = services.models.why_not_best()
         raise Refusal(Reply(text=turn.say(why.key, **why.details)))
     if name is None:
-        text = turn.say("model.unknown", given=_quoted(given), models=", ".join(names))
+        text = unknown_sentence(turn, "model", given, models=names, categories=())
         raise Refusal(Reply(text=text))
     turn.notes["model"] = name
     return name
@@ -186,7 +212,7 @@ def _state(status: ModelStatus, wording: Wording, language: str | None) -> str:
 async def _parse_top(_services: Services, turn: Turn, given: str) -> int:
     top = read_top(given)
     if top is None:
-        raise Refusal(Reply(text=turn.say("top.out_of_range", most=MOST_MATCHES)))
+        raise Refusal(Reply(text=unknown_sentence(turn, "top", given, models=(), categories=())))
     return top
 
 
@@ -198,7 +224,7 @@ async def _top_menu(_services: Services, turn: Turn, chosen: int) -> Reply:
 async def _parse_style(_services: Services, turn: Turn, given: str) -> str:
     style = read_style(given)
     if style is None:
-        text = turn.say("style.unknown", given=_quoted(given), styles=", ".join(STYLES))
+        text = unknown_sentence(turn, "style", given, models=(), categories=())
         raise Refusal(Reply(text=text))
     return style
 
@@ -213,10 +239,7 @@ async def _parse_category(services: Services, turn: Turn, given: str) -> str | N
     names = await _categories(services)
     name = read_category(given, names)
     if name is None and not means_everybody(given):
-        if not names:
-            raise Refusal(Reply(text=turn.say("category.none")))
-        listed = ", ".join(isolate(name) for name in (*names, ALL))
-        text = turn.say("category.unknown", given=_quoted(given), categories=listed)
+        text = unknown_sentence(turn, "category", given, models=(), categories=names)
         raise Refusal(Reply(text=text))
     return name
 
@@ -266,12 +289,6 @@ def _menu(
         for label, argument, chosen in options
     ]
     return Reply(text=text, buttons=grid(buttons, per_row or turn.limits.buttons_per_row))
-
-
-def _quoted(given: str) -> str:
-    """What somebody wrote, short enough to be said back."""
-    short = " ".join(given.split())
-    return isolate(short if len(short) <= SHOWN_GIVEN_CHARS else short[:SHOWN_GIVEN_CHARS] + "…")
 
 
 PREFERENCES = (

@@ -5,11 +5,16 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from bot.values import MOST_MATCHES, SIDE, SPLIT, STYLES
+from bot.values import ALL, MOST_MATCHES, SIDE, SPLIT, STYLES
+from bot.wording import isolate
 from gallery.scores.ensemble import BEST
+
+if TYPE_CHECKING:
+    from bot.context import Turn
 
 __all__ = [
     "Wish",
@@ -20,6 +25,7 @@ __all__ = [
     "read_style",
     "read_top",
     "read_wish",
+    "unknown_sentence",
 ]
 
 # What people call the models together, in the languages that the bot speaks.
@@ -29,6 +35,9 @@ BEST_NAMES = frozenset(
     | {"лучшая", "лучший", "вместе"}
     | {"सर्वश्रेष्ठ", "सबसेअच्छा", "साथ"}
 )
+
+SHOWN_GIVEN_CHARS = 40
+SETTINGS = ("top", "style", "model", "category")
 
 # "All" in the languages that the bot speaks.
 EVERYBODY = frozenset(
@@ -49,6 +58,8 @@ class Wish:
         category: The category to search.
         everybody: Whether all categories are to be searched, whatever the settings say.
         style: One of ``STYLES``.
+        unknown: What was understood as none of these, as written; ``"top"``, ``"model"``,
+            ``"category"`` or ``"style"`` -> the words; "" for those that name no setting.
     """
 
     model: str | None = None
@@ -56,6 +67,7 @@ class Wish:
     category: str | None = None
     everybody: bool = False
     style: str | None = None
+    unknown: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_top(text: str) -> int | None:
@@ -115,21 +127,72 @@ def read_category(text: str, names: Sequence[str]) -> str | None:
 
 
 def read_wish(text: str, *, models: Sequence[str], categories: Sequence[str]) -> Wish:
-    """What ``/lookalike 3 senet bollywood`` asks for; words that mean nothing are passed over."""
-    model = top = category = style = None
-    everybody = False
+    """What ``/lookalike 3 senet bollywood`` or ``/lookalike top:3 model:senet`` asks for."""
+    found: dict[str, Any] = {}
+    unknown: dict[str, list[str]] = {}
     for word in text.split():
-        if top is None and (top := read_top(word)) is not None:
-            continue
-        if style is None and word.casefold() in STYLES:
-            style = word.casefold()
-            continue
-        if model is None and len(word) > 2 and (model := read_model(word, models)) is not None:
-            continue
-        if category is None and (category := read_category(word, categories)) is not None:
-            continue
-        everybody = everybody or means_everybody(word)
-    return Wish(model, top, category, everybody, style)
+        name, colon, value = word.partition(":")
+        if not (colon and value and name.casefold() in SETTINGS):
+            name, value = "", word
+        for setting in (name.casefold(),) if name else SETTINGS:
+            if setting not in found:
+                read = _read(setting, value, models, categories, named=bool(name))
+                if read is not None:
+                    found[setting] = read
+                    break
+        else:
+            kind = "top" if not name and value.isdecimal() else name.casefold()
+            unknown.setdefault(kind, []).append(value)
+    if "category" not in found and "" in unknown:  # it may have several words
+        several = read_category(" ".join(unknown[""]), categories)
+        if several is not None:
+            found["category"] = several
+            del unknown[""]
+    everybody = found.get("category") == ""
+    if everybody:
+        del found["category"]
+    joined = {kind: " ".join(words) for kind, words in unknown.items()}
+    return Wish(**found, everybody=everybody, unknown=joined)
+
+
+def _read(
+    setting: str, word: str, models: Sequence[str], categories: Sequence[str], *, named: bool
+) -> str | int | None:
+    """A word as a value of a setting, "" for all categories; None if it is none."""
+    if setting == "top":
+        return read_top(word)
+    if setting == "style":
+        return read_style(word) if named or word.casefold() in STYLES else None
+    if setting == "model":
+        return read_model(word, models) if named or len(word) > 2 else None
+    return "" if means_everybody(word) else read_category(word, categories)
+
+
+def unknown_sentence(
+    turn: Turn, setting: str, given: str, *, models: Sequence[str], categories: Sequence[str]
+) -> str:
+    """What to say about a value that was not understood.
+
+    Args:
+        turn: Who asks.
+        setting: ``"top"``, ``"model"``, ``"category"`` or ``"style"``.
+        given: As written.
+        models: Names of the models that there are.
+        categories: Names of the categories that there are.
+    """
+    short = " ".join(given.split())
+    shown = short if len(short) <= SHOWN_GIVEN_CHARS else short[:SHOWN_GIVEN_CHARS] + "…"
+    given = isolate(shown)
+    if setting == "top":
+        return turn.say("top.out_of_range", most=MOST_MATCHES)
+    if setting == "model":
+        return turn.say("model.unknown", given=given, models=", ".join(models))
+    if setting == "style":
+        return turn.say("style.unknown", given=given, styles=", ".join(STYLES))
+    if not categories:
+        return turn.say("category.none")
+    listed = ", ".join(isolate(name) for name in (*categories, ALL))
+    return turn.say("category.unknown", given=given, categories=listed)
 
 
 def means_everybody(text: str) -> bool:

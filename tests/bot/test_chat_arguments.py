@@ -105,8 +105,14 @@ def test_wishes() -> None:
         return read_wish(text, models=MODELS, categories=CATEGORIES)
 
     assert wish("3 SENet bollywood") == Wish("senet", 3, "bollywood")
-    assert wish("bollywood please 5") == Wish(top=5, category="bollywood")
-    assert wish("who is this?") == Wish()
+    polite = Wish(top=5, category="bollywood", unknown={"": "please"})
+    assert wish("bollywood please 5") == polite
+    assert wish("who is this?") == Wish(unknown={"": "who is this?"})
+    assert wish("top:99 senet") == Wish("senet", unknown={"top": "99"})
+    assert wish("99 model:vggface category:film") == Wish(
+        "resnet", category="film", unknown={"top": "99"}
+    )
+    assert wish("rock and roll 3") == Wish(top=3, category="rock and roll")
     assert wish("all") == Wish(everybody=True)
     assert wish("") == Wish()
 

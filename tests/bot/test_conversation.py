@@ -519,3 +519,39 @@ async def test_whatever_is_asked_there_is_an_answer(
     assert reply.text
     assert "something went wrong" not in reply.text
     assert utf16_length(reply.text) <= 4096
+
+
+async def test_a_wish_that_is_not_understood_is_told_and_the_photo_answered(
+    ann: Person, hopper_jpeg: bytes
+) -> None:
+    for said, told in (
+        ("/lookalike Tom Cruise", "I have no category “Tom Cruise”"),
+        ("/lookalike 99", "I can show 1 to 10 matches"),
+        ("/lookalike category:nonsense", "I have no category “nonsense”"),
+        ("/lookalike model:nonsense", "I don't know a model called “nonsense”"),
+        ("/lookalike style:nonsense", "I don't know a style called “nonsense”"),
+        ("/morph Tom Cruise", "I have no category “Tom Cruise”"),
+    ):
+        reply = await ann.says(said, hopper_jpeg)
+        assert reply.picture or reply.animation, said
+        assert told in reply.text, said
+    assert "no category" not in (await ann.says("/lookalike 2 dlib", hopper_jpeg)).text
+
+
+async def test_several_wishes_at_once(ann: Person, hopper_jpeg: bytes) -> None:
+    reply = await ann.says("/top 2 space", hopper_jpeg)
+    assert "Searched: space" in reply.text
+    assert "From now on" not in reply.text
+    text = (await ann.says("/top 2 space nonsense")).text
+    assert "2 best matches" in text
+    assert "search space" in text
+    assert "“nonsense”" in text
+    reply = await ann.says("", hopper_jpeg)
+    assert "Searched: space" in reply.text
+
+
+async def test_a_choice_in_a_caption_says_that_it_is_kept(ann: Person, hopper_jpeg: bytes) -> None:
+    reply = await ann.says("/category space", hopper_jpeg)
+    assert reply.answers[0].matches[0].name == "Eileen Collins"
+    assert "From now on I search space in this chat." in reply.text
+    assert "From now on dlib answers you." in (await ann.says("/model dlib", hopper_jpeg)).text
