@@ -131,6 +131,8 @@ class Models:
         self._working = threading.Lock()
         # Ready, and perhaps without some portraits of the gallery.
         self._unfinished: set[str] = set()
+        # Could not be fetched when it was last tried.
+        self._failed: set[str] = set()
         self._opening: asyncio.Task[None] | None = None
         names = dict.fromkeys((*configured, FALLBACK_MODEL))
         self._statuses = {
@@ -189,6 +191,21 @@ class Models:
             if name in ready:
                 return name
         raise WeightsMissing("no backbone is ready yet")
+
+    def is_coming(self, name: str) -> bool:
+        """Whether a model answers now, or is being fetched or built."""
+        status = self.status(name)
+        if status is None:
+            return False
+        if status.state is State.MISSING:
+            return self._fetch and name not in self._failed
+        return status.state is not State.BROKEN
+
+    def named(self, chosen: str | None = None) -> str:
+        """The model that menus name: the chosen one if it is coming, else the one that answers."""
+        if chosen is not None and self.is_coming(chosen):
+            return chosen
+        return self.answering() if self.ready() else self._default
 
     async def open(self, patience_s: float = OPENING_S) -> None:
         """Gets ready whatever is on this machine; what takes longer than that goes on behind."""
@@ -258,6 +275,8 @@ class Models:
 
     async def _prepare(self, name: str, *, fetch: bool) -> None:
         """Weights, then the network, then the gallery's vectors; whatever fails is noted."""
+        if fetch:
+            self._failed.discard(name)
         try:
             await in_daemon_thread(lambda: self._get_ready(name, fetch=fetch))
         except _Stopped:
@@ -268,6 +287,7 @@ class Models:
             known = self._statuses[name].reason
             state = State.BROKEN if isinstance(problem, SetupProblem) else State.MISSING
             self._note(name, state, reason=str(problem))
+            self._failed.add(name)
             if known != str(problem):
                 log.warning("model unavailable", extra={"model": name, "reason": str(problem)})
         except Exception as problem:  # noqa: BLE001 - the other models go on answering

@@ -115,7 +115,7 @@ async def _answer(
         turn.say("compare.result", score=round(answer.score), word=answer.word),
         turn.say("answer.model", model=shown_model(model, answer.member_scores)),
     ]
-    if wanted and wanted != model:
+    if wanted and wanted != model and services.models.is_coming(wanted):
         lines.append(turn.say("answer.fallback", wanted=wanted, model=model))
     if two.numbers == (1, 1) and max(len(two.first.faces), len(two.second.faces)) > 1:
         lines.append(turn.say("compare.largest"))

@@ -246,12 +246,17 @@ def chosen(services: Services, choice: Choice, *, top: int | None = None, **aske
     model = services.models.answering(choice.model)
     question = Question(
         model=model,
-        wanted=choice.model or model,
+        wanted=_wanted(services, choice.model, model),
         top=top or choice.top or 1,
         category=choice.category,
         style=choice.style or SIDE,
     )
     return dataclasses.replace(question, **asked)
+
+
+def _wanted(services: Services, wanted: str | None, model: str) -> str:
+    """The model to be named as waited for: none but the answering one if it can't be had."""
+    return wanted if wanted is not None and services.models.is_coming(wanted) else model
 
 
 async def wished(
@@ -356,9 +361,10 @@ async def asked_again(services: Services, turn: Turn, action: Action) -> Questio
         mine = not turn.request.sender.is_group
     else:
         raise stale(turn)
+    model = services.models.answering(wanted)
     return Question(
-        model=services.models.answering(wanted),
-        wanted=wanted,
+        model=model,
+        wanted=_wanted(services, wanted, model),
         photo=None if recent is not None else turn.request.photos[0],
         recent=recent,
         token=token if recent is not None else "",

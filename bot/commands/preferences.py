@@ -124,7 +124,7 @@ async def settings(services: Services, turn: Turn) -> Reply:
     return Reply(
         text=turn.say(
             "settings.text",
-            model=choice.model or services.models.default,
+            model=services.models.named(choice.model),
             count=choice.top or 1,
             category=_category_name(turn, choice.category),
             style=turn.say(style_key(choice.style)),
@@ -135,7 +135,6 @@ async def settings(services: Services, turn: Turn) -> Reply:
 async def choices(services: Services, sender: Sender) -> Choices:
     """What somebody has chosen and could choose, for front ends with menus."""
     choice = await services.store.choice(services.identity.who(sender))
-    listed = choice.model and services.models.status(choice.model)  # else it is gone
     return Choices(
         models=tuple(
             ModelChoice(
@@ -147,7 +146,7 @@ async def choices(services: Services, sender: Sender) -> Choices:
             for status in services.models.statuses()
         ),
         categories=await _categories(services),
-        model=choice.model if choice.model and listed else services.models.default,
+        model=services.models.named(choice.model),
         top=choice.top or 1,
         category=choice.category,
         style=choice.style if choice.style in STYLES else SIDE,
@@ -177,6 +176,9 @@ async def _parse_model(services: Services, turn: Turn, given: str) -> str:
         text = unknown_sentence(turn, "model", given, models=names, categories=())
         raise Refusal(Reply(text=text))
     turn.notes["model"] = name
+    status = services.models.status(name)
+    if status and services.models.ready() and not services.models.is_coming(name):
+        raise Refusal(Reply(text=_model_line(turn, status, NOT_CHOSEN)))
     return name
 
 
@@ -190,17 +192,15 @@ def _model_sentence(services: Services, turn: Turn, model: str) -> str:
 async def _model_menu(services: Services, turn: Turn, chosen: str) -> Reply:
     lines, options = [turn.say("model.choose", model=chosen)], []
     for status in services.models.statuses():
-        lines.append(
-            turn.say(
-                "model.line",
-                mark=CHOSEN if status.name == chosen else NOT_CHOSEN,
-                model=status.name,
-                title=status.title,
-                state=_state(status, turn.wording, turn.request.sender.language),
-            )
-        )
+        mark = CHOSEN if status.name == chosen else NOT_CHOSEN
+        lines.append(_model_line(turn, status, mark))
         options.append((status.name, status.name, status.name == chosen))
     return _menu(turn, "model", "\n".join(lines), options)
+
+
+def _model_line(turn: Turn, status: ModelStatus, mark: str) -> str:
+    state = _state(status, turn.wording, turn.request.sender.language)
+    return turn.say("model.line", mark=mark, model=status.name, title=status.title, state=state)
 
 
 def _state(status: ModelStatus, wording: Wording, language: str | None) -> str:
@@ -303,7 +303,7 @@ PREFERENCES = (
     ),
     Preference(
         name="model",
-        current=lambda services, choice: choice.model or services.models.default,
+        current=lambda services, choice: services.models.named(choice.model),
         parse=_parse_model,
         parse_pressed=_parse_model,
         sentence=_model_sentence,

@@ -183,10 +183,10 @@ async def test_a_model_is_chosen_by_name_or_button_in_any_spelling(ann: Person) 
     menu = await ann.says("/model")
     assert "○ dlib (dlib face ResNet): ready" in menu.text
     assert "not installed here" in menu.text
-    assert ann.labels == ["● resnet", "○ senet", "○ dlib"]
+    assert ann.labels == ["○ resnet", "○ senet", "● dlib"]  # resnet can't be had
     assert "dlib answers you" in (await ann.says("/model DLIB")).text
-    waiting = await ann.says("/model SE-Net50")
-    assert "senet will answer you once it is ready" in waiting.text
+    missing = await ann.says("/model SE-Net50")
+    assert re.fullmatch(r"○ senet \(.+\): not installed here", missing.text)
     await ann.says("/model")
     pressed = await ann.presses("dlib")
     assert pressed.replaces
@@ -200,12 +200,16 @@ async def test_an_unknown_model_is_answered_with_those_there_are(ann: Person) ->
     assert "resnet, senet, dlib" in text
 
 
-async def test_who_chose_a_model_that_is_not_ready_is_told_who_answered(
+async def test_settings_menu_and_caption_name_the_same_model(
     ann: Person, hopper_jpeg: bytes
 ) -> None:
-    reply = await ann.says("/model senet", hopper_jpeg)
-    assert "Model: dlib" in reply.text
-    assert "senet isn't ready yet" in reply.text
+    """The default can't be had: it is named nowhere, and nothing is promised."""
+    caption = (await ann.says("", hopper_jpeg)).text
+    assert "Model: dlib" in caption
+    assert "isn't ready" not in caption
+    assert "Model: dlib" in (await ann.says("/settings")).text
+    assert "Now: dlib" in (await ann.says("/model")).text
+    assert (await ann.conversation.choices(ann.sender)).model == "dlib"
 
 
 async def test_a_category_filters_until_it_is_cleared(ann: Person, hopper_jpeg: bytes) -> None:

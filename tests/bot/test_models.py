@@ -141,6 +141,32 @@ async def test_missing_weights_are_fetched_and_the_model_joins(
         assert [model.name for model in choices.models if model.ready] == ["senet", "dlib"]
 
 
+async def test_a_chosen_model_is_promised_only_while_it_can_be_had(
+    starter_home: Path, tmp_path: Path, mirror: Source, hopper_jpeg: bytes
+) -> None:
+    mirror.usual = Behaviour(bytes_sent=len(mirror.content) // 2, stall_s=60.0)
+    home = copy_home(starter_home, tmp_path / "home")
+    models = ModelsSettings(configured=("senet", "dlib"), base_url=mirror.url)
+    settings = Settings(home=home, default_model="dlib", models=models)
+    async with open_conversation(settings) as conversation:
+        ann = Person(conversation, Sender("web", "1", "c", "en"))
+
+        async def fetching() -> bool:
+            return "being downloaded" in (await ann.says("/model")).text
+
+        await until(fetching)
+        promised = await ann.says("/model senet")
+        assert "senet will answer you once it is ready. Until then it's dlib." in promised.text
+        answer = await ann.says("", hopper_jpeg)
+        assert "Model: dlib" in answer.text
+        assert "senet isn't ready yet, so dlib answered." in answer.text
+        assert "Model: senet" in (await ann.says("/settings")).text
+    async with chatting(home, models={"fetch": False}) as conversation:
+        ann = Person(conversation, Sender("web", "1", "c", "en"))
+        assert "isn't ready" not in (await ann.says("", hopper_jpeg)).text
+        assert "Model: dlib" in (await ann.says("/settings")).text
+
+
 async def test_progress_is_told_in_percent(own_home: Path, mirror: Source) -> None:
     mirror.usual = Behaviour(bytes_sent=len(mirror.content) // 2, stall_s=1.0)
     async with models_at(own_home, mirror.url) as models:
