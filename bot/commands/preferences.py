@@ -26,17 +26,7 @@ from bot.commands.words import (
 from bot.context import Refusal, Services, Turn
 from bot.models import State
 from bot.text import STYLE_KEYS, style_key
-from bot.values import (
-    ALL,
-    SIDE,
-    STYLES,
-    Action,
-    Button,
-    Choices,
-    ModelChoice,
-    Reply,
-    category_tag,
-)
+from bot.values import ALL, SIDE, STYLES, Action, Button, Choices, ModelChoice, Reply, category_tag
 from bot.wording import isolate
 
 if TYPE_CHECKING:

@@ -201,12 +201,7 @@ class Store:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls,
-        url: sa.URL,
-        identity: Identity,
-        *,
-        history_days: int = 30,
-        clock: Clock = time.time,
+        cls, url: sa.URL, identity: Identity, *, history_days: int = 30, clock: Clock = time.time
     ) -> AsyncIterator[Store]:
         """Connects, brings the tables up to date, deletes what is too old; closes at the end.
 

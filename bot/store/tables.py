@@ -14,10 +14,7 @@ class StoreTables(DeclarativeBase):
     """Base of every table of the store."""
 
     metadata = MetaData(
-        naming_convention={
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "pk": "pk_%(table_name)s",
-        }
+        naming_convention={"ck": "ck_%(table_name)s_%(constraint_name)s", "pk": "pk_%(table_name)s"}
     )
 
 
