@@ -6,7 +6,6 @@ that says what to do. What the commands and buttons do is in ``bot.commands``.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import difflib
 import logging
@@ -70,8 +69,6 @@ class Conversation:
         except Refusal as refusal:
             reply = refusal.reply
             outcome = "refused"
-        except asyncio.CancelledError:
-            raise
         except Exception as problem:  # noqa: BLE001 - whatever it is, the person gets an answer
             # The message may quote a photo's bytes or an id: only type and place are logged.
             log.error("fault", extra={"fault": where(problem)})  # noqa: TRY400

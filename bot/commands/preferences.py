@@ -23,7 +23,7 @@ from bot.commands.words import (
     read_top,
     unknown_sentence,
 )
-from bot.context import Refusal, Services, Turn
+from bot.context import Refusal, Services, Turn, notice
 from bot.models import State
 from bot.text import STYLE_KEYS, style_key
 from bot.values import ALL, SIDE, STYLES, Action, Button, Choices, ModelChoice, Reply, category_tag
@@ -168,7 +168,8 @@ async def _parse_model(services: Services, turn: Turn, given: str) -> str:
     turn.notes["model"] = name
     status = services.models.status(name)
     if status and services.models.ready() and not services.models.is_coming(name):
-        raise Refusal(Reply(text=_model_line(turn, status, NOT_CHOSEN)))
+        line = _model_line(turn, status, NOT_CHOSEN)
+        raise Refusal(Reply(text=line) if turn.request.action is None else notice(line))
     return name
 
 
