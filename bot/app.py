@@ -235,26 +235,26 @@ async def run_adapters(adapters: Sequence[Adapter], stop: asyncio.Event) -> None
         LookalikeError: What one of them raised.
         Crash: If one of them failed for another reason.
     """
-    failures: list[Exception] = []
-
-    async def run(adapter: Adapter) -> None:
-        try:
-            await adapter.run(stop)
-        except LookalikeError as problem:
-            failures.append(problem)
-        except Exception as problem:  # noqa: BLE001 - its message may hold what must not be shown
-            log.error("crashed", extra={"adapter": adapter.name, "fault": where(problem)})  # noqa: TRY400
-            failures.append(Crash(f"{adapter.name} failed unexpectedly; the log says where"))
-        finally:
-            stop.set()
-
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(run(adapter), name=adapter.name) for adapter in adapters]
-        await stop.wait()
+    tasks = [asyncio.create_task(one.run(stop), name=one.name) for one in adapters]
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
         _, late = await asyncio.wait(tasks, timeout=PATIENCE_S)
         for task in late:
             log.warning("cut short", extra={"adapter": task.get_name()})
+    finally:
+        for task in (*tasks, stopping):
             task.cancel()
+        outcomes = await asyncio.gather(*tasks, stopping, return_exceptions=True)
+    failures: list[Exception] = []
+    for task, outcome in zip(tasks, outcomes, strict=False):
+        if isinstance(outcome, LookalikeError):
+            failures.append(outcome)
+        elif isinstance(outcome, Exception):  # its message may hold what must not be shown
+            name = task.get_name()
+            log.error("crashed", extra={"adapter": name, "fault": where(outcome)})
+            failures.append(Crash(f"{name} failed unexpectedly; the log says where"))
     if failures:
         raise next((one for one in failures if isinstance(one, SetupProblem)), failures[0])
 

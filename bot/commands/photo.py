@@ -263,7 +263,7 @@ async def wished(
     services: Services, turn: Turn, *, arguments: bool = True
 ) -> tuple[Choice, tuple[str, ...]]:
     """The settings, changed by what a command says, and remarks on what was not understood."""
-    choice = await services.store.choice(turn.who)
+    choice = await asyncio.ensure_future(services.store.choice(turn.who))
     if not turn.request.arguments or not arguments:
         return choice, ()
     return await changed_by(services, turn, choice, turn.request.arguments)
