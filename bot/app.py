@@ -244,11 +244,12 @@ async def run_adapters(adapters: Sequence[Adapter], stop: asyncio.Event) -> None
         for task in late:
             log.warning("cut short", extra={"adapter": task.get_name()})
     finally:
-        for task in (*tasks, stopping):
+        stopping.cancel()
+        for task in tasks:
             task.cancel()
-        outcomes = await asyncio.gather(*tasks, stopping, return_exceptions=True)
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     failures: list[Exception] = []
-    for task, outcome in zip(tasks, outcomes, strict=False):
+    for task, outcome in zip(tasks, outcomes, strict=True):
         if isinstance(outcome, LookalikeError):
             failures.append(outcome)
         elif isinstance(outcome, Exception):  # its message may hold what must not be shown
