@@ -186,7 +186,7 @@ ADAPTERS = {
 
 
 class Crash(Exception):  # noqa: N818 - it is what it says
-    """An adapter failed in a way nobody foresaw; the log says where."""
+    """An adapter failed for an unexpected reason; the log says where."""
 
 
 async def serve(settings: Settings) -> None:

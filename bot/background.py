@@ -105,7 +105,7 @@ def contact_of(settings: Settings, gallery: Gallery) -> str | None:
 
 
 def remember_contact(gallery: Gallery, contact: str) -> None:
-    """Keeps an answer, so that nobody is asked again.
+    """Stores the contact, so that the question is not asked again.
 
     Raises:
         BadSettings: If it is neither an e-mail address nor a web address.
@@ -117,12 +117,12 @@ def remember_contact(gallery: Gallery, contact: str) -> None:
 
 
 def decline(gallery: Gallery) -> None:
-    """Keeps that nobody wants to give a contact, so that starting the bot asks no more."""
+    """Stores that no contact is given, so that the question is not asked again."""
     _note(gallery, "contact declined", value=True)
 
 
 def declined(gallery: Gallery) -> bool:
-    """Whether nobody wanted to give a contact."""
+    """Whether the question for a contact was declined."""
     return bool(_noted(gallery, "contact declined"))
 
 
@@ -130,7 +130,7 @@ def servers_of(settings: Settings, gallery: Gallery) -> Servers:
     """Whom to ask, and as whom.
 
     Raises:
-        BadSettings: If nobody has said whom Wikimedia can reach.
+        BadSettings: If no contact is known.
     """
     from gallery.wikimedia import Servers
 
@@ -303,9 +303,9 @@ async def _again_and_again(work: Callable[[], Awaitable[object]], pause_s: float
         try:
             await work()
         except LookalikeError as problem:
-            log.warning("upkeep failed", extra={"reason": str(problem)})
+            log.warning("background task failed", extra={"reason": str(problem)})
         except Exception as problem:  # noqa: BLE001 - it must not end the program, nor itself
-            log.error("upkeep failed", extra={"fault": where(problem)})  # noqa: TRY400
+            log.error("background task failed", extra={"fault": where(problem)})  # noqa: TRY400
         await asyncio.sleep(pause_s)
 
 

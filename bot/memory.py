@@ -39,7 +39,7 @@ _DECIMALS = 9
 LONG_SIDE_PX = 1280
 JPEG_QUALITY = 92
 PACKED_SHARE = 12  # how much smaller packing makes a photo, about
-TOKEN_BYTES = 9  # 12 characters that nobody guesses
+TOKEN_BYTES = 9  # 12 characters that can't be guessed
 EMBEDDING_BYTES = 8_500  # 2048 float32 and the objects around them
 
 
@@ -213,7 +213,7 @@ class GroupFull(Exception):  # noqa: N818 - no error of ours: the asker is told
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Member:
-    """Somebody who takes part in one chat.
+    """A person who takes part in ``/twins`` in one chat.
 
     Attributes:
         name: As the chat shows them.
@@ -244,10 +244,10 @@ class Pair:
 
 
 class TwinsGroups:
-    """Those who take part, by chat and person; for one event loop.
+    """Members of ``/twins`` by chat and person, for one event loop.
 
     Args:
-        lifetime_s: How long somebody takes part after joining or after their newest photo.
+        lifetime_s: How long a person takes part after joining or after their newest photo.
         most_in_a_chat: How many may take part in one chat.
         most: How many may take part in all chats; then those leave whose time ends first.
         clock: Unix time, since a monotonic clock stands still while the machine sleeps.
@@ -268,7 +268,7 @@ class TwinsGroups:
         self._rooms: dict[bytes, dict[bytes, Member]] = {}
 
     def join(self, room: bytes, user: bytes, name: str) -> None:
-        """Lets somebody take part; whoever already does keeps their photo and their time.
+        """Lets a person take part; a member keeps their photo and their time.
 
         Raises:
             GroupFull: If too many take part in that chat.
@@ -282,17 +282,17 @@ class TwinsGroups:
         self._put(room, user, Member(name, self._clock()))
 
     def leave(self, room: bytes, user: bytes) -> bool:
-        """Drops what is kept of somebody in a chat; whether there was anything."""
+        """Removes a person from a chat; whether they took part."""
         self.tidy()
         return self._drop(room, user)
 
     def forget(self, user: bytes) -> None:
-        """Drops what is kept of somebody in every chat."""
+        """Removes a person from every chat."""
         for room in list(self._rooms):
             self._drop(room, user)
 
     def member(self, room: bytes, user: bytes) -> Member | None:
-        """What is kept of somebody in a chat; None if they don't take part."""
+        """A person's membership in a chat; None if they don't take part."""
         self.tidy()
         return self._rooms.get(room, {}).get(user)
 
@@ -322,7 +322,7 @@ class TwinsGroups:
         return dict(self._rooms.get(room, {}))
 
     def until_s(self, user: bytes) -> tuple[float, ...]:
-        """When somebody's time ends in each chat where they take part, Unix time, rising."""
+        """When a person's membership ends in each chat, Unix time, rising."""
         self.tidy()
         return tuple(
             sorted(

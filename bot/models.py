@@ -181,7 +181,7 @@ class Models:
         return tuple(one.name for one in self._statuses.values() if one.state is State.READY)
 
     def answering(self, wanted: str | None = None) -> str:
-        """Who answers somebody who wants that backbone: it, the default, or another.
+        """The backbone that answers a person who wants this one: it, the default, or another.
 
         Raises:
             WeightsMissing: If none is ready.
@@ -208,7 +208,7 @@ class Models:
         return self.answering() if self.ready() else self._default
 
     async def open(self, patience_s: float = OPENING_S) -> None:
-        """Gets ready whatever is on this machine; what takes longer than that goes on behind."""
+        """Prepares the backbones on this machine; after ``patience_s`` in the background."""
         self._opening = asyncio.create_task(self._prepare_installed())
         await asyncio.wait({self._opening}, timeout=patience_s)
 
@@ -235,7 +235,7 @@ class Models:
             group.create_task(self._complete())
 
     async def _refresh_often(self) -> None:
-        """Shows the people whom other processes added or removed, also during a long download."""
+        """Follows what other processes add or remove, also during a long download."""
 
         def refresh() -> None:
             self._gallery.refresh()
@@ -270,7 +270,7 @@ class Models:
                 seen = revision
 
     def _in_order(self) -> list[str]:
-        """The default first: it is what people wait for."""
+        """Names in the order of preparing: the default first."""
         return sorted(self._statuses, key=lambda name: name != self._default)
 
     async def _prepare(self, name: str, *, fetch: bool) -> None:
@@ -317,7 +317,7 @@ class Models:
         log.info("model ready", extra={"model": name})
 
     def _start_gallery(self) -> None:
-        """Two portraits that come with other packages, so that a fresh bot has an answer."""
+        """Adds the bundled portraits to an empty gallery, so that a fresh bot has an answer."""
         from gallery.add import add
         from gallery.sources.bundled import bundled_portraits
 

@@ -111,7 +111,7 @@ class Slot:
 
 
 class Recognizer:
-    """One engine for everybody.
+    """Admits questions and runs the engine for them in threads.
 
     Args:
         engine: Decodes, detects, embeds.
@@ -295,7 +295,7 @@ class Recognizer:
         task.add_done_callback(self._packing.discard)
 
     async def close(self, patience_s: float = 8.0) -> None:
-        """Admits nobody any more, waits for what is inside, then stops the threads."""
+        """Stops admitting, waits for what was admitted, then stops the threads."""
         self._closed = True
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
@@ -387,8 +387,8 @@ class Recognizer:
 class FairSemaphore:
     """At most so many inside; who waits is let in one per person in turn.
 
-    Somebody who sends a hundred photos at once so delays somebody who sends one by one photo,
-    not by a hundred. Used from one event loop.
+    A person with a hundred photos in the queue so delays another person's photo by one photo, not
+    by a hundred. Used from one event loop.
 
     Args:
         places: How many may be inside.

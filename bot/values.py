@@ -368,7 +368,7 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What somebody has chosen and could choose, for front ends with menus.
+    """A person's choices and what there is to choose, for front ends with menus.
 
     Attributes:
         models: Every configured model.

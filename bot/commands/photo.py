@@ -242,7 +242,7 @@ async def answer_photo(services: Services, turn: Turn, choice: Choice, **changed
 
 
 def chosen(services: Services, choice: Choice, *, top: int | None = None, **asked: Any) -> Question:
-    """The question that somebody's settings ask."""
+    """The question that a person's settings ask."""
     model = services.models.answering(choice.model)
     question = Question(
         model=model,

@@ -123,7 +123,7 @@ async def settings(services: Services, turn: Turn) -> Reply:
 
 
 async def choices(services: Services, sender: Sender) -> Choices:
-    """What somebody has chosen and could choose, for front ends with menus."""
+    """A person's choices and what there is to choose, for front ends with menus."""
     choice = await services.store.choice(services.identity.who(sender))
     return Choices(
         models=tuple(

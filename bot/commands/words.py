@@ -50,7 +50,7 @@ EVERYBODY = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What somebody wants for one photo; None where their settings hold.
+    """What is wanted for one photo; None where the settings hold.
 
     Attributes:
         model: Backbone.

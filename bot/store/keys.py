@@ -31,7 +31,7 @@ LEAST_KEY_CHARS = 32
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """Somebody in a chat, as keys of 32 bytes.
+    """A person in a chat, as keys of 32 bytes.
 
     Attributes:
         user: Of the person on their platform.
@@ -67,7 +67,7 @@ class Identity:
         return self._keyed("tag", purpose, who.user.hex()).hex()[:12]
 
     def fingerprint(self) -> str:
-        """Tells two secrets apart and says nothing about either."""
+        """A hash that identifies the secret without revealing it."""
         return self._keyed("fingerprint").hex()
 
     def sealing_key(self, user: bytes) -> bytes:

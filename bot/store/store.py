@@ -88,7 +88,7 @@ def connect(url: sa.URL) -> AsyncEngine:
 
 
 def _make_file(path: Path) -> None:
-    """The database is for its owner's eyes; SQLite gives its log the same mode."""
+    """Creates the file readable by its owner only; SQLite gives its log the same mode."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
 
@@ -151,7 +151,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What somebody chose; None where the default holds.
+    """A person's choices; None where the default holds.
 
     Attributes:
         model: Backbone, in every chat.
@@ -233,7 +233,7 @@ class Store:
         return self._history_days
 
     async def choice(self, who: Who) -> Choice:
-        """What somebody chose, here and everywhere."""
+        """A person's choices, in this chat and everywhere."""
         everywhere = sa.select(sa.literal(USER_CHOICES.name), UserChoiceRow.sealed)
         here = sa.select(sa.literal(CHAT_CHOICES.name), ChatChoiceRow.sealed)
         async with self._reading() as connection:
@@ -274,7 +274,7 @@ class Store:
             await connection.execute(sa.insert(PastMatchRow), rows)
 
     async def history(self, who: Who, limit: int | None = None) -> tuple[PastMatch, ...]:
-        """Somebody's matches that are young enough, newest first."""
+        """A person's matches that are not expired, newest first."""
         async with self._reading() as connection:
             rows = await connection.execute(
                 sa.select(PastMatchRow.at_s, PastMatchRow.sealed)
@@ -289,7 +289,7 @@ class Store:
         )
 
     async def export(self, who: Who) -> dict[str, Any]:
-        """Everything stored about somebody, in every chat, as values for JSON."""
+        """Everything stored about a person, in every chat, as values for JSON."""
         async with self._reading() as connection:
             user = await self._content(connection, USER_CHOICES, who.user, who.user)
             rows = await connection.execute(
@@ -311,7 +311,7 @@ class Store:
         }
 
     async def forget(self, who: Who) -> None:
-        """Deletes everything stored about somebody, in every chat."""
+        """Deletes everything stored about a person, in every chat."""
         async with self._transaction() as connection:
             for table in (PastMatchRow, ChatChoiceRow, UserChoiceRow):
                 await connection.execute(sa.delete(table).where(table.user_key == who.user.hex()))

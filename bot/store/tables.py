@@ -29,7 +29,7 @@ class KeyRow(StoreTables):
 
 
 class UserChoiceRow(StoreTables):
-    """What somebody chose for everywhere: the model, how cards are drawn."""
+    """A person's choices for every chat: the model, how cards are drawn."""
 
     __tablename__ = "user_choice"
 
@@ -38,7 +38,7 @@ class UserChoiceRow(StoreTables):
 
 
 class ChatChoiceRow(StoreTables):
-    """What somebody chose for one chat: how many matches, which category."""
+    """A person's choices for one chat: how many matches, which category."""
 
     __tablename__ = "chat_choice"
     __table_args__ = (Index("ix_chat_choice_user_key", "user_key"),)
