@@ -181,7 +181,7 @@ async def test_a_number_out_of_range_is_explained(ann: Person, given: str) -> No
 
 async def test_a_model_is_chosen_by_name_or_button_in_any_spelling(ann: Person) -> None:
     menu = await ann.says("/model")
-    assert "○ dlib (dlib face ResNet): ready" in menu.text
+    assert "● dlib (dlib face ResNet): ready" in menu.text
     assert "not installed here" in menu.text
     assert ann.labels == ["○ resnet", "○ senet", "● dlib"]  # resnet can't be had
     assert "dlib answers you" in (await ann.says("/model DLIB")).text
@@ -300,13 +300,13 @@ async def test_somebody_elses_button_answers_and_harms_nothing(
     assert not reply.replaces
     alone = Person(ben.conversation, Sender("telegram", ben.sender.user_id, "private", "en"))
     assert "No matches yet" in (await alone.says("/history")).text
-    await ann.says("/model")
+    await ann.says("/style")
     ben.last = ann.last
-    chosen = await ben.presses("dlib")
+    chosen = await ben.presses("split")
     assert chosen.notice
     assert not chosen.replaces
-    assert "Model: dlib" in (await ben.says("/settings")).text
-    assert "Model: resnet" in (await ann.says("/settings")).text
+    assert "Drawn: one split face" in (await ben.says("/settings")).text
+    assert "Drawn: side by side" in (await ann.says("/settings")).text
 
 
 async def test_a_forgotten_photo_in_a_group_goes_into_nobodys_history(
