@@ -122,7 +122,7 @@ class Snapshot:
     def genders(self) -> frozenset[str]:
         """Every gender that is said of somebody, lower case."""
         if self._genders is None:
-            self._genders = self._store.genders()
+            self._genders = Store.genders(self._store)  # Gallery's own asks its snapshot
         return self._genders
 
     def recall(self, hits: Sequence[Hit]) -> list[tuple[Hit, Person, Portrait]]:
