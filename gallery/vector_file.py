@@ -7,9 +7,9 @@
         cache-000003-17/      derived: see gallery/search/cache.py
 
 A row counts when the table ``portrait_vector`` names it (gallery/tables.py): a kill between append
-and commit leaves bytes that the next append overwrites. Dropping dead rows makes a new file, the next
-generation, and one transaction switches to it. Files that are open stay readable, whatever becomes
-of their names.
+and commit leaves bytes that the next append overwrites. Dropping dead rows makes a new file, the
+next generation, and one transaction switches to it. Files that are open stay readable, whatever
+becomes of their names.
 """
 
 from __future__ import annotations

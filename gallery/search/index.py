@@ -26,7 +26,8 @@ from gallery.vector_file import VectorFile
 
 __all__ = ["GalleryIndex", "is_large"]
 
-_BLOCK: Final = 16  # people compared exactly at a time
+_BLOCK: Final = 8  # people compared exactly at a time
+_STRIDE: Final = 64
 _PEOPLE_AT_ONCE: Final = 256  # whose vectors are in memory together when many are compared
 _ROUNDING: Final = 1e-5  # of float32 products; measured: 2e-6
 _CACHED_FROM_BYTES: Final = 4_000_000  # of vectors; fewer are read in less than a millisecond
@@ -34,6 +35,33 @@ _FEW_CHANGES: Final = 1_000  # portraits that may differ from the cache
 _MANY_CHANGES: Final = 0.03  # of all portraits
 _KEPT_BYTES: Final = 300_000_000  # of vectors of people who changed; more are read each time
 _CHUNK_ROWS: Final = 8_192
+
+
+class _Likeness:
+    """Turns cosines with portraits, by person, into likenesses (gallery/likeness.py).
+
+    Args:
+        counts: int64 (P,), how many portraits each has.
+        norms: float64 (P,), from ``evened_norms``.
+    """
+
+    def __init__(self, counts: NDArray[np.int64], norms: NDArray[np.float64]) -> None:
+        several = len(counts) and int(counts.max()) > 1
+        self._starts = np.cumsum(counts) - counts if several else None
+        self._factors = (1.0 / np.maximum(norms, SHORTEST_SUM)).astype(np.float32)
+        self._without_direction = np.flatnonzero(norms < SHORTEST_SUM)
+
+    def __call__(self, cosines: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Likenesses, float32 (P,), but for rounding; above 1 it may be."""
+        best = total = cosines
+        if self._starts is not None:
+            best = np.maximum.reduceat(cosines, self._starts)
+            total = np.add.reduceat(cosines, self._starts)
+        likenesses: NDArray[np.float32] = total * self._factors
+        likenesses[self._without_direction] = best[self._without_direction]
+        stretched = best * np.float32(SAME_PHOTO_STRETCH)
+        stretched += np.float32(1.0 - SAME_PHOTO_STRETCH)
+        return np.maximum(likenesses, stretched, out=likenesses)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,16 +72,22 @@ class _Scan:
         cache: Of most of them, or None.
         places: int64, where in the cache those are who are as they were, and -1 for others.
         back: int64, where in the roster the people of the cache are; -1 for who is not as then.
+        settled: int64, the places in the roster of those.
         late: int64, the places in the roster of all others.
         vectors: float32, of their portraits; None where these are too many to keep.
+        cached_likeness: Of the people of the cache.
+        late_likeness: Of the others.
         stamp: Of the space's folder, when the cache was looked for.
     """
 
     cache: Cache | None
     places: NDArray[np.int64]
     back: NDArray[np.int64]
+    settled: NDArray[np.int64]
     late: NDArray[np.int64]
     vectors: NDArray[np.float32] | None
+    cached_likeness: _Likeness | None
+    late_likeness: _Likeness
     stamp: int
 
 
@@ -157,8 +191,8 @@ class GalleryIndex:
         hits = self._compared(query.vector, people[order])
         if len(order) < len(people):
             least = hits[k - 1].cosine if len(hits) >= k else -2.0
+            likenesses[order] = -np.inf
             left = np.flatnonzero(likenesses >= least - error)
-            left = left[~np.isin(left, order)]
             left = left[np.argsort(-likenesses[left], kind="stable")]
             for start in range(0, len(left), _BLOCK):
                 block = left[start : start + _BLOCK]
@@ -206,14 +240,14 @@ class GalleryIndex:
         cache = scan.cache
         if cache is not None and cache.finder is not None:
             groups.append(self._proposed(scan, cache, vector, k, allowed))
-            error = SAME_PHOTO_STRETCH * cache.codes.error
+            error = cache.codes.error
         elif cache is not None:
-            likenesses = self._likenesses(cache.codes.products(vector), cache.roster)
-            people = np.flatnonzero(scan.places >= 0)
-            if len(people) < len(cache.roster):
-                likenesses = likenesses[scan.places[people]]
-            groups.append((people, likenesses))
-            error = SAME_PHOTO_STRETCH * cache.codes.error
+            assert scan.cached_likeness is not None
+            likenesses = scan.cached_likeness(cache.codes.products(vector))
+            if len(scan.settled) < len(cache.roster):
+                likenesses = likenesses[scan.places[scan.settled]]
+            groups.append((scan.settled, likenesses))
+            error = cache.codes.error
         groups = [group for group in groups if len(group[0])]
         people, likenesses = groups[0] if groups else (np.empty(0, np.int64), _NO_LIKENESS)
         if len(groups) > 1:
@@ -241,8 +275,7 @@ class GalleryIndex:
                     for at in range(0, len(rows), _CHUNK_ROWS)
                 ]
             )
-        counts = roster.counts[late]
-        return late, _person_likenesses(cosines, counts, self._norms[late])
+        return late, scan.late_likeness(cosines)
 
     def _proposed(
         self,
@@ -274,12 +307,6 @@ class GalleryIndex:
             np.concatenate([likenesses, np.full(len(others), np.inf, np.float32)]),
         )
 
-    def _likenesses(self, cosines: NDArray[np.float32], roster: Roster) -> NDArray[np.float32]:
-        norms = self._norms
-        if roster is not self.roster:
-            norms = evened_norms(roster.sum_norms, roster.counts, self.space.backbone)
-        return _person_likenesses(cosines, roster.counts, norms)
-
     def _compared(self, vector: NDArray[np.float32], people: NDArray[np.integer]) -> list[Hit]:
         """Exact likenesses of people at some places, best first."""
         people = np.sort(people)
@@ -307,8 +334,15 @@ class GalleryIndex:
             places = self.roster.places_in(cache.roster)
             back = np.full(len(cache.roster), -1, np.int64)
             back[places[places >= 0]] = np.flatnonzero(places >= 0)
-        late = np.flatnonzero(places < 0)
-        return _Scan(cache, places, back, late, self._kept(late), stamp)
+        settled, late = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
+        cached = None
+        if cache is not None and cache.finder is None:
+            then, backbone = cache.roster, self.space.backbone
+            norms = evened_norms(then.sum_norms, then.counts, backbone)
+            cached = _Likeness(then.counts, norms)
+        late_likeness = _Likeness(self.roster.counts[late], self._norms[late])
+        vectors = self._kept(late)
+        return _Scan(cache, places, back, settled, late, vectors, cached, late_likeness, stamp)
 
     def _kept(self, late: NDArray[np.int64]) -> NDArray[np.float32] | None:
         """Vectors of people, by person; None if they are too many."""
@@ -330,28 +364,16 @@ _NO_LIKENESS: Final = np.empty(0, np.float32)
 _NONE: Final = np.empty((0, 3), np.int64)
 
 
-def _person_likenesses(
-    cosines: NDArray[np.float32], counts: NDArray[np.int64], norms: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """Likenesses from the cosines of people's portraits, by person: float32 (P,)."""
-    if len(counts) == len(cosines):  # one each
-        best = total = cosines
-    else:
-        starts = np.cumsum(counts) - counts
-        best, total = np.maximum.reduceat(cosines, starts), np.add.reduceat(cosines, starts)
-    whole = np.maximum(norms, SHORTEST_SUM).astype(np.float32)
-    mean = np.where(norms < SHORTEST_SUM, best, total / whole)
-    stretched = 1.0 - np.float32(SAME_PHOTO_STRETCH) * (1.0 - best)
-    likenesses: NDArray[np.float32] = np.maximum(mean, stretched)
-    return likenesses
-
-
 def _highest(likenesses: NDArray[np.float32], count: int) -> NDArray[np.intp]:
-    """Places of the highest, in any order, and of all whose likeness is infinite."""
-    if count >= len(likenesses):
-        return np.arange(len(likenesses))
-    places: NDArray[np.intp] = np.argpartition(-likenesses, count)[:count]
-    return np.union1d(places, np.flatnonzero(np.isposinf(likenesses)))
+    """Places of the highest, in any order."""
+    places = np.arange(len(likenesses))
+    if count < len(likenesses) // _STRIDE:
+        # The count-th highest of the groups' highest is exceeded by count at least.
+        whole = likenesses[: len(likenesses) // _STRIDE * _STRIDE].reshape(-1, _STRIDE).max(axis=1)
+        places = np.flatnonzero(likenesses >= np.partition(whole, -count)[-count])
+    if count < len(places):
+        places = places[np.argpartition(-likenesses[places], count)[:count]]
+    return places
 
 
 def _all_count(connection: Connection, space: Space, roster: Roster) -> bool:
