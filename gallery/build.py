@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -105,26 +106,27 @@ def complete(
     with gallery.reading():
         gallery.refresh()
         lacking = [name for name, space in spaces.items() if len(gallery.unembedded(space))]
-        due = [] if lacking else _settle(gallery, [*spaces.values()], progress)
+        samples = [] if lacking else _settle(gallery, [*spaces.values()], progress)
         together = not lacking and _is_tried(gallery)
     if lacking:
         for name in lacking:
             embed_missing(gallery, engine, name, report, progress)
         with gallery.reading():
             gallery.refresh()
-            due = _settle(gallery, [*spaces.values()], progress)
+            samples = _settle(gallery, [*spaces.values()], progress)
             together = _is_tried(gallery)
-    for space in due:
-        learn_scores(gallery, space)
+    for sample in samples:
+        _learn(gallery, sample)
     if together:
         try_ensemble(gallery)
 
 
-def _settle(gallery: Gallery, spaces: Sequence[Space], progress: Progress) -> list[Space]:
-    """Prepares the search of spaces; those whose scores are to be learned."""
+def _settle(gallery: Gallery, spaces: Sequence[Space], progress: Progress) -> list[_Sample]:
+    """Prepares the search of spaces; what the scores of some are to be learned from."""
     for space in spaces:
         gallery.settle(space, progress)
-    return [space for space in spaces if _scores_due(gallery, space)]
+    samples = [_sample(gallery, space) for space in spaces]
+    return [sample for sample in samples if sample is not None]
 
 
 def _is_tried(gallery: Gallery) -> bool:
@@ -203,25 +205,48 @@ def _append(
 
 def learn_scores(gallery: Gallery, space: Space) -> None:
     """Fits a space's calibration, if enough has changed since it was fitted last."""
-    from gallery.scores.fit import fit_calibration
-
-    gallery.refresh()
-    if not _scores_due(gallery, space):
-        return
-    limit = min(_LEARN_ROWS, _LEARN_BYTES // (4 * space.dimensions))
-    vectors, persons = gallery.index(space).training_rows(limit)
-    learned = Learned(gallery.vector_count(space), fit_calibration(space, vectors, persons))
-    with gallery.transaction() as changes:
-        changes.keep_calibration(space, learned.content())
-    gallery.refresh()
+    with gallery.reading():
+        gallery.refresh()
+        sample = _sample(gallery, space)
+    if sample is not None:
+        _learn(gallery, sample)
 
 
-def _scores_due(gallery: Gallery, space: Space) -> bool:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sample:
+    """What the scores of a space are learned from.
+
+    Attributes:
+        space: Which.
+        rows: How many vectors it has.
+        vectors: float32 (N, D), some of them.
+        persons: int64 (N,), whose these are.
+    """
+
+    space: Space
+    rows: int
+    vectors: NDArray[np.float32]
+    persons: NDArray[np.int64]
+
+
+def _sample(gallery: Gallery, space: Space) -> _Sample | None:
+    """None if there is nothing to learn, or too little has changed."""
     with gallery.reading():
         rows = gallery.vector_count(space)
         try:
             learned = read_learned(gallery, space)
         except GalleryCorrupt:
             learned = None
-    before = learned.rows if learned else float("-inf")
-    return rows > 0 and abs(rows - before) > _LEARN_AFTER * rows
+        before = learned.rows if learned else float("-inf")
+        if rows == 0 or abs(rows - before) <= _LEARN_AFTER * rows:
+            return None
+        limit = min(_LEARN_ROWS, _LEARN_BYTES // (4 * space.dimensions))
+        return _Sample(space, rows, *gallery.index(space).training_rows(limit))
+
+
+def _learn(gallery: Gallery, sample: _Sample) -> None:
+    from gallery.scores.fit import fit_calibration
+
+    calibration = fit_calibration(sample.space, sample.vectors, sample.persons)
+    with gallery.transaction() as changes:
+        changes.keep_calibration(sample.space, Learned(sample.rows, calibration).content())

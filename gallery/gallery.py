@@ -187,11 +187,7 @@ class Gallery(Store):
 
     def __init__(self, folder: Path, url: str | None = None) -> None:
         super().__init__(folder, url)
-        try:
-            self._snapshot = Snapshot(self)
-        except BaseException:
-            self.close()
-            raise
+        self._latest: Snapshot | None = None
 
     @classmethod
     def open(cls, folder: Path, url: str | None = None) -> Gallery:
@@ -227,8 +223,15 @@ class Gallery(Store):
     def refresh(self) -> None:
         """Sees what has been changed since, here or by another process; cheap if nothing has."""
         with self.reading():
-            if self.revision() != self._snapshot.revision:
-                self._snapshot = Snapshot(self, self._snapshot)
+            if self._latest is None or self.revision() != self._latest.revision:
+                self._latest = Snapshot(self, self._latest)
+
+    @property
+    def _snapshot(self) -> Snapshot:
+        """As of the last match or ``refresh``."""
+        if self._latest is None:
+            self._latest = Snapshot(self)
+        return self._latest
 
     def top_matches(
         self,
