@@ -61,7 +61,8 @@ class _Likeness:
         likenesses[self._without_direction] = best[self._without_direction]
         stretched = best * np.float32(SAME_PHOTO_STRETCH)
         stretched += np.float32(1.0 - SAME_PHOTO_STRETCH)
-        return np.maximum(likenesses, stretched, out=likenesses)
+        np.maximum(likenesses, stretched, out=likenesses)
+        return likenesses
 
 
 @dataclass(frozen=True, slots=True, eq=False)
