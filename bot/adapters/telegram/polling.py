@@ -137,10 +137,10 @@ class Polling:
             self._let_go()
             offset = self._offset()
             try:
-                found = await or_stop(retry(partial(self._poll, offset), _pause_s), stop)
+                polled = await or_stop(retry(partial(self._poll, offset), _pause_s), stop)
             except InvalidToken:
                 raise BadToken(REFUSED_TOKEN) from None
-            fresh = self._take(found or [], offset)
+            fresh = self._take(self._request.updates if polled is not None else [], offset)
             pace_s = PACES_S[0] if fresh else min(pace_s * 2.5, PACES_S[1])
             if self._held:
                 with suppress(TimeoutError):
@@ -157,14 +157,14 @@ class Polling:
     def _offset(self) -> int | None:
         return min(self._held, default=self._next)
 
-    async def _poll(self, offset: int | None) -> list[JSON]:
-        await self._bot.get_updates(
+    def _poll(self, offset: int | None) -> Awaitable[object]:
+        """Asks for updates; they are then in ``UpdatesRequest.updates``."""
+        return self._bot.get_updates(
             offset=offset,
             limit=min(100, len(self._seen) + NEW_AT_ONCE),
             timeout=0 if self._held else self._poll_s,
             allowed_updates=self._allowed_updates,
         )
-        return self._request.updates
 
     def _take(self, found: list[JSON], offset: int | None) -> bool:
         """Hands over what is new; whether anything is."""
