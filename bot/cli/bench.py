@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import click
 
-from bot.cli.main import BACKBONES, Context, common
+from bot.cli.main import BACKBONES, Context, command_options
 from bot.cli.output import print_json, print_table, say
 from engine.errors import NoFace, WeightsMissing
 
@@ -100,8 +100,7 @@ def ratios(timings: list[Timing]) -> dict[str, dict[str, float]]:
 @click.option("--repetitions", type=click.IntRange(1, 1000), default=10, show_default=True)
 @click.option("--alone", is_flag=True, help="Leave the published packages out.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-@common
-@click.pass_obj
+@command_options
 def bench(
     context: Context,
     models: tuple[str, ...],
@@ -269,11 +268,7 @@ def _ours(
 
 
 def _published(
-    record: BackboneRecord,
-    path: Path,
-    photos: Sequence[Photo],
-    repetitions: int,
-    made_up: bool,
+    record: BackboneRecord, path: Path, photos: Sequence[Photo], repetitions: int, made_up: bool
 ) -> Timing:
     """The recipe of most tutorials: package mtcnn, ``predict``, a loop of cosine_similarity."""
     import cv2

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from bot.cli.main import EXIT_SETUP, Context, common, opened
+from bot.cli.main import EXIT_SETUP, Context, command_options, opened
 from bot.cli.output import say
 from engine.errors import BadSettings, LookalikeError, WeightsMissing
 
@@ -69,8 +69,7 @@ class Finding(NamedTuple):
 @click.option(
     "--online", is_flag=True, help="Ask Telegram and Discord whether they know the token."
 )
-@common
-@click.pass_obj
+@command_options
 def doctor(context: Context, *, online: bool) -> None:
     """Look at settings, tokens, weights, gallery, database, processor and memory.
 

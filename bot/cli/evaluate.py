@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli.main import BACKBONES, Context, common, model_option, opened
+from bot.cli.main import BACKBONES, PATH, Context, command_options, common, model_option, opened
 from bot.cli.output import EXAMPLES, finish, json_option, print_json, progress, say
 from engine.errors import SetupProblem
 
@@ -37,7 +37,7 @@ _gallery_photos = click.option(
 _plots = click.option(
     "--plots",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Draw curves and distributions as PNG files into this folder.",
 )
 
@@ -53,18 +53,17 @@ def evaluate() -> None:
 
 
 @evaluate.command()
-@click.argument("file", metavar="PAIRS.csv", type=click.Path(path_type=Path))
+@click.argument("file", metavar="PAIRS.csv", type=PATH)
 @click.option(
     "--root",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder that the paths in PAIRS.csv start from (default: the folder it is in).",
 )
 @_model
 @_plots
 @json_option
-@common
-@click.pass_obj
+@command_options
 def pairs(
     context: Context,
     file: Path,
@@ -105,13 +104,12 @@ def pairs(
 
 
 @evaluate.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PATH)
 @_gallery_photos
 @_model
 @_plots
 @json_option
-@common
-@click.pass_obj
+@command_options
 def identify(
     context: Context,
     folder: Path,
@@ -135,11 +133,7 @@ def identify(
     name = _chosen(engine, settings, model)
     with progress(quiet=as_json) as show_progress:
         found = evaluate_people(
-            engine,
-            folder,
-            backbones=[name],
-            gallery_photos=gallery_photos,
-            progress=show_progress,
+            engine, folder, backbones=[name], gallery_photos=gallery_photos, progress=show_progress
         )
     drawn: tuple[Path, ...] = ()
     if plots is not None:
@@ -254,11 +248,11 @@ def _print(
 
 
 @evaluate.command(short_help="Compare backbones on people, as a page with charts and pictures.")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PATH)
 @click.option(
     "--html",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Write the report here: one file that needs no network.",
 )
 @_gallery_photos
@@ -272,12 +266,11 @@ def _print(
 @click.option(
     "--people",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="CSV with the columns person, category, country, gender (default: DIR/people.csv).",
 )
 @json_option
-@common
-@click.pass_obj
+@command_options
 def report(
     context: Context,
     folder: Path,

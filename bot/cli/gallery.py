@@ -11,7 +11,16 @@ import click
 
 from bot.cli.gallery_download import credits_command, download, permit
 from bot.cli.gallery_transfer import copy, export, import_command, import_pickle
-from bot.cli.main import Context, common, model_option, models_option, opened, usable
+from bot.cli.main import (
+    PATH,
+    Context,
+    command_options,
+    common,
+    model_option,
+    models_option,
+    opened,
+    usable,
+)
 from bot.cli.output import (
     add_lines,
     either,
@@ -48,13 +57,12 @@ for _command in (download, credits_command, permit, export, import_command, impo
 
 
 @gallery.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--category", metavar="NAME", help="Category of everybody in DIR.")
 @models_option
 @click.option("--again", is_flag=True, help="Look again at photos that were not taken before.")
 @json_option
-@common
-@click.pass_obj
+@command_options
 def add(
     context: Context,
     folder: Path,
@@ -93,8 +101,7 @@ def add(
 @gallery.command()
 @models_option
 @json_option
-@common
-@click.pass_obj
+@command_options
 def build(context: Context, models: Sequence[str], as_json: bool) -> None:
     """Make the gallery whole: embed what lacks vectors, learn scores, clean up.
 
@@ -122,8 +129,7 @@ def build(context: Context, models: Sequence[str], as_json: bool) -> None:
 @gallery.command("list")
 @click.option("--category", metavar="NAME", help="Only the people in this category.")
 @json_option
-@common
-@click.pass_obj
+@command_options
 def list_people(context: Context, category: str | None, as_json: bool) -> None:
     """List the people in the gallery."""
     with opened(context.settings()) as gallery:
@@ -148,8 +154,7 @@ def list_people(context: Context, category: str | None, as_json: bool) -> None:
 @gallery.command()
 @click.argument("name", metavar="PERSON", nargs=-1, required=True)
 @json_option
-@common
-@click.pass_obj
+@command_options
 def show(context: Context, name: Sequence[str], as_json: bool) -> None:
     """Show what the gallery holds of a PERSON (a name, or a Wikidata id)."""
     with opened(context.settings()) as gallery:
@@ -180,8 +185,7 @@ def show(context: Context, name: Sequence[str], as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @click.option("--never-again", is_flag=True, help="No source brings the person back.")
 @json_option
-@common
-@click.pass_obj
+@command_options
 def remove(
     context: Context, name: Sequence[str], yes: bool, never_again: bool, as_json: bool
 ) -> None:
@@ -206,8 +210,7 @@ def remove(
 
 @gallery.command()
 @json_option
-@common
-@click.pass_obj
+@command_options
 def stats(context: Context, as_json: bool) -> None:
     """Count people, portraits, categories and vectors."""
     with opened(context.settings()) as gallery:
@@ -272,8 +275,7 @@ def _found(gallery: Gallery, words: Sequence[str]) -> Person:
     "Backbone whose vectors compare faces (default: dlib if the gallery is built for it)."
 )
 @json_option
-@common
-@click.pass_obj
+@command_options
 def verify(
     context: Context, fix: bool, pictures: Path | None, model: str | None, as_json: bool
 ) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli.main import Context, common, models_option, opened, usable
+from bot.cli.main import Context, command_options, models_option, opened, usable
 from bot.cli.output import (
     EXIT_INTERRUPTED,
     add_lines,
@@ -101,8 +100,7 @@ overflow-wrap: anywhere; vertical-align: top }}
 @click.option("--refresh", is_flag=True, help="Ask again what was answered in the last 30 days.")
 @models_option
 @json_option
-@common
-@click.pass_obj
+@command_options
 def download(
     context: Context,
     names: Sequence[str],
@@ -152,8 +150,7 @@ def download(
     help="Write a web page instead.",
 )
 @json_option
-@common
-@click.pass_obj
+@command_options
 def credits_command(context: Context, html: Path | None, as_json: bool) -> None:
     """List every picture with its author, licence and source."""
     with opened(context.settings()) as gallery:
@@ -165,18 +162,17 @@ def credits_command(context: Context, html: Path | None, as_json: bool) -> None:
             raise BadSettings(f"{html} can't be written ({problem.strerror})") from problem
         say(f"{numbered(len(rows), 'picture')}: {html}", err=True)
     if as_json:
-        print_json([row.to_json() for row in rows])
+        print_json(rows)
     elif html is None:
         for row in rows:
-            say(row.line())
+            say(_credit_line(row))
         if not rows:
             say("There is nobody in the gallery yet.")
 
 
 @click.command()
 @click.argument("name", metavar="PERSON", nargs=-1, required=True)
-@common
-@click.pass_obj
+@command_options
 def permit(context: Context, name: Sequence[str]) -> None:
     """Let a PERSON come back who was removed with --never-again."""
     whom = " ".join(name)
@@ -251,72 +247,45 @@ def _lines(harvest: DownloadReport, models: Sequence[str]) -> Iterator[str]:
     yield from add_lines(harvest.report, models)
 
 
-@dataclass(frozen=True, slots=True)
-class _Credit:
-    """A picture.
-
-    Attributes:
-        person: Whom it shows.
-        author: Plain text, or None.
-        licence: Short name, or None.
-        licence_url: Or None.
-        source_url: Or None.
-    """
-
-    person: str
-    author: str | None
-    licence: str | None
-    licence_url: str | None
-    source_url: str | None
-
-    def line(self) -> str:
-        """As printed: ``Grace Hopper: James S. Davis, public domain, https://...``."""
-        return f"{self.person}: " + ", ".join(
-            filter(
-                None,
-                (
-                    self.author or _UNKNOWN,
-                    self.licence or _NO_LICENCE,
-                    self.licence_url,
-                    self.source_url,
-                ),
-            )
-        )
-
-    def to_json(self) -> dict[str, str | None]:
-        """As printed with ``--json``."""
-        return {
-            "person": self.person,
-            "author": self.author,
-            "license": self.licence,
-            "license_url": self.licence_url,
-            "source": self.source_url,
-        }
-
-    def row(self) -> str:
-        """As a row of the web page."""
-        licence = _linked(self.licence or _NO_LICENCE, self.licence_url)
-        source = _linked(self.source_url or "", self.source_url)
-        cells = (escape(self.person), escape(self.author or _UNKNOWN), licence, source)
-        return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-
-
-def _credits(gallery: Gallery) -> tuple[_Credit, ...]:
-    """Every picture, by person."""
+def _credits(gallery: Gallery) -> list[dict[str, str | None]]:
+    """Every picture, by person: whom it shows, author, licence and source; None: not known."""
     portraits = gallery.portraits_by_id(gallery.portrait_ids().tolist())
     whose: dict[int, list[Portrait]] = {}
     for _, portrait in sorted(portraits.items()):
         whose.setdefault(portrait.person_id, []).append(portrait)
-    return tuple(
-        _Credit(person.name, one.author, one.licence, one.licence_url, one.source_url)
+    return [
+        {
+            "person": person.name,
+            "author": one.author,
+            "license": one.licence,
+            "license_url": one.licence_url,
+            "source": one.source_url,
+        }
         for person in gallery.people()
         for one in whose.get(person.id, ())
+    ]
+
+
+def _credit_line(row: Mapping[str, str | None]) -> str:
+    """As printed: ``Grace Hopper: James S. Davis, public domain, https://...``."""
+    known = (row["author"] or _UNKNOWN, row["license"] or _NO_LICENCE)
+    return f"{row['person']}: " + ", ".join(
+        filter(None, (*known, row["license_url"], row["source"]))
     )
 
 
-def _web_page(rows: Sequence[_Credit]) -> str:
+def _web_page(rows: Sequence[Mapping[str, str | None]]) -> str:
     """A page that needs nothing else; what sources say is shown as text, never as markup."""
-    return _PAGE.format(count=f"{len(rows):,}", rows="\n".join(row.row() for row in rows))
+
+    def cells(row: Mapping[str, str | None]) -> Iterator[str]:
+        yield escape(row["person"] or "")
+        yield escape(row["author"] or _UNKNOWN)
+        yield _linked(row["license"] or _NO_LICENCE, row["license_url"])
+        yield _linked(row["source"] or "", row["source"])
+
+    lines = ("".join(f"<td>{cell}</td>" for cell in cells(row)) for row in rows)
+    table = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    return _PAGE.format(count=f"{len(rows):,}", rows=table)
 
 
 def _linked(text: str, url: str | None) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot.cli.main import Context, common, models_option, opened, usable
+from bot.cli.main import PATH, Context, command_options, models_option, opened, usable
 from bot.cli.output import (
     EXIT_INTERRUPTED,
     add_lines,
@@ -40,12 +40,11 @@ _URLS = ("postgresql://", "postgresql+")
 
 
 @click.command(short_help="Write the gallery into one file.")
-@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE", type=PATH)
 @click.option("--no-photos", is_flag=True, help="Leave the pictures out.")
 @click.option("--force", is_flag=True, help="Replace FILE if there is one.")
 @json_option
-@common
-@click.pass_obj
+@command_options
 def export(context: Context, file: Path, no_photos: bool, force: bool, as_json: bool) -> None:
     """Write the whole gallery into FILE, for another machine or for safe keeping.
 
@@ -72,10 +71,9 @@ def export(context: Context, file: Path, no_photos: bool, force: bool, as_json: 
 
 
 @click.command("import", short_help="Take in an exported gallery.")
-@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE", type=PATH)
 @json_option
-@common
-@click.pass_obj
+@command_options
 def import_command(context: Context, file: Path, as_json: bool) -> None:
     """Take in everybody from FILE, which `lookalike gallery export` wrote.
 
@@ -101,8 +99,7 @@ def import_command(context: Context, file: Path, as_json: bool) -> None:
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
 @json_option
-@common
-@click.pass_obj
+@command_options
 def copy(context: Context, source: str, target: str, as_json: bool) -> None:
     """Copy a gallery FROM one place TO another, with pictures and vectors.
 
@@ -128,18 +125,17 @@ def copy(context: Context, source: str, target: str, as_json: bool) -> None:
 
 
 @click.command("import-pickle", short_help="Take in the people of an older app.")
-@click.argument("embeddings", metavar="EMBEDDING.PKL", type=click.Path(path_type=Path))
-@click.argument("names", metavar="FILENAMES.PKL", type=click.Path(path_type=Path))
+@click.argument("embeddings", metavar="EMBEDDING.PKL", type=PATH)
+@click.argument("names", metavar="FILENAMES.PKL", type=PATH)
 @click.option(
     "--photos",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Where the photos are (default: beside FILENAMES.PKL).",
 )
 @models_option
 @json_option
-@common
-@click.pass_obj
+@command_options
 def import_pickle(
     context: Context,
     embeddings: Path,

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = [
     "BACKBONES",
     "EXIT_SETUP",
+    "PATH",
     "Context",
+    "command_options",
     "common",
     "lookalike",
     "main",
@@ -39,6 +41,7 @@ EXIT_TRY_LATER = 75  # EX_TEMPFAIL
 EXIT_SETUP = 78  # EX_CONFIG
 
 BACKBONES = ("resnet", "senet", "dlib")
+PATH = click.Path(path_type=Path)
 
 # Command -> the module that holds it, and its line in `--help`.
 COMMANDS = {
@@ -94,6 +97,12 @@ def common(function: F) -> F:
         )
         function = option(function)
     return function
+
+
+def command_options(function: F) -> F:
+    """Options that every command takes; its first argument is the ``Context``."""
+    passed: F = click.pass_obj(function)  # type: ignore[assignment]
+    return common(passed)
 
 
 def model_option(words: str, *more: str) -> Callable[[F], F]:

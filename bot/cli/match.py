@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli.main import Context, common, model_option, opened
+from bot.cli.main import PATH, Context, command_options, model_option, opened
 from bot.cli.output import card_option, finish, say, write_picture
 from bot.values import SIDE, SPLIT, STYLES
 from engine.errors import GalleryMissing, NoFace, NotAnImage, WeightsCorrupt, WeightsMissing
@@ -205,7 +205,7 @@ def _checked_category(gallery: Gallery, category: str | None) -> str | None:
 
 
 @click.command(short_help="Find the lookalikes of the faces in a photo.")
-@click.argument("photo", type=click.Path(path_type=Path))
+@click.argument("photo", type=PATH)
 @model_option(
     "Backbone that answers (default: the configured one, dlib until it is ready); best: "
     "several together, where this gallery shows that they are better than each alone.",
@@ -222,8 +222,7 @@ def _checked_category(gallery: Gallery, category: str | None) -> str | None:
     help="How the card shows the two: side by side, or as one face of two halves.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
-@common
-@click.pass_obj
+@command_options
 def match(
     context: Context,
     photo: Path,
@@ -369,8 +368,7 @@ def as_sent_in_a_chat(data: bytes) -> bytes:
 
 @click.command(short_help="Show a first answer on a sample photo.")
 @card_option("--out", "Where the card goes (default: HOME/answer.jpg).")
-@common
-@click.pass_obj
+@command_options
 def demo(context: Context, out: Path | None) -> None:
     """Fill the gallery with two public-domain portraits and find the lookalike of a photo."""
     from bot.app import open_engine
@@ -402,10 +400,7 @@ def demo(context: Context, out: Path | None) -> None:
 
 
 def _story(
-    found: Sequence[FoundPortrait],
-    sample: Path,
-    answer: Answer,
-    card: Path,
+    found: Sequence[FoundPortrait], sample: Path, answer: Answer, card: Path
 ) -> Iterator[str]:
     """What was done, in plain words."""
     yield "Starter gallery:"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli.main import Context, common, opened
+from bot.cli.main import Context, command_options, common, opened
 from bot.cli.output import download_bar, json_option, print_json, print_table, say, wrapped
 from engine.backbones import BACKBONES, BackboneRecord, find_record, weights
 from engine.errors import LookalikeError, SetupProblem, WeightsCorrupt, WeightsMissing
@@ -32,8 +32,7 @@ def models() -> None:
 
 @models.command("list")
 @json_option
-@common
-@click.pass_obj
+@command_options
 def list_models(context: Context, *, as_json: bool) -> None:
     """Show every backbone, where it comes from and whether it can be used."""
     settings = context.settings()
@@ -49,8 +48,7 @@ def list_models(context: Context, *, as_json: bool) -> None:
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, type=_names)
 @click.option("--again", is_flag=True, help="Fetch anew, and trust what comes.")
 @click.option("--yes", is_flag=True, help="Accept the terms without being asked.")
-@common
-@click.pass_obj
+@command_options
 def download(context: Context, *, names: Sequence[str], again: bool, yes: bool) -> None:
     """Fetch the weights of backbones, after showing their terms."""
     settings = context.settings()
@@ -60,8 +58,7 @@ def download(context: Context, *, names: Sequence[str], again: bool, yes: bool) 
 
 @models.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1, type=_names)
-@common
-@click.pass_obj
+@command_options
 def verify(context: Context, *, names: Sequence[str]) -> None:
     """Check weights: hash, layers, shapes, values, and whether they tell people apart.
 

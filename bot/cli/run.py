@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bot.background import leave
-from bot.cli.main import Context, common, opened
+from bot.cli.main import Context, command_options, opened
 from bot.cli.output import EXIT_INTERRUPTED, say
 from engine.errors import BadSettings, SetupProblem
 
@@ -29,8 +29,7 @@ _QUESTION = "Your e-mail address or web page"
 
 
 @click.command()
-@common
-@click.pass_obj
+@command_options
 def run(context: Context) -> None:
     """Run the bots: those with a token, and the web chat if there is none.
 
@@ -59,8 +58,7 @@ def run(context: Context) -> None:
 
 
 @click.command()
-@common
-@click.pass_obj
+@command_options
 def chat(context: Context) -> None:
     """Talk to the bot here: type the path of a photo, or a command such as /help.
 
@@ -95,8 +93,7 @@ def db() -> None:
 
 
 @db.command()
-@common
-@click.pass_obj
+@command_options
 def upgrade(context: Context) -> None:
     """Bring the tables up to date; `run` and `chat` do so by themselves."""
     try:
