@@ -335,6 +335,7 @@ def _match_json(match: Match) -> dict[str, Any]:
             for part in match.member_scores
         },
         "portrait": portrait.id,
+        "source": portrait.source_url,
         "license": portrait.licence,
         "author": portrait.author,
     }

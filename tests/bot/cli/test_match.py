@@ -82,7 +82,8 @@ def test_the_json_holds_everything_that_was_promised(lookalike: Run, photo: Path
     assert best["author"]
     assert best["license"] == "public domain"
     assert best["category"] == "science"
-    assert Path(best["portrait"]).is_file()
+    assert best["portrait"] != second["portrait"]
+    assert best["source"].startswith("https://commons.wikimedia.org/")
 
 
 def test_boxes_are_in_the_photos_own_pixels(
