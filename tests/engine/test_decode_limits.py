@@ -286,7 +286,7 @@ def test_a_large_jpeg_is_never_whole_in_memory(tmp_path: Path) -> None:
     path.write_bytes(saved(Image.new("RGB", (6_000, 6_000), "teal"), "JPEG"))
     ((_, outcome, _, peak_mib),) = measured([path])
     assert outcome == "JPEG 2000x2000"
-    assert peak_mib < 90  # 12 of them are shared with the process that asks
+    assert peak_mib < 125  # of which 30 are cv2, loaded for it, and 12 are the result
 
 
 def test_hard_pictures(hard_faces: Path) -> None:

@@ -25,7 +25,7 @@ GIF = b"GIF89a" + b"\x0a\0\x0a\0" + bytes(3) + b"!\xfe\0"
 @pytest.fixture(autouse=True)
 def _fresh_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     stop()
-    monkeypatch.setattr(decoding._pool, "_refused", {})
+    monkeypatch.setattr(decoding, "_refused", {})
     yield
     stop()
 

@@ -1,16 +1,14 @@
-"""Orientation is found in EXIF of any quality, and turning pictures is its inverse."""
+"""Orientation is found in EXIF of any quality."""
 
 from __future__ import annotations
 
 import struct
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
 
-from engine.decode_worker import exif_orientation, oriented
+from engine.decode_worker import exif_orientation
 
 
 def block(order: str, kind: int, value: int, *, before: int = 0) -> bytes:
@@ -53,14 +51,3 @@ def test_any_bytes_have_an_orientation(junk: bytes) -> None:
 def test_a_block_cut_anywhere_has_an_orientation(cut: int, value: int) -> None:
     """Either the right one or upright."""
     assert exif_orientation(block(">", 3, value, before=1)[:cut]) in {1, value}
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_turning_agrees_with_pillow(orientation: int) -> None:
-    """For well-formed EXIF Pillow's exif_transpose is the reference."""
-    pixels = np.random.default_rng(orientation).integers(0, 256, (5, 7, 3), np.uint8)
-    image = Image.fromarray(pixels)
-    image.getexif()[274] = orientation
-    turned = oriented(pixels, orientation)
-    assert np.array_equal(turned, np.asarray(ImageOps.exif_transpose(image)))
-    assert turned.flags.c_contiguous
