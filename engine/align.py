@@ -18,18 +18,6 @@ if TYPE_CHECKING:
 
     from engine.types import Box, Photo
 
-__all__ = [
-    "closer",
-    "concerns",
-    "detail",
-    "dlib_crop",
-    "eyes_upright",
-    "similarity",
-    "vggface2_crop",
-    "warp",
-    "yaw_degrees",
-]
-
 DLIB_EDGE_PX = 150
 VGGFACE2_EDGE_PX = 224
 

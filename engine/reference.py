@@ -31,14 +31,6 @@ if TYPE_CHECKING:
     from engine.backbones import BackboneRecord
     from engine.types import Space
 
-__all__ = [
-    "ReferenceBackbone",
-    "ReferenceDetector",
-    "published_detector",
-    "published_network",
-    "published_preprocess",
-]
-
 _ARCHITECTURES: Mapping[str, str] = MappingProxyType({"resnet": "resnet50", "senet": "senet50"})
 _SMALLEST_SIDE_PX = 12  # the input of P-Net: the package fails on a smaller picture
 

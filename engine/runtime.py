@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Network", "Precision", "compile_network", "cores"]
-
 Precision = Literal["auto", "f32", "bf16"]
 
 _core_lock = threading.Lock()

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from engine.types import Embedding, Face, Photo, Space
 
-__all__ = ["BACKBONES", "Backbone", "BackboneRecord", "find_record"]
-
 
 @dataclass(frozen=True, slots=True)
 class BackboneRecord:

@@ -20,8 +20,6 @@ from engine.backbones.graph import GraphWriter, Malformed
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DlibWeights", "Stage", "read_weights", "write_graph"]
-
 INPUT_PX = 150
 DIMENSIONS = 128
 MEAN_RGB = (122.782, 117.001, 104.298)  # dlib/dnn/input.h, input_rgb_image_sized

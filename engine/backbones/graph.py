@@ -28,8 +28,6 @@ from engine.errors import SetupProblem
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["GRAPH_FILE", "TENSOR_FILE", "GraphWriter", "Malformed", "kept_graph", "writing_code"]
-
 GRAPH_FILE = "graph.onnx"
 TENSOR_FILE = "tensors.bin"
 

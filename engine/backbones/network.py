@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from engine.runtime import Network
 
-__all__ = ["NetworkBackbone", "as_embeddings", "crop_face", "stacked"]
-
 BATCH = 8  # more gains nothing on a processor and delays whoever waits for the first
 
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from engine.backbones import Backbone
 
-__all__ = ["CONDITIONS", "Separation", "free_portraits", "portrait_jpeg", "separation"]
-
 
 @dataclass(frozen=True, slots=True)
 class Separation:

@@ -27,17 +27,6 @@ from engine.backbones.graph import GraphWriter, Malformed
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "VARIANTS",
-    "KerasLayer",
-    "KerasWeights",
-    "Variant",
-    "check_weights",
-    "layers",
-    "open_keras_weights",
-    "write_graph",
-]
-
 _KNOWN_WEIGHTS = frozenset({"kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"})
 _MOST_NAMES = 10_000  # a 50-layer network has 300; keeps a hostile file from taking the memory
 

@@ -23,16 +23,6 @@ from engine.backbones import BackboneRecord, find_record
 from engine.errors import Busy, SetupProblem, WeightsCorrupt, WeightsMissing
 from engine.http import HttpClient, Patience, Refused
 
-__all__ = [
-    "checked_sha256",
-    "damaged",
-    "download",
-    "file_sha256",
-    "installed",
-    "recorded_sha256",
-    "verify",
-]
-
 LOCK_TIMEOUT_S = 1_800.0  # 100 MB at 60 kB/s
 
 _log = logging.getLogger(__name__)

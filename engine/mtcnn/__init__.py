@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from engine.types import Photo
 
-__all__ = ["Detector", "DetectorOptions"]
-
 FIRST_LOOK = 1 / 12
 """Smallest face of the first look, as a part of the photo's longer side.
 

@@ -20,8 +20,6 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["GREY", "WINDOW_PX", "Canvas", "Halvings", "Tile", "plan"]
-
 GREY = 127
 """Stands for what is beyond a photo's edges; near 0 after MTCNN's normalisation."""
 

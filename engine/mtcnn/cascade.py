@@ -22,8 +22,6 @@ from engine.runtime import Network, Precision, compile_network
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Cascade", "Findings", "survivors"]
-
 PNET_THRESHOLD = 0.7
 """0.6 in the package mtcnn 1.0.0: a quarter fewer proposals, and 3 of 1,329 faces are lost."""
 RNET_THRESHOLD = 0.7

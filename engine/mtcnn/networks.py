@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import NodeProto
 
-__all__ = ["Stage", "graph", "read_weights"]
-
 Stage = Literal["pnet", "rnet", "onet"]
 
 _SHAPES: dict[Stage, tuple[tuple[int, ...], ...]] = {
