@@ -38,16 +38,16 @@ __all__ = [
 
 def open_engine(settings: Settings) -> Engine:
     """The engine as configured; networks are loaded at first use."""
-    from engine.backbones import Backbone
+    from engine.backbones.network import Backbone
     from engine.decode import DecodeLimits
     from engine.engine import Engine, FaceFinder, load_backbone
     from engine.mtcnn import Detector, DetectorOptions
 
     def detector() -> FaceFinder:
         if settings.models.runtime == "tensorflow":
-            from engine.reference import ReferenceDetector
+            from engine.reference import ReferenceDetector, published_detector
 
-            return ReferenceDetector.load()
+            return ReferenceDetector(published_detector())
         return Detector.load(
             DetectorOptions(min_face_px=settings.detector.min_face_px),
             cache_folder=settings.cache_folder,

@@ -15,7 +15,7 @@ from engine.errors import FaceTooSmall, NoFace, WeightsCorrupt, WeightsMissing
 from engine.types import Concern, Embedding, Face, Photo
 
 if TYPE_CHECKING:
-    from engine.backbones import Backbone
+    from engine.backbones.network import Backbone
 
 __all__ = ["Engine", "FaceFinder", "comparable", "load_backbone"]
 
@@ -175,11 +175,11 @@ def load_backbone(
     path = weights.installed(name, models_folder)
     sha256 = weights.checked_sha256(name, path)
     if runtime == "tensorflow" and not record.bundled:
-        from engine.reference import ReferenceBackbone  # needs the extra
+        from engine.reference import load_reference  # needs the extra
 
-        return ReferenceBackbone.load(record, path, sha256)
-    from engine.backbones.network import NetworkBackbone  # loads OpenVINO
+        return load_reference(record, path, sha256)
+    from engine.backbones.network import load_network  # loads OpenVINO
 
-    return NetworkBackbone.load(
+    return load_network(
         record, path, sha256, cache_folder=cache_folder, precision=precision, threads=threads
     )

@@ -1,6 +1,6 @@
 """The published packages keras-vggface and mtcnn themselves, on TensorFlow.
 
-``runtime = "tensorflow"`` uses them in place of the graphs written here, and the tests prove these
+``runtime = "tensorflow"`` uses them in place of the networks built here, and the tests prove these
 equal to them. The only place that knows TensorFlow; needs the extra ``tensorflow``.
 """
 
@@ -12,98 +12,65 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.backbones.network import BATCH, as_embeddings, crop_face, space_of, stacked
-from engine.errors import SetupProblem, WeightsCorrupt
-from engine.types import Box, Embedding, Face, Photo
+from engine.backbones import Malformed
+from engine.backbones.network import Backbone
+from engine.errors import SetupProblem
+from engine.types import Box, Face, Photo
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from engine.backbones import BackboneRecord
-    from engine.types import Space
 
-_ARCHITECTURES: Mapping[str, str] = MappingProxyType({"resnet": "resnet50", "senet": "senet50"})
+_ARCHITECTURES = {"resnet": "resnet50", "senet": "senet50"}
 _SMALLEST_SIDE_PX = 12  # the input of P-Net: the package fails on a smaller picture
 
 _importing = threading.RLock()
 
 
-class ReferenceBackbone:
-    """keras-vggface with the weights of this machine; safe to use from several threads at once.
+def load_reference(record: BackboneRecord, path: Path, sha256: str) -> Backbone:
+    """keras-vggface with the weights in ``path``, whose SHA-256 was checked just now.
 
-    Attributes:
-        record: What is known of it.
-        space: The same as with OpenVINO: the vectors agree to a cosine distance of 1e-5 in f32.
+    Its space is the same as with OpenVINO: the vectors agree to a cosine distance of 1e-5 in f32.
+
+    Raises:
+        SetupProblem: If the extra is not installed.
+        WeightsCorrupt: If the weights do not fit the network.
     """
+    model, preprocess = published_network(record, path), published_preprocess()
+    import tensorflow as tf
 
-    precision = "f32"
+    signature = [tf.TensorSpec((None, record.input_px, record.input_px, 3), tf.float32)]
+    function = tf.function(lambda pictures: model(pictures, training=False), signature)
 
-    def __init__(self, record: BackboneRecord, space: Space, model: Any) -> None:
-        self.record = record
-        self.space = space
-        self._answer = _compiled(model, record.input_px)
+    def run(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        prepared = preprocess(batch.astype(np.float32), data_format="channels_last", version=2)
+        return np.asarray(function(tf.constant(prepared)))
 
-    @classmethod
-    def load(cls, record: BackboneRecord, path: Path, sha256: str) -> ReferenceBackbone:
-        """The backbone with the weights in ``path``, whose SHA-256 was checked just now.
-
-        Raises:
-            SetupProblem: If the extra is not installed.
-            WeightsCorrupt: If the weights do not fit the network.
-        """
-        return cls(record, space_of(record, sha256), published_network(record, path))
-
-    def crop(self, photo: Photo, face: Face) -> NDArray[np.uint8]:
-        """The face as the network wants it: uint8 (224, 224, 3) RGB."""
-        return crop_face(self.record, photo, face)
-
-    def embed(self, crops: Sequence[NDArray[np.uint8]]) -> tuple[Embedding, ...]:
-        """One embedding per crop, in the given order.
-
-        Args:
-            crops: uint8 (224, 224, 3) RGB each.
-
-        Raises:
-            ValueError: If a crop has another shape or type.
-            WeightsCorrupt: If the network gives a vector without a direction.
-        """
-        rows = []
-        for start in range(0, len(crops), BATCH):
-            batch = stacked(self.record, crops[start : start + BATCH]).astype(np.float32)
-            prepared = _keras_vggface().utils.preprocess_input(
-                batch, data_format="channels_last", version=2
-            )
-            rows.append(self._answer(prepared))
-        return as_embeddings(rows, self.space)
+    return Backbone(record, sha256, run, precision="f32")
 
 
 class ReferenceDetector:
     """The package mtcnn as it is, but for its answer: every face it finds, with sub-pixel points.
 
     It is slow (0.2 to 3 s a photo) and was never made for several threads: calls take turns.
+
+    Args:
+        network: Made by :func:`published_detector`.
     """
 
     def __init__(self, network: Any) -> None:
         self._network = network
         self._turn = threading.Lock()
-
-    @classmethod
-    def load(cls) -> ReferenceDetector:
-        """The detector, ready.
-
-        Raises:
-            SetupProblem: If the extra is not installed.
-        """
-        return cls(published_detector())
 
     def detect(self, photo: Photo) -> tuple[Face, ...]:
         """Every face in the photo, largest first; empty if there is none."""
@@ -128,15 +95,6 @@ class ReferenceDetector:
         return tuple(sorted(faces, key=lambda face: -face.box.area_px))
 
 
-def _compiled(model: Any, input_px: int) -> Callable[[Any], NDArray[np.float32]]:
-    """The model as one TensorFlow function for batches of any size."""
-    import tensorflow as tf
-
-    signature = [tf.TensorSpec((None, input_px, input_px, 3), tf.float32)]
-    function = tf.function(lambda pictures: model(pictures, training=False), signature)
-    return lambda pictures: np.asarray(function(tf.constant(pictures)))
-
-
 def published_detector() -> Any:
     """An ``MTCNN`` of the package mtcnn.
 
@@ -144,7 +102,7 @@ def published_detector() -> Any:
         SetupProblem: If the extra is not installed.
     """
     with _importing, _quiet():
-        _tensorflow()
+        _import_tensorflow()
         import mtcnn
 
         return mtcnn.MTCNN()
@@ -172,8 +130,6 @@ def published_network(record: BackboneRecord, path: Path | None) -> Any:
         WeightsCorrupt: If the weights do not fit the network.
     """
     from engine.backbones import vggface, weights
-    from engine.backbones.graph import Malformed
-    from engine.backbones.vggface import open_keras_weights
 
     published = _keras_vggface()
     with _quiet():
@@ -181,17 +137,17 @@ def published_network(record: BackboneRecord, path: Path | None) -> Any:
             model=_ARCHITECTURES[record.name],
             include_top=False,
             weights=None,  # it would download on its own
-            input_shape=(vggface.INPUT_PX, vggface.INPUT_PX, 3),
+            input_shape=(record.input_px, record.input_px, 3),
             pooling="avg",
         )
         if path is None:
             return model
         try:
-            with open_keras_weights(path, vggface.layers(vggface.VARIANTS[record.name])) as opened:
-                by_name = opened.matched_by == "name"
-            model.load_weights(str(path), by_name=by_name)
+            layers = vggface.layers(vggface.VARIANTS[record.name])
+            matched_by, _ = vggface.read_weights(path, layers)
+            model.load_weights(str(path), by_name=matched_by == "name")
         except (Malformed, ValueError, OSError) as exc:
-            raise WeightsCorrupt(weights.damaged(record, str(exc))) from exc
+            raise weights.damaged(record, str(exc)) from exc
     return model
 
 
@@ -202,87 +158,71 @@ def _keras_vggface() -> ModuleType:
     keras-vggface 0.6 was written for Keras 2 under its old names. It runs unchanged on tf-keras
     when those names lead there while it is imported; afterwards they are what they were.
     """
-    _require("tensorflow", "tf_keras", "keras_vggface")
-    with _importing, _quiet():
-        _tensorflow()
-        with _broken_extra():
-            import tf_keras
-            from tf_keras.src.applications import imagenet_utils
-
-            names = _old_names(tf_keras, imagenet_utils.obtain_input_shape)
-            with _standing_in(names):
-                import keras_vggface
-                import keras_vggface.utils
-                import keras_vggface.vggface
-    package: ModuleType = keras_vggface
-    return package
-
-
-def _tensorflow() -> None:
-    with _importing, _broken_extra():
-        import tensorflow as tf
-    tf.get_logger().setLevel(logging.ERROR)
-
-
-def _old_names(tf_keras: Any, obtain_input_shape: Any) -> dict[str, ModuleType]:
-    """The modules that keras-vggface 0.6 imports, by their names in Keras 2.2."""
-    layer_utils = _module("keras.utils.layer_utils")
-    data_utils = _module("keras.utils.data_utils", get_file=_never_download)
-    topology = _module("keras.engine.topology", get_source_inputs=tf_keras.utils.get_source_inputs)
-    imagenet_utils = _module(
-        "keras_applications.imagenet_utils", _obtain_input_shape=obtain_input_shape
-    )
-    return {
-        "keras": tf_keras,
-        "keras.layers": tf_keras.layers,
-        "keras.models": tf_keras.models,
-        "keras.backend": tf_keras.backend,
-        "keras.utils": _module("keras.utils", layer_utils=layer_utils, data_utils=data_utils),
-        "keras.utils.layer_utils": layer_utils,
-        "keras.utils.data_utils": data_utils,
-        "keras.engine": _module("keras.engine", topology=topology),
-        "keras.engine.topology": topology,
-        "keras_applications": _module("keras_applications", imagenet_utils=imagenet_utils),
-        "keras_applications.imagenet_utils": imagenet_utils,
-    }
-
-
-def _module(name: str, **contents: Any) -> ModuleType:
-    module = ModuleType(name)
-    vars(module).update(contents)
-    return module
-
-
-def _never_download(*_: Any, **__: Any) -> str:
-    raise SetupProblem("keras-vggface wanted to download on its own; weights come from models/")
-
-
-@contextmanager
-def _standing_in(modules: Mapping[str, ModuleType]) -> Iterator[None]:
-    """These modules stand under these names while the block runs; nothing else of that package."""
-    roots = {name.split(".")[0] for name in modules}
-    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if _root(name) in roots}
-    sys.modules.update(modules)
-    try:
-        yield
-    finally:
-        for name in [name for name in sys.modules if _root(name) in roots]:
-            del sys.modules[name]
-        sys.modules.update(hidden)
-
-
-def _root(name: str) -> str:
-    return name.split(".", maxsplit=1)[0]
-
-
-def _require(*packages: str) -> None:
-    """Says what is missing before TensorFlow takes seconds to start."""
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
+    packages = ("tensorflow", "tf_keras", "keras_vggface")
+    # Before TensorFlow takes seconds to start.
+    if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
         raise SetupProblem(
             f'runtime = "tensorflow" needs {", ".join(missing)}: '
             'run `pip install "lookalike[tensorflow]"`'
         )
+    with _importing, _quiet():
+        _import_tensorflow()
+        with _broken_extra(), _old_names():
+            import keras_vggface
+            import keras_vggface.utils
+            import keras_vggface.vggface
+    package: ModuleType = keras_vggface
+    return package
+
+
+def _import_tensorflow() -> None:
+    with _broken_extra():
+        import tensorflow as tf
+    tf.get_logger().setLevel(logging.ERROR)
+
+
+@contextmanager
+def _old_names() -> Iterator[None]:
+    """While the block runs, the modules that keras-vggface 0.6 imports have their names of Keras 2.
+
+    Nothing else of that package is there meanwhile.
+    """
+    import tf_keras
+    from tf_keras.src.applications import imagenet_utils
+
+    contents: Mapping[str, Mapping[str, object]] = {
+        "keras.utils": {},
+        "keras.utils.layer_utils": {},
+        "keras.utils.data_utils": {"get_file": _never_download},
+        "keras.engine": {},
+        "keras.engine.topology": {"get_source_inputs": tf_keras.utils.get_source_inputs},
+        "keras_applications": {},
+        "keras_applications.imagenet_utils": {
+            "_obtain_input_shape": imagenet_utils.obtain_input_shape
+        },
+    }
+    modules = {name: ModuleType(name) for name in contents}
+    for name, values in contents.items():
+        vars(modules[name]).update(values)
+    modules["keras"] = tf_keras
+    for name in ("layers", "models", "backend"):
+        modules[f"keras.{name}"] = getattr(tf_keras, name)
+
+    def taken() -> list[str]:
+        return [name for name in sys.modules if name.split(".")[0] in modules]
+
+    hidden = {name: sys.modules.pop(name) for name in taken()}
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name in taken():
+            del sys.modules[name]
+        sys.modules.update(hidden)
+
+
+def _never_download(*_: Any, **__: Any) -> str:
+    raise SetupProblem("keras-vggface wanted to download on its own; weights come from models/")
 
 
 @contextmanager

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bot.settings import Settings
-    from engine.backbones import Backbone, BackboneRecord
+    from engine.backbones import BackboneRecord
+    from engine.backbones.network import Backbone
     from engine.mtcnn import Detector
     from engine.types import Embedding, Face, Photo
     from gallery.search.index import GalleryIndex
@@ -384,7 +385,7 @@ def _weights(settings: Settings, name: str) -> Iterator[tuple[Path, bool]]:
 
 def _load(settings: Settings, name: str, path: Path, *, made_up: bool) -> Backbone:
     from engine.backbones import BACKBONES, weights
-    from engine.backbones.network import NetworkBackbone
+    from engine.backbones.network import load_network
     from engine.engine import load_backbone
 
     precision = settings.models.precision
@@ -396,7 +397,7 @@ def _load(settings: Settings, name: str, path: Path, *, made_up: bool) -> Backbo
             precision=precision,
         )
     sha256 = weights.file_sha256(path)
-    return NetworkBackbone.load(
+    return load_network(
         BACKBONES[name], path, sha256, cache_folder=path.parent / "cache", precision=precision
     )
 

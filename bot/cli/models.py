@@ -210,7 +210,7 @@ def _ask() -> None:
 
 def _verify(name: str, settings: Settings) -> None:
     """One line about a backbone; a warning if it does not tell people apart."""
-    from engine.backbones.self_test import free_portraits, separation
+    from engine.backbones.network import free_portraits, separation
     from engine.engine import load_backbone
 
     sha256 = weights.verify(name, settings.models_folder)

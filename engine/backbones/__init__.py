@@ -1,4 +1,4 @@
-"""The backbones: which there are, and one door to load any of them.
+"""The backbones: which there are.
 
 A backbone turns a face into a unit vector. Its record says where its weights come from and on
 what terms; its space says which vectors may be compared with its own.
@@ -6,18 +6,15 @@ what terms; its space says which vectors may be compared with its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
 
 from engine.errors import BadSettings
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
-    from engine.types import Embedding, Face, Photo, Space
+class Malformed(Exception):  # noqa: N818 - named like the errors of engine/errors.py
+    """A weight file that is not what it should be; the message says in what way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,24 +129,6 @@ BACKBONES: Mapping[str, BackboneRecord] = MappingProxyType(
         ),
     }
 )
-
-
-class Backbone(Protocol):
-    """Turns crops of faces into unit vectors; safe to use from several threads at once."""
-
-    @property
-    def record(self) -> BackboneRecord:
-        """What is known of it."""
-
-    @property
-    def space(self) -> Space:
-        """Which vectors may be compared with its own."""
-
-    def crop(self, photo: Photo, face: Face) -> NDArray[np.uint8]:
-        """The face as the network wants it: uint8 (S, S, 3) RGB, S = ``record.input_px``."""
-
-    def embed(self, crops: Sequence[NDArray[np.uint8]]) -> tuple[Embedding, ...]:
-        """One embedding per crop, in the given order; any number of crops."""
 
 
 def find_record(name: str) -> BackboneRecord:

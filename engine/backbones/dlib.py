@@ -1,4 +1,4 @@
-"""dlib's face ResNet: its own serialization, read strictly, and the network as ONNX.
+"""dlib's face ResNet: its own serialization, read strictly, and the network.
 
 The network is that of dlib's examples/dnn_face_recognition_ex.cpp (davisking/dlib). The file
 holds, in dlib's serialization (dlib/dnn/core.h, dlib/dnn/layers.h, dlib/serialize.h): the versions
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.backbones.graph import GraphWriter, Malformed
+from engine import runtime
+from engine.backbones import Malformed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,75 +92,61 @@ def read_weights(data: bytes | bytearray) -> DlibWeights:
     channels = 32
     blocks = []
     for width, halves in BLOCKS:
-        blocks.append(reader.block(width, channels, halves=halves))
+        stride, padding = (2, 0) if halves else (1, 1)
+        first = reader.stage(width, channels, 3, stride=stride, padding=padding)
+        reader.plain_layer("relu_")
+        blocks.append((first, reader.stage(width, width, 3, stride=1, padding=1)))
+        if halves:
+            reader.plain_layer("avg_pool_2", 2, 2, 2, 2, 0, 0)
+        reader.plain_layer("add_prev_")
+        reader.plain_layer("relu_")
         channels = width
     reader.plain_layer("avg_pool_2", 0, 0, 1, 1, 0, 0)
     output = reader.fully_connected(channels, DIMENSIONS)
-    reader.end()
+    reader.expect(reader.at, len(data))
     return DlibWeights(stem, tuple(blocks), output)
 
 
-def write_graph(weights: DlibWeights, folder: Path) -> Path:
-    """Writes the network as ONNX into the folder; the graph file's path.
+def graph(weights: DlibWeights) -> Any:
+    """The network, for :func:`engine.runtime.compile_network`.
 
-    Its output is not normalised, as dlib's is not.
+    It takes uint8 (N, 150, 150, 3) RGB and gives float32 (N, 128), not normalised, as dlib's.
     """
-    with GraphWriter(folder, name="dlib", input_px=INPUT_PX, dimensions=DIMENSIONS) as graph:
-        x = graph.pictures(mean=MEAN_RGB)
-        x = graph.node("Relu", _convolve(graph, x, weights.stem, stride=2, pad=0, factor=SCALE))
-        x = graph.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2])
-        channels, edge = 32, ((INPUT_PX - 7) // 2 + 1 - 3) // 2 + 1
-        for (width, halves), stages in zip(BLOCKS, weights.blocks, strict=True):
-            x, edge = _block(graph, x, stages, channels=channels, edge=edge, halves=halves)
-            channels = width
-        x = graph.node("Flatten", graph.node("GlobalAveragePool", x), axis=1)
-        return graph.finish(graph.node("MatMul", x, graph.tensor(weights.output)))
+    ops = runtime.operators()
+    pixels, x = runtime.pictures(INPUT_PX, INPUT_PX, mean=MEAN_RGB)
+    x = runtime.max_pool(ops.relu(_convolve(x, weights.stem, stride=2, factor=SCALE)), 3)
+    for (_, halves), stages in zip(BLOCKS, weights.blocks, strict=True):
+        x = _block(ops, x, *stages, halves=halves)
+    x = runtime.flat(runtime.channel_means(x))
+    return runtime.graph(pixels, ops.matmul(x, weights.output, False, False))
 
 
-def _block(
-    graph: GraphWriter,
-    x: str,
-    stages: tuple[Stage, Stage],
-    *,
-    channels: int,
-    edge: int,
-    halves: bool,
-) -> tuple[str, int]:
-    """A residual block; its output and that output's edge.
+def _block(ops: Any, x: runtime.Node, first: Stage, second: Stage, *, halves: bool) -> runtime.Node:
+    """A residual block.
 
     The smaller operand of the sum is padded with zeros at the end of rows, columns and channels.
     """
-    first, second = stages
-    main = _convolve(graph, x, first, stride=2 if halves else 1, pad=0 if halves else 1)
-    main = _convolve(graph, graph.node("Relu", main), second, stride=1, pad=1)
-    if not halves:
-        return graph.node("Relu", graph.node("Add", main, x)), edge
-    main_edge, pooled_edge = (edge - 3) // 2 + 1, (edge - 2) // 2 + 1
-    shortcut = graph.node("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
-    edge = max(main_edge, pooled_edge)
-    main = _pad(graph, main, 0, edge - main_edge)
-    shortcut = _pad(graph, shortcut, len(second.bias) - channels, edge - pooled_edge)
-    return graph.node("Relu", graph.node("Add", main, shortcut)), edge
-
-
-def _pad(graph: GraphWriter, x: str, channels: int, edge: int) -> str:
-    if not channels and not edge:
-        return x
-    return graph.node("Pad", x, graph.tensor(np.array([0, 0, 0, 0, 0, channels, edge, edge])))
+    main = _convolve(x, first, stride=2 if halves else 1, pad=0 if halves else 1)
+    main = _convolve(ops.relu(main), second, pad=1)
+    if halves:
+        x = ops.avg_pool(x, [2, 2], [0, 0], [0, 0], [2, 2], exclude_pad=True)
+        sizes = [node.get_output_partial_shape(0)[1:].to_shape() for node in (main, x)]
+        missing = np.max(sizes, axis=0) - sizes
+        main, x = (
+            ops.pad(node, [0, 0, 0, 0], [0, *ends], "constant") if any(ends) else node
+            for node, ends in zip((main, x), missing.tolist(), strict=True)
+        )
+    return ops.relu(ops.add(main, x))
 
 
 def _convolve(
-    graph: GraphWriter, x: str, stage: Stage, *, stride: int, pad: int, factor: float = 1.0
-) -> str:
+    x: runtime.Node, stage: Stage, *, stride: int = 1, pad: int = 0, factor: float = 1.0
+) -> runtime.Node:
     """Convolution and affine layer in one; ``factor`` multiplies the input."""
     gamma = stage.gamma.astype(np.float64)
-    return graph.convolution(
-        x,
-        stage.weights * (gamma * factor).reshape(-1, 1, 1, 1),
-        stage.bias * gamma + stage.beta,
-        stride=stride,
-        pads=(pad, pad, pad, pad),
-    )
+    weights = stage.weights * (gamma * factor).reshape(-1, 1, 1, 1)
+    bias = stage.bias * gamma + stage.beta
+    return runtime.convolution(x, weights, bias, stride=stride, pads=(pad, pad, pad, pad))
 
 
 def _layer_versions() -> Iterator[int]:
@@ -178,44 +164,31 @@ class _Reader:
     """Reads dlib's serialization front to back; every method raises Malformed."""
 
     def __init__(self, data: bytes | bytearray) -> None:
-        self._data = data
-        self._at = 0
+        self._data = memoryview(data)
+        self.at = 0
 
     def integers(self, *expected: int) -> None:
         """Packed integers of known values."""
         for value in expected:
-            self._expect(self._integer(), value)
+            self.expect(self._integer(), value)
 
     def reals(self, *expected: float | None) -> None:
         """Floating-point numbers, each a mantissa and an exponent of 2; None: any value."""
         for value in expected:
             mantissa, exponent = self._integer(), self._integer()
             if value is not None:
-                self._expect(abs(exponent) < 64 and round(mantissa * 2.0**exponent, 5), value)
+                self.expect(abs(exponent) < 64 and round(mantissa * 2.0**exponent, 5), value)
 
     def text(self, expected: str) -> None:
         """A string of known value."""
         self.integers(len(expected))
-        self._expect(bytes(self._take(len(expected))), expected.encode("ascii"))
+        self.expect(bytes(self._take(len(expected))), expected.encode("ascii"))
 
     def plain_layer(self, kind: str, *geometry: int) -> None:
         """A layer without weights."""
         self.text(kind)
         self.integers(*geometry)
         self._layer_end()
-
-    def block(self, width: int, channels: int, *, halves: bool) -> tuple[Stage, Stage]:
-        """The layers of a residual block."""
-        first = self.stage(
-            width, channels, 3, stride=2 if halves else 1, padding=0 if halves else 1
-        )
-        self.plain_layer("relu_")
-        second = self.stage(width, width, 3, stride=1, padding=1)
-        if halves:
-            self.plain_layer("avg_pool_2", 2, 2, 2, 2, 0, 0)
-        self.plain_layer("add_prev_")
-        self.plain_layer("relu_")
-        return first, second
 
     def stage(
         self,
@@ -254,17 +227,17 @@ class _Reader:
         self._layer_end()
         return values.reshape(inputs, outputs)
 
-    def end(self) -> None:
-        """Nothing is left."""
-        self._expect(len(self._data), self._at)
+    def expect(self, found: object, expected: object) -> None:
+        """What was found is what is known beforehand."""
+        if found != expected:
+            raise Malformed(f"it is no dlib face network (byte {self.at})")
 
     def _layer_end(self) -> None:
         """What every layer ends with: three flags and three empty tensors."""
         for flag in self._take(3):
             if flag not in b"01":
-                raise Malformed(f"it holds no flag at byte {self._at}")
-        for _ in range(3):
-            self.integers(2, 0, 0, 0, 0)
+                raise Malformed(f"it holds no flag at byte {self.at}")
+        self.integers(*(2, 0, 0, 0, 0) * 3)
 
     def _tensor(self, *shape: int) -> NDArray[np.float32]:
         self.integers(2, *shape)
@@ -279,12 +252,8 @@ class _Reader:
         return -magnitude if control & 0x80 else magnitude
 
     def _take(self, count: int) -> memoryview:
-        if self._at + count > len(self._data):
+        if self.at + count > len(self._data):
             raise Malformed("it ends too early")
-        piece = memoryview(self._data)[self._at : self._at + count]
-        self._at += count
+        piece = self._data[self.at : self.at + count]
+        self.at += count
         return piece
-
-    def _expect(self, found: object, expected: object) -> None:
-        if found != expected:
-            raise Malformed(f"it is no dlib face network (byte {self._at})")

@@ -1,179 +1,275 @@
-"""A backbone on OpenVINO: crops in, unit vectors out."""
+"""A backbone: crops in, unit vectors out; and whether a network tells people apart.
+
+The latter is a check on weights that no checksum vouches for. The same conditions (light,
+sharpness, pose, compression) are put on portraits of two people. A network that has learned faces
+finds one person in two conditions more alike than two people in one condition. With random weights
+it is the other way round: the condition decides.
+"""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+import hashlib
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from engine.backbones import BackboneRecord
-from engine.backbones.graph import Malformed, kept_graph, writing_code
 from engine.errors import WeightsCorrupt
-from engine.types import Embedding, Face, Photo, Space
+from engine.types import Box, Embedding, Face, Photo, Space
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from engine.runtime import Network
-
-BATCH = 8  # more gains nothing on a processor and delays whoever waits for the first
+_BATCH = 8  # more gains nothing on a processor and delays whoever waits for the first
 
 
-class NetworkBackbone:
-    """A backbone whose graph runs on OpenVINO; safe to use from several threads at once.
+class Backbone:
+    """Turns crops of faces into unit vectors; safe to use from several threads at once.
+
+    Args:
+        record: What is known of it.
+        sha256: Of its weight file.
+        run: The network: uint8 (N, S, S, 3) RGB, S = ``record.input_px``, to float32 (N, D).
+        precision: What its arithmetic is done in, ``"f32"`` or ``"bf16"``.
 
     Attributes:
         record: What is known of it.
         space: Which vectors may be compared with its own.
+        precision: What the arithmetic is done in.
     """
 
-    def __init__(self, record: BackboneRecord, space: Space, network: Network) -> None:
-        self.record = record
-        self.space = space
-        self._network = network
-
-    @classmethod
-    def load(
-        cls,
+    def __init__(
+        self,
         record: BackboneRecord,
-        path: Path,
         sha256: str,
+        run: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
         *,
-        cache_folder: Path,
-        precision: Literal["auto", "f32", "bf16"] = "auto",
-        threads: int | None = None,
-    ) -> NetworkBackbone:
-        """The backbone with the weights in ``path``, whose SHA-256 was checked just now.
-
-        A graph kept under that hash was written from these very weights after each of them was
-        checked, so a later start need not read them again.
-
-        Raises:
-            WeightsCorrupt: If the weights do not fit the network or can't be used.
-            SetupProblem: If the runtime can't be loaded.
-        """
-        from engine.runtime import compile_network  # 'models list' needs no runtime
-
-        write = functools.partial(_write_graph, record, path, sha256)
-        key = f"{sha256[:16]}-{writing_code()}"
-        with kept_graph(cache_folder, record.name, key, write) as (graph, compiled_folder):
-            network = compile_network(
-                graph,
-                name=record.name,
-                precision=precision,
-                threads=threads,
-                cache_folder=compiled_folder,
-            )
-        return cls(record, space_of(record, sha256), network)
-
-    @property
-    def precision(self) -> str:
-        """What the arithmetic is done in, ``"f32"`` or ``"bf16"``."""
-        return self._network.precision
+        precision: str,
+    ) -> None:
+        self.record = record
+        self.space = Space(record.name, sha256, record.recipe, record.dimensions)
+        self.precision = precision
+        self._run = run
 
     def crop(self, photo: Photo, face: Face) -> NDArray[np.uint8]:
         """The face as the network wants it: uint8 (S, S, 3) RGB, S = ``record.input_px``."""
-        return crop_face(self.record, photo, face)
+        from engine import align  # loads OpenCV
+
+        if self.record.name == "dlib":
+            return align.dlib_crop(photo, face.landmarks)
+        return align.vggface2_crop(photo, face.box)
 
     def embed(self, crops: Sequence[NDArray[np.uint8]]) -> tuple[Embedding, ...]:
         """One embedding per crop, in the given order.
 
         Args:
-            crops: uint8 (S, S, 3) RGB each.
+            crops: uint8 (S, S, 3) RGB each; any number of them.
 
         Raises:
             ValueError: If a crop has another shape or type.
             WeightsCorrupt: If the network gives a vector without a direction.
         """
-        rows: list[NDArray[np.float32]] = []
-        for start in range(0, len(crops), BATCH):
-            views = _views(self.record, stacked(self.record, crops[start : start + BATCH]))
-            (raw,) = self._network.run(np.concatenate(views))
-            rows.append(raw.reshape(len(views), -1, self.record.dimensions).sum(axis=0))
-        return as_embeddings(rows, self.space)
+        name, shape = self.record.name, (self.record.input_px, self.record.input_px, 3)
+        for crop in crops:
+            if crop.shape != shape or crop.dtype != np.uint8:
+                message = f"a crop for {name} is uint8 {shape}, not {crop.dtype} {crop.shape}"
+                raise ValueError(message)
+        embeddings: list[Embedding] = []
+        for start in range(0, len(crops), _BATCH):
+            views = self._views(np.stack(crops[start : start + _BATCH]))
+            raw = self._run(np.concatenate(views))
+            rows = raw.reshape(len(views), -1, self.record.dimensions).sum(axis=0)
+            embeddings += map(self._embedding, rows)
+        return tuple(embeddings)
 
+    def _views(self, batch: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        """What the recipe sums over: batches of the same size, uint8 (N, S, S, 3)."""
+        views = [batch]
+        if self.record.closer is not None:
+            from engine.align import closer  # loads OpenCV
 
-def _views(record: BackboneRecord, batch: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """What the recipe sums over: batches of the same size, uint8 (N, S, S, 3)."""
-    views = [batch]
-    if record.closer is not None:
-        from engine.align import closer  # loads OpenCV
+            views.append(np.stack([closer(crop, self.record.closer) for crop in batch]))
+        if self.record.mirror:
+            views += [view[:, :, ::-1] for view in views]
+        return views
 
-        views.append(np.stack([closer(crop, record.closer) for crop in batch]))
-    if record.mirror:
-        views += [view[:, :, ::-1] for view in views]
-    return views
-
-
-def space_of(record: BackboneRecord, sha256: str) -> Space:
-    """The space of that backbone's vectors with those weights."""
-    return Space(record.name, sha256, record.recipe, record.dimensions)
-
-
-def crop_face(record: BackboneRecord, photo: Photo, face: Face) -> NDArray[np.uint8]:
-    """The face as that backbone's recipe cuts it: uint8 (S, S, 3) RGB."""
-    from engine import align  # loads OpenCV
-
-    if record.name == "dlib":
-        return align.dlib_crop(photo, face.landmarks)
-    return align.vggface2_crop(photo, face.box)
-
-
-def stacked(record: BackboneRecord, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Crops as one batch, uint8 (N, S, S, 3).
-
-    Raises:
-        ValueError: If a crop has another shape or type than the backbone takes.
-    """
-    shape = (record.input_px, record.input_px, 3)
-    for crop in crops:
-        if crop.shape != shape or crop.dtype != np.uint8:
-            message = f"a crop for {record.name} is uint8 {shape}, not {crop.dtype} {crop.shape}"
-            raise ValueError(message)
-    return np.stack(crops)
-
-
-def as_embeddings(rows: Sequence[NDArray[np.float32]], space: Space) -> tuple[Embedding, ...]:
-    """Rows of raw network outputs, float32 (N, D) each, as unit vectors.
-
-    Raises:
-        WeightsCorrupt: If a row has no direction: zero, or not finite.
-    """
-    embeddings = []
-    for row in (row for batch in rows for row in batch):
+    def _embedding(self, row: NDArray[np.float32]) -> Embedding:
         length = float(np.linalg.norm(row.astype(np.float64)))
         if not (np.isfinite(length) and length > 1e-12):
             raise WeightsCorrupt(
-                f"the network {space.backbone} answers without a direction; "
-                f"run `lookalike models verify {space.backbone}`"
+                f"the network {self.record.name} answers without a direction; "
+                f"run `lookalike models verify {self.record.name}`"
             )
-        embeddings.append(Embedding((row / length).astype(np.float32), space))
-    return tuple(embeddings)
+        return Embedding((row / length).astype(np.float32), self.space)
 
 
-def _write_graph(record: BackboneRecord, path: Path, sha256: str, folder: Path) -> Path:
-    """Writes the record's network with the weights in ``path``; the graph's path."""
-    from engine.backbones import weights  # it imports the records beside this module
+def load_network(
+    record: BackboneRecord,
+    path: Path,
+    sha256: str,
+    *,
+    cache_folder: Path,
+    precision: Literal["auto", "f32", "bf16"] = "auto",
+    threads: int | None = None,
+) -> Backbone:
+    """The backbone on OpenVINO with the weights in ``path``, whose SHA-256 was checked just now.
 
-    try:
-        graph = _writer(record)(path, folder)
-    except Malformed as exc:
-        raise WeightsCorrupt(weights.damaged(record, str(exc))) from exc
-    # The file may have been replaced between the check and the reading.
-    if weights.file_sha256(path) != sha256:
-        raise WeightsCorrupt(weights.damaged(record, "the file changed while it was read"))
-    return graph
+    A network kept under that hash was built from these very weights after each of them was
+    checked, so a later start need not read them again.
+
+    Raises:
+        WeightsCorrupt: If the weights do not fit the network or can't be used.
+        SetupProblem: If the runtime can't be loaded.
+    """
+    from engine import runtime  # 'models list' needs no runtime
+
+    def build() -> Any:
+        from engine.backbones import weights  # only when a network is built
+
+        graph = weights.build_graph(record, path)
+        # The file may have been replaced between the check and the reading.
+        if weights.file_sha256(path) != sha256:
+            raise weights.damaged(record, "the file changed while it was read")
+        return graph
+
+    code = hashlib.sha256()  # a network built by older code is not used
+    for source in (*sorted(Path(__file__).parent.glob("*.py")), Path(runtime.__file__)):
+        code.update(source.read_bytes())
+    network = runtime.compile_network(
+        build,
+        name=record.name,
+        precision=precision,
+        threads=threads,
+        cache_folder=cache_folder,
+        key=f"{sha256} {code.hexdigest()}",
+    )
+    return Backbone(
+        record, sha256, lambda batch: network.run(batch)[0], precision=network.precision
+    )
 
 
-def _writer(record: BackboneRecord) -> Callable[[Path, Path], Path]:
-    if record.name == "dlib":
-        from engine.backbones import dlib  # only when a graph is written
+@dataclass(frozen=True, slots=True)
+class Separation:
+    """How far a network holds people apart.
 
-        return lambda path, folder: dlib.write_graph(dlib.read_weights(path.read_bytes()), folder)
-    from engine.backbones import vggface  # only when a graph is written
+    Attributes:
+        same: Lowest cosine between two conditions of one person.
+        strangers: Highest cosine between two people in one condition.
+    """
 
-    variant = vggface.VARIANTS[record.name]
-    return lambda path, folder: vggface.write_graph(path, variant, folder, name=record.name)
+    same: float
+    strangers: float
+
+    @property
+    def separates(self) -> bool:
+        """Whether every pair of the same person is more alike than every pair of strangers."""
+        return self.same > self.strangers
+
+
+def separation(backbone: Backbone, portraits: Sequence[tuple[Photo, Face]]) -> Separation:
+    """How far the backbone holds the people of these portraits apart.
+
+    Args:
+        backbone: The loaded network.
+        portraits: One clear face of each of at least two people.
+    """
+    people = []
+    for photo, face in portraits:
+        crops = [backbone.crop(*change(photo, face)) for change in CONDITIONS.values()]
+        people.append(np.array([embedding.vector for embedding in backbone.embed(crops)]))
+    same = min(float(a @ b) for person in people for a, b in combinations(person, 2))
+    strangers = max(
+        float(np.einsum("ij,ij->i", one, other).max()) for one, other in combinations(people, 2)
+    )
+    return Separation(same, strangers)
+
+
+def portrait_jpeg(name: str) -> bytes:
+    """A public-domain portrait that comes with the program.
+
+    Args:
+        name: ``"grace_hopper"`` (512 x 600 px) or ``"eileen_collins"`` (512 x 512 px).
+    """
+    return resources.files("engine.backbones").joinpath("portraits", f"{name}.jpg").read_bytes()
+
+
+def free_portraits() -> tuple[tuple[Photo, Face], ...]:
+    """The two public-domain portraits that come with the program.
+
+    Boxes and landmarks were found once by the package mtcnn 1.0.0.
+    """
+    from PIL import Image
+
+    portraits = []
+    for name, box, points in (
+        (
+            "grace_hopper",
+            Box(178.4, 109.9, 173.0, 219.9),
+            ((220.4, 190.2), (308.2, 186.0), (268.3, 237.4), (231.7, 277.0), (303.6, 272.9)),
+        ),
+        (
+            "eileen_collins",
+            Box(181.6, 63.7, 83.0, 107.4),
+            ((203.5, 100.1), (245.4, 102.2), (224.2, 126.4), (201.8, 138.6), (244.4, 140.4)),
+        ),
+    ):
+        with Image.open(io.BytesIO(portrait_jpeg(name))) as picture:
+            photo = Photo(np.asarray(picture.convert("RGB")), picture.size, "JPEG")
+        portraits.append((photo, Face(box, np.array(points, np.float32), 1.0)))
+    return tuple(portraits)
+
+
+def _mirrored(photo: Photo, face: Face) -> tuple[Photo, Face]:
+    landmarks = face.landmarks[[1, 0, 2, 4, 3]].copy()
+    landmarks[:, 0] = photo.width_px - 1 - landmarks[:, 0]
+    box = replace(face.box, x=photo.width_px - face.box.x - face.box.w)
+    return replace(photo, pixels=photo.pixels[:, ::-1]), replace(face, box=box, landmarks=landmarks)
+
+
+def _tinted(
+    gain: Sequence[float], offset: Sequence[float] = (0, 0, 0)
+) -> Callable[[Photo, Face], tuple[Photo, Face]]:
+    def change(photo: Photo, face: Face) -> tuple[Photo, Face]:
+        tinted = np.clip(photo.pixels * np.array(gain) + np.array(offset), 0, 255)
+        return replace(photo, pixels=tinted.astype(np.uint8)), face
+
+    return change
+
+
+def _grey(photo: Photo, face: Face) -> tuple[Photo, Face]:
+    grey = photo.pixels @ np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+    return replace(photo, pixels=np.stack([grey] * 3, axis=2).astype(np.uint8)), face
+
+
+def _recompressed(photo: Photo, face: Face) -> tuple[Photo, Face]:
+    from PIL import Image
+
+    size = photo.width_px, photo.height_px
+    edge_px = 60  # of the face: as small as in a group photo
+    small = min(1.0, edge_px / min(face.box.w, face.box.h))
+    reduced = (max(1, round(size[0] * small)), max(1, round(size[1] * small)))
+    picture = Image.fromarray(photo.pixels).resize(reduced, Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=40)
+    with Image.open(buffer) as reopened:
+        large = reopened.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    return replace(photo, pixels=np.asarray(large)), face
+
+
+CONDITIONS: Mapping[str, Callable[[Photo, Face], tuple[Photo, Face]]] = MappingProxyType(
+    {
+        "as it is": lambda photo, face: (photo, face),
+        "mirrored": _mirrored,
+        "dark": _tinted((0.5, 0.5, 0.5)),
+        "grey": _grey,
+        "warm": _tinted((1.15, 0.95, 0.7), (15, 0, 0)),
+        "recompressed": _recompressed,
+    }
+)

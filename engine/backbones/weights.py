@@ -7,19 +7,18 @@ download is trusted if every layer, shape and value of it can be right, and a la
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import json
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from engine.backbones import BackboneRecord, find_record
+from engine.backbones import BackboneRecord, Malformed, find_record
 from engine.errors import Busy, SetupProblem, WeightsCorrupt, WeightsMissing
 from engine.http import HttpClient, Patience, Refused
 
@@ -36,16 +35,17 @@ def installed(name: str, models_folder: Path) -> Path:
         WeightsMissing: If it is not there.
     """
     record = find_record(name)
-    path = _bundled(record) if record.bundled else models_folder / record.file_name
-    if path is not None and path.is_file():
-        return path
+    folder, missing = models_folder, f"are not in {models_folder}"
+    command = f"lookalike models download {name}"
     if record.bundled:
-        raise WeightsMissing(
-            f"the weights of {name} are missing: run `pip install {record.package}`"
-        )
-    raise WeightsMissing(
-        f"the weights of {name} are not in {models_folder}: run `lookalike models download {name}`"
-    )
+        missing, command = "are missing", f"pip install {record.package}"
+        spec = importlib.util.find_spec(str(record.package))  # found, but not imported
+        if spec is not None and spec.submodule_search_locations:
+            folder = Path(spec.submodule_search_locations[0])
+    path = folder / record.file_name
+    if not path.is_file():
+        raise WeightsMissing(f"the weights of {name} {missing}: run `{command}`")
+    return path
 
 
 def checked_sha256(name: str, path: Path) -> str:
@@ -61,10 +61,10 @@ def checked_sha256(name: str, path: Path) -> str:
     sha256 = file_sha256(path)
     expected = record.sha256 or recorded_sha256(path)
     if expected is None:
-        _check_structure(record, path)
+        build_graph(record, path)
         _record(path, sha256, source=None)
     elif sha256 != expected:
-        raise WeightsCorrupt(damaged(record, "the file differs from its recorded SHA-256"))
+        raise damaged(record, "the file differs from its recorded SHA-256")
     return sha256
 
 
@@ -80,8 +80,35 @@ def verify(name: str, models_folder: Path) -> str:
     """
     path = installed(name, models_folder)
     sha256 = checked_sha256(name, path)
-    _check_structure(find_record(name), path)
+    build_graph(find_record(name), path)
     return sha256
+
+
+def build_graph(record: BackboneRecord, path: Path) -> Any:
+    """The record's network with the weights in ``path``, every one of which is read.
+
+    Raises:
+        WeightsCorrupt: If the file does not fit the network or a value can't be used.
+    """
+    try:
+        return _graph(record, path)
+    except Malformed as exc:
+        raise damaged(record, str(exc)) from exc
+
+
+def damaged(record: BackboneRecord, reason: str) -> WeightsCorrupt:
+    """The error about weights that can't be used, with what to do about it."""
+    return WeightsCorrupt(f"the weights of {record.name} are damaged ({reason}): {record.remedy}")
+
+
+def _graph(record: BackboneRecord, path: Path) -> Any:
+    if record.name == "dlib":
+        from engine.backbones import dlib  # only to look into files
+
+        return dlib.graph(dlib.read_weights(path.read_bytes()))
+    from engine.backbones import vggface  # only to look into files
+
+    return vggface.graph(path, vggface.VARIANTS[record.name])
 
 
 def download(
@@ -121,36 +148,44 @@ def download(
     if record.bundled:
         return installed(name, models_folder)
     target = models_folder / record.file_name
+    part = target.with_name(f"{target.name}.part")
     url = f"{base_url.rstrip('/')}/{record.file_name}"
+    elsewhere = "set models.base_url to a server that has the file"
     with _alone(target):
         trusted = None
         if not again:
-            trusted = _recorded_or_none(target)
-            with contextlib.suppress(WeightsMissing, WeightsCorrupt):
+            with suppress(WeightsCorrupt):
+                trusted = recorded_sha256(target)
+            with suppress(WeightsMissing, WeightsCorrupt):
                 checked_sha256(name, installed(name, models_folder))
                 return target
-        part = target.with_name(f"{target.name}.part")
-        _fetch(url, part, progress, patience or Patience(tries=5, stall_s=20.0, most_s=60.0))
-        with _discarding(part):
-            sha256 = _acceptable(record, part, url, trusted)
-        _put_in_place(part, target, sha256, url)
+        patience = patience or Patience(tries=5, stall_s=20.0, most_s=60.0)
+        advice = f"try again later, what has arrived is kept, or {elsewhere}"
+        try:
+            with HttpClient("lookalike", patience=patience, advice=advice) as client:
+                client.download(url, part, progress)
+        except Refused as problem:
+            raise WeightsMissing(f"{problem}; {elsewhere}") from problem
+        try:
+            _graph(record, part)
+        except Malformed as exc:
+            _discard(part)
+            message = f"what {url} sends are no weights of {name} ({exc}): {elsewhere}"
+            raise WeightsCorrupt(message) from exc
+        sha256 = file_sha256(part)
+        if trusted is not None and sha256 != trusted:
+            _discard(part)
+            message = f"{url} sends another file than at the first download; if you trust it"
+            raise WeightsCorrupt(f"{message}, {record.remedy}")
+        # Killed at any point from here, it leaves nothing that would be refused.
+        try:
+            _note(target).unlink(missing_ok=True)
+            part.replace(target)
+            _discard(part)
+        except OSError as exc:
+            raise SetupProblem(f"{target.parent} can't be written: {exc.strerror}") from exc
+        _record(target, sha256, source=url)
     return target
-
-
-def _fetch(
-    url: str, part: Path, progress: Callable[[int, int | None], None] | None, patience: Patience
-) -> None:
-    advice = (
-        "try again later, what has arrived is kept, or set models.base_url to a server that has "
-        "the file"
-    )
-    try:
-        with HttpClient("lookalike", patience=patience, advice=advice) as client:
-            client.download(url, part, progress)
-    except Refused as problem:
-        raise WeightsMissing(
-            f"{problem}; set models.base_url to a server that has the file"
-        ) from problem
 
 
 def file_sha256(path: Path) -> str:
@@ -172,83 +207,13 @@ def recorded_sha256(path: Path) -> str | None:
     Raises:
         WeightsCorrupt: If there is a record that can't be read.
     """
-    note = _note(path)
     try:
-        found: Any = json.loads(note.read_text(encoding="utf-8"))
-        sha256 = str(found["sha256"])
+        return str(json.loads(_note(path).read_text(encoding="utf-8"))["sha256"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise WeightsCorrupt(
-            f"the record {note} can't be read; if you trust {path.name}, delete the record"
-        ) from exc
-    return sha256
-
-
-def damaged(record: BackboneRecord, reason: str) -> str:
-    """The sentence about weights that can't be used, with what to do about it."""
-    return f"the weights of {record.name} are damaged ({reason}): {record.remedy}"
-
-
-def _bundled(record: BackboneRecord) -> Path | None:
-    """The file inside its package, which is found but not imported."""
-    try:
-        spec = importlib.util.find_spec(str(record.package))
-    except (ImportError, ValueError):
-        return None
-    folders = spec.submodule_search_locations if spec is not None else None
-    return Path(next(iter(folders)), record.file_name) if folders else None
-
-
-def _check_structure(record: BackboneRecord, path: Path) -> None:
-    from engine.backbones.graph import Malformed  # only to look into files
-
-    try:
-        _read_through(record, path)
-    except Malformed as exc:
-        raise WeightsCorrupt(damaged(record, str(exc))) from exc
-
-
-def _read_through(record: BackboneRecord, path: Path) -> None:
-    """Reads every weight; raises Malformed."""
-    if record.name == "dlib":
-        from engine.backbones import dlib  # only to look into files
-
-        dlib.read_weights(path.read_bytes())
-    else:
-        from engine.backbones import vggface  # only to look into files
-
-        vggface.check_weights(path, vggface.VARIANTS[record.name])
-
-
-def _acceptable(record: BackboneRecord, part: Path, url: str, trusted: str | None) -> str:
-    """The SHA-256 of a download that may be used."""
-    from engine.backbones.graph import Malformed  # only to look into files
-
-    try:
-        _read_through(record, part)
-    except Malformed as exc:
-        raise WeightsCorrupt(
-            f"what {url} sends are no weights of {record.name} ({exc}): "
-            "set models.base_url to a server that has the file"
-        ) from exc
-    sha256 = file_sha256(part)
-    if trusted is not None and sha256 != trusted:
-        raise WeightsCorrupt(
-            f"{url} sends another file than at the first download; if you trust it, {record.remedy}"
-        )
-    return sha256
-
-
-def _put_in_place(part: Path, target: Path, sha256: str, url: str) -> None:
-    """Swaps the new file in; killed at any point, it leaves nothing that would be refused."""
-    try:
-        _note(target).unlink(missing_ok=True)
-        part.replace(target)
-        part.with_name(f"{part.name}.json").unlink(missing_ok=True)
-    except OSError as exc:
-        raise SetupProblem(f"{target.parent} can't be written: {exc.strerror}") from exc
-    _record(target, sha256, source=url)
+        message = f"the record {_note(path)} can't be read; if you trust {path.name}"
+        raise WeightsCorrupt(f"{message}, delete the record") from exc
 
 
 def _record(path: Path, sha256: str, *, source: str | None) -> None:
@@ -268,25 +233,14 @@ def _record(path: Path, sha256: str, *, source: str | None) -> None:
         _log.warning("the record %s can't be written: %s", note, exc.strerror)
 
 
-def _recorded_or_none(path: Path) -> str | None:
-    with contextlib.suppress(WeightsCorrupt):
-        return recorded_sha256(path)
-    return None
-
-
 def _note(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-@contextmanager
-def _discarding(part: Path) -> Iterator[None]:
-    """Deletes a download that is refused, so that the next one starts afresh."""
-    try:
-        yield
-    except WeightsCorrupt:
-        part.unlink(missing_ok=True)
-        part.with_name(f"{part.name}.json").unlink(missing_ok=True)
-        raise
+def _discard(part: Path) -> None:
+    """Deletes a download that is done with, and what was noted to resume it."""
+    part.unlink(missing_ok=True)
+    _note(part).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ Coordinates in here are counted from the photo's upper left edge: the centre of 
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -108,7 +109,8 @@ class Cascade:
 
     def __init__(self, *, threads: int | None = None) -> None:
         def load(stage: Stage, precision: Precision) -> Network:
-            return compile_network(graph(stage), name=stage, precision=precision, threads=threads)
+            build = functools.partial(graph, stage)
+            return compile_network(build, name=stage, precision=precision, threads=threads)
 
         # bf16 makes P-Net a third and R-Net a half faster, and O-Net judges what they let pass:
         # as many faces are found. O-Net itself would lose one in ten in it.

@@ -1,4 +1,4 @@
-"""The three networks of MTCNN: weights from the package mtcnn, graphs as ONNX.
+"""The three networks of MTCNN with the weights of the package mtcnn.
 
 Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks",
 IEEE Signal Processing Letters 23 (2016). The package itself is not imported: it needs TensorFlow.
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from engine import runtime
 from engine.errors import WeightsCorrupt, WeightsMissing
 from engine.pickles import joblib_arrays
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from onnx import NodeProto
 
 Stage = Literal["pnet", "rnet", "onet"]
 
@@ -45,19 +45,13 @@ _SHAPES: dict[Stage, tuple[tuple[int, ...], ...]] = {
 }
 """Kernel (height, width, in, out) or (in, out), bias, PReLU slope; the heads without slope."""
 
-_INPUT_PX: dict[Stage, int | None] = {"pnet": None, "rnet": 24, "onet": 48}
-_POOLS: dict[Stage, tuple[tuple[int, int] | None, ...]] = {
+_INPUT_PX: dict[Stage, int] = {"pnet": -1, "rnet": 24, "onet": 48}
+_POOLS: dict[Stage, tuple[tuple[int, bool] | None, ...]] = {
     # Kernel and whether a last, incomplete window counts: Keras' padding "same" at these sizes.
-    "pnet": ((2, 1), None, None),
-    "rnet": ((3, 1), (3, 0), None),
-    "onet": ((3, 1), (3, 0), (2, 1), None),
+    "pnet": ((2, True), None, None),
+    "rnet": ((3, True), (3, False), None),
+    "onet": ((3, True), (3, False), (2, True), None),
 }
-_HEADS: dict[Stage, tuple[str, ...]] = {
-    "pnet": ("offsets", "logits"),
-    "rnet": ("offsets", "logits"),
-    "onet": ("offsets", "landmarks", "logits"),
-}
-_VALUES = {"offsets": 4, "landmarks": 10, "face": 1}
 _MEAN, _RANGE = 127.5, 128.0
 
 
@@ -74,123 +68,68 @@ def read_weights(stage: Stage) -> list[NDArray[np.float32]]:
             packed = file.read()
     except (metadata.PackageNotFoundError, OSError) as exc:
         raise WeightsMissing("the package mtcnn is not installed; reinstall lookalike") from exc
+    message = f"the file {stage}.lz4 of the package mtcnn is damaged; reinstall mtcnn"
     try:
         import lz4.frame
 
         tensors = joblib_arrays(lz4.frame.decompress(packed))
     except Exception as exc:  # a damaged pickle raises nearly anything
-        raise _corrupt(stage) from exc
-    if tuple(tensor.shape for tensor in tensors) != _SHAPES[stage]:
-        raise _corrupt(stage)
-    if not all(np.isfinite(tensor).all() for tensor in tensors):
-        raise _corrupt(stage)
+        raise WeightsCorrupt(message) from exc
+    shapes = tuple(tensor.shape for tensor in tensors)
+    if shapes != _SHAPES[stage] or not all(np.isfinite(tensor).all() for tensor in tensors):
+        raise WeightsCorrupt(message)
     return tensors
 
 
-def graph(stage: Stage) -> bytes:
-    """One network as ONNX.
+def graph(stage: Stage) -> Any:
+    """One network, for :func:`engine.runtime.compile_network`.
 
-    Input ``pixels``: uint8 (N, H, W, 3), RGB; 24 x 24 for R-Net, 48 x 48 for O-Net, any size from
+    Its input is uint8 (N, H, W, 3), RGB; 24 x 24 for R-Net, 48 x 48 for O-Net, any size from
     12 x 12 for P-Net. The normalisation (x - 127.5) / 128 is folded into the first convolution.
 
-    Outputs, float32, with (N, C, h, w) for P-Net and (N, C) for the others: ``offsets``, 4 shifts
-    of the window's left, upper, right and lower edge as parts of its side; for O-Net ``landmarks``,
-    5 x and then 5 y as parts of the side; ``face``, 1, the probability of a face.
+    Its outputs are float32, (N, C, h, w) for P-Net and (N, C) for the others: 4 shifts of the
+    window's left, upper, right and lower edge as parts of its side; for O-Net the landmarks, 5 x
+    and then 5 y as parts of the side; the probability of a face.
 
     Raises:
         WeightsMissing: If the package mtcnn is not installed.
         WeightsCorrupt: If its files are not what they should be.
     """
-    from onnx import TensorProto, helper
-
-    tensors = read_weights(stage)
-    edge = _INPUT_PX[stage]
-    layers = _Layers("pixels")
-    layers.add("Cast", to=TensorProto.FLOAT)
-    layers.add("Transpose", perm=[0, 3, 1, 2])
-    pools = _POOLS[stage]
+    ops, tensors = runtime.operators(), read_weights(stage)
+    edge, pools = _INPUT_PX[stage], _POOLS[stage]
+    pixels, x = runtime.pictures(edge, edge)
     for i, pool in enumerate(pools):
         kernel, bias, slope = tensors[3 * i : 3 * i + 3]
         if i == 0:
             bias = bias - _MEAN / _RANGE * kernel.sum(axis=(0, 1, 2))
             kernel = kernel / np.float32(_RANGE)
-        layers.convolution(kernel, bias)
-        layers.slope(slope)
+        x = ops.prelu(_convolution(x, kernel, bias), slope.ravel())
         if pool is not None:
-            size, ceiling = pool
-            layers.add("MaxPool", kernel_shape=[size] * 2, strides=[2, 2], ceil_mode=ceiling)
+            x = runtime.max_pool(x, pool[0], ceiling=pool[1])
     rest = tensors[3 * len(pools) :]
-    if edge is not None:
+    if stage != "pnet":
         kernel, bias, slope = rest[:3]
         rest = rest[3:]
-        layers.convolution(_over_picture(kernel, channels=tensors[3 * len(pools) - 2].size), bias)
-        layers.slope(slope)
-    trunk = layers.top
-    results = []
-    for head, kernel, bias in zip(_HEADS[stage], rest[::2], rest[1::2], strict=True):
-        layers.top = trunk
-        if head == "logits":
-            # Softmax over two classes is the logistic function of their difference.
-            layers.convolution(kernel[..., 1:] - kernel[..., :1], bias[1:] - bias[:1])
-            layers.add("Sigmoid")
-        else:
-            layers.convolution(kernel, bias)
-        if edge is not None:
-            layers.add("Flatten")
-        results.append(layers.renamed("face" if head == "logits" else head))
-    shape = ["N", edge or "H", edge or "W", 3]
-    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, shape)
-    cells = [] if edge is not None else ["h", "w"]
+        # A dense layer over the whole picture before it. Keras flattens (height, width, channel);
+        # the package permutes to (width, height, channel) first.
+        channels = tensors[3 * len(pools) - 2].size
+        side = round((len(kernel) / channels) ** 0.5)
+        kernel = kernel.reshape(side, side, channels, -1).transpose(1, 0, 2, 3)
+        x = ops.prelu(_convolution(x, kernel, bias), slope)
+    # Softmax over two classes is the logistic function of their difference.
+    heads = [*rest[:-2], np.diff(rest[-2]), np.diff(rest[-1])]
     outputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", _VALUES[name], *cells])
-        for name in results
+        _convolution(x, kernel, bias) for kernel, bias in zip(heads[::2], heads[1::2], strict=True)
     ]
-    network = helper.make_graph(layers.nodes, stage, [pixels], outputs, layers.constants)
-    model = helper.make_model(network, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    return bytes(model.SerializeToString())
+    outputs[-1] = ops.sigmoid(outputs[-1])
+    if stage != "pnet":
+        outputs = [runtime.flat(output) for output in outputs]
+    return runtime.graph(pixels, *outputs)
 
 
-class _Layers:
-    """ONNX nodes one after the other; ``top`` is what the next one reads."""
-
-    def __init__(self, top: str) -> None:
-        self.top = top
-        self.nodes: list[NodeProto] = []
-        self.constants: list[Any] = []
-
-    def add(self, operator: str, *constants: NDArray[np.float32], **attributes: Any) -> None:
-        from onnx import helper, numpy_helper
-
-        output = f"{operator.lower()}_{len(self.nodes)}"
-        names = [f"{output}_{i}" for i in range(len(constants))]
-        for name, constant in zip(names, constants, strict=True):
-            values = np.ascontiguousarray(constant, np.float32)
-            self.constants.append(numpy_helper.from_array(values, name))
-        self.nodes.append(helper.make_node(operator, [self.top, *names], [output], **attributes))
-        self.top = output
-
-    def convolution(self, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
-        if kernel.ndim == 2:
-            kernel = kernel[None, None]
-        kernel = kernel.transpose(3, 2, 0, 1)
-        self.add("Conv", kernel, bias, kernel_shape=kernel.shape[2:])
-
-    def slope(self, slope: NDArray[np.float32]) -> None:
-        self.add("PRelu", slope.reshape(-1, 1, 1))
-
-    def renamed(self, name: str) -> str:
-        self.nodes[-1].output[0] = name
-        return name
-
-
-def _over_picture(kernel: NDArray[np.float32], *, channels: int) -> NDArray[np.float32]:
-    """A dense layer's kernel as a convolution over the whole 3 x 3 picture before it.
-
-    Keras flattens (height, width, channel); the package permutes to (width, height, channel) first.
-    """
-    edge = round((len(kernel) / channels) ** 0.5)
-    return kernel.reshape(edge, edge, channels, -1).transpose(1, 0, 2, 3)
-
-
-def _corrupt(stage: Stage) -> WeightsCorrupt:
-    return WeightsCorrupt(f"the file {stage}.lz4 of the package mtcnn is damaged; reinstall mtcnn")
+def _convolution(
+    x: runtime.Node, kernel: NDArray[np.float32], bias: NDArray[np.float32]
+) -> runtime.Node:
+    """With a kernel in Keras' layout: (height, width, in, out), or (in, out) for a dense layer."""
+    kernel = kernel.reshape((1, 1, *kernel.shape)[-4:])
+    return runtime.convolution(x, kernel.transpose(3, 2, 0, 1), bias)

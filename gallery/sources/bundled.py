@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.backbones.self_test import portrait_jpeg
+from engine.backbones.network import portrait_jpeg
 from engine.errors import TooLarge
 from gallery.records import FoundPerson, FoundPortrait
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from engine.align import concerns, detail, yaw_degrees
-from engine.backbones.self_test import free_portraits
+from engine.backbones.network import free_portraits
 from engine.types import Box, Concern, Face, Photo
 
 # Left eye, right eye, nose tip, corners of the mouth: x right, y down, z away from the viewer.

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.backbones import BACKBONES, vggface
-from engine.backbones.self_test import CONDITIONS, free_portraits, separation
-from engine.backbones.vggface import open_keras_weights
+from engine.backbones.network import CONDITIONS, free_portraits, separation
 from engine.engine import load_backbone
 from engine.runtime import compile_network
 from engine.types import Photo
@@ -116,12 +116,10 @@ def distances(one: NDArray[np.floating], other: NDArray[np.floating]) -> NDArray
     return 1 - np.einsum("ij,ij->i", one, other) / lengths
 
 
-def raw_outputs(
-    path: Path, variant: vggface.Variant, folder: Path, crops: Crops
-) -> NDArray[np.float32]:
-    """What our graph, written from that file, makes of the crops in f32."""
-    graph = vggface.write_graph(path, variant, folder, name="test")
-    (raw,) = compile_network(graph, name="test", precision="f32").run(np.stack(crops))
+def raw_outputs(path: Path, variant: vggface.Variant, crops: Crops) -> NDArray[np.float32]:
+    """What our network with the weights of that file makes of the crops in f32."""
+    build = partial(vggface.graph, path, variant)
+    (raw,) = compile_network(build, name="test", precision="f32").run(np.stack(crops))
     return raw
 
 
@@ -143,15 +141,12 @@ def test_our_list_of_layers_is_the_networks_own(published: Published) -> None:
     assert ours == theirs
 
 
-def test_our_graph_equals_the_published_network(
-    published: Published, crops: Crops, tmp_path: Path
-) -> None:
+def test_our_graph_equals_the_published_network(published: Published, crops: Crops) -> None:
     """From its own file, matched by name, raw outputs and directions."""
     variant = vggface.VARIANTS[published.name]
-    with open_keras_weights(published.path, vggface.layers(variant)) as opened:
-        assert opened.matched_by == "name"
+    assert vggface.read_weights(published.path, vggface.layers(variant))[0] == "name"
 
-    raw = raw_outputs(published.path, variant, tmp_path, crops)
+    raw = raw_outputs(published.path, variant, crops)
 
     expected = published.answer
     assert distances(raw, expected).max() <= MOST_DISTANCE
@@ -173,10 +168,9 @@ def test_names_with_suffixes_are_matched_by_order(
         for layer, name in zip(published.model.layers, names, strict=True):
             layer._name = name
     variant = vggface.VARIANTS[published.name]
-    with open_keras_weights(path, vggface.layers(variant)) as opened:
-        assert opened.matched_by == "order"
+    assert vggface.read_weights(path, vggface.layers(variant))[0] == "order"
 
-    raw = raw_outputs(path, variant, tmp_path, crops)
+    raw = raw_outputs(path, variant, crops)
 
     assert distances(raw, published.answer).max() <= MOST_DISTANCE
 
@@ -193,7 +187,7 @@ def test_another_order_is_matched_by_name(
     with h5py.File(path, "r+") as file:
         file.attrs["layer_names"] = file.attrs["layer_names"][::-1]
 
-    raw = raw_outputs(path, vggface.VARIANTS[published.name], tmp_path, crops)
+    raw = raw_outputs(path, vggface.VARIANTS[published.name], crops)
     reference = published_network(record, path)
 
     assert distances(raw, published.answer).max() <= MOST_DISTANCE
@@ -202,7 +196,7 @@ def test_another_order_is_matched_by_name(
 
 
 def test_a_wrong_detail_would_show(
-    published: Published, crops: Crops, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    published: Published, crops: Crops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The weights are such that the usual mistakes move the output beyond the limit."""
     variant = vggface.VARIANTS[published.name]
@@ -214,12 +208,10 @@ def test_a_wrong_detail_would_show(
         "mean in RGB order": (variant, {"MEAN_BGR": vggface.MEAN_BGR[::-1]}),
     }
     for name, (changed, constants) in mistakes.items():
-        folder = tmp_path / name
-        folder.mkdir()
         with monkeypatch.context() as patch:
             for constant, value in constants.items():
                 patch.setattr(vggface, constant, value)
-            raw = raw_outputs(published.path, changed, folder, crops)
+            raw = raw_outputs(published.path, changed, crops)
         assert distances(raw, expected).max() > 10 * MOST_DISTANCE, name
 
 
@@ -281,9 +273,9 @@ def test_keras_vggface_can_not_download_on_its_own(published: Published) -> None
 
 def test_the_published_detector_finds_the_portraits() -> None:
     """One face each, near where it was found once, with points inside the box."""
-    from engine.reference import ReferenceDetector
+    from engine.reference import ReferenceDetector, published_detector
 
-    detector = ReferenceDetector.load()
+    detector = ReferenceDetector(published_detector())
     for photo, expected in free_portraits():
         (face,) = detector.detect(photo)
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from packed import DLIB, RESNET, everything, fill, jpeg, units
 from sqlalchemy import delete, update
 
-from engine.backbones.self_test import portrait_jpeg
+from engine.backbones.network import portrait_jpeg
 from engine.engine import Engine
 from engine.errors import BadSettings
 from engine.types import Box, Embedding, Space

@@ -186,7 +186,7 @@ def test_help_imports_nothing_heavy() -> None:
         "from bot.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'numpy', 'cv2', 'PIL', 'openvino', 'sqlalchemy', 'pydantic', 'rich', 'onnx'}\n"
+        "heavy = {'numpy', 'cv2', 'PIL', 'openvino', 'sqlalchemy', 'pydantic', 'rich'}\n"
         "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run(

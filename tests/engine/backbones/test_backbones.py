@@ -1,30 +1,26 @@
-"""Backbones on OpenVINO: dlib's equals dlib itself; graphs are kept, checked and never stale."""
+"""Backbones on OpenVINO: dlib's equals dlib; networks are kept, checked and never stale."""
 
 from __future__ import annotations
 
-import json
-import random
 import subprocess
 import sys
+import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dlib
 import numpy as np
-import onnx
 import pytest
-from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras_files import write_network_file
 from numpy.typing import NDArray
 
 from engine.align import closer
-from engine.backbones import BACKBONES, Backbone, graph, weights
+from engine.backbones import BACKBONES, Malformed, weights
 from engine.backbones import dlib as dlib_file
-from engine.backbones.graph import GRAPH_FILE, TENSOR_FILE, Malformed, kept_graph
-from engine.backbones.network import NetworkBackbone, as_embeddings
-from engine.backbones.self_test import CONDITIONS, free_portraits, separation
+from engine.backbones.network import CONDITIONS, Backbone, free_portraits, separation
 from engine.engine import load_backbone
 from engine.errors import BadSettings, WeightsCorrupt, WeightsMissing
 from engine.runtime import compile_network
@@ -90,12 +86,10 @@ def test_the_graph_equals_dlib_itself(
     crops: Crops,
     published: tuple[NDArray[np.float64], NDArray[np.float64]],
     dlib_bytes: bytes,
-    tmp_path: Path,
 ) -> None:
     """Raw outputs to 1e-4 of their size, directions to 1e-5."""
-    path = dlib_file.write_graph(dlib_file.read_weights(dlib_bytes), tmp_path)
-    onnx.checker.check_model(str(path), full_check=True)
-    network = compile_network(path, name="dlib", precision="f32")
+    read = dlib_file.read_weights(dlib_bytes)
+    network = compile_network(lambda: dlib_file.graph(read), name="dlib", precision="f32")
 
     (raw,) = network.run(np.stack(crops))
 
@@ -179,8 +173,10 @@ def test_the_space_names_weights_and_recipe(ours: Backbone) -> None:
 @pytest.mark.parametrize("row", [np.zeros(128), np.full(128, np.nan), np.full(128, np.inf)])
 def test_a_vector_without_direction_is_an_error(row: NDArray[np.float64]) -> None:
     """Zero or not finite: no embedding, and no warning of NumPy either."""
+    raw = np.tile(row.astype(np.float32), (4, 1))  # the four views of one crop
+    backbone = Backbone(DLIB, "0" * 64, lambda _: raw, precision="f32")
     with pytest.raises(WeightsCorrupt, match="lookalike models verify dlib"):
-        as_embeddings([row.astype(np.float32)[np.newaxis]], Space("dlib", "0" * 64, 1, 128))
+        backbone.embed([np.zeros((150, 150, 3), np.uint8)])
 
 
 def test_an_unknown_backbone_is_refused(cache: Path) -> None:
@@ -235,7 +231,7 @@ def test_a_weight_that_is_not_finite_is_refused(dlib_bytes: bytes) -> None:
         dlib_file.read_weights(bytes(changed))
 
 
-# --- kept graphs ------------------------------------------------------------------------------
+# --- kept networks ----------------------------------------------------------------------------
 
 START = """
 import sys
@@ -245,51 +241,29 @@ from engine.engine import load_backbone
 folder = Path(sys.argv[1])
 backbone = load_backbone("dlib", models_folder=folder, cache_folder=folder, precision="f32")
 (embedding,) = backbone.embed([np.full((150, 150, 3), 99, np.uint8)])
-print(sorted({"onnx", "h5py", "httpx", "cv2", "tensorflow"} & set(sys.modules)))
+print(sorted({"engine.backbones.dlib", "h5py", "httpx", "cv2", "tensorflow"} & set(sys.modules)))
 """
 
 
-def test_a_later_start_writes_nothing_and_imports_less(tmp_path: Path) -> None:
-    """The first start writes the graph, the next one only reads."""
+def test_a_later_start_builds_nothing_and_imports_less(tmp_path: Path) -> None:
+    """The first start builds the network, the next one only reads what was kept."""
     command = [sys.executable, "-W", "error", "-c", START, str(tmp_path)]
     first, second = (
         subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         for _ in range(2)
     )
 
-    assert first == "['cv2', 'onnx']"
+    assert first == "['cv2', 'engine.backbones.dlib']"
     assert second == "['cv2']"
 
 
-def load(folder: Path) -> NetworkBackbone:
-    backbone = load_backbone("dlib", models_folder=folder, cache_folder=folder, precision="f32")
-    assert isinstance(backbone, NetworkBackbone)
-    return backbone
+def load(folder: Path) -> Backbone:
+    return load_backbone("dlib", models_folder=folder, cache_folder=folder, precision="f32")
 
 
 def kept(cache_folder: Path) -> Path:
-    (folder,) = (path for path in cache_folder.iterdir() if path.is_dir())
-    return folder
-
-
-def test_damage_to_what_was_kept_is_noticed(ours: Backbone, crops: Crops, tmp_path: Path) -> None:
-    """A bit in the tensors, in the compiled network, or a file cut short: written anew."""
-    expected = ours.embed(crops[:1])[0]
-    load(tmp_path)
-    names = [path.name for path in kept(tmp_path).iterdir() if path.suffix != ".json"]
-    assert {GRAPH_FILE, TENSOR_FILE} < set(names)
-    assert any(name.endswith(".blob") for name in names)
-
-    for name in names:
-        path = kept(tmp_path) / name
-        for damage in (_flipped, _halved):
-            content = path.read_bytes()
-            path.chmod(0o600)
-            path.write_bytes(damage(content))
-            embedding = load(tmp_path).embed(crops[:1])[0]
-            assert embedding.cosine(expected) == pytest.approx(1, abs=1e-6)
-            assert (kept(tmp_path) / GRAPH_FILE).exists()
-            path = next(kept(tmp_path).glob(f"*{path.suffix}"))
+    (path,) = cache_folder.iterdir()
+    return path
 
 
 def _flipped(content: bytes) -> bytes:
@@ -301,87 +275,71 @@ def _halved(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
 
-@pytest.mark.parametrize("listing", [None, "", "[]", "{}", '{"graph.onnx": 1}'])
-def test_an_interrupted_start_leaves_no_trace(tmp_path: Path, listing: str | None) -> None:
-    """Without a list that fits, what lies there is not used."""
-    load(tmp_path)
-    folder = kept(tmp_path)
-    (folder / GRAPH_FILE).write_bytes(b"")
-    if listing is None:
-        (folder / "files.json").unlink()
-    else:
-        (folder / "files.json").write_text(listing)
-
-    load(tmp_path)
-
-    assert (folder / GRAPH_FILE).stat().st_size
-    assert GRAPH_FILE in json.loads((folder / "files.json").read_text())
-
-
-def test_what_is_not_listed_is_not_used(tmp_path: Path) -> None:
-    """A compiled network of unknown origin is deleted."""
-    load(tmp_path)
-    stranger = kept(tmp_path) / "1234.blob"
-    stranger.write_bytes(b"half a network")
-
-    load(tmp_path)
-
-    assert not stranger.exists()
-
-
-def test_a_cache_whose_lock_is_held_is_done_without(
-    tmp_path: Path,
-    crops: Crops,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("damage", [_flipped, _halved, lambda _: b"", lambda _: b"half a network"])
+def test_damage_to_what_was_kept_is_noticed(
+    ours: Backbone, crops: Crops, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    """A process that hangs with the lock in its hand stops nobody else."""
-    monkeypatch.setattr(graph, "LOCK_TIMEOUT_S", 0.05)
-    load_backbone("dlib", models_folder=tmp_path, cache_folder=tmp_path)
-    (lock,) = tmp_path.glob("dlib-*.lock")
+    """A bit in the compiled network, a file cut short, or something else: written anew."""
+    expected = ours.embed(crops[:1])[0]
+    load(tmp_path)
+    path = kept(tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(damage(content))
 
-    with FileLock(lock):
-        backbone = load_backbone("dlib", models_folder=tmp_path, cache_folder=tmp_path)
+    embedding = load(tmp_path).embed(crops[:1])[0]
 
-    assert len(backbone.embed(crops[:1])) == 1
-    assert "without the cache" in caplog.text
+    assert embedding.cosine(expected) == pytest.approx(1, abs=1e-6)
+    assert kept(tmp_path) == path
+    assert path.stat().st_size == pytest.approx(len(content), abs=10_000)
 
 
-def test_a_cache_that_can_not_be_written_is_no_error(tmp_path: Path, crops: Crops) -> None:
-    """The graph is then written to a temporary folder."""
+def test_a_network_of_another_version_is_built_anew(tmp_path: Path, crops: Crops) -> None:
+    """Its checksum is right, but OpenVINO can't use it."""
+    load(tmp_path)
+    path = kept(tmp_path)
+    foreign = b"no network of this version" * 100
+    path.write_bytes(foreign + zlib.crc32(foreign).to_bytes(4, "little"))
+
+    assert len(load(tmp_path).embed(crops[:1])) == 1
+    assert path.stat().st_size > len(foreign) + 4
+
+
+def test_a_cache_that_can_not_be_written_is_no_error(
+    tmp_path: Path, crops: Crops, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The network is then built at every start, and the log says why."""
     (tmp_path / "file").write_bytes(b"")
 
     backbone = load_backbone("dlib", models_folder=tmp_path, cache_folder=tmp_path / "file" / "x")
 
     assert len(backbone.embed(crops[:1])) == 1
+    assert "can't be written" in caplog.text
 
 
-def test_other_weights_replace_what_was_kept(tmp_path: Path) -> None:
-    """One graph per backbone stays; others stay with theirs."""
-    write = _writer()
-    for owner, key in (("dlib", "a"), ("resnet", "a"), ("dlib", "b")):
-        with kept_graph(tmp_path, owner, key, write) as (graph, _):
-            assert graph.exists()
+def test_a_new_network_replaces_what_was_kept(tmp_path: Path) -> None:
+    """One file per backbone and precision stays, and nothing that a killed process left."""
+    for name in (
+        "dlib-f32-0123456789abcdef.network",
+        "dlib-f32-x1y2z3.tmp",
+        "resnet-f32-0.network",
+    ):
+        (tmp_path / name).write_bytes(b"")
 
-    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"dlib-b", "resnet-a"}
+    load(tmp_path)
 
-
-def _writer() -> object:
-    def write(folder: Path) -> Path:
-        path = folder / GRAPH_FILE
-        path.write_bytes(random.Random(0).randbytes(100))
-        return path
-
-    return write
+    names = {path.name for path in tmp_path.iterdir()}
+    assert len(names) == 2
+    assert "resnet-f32-0.network" in names
 
 
 def test_two_processes_start_at_once(tmp_path: Path) -> None:
-    """One writes, the other waits; both are ready."""
+    """All are ready, and one whole file is kept."""
     command = [sys.executable, "-W", "error", "-c", START, str(tmp_path)]
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
     outcomes = [(process.communicate(timeout=120)[1], process.returncode) for process in processes]
 
     assert outcomes == [(b"", 0)] * 3
+    assert kept(tmp_path).suffix == ".network"
 
 
 # --- the networks of VGGFace2 -----------------------------------------------------------------
@@ -412,7 +370,7 @@ def test_a_vggface2_backbone_embeds_faces(random_resnet: Path, cache: Path) -> N
 def test_weights_that_change_after_the_first_load_are_refused(
     random_resnet: Path, cache: Path, tmp_path: Path
 ) -> None:
-    """Also when a graph written from the old ones is still kept."""
+    """Also when a network built from the old ones is still kept."""
     name = BACKBONES["resnet"].file_name
     path = tmp_path / name
     path.write_bytes((random_resnet / name).read_bytes())

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras_files import write_keras_file
 
-from engine.backbones.graph import Malformed
-from engine.backbones.vggface import KerasLayer, open_keras_weights
+from engine.backbones import Malformed
+from engine.backbones.vggface import KerasLayer, read_weights
 
 BN = ("gamma", "beta", "moving_mean", "moving_variance")
 # A name inside another's folder, as in the released files.
@@ -27,13 +27,11 @@ LAYERS = (
 
 
 def read_all(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    with open_keras_weights(path, LAYERS) as weights:
-        return {layer.name: weights.layer(layer.name) for layer in LAYERS}
+    return read_weights(path, LAYERS)[1]
 
 
 def matched_by(path: Path) -> str:
-    with open_keras_weights(path, LAYERS) as weights:
-        return weights.matched_by
+    return read_weights(path, LAYERS)[0]
 
 
 @pytest.fixture

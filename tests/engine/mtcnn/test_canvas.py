@@ -18,7 +18,7 @@ sizes = st.integers(1, 900)
 
 @pytest.fixture(scope="module")
 def pnet() -> Network:
-    return compile_network(graph("pnet"), name="pnet", precision="f32")
+    return compile_network(lambda: graph("pnet"), name="pnet", precision="f32")
 
 
 @settings(deadline=None, max_examples=40)

@@ -37,7 +37,8 @@ def test_the_networks_are_the_packages(package: Any, stage: Stage, shape: tuple[
     model = package.get_stage(stage_id=("pnet", "rnet", "onet").index(stage) + 1).model
 
     theirs = [np.asarray(output) for output in model((pixels.astype(np.float32) - 127.5) / 128)]
-    ours = list(compile_network(graph(stage), name=stage, precision="f32").run(pixels))
+    network = compile_network(lambda: graph(stage), name=stage, precision="f32")
+    ours = list(network.run(pixels))
 
     if stage == "pnet":
         rows, columns = theirs[0].shape[1:3]
