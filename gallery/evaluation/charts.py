@@ -1,8 +1,7 @@
 """Charts of an evaluation, drawn once: as SVG to stand within a page, or as PNG files.
 
 In a page they take colours and letters from it: every colour is a CSS variable, so that they follow
-light, dark and print. Drawn without a display and without matplotlib's global state. matplotlib is
-no part of the base installation: ``need_matplotlib`` says which extra has it.
+light, dark and print. Drawn without a display and without matplotlib's global state.
 """
 
 from __future__ import annotations
@@ -20,23 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import SetupProblem
-from gallery.evaluation.measures import Measures, Roc, Share, Verification
+from gallery.evaluation.measures import Measures, Roc, Verification
 from gallery.scores import ANCHORS, SAME_PERSON_SCORE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-__all__ = [
-    "Chart",
-    "draw_identification",
-    "draw_verification",
-    "likenesses",
-    "need_matplotlib",
-    "promises",
-    "ranks",
-    "roc",
-    "scores",
-]
 
 _LIGHT: Final = {
     "ink": "#1b2126",
@@ -69,13 +56,9 @@ Heights = tuple[NDArray[np.float64], NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart that is drawn when it is asked for.
+    """A chart that is drawn when it is asked for; ``described`` is for who can't see it.
 
-    Attributes:
-        name: For identifiers and file names.
-        title: What it shows.
-        described: What can be read off it, for who can't see it.
-        draw: Draws it.
+    Drawing raises SetupProblem where matplotlib, no part of the base installation, is missing.
     """
 
     name: str
@@ -106,11 +89,7 @@ class Chart:
         return f"{head}{labels}>{described}{body}"
 
     def save_png(self, folder: Path) -> Path:
-        """Writes it as NAME.png into a folder, made if need be; the file.
-
-        Raises:
-            SetupProblem: If it can't be written.
-        """
+        """The file NAME.png in a folder, made if need be; SetupProblem if it can't be written."""
         file = folder / f"{self.name}.png"
         picture = self._drawn("png", _LIGHT)
         try:
@@ -121,7 +100,11 @@ class Chart:
         return file
 
     def _drawn(self, kind: str, colours: Colours) -> bytes:
-        need_matplotlib()
+        if importlib.util.find_spec("matplotlib") is None:
+            raise SetupProblem(
+                "charts are drawn by matplotlib, which is not installed: run `pip install "
+                "'lookalike[evaluate]'`"
+            )
         import matplotlib as mpl
         from matplotlib.figure import Figure
 
@@ -158,25 +141,11 @@ class Chart:
         return buffer.getvalue()
 
 
-def need_matplotlib() -> None:
-    """Raises SetupProblem where matplotlib is not installed, with the extra that has it."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise SetupProblem(
-            "charts are drawn by matplotlib, which is not installed: run `pip install "
-            "'lookalike[evaluate]'`"
-        )
-
-
 # --- what is drawn ----------------------------------------------------------------------------
 
 
 def roc(curves: Mapping[str, Roc], strangers: int) -> Chart:
-    """Pairs of one person accepted over pairs of strangers accepted.
-
-    Args:
-        curves: By model.
-        strangers: How many pairs of strangers there are, at least.
-    """
+    """Pairs of one person accepted over at least so many pairs of strangers; curves by model."""
     least = max(_FEWEST_FAR, 1 / strangers)
 
     def draw(axes: Axes, colours: Colours) -> None:
@@ -241,16 +210,14 @@ def promises(columns: Sequence[Measures]) -> Chart:
         axes.plot(at, said, color=colours["quiet"], linewidth=5, alpha=0.35, label="stated")
         for number, column in enumerate(columns):
             shares = {score: column.reached(score) for score in at}
-            seen = {score: one for score, one in shares.items() if one.count}
+            seen = {score + 0.6 * number: one for score, one in shares.items() if one.count}
+            values = np.array([one.value for one in seen.values()])
+            low = np.array([one.low for one in seen.values()])
+            high = np.array([one.high for one in seen.values()])
+            marks: Any = {"marker": "o", "markersize": 4, "elinewidth": 1.5, "capsize": 3}
+            bars = [values - low, high - values]
             axes.errorbar(
-                [score + 0.6 * number for score in seen],
-                [one.value for one in seen.values()],
-                yerr=_error_bars(list(seen.values())),
-                marker="o",
-                markersize=4,
-                elinewidth=1.5,
-                capsize=3,
-                **_line(number, column.model, colours),
+                [*seen], values, yerr=bars, **marks, **_line(number, column.model, colours)
             )
         axes.set_yscale("log")
         axes.set(
@@ -276,74 +243,90 @@ def promises(columns: Sequence[Measures]) -> Chart:
 def likenesses(
     model: str, strangers: Heights, own: NDArray[np.float64], threshold: float, unit: str
 ) -> Chart:
-    """Likenesses before calibration: strangers and the same person."""
-    low = min(_quantile(strangers, 0.001), float(own.min()))
-
-    def draw(axes: Axes, colours: Colours) -> None:
-        _two(axes, strangers, own, np.linspace(low, 1.0, _BINS + 1), colours)
-        axes.axvline(threshold, ymax=0.85, color=colours["quiet"], linestyle="--", linewidth=1)
-        axes.set(xlabel=unit, xlim=(low, 1))
-
-    described = (
-        f"Strangers have {_quantile(strangers, 0.5):.3f} in the median, photos of the same person "
-        f"{float(np.median(own)):.3f}"
-    )
-    return Chart(f"cosines-{model}", f"{model}: before calibration", described, draw)
+    """Likenesses before calibration: strangers and the same person, with the best threshold."""
+    bins = np.linspace(min(_quantile(strangers, 0.001), float(own.min())), 1.0, _BINS + 1)
+    title = f"{model}: before calibration"
+    return _two(f"cosines-{model}", title, strangers, own, bins, [threshold], "--", unit)
 
 
 def scores(model: str, strangers: Heights, own: NDArray[np.float64]) -> Chart:
     """Scores: strangers and the same person, with what the scores mean."""
+    bins = np.linspace(0, 100, _BINS // 2 + 1)
+    marks = [*(score for score, _ in ANCHORS[2:]), SAME_PERSON_SCORE]
+    title = f"{model}: after calibration"
+    return _two(f"scores-{model}", title, strangers, own, bins, marks, ":", "score")
+
+
+def _two(
+    name: str,
+    title: str,
+    strangers: Heights,
+    own: NDArray[np.float64],
+    bins: NDArray[np.float64],
+    marks: Sequence[float],
+    dashes: str,
+    unit: str,
+) -> Chart:
+    """Two histograms of shares of pairs, with upright lines at the marks."""
 
     def draw(axes: Axes, colours: Colours) -> None:
-        _two(axes, strangers, own, np.linspace(0, 100, _BINS // 2 + 1), colours)
-        axes.set(xlabel="score", xlim=(0, 100), xticks=range(0, 101, 10))
-        for score in (*(score for score, _ in ANCHORS[2:]), SAME_PERSON_SCORE):
-            axes.axvline(score, ymax=0.85, color=colours["quiet"], linestyle=":", linewidth=1)
+        for colour, label, (values, counts) in (
+            ("strangers", "strangers", strangers),
+            ("same", "same person", (own, np.ones(len(own)))),
+        ):
+            axes.hist(
+                values,
+                bins.tolist(),
+                weights=counts / max(counts.sum(), 1),
+                color=colours[colour],
+                alpha=0.7,
+                histtype="stepfilled",
+                label=label,
+            )
+        for mark in marks:
+            axes.axvline(mark, ymax=0.85, color=colours["quiet"], linestyle=dashes, linewidth=1)
+        axes.set(xlabel=unit, xlim=(bins[0], bins[-1]), ylabel="share of pairs")
+        if unit == "score":
+            axes.set_xticks(range(0, 101, 10))
+        _as_percent(axes)
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.18)
+        axes.legend(frameon=False, loc="upper center", ncols=2)
 
-    described = (
-        f"Strangers score {_quantile(strangers, 0.5):.0f} in the median, photos of the same person "
-        f"{float(np.median(own)):.0f}"
-    )
-    return Chart(f"scores-{model}", f"{model}: after calibration", described, draw)
+    medians = (_quantile(strangers, 0.5), float(np.median(own)))
+    shown = [f"{one:.0f}" if unit == "score" else f"{one:.3f}" for one in medians]
+    described = f"The medians: {shown[0]} for strangers, {shown[1]} for photos of the same person"
+    return Chart(name, title, described, draw)
 
 
 def draw_verification(result: Verification, folder: Path) -> tuple[Path, ...]:
-    """ROC curve, cosines and scores of pairs as PNG files in a folder.
-
-    Raises:
-        SetupProblem: If they can't be written, or matplotlib is missing.
-    """
+    """ROC curve, cosines and scores of pairs as PNG files in a folder."""
     found = ~np.isnan(result.cosines)
     own, others = result.cosines[found & result.same], result.cosines[found & ~result.same]
     once = np.ones(len(others))
     score = result.calibration.scores
-    drawn = (
-        roc({result.model: result.roc}, int((~result.same).sum())),
-        likenesses(result.model, (others, once), own, result.threshold, "cosine"),
-        scores(result.model, (score(others), once), score(own)),
-    )
-    return _saved(drawn, ("roc", "pair-cosines", "pair-scores"), result.model, folder)
+    drawn = {
+        "roc": roc({result.model: result.roc}, int((~result.same).sum())),
+        "pair-cosines": likenesses(result.model, (others, once), own, result.threshold, "cosine"),
+        "pair-scores": scores(result.model, (score(others), once), score(own)),
+    }
+    return _saved(drawn, result.model, folder)
 
 
 def draw_identification(measures: Measures, folder: Path) -> tuple[Path, ...]:
-    """Rank-k curve, scores, and promised against seen rarity; see ``draw_verification``."""
+    """Rank-k curve, scores, and stated against observed rarity as PNG files in a folder."""
     heights, counts = measures.strangers.heights()
-    drawn = (
-        ranks([measures]),
-        scores(
-            measures.model, (measures.calibration.scores(heights), counts), measures.same_scores()
-        ),
-        promises([measures]),
-    )
-    return _saved(drawn, ("ranks", "person-scores", "calibration"), measures.model, folder)
+    after = (measures.calibration.scores(heights), counts)
+    drawn = {
+        "ranks": ranks([measures]),
+        "person-scores": scores(measures.model, after, measures.same_scores()),
+        "calibration": promises([measures]),
+    }
+    return _saved(drawn, measures.model, folder)
 
 
-def _saved(
-    charts: Sequence[Chart], names: Sequence[str], model: str, folder: Path
-) -> tuple[Path, ...]:
+def _saved(charts: Mapping[str, Chart], model: str, folder: Path) -> tuple[Path, ...]:
     return tuple(
-        replace(chart, name=f"{name}-{model}").save_png(folder)
-        for chart, name in zip(charts, names, strict=True)
+        replace(chart, name=f"{name}-{model}").save_png(folder) for name, chart in charts.items()
     )
 
 
@@ -352,43 +335,9 @@ def _line(number: int, model: str, colours: Colours) -> dict[str, Any]:
     return {"color": colours[f"model-{number}"], "linestyle": _DASHES[number], "label": model}
 
 
-def _error_bars(shares: Sequence[Share]) -> NDArray[np.float64] | None:
-    bars = [[one.value - one.low, one.high - one.value] for one in shares]
-    return np.array(bars).T if bars else None
-
-
 def _quantile(heights: Heights, share_below: float) -> float:
-    """The value below which so large a share lies."""
     values, counts = heights
-    order = np.argsort(values)
-    place = np.searchsorted(np.cumsum(counts[order]), share_below * counts.sum())
-    return float(values[order][min(int(place), len(values) - 1)])
-
-
-def _two(
-    axes: Axes,
-    strangers: Heights,
-    same: NDArray[np.float64],
-    bins: NDArray[np.float64],
-    colours: Colours,
-) -> None:
-    for name, label, (values, counts) in (
-        ("strangers", "strangers", strangers),
-        ("same", "same person", (same, np.ones(len(same)))),
-    ):
-        axes.hist(
-            values,
-            bins.tolist(),
-            weights=counts / max(counts.sum(), 1),
-            color=colours[name],
-            alpha=0.7,
-            histtype="stepfilled",
-            label=label,
-        )
-    axes.set_ylabel("share of pairs")
-    _as_percent(axes)
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.18)
-    axes.legend(frameon=False, loc="upper center", ncols=2)
+    return float(np.quantile(values, share_below, weights=counts, method="inverted_cdf"))
 
 
 def _as_percent(axes: Axes) -> None:

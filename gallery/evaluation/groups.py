@@ -8,8 +8,8 @@ one person stand and fall together).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -20,19 +20,6 @@ from gallery.evaluation.measures import HONEST, Measures, Share, share
 from gallery.evaluation.photos import KINDS, PeopleLabels, spellings
 from gallery.scores import SAME_PERSON_SCORE, score_at
 from gallery.scores.fit import COPY
-
-__all__ = [
-    "FEWEST",
-    "MEASURES",
-    "Gap",
-    "Group",
-    "Grouping",
-    "LabelledPhoto",
-    "Mistake",
-    "Mistakes",
-    "find_mistakes",
-    "group_people",
-]
 
 FEWEST: Final = 20
 """People from which on a group is judged."""
@@ -54,15 +41,13 @@ _DOUBTFUL: Final = score_at(1e-4)  # a score that few photos of one person are b
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """People who have a label in common.
+    """People who have a label in common; one of fewer than ``FEWEST`` people is not judged.
 
     Attributes:
-        name: The label.
-        people: How many.
         probes: How many photos of them were looked up.
-        pairs: How many pairs of probes with others of the group were judged.
-        measures: Shares by name, one of ``MEASURES``; empty if there are too few people.
-        same_median: Score of the same person; NaN if there are too few people.
+        pairs: How many pairs of probes with others of the group there are.
+        measures: Shares by name, one of ``MEASURES``; empty if it is not judged.
+        same_median: Score of the same person; NaN if it is not judged.
         strangers_median: Score of two people of the group; the same.
     """
 
@@ -70,23 +55,17 @@ class Group:
     people: int
     probes: int
     pairs: int
-    measures: Mapping[str, Share]
+    measures: Mapping[str, Share] = field(default_factory=dict)
     same_median: float = float("nan")
     strangers_median: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """How far the best and the worst group are apart.
+    """How far the best and the worst group are apart in one of ``MEASURES``, from 0 to 1.
 
     Attributes:
-        measure: One of ``MEASURES``.
-        best: Name of the group.
-        best_value: From 0 to 1.
-        worst: Name of the group.
-        worst_value: From 0 to 1.
-        chance: Share of random divisions with at least that gap.
-        divisions: How many were tried.
+        chance: Share of so many random divisions with at least that gap.
     """
 
     measure: str
@@ -105,12 +84,11 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """One way to part people.
+    """People parted by category, country or gender.
 
     Attributes:
-        kind: ``"category"``, ``"country"`` or ``"gender"``.
         judged: Groups of at least ``FEWEST`` people, by falling size.
-        small: Groups too small to judge, by falling size.
+        small: The others, by falling size.
         gaps: Between the judged ones, if there are several.
         unlabelled: How many people have no label of this kind.
     """
@@ -124,23 +102,14 @@ class Grouping:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Counts:
-    """Probes by their person, float64 (K,), and close strangers, (H,).
+    """Probes by their person, float64 (K,), and close strangers, (H,)."""
 
-    Attributes:
-        probes: All, those without a face as well.
-        found: Those with a face.
-        right: Those judged rightly, by measure.
-        whose: The column of each close pair's probe.
-        like: The column it is like.
-        reached: float64 1 for the pairs that reach a level, by measure.
-    """
-
-    probes: NDArray[np.float64]
-    found: NDArray[np.float64]
-    right: Mapping[str, NDArray[np.float64]]
-    whose: NDArray[np.intp]
-    like: NDArray[np.intp]
-    reached: Mapping[str, NDArray[np.float64]]
+    probes: NDArray[np.float64]  # all, those without a face as well
+    found: NDArray[np.float64]  # those with a face
+    right: Mapping[str, NDArray[np.float64]]  # those judged rightly, by measure
+    whose: NDArray[np.intp]  # the column of each close pair's probe
+    like: NDArray[np.intp]  # the column it is like
+    reached: Mapping[str, NDArray[np.float64]]  # 1 for pairs that reach a level, by measure
 
     def within(self, members: NDArray[np.bool_]) -> _Counts:
         """With the pairs inside one group only."""
@@ -215,27 +184,25 @@ def _grouping(
         name: np.array([key in own for own in keys])
         for key, name in sorted(spellings(labels).items())
     }
-    order = sorted(
-        (name for name in members if members[name].any()), key=lambda name: -members[name].sum()
-    )
-    large = [name for name in order if members[name].sum() >= FEWEST]
+    order = sorted((name for name in members if any(members[name])), key=lambda n: -sum(members[n]))
+    groups = [_group(name, measures, counts, members[name]) for name in order]
+    judged = tuple(group for group in groups if group.measures)
+    names = [group.name for group in judged]
     return Grouping(
         kind=kind,
-        judged=tuple(_judged(name, measures, counts, members[name]) for name in large),
-        small=tuple(_small(name, counts, members[name]) for name in order if name not in large),
-        gaps=_gaps(large, counts, np.array([members[name] for name in large])),
+        judged=judged,
+        small=tuple(group for group in groups if not group.measures),
+        gaps=_gaps(names, counts, np.array([members[name] for name in names])),
         unlabelled=sum(not own for own in keys),
     )
 
 
-def _small(name: str, counts: _Counts, members: NDArray[np.bool_]) -> Group:
+def _group(name: str, measures: Measures, counts: _Counts, members: NDArray[np.bool_]) -> Group:
     weights = members.astype(np.float64)
-    probes = int((weights * counts.probes).sum())
-    return Group(name, int(members.sum()), probes, round(counts.pairs(weights)), {})
-
-
-def _judged(name: str, measures: Measures, counts: _Counts, members: NDArray[np.bool_]) -> Group:
-    group = _small(name, counts, members)
+    probes, pairs = int(weights @ counts.probes), round(counts.pairs(weights))
+    group = Group(name, int(members.sum()), probes, pairs)
+    if group.people < FEWEST:
+        return group
     rows = np.flatnonzero(members[measures.probe_set.right])
     return replace(
         group,
@@ -340,13 +307,7 @@ def _gaps(names: Sequence[str], counts: _Counts, members: NDArray[np.bool_]) -> 
 
 @dataclass(frozen=True, slots=True)
 class LabelledPhoto:
-    """A photo and whom it is said to show.
-
-    Attributes:
-        file: Where it is.
-        role: What part it plays, such as ``"looked up"``.
-        name: Whose photo it is by its label.
-    """
+    """A photo, the part it plays, such as ``"looked up"``, and whom it shows by its label."""
 
     file: Path
     role: str
@@ -355,10 +316,9 @@ class LabelledPhoto:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """Photos that a backbone took for something else than their labels say.
+    """Two or three photos that a backbone took for something else than their labels say.
 
     Attributes:
-        photos: Two or three.
         score: Of the first with the second.
         own_score: Of the first with the person it is said to show; None if that is the second.
         suspicion: Why the label is likely wrong, as a sentence; None if it is not.
@@ -394,72 +354,60 @@ class Mistakes:
 
 
 def find_mistakes(measures: Measures, *, shown: int) -> Mistakes:  # noqa: C901 - three kinds
-    """Picks the worst of each kind.
-
-    Args:
-        measures: What was found.
-        shown: How many of each kind at most.
-    """
+    """Picks the worst of each kind, at most so many of each."""
     probe_set, found = measures.probe_set, measures.found
-    right, best = probe_set.right, found.best_columns
+    right, best = probe_set.right.tolist(), found.best_columns.tolist()
     own_scores, best_scores = measures.same_scores(), measures.best_stranger_scores()
+    name = probe_set.name
 
     def mistake(row: int, roles: Mapping[str, int], suspicion: str | None) -> Mistake:
         photos = [LabelledPhoto(probe_set.probe_files[row], "looked up", name(right[row]))]
         for role, column in roles.items():
             photos.append(LabelledPhoto(probe_set.closest(row, column)[0], role, name(column)))
-        own = float(own_scores[row])
-        if right[row] in roles.values() and len(roles) == 1:
+        columns, own, other = [*roles.values()], float(own_scores[row]), float(best_scores[row])
+        if columns == [right[row]]:
             return Mistake(tuple(photos), own, None, suspicion)
-        shown_own = own if right[row] in roles.values() else None
-        return Mistake(tuple(photos), float(best_scores[row]), shown_own, suspicion)
+        return Mistake(tuple(photos), other, own if right[row] in columns else None, suspicion)
 
-    def name(column: int) -> str:
-        return probe_set.name(int(column))
-
-    def whose(row: int) -> str | None:
+    def whose(row: int, otherwise: str | None) -> str | None:
         """Whom a photo shows that is hardly like its own person, and like another in person."""
         if own_scores[row] < _DOUBTFUL and best_scores[row] >= _SAME_PERSON:
             return f"Likely labelled wrong: it seems to show {name(best[row])}."
-        return None
+        return otherwise
 
     def accept(row: int) -> Mistake:
         suspicion = None
-        if probe_set.closest(row, int(best[row]))[1] >= COPY:
+        if probe_set.closest(row, best[row])[1] >= COPY:
             suspicion = "Likely one picture under two names."
         elif best_scores[row] >= _SAME_PERSON:
-            suspicion = whose(row) or "Likely one person under two names, or a wrong label."
-        return mistake(row, {"taken for": int(best[row])}, suspicion)
+            suspicion = whose(row, "Likely one person under two names, or a wrong label.")
+        return mistake(row, {"taken for": best[row]}, suspicion)
 
     def reject(row: int) -> Mistake:
-        suspicion = None
-        if own_scores[row] < _STRANGER:
-            suspicion = whose(row) or "Likely a photo of somebody else."
-        return mistake(row, {"in the gallery": int(right[row])}, suspicion)
+        somebody = own_scores[row] < _STRANGER
+        suspicion = whose(row, "Likely a photo of somebody else.") if somebody else None
+        return mistake(row, {"in the gallery": right[row]}, suspicion)
 
     def confusion(row: int) -> Mistake:
-        suspicion = whose(row)
-        if suspicion is None and own_scores[row] < _STRANGER:
-            suspicion = "Likely a photo of somebody else, who is not in the gallery."
-        return mistake(row, {"found": int(best[row]), "should be": int(right[row])}, suspicion)
+        absent = "Likely a photo of somebody else, who is not in the gallery."
+        suspicion = whose(row, absent if own_scores[row] < _STRANGER else None)
+        return mistake(row, {"found": best[row], "should be": right[row]}, suspicion)
 
-    couples = [frozenset(pair) for pair in zip(right.tolist(), best.tolist(), strict=True)]
-    wrong = np.flatnonzero(found.ranks > 0)
-    confused = _lowest(-found.best[wrong], right[wrong].tolist(), shown)
+    couples = [frozenset(pair) for pair in zip(right, best, strict=True)]
+    confused = np.where(found.ranks > 0, -found.best, np.inf)
     return Mistakes(
         accepts=tuple(accept(row) for row in _lowest(-found.best, couples, shown)),
-        rejects=tuple(reject(row) for row in _lowest(found.own, right.tolist(), shown)),
-        confusions=tuple(confusion(int(wrong[place])) for place in confused),
-        confused=len(wrong),
+        rejects=tuple(reject(row) for row in _lowest(found.own, right, shown)),
+        confusions=tuple(confusion(row) for row in _lowest(confused, right, shown)),
+        confused=int(np.isfinite(confused).sum()),
     )
 
 
-def _lowest(values: NDArray[np.float64], keys: Iterable[Hashable], count: int) -> list[int]:
-    """Places of the lowest values, each key once."""
-    listed = list(keys)
+def _lowest(values: NDArray[np.float64], keys: Sequence[Hashable], count: int) -> list[int]:
+    """Places of the lowest values that are finite, each key once."""
     chosen: dict[Hashable, int] = {}
     for place in np.argsort(values, kind="stable").tolist():
-        if len(chosen) == count:
+        if len(chosen) == count or np.isinf(values[place]):
             break
-        chosen.setdefault(listed[place], place)
+        chosen.setdefault(keys[place], place)
     return list(chosen.values())

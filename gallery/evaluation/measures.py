@@ -24,28 +24,12 @@ from gallery.progress import Progress, no_progress
 from gallery.scores import Calibration, score_at
 from gallery.scores.trial import FAR
 
-__all__ = [
-    "HONEST",
-    "LikenessHistogram",
-    "Measures",
-    "Roc",
-    "Share",
-    "Verification",
-    "best_threshold",
-    "cross_validated",
-    "measure",
-    "roc_of",
-    "share",
-    "verify",
-]
-
 HONEST: Final = (1e-2, 1e-3, 1e-4)
 """Shares of strangers whose scores are checked: how many reach what so many should."""
 
 _FOLDS: Final = 10
 _PER_UNIT: Final = 100_000  # bins in a cosine of 1: a tenth of a percent of what scores tell apart
 _CLOSE: Final = 20_000_000  # likenesses of close strangers kept at most
-_SEED: Final = 1
 _NO_FACE: Final = -2.0  # below every cosine: a pair without two faces is never accepted
 
 
@@ -54,17 +38,10 @@ _NO_FACE: Final = -2.0  # below every cosine: a pair without two faces is never 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How many of how many, and between what the truth lies with 95 % confidence (Wilson 1927).
-
-    Attributes:
-        count: How many.
-        of: Of how many; 0 if nobody could be asked.
-        low: From 0 to 1.
-        high: From 0 to 1.
-    """
+    """How many of how many, and between what the truth lies with 95 % confidence (Wilson 1927)."""
 
     count: float
-    of: float
+    of: float  # 0 if nobody could be asked
     low: float
     high: float
 
@@ -89,17 +66,14 @@ class LikenessHistogram:
 
     def __init__(self) -> None:
         self.counts = np.zeros(2 * _PER_UNIT + 1, np.int64)
+        self.total = 0
 
     def add(self, likenesses: NDArray[np.floating]) -> None:
         """Counts likenesses in [-1, 1]."""
         bins = np.rint((likenesses + 1) * _PER_UNIT).astype(np.int64)
         count = len(self.counts)
         self.counts += np.bincount(np.clip(bins, 0, count - 1), minlength=count)
-
-    @property
-    def total(self) -> int:
-        """How many were counted."""
-        return int(self.counts.sum())
+        self.total += likenesses.size
 
     def at_least(self, likeness: float) -> int:
         """How many are as high as that."""
@@ -116,8 +90,7 @@ class LikenessHistogram:
         heights, counts = self.heights()
         if not len(heights):
             return float("nan")
-        place = np.searchsorted(np.cumsum(counts), share_below * counts.sum(), side="left")
-        return float(heights[min(int(place), len(heights) - 1)])
+        return float(np.quantile(heights, share_below, weights=counts, method="inverted_cdf"))
 
     def reached_by(self, most: float) -> float:
         """The lowest height that at most that share reaches."""
@@ -129,13 +102,7 @@ class LikenessHistogram:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Roc:
-    """A ROC curve.
-
-    Attributes:
-        far: float64, shares of strangers accepted, rising.
-        tar: float64, shares of one person's pairs accepted at the same thresholds.
-        area: Below the curve.
-    """
+    """A ROC curve: shares of strangers (rising) and of one person's pairs accepted, float64."""
 
     far: NDArray[np.float64] = field(repr=False)
     tar: NDArray[np.float64] = field(repr=False)
@@ -151,12 +118,9 @@ def roc_of(
     likenesses: NDArray[np.float64],
     weights: NDArray[np.floating] | None = None,
 ) -> Roc:
-    """The curve of pairs; those without a likeness (NaN) are never accepted.
+    """The curve of pairs, (N,) each; those without a likeness (NaN) are never accepted.
 
-    Args:
-        same: bool (N,), which are of one person.
-        likenesses: float64 (N,).
-        weights: (N,), how often each counts; None: once.
+    ``weights`` say how often each counts; None: once.
     """
     from sklearn.metrics import auc, roc_curve  # takes 0.7 s
 
@@ -170,14 +134,15 @@ def cross_validated(
 ) -> tuple[float, float]:
     """Accuracy at the threshold that is best on the other folds, and its deviation over folds.
 
+    Folds are drawn at random, the same for the same pairs, with as many of either kind in each.
+
     Args:
         likenesses: float64 (N,); NaN where there is none, which counts as judged wrongly.
-        same: bool (N,), the labels; at least 2 pairs of either kind.
-        folds: How many at most; drawn at random, the same for the same pairs, with as many pairs
-            of either kind in each.
+        same: bool (N,), the labels.
+        folds: How many at most.
 
     Raises:
-        SetupProblem: If there are too few pairs, or too few with likenesses.
+        SetupProblem: If there are fewer than 2 pairs of either kind, or too few likenesses.
     """
     from sklearn.model_selection import StratifiedKFold
 
@@ -223,18 +188,15 @@ class Verification:
     """What came of labelled pairs.
 
     Attributes:
-        model: Backbone.
         same: bool (N,), the labels.
-        cosines: float64 (N,); NaN where a face was not found in one of the two.
-        accuracy: Share of pairs judged rightly at the threshold that was best on the other folds;
-            a pair without two faces is judged wrongly.
+        cosines: float64 (N,); NaN where a face was not found in one of the two: such a pair is
+            judged wrongly and never accepted.
+        accuracy: Share of pairs judged rightly at the threshold that was best on the other folds.
         accuracy_std: Standard deviation of that over the folds.
         threshold: The best one over all pairs, in cosine.
-        roc: A pair without two faces is never accepted.
         photos: How many different photos there are.
         faceless: Those in which no face was found, and why, by path as in the CSV file.
         calibration: Whose scores are reported.
-        seconds: How long it took.
     """
 
     model: str
@@ -256,15 +218,16 @@ class Verification:
 
     def to_json(self) -> dict[str, Any]:
         """As printed with ``--json``; shares from 0 to 1."""
-        found = ~np.isnan(self.cosines)  # there are some of either kind, or there is no threshold
-        own = self.calibration.scores(self.cosines[found & self.same])
-        strangers = self.calibration.scores(self.cosines[found & ~self.same])
+        own, strangers = (
+            self.calibration.scores(self.cosines[~np.isnan(self.cosines) & kind])
+            for kind in (self.same, ~self.same)  # there are some, or there is no threshold
+        )
         return {
             "model": self.model,
             "pairs": len(self.same),
             "same": int(self.same.sum()),
             "different": int((~self.same).sum()),
-            "failures": int((~found).sum()),
+            "failures": int(np.isnan(self.cosines).sum()),
             "accuracy": self.accuracy,
             "accuracy_std": self.accuracy_std,
             "threshold": self.threshold,
@@ -295,15 +258,7 @@ def verify(
     calibration: Calibration,
     progress: Progress = no_progress,
 ) -> Verification:
-    """Judges pairs of photos.
-
-    Args:
-        engine: Decodes, detects and embeds.
-        backbone: Name.
-        pairs: At least one of either kind.
-        root: Paths are reported from here.
-        calibration: Of the backbone's space.
-        progress: Told how many photos are done.
+    """Judges pairs of photos, at least one of either kind; paths are reported from the root.
 
     Raises:
         SetupProblem: If the backbone can't be used, or no pair of either kind has two faces.
@@ -340,10 +295,7 @@ class Measures:
     """What a backbone, or an ensemble of them, did with a probe set.
 
     Attributes:
-        model: Its name.
-        probe_set: Who was searched among whom.
         calibration: Learned from the gallery photos, never from the probes.
-        found: Ranks and likenesses of the probes.
         strangers: Likenesses of all probes to everybody else.
         close: Those from a level on: int64 (H,) which probe, int64 (H,) like which column, and
             float32 (H,) the likeness.
@@ -353,8 +305,7 @@ class Measures:
         threshold: The best over all these pairs, in likeness.
         strict: The likeness that at most 1 in 1,000 pairs of strangers reach.
         roc: Of the probes with their own person and all strangers.
-        seconds: How long decoding, detecting and embedding took.
-        photos: How many photos that were.
+        seconds: How long decoding, detecting and embedding took for so many photos.
     """
 
     model: str
@@ -408,7 +359,7 @@ def measure(
     """
     failures = np.full(len(probe_set.failures), np.nan)
     # Somebody else for each probe, drawn at random, the same for the same probe set.
-    draw = np.random.default_rng(_SEED)
+    draw = np.random.default_rng(1)
     other = draw.integers(0, len(probe_set.people) - 1, len(probe_set.right))
     other += other >= probe_set.right
     same = np.repeat([True, False], [len(other) + len(failures), len(other)])
@@ -417,7 +368,7 @@ def measure(
     threshold = best_threshold(pairs, same)
     level = min(threshold, _cosine_at(calibration, score_at(HONEST[0])))
     strangers = LikenessHistogram()
-    close: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
+    close: list[tuple[NDArray[Any], ...]] = []
 
     def count(rows: NDArray[np.intp], values: NDArray[np.float32]) -> None:
         strangers.add(values[np.isfinite(values)])
@@ -426,7 +377,7 @@ def measure(
             close.append((rows[probes], columns, values[probes, columns]))
 
     found = identify(probe_set, count)
-    probes, columns, values = (np.concatenate(part) for part in zip(*close, strict=True))
+    probes, columns, values = map(np.concatenate, zip(*close, strict=True))
     heights, counts = strangers.heights()
     own = np.concatenate([found.own, failures])
     # Both sides rounded to the histogram's bins.

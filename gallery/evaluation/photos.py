@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -20,19 +19,6 @@ from engine.types import Box, Face, Photo, Space
 from gallery.progress import Progress, no_progress
 from gallery.records import FoundPerson, FoundPortrait, Person, folded
 from gallery.sources.folder import PEOPLE_FILE, described, read_table, scan
-
-__all__ = [
-    "KINDS",
-    "LabelledPair",
-    "PeopleLabels",
-    "PhotoEmbeddings",
-    "central_face",
-    "embed_photos",
-    "photos_by_person",
-    "read_labels",
-    "read_pairs",
-    "spellings",
-]
 
 KINDS: Final = ("category", "country", "gender")
 _CHUNK: Final = 16  # photos that share a batch
@@ -71,25 +57,6 @@ class PhotoEmbeddings:
         }
 
 
-@dataclass(slots=True)
-class _Batch:
-    """What was found in some files: vectors by backbone; seconds as the threads counted them."""
-
-    vectors: dict[str, dict[Path, NDArray[np.float32]]]
-    embedding_s: dict[str, float]
-    failures: dict[Path, str] = field(default_factory=dict)
-    boxes: dict[Path, Box] = field(default_factory=dict)
-    detection_s: float = 0.0
-
-    def add(self, more: _Batch) -> None:
-        for name, vectors in more.vectors.items():
-            self.vectors[name] |= vectors
-            self.embedding_s[name] += more.embedding_s[name]
-        self.failures |= more.failures
-        self.boxes |= more.boxes
-        self.detection_s += more.detection_s
-
-
 def embed_photos(
     engine: Engine,
     backbones: Sequence[str],
@@ -97,16 +64,7 @@ def embed_photos(
     *,
     progress: Progress = no_progress,
 ) -> dict[str, PhotoEmbeddings]:
-    """Finds and embeds the face in every file, each file decoded once, on all cores.
-
-    Args:
-        engine: Decodes, detects and embeds.
-        backbones: Into whose spaces.
-        files: May repeat.
-        progress: Told how many photos are done.
-
-    Returns:
-        By backbone.
+    """Finds and embeds the face in every file, each file once, on all cores; by backbone.
 
     Raises:
         SetupProblem: If one of the backbones can't be used.
@@ -115,59 +73,68 @@ def embed_photos(
 
     distinct = sorted(set(files))
     spaces = {name: engine.backbone(name).space for name in backbones}
-    all_of = _Batch({name: {} for name in backbones}, dict.fromkeys(backbones, 0.0))
     chunks = [distinct[first : first + _CHUNK] for first in range(0, len(distinct), _CHUNK)]
+    parts: dict[str, list[PhotoEmbeddings]] = {name: [] for name in backbones}
     progress("photos", 0, len(distinct))
-    started = time.perf_counter()
+    started, seen = time.perf_counter(), 0
     pool = ThreadPoolExecutor(cores())
     try:
-        for done in as_completed([pool.submit(_embed, engine, backbones, one) for one in chunks]):
-            all_of.add(done.result())
-            progress("photos", len(all_of.boxes) + len(all_of.failures), len(distinct))
+        for done in as_completed([pool.submit(_embed, engine, spaces, one) for one in chunks]):
+            for name, part in done.result().items():
+                parts[name].append(part)
+            seen += len(part.boxes) + len(part.failures)
+            progress("photos", seen, len(distinct))
     finally:
         pool.shutdown(cancel_futures=True)
     # Threads wait for each other, so the time by the clock is divided as their own times are.
-    counted_s = all_of.detection_s + sum(all_of.embedding_s.values())
+    detection_s = sum(part.detection_s for part in parts[backbones[0]])
+    embedding_s = {name: sum(one.seconds for one in parts[name]) - detection_s for name in parts}
+    counted_s = detection_s + sum(embedding_s.values())
     pace = (time.perf_counter() - started) / max(counted_s, 1e-9)
     return {
         name: PhotoEmbeddings(
             space,
-            MappingProxyType(all_of.vectors[name]),
-            MappingProxyType(all_of.failures),
-            MappingProxyType(all_of.boxes),
-            pace * (all_of.detection_s + all_of.embedding_s[name]),
-            pace * all_of.detection_s,
+            {file: vector for part in parts[name] for file, vector in part.vectors.items()},
+            {file: reason for part in parts[name] for file, reason in part.failures.items()},
+            {file: box for part in parts[name] for file, box in part.boxes.items()},
+            pace * (detection_s + embedding_s[name]),
+            pace * detection_s,
         )
         for name, space in spaces.items()
     }
 
 
-def _embed(engine: Engine, backbones: Sequence[str], files: Sequence[Path]) -> _Batch:
-    networks = {name: engine.backbone(name) for name in backbones}
-    crops: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in backbones}
-    batch = _Batch({}, {})
+def _embed(
+    engine: Engine, spaces: Mapping[str, Space], files: Sequence[Path]
+) -> dict[str, PhotoEmbeddings]:
+    """One batch of files; seconds as this thread counted them."""
+    crops: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in spaces}
+    failures: dict[Path, str] = {}
+    boxes: dict[Path, Box] = {}
     started = time.perf_counter()
     for file in files:
         try:
             photo = engine.decode(_read(file, engine.limits.max_bytes))
         except PhotoProblem as problem:
-            batch.failures[file] = str(problem)
+            failures[file] = str(problem)
             continue
         faces = engine.detect(photo)
         if not faces:
-            batch.failures[file] = "no face"
+            failures[file] = "no face"
             continue
         face = central_face(photo, faces)
-        batch.boxes[file] = face.box
-        for name, network in networks.items():
-            crops[name].append(network.crop(photo, face))
-    batch.detection_s = time.perf_counter() - started
-    for name, network in networks.items():
+        boxes[file] = face.box
+        for name in spaces:
+            crops[name].append(engine.backbone(name).crop(photo, face))
+    detection_s = time.perf_counter() - started
+    found = {}
+    for name, space in spaces.items():
         started = time.perf_counter()
-        found = network.embed(crops[name])
-        batch.vectors[name] = dict(zip(batch.boxes, (one.vector for one in found), strict=True))
-        batch.embedding_s[name] = time.perf_counter() - started
-    return batch
+        vectors = [one.vector for one in engine.backbone(name).embed(crops[name])]
+        seconds = detection_s + time.perf_counter() - started
+        by_file = dict(zip(boxes, vectors, strict=True))
+        found[name] = PhotoEmbeddings(space, by_file, failures, boxes, seconds, detection_s)
+    return found
 
 
 def _read(file: Path, max_bytes: int) -> bytes:
@@ -228,9 +195,19 @@ def read_pairs(file: Path, root: Path) -> tuple[LabelledPair, ...]:
     Raises:
         SetupProblem: If the file or a photo in it is missing, or a line can't be understood.
     """
-    pairs = tuple(
-        _pair(file, number, row, root) for number, row in enumerate(read_table(file), start=2)
-    )
+    pairs = []
+    for number, cells in enumerate(read_table(file), start=2):
+        line = f"line {number} of {file}"
+        lacking = [name for name in ("a", "b", "same") if not cells.get(name)]
+        if lacking:
+            raise SetupProblem(
+                f"{line} has no {lacking[0]}: it needs the columns a, b and same, named in its "
+                "first line"
+            )
+        same = _YES_NO.get(cells["same"].lower())
+        if same is None:
+            raise SetupProblem(f"{line}: same is 1 or 0, not {cells['same']}")
+        pairs.append(LabelledPair(root / cells["a"], root / cells["b"], same))
     if len({pair.same for pair in pairs}) < 2:
         raise SetupProblem(f"{file} needs pairs of one person and pairs of two: at least one each")
     missing = sorted({path for pair in pairs for path in (pair.a, pair.b) if not path.is_file()})
@@ -240,20 +217,7 @@ def read_pairs(file: Path, root: Path) -> tuple[LabelledPair, ...]:
             f"there is no photo {missing[0]}{more}: --root must be the folder that the paths in "
             f"{file} start from"
         )
-    return pairs
-
-
-def _pair(file: Path, number: int, cells: Mapping[str, str], root: Path) -> LabelledPair:
-    missing = [name for name in ("a", "b", "same") if not cells.get(name)]
-    if missing:
-        raise SetupProblem(
-            f"line {number} of {file} has no {missing[0]}: it needs the columns a, b and same, "
-            "named in its first line"
-        )
-    same = _YES_NO.get(cells["same"].lower())
-    if same is None:
-        raise SetupProblem(f"line {number} of {file}: same is 1 or 0, not {cells['same']}")
-    return LabelledPair(root / cells["a"], root / cells["b"], same)
+    return tuple(pairs)
 
 
 # --- labels of people -------------------------------------------------------------------------
@@ -264,7 +228,7 @@ class PeopleLabels:
     """What is known of the people in an evaluation.
 
     Attributes:
-        labels: By kind (one of ``KINDS``), then by the person's name: what is said of them.
+        labels: By kind (one of ``KINDS``), then by the person's name.
         sources: Where labels came from, as phrases.
         unmatched: Names in people.csv that are nobody's in the folder.
     """

@@ -24,21 +24,15 @@ from gallery.scores.ensemble import Ensemble
 from gallery.scores.fit import person_norms
 from gallery.scores.trial import draw_probes, learn_ensemble
 
-__all__ = ["Identification", "ProbeSet", "SpaceVectors", "fuse", "identify", "split_photos"]
-
 _BLOCK: Final = 4_000_000  # cosines held at a time
 _TIE: Final = 1e-6  # as much as two sums of the same numbers in float32 may differ
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpaceVectors:
-    """Gallery and probes as one backbone sees them.
+    """Gallery (N, D) by person and probes (M, D) as one backbone sees them: float32 unit vectors.
 
-    Attributes:
-        space: Of the vectors.
-        gallery: float32 (N, D), unit vectors, by person.
-        probes: float32 (M, D), unit vectors.
-        norms: float64 (K,), for ``person_cosines``.
+    The norms, float64 (K,), are for ``person_cosines``.
     """
 
     space: Space
@@ -60,7 +54,6 @@ class ProbeSet:
         probe_files: (M,) where each comes from.
         failures: Probes without a face, or whose person has none in the gallery, by number.
         vectors: Of one backbone, or of an ensemble's, in its order.
-        ensemble: How several backbones' cosines are fused.
     """
 
     names: tuple[str, ...]
@@ -112,29 +105,24 @@ class ProbeSet:
             columns: Which people, rising, at least one; None: all.
         """
         rows = np.arange(len(self.right)) if rows is None else rows
-        mine: slice | NDArray[np.bool_] = slice(None)
+        spaces = [(one.probes, one.gallery, one.norms) for one in self.vectors]
         index = self.owners
-        norms_of: slice | NDArray[np.intp] = slice(None)
         if columns is not None:
             mine = np.isin(self.owners, columns)
-            index, norms_of = np.searchsorted(columns, self.owners[mine]), columns
-        galleries = [one.gallery[mine] for one in self.vectors]
+            index = np.searchsorted(columns, self.owners[mine])
+            spaces = [(probes, own[mine], norms[columns]) for probes, own, norms in spaces]
         step = max(1, _BLOCK // len(index))
         for first in range(0, len(rows), step):
             block = rows[first : first + step]
             values = [
-                person_cosines(one.probes[block] @ gallery.T, index, one.norms[norms_of])
-                for one, gallery in zip(self.vectors, galleries, strict=True)
+                person_cosines(probes[block] @ gallery.T, index, norms)
+                for probes, gallery, norms in spaces
             ]
             fused = values[0] if self.ensemble is None else self.ensemble.fused(values)
             yield block, fused.astype(np.float32)
 
     def pairs(self, columns: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Likeness of each probe to one person: float64 (M,).
-
-        Args:
-            columns: int64 (M,), whom each probe is compared with.
-        """
+        """Likeness, float64 (M,), of each probe to the one person that ``columns`` (M,) says."""
         found = np.empty(len(self.right))
         order = np.argsort(columns, kind="stable")
         wanted, firsts = np.unique(columns[order], return_index=True)
@@ -153,14 +141,10 @@ class ProbeSet:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Identification:
-    """What came of searching every probe.
+    """What came of searching every probe: likenesses to its own person and to the best other one.
 
-    Attributes:
-        own: float64 (M,), likeness of each probe to its own person.
-        ranks: int64 (M,), how many others are at least as alike: one picture under two names
-            identifies nobody.
-        best: float64 (M,), highest likeness of each to anybody else.
-        best_columns: int64 (M,), whose that is.
+    The rank (M,) is how many others are at least as alike as its own person: one picture under two
+    names identifies nobody.
     """
 
     own: NDArray[np.float64]
@@ -175,10 +159,8 @@ def identify(
 ) -> Identification:
     """Searches every probe among everybody.
 
-    Args:
-        probe_set: Gallery and probes.
-        on_block: Called with each block of probes and their likenesses to everybody, float32
-            (m, K), minus infinity at their own person.
+    ``on_block`` is called with each block of probes and their likenesses to everybody, float32
+    (m, K), minus infinity at their own person.
     """
     count = len(probe_set.right)
     own, best = np.empty(count), np.empty(count)
@@ -197,12 +179,7 @@ def identify(
 def split_photos(
     seen: PhotoEmbeddings, people: Mapping[str, Sequence[Path]], gallery_photos: int
 ) -> ProbeSet:
-    """The first photos of each person are the gallery, the rest are probes.
-
-    Args:
-        seen: The photos' vectors.
-        people: Photos of everybody by name; more than ``gallery_photos`` of each.
-        gallery_photos: At least 1.
+    """The first photos of each person are the gallery, the rest, at least one, are probes.
 
     Raises:
         SetupProblem: If fewer than two people have a face in the gallery, or no probe has one.
@@ -245,11 +222,7 @@ def split_photos(
 def fuse(probe_sets: Sequence[ProbeSet]) -> ProbeSet | None:
     """The ensemble of several backbones, learned from the gallery photos, never from the probes.
 
-    Args:
-        probe_sets: The same photos as each backbone sees them, at least two.
-
-    Returns:
-        None where one backbone alone is as good, or there are too few people to learn from.
+    None where one backbone alone is as good, or there are too few people to learn from.
     """
     by_space = {one.first.space: one.first for one in probe_sets}
     spaces = list(by_space)

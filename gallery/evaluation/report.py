@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime as dt
+import io
 import math
 import os
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from PIL import Image
 
 from engine.engine import Engine
 from engine.errors import BadSettings, PhotoProblem, SetupProblem
@@ -21,7 +23,6 @@ from engine.types import Box, Photo
 from gallery.evaluation import charts
 from gallery.evaluation.groups import (
     FEWEST,
-    Gap,
     Grouping,
     Mistakes,
     find_mistakes,
@@ -36,21 +37,7 @@ from gallery.scores.ensemble import BEST
 from gallery.scores.fit import fit_calibration
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
     from numpy.typing import NDArray
-
-__all__ = [
-    "EvaluationReport",
-    "ModelReport",
-    "advice",
-    "check_place",
-    "cut_around",
-    "evaluate_people",
-    "grouping_json",
-    "picture",
-    "render",
-    "save",
-]
 
 FARS: Final = (1e-1, 1e-2, 1e-3, 1e-4)
 RANKS: Final = (1, 2, 3, 5, 10, 20)
@@ -62,12 +49,6 @@ _AROUND: Final = 2.0  # edge of what is shown, in edges of the face
 _QUALITY: Final = 82
 _QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 _DASH: Final = "\N{EN DASH}"
-_SIGN: Final = "\N{NO-BREAK SPACE}%"
-_MEASURES: Final = {
-    "accuracy": "Accuracy of pairs",
-    "rank_1": "Right person first",
-    "strangers_1_in_100": f"Strangers who score {score_at(1e-2):g} or more",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +100,19 @@ class ModelReport:
             charts.scores(self.model, after, measures.same_scores()),
         )
 
+    def scores_json(self) -> dict[str, Any]:
+        """What scores were learned from, and what they are in the median."""
+        return {
+            "learned_from_people": self.measures.calibration.people,
+            "same_person_median": _rounded(self.same_median),
+            "best_stranger_median": _rounded(self.best_stranger_median),
+        }
+
     def to_json(self) -> dict[str, Any]:
         """As printed with ``--json``; shares from 0 to 1."""
         measures = self.measures
+        reached = {f"{score:g}": _share_json(measures.reached(score)) for score, _ in ANCHORS}
+        suspected = [(one.photos[0], one.suspicion) for one in self.mistakes.suspicious()]
         return {
             "model": self.model,
             "likenesses": measures.probe_set.described,
@@ -130,24 +121,17 @@ class ModelReport:
             "threshold": measures.threshold,
             "tar_at_far": {f"{far:g}": _share_json(measures.tar(far)) for far in FARS},
             "rank_k": {str(k): _share_json(measures.rank(k)) for k in RANKS},
-            "scores": {
-                "learned_from_people": measures.calibration.people,
-                "same_person_median": _rounded(self.same_median),
-                "best_stranger_median": _rounded(self.best_stranger_median),
-                "strangers_at_least": {
-                    f"{score:g}": _share_json(measures.reached(score)) for score, _ in ANCHORS
-                },
-            },
+            "scores": {**self.scores_json(), "strangers_at_least": reached},
             "groups": {grouping.kind: grouping_json(grouping) for grouping in self.groupings},
             "mistakes": {
                 "identification": self.mistakes.confused,
                 "likely_wrong_labels": [
                     {
-                        "photo": "/".join(one.photos[0].file.parts[-2:]),
-                        "labelled": one.photos[0].name,
-                        "suspicion": one.suspicion,
+                        "photo": "/".join(photo.file.parts[-2:]),
+                        "labelled": photo.name,
+                        "suspicion": suspicion,
                     }
-                    for one in self.mistakes.suspicious()
+                    for photo, suspicion in suspected
                 ],
             },
             "photos_per_s": round(self.photos_per_s, 1),
@@ -170,7 +154,6 @@ class EvaluationReport:
         columns: One per backbone.
         unavailable: Backbones that can't be used here, and why.
         labels: What the groups are made of.
-        seconds: How long it took.
     """
 
     date: dt.datetime
@@ -184,30 +167,36 @@ class EvaluationReport:
     columns: tuple[ModelReport, ...]
     unavailable: Mapping[str, str]
     labels: PeopleLabels = field(repr=False)
-    seconds: float = 0.0
+    seconds: float
 
-    def to_json(self) -> dict[str, Any]:
-        """As printed with ``--json``."""
+    def _photos_json(self) -> dict[str, Any]:
         return {
-            "date": self.date.isoformat(timespec="seconds"),
             "people": self.people,
             "people_skipped": list(self.skipped),
             "gallery_photos": self.gallery_photos,
             "photos": self.photos,
             "probes": self.probes,
             "photos_without_face": dict(self.faceless),
+            "seconds": round(self.seconds, 3),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """As printed with ``--json``."""
+        return {
+            "date": self.date.isoformat(timespec="seconds"),
+            **self._photos_json(),
             "labels_from": list(self.labels.sources),
             "labels_of_nobody": list(self.labels.unmatched),
             "models": [column.to_json() for column in self.columns],
             "unavailable": dict(self.unavailable),
             "advice": advice(self.columns),
-            "seconds": round(self.seconds, 1),
         }
 
     def identification_json(self) -> dict[str, Any]:
         """The figures of the only backbone, as `lookalike evaluate identify --json` prints them."""
         (column,) = self.columns
-        measures, calibration = column.measures, column.measures.calibration
+        measures = column.measures
+        strangers = measures.calibration.score(measures.strangers.quantile(0.5))
         reached = {
             f"strangers_at_least_{score:g}": measures.reached(score).value
             for score, _ in ANCHORS[2:]
@@ -215,24 +204,16 @@ class EvaluationReport:
         ranks = range(1, min(_ALL_RANKS, self.people) + 1)
         return {
             "model": column.model,
-            "gallery_photos": self.gallery_photos,
-            "people": self.people,
-            "probes": self.probes,
+            **self._photos_json(),
             "failures": len(measures.probe_set.failures),
             "rank_1": measures.rank(1).value,
             "rank_5": measures.rank(5).value,
             "rank_k": {str(k): measures.rank(k).value for k in ranks},
             "scores": {
-                "learned_from_people": calibration.people,
-                "same_person_median": _rounded(column.same_median),
-                "strangers_median": _rounded(calibration.score(measures.strangers.quantile(0.5))),
+                **column.scores_json(),
+                "strangers_median": _rounded(strangers),
                 **reached,
-                "best_stranger_median": _rounded(column.best_stranger_median),
             },
-            "people_skipped": list(self.skipped),
-            "photos": self.photos,
-            "photos_without_face": dict(self.faceless),
-            "seconds": round(self.seconds, 3),
             "photos_per_s": round(self.photos / self.seconds, 1),
         }
 
@@ -252,7 +233,7 @@ def evaluate_people(
     Args:
         engine: Decodes, detects and embeds.
         folder: Arranged as for `lookalike gallery add`.
-        backbones: Which to compare, at least one.
+        backbones: At least one.
         gallery_photos: How many photos of each person, the first by name, are the gallery.
         labels: What is known of the people; None: nothing.
         unavailable: Why other backbones are not among them.
@@ -401,9 +382,6 @@ def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
         report: What came of it.
         engine: Decodes the photos that are shown.
         command: What repeats it.
-
-    Raises:
-        SetupProblem: If matplotlib is missing.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -416,10 +394,8 @@ def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "share": lambda share: _percent(share.value),
-        "between": _between,
+        "percent": _percent,
         "number": _number,
-        "commands": _commands,
         "listed": lambda words: " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:]))),
         # Our own drawing, words within are escaped.
         "svg": lambda chart: Markup(chart.svg()),  # noqa: S704
@@ -450,7 +426,6 @@ def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
         rank_curve=charts.ranks(measures),
         promise_chart=charts.promises(measures),
         quantiles=_QUANTILES,
-        gap_sentence=_gap_sentence,
         source=source,
         command=command,
         named=12,  # photos without a face, and people left out
@@ -499,26 +474,17 @@ def _saying_why(file: Path) -> Iterator[Path]:
 def picture(engine: Engine, file: Path, box: Box | None) -> str | None:
     """The face in a photo with what is around it, as a data URI; None if it is gone.
 
-    Args:
-        engine: Decodes it.
-        file: Where it is.
-        box: Of the face, in pixels of the decoded photo; None shows the middle.
+    The box is in pixels of the decoded photo; None shows the middle.
     """
-    import cv2
-
     try:
         photo = engine.decode(file.read_bytes())
     except (OSError, PhotoProblem):
         return None
-    cut = cut_around(photo, box)
-    edge = min(_EDGE_PX, cut.shape[0])
-    small = cv2.resize(cut, (edge, edge), interpolation=cv2.INTER_AREA)
-    done, jpeg = cv2.imencode(
-        ".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
-    )
-    if not done:
-        return None
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode('ascii')}"
+    small = Image.fromarray(cut_around(photo, box))
+    small.thumbnail((_EDGE_PX, _EDGE_PX))
+    jpeg = io.BytesIO()
+    small.save(jpeg, "JPEG", quality=_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode('ascii')}"
 
 
 def cut_around(photo: Photo, box: Box | None) -> NDArray[np.uint8]:
@@ -531,42 +497,11 @@ def cut_around(photo: Photo, box: Box | None) -> NDArray[np.uint8]:
     return photo.pixels[top : top + edge, left : left + edge]
 
 
-def _gap_sentence(gap: Gap) -> str:
-    """How far best and worst are apart, and whether that is more than chance."""
-    if gap.best_value == gap.worst_value:
-        return f"{_MEASURES[gap.measure]}: {_percent(gap.best_value)} in every group."
-    of = round(gap.chance * (gap.divisions + 1))
-    found = (
-        f"{_MEASURES[gap.measure]}: {_percent(gap.best_value)} for {gap.best}, "
-        f"{_percent(gap.worst_value)} for {gap.worst}."
-    )
-    tries = f"{of:,} of {gap.divisions + 1:,} random divisions of the same people"
-    if gap.exceeds_chance:
-        return f"{found} More than chance: only {tries} have a gap this wide."
-    return f"{found} Not more than chance: {tries} have a gap this wide."
-
-
-def _percent(value: float) -> str:
+def _percent(value: float, sign: str = "\N{NO-BREAK SPACE}%") -> str:
     if not math.isfinite(value):
         return _DASH
     digits = 1 if value >= 0.1 or value == 0 else 2 if value >= 0.005 else 3
-    return f"{value:.{digits}%}".replace("%", _SIGN)
-
-
-def _between(share: Share) -> str:
-    low, high = _percent(share.low), _percent(share.high)
-    return f"{low.removesuffix(_SIGN)}{_DASH}{high}" if share.of else ""
-
-
-def _commands(sentence: str) -> Markup:
-    """A sentence in which what stands between backticks is set as a command."""
-    from markupsafe import Markup
-
-    parts = sentence.split("`")
-    return Markup("").join(
-        Markup("<code>{}</code>").format(part) if place % 2 else part
-        for place, part in enumerate(parts)
-    )
+    return f"{100 * value:.{digits}f}{sign}"
 
 
 def _number(value: float, digits: int = 0) -> str:

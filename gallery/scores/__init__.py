@@ -27,23 +27,6 @@ if TYPE_CHECKING:
 
     from gallery.store import Store
 
-__all__ = [
-    "ANCHORS",
-    "SAME_PERSON_SCORE",
-    "SCORE_TABLE",
-    "SHARES",
-    "Calibration",
-    "Learned",
-    "Prior",
-    "RisingCurve",
-    "Stored",
-    "make_calibration",
-    "prior",
-    "prior_of",
-    "read_learned",
-    "score_at",
-]
-
 SCORE_TABLE: Final[tuple[tuple[float, float | None], ...]] = (
     (0.99, 1.0),
     (0.9, 4.0),
@@ -76,20 +59,16 @@ _ABOVE_STRANGERS: Final = 0.03  # least part of the way from the last score of s
 
 
 def score_at(share: float) -> float:
-    """The score that this share of strangers reaches; the share is one of ``SCORE_TABLE``."""
+    """The score that this share of strangers, one of ``SCORE_TABLE`` that has a score, reaches."""
     return next(score for known, score in SCORE_TABLE if known == share and score is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class RisingCurve:
-    """A piecewise cubic through points, once differentiable, rising between any two of them.
+    """A piecewise cubic through 3 or more points whose x and y rise strictly; it rises as well.
 
     Beyond the first and last point it keeps their heights. SciPy's PchipInterpolator is the same
     curve (a test compares the two); importing it takes 0.4 s, a third of `lookalike match`.
-
-    Attributes:
-        x: Where the points are, strictly rising, at least 3.
-        y: How high they are, strictly rising, as many.
     """
 
     x: tuple[float, ...]
@@ -98,9 +77,9 @@ class RisingCurve:
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y) or len(self.x) < 3:
             raise ValueError("a curve needs at least 3 points with an x and a y each")
-        for values in (self.x, self.y):
-            if not (np.all(np.isfinite(values)) and np.all(np.diff(values) > 0)):
-                raise ValueError("the points of a rising curve are finite and rise strictly")
+        points = np.array([self.x, self.y])
+        if not (np.isfinite(points).all() and (np.diff(points) > 0).all()):
+            raise ValueError("the points of a rising curve are finite and rise strictly")
 
     def __call__(self, at: ArrayLike) -> NDArray[np.float64]:
         """Heights at these places, of the same shape."""
@@ -129,14 +108,14 @@ def _slopes(x: tuple[float, ...], y: tuple[float, ...]) -> NDArray[np.float64]:
     steep = np.diff(y) / width
     before, after = 2 * width[1:] + width[:-1], width[1:] + 2 * width[:-1]
     inside = (before + after) / (before / steep[:-1] + after / steep[1:])
-    first = _end_slope(width[0], width[1], steep[0], steep[1])
-    last = _end_slope(width[-1], width[-2], steep[-1], steep[-2])
-    return np.concatenate([[first], inside, [last]])
-
-
-def _end_slope(near: float, far: float, steep_near: float, steep_far: float) -> float:
-    slope = ((2 * near + far) * steep_near - near * steep_far) / (near + far)
-    return float(max(slope, 0.0))
+    ends = [
+        max(0.0, ((2 * near + far) * steep_near - near * steep_far) / (near + far))
+        for near, far, steep_near, steep_far in (
+            (width[0], width[1], steep[0], steep[1]),
+            (width[-1], width[-2], steep[-1], steep[-2]),
+        )
+    ]
+    return np.concatenate([ends[:1], inside, ends[1:]])
 
 
 class Stored:
@@ -152,11 +131,7 @@ class Stored:
 
     @classmethod
     def from_json(cls, record: object) -> Self:
-        """What ``to_json`` described.
-
-        Raises:
-            ValueError: If something is missing, of another type, or makes no sense.
-        """
+        """Raises ValueError if something is missing, of another type, or makes no sense."""
         kind: Any = cls
         found: Self = _adapter(kind).validate_python(record)
         return found
@@ -203,7 +178,7 @@ class Calibration(Stored):
         return _curves(self.strangers, self.same_person)[0](cosines)
 
     def one_in(self, cosine: float) -> float:
-        """So high a cosine is found between 1 in this many strangers; in [1, 1e10]."""
+        """A cosine as high is found between 1 in this many strangers; in [1, 1e10]."""
         return float(10.0 ** _curves(self.strangers, self.same_person)[1](cosine))
 
 
@@ -306,12 +281,7 @@ def prior(space: Space) -> Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Learned(Stored):
-    """A calibration as it is kept, and what it was learned from.
-
-    Attributes:
-        rows: How many vectors there were.
-        calibration: Of their space.
-    """
+    """A calibration as it is kept, and from how many vectors it was learned."""
 
     rows: float
     calibration: Calibration

@@ -21,8 +21,6 @@ from gallery.records import Hit
 from gallery.scores import Calibration, Stored
 from gallery.search import SearchIndex
 
-__all__ = ["BEST", "Ensemble", "FusedHit", "Member", "MemberScore", "fused_top"]
-
 BEST: Final = "best"
 """What people call the ensemble where they choose a backbone."""
 
@@ -33,12 +31,9 @@ _WIDER: Final = 4  # times as many in the next round
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One backbone of an ensemble.
+    """One backbone of an ensemble: its part of the mean, in (0, 1], and its scores.
 
-    Attributes:
-        space: Of its vectors.
-        weight: Its part of the mean, in (0, 1].
-        calibration: Turns its cosines into scores; as it was when the ensemble was learned.
+    The calibration is kept as it was when the ensemble was learned.
     """
 
     space: Space
@@ -48,13 +43,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class MemberScore:
-    """What one of several backbones says of a match.
-
-    Attributes:
-        backbone: Its name.
-        cosine: Likeness to the person in its space, in [-1, 1].
-        score: What it alone would call that, 0 to 100.
-    """
+    """What one of several backbones alone says of a match: cosine in [-1, 1], score 0 to 100."""
 
     backbone: str
     cosine: float
@@ -123,7 +112,7 @@ class FusedHit:
     """A person found.
 
     Attributes:
-        hit: Who, which portrait, and the fused value in place of a cosine.
+        hit: Has the fused value in place of a cosine.
         cosines: Likeness to the person in each member's space, in their order.
     """
 
@@ -139,7 +128,7 @@ def fused_top(
     *,
     allowed: Sequence[NDArray[np.bool_] | None] | None = None,
 ) -> tuple[FusedHit, ...]:
-    """The k people whose fused value is highest, exactly, without comparing everybody.
+    """The k people (at least 1) whose fused value is highest, without comparing everybody.
 
     Each backbone names its best; whoever none of them names has at most the last named one's
     cosine in each space, and so at most the fused value of these: more are asked for until the
@@ -148,10 +137,10 @@ def fused_top(
     be found: what is fused of fewer is not comparable, and a build gives everybody all of them.
 
     Args:
-        ensemble: How values are fused.
-        indexes: One per member, in their order.
-        queries: The same face in each member's space, in that order.
-        k: At least 1; fewer are returned if fewer can be found.
+        ensemble: Its members' order is that of the other arguments.
+        indexes: One per member.
+        queries: The same face in each member's space.
+        k: Fewer are returned if fewer can be found.
         allowed: Per index who may be found (``GalleryIndex.top``), or None for everybody.
 
     Returns:

@@ -9,6 +9,7 @@ lie beyond.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,19 +19,6 @@ from numpy.typing import NDArray
 from engine.types import Space
 from gallery.likeness import evened_norms, person_cosines
 from gallery.scores import SHARES, Calibration, Prior, make_calibration, prior, prior_of
-
-__all__ = [
-    "COPY",
-    "OwnPairs",
-    "copies",
-    "fit_calibration",
-    "fit_pairs",
-    "fit_without_prior",
-    "own_pairs",
-    "person_norms",
-    "stranger_quantiles",
-    "to_the_rest",
-]
 
 COPY: Final = 0.99
 """Two portraits this alike are one picture: 0.998 in the median after recompression."""
@@ -78,15 +66,12 @@ class OwnPairs:
 def fit_calibration(
     space: Space, vectors: NDArray[np.float32], person_ids: NDArray[np.int64]
 ) -> Calibration:
-    """A calibration learned from a gallery's own pairs.
+    """A calibration learned from a gallery's own pairs; the same for the same vectors in order.
 
     Args:
         space: Of the vectors.
         vectors: float32 (N, D), unit vectors, any number.
         person_ids: int64 (N,), whose each is. A few wrong ones do little harm.
-
-    Returns:
-        The same for the same vectors in the same order.
     """
     return fit_pairs(space, own_pairs(vectors, person_ids, space.backbone))
 
@@ -105,14 +90,11 @@ def fit_pairs(space: Space, pairs: OwnPairs) -> Calibration:
 
 
 def fit_without_prior(name: str, pairs: OwnPairs) -> Calibration | None:
-    """A calibration of values that nothing was known of before, such as those of an ensemble.
+    """A calibration of an ensemble's values in [-1, 1]; None where there are too few pairs to tell.
 
     Args:
         name: Stands in the calibration for ``Space.id``.
-        pairs: Values in [-1, 1], 1 for the same photo, in place of cosines.
-
-    Returns:
-        None where there are too few pairs to tell.
+        pairs: Of values, 1 for the same photo, in place of cosines.
     """
     if pairs.people < 2 or not pairs.people_again:
         return None
@@ -237,15 +219,14 @@ def _excess(shares: NDArray[np.float64], shape: NDArray[np.float64]) -> NDArray[
 
 
 def own_pairs(
-    vectors: NDArray[np.float32], person_ids: NDArray[np.int64], backbone: str, *, seed: int = 0
+    vectors: NDArray[np.float32], person_ids: NDArray[np.int64], backbone: str
 ) -> OwnPairs:
-    """Draws cosines between strangers and within people.
+    """Draws cosines between strangers and within people; the same for the same vectors.
 
     Args:
         vectors: float32 (N, D), unit vectors of one space.
         person_ids: int64 (N,), whose each is, in any order.
         backbone: Whose vectors they are.
-        seed: The same one draws the same.
     """
     order = np.argsort(person_ids, kind="stable")
     vectors = vectors[order]
@@ -253,7 +234,7 @@ def own_pairs(
     if len(starts) == 0:
         nobody = np.zeros(0, np.float32)
         return OwnPairs(nobody, nobody, 0, 0)
-    draw = np.random.default_rng(seed)
+    draw = np.random.default_rng(0)
     same = [
         cosines
         for own in np.split(vectors, starts[1:])
@@ -284,14 +265,24 @@ def _to_others(
     probes = draw.permutation(len(vectors))
     probes = probes[np.argsort(turn[probes], kind="stable")]
     probes = probes[turn[probes] < _ROUNDS][: max(1, _STRANGERS // max(1, people - 1))]
-    step = max(1, _BLOCK // len(vectors))
     found = []
-    for first in range(0, len(probes), step):
-        block = probes[first : first + step]
-        cosines = person_cosines(vectors[block] @ vectors.T, index, norms)
-        others = np.arange(people) != index[block][:, None]
+    for rows, cosines in cosine_blocks(vectors[probes], vectors, index, norms):
+        others = np.arange(people) != index[probes[rows], None]
         found.append(cosines[others].astype(np.float32))
     return np.concatenate(found)
+
+
+def cosine_blocks(
+    probes: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    index: NDArray[np.integer],
+    norms: NDArray[np.float64],
+) -> Iterator[tuple[slice, NDArray[np.floating]]]:
+    """``person_cosines`` of probes (M, D) with all people: some rows, and (m, P) of them each."""
+    step = max(1, _BLOCK // len(vectors))
+    for first in range(0, len(probes), step):
+        rows = slice(first, first + step)
+        yield rows, person_cosines(probes[rows] @ vectors.T, index, norms)
 
 
 def _to_themselves(
@@ -308,38 +299,27 @@ def _to_themselves(
 def to_the_rest(
     own: NDArray[np.float32], chosen: NDArray[np.integer], backbone: str
 ) -> NDArray[np.float32]:
-    """Cosines of a person's portraits to the person as the other portraits show them.
+    """Cosines, float32 (M,), of a person's portraits to the person as the others show them.
 
     Args:
         own: float32 (N, D), N at least 2: one person's vectors.
         chosen: (M,), places in ``own``.
         backbone: Whose vectors they are.
-
-    Returns:
-        float32 (M,).
     """
-    count = len(own)
-    cosines = own[chosen] @ own.T
-    others = np.arange(count) != chosen[:, None]
+    count, others = len(own) - 1, np.arange(len(own)) != chosen[:, None]
+    cosines = (own[chosen] @ own.T)[others].reshape(len(chosen), count)
     sums = own.sum(axis=0, dtype=np.float64) - own[chosen]
-    norms = evened_norms(np.linalg.norm(sums, axis=1), np.full(len(chosen), count - 1), backbone)
-    found = person_cosines(
-        cosines[others].reshape(len(chosen), count - 1),
-        np.zeros(count - 1, np.intp),
-        norms[:, None],
-    )
+    norms = evened_norms(np.linalg.norm(sums, axis=1), np.full(len(chosen), count), backbone)
+    found = person_cosines(cosines, np.zeros(count, np.intp), norms[:, None])
     return found[:, 0].astype(np.float32)
 
 
 def person_norms(
     vectors: NDArray[np.float32], starts: NDArray[np.integer], backbone: str
 ) -> NDArray[np.float64]:
-    """What ``person_cosines`` divides by: float64 (P,).
+    """What ``person_cosines`` divides by, float64 (P,), for unit vectors (N, D) by person.
 
-    Args:
-        vectors: float32 (N, D), unit vectors, by person.
-        starts: (P,), rising: the first row of each person.
-        backbone: Whose vectors they are.
+    ``starts`` (P,) are the first rows of each.
     """
     sums = np.add.reduceat(vectors, starts, axis=0, dtype=np.float64)
     counts = np.diff(np.append(starts, len(vectors)))

@@ -12,8 +12,9 @@ import datetime as dt
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
+from functools import reduce
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -22,12 +23,12 @@ from sqlalchemy import select
 
 from engine.errors import GalleryCorrupt
 from engine.types import Space
-from gallery.likeness import person_cosines
 from gallery.scores import Calibration, Stored
 from gallery.scores.ensemble import BEST, Ensemble, Member
 from gallery.scores.fit import (
     OwnPairs,
     copies,
+    cosine_blocks,
     fit_pairs,
     fit_without_prior,
     person_norms,
@@ -39,23 +40,11 @@ if TYPE_CHECKING:
     from gallery.gallery import Gallery
     from gallery.store import Store
 
-__all__ = [
-    "FAR",
-    "FEWEST_LEARNED",
-    "FEWEST_PEOPLE",
-    "Figures",
-    "HeldOut",
-    "Outcome",
-    "Probes",
-    "Trial",
-    "draw_probes",
-    "learn_ensemble",
-    "read_trial",
-    "run_trial",
-    "try_ensemble",
-]
-
 log = logging.getLogger(__name__)
+
+_FORMAT: Final = 2
+"""Of a kept trial: raised with every change of ``SCORE_TABLE``, because an ensemble's calibration
+is of mean scores, which mean something else then; 1 had 10 to 50 and 90 for the rarities."""
 
 FAR: Final = 1e-3
 """False accept rate at which true accepts are counted."""
@@ -74,7 +63,6 @@ _REGRESSED: Final = 50_000  # pairs of strangers that weights are learned from a
 _STRANGERS: Final = 2_000_000  # pairs that a calibration is learned from at most
 _MOST_PEOPLE: Final = 800  # beyond that a trial gets slower and hardly any surer
 _PORTRAITS: Final = 4  # of one person at most, so that a few with hundreds do not decide
-_BLOCK: Final = 4_000_000  # cosines held at a time
 _AGAIN_AFTER: Final = 0.1  # part of a space's rows that must be new before the trial is repeated
 _ENOUGH: Final = 0.9  # of the portraits must be in a space that takes part
 
@@ -89,12 +77,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """How often one way of comparing is right.
-
-    Attributes:
-        rank_1: Share of probes whose person came first.
-        tar: Share of probes more alike to their person than all but 1 in 1,000 strangers.
-    """
+    """Shares of probes whose person came first, and that pass where ``FAR`` of strangers do."""
 
     rank_1: float
     tar: float
@@ -120,11 +103,6 @@ class HeldOut:
     recognised: NDArray[np.bool_]
     own: NDArray[np.float32]
     strangers: NDArray[np.float32]
-
-    @property
-    def right(self) -> NDArray[np.int64]:
-        """How many of both questions about each probe were answered rightly: 0 to 2."""
-        return self.first.astype(np.int64) + self.recognised
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,16 +192,14 @@ def draw_probes(
     vectors: Mapping[Space, NDArray[np.float32]],
     person_ids: NDArray[np.int64],
 ) -> Probes:
-    """The probes that a gallery, or any set of photos with names, makes possible.
+    """The portraits of people with two or more that are no copies of each other.
+
+    At most 800 people with 4 portraits each, the same ones every time.
 
     Args:
         spaces: In which order.
         vectors: float32 (N, D), unit vectors, for each of them; row by row of the same photos.
         person_ids: int64 (N,), whose each row is, in any order.
-
-    Returns:
-        Of people with two or more portraits that are no copies of each other, at most 800 of them
-        with 4 portraits each, the same ones every time.
     """
     draw = np.random.default_rng(0)
     order = np.argsort(person_ids, kind="stable")
@@ -257,10 +233,8 @@ def _cosines(
     starts = np.flatnonzero(np.diff(owners, prepend=-1))
     norms = person_norms(vectors, starts, space.backbone)
     found = np.empty((len(owners), len(starts)), np.float32)
-    step = max(1, _BLOCK // len(owners))
-    for first in range(0, len(owners), step):
-        block = slice(first, first + step)
-        found[block] = person_cosines(vectors[block] @ vectors.T, owners, norms)
+    for block, cosines in cosine_blocks(vectors, vectors, owners, norms):
+        found[block] = cosines
     own = [
         to_the_rest(rows, np.arange(len(rows)), space.backbone)
         for rows in np.split(vectors, starts[1:])
@@ -281,21 +255,19 @@ def _halves(people: int, *, seed: int) -> tuple[NDArray[np.int64], NDArray[np.in
 def learn_ensemble(
     spaces: Sequence[Space], probes: Probes, calibrations: Sequence[Calibration] | None = None
 ) -> Ensemble | None:
-    """An ensemble of several spaces: weights and calibration.
+    """An ensemble of two or more spaces of different backbones; None where one alone is as good.
 
     The plain mean of the scores is what fusion begins with. A backbone without which it is as good
     is left out: a face would be embedded for nothing. Weights by logistic regression take the
     mean's place only where they tell people that they were not learned from apart better, beyond
     chance.
 
-    Args:
-        spaces: At least two, of different backbones.
-        probes: What is learned from, in these spaces.
-        calibrations: How cosines become scores, one per space; None: learned from the probes.
+    Fewer than ``FEWEST_LEARNED`` people teach nothing.
 
-    Returns:
-        None where one backbone would be all that is left, or there are fewer than
-        ``FEWEST_LEARNED`` people.
+    Args:
+        spaces: Of the probes.
+        probes: What is learned from.
+        calibrations: How cosines become scores, one per space; None: learned from the probes.
     """
     if probes.people < FEWEST_LEARNED:
         return None
@@ -338,12 +310,9 @@ def _weights(scores: Sequence[NDArray[np.float32]], probes: Probes) -> dict[int,
         owners.append(test[held.owners])
     p = _sign_test(*map(np.concatenate, (fitted_right, plain_right, owners)))
     weights = _regressed(scores, probes.owners) if p < _SIGNIFICANT else plain
-    kept = weights >= _LEAST_WEIGHT
-    return {
-        number: float(weight / weights[kept].sum())
-        for number, weight in zip(members, weights, strict=True)
-        if weight >= _LEAST_WEIGHT
-    }
+    weights = np.where(weights < _LEAST_WEIGHT, 0, weights)
+    shares = (weights / weights.sum()).tolist()
+    return {number: one for number, one in zip(members, shares, strict=True) if one}
 
 
 def _members(scores: Sequence[NDArray[np.float32]], owners: NDArray[np.int64]) -> list[int]:
@@ -356,16 +325,13 @@ def _members(scores: Sequence[NDArray[np.float32]], owners: NDArray[np.int64]) -
 
     while len(members) > 2:
         everybody = right(members)
-        missed = {
-            number: _sign_test(
-                everybody, right([other for other in members if other != number]), owners
-            )
-            for number in members
-        }
-        least = max(missed, key=lambda number: missed[number])
-        if missed[least] < _SIGNIFICANT:
+        missed = []
+        for number in members:
+            others = [other for other in members if other != number]
+            missed.append(_sign_test(everybody, right(others), owners))
+        if max(missed) < _SIGNIFICANT:
             break
-        members.remove(least)
+        del members[int(np.argmax(missed))]
     return members
 
 
@@ -393,14 +359,9 @@ def _regressed(
 
 
 def _slopes(features: NDArray[np.floating], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Of a logistic regression by Newton's method: both classes count alike, penalty |slopes|^2/2.
+    """Logistic regression of labels (N,), both of which occur, on features (N, F): float64 (F,).
 
-    Args:
-        features: (N, F).
-        labels: (N,), both values occur.
-
-    Returns:
-        float64 (F,).
+    By Newton's method; both classes count alike; penalty |slopes|^2 / 2.
     """
     columns = np.column_stack([features.astype(np.float64), np.ones(len(labels))])
     counts = len(labels) / (2 * np.where(labels, labels.sum(), (~labels).sum()))
@@ -427,7 +388,7 @@ def run_trial(
     calibrations: Mapping[Space, Calibration] | None = None,
     rows: Mapping[Space, int] | None = None,
 ) -> tuple[Trial, dict[str, HeldOut]]:
-    """Tries an ensemble of spaces on photos of people whose names are known.
+    """Tries an ensemble of spaces on photos of people whose names are known; a second per space.
 
     Args:
         vectors: float32 (N, D), unit vectors, for each of two or more spaces of different
@@ -439,7 +400,7 @@ def run_trial(
 
     Returns:
         The trial, and what it is made of by backbone and ``BEST`` (nothing of too few people); the
-        same for the same photos in the same order. About a second per space.
+        same for the same photos in the same order.
     """
     spaces = tuple(sorted(vectors, key=lambda space: space.id))
     names = [space.backbone for space in spaces]
@@ -457,16 +418,17 @@ def run_trial(
     one, other = _halves(probes.people, seed=0)
     rounds = [_judged(spaces, probes, one, other), _judged(spaces, probes, other, one)]
     owners = np.concatenate([other[probes.of(other).owners], one[probes.of(one).owners]])
+    parts = [one.name for one in fields(HeldOut)]
     held_out = {
-        name: _joined([each[name] for each in rounds])
+        name: HeldOut(
+            *(np.concatenate([getattr(each[name], part) for each in rounds]) for part in parts)
+        )
         for name in (*names, BEST)
         if all(name in each for each in rounds)
     }
-    best = held_out.get(BEST)
+    right = {name: one.first.astype(np.int64) + one.recognised for name, one in held_out.items()}
     chances = {
-        name: _sign_test(best.right, held_out[name].right, owners)
-        for name in names
-        if best is not None
+        name: _sign_test(right[BEST], right[name], owners) for name in names if BEST in held_out
     }
     figures = {
         name: Figures(float(one.first.mean()), float(one.recognised.mean()))
@@ -474,7 +436,13 @@ def run_trial(
     }
     learned_from = None if calibrations is None else [calibrations[space] for space in spaces]
     ensemble = learn_ensemble(spaces, probes, learned_from)
-    helps = ensemble is not None and best is not None and _beats_each(figures, chances)
+    # Nowhere worse than any backbone alone, and better than each beyond chance.
+    helps = ensemble is not None and all(
+        chance < _SIGNIFICANT
+        and figures[BEST].rank_1 >= figures[name].rank_1
+        and figures[BEST].tar >= figures[name].tar
+        for name, chance in (chances or {BEST: 1.0}).items()
+    )
     outcome = Outcome.HELPS if helps else Outcome.NOT_BETTER
     kept = replace(found, outcome=outcome, figures=figures, chances=chances, ensemble=ensemble)
     return kept, held_out
@@ -502,11 +470,6 @@ def _judged(
     return found
 
 
-def _joined(parts: Sequence[HeldOut]) -> HeldOut:
-    names = ("first", "recognised", "own", "strangers")
-    return HeldOut(*(np.concatenate([getattr(one, name) for one in parts]) for name in names))
-
-
 def _answered(
     values: NDArray[np.floating], owners: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -532,7 +495,7 @@ def _right(
 def _sign_test(
     one: NDArray[np.integer], other: NDArray[np.integer], owners: NDArray[np.int64]
 ) -> float:
-    """How likely chance alone is to make one way of comparing as much better than another.
+    """How likely, in (0, 1], chance alone makes one way of comparing so much better than another.
 
     The sign test by person, because a person's photos are easy or hard together: of the people for
     whom the two differ, how many are better off with the first?
@@ -541,31 +504,11 @@ def _sign_test(
         one: (N,), how often each probe was judged rightly; the same probes in ``other``.
         other: (N,).
         owners: (N,), whose each probe is.
-
-    Returns:
-        In (0, 1].
     """
     balance = np.bincount(owners, weights=one.astype(np.float64) - other)
-    better, worse = int((balance > 0).sum()), int((balance < 0).sum())
-    if better + worse == 0:
-        return 1.0
-    count = better + worse
-    term = total = math.comb(count, better)
-    for more in range(better, count):
-        term = term * (count - more) // (more + 1)
-        total += term
-    return float(total / 2**count)
-
-
-def _beats_each(figures: Mapping[str, Figures], chances: Mapping[str, float]) -> bool:
-    """Nowhere worse than any backbone alone, and better than each beyond chance."""
-    best = figures[BEST]
-    return all(
-        chance < _SIGNIFICANT
-        and best.rank_1 >= figures[name].rank_1
-        and best.tar >= figures[name].tar
-        for name, chance in chances.items()
-    )
+    better, count = int((balance > 0).sum()), int(np.count_nonzero(balance))
+    ways = sum(math.comb(count, more) for more in range(better, count + 1))
+    return float(ways / 2**count)
 
 
 # --- kept with a gallery ----------------------------------------------------------------------
@@ -575,8 +518,8 @@ def read_trial(gallery: Store) -> Trial | None:
     """The trial that was kept last; None if there is none, or it makes no sense (any more)."""
     record = gallery.finding(BEST)
     try:
-        return Trial.from_json(record)
-    except ValueError:
+        return Trial.from_json(record) if record and record["format"] == _FORMAT else None
+    except (KeyError, TypeError, ValueError):
         return None
 
 
@@ -613,12 +556,12 @@ def try_ensemble(gallery: Gallery) -> Trial | None:
 def _rows(gallery: Gallery) -> dict[Space, int]:
     """The spaces that hold nearly all portraits, one per backbone, and how many vectors each."""
     stats = gallery.stats()
-    counts = stats.vectors
-    fullest: dict[str, Space] = {}
-    for space in sorted(counts, key=lambda one: (counts[one], one.id)):
-        if counts[space] > 0 and counts[space] >= _ENOUGH * stats.portraits:
-            fullest[space.backbone] = space
-    return {space: counts[space] for space in fullest.values()}
+    fullest = {
+        space.backbone: (space, count)
+        for space, count in sorted(stats.vectors.items(), key=lambda item: (item[1], item[0].id))
+        if count > 0 and count >= _ENOUGH * stats.portraits
+    }
+    return dict(fullest.values())
 
 
 def _still_holds(trial: Trial, rows: Mapping[Space, int]) -> bool:
@@ -629,31 +572,27 @@ def _still_holds(trial: Trial, rows: Mapping[Space, int]) -> bool:
 
 
 def _sample(
-    gallery: Gallery, spaces: tuple[Space, ...]
+    gallery: Gallery, spaces: Sequence[Space]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Portraits of drawn people with several of them in every space: their ids and whose each is.
 
-    A few more than a trial takes, because it leaves out copies.
+    One portrait more of each person than a trial takes, because it leaves out copies.
     """
-    everywhere = gallery.embedded(spaces[0])
-    for space in spaces[1:]:
-        everywhere = np.intersect1d(everywhere, gallery.embedded(space), assume_unique=True)
+    everywhere = reduce(np.intersect1d, [gallery.embedded(space) for space in spaces])
     query = select(PortraitRow.id, PortraitRow.person_id).order_by(PortraitRow.id)
     with gallery.reading() as connection:
-        owners = np.array([tuple(row) for row in connection.execute(query)], np.int64)
-    owners = owners.reshape(-1, 2)
-    owners = owners[np.isin(owners[:, 0], everywhere)]
+        found = [tuple(row) for row in connection.execute(query)]
+    portraits, owners = np.array(found, np.int64).reshape(-1, 2).T
+    there = np.flatnonzero(np.isin(portraits, everywhere))
     draw = np.random.default_rng(0)
-    owners = owners[np.lexsort((draw.random(len(owners)), owners[:, 1]))]
-    _, starts, counts = np.unique(owners[:, 1], return_index=True, return_counts=True)
-    several = np.flatnonzero(counts > 1)
-    chosen = np.zeros(len(counts), np.bool_)
-    chosen[draw.permutation(several)[:_MOST_PEOPLE]] = True
-    place = np.arange(len(owners)) - np.repeat(starts, counts)
-    sample = owners[np.repeat(chosen, counts) & (place <= _PORTRAITS)]
-    return sample[:, 0], sample[:, 1]
+    order = there[np.lexsort((draw.random(len(there)), owners[there]))]
+    starts = np.flatnonzero(np.diff(owners[order], prepend=-1))
+    several = [rows for rows in np.split(order, starts[1:]) if len(rows) > 1]
+    chosen = draw.permutation(len(several))[:_MOST_PEOPLE]
+    rows = np.concatenate([order[:0], *(several[one][: _PORTRAITS + 1] for one in chosen)])
+    return portraits[rows], owners[rows]
 
 
 def _keep(gallery: Gallery, trial: Trial | None) -> None:
     with gallery.transaction() as changes:
-        changes.keep_finding(BEST, None if trial is None else trial.to_json())
+        changes.keep_finding(BEST, {"format": _FORMAT, **trial.to_json()} if trial else None)
