@@ -28,13 +28,16 @@ from engine.engine import Engine
 from gallery.evaluation.groups import group_people
 from gallery.evaluation.measures import Measures, measure, verify
 from gallery.evaluation.photos import (
+    Identification,
     PhotoEmbeddings,
+    ProbeSet,
     embed_photos,
+    identify,
     photos_by_person,
     read_labels,
     read_pairs,
+    split_photos,
 )
-from gallery.evaluation.probes import Identification, ProbeSet, identify, split_photos
 from gallery.evaluation.report import grouping_json
 from gallery.scores import Calibration, prior, score_at
 from gallery.scores.fit import fit_calibration

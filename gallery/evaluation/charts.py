@@ -135,13 +135,8 @@ class Chart:
                 axes.set_title(self.title)
                 figure.savefig(buffer, format="png")
             else:
-                figure.patch.set_alpha(0)
-                axes.patch.set_alpha(0)
-                figure.savefig(buffer, format="svg", metadata={"Date": None})
+                figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
         return buffer.getvalue()
-
-
-# --- what is drawn ----------------------------------------------------------------------------
 
 
 def roc(curves: Mapping[str, Roc], strangers: int) -> Chart:
@@ -298,6 +293,17 @@ def _two(
     return Chart(name, title, described, draw)
 
 
+def before_and_after(measures: Measures) -> tuple[Chart, Chart]:
+    """Likenesses of strangers and the same person before calibration, and scores after it."""
+    model, own, unit = measures.model, measures.found.own, measures.probe_set.unit
+    heights, counts = measures.strangers.heights()
+    after = (measures.calibration.scores(heights), counts)
+    return (
+        likenesses(model, (heights, counts), own, measures.threshold, unit),
+        scores(model, after, measures.same_scores()),
+    )
+
+
 def draw_verification(result: Verification, folder: Path) -> tuple[Path, ...]:
     """ROC curve, cosines and scores of pairs as PNG files in a folder."""
     found = ~np.isnan(result.cosines)
@@ -314,11 +320,9 @@ def draw_verification(result: Verification, folder: Path) -> tuple[Path, ...]:
 
 def draw_identification(measures: Measures, folder: Path) -> tuple[Path, ...]:
     """Rank-k curve, scores, and stated against observed rarity as PNG files in a folder."""
-    heights, counts = measures.strangers.heights()
-    after = (measures.calibration.scores(heights), counts)
     drawn = {
         "ranks": ranks([measures]),
-        "person-scores": scores(measures.model, after, measures.same_scores()),
+        "person-scores": before_and_after(measures)[1],
         "calibration": promises([measures]),
     }
     return _saved(drawn, measures.model, folder)

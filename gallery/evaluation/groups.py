@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gallery.evaluation.measures import HONEST, Measures, Share, share
+from gallery.evaluation.measures import Measures, Share, share
 from gallery.evaluation.photos import KINDS, PeopleLabels, spellings
 from gallery.scores import SAME_PERSON_SCORE, score_at
 from gallery.scores.fit import COPY
@@ -142,15 +142,17 @@ def _counts(measures: Measures) -> _Counts:
         return np.bincount(probe_set.right[chosen], minlength=people).astype(np.float64)
 
     everything = by_person(np.ones(len(probe_set.right), np.bool_))
-    there = {int(number): column for column, number in enumerate(probe_set.people)}
-    lost = [there[number] for number, _ in probe_set.failures if number in there]
+    numbers = np.array([number for number, _ in probe_set.failures], np.int64)
+    lost = np.searchsorted(probe_set.people, numbers[np.isin(numbers, probe_set.people)])
     probes, columns, likenesses = measures.close
     scores = measures.calibration.scores(likenesses)
-    reached = {"accuracy": likenesses >= measures.threshold} | {
-        name: scores >= score_at(rarity) for name, rarity in zip(MEASURES[3:], HONEST, strict=False)
+    reached = {
+        "accuracy": likenesses >= measures.threshold,
+        "strangers_1_in_100": scores >= score_at(1e-2),
+        "strangers_1_in_1000": scores >= score_at(1e-3),
     }
     return _Counts(
-        probes=everything + np.bincount(np.array(lost, np.intp), minlength=people),
+        probes=everything + np.bincount(lost, minlength=people),
         found=everything,
         right={
             "accuracy": by_person(found.own >= measures.threshold),
@@ -302,9 +304,6 @@ def _gaps(names: Sequence[str], counts: _Counts, members: NDArray[np.bool_]) -> 
     return tuple(gaps)
 
 
-# --- mistakes ---------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class LabelledPhoto:
     """A photo, the part it plays, such as ``"looked up"``, and whom it shows by its label."""
@@ -346,11 +345,11 @@ class Mistakes:
     confusions: tuple[Mistake, ...]
     confused: int
 
-    def suspicious(self) -> list[Mistake]:
-        """Mistakes whose label is likely wrong, each photo once."""
+    def suspicious(self) -> list[tuple[LabelledPhoto, str]]:
+        """Photos whose label is likely wrong, each once, and why."""
         everything = (*self.confusions, *self.rejects, *self.accepts)
         chosen = {one.photos[0].file: one for one in reversed(everything) if one.suspicion}
-        return list(chosen.values())[::-1]
+        return [(one.photos[0], str(one.suspicion)) for one in reversed(chosen.values())]
 
 
 def find_mistakes(measures: Measures, *, shown: int) -> Mistakes:  # noqa: C901 - three kinds

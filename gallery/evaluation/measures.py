@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from engine.engine import Engine
 from engine.errors import SetupProblem
-from gallery.evaluation.photos import LabelledPair, embed_photos
-from gallery.evaluation.probes import Identification, ProbeSet, identify
+from gallery.evaluation.photos import Identification, LabelledPair, ProbeSet, embed_photos, identify
 from gallery.progress import Progress, no_progress
 from gallery.scores import Calibration, score_at
 from gallery.scores.trial import FAR
@@ -27,13 +26,8 @@ from gallery.scores.trial import FAR
 HONEST: Final = (1e-2, 1e-3, 1e-4)
 """Shares of strangers whose scores are checked: how many reach what so many should."""
 
-_FOLDS: Final = 10
 _PER_UNIT: Final = 100_000  # bins in a cosine of 1: a tenth of a percent of what scores tell apart
 _CLOSE: Final = 20_000_000  # likenesses of close strangers kept at most
-_NO_FACE: Final = -2.0  # below every cosine: a pair without two faces is never accepted
-
-
-# --- shares, histograms, thresholds -----------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +118,13 @@ def roc_of(
     """
     from sklearn.metrics import auc, roc_curve  # takes 0.7 s
 
-    heights = np.where(np.isnan(likenesses), _NO_FACE, likenesses)
+    heights = np.where(np.isnan(likenesses), -2.0, likenesses)  # below every cosine
     far, tar, _ = roc_curve(same, heights, sample_weight=weights, drop_intermediate=False)
     return Roc(far, tar, float(auc(far, tar)))
 
 
 def cross_validated(
-    likenesses: NDArray[np.float64], same: NDArray[np.bool_], *, folds: int = _FOLDS
+    likenesses: NDArray[np.float64], same: NDArray[np.bool_], *, folds: int = 10
 ) -> tuple[float, float]:
     """Accuracy at the threshold that is best on the other folds, and its deviation over folds.
 
@@ -178,9 +172,6 @@ def best_threshold(likenesses: NDArray[np.float64], same: NDArray[np.bool_]) -> 
     if best == 0 or len(below) == 0:  # accept none, or all
         return float(np.clip(thresholds[best], -1.0, 1.1))
     return float((thresholds[best] + below.max()) / 2)
-
-
-# --- verification: labelled pairs -------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -285,9 +276,6 @@ def verify(
         calibration=calibration,
         seconds=time.perf_counter() - started,
     )
-
-
-# --- identification: probes searched in a gallery ---------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, eq=False)

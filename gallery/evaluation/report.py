@@ -29,8 +29,14 @@ from gallery.evaluation.groups import (
     group_people,
 )
 from gallery.evaluation.measures import Measures, Share, measure
-from gallery.evaluation.photos import PeopleLabels, embed_photos, photos_by_person
-from gallery.evaluation.probes import ProbeSet, fuse, split_photos
+from gallery.evaluation.photos import (
+    PeopleLabels,
+    ProbeSet,
+    embed_photos,
+    fuse,
+    photos_by_person,
+    split_photos,
+)
 from gallery.progress import Progress, no_progress
 from gallery.scores import ANCHORS, SAME_PERSON_SCORE, Calibration, score_at
 from gallery.scores.ensemble import BEST
@@ -90,16 +96,6 @@ class ModelReport:
         scores = self.measures.calibration.scores
         return [(who, cosines, scores(cosines).tolist()) for who, cosines in rows.items()]
 
-    def charts(self) -> tuple[charts.Chart, charts.Chart]:
-        """Before and after calibration."""
-        measures, (heights, counts) = self.measures, self.measures.strangers.heights()
-        own, unit = measures.found.own, measures.probe_set.unit
-        after = (measures.calibration.scores(heights), counts)
-        return (
-            charts.likenesses(self.model, (heights, counts), own, measures.threshold, unit),
-            charts.scores(self.model, after, measures.same_scores()),
-        )
-
     def scores_json(self) -> dict[str, Any]:
         """What scores were learned from, and what they are in the median."""
         return {
@@ -112,7 +108,10 @@ class ModelReport:
         """As printed with ``--json``; shares from 0 to 1."""
         measures = self.measures
         reached = {f"{score:g}": _share_json(measures.reached(score)) for score, _ in ANCHORS}
-        suspected = [(one.photos[0], one.suspicion) for one in self.mistakes.suspicious()]
+        wrong_labels = [
+            {"photo": "/".join(photo.file.parts[-2:]), "labelled": photo.name, "suspicion": why}
+            for photo, why in self.mistakes.suspicious()
+        ]
         return {
             "model": self.model,
             "likenesses": measures.probe_set.described,
@@ -125,14 +124,7 @@ class ModelReport:
             "groups": {grouping.kind: grouping_json(grouping) for grouping in self.groupings},
             "mistakes": {
                 "identification": self.mistakes.confused,
-                "likely_wrong_labels": [
-                    {
-                        "photo": "/".join(photo.file.parts[-2:]),
-                        "labelled": photo.name,
-                        "suspicion": suspicion,
-                    }
-                    for photo, suspicion in suspected
-                ],
+                "likely_wrong_labels": wrong_labels,
             },
             "photos_per_s": round(self.photos_per_s, 1),
         }
@@ -140,20 +132,15 @@ class ModelReport:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationReport:
-    """What came of looking people up with each backbone.
+    """What came of looking so many people and photos up with each backbone.
 
     Attributes:
-        date: When, local time.
-        people: How many people took part.
-        gallery_photos: The first so many of each by name were the gallery.
+        gallery_photos: The first so many of each person by name were the gallery.
         skipped: Names of people with too few photos.
-        photos: How many photos were looked at.
-        probes: How many of them were looked up.
+        probes: How many of the photos were looked up.
         faceless: Photos without a face, and why, by path below the folder.
         boxes: Where the face is in each of the others.
-        columns: One per backbone.
         unavailable: Backbones that can't be used here, and why.
-        labels: What the groups are made of.
     """
 
     date: dt.datetime
@@ -197,10 +184,7 @@ class EvaluationReport:
         (column,) = self.columns
         measures = column.measures
         strangers = measures.calibration.score(measures.strangers.quantile(0.5))
-        reached = {
-            f"strangers_at_least_{score:g}": measures.reached(score).value
-            for score, _ in ANCHORS[2:]
-        }
+        rare = {f"strangers_at_least_{at:g}": measures.reached(at).value for at, _ in ANCHORS[2:]}
         ranks = range(1, min(_ALL_RANKS, self.people) + 1)
         return {
             "model": column.model,
@@ -209,11 +193,7 @@ class EvaluationReport:
             "rank_1": measures.rank(1).value,
             "rank_5": measures.rank(5).value,
             "rank_k": {str(k): measures.rank(k).value for k in ranks},
-            "scores": {
-                **column.scores_json(),
-                "strangers_median": _rounded(strangers),
-                **reached,
-            },
+            "scores": {**column.scores_json(), "strangers_median": _rounded(strangers), **rare},
             "photos_per_s": round(self.photos / self.seconds, 1),
         }
 
@@ -318,15 +298,8 @@ def _by_chance(one: Measures, other: Measures) -> bool:
     """Whether as many probes are found by either alone as chance would have it (McNemar 1947)."""
     from scipy.stats import binomtest
 
-    first, second = (
-        {
-            file
-            for file, rank in zip(each.probe_set.probe_files, each.found.ranks, strict=True)
-            if rank < 1
-        }
-        for each in (one, other)
-    )
-    alone, against = len(first - second), len(second - first)
+    first, second = one.found.ranks < 1, other.found.ranks < 1  # of the same probes
+    alone, against = int((first & ~second).sum()), int((second & ~first).sum())
     return alone + against == 0 or float(binomtest(alone, alone + against).pvalue) >= 0.05
 
 
@@ -372,17 +345,8 @@ def _rounded(value: float, digits: int = 2) -> float | None:
     return round(value, digits) if math.isfinite(value) else None
 
 
-# --- the page ---------------------------------------------------------------------------------
-
-
 def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
-    """The report as HTML that needs nothing else: no network, no other files.
-
-    Args:
-        report: What came of it.
-        engine: Decodes the photos that are shown.
-        command: What repeats it.
-    """
+    """The report as HTML that needs no network and no other file; the command repeats it."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -425,6 +389,7 @@ def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
         ),
         rank_curve=charts.ranks(measures),
         promise_chart=charts.promises(measures),
+        before_and_after=charts.before_and_after,
         quantiles=_QUANTILES,
         source=source,
         command=command,
@@ -435,11 +400,7 @@ def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
 
 
 def check_place(file: Path) -> None:
-    """Finds out before the long work whether a file can be written there; makes its folder.
-
-    Raises:
-        BadSettings: If it can't.
-    """
+    """Makes a file's folder before the long work; BadSettings if it can't be written there."""
     if file.is_dir():
         raise BadSettings(f"{file} is a folder: give --html the name of a file in it")
     with _saying_why(file) as beside:
@@ -448,11 +409,7 @@ def check_place(file: Path) -> None:
 
 
 def save(page: str, file: Path) -> None:
-    """Writes a page so that the file is whole or not there.
-
-    Raises:
-        BadSettings: If it can't be written.
-    """
+    """Writes a page so that the file is whole or not there; BadSettings if it can't be written."""
     with _saying_why(file) as beside:
         beside.write_text(page, encoding="utf-8", errors="replace")
         beside.replace(file)

@@ -60,9 +60,6 @@ class OwnPairs:
     people_again: int
 
 
-# --- calibrations -----------------------------------------------------------------------------
-
-
 def fit_calibration(
     space: Space, vectors: NDArray[np.float32], person_ids: NDArray[np.int64]
 ) -> Calibration:
@@ -118,17 +115,10 @@ def _blended(found: NDArray[np.float64], people: int, known: Prior) -> NDArray[n
         people / (people + _PEOPLE * known.weight), pairs_beyond / (pairs_beyond + enough)
     )
     middle = SHARES.index(0.5)
-    steps_found, steps_believed = np.diff(found), np.diff(believed)
-    # The weight of a step is that of its end farther from the median.
-    weight = np.concatenate([weights[:middle], weights[middle + 1 :]])
-    steps = np.where(
-        np.isfinite(steps_found),
-        steps_believed + weight * (np.nan_to_num(steps_found) - steps_believed),
-        steps_believed,
-    )
-    level = believed[middle]
-    if np.isfinite(found[middle]):
-        level += weights[middle] * (found[middle] - level)
+    # The weight of a step is that of its end farther from the median; what was not found is NaN.
+    weight = np.delete(weights, middle)
+    steps = np.diff(believed) + weight * np.nan_to_num(np.diff(found) - np.diff(believed))
+    level = believed[middle] + weights[middle] * np.nan_to_num(found - believed)[middle]
     away = np.concatenate([[0.0], np.cumsum(steps)])
     return np.asarray(level + away - away[middle])
 
@@ -141,9 +131,6 @@ def _same_median(same: NDArray[np.float32], strangers: NDArray[np.float32]) -> f
     """
     wrong = min(0.5, 2 * float(np.mean(same < np.median(strangers))))
     return float(np.quantile(same.astype(np.float64), 0.5 + wrong / 2))
-
-
-# --- strangers --------------------------------------------------------------------------------
 
 
 def stranger_quantiles(cosines: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -213,9 +200,6 @@ def _excess(shares: NDArray[np.float64], shape: NDArray[np.float64]) -> NDArray[
     bent = np.where(np.abs(shape) < 1e-9, 1e-9, shape)
     reached: NDArray[np.float64] = np.expm1(-bent * np.log(shares)) / bent
     return reached
-
-
-# --- pairs ------------------------------------------------------------------------------------
 
 
 def own_pairs(

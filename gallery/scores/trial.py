@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FORMAT: Final = 2
+FORMAT: Final = 2
 """Of a kept trial: raised with every change of ``SCORE_TABLE``, because an ensemble's calibration
 is of mean scores, which mean something else then; 1 had 10 to 50 and 90 for the rarities."""
 
@@ -107,12 +107,9 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True)
 class Trial(Stored):
-    """Whether several backbones are better together.
+    """Whether several backbones are better together, as so many people and probes say.
 
     Attributes:
-        outcome: Whether the ensemble is worth its time.
-        people: How many people took part.
-        probes: With how many portraits.
         backbones: Names of those that were tried.
         figures: By backbone, and of the ensemble under ``BEST``, unless it shrank to one backbone
             or there were too few people.
@@ -144,9 +141,6 @@ class Trial(Stored):
         return max(alone, key=lambda name: alone[name].right) if alone else None
 
 
-# --- probes -----------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Probes:
     """Cosines of probes to people, in each of several spaces.
@@ -155,8 +149,7 @@ class Probes:
     own person as the person's other portraits show them.
 
     Attributes:
-        owners: int64 (N,): whose each probe is, as a place among the people; rising.
-        people: How many people there are, P.
+        owners: int64 (N,): whose each probe is, as a place among the P people; rising.
         cosines: One float32 (N, P) per space.
     """
 
@@ -202,9 +195,7 @@ def draw_probes(
         person_ids: int64 (N,), whose each row is, in any order.
     """
     draw = np.random.default_rng(0)
-    order = np.argsort(person_ids, kind="stable")
-    starts = np.flatnonzero(np.diff(person_ids[order])) + 1
-    several = [rows for rows in np.split(order, starts) if len(rows) > 1]
+    several = _several(person_ids)
     chosen = [np.zeros(0, np.intp)]
     for place in draw.permutation(len(several)):
         own = several[place][: 2 * _PORTRAITS]
@@ -224,6 +215,13 @@ def draw_probes(
     )
 
 
+def _several(person_ids: NDArray[np.int64]) -> list[NDArray[np.intp]]:
+    """The places of everybody who has more than one, by rising id."""
+    order = np.argsort(person_ids, kind="stable")
+    starts = np.flatnonzero(np.diff(person_ids[order])) + 1
+    return [rows for rows in np.split(order, starts) if len(rows) > 1]
+
+
 def _cosines(
     space: Space, vectors: NDArray[np.float32], owners: NDArray[np.int64]
 ) -> NDArray[np.float32]:
@@ -232,9 +230,8 @@ def _cosines(
         return np.zeros((0, 0), np.float32)
     starts = np.flatnonzero(np.diff(owners, prepend=-1))
     norms = person_norms(vectors, starts, space.backbone)
-    found = np.empty((len(owners), len(starts)), np.float32)
-    for block, cosines in cosine_blocks(vectors, vectors, owners, norms):
-        found[block] = cosines
+    blocks = cosine_blocks(vectors, vectors, owners, norms)
+    found = np.concatenate([cosines.astype(np.float32) for _, cosines in blocks])
     own = [
         to_the_rest(rows, np.arange(len(rows)), space.backbone)
         for rows in np.split(vectors, starts[1:])
@@ -247,9 +244,6 @@ def _halves(people: int, *, seed: int) -> tuple[NDArray[np.int64], NDArray[np.in
     """Two halves of so many people, drawn at random: places, rising."""
     order = np.random.default_rng(seed).permutation(people)
     return np.sort(order[: people // 2]), np.sort(order[people // 2 :])
-
-
-# --- learning ---------------------------------------------------------------------------------
 
 
 def learn_ensemble(
@@ -379,9 +373,6 @@ def _slopes(features: NDArray[np.floating], labels: NDArray[np.bool_]) -> NDArra
     return slopes
 
 
-# --- judging ----------------------------------------------------------------------------------
-
-
 def run_trial(
     vectors: Mapping[Space, NDArray[np.float32]],
     person_ids: NDArray[np.int64],
@@ -399,8 +390,7 @@ def run_trial(
         rows: How many vectors each space of the gallery has.
 
     Returns:
-        The trial, and what it is made of by backbone and ``BEST`` (nothing of too few people); the
-        same for the same photos in the same order.
+        The trial, and what it is made of by backbone and ``BEST`` (nothing of too few people).
     """
     spaces = tuple(sorted(vectors, key=lambda space: space.id))
     names = [space.backbone for space in spaces]
@@ -498,12 +488,8 @@ def _sign_test(
     """How likely, in (0, 1], chance alone makes one way of comparing so much better than another.
 
     The sign test by person, because a person's photos are easy or hard together: of the people for
-    whom the two differ, how many are better off with the first?
-
-    Args:
-        one: (N,), how often each probe was judged rightly; the same probes in ``other``.
-        other: (N,).
-        owners: (N,), whose each probe is.
+    whom the two differ in how often their probes (N,) were judged rightly, how many are better off
+    with the first?
     """
     balance = np.bincount(owners, weights=one.astype(np.float64) - other)
     better, count = int((balance > 0).sum()), int(np.count_nonzero(balance))
@@ -511,14 +497,11 @@ def _sign_test(
     return float(ways / 2**count)
 
 
-# --- kept with a gallery ----------------------------------------------------------------------
-
-
 def read_trial(gallery: Store) -> Trial | None:
     """The trial that was kept last; None if there is none, or it makes no sense (any more)."""
     record = gallery.finding(BEST)
     try:
-        return Trial.from_json(record) if record and record["format"] == _FORMAT else None
+        return Trial.from_json(record) if record and record["format"] == FORMAT else None
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -526,11 +509,9 @@ def read_trial(gallery: Store) -> Trial | None:
 def try_ensemble(gallery: Gallery) -> Trial | None:
     """Finds out whether the gallery's backbones are better together, if enough has changed.
 
-    For the process that writes (``Gallery.writing``). Seconds, however large the gallery is.
-
-    Returns:
-        What is known now; None where there is but one backbone, or vectors can't be read: those
-        are mended by a build of their backbone, which is not held up by it.
+    For the process that writes (``Gallery.writing``). Seconds, however large the gallery is. None
+    where there is but one backbone, or vectors can't be read: those are mended by a build of their
+    backbone, which is not held up by it.
     """
     gallery.refresh()
     known = read_trial(gallery)
@@ -574,25 +555,24 @@ def _still_holds(trial: Trial, rows: Mapping[Space, int]) -> bool:
 def _sample(
     gallery: Gallery, spaces: Sequence[Space]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Portraits of drawn people with several of them in every space: their ids and whose each is.
+    """Ids and owners of portraits, in all spaces, of as many people as a trial takes.
 
-    One portrait more of each person than a trial takes, because it leaves out copies.
+    Twice as many portraits of each, because it leaves out copies.
     """
     everywhere = reduce(np.intersect1d, [gallery.embedded(space) for space in spaces])
     query = select(PortraitRow.id, PortraitRow.person_id).order_by(PortraitRow.id)
     with gallery.reading() as connection:
         found = [tuple(row) for row in connection.execute(query)]
     portraits, owners = np.array(found, np.int64).reshape(-1, 2).T
-    there = np.flatnonzero(np.isin(portraits, everywhere))
-    draw = np.random.default_rng(0)
-    order = there[np.lexsort((draw.random(len(there)), owners[there]))]
-    starts = np.flatnonzero(np.diff(owners[order], prepend=-1))
-    several = [rows for rows in np.split(order, starts[1:]) if len(rows) > 1]
-    chosen = draw.permutation(len(several))[:_MOST_PEOPLE]
-    rows = np.concatenate([order[:0], *(several[one][: _PORTRAITS + 1] for one in chosen)])
-    return portraits[rows], owners[rows]
+    there = np.isin(portraits, everywhere)
+    portraits, owners = portraits[there], owners[there]
+    several = _several(owners)
+    chosen = np.random.default_rng(0).permutation(len(several))[:_MOST_PEOPLE]
+    rows = [several[one][: 2 * _PORTRAITS] for one in chosen]
+    places = np.concatenate([np.zeros(0, np.intp), *rows])
+    return portraits[places], owners[places]
 
 
 def _keep(gallery: Gallery, trial: Trial | None) -> None:
     with gallery.transaction() as changes:
-        changes.keep_finding(BEST, {"format": _FORMAT, **trial.to_json()} if trial else None)
+        changes.keep_finding(BEST, {"format": FORMAT, **trial.to_json()} if trial else None)

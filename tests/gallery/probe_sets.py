@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from engine.types import Space
 from gallery.evaluation.measures import Measures, measure
-from gallery.evaluation.photos import PhotoEmbeddings
-from gallery.evaluation.probes import ProbeSet, split_photos
+from gallery.evaluation.photos import PhotoEmbeddings, ProbeSet, split_photos
 from gallery.scores.fit import fit_calibration
 
 SPACE = Space("dlib", "0" * 64, 2, 16)

@@ -11,8 +11,7 @@ from probe_sets import SPACE, around
 
 from engine.types import Space
 from gallery.evaluation.measures import measure
-from gallery.evaluation.photos import PhotoEmbeddings
-from gallery.evaluation.probes import ProbeSet, fuse, identify, split_photos
+from gallery.evaluation.photos import PhotoEmbeddings, ProbeSet, fuse, identify, split_photos
 from gallery.scores import score_at
 
 OTHER = replace(SPACE, backbone="resnet", weights_sha256="1" * 64)

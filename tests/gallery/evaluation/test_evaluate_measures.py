@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from gallery.evaluation.groups import find_mistakes
 from gallery.evaluation.measures import LikenessHistogram, share
-from gallery.evaluation.probes import identify
+from gallery.evaluation.photos import identify
 
 cosines = st.lists(st.integers(-100_000, 100_000).map(lambda n: n / 100_000), min_size=1)
 

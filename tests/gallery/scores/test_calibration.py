@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engine.types import Space
 from gallery.likeness import evened_norms, person_cosines
-from gallery.scores import SHARES, Calibration, prior, score_at
+from gallery.scores import SHARES, Calibration, make_calibration, prior, score_at
 from gallery.scores.fit import fit_calibration
 
 BACKBONES = ("dlib", "resnet", "senet", "another")
@@ -124,6 +124,23 @@ def test_one_portrait_each_leaves_the_same_person_to_the_prior() -> None:
 
     assert calibration.same_person == prior(space()).same_person
     assert (calibration.people, calibration.people_again) == (300, 0)
+
+
+# Measured with dlib, each population alone: what SHARES of strangers reach, and the same person.
+LFW = (0.7566, 0.7953, 0.8414, 0.8833, 0.9118, 0.9305, 0.9452, 0.9567, 0.9658, 0.9728), 0.9626
+FILM = (0.7408, 0.7844, 0.8353, 0.8811, 0.9094, 0.9254, 0.9365, 0.9441, 0.9493, 0.9529), 0.9641
+
+
+@pytest.mark.parametrize(("strangers", "same_person"), [LFW, FILM])
+def test_a_measured_median_is_not_moved(strangers: tuple[float, ...], same_person: float) -> None:
+    """Only one that lies within what two populations' strangers differ by is moved up."""
+    calibration = make_calibration("dlib", np.array(strangers), same_person)
+    assert calibration.same_person == same_person
+    assert calibration.score(same_person) == pytest.approx(95)
+
+    last = strangers[SHARES.index(1e-5)]
+    moved = make_calibration("dlib", np.array(strangers), last)
+    assert (moved.same_person - last) / (1 - last) == pytest.approx(0.03)
 
 
 # --- what does no harm ------------------------------------------------------------------------

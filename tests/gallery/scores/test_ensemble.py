@@ -16,11 +16,12 @@ from engine.errors import GalleryMissing
 from engine.types import Embedding, Space
 from gallery.build import learn_scores
 from gallery.gallery import Gallery
-from gallery.scores import Calibration, prior, score_at
+from gallery.scores import SCORE_TABLE, Calibration, prior, score_at
 from gallery.scores.ensemble import BEST, Ensemble, Member, fused_top
 from gallery.scores.trial import (
     FEWEST_LEARNED,
     FEWEST_PEOPLE,
+    FORMAT,
     HeldOut,
     Outcome,
     Trial,
@@ -256,6 +257,27 @@ def test_the_trial_is_kept_with_the_gallery_until_a_tenth_has_changed(opened: Ga
     again = try_ensemble(opened)
     assert again is not None
     assert again.people == 140
+
+
+def test_a_trial_on_another_scale_is_refused_and_repeated(opened: Gallery) -> None:
+    """As kept before trials had a format, or with another one, or with what is no trial."""
+    fill(opened, independent, people=90, portraits=2)
+    trial = try_ensemble(opened)
+    assert trial is not None
+    kept = opened.finding(BEST)
+    assert kept is not None
+    for other in (trial.to_json(), kept | {"format": kept["format"] - 1}, {"format": 2}, {}):
+        with opened.transaction() as changes:
+            changes.keep_finding(BEST, other)
+        assert read_trial(opened) is None
+    assert try_ensemble(opened) == trial
+    assert opened.finding(BEST) == kept
+
+
+def test_the_format_of_a_trial_is_that_of_the_score_table() -> None:
+    """Whoever changes the table raises the number, because old ensembles mean something else."""
+    scores = [score for _, score in SCORE_TABLE]
+    assert (FORMAT, scores) == (2, [1, 4, 10, 30, 50, 65, 75, 82, None, None])
 
 
 def test_a_gallery_on_postgresql_says_the_same(
