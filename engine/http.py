@@ -34,19 +34,6 @@ from engine.errors import SetupProblem, SourceDown
 if TYPE_CHECKING:
     import httpx
 
-__all__ = [
-    "Answer",
-    "Failing",
-    "HttpClient",
-    "NotThere",
-    "Patience",
-    "Progress",
-    "Refused",
-    "Retry",
-    "Stopped",
-    "TooSlow",
-]
-
 T = TypeVar("T")
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there and the bytes there will be, if known."""

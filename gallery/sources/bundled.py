@@ -8,8 +8,6 @@ from engine.backbones.network import portrait_jpeg
 from engine.errors import TooLarge
 from gallery.records import FoundPerson, FoundPortrait
 
-__all__ = ["bundled_portraits"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Bundled:

@@ -30,17 +30,6 @@ from typing import Final
 from engine.errors import SetupProblem, TooLarge
 from gallery.records import FoundPerson, FoundPortrait, folded
 
-__all__ = [
-    "PEOPLE_FILE",
-    "PHOTO_ENDINGS",
-    "FolderContents",
-    "PhotoReader",
-    "described",
-    "person_name",
-    "read_table",
-    "scan",
-]
-
 PEOPLE_FILE: Final = "people.csv"
 
 # As long as the columns of gallery/tables.py.

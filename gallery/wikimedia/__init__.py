@@ -20,8 +20,6 @@ from urllib.parse import urlsplit, urlunsplit
 from engine.errors import BadSettings, SourceDown
 from engine.http import NotThere, Refused
 
-__all__ = ["CONTACT_ADVICE", "Servers", "refusals", "user_agent"]
-
 CONTACT_ADVICE = (
     "see that gallery.contact is an address it can reach you at, and try again later; what has "
     "arrived is kept"

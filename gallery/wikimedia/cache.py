@@ -21,8 +21,6 @@ from engine.errors import BadSettings, TooLarge
 if TYPE_CHECKING:
     from gallery.gallery import Gallery
 
-__all__ = ["Cache", "cache_of", "folder_of"]
-
 _CHUNK: Final = 500  # values in one IN (...); SQLite's oldest limit is 999
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 _LASTING: Final = frozenset({"note", "refusal"})

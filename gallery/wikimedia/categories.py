@@ -15,16 +15,6 @@ from engine.errors import BadSettings
 from gallery.records import category_name, folded
 from gallery.wikimedia.wikidata import Row
 
-__all__ = [
-    "Category",
-    "Celebrity",
-    "chosen",
-    "load_categories",
-    "merged",
-    "misfits",
-    "most_famous",
-]
-
 _KEYS: Final = frozenset({"title", "occupations", "countries", "includes"})
 _Q_ID: Final = re.compile(r"Q[1-9]\d*")
 

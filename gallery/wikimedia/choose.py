@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from engine.engine import Engine
     from gallery.gallery import Gallery
 
-__all__ = ["Candidates", "Chooser", "FaceCheck"]
-
 _ONE_IN: Final = 1_000.0
 """A likeness that one stranger in so many has counts as the same face. With dlib that is a cosine
 of 0.929; two photos of one person have 0.957 in the median (gallery/scores)."""

@@ -22,8 +22,6 @@ from engine.http import Answer, Failing, HttpClient, NotThere, Patience, Refused
 from gallery.wikimedia import CONTACT_ADVICE, refusals
 from gallery.wikimedia.cache import Cache
 
-__all__ = ["Commons", "CommonsFile", "is_free", "plain_text", "web_address"]
-
 _TITLES: Final = 50  # in one question, for clients without special rights
 _MOST_LETTERS: Final = 6_000  # of a URL; servers refuse some above 8,000
 _WIDTH_PX: Final = 500  # one of those at which thumbnails are kept; others are refused

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from engine.engine import Engine
     from gallery.gallery import Gallery
 
-__all__ = ["Download", "DownloadReport", "LeftOut", "Order", "download"]
-
 _API_CONNECTIONS: Final = 3  # to the API, and
 _PICTURE_CONNECTIONS: Final = 2  # to upload.wikimedia.org: Wikimedia's rules for robots
 _CHUNK_PEOPLE: Final = 50  # asked about together

@@ -20,8 +20,6 @@ from engine.http import Answer, HttpClient, Patience, Retry, TooSlow
 from gallery.wikimedia import refusals
 from gallery.wikimedia.cache import Cache
 
-__all__ = ["Row", "Wikidata", "file_title"]
-
 _FAMOUS: Final = (60, 20)  # wikis with an article; tens of thousands of people have 60
 _QUERY_S: Final = 75.0  # the service gives up after 60
 _PAGE_PEOPLE: Final = 500
