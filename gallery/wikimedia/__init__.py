@@ -24,7 +24,6 @@ CONTACT_ADVICE = (
     "see that gallery.contact is an address it can reach you at, and try again later; what has "
     "arrived is kept"
 )
-"""What to do about a server that refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +39,6 @@ class Servers:
     contact: str
     wikidata_url: str = "https://query.wikidata.org/sparql"
     commons_url: str = "https://commons.wikimedia.org/w/api.php"
-
-    def query_service(self) -> str:
-        """The address of the query service; raises BadSettings if it can't be one."""
-        return _address(self.wikidata_url, "/sparql", "gallery.wikidata_url")
-
-    def api(self) -> str:
-        """The address of the API; raises BadSettings if it can't be one."""
-        return _address(self.commons_url, "/w/api.php", "gallery.commons_url")
 
 
 @contextmanager
@@ -79,7 +70,8 @@ def user_agent(contact: str) -> str:
     return f"Lookalike/{version('lookalike')} ({words}) httpx/{version('httpx')}"
 
 
-def _address(url: str, usual_path: str, setting: str) -> str:
+def service_url(url: str, usual_path: str, setting: str) -> str:
+    """The address of a service, with the usual path if it is a bare host; raises BadSettings."""
     try:
         parts = urlsplit(url)
     except ValueError:

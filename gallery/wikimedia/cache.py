@@ -6,15 +6,15 @@ file costs nothing but asking again.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import sqlite3
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from engine.errors import BadSettings, TooLarge
 
@@ -23,26 +23,24 @@ if TYPE_CHECKING:
 
 _CHUNK: Final = 500  # values in one IN (...); SQLite's oldest limit is 999
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
-_LASTING: Final = frozenset({"note", "refusal"})
+_LASTING: Final = frozenset({"note", "refusal", "sha256", "picture"})
 _SCHEMA: Final = """
     PRAGMA auto_vacuum = FULL;
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = NORMAL;
     CREATE TABLE IF NOT EXISTS answer (
-        kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, at REAL NOT NULL,
+        kind TEXT NOT NULL, key TEXT NOT NULL, value NOT NULL, at REAL NOT NULL,
         PRIMARY KEY (kind, key)
-    ) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS picture (
-        title TEXT PRIMARY KEY, sha256 TEXT NOT NULL, content BLOB
     );
 """
 
 
-class Cache:
-    """Remembers JSON values by kind and key, and pictures; safe to use from several threads.
+class Cache(AbstractContextManager["Cache"]):
+    """Remembers values by kind and key: JSON, or bytes; safe to use from several threads.
 
     Kinds: ``people`` and ``labels`` (Wikidata), ``file``, ``members`` and ``missing`` (Commons),
-    ``refusal`` (why a picture is not somebody's portrait), ``note`` (the contact, the starter).
+    ``refusal`` (why a picture is not somebody's portrait), ``picture`` (its bytes until they are
+    dropped), ``sha256`` (of a picture ever fetched), ``note`` (the contact, the starter).
 
     Args:
         file: In a folder that exists; made if it is missing or damaged.
@@ -60,21 +58,17 @@ class Cache:
         lasting: frozenset[str] = _LASTING,
         lifetime_s: float = 30 * 86_400.0,
     ) -> None:
-        self._file = file
         self._lasting = lasting
         self._lifetime_s = lifetime_s
         self._lock = threading.Lock()
         try:
-            self._connection = self._opened()
+            self._connection = _opened(file)
         except sqlite3.DatabaseError as problem:
             if problem.sqlite_errorcode & 0xFF not in _DAMAGED:
                 raise BadSettings(f"{file} can't be used ({problem})") from problem
             for path in file.parent.glob(f"{file.name}*"):
                 path.unlink()
-            self._connection = self._opened()
-
-    def __enter__(self) -> Self:
-        return self
+            self._connection = _opened(file)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
@@ -95,7 +89,9 @@ class Cache:
             query = f"SELECT key, value FROM answer WHERE kind = ? AND at > ? AND key IN ({marks})"  # noqa: S608 - question marks only
             with self._lock:
                 rows = self._connection.execute(query, [kind, since, *chunk]).fetchall()
-            found |= {key: json.loads(value) for key, value in rows}
+            found |= {
+                key: value if isinstance(value, bytes) else json.loads(value) for key, value in rows
+            }
         return found
 
     def put(self, kind: str, key: str, value: Any) -> None:
@@ -104,94 +100,60 @@ class Cache:
 
     def put_many(self, kind: str, values: Mapping[str, Any]) -> None:
         """Remembers all of the values, or none if the program ends now."""
-        now = time.time()
         rows = [
-            (kind, key, json.dumps(value, ensure_ascii=False), now) for key, value in values.items()
+            (kind, key, value if isinstance(value, bytes) else json.dumps(value), time.time())
+            for key, value in values.items()
         ]
-        with self._changing() as connection:
-            connection.executemany("INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?)", rows)
+        self._change("INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?)", rows)
 
     def forget(self, *kinds: str) -> None:
         """Forgets everything of these kinds."""
-        with self._changing() as connection:
-            connection.executemany("DELETE FROM answer WHERE kind = ?", [(kind,) for kind in kinds])
+        self._change("DELETE FROM answer WHERE kind = ?", [(kind,) for kind in kinds])
 
     def put_picture(self, title: str, content: bytes) -> None:
         """Keeps a picture until it is dropped, and its SHA-256 for ever."""
-        sha256 = hashlib.sha256(content).hexdigest()
-        with self._changing() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO picture VALUES (?, ?, ?)", (title, sha256, content)
-            )
-
-    def sha256(self, title: str) -> str | None:
-        """The SHA-256 of a picture that was ever fetched."""
-        with self._lock:
-            row = self._connection.execute(
-                "SELECT sha256 FROM picture WHERE title = ?", (title,)
-            ).fetchone()
-        return row and str(row[0])
+        self.put("sha256", title, hashlib.sha256(content).hexdigest())
+        self.put("picture", title, content)
 
     def picture_titles(self) -> list[str]:
         """Titles of the pictures whose bytes are kept."""
         with self._lock:
-            query = "SELECT title FROM picture WHERE content IS NOT NULL"
+            query = "SELECT key FROM answer WHERE kind = 'picture'"
             return [title for (title,) in self._connection.execute(query)]
 
-    def read_picture(self, title: str, most_bytes: int | None = None) -> bytes:
-        """A picture that is kept.
-
-        Raises:
-            TooLarge: If it has more bytes than that.
-            FileNotFoundError: If it is not kept.
-        """
-        with self._lock:
-            row = self._connection.execute(
-                "SELECT content FROM picture WHERE title = ?", (title,)
-            ).fetchone()
-        if row is None or row[0] is None:
+    def read_picture(self, title: str, most_bytes: int) -> bytes:
+        """A picture that is kept; raises TooLarge, or FileNotFoundError if it is not kept."""
+        content: bytes | None = self.get("picture", title)
+        if content is None:
             raise FileNotFoundError(title)
-        content: bytes = row[0]
-        if most_bytes is not None and len(content) > most_bytes:
+        if len(content) > most_bytes:
             raise TooLarge(f"the picture has more than {most_bytes} bytes")
         return content
 
-    def drop_pictures(self, titles: Collection[str]) -> None:
+    def drop_pictures(self, titles: Iterable[str]) -> None:
         """Gives up the bytes of pictures that are not needed any more."""
-        with self._changing() as connection:
-            connection.executemany(
-                "UPDATE picture SET content = NULL WHERE title = ?", [(title,) for title in titles]
-            )
+        query = "DELETE FROM answer WHERE kind = 'picture' AND key = ?"
+        self._change(query, [(title,) for title in titles])
 
-    def _opened(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._file, timeout=15, check_same_thread=False, isolation_level=None
-        )
-        try:
-            connection.executescript(_SCHEMA)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+    def _change(self, query: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        with self._lock, self._connection as connection:
+            connection.executemany(query, rows)
 
-    @contextlib.contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+
+def _opened(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        file, timeout=15, check_same_thread=False, isolation_level="IMMEDIATE"
+    )
+    try:
+        connection.executescript(_SCHEMA)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def folder_of(gallery: Gallery) -> Path:
-    """The folder for what is downloaded; made if it is missing.
-
-    Raises:
-        BadSettings: If it can't be made.
-    """
+    """The folder for what is downloaded; made if it is missing, or BadSettings is raised."""
     folder = gallery.folder / "wikimedia"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -33,80 +33,14 @@ _COMPANY: Final = re.compile(r"[&,;+]|\b(?:and|with|und|mit|et|avec|con|e|y|i)\b
 """In a title: the picture may be of somebody else as well."""
 
 
-class FaceCheck:
-    """Compares faces; safe to use from several threads.
-
-    Args:
-        gallery: Whose portraits are looked at.
-        engine: Sees and embeds.
-        backbone: Its name.
-    """
-
-    def __init__(self, gallery: Gallery, engine: Engine, backbone: str) -> None:
-        self._gallery = gallery
-        self._engine = engine
-        self._backbone = backbone
-        # The prior, not what the gallery has learned: the outcome must not change as it grows.
-        self._strangers = prior(engine.backbone(backbone).space)
-
-    def face_of(self, content: bytes) -> Embedding | Reason:
-        """The one clear face in a picture, or why there is none."""
-        try:
-            photo = self._engine.decode(content)
-        except TooLarge:
-            return Reason.TOO_LARGE
-        except PhotoProblem:
-            return Reason.UNREADABLE
-        face = clear_face(photo, self._engine.detect(photo))
-        return face if isinstance(face, Reason) else self._embedded(photo, face)
-
-    def face_in(self, portrait: Portrait) -> Embedding | None:
-        """The face of a portrait in the gallery, from its thumbnail; None without a sound one."""
-        jpeg = self._gallery.photo(portrait)
-        try:
-            photo = self._engine.decode(jpeg or b"")
-        except PhotoProblem:
-            return None
-        return self._embedded(photo, Face(portrait.box, portrait.landmarks, confidence=1.0))
-
-    def same(self, one: Embedding, other: Embedding) -> bool:
-        """Whether two faces are one person's, as far as can be told."""
-        return self._strangers.one_in(one.cosine(other)) >= _ONE_IN
-
-    def _embedded(self, photo: Photo, face: Face) -> Embedding:
-        return self._engine.embed([(photo, face)], self._backbone)[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Candidates:
-    """Somebody, and the pictures to try, best first.
-
-    Attributes:
-        celebrity: Who.
-        own: Wikidata's pictures: they need no comparison.
-        others: Asks for those of the person's category on Commons; only called if they are needed.
-    """
-
-    celebrity: Celebrity
-    own: tuple[CommonsFile, ...]
-    others: Callable[[], Sequence[CommonsFile]]
-
-
 @dataclass(slots=True)
 class _Chosen:
-    """What has been chosen of somebody so far.
-
-    Attributes:
-        celebrity: Who.
-        face: The one that others are compared with.
-        have: Portraits there will be, with those in the gallery.
-        files: Pictures that the gallery lacks; they are in the cache.
-    """
+    """What has been chosen of somebody so far."""
 
     celebrity: Celebrity
-    face: Embedding | None = None
-    have: int = 0
-    files: list[CommonsFile] = field(default_factory=list)
+    face: Embedding | None = None  # the one that others are compared with
+    have: int = 0  # portraits there will be, with those in the gallery
+    files: list[CommonsFile] = field(default_factory=list)  # what the gallery lacks; in the cache
 
 
 class Chooser:
@@ -114,16 +48,22 @@ class Chooser:
 
     Args:
         gallery: What it has is not fetched.
+        engine: Sees and embeds.
+        backbone: The one that compares faces.
         cache: Remembers why pictures are not taken.
         commons: Fetches.
-        check: Compares faces.
     """
 
-    def __init__(self, gallery: Gallery, cache: Cache, commons: Commons, check: FaceCheck) -> None:
+    def __init__(
+        self, gallery: Gallery, engine: Engine, backbone: str, cache: Cache, commons: Commons
+    ) -> None:
         self._gallery = gallery
+        self._engine = engine
+        self._backbone = backbone
         self._cache = cache
         self._commons = commons
-        self._check = check
+        # The prior, not what the gallery has learned: the outcome must not change as it grows.
+        self._strangers = prior(engine.backbone(backbone).space)
         self._lock = threading.Lock()
         self._keys: dict[str, str] = {}
         self._unclaimed: dict[str, list[Person]] = {}  # people without a Q-id, by folded name
@@ -155,25 +95,33 @@ class Chooser:
                 return fate
         return None
 
-    def choose(self, candidates: Candidates, each: int) -> list[FoundPortrait]:
+    def choose(
+        self,
+        celebrity: Celebrity,
+        own: Iterable[CommonsFile],
+        others: Callable[[], Sequence[CommonsFile]],
+        each: int,
+    ) -> list[FoundPortrait]:
         """The pictures of somebody that the gallery lacks, looked at as far as need be.
 
         Args:
-            candidates: What to try.
+            celebrity: Who.
+            own: Wikidata's pictures, best first: they need no comparison.
+            others: Asks for those of the person's category on Commons; only if they are needed.
             each: So many portraits, with those in the gallery.
 
         Raises:
             SourceDown: If the server does not answer.
         """
-        chosen = _Chosen(candidates.celebrity)
-        for file in candidates.own:
+        chosen = _Chosen(celebrity)
+        for file in own:
             if chosen.have < each:
                 self._try_own(chosen, file)
         if chosen.have < each:
-            self._try_others(chosen, candidates.others(), each)
+            self._try_others(chosen, others(), each)
         if chosen.face is not None:
-            self._claim(chosen.celebrity, chosen.face)
-        person = self.person(chosen.celebrity)
+            self._claim(celebrity, chosen.face)
+        person = self.person(celebrity)
         return [
             FoundPortrait(
                 person=person,
@@ -218,7 +166,7 @@ class Chooser:
             elif face is not None:
                 strangers.append((file, face))
                 if chosen.face is None:
-                    same = [one for _, one in strangers if self._check.same(one, face)]
+                    same = [one for _, one in strangers if self._same(one, face)]
                     chosen.face = same[0] if len(same) > 1 else None
                 if chosen.face is not None:
                     self._compare(chosen, strangers)
@@ -232,7 +180,7 @@ class Chooser:
 
     def _compare(self, chosen: _Chosen, strangers: Iterable[tuple[CommonsFile, Embedding]]) -> None:
         for file, face in strangers:
-            if chosen.face is not None and self._check.same(chosen.face, face):
+            if chosen.face is not None and self._same(chosen.face, face):
                 chosen.files.append(file)
                 chosen.have += 1
             else:
@@ -240,15 +188,24 @@ class Chooser:
                 self._refuse(chosen, file, why)
 
     def _looked_at(self, chosen: _Chosen, file: CommonsFile) -> Embedding | Reason | None:
-        """The face in a picture, or why it has none; None if the picture's fate is decided."""
+        """The one clear face in a picture, or why it has none; None if its fate is decided."""
         fate = self._fate(chosen.celebrity, file)
         if isinstance(fate, Person):  # it is a portrait already
             chosen.have += 1
-            chosen.face = chosen.face or self._face_of_portrait(fate, file.title)
-        if fate is not None:
+            sha256 = self._cache.get("sha256", file.title)
+            mine = (one for one in self._gallery.portraits(fate.id) if one.sha256 == sha256)
+            chosen.face = chosen.face or next(map(self._face_in, mine), None)
+        content = self._commons.fetch(file) if fate is None else fate
+        if not isinstance(content, bytes):
             return None
-        content = self._commons.fetch(file)
-        return None if isinstance(content, str) else self._check.face_of(content)
+        try:
+            photo = self._engine.decode(content)
+        except TooLarge:
+            return Reason.TOO_LARGE
+        except PhotoProblem:
+            return Reason.UNREADABLE
+        face = clear_face(photo, self._engine.detect(photo))
+        return face if isinstance(face, Reason) else self._embedded(photo, face)
 
     def _fate(self, celebrity: Celebrity, file: CommonsFile) -> Person | str | None:
         """Whose portrait a picture is, or why it is not taken; None if that is not decided."""
@@ -257,7 +214,7 @@ class Chooser:
             or self._commons.missing(file.title)
             or self._cache.get("refusal", f"{celebrity.q_id} {file.title}")
         )
-        sha256 = None if reason else self._cache.sha256(file.title)
+        sha256 = None if reason else self._cache.get("sha256", file.title)
         if sha256 is None:
             return reason
         known = self._gallery.known(sha256, SCREENING)
@@ -282,14 +239,23 @@ class Chooser:
             if celebrity.q_id in self._keys:
                 return
             for person in namesakes:
-                faces = map(self._check.face_in, self._gallery.portraits(person.id))
-                if any(one is not None and self._check.same(one, face) for one in faces):
+                faces = map(self._face_in, self._gallery.portraits(person.id))
+                if any(one is not None and self._same(one, face) for one in faces):
                     self._keys[celebrity.q_id] = person.key
                     namesakes.remove(person)
                     return
 
-    def _face_of_portrait(self, owner: Person, title: str) -> Embedding | None:
-        sha256 = self._cache.sha256(title)
-        portraits = self._gallery.portraits(owner.id)
-        mine = (portrait for portrait in portraits if portrait.sha256 == sha256)
-        return next(map(self._check.face_in, mine), None)
+    def _face_in(self, portrait: Portrait) -> Embedding | None:
+        """The face of a portrait in the gallery, from its thumbnail; None without a sound one."""
+        try:
+            photo = self._engine.decode(self._gallery.photo(portrait) or b"")
+        except PhotoProblem:
+            return None
+        return self._embedded(photo, Face(portrait.box, portrait.landmarks, confidence=1.0))
+
+    def _embedded(self, photo: Photo, face: Face) -> Embedding:
+        return self._engine.embed([(photo, face)], self._backbone)[0]
+
+    def _same(self, one: Embedding, other: Embedding) -> bool:
+        """Whether two faces are one person's, as far as can be told."""
+        return self._strangers.one_in(one.cosine(other)) >= _ONE_IN

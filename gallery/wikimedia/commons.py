@@ -6,19 +6,17 @@ Manual:Maxlag_parameter; https://commons.wikimedia.org/wiki/Commons:Machine-read
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from html.parser import HTMLParser
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from engine.errors import SourceDown
-from engine.http import Answer, Failing, HttpClient, NotThere, Patience, Refused, Retry, TooSlow
+from engine.http import Answer, Failing, HttpClient, NotThere, Patience, Refused, Retry
 from gallery.wikimedia import CONTACT_ADVICE, refusals
 from gallery.wikimedia.cache import Cache
 
@@ -74,25 +72,15 @@ _BREAKS: Final = frozenset(["br", "p", "div", "li", "tr", "td", "th", "ul", "ol"
 
 @dataclass(frozen=True, slots=True)
 class CommonsFile:
-    """A picture on Commons.
+    """A picture on Commons."""
 
-    Attributes:
-        title: As it is called now, without namespace.
-        thumb_url: Of a copy at most 500 px wide.
-        author: Plain text, or None.
-        licence: Short name, or None.
-        licence_url: Or None: some licences have none.
-        source_url: Its page.
-        problem: Why it can't be used, or None.
-    """
-
-    title: str
-    thumb_url: str | None = None
-    author: str | None = None
-    licence: str | None = None
-    licence_url: str | None = None
-    source_url: str | None = None
-    problem: str | None = None
+    title: str  # as it is called now, without namespace
+    thumb_url: str | None = None  # of a copy at most 500 px wide
+    author: str | None = None  # plain text
+    licence: str | None = None  # short name
+    licence_url: str | None = None  # some licences have none
+    source_url: str | None = None  # its page
+    problem: str | None = None  # why it can't be used
 
 
 class Commons:
@@ -115,7 +103,7 @@ class Commons:
         self._cache = cache
         self._lag_pause_s = patience.lag_pause_s
         self._lock = threading.Lock()
-        self._coming: dict[str, Future[bytes | str]] = {}
+        self._turns: dict[str, threading.Lock] = {}  # so that two people's picture comes once
         self._failed: dict[str, str] = {}  # pictures to ask for again in the next run
         self._refused: dict[str, str] = {}  # in a row
         self._failures = 0  # in a row
@@ -165,18 +153,8 @@ class Commons:
         Raises:
             SourceDown: If the server does not answer, or refuses every picture.
         """
-        with self._lock:
-            coming = self._coming.get(file.title)
-            if mine := coming is None:
-                coming = self._coming[file.title] = Future()
-        if mine:
-            try:
-                coming.set_result(self._fetched(file))
-            except BaseException as problem:  # noqa: BLE001 - for everybody who waits for it
-                coming.set_exception(problem)
-            with self._lock:
-                del self._coming[file.title]
-        return coming.result()
+        with self._turns.setdefault(file.title, threading.Lock()):
+            return self._fetched(file)
 
     def missing(self, title: str) -> str | None:
         """Why a picture could not be had when it was fetched; None if it could, or never was."""
@@ -187,8 +165,9 @@ class Commons:
         known = self.missing(file.title)
         if known is not None:
             return known
-        with contextlib.suppress(FileNotFoundError):
-            return self._cache.read_picture(file.title)
+        kept: bytes | None = self._cache.get("picture", file.title)
+        if kept is not None:
+            return kept
         if self._down is not None:
             raise self._down
         assert file.thumb_url is not None
@@ -198,7 +177,7 @@ class Commons:
             reason = "the picture was deleted"
             self._delivered({file.title: reason})
             return reason
-        except (Refused, Failing, TooSlow) as problem:
+        except (Refused, Failing) as problem:
             return self._not_delivered(file, problem)
         self._cache.put_picture(file.title, content)
         self._delivered({})
@@ -212,15 +191,15 @@ class Commons:
             self._delivers = True
         self._cache.put_many("missing", refused | missing)
 
-    def _not_delivered(self, file: CommonsFile, problem: Refused | Failing | TooSlow) -> str:
+    def _not_delivered(self, file: CommonsFile, problem: Refused | Failing) -> str:
         """Why one picture can't be had, unless the server is to blame.
 
         A picture that is refused need not be asked for again, once others are delivered; one at
         which the server fails is asked for again in the next run.
         """
-        why = "it takes too long" if isinstance(problem, TooSlow) else problem.reason
+        why = problem.details["reason"] if isinstance(problem, Failing) else problem.reason
         reason = f"the picture can't be fetched ({why})"
-        refused = not isinstance(problem, SourceDown) or getattr(problem, "status", 0) == 429
+        refused = not isinstance(problem, Failing) or problem.details["status"] == 429
         with self._lock:
             self._failed[file.title] = reason
             if refused:
@@ -228,7 +207,7 @@ class Commons:
             else:
                 self._failures += 1
             failures, count, delivers = self._failures, len(self._refused), self._delivers
-        if failures >= _FAILED and isinstance(problem, SourceDown):
+        if failures >= _FAILED and isinstance(problem, Failing):
             self._down = problem
         if count >= (_REFUSED_LATER if delivers else _REFUSED_AT_FIRST):
             host = urlsplit(file.thumb_url or "").netloc
@@ -258,21 +237,21 @@ class Commons:
             for page in _listed(answer.get("pages")):
                 title = _bare(page.get("title", ""))
                 pages[title] = {**pages.get(title, {}), **page}
-        return {title: _file(pages, _latest(title, renamed)) for title in titles}
+        found = {}
+        for title in titles:
+            now = title
+            for _ in renamed:  # so many steps at most, also where they lead in a circle
+                now = renamed.get(now, now)
+            found[title] = _file(pages, now)
+        return found
 
     def _answers(self, parameters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
         """An answer, part after part."""
-        asked = {
-            "action": "query",
-            **parameters,
-            "format": "json",
-            "formatversion": "2",
-            "maxlag": "5",
-        }
+        asked = {"action": "query", "format": "json", "formatversion": "2", "maxlag": "5"}
         more: Mapping[str, str] = {}
         for _ in range(_MOST_PAGES):
             with refusals(self._url, "gallery.commons_url"):
-                answer = self._client.get(self._url, self._judged, {**asked, **more})
+                answer = self._client.get(self._url, self._judged, {**asked, **parameters, **more})
             yield answer.get("query") or {}
             following = answer.get("continue")
             if not isinstance(following, Mapping) or following == more:
@@ -284,20 +263,21 @@ class Commons:
         try:
             content = json.loads(answer.body)
         except ValueError:
-            raise Retry("it sends no JSON", status=answer.status) from None
+            content = None
         if not isinstance(content, Mapping):
-            raise Retry("it sends no answer", status=answer.status)
+            raise Retry("it sends no JSON answer", status=200)
         error = content.get("error")
         if error is None:
             return content
-        code = str(error.get("code")) if isinstance(error, Mapping) else str(error)
+        error = error if isinstance(error, Mapping) else {"code": error}
+        code = str(error.get("code"))
         if code == "maxlag":
             pause_s = max(self._lag_pause_s, answer.pause_s or 0.0)
-            raise Retry("its databases lag", pause_s, status=answer.status)
+            raise Retry("its databases lag", pause_s, status=200)
         if code.startswith("invalid"):  # there is nothing of that title
             return {}
         if any(code.startswith(known) for known in _PASSING):
-            raise Retry(code, answer.pause_s, status=answer.status)
+            raise Retry(code, answer.pause_s, status=200)
         host = urlsplit(self._url).netloc
         raise SourceDown(f"{host} refuses ({code}): {error.get('info', 'without a reason')}")
 
@@ -305,24 +285,14 @@ class Commons:
 def _chunks(titles: Iterable[str]) -> Iterator[list[str]]:
     """As many titles as one question may have, and a URL may hold."""
     chunk: list[str] = []
-    length = 0
     for title in titles:
-        letters = len(quote(title)) + 10
-        if chunk and (len(chunk) == _TITLES or length + letters > _MOST_LETTERS):
+        letters = sum(len(quote(one)) + 10 for one in (*chunk, title))
+        if chunk and (len(chunk) == _TITLES or letters > _MOST_LETTERS):
             yield chunk
-            chunk, length = [], 0
+            chunk = []
         chunk.append(title)
-        length += letters
     if chunk:
         yield chunk
-
-
-def _latest(title: str, renamed: Mapping[str, str]) -> str:
-    seen = set()
-    while title in renamed and title not in seen:
-        seen.add(title)
-        title = renamed[title]
-    return title
 
 
 def _file(pages: Mapping[str, Mapping[str, Any]], title: str) -> CommonsFile:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, Self
+from operator import call
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from engine.errors import Busy
 from engine.http import HttpClient, Patience, Stopped
@@ -22,16 +23,19 @@ from gallery.add import add
 from gallery.progress import Progress, Report, no_progress
 from gallery.records import REMOVED, FoundPortrait
 from gallery.screen import SCREENING, knows_more
-from gallery.wikimedia import Servers, user_agent
+from gallery.wikimedia import Servers, service_url, user_agent
 from gallery.wikimedia.cache import cache_of, folder_of
 from gallery.wikimedia.categories import Category, Celebrity, merged, misfits, most_famous
-from gallery.wikimedia.choose import Candidates, Chooser, FaceCheck
+from gallery.wikimedia.choose import Chooser
 from gallery.wikimedia.commons import Commons, CommonsFile
 from gallery.wikimedia.wikidata import Wikidata
 
 if TYPE_CHECKING:
     from engine.engine import Engine
     from gallery.gallery import Gallery
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _API_CONNECTIONS: Final = 3  # to the API, and
 _PICTURE_CONNECTIONS: Final = 2  # to upload.wikimedia.org: Wikimedia's rules for robots
@@ -66,15 +70,8 @@ class Order:
     credited: tuple[Category, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """Somebody without a portrait.
-
-    Attributes:
-        name: Whom.
-        q_id: Their Wikidata id.
-        reason: Why.
-    """
+class LeftOut(NamedTuple):
+    """Somebody without a portrait, and why."""
 
     name: str
     q_id: str
@@ -105,13 +102,11 @@ class DownloadReport:
 
     def to_json(self) -> dict[str, Any]:
         """As printed with ``--json``."""
+        names = ("person", "wikidata_id", "reason")
         return {
             "people": self.wanted,
             "in_gallery": self.there,
-            "left_out": [
-                {"person": one.name, "wikidata_id": one.q_id, "reason": one.reason}
-                for one in self.left_out
-            ],
+            "left_out": [dict(zip(names, one, strict=True)) for one in self.left_out],
             "left_out_by_reason": dict(self.reasons().most_common()),
             "warnings": list(self.warnings),
             **self.report.to_json(),
@@ -159,7 +154,7 @@ def download(
             return DownloadReport(report=Report(interrupted=True))
 
 
-class Download:
+class Download(AbstractContextManager["Download"]):
     """One download; a context, within which nobody else downloads for this gallery.
 
     The arguments are those of ``download``.
@@ -189,31 +184,31 @@ class Download:
         self._offered: list[str] = []  # titles of pictures the gallery has to decide about
         stop = stop or threading.Event()
         patience = patience or Patience()
-        query_service, api = servers.query_service(), servers.api()
-        client = partial(HttpClient, user_agent(servers.contact), patience=patience, stop=stop)
+        query_service = service_url(servers.wikidata_url, "/sparql", "gallery.wikidata_url")
+        api = service_url(servers.commons_url, "/w/api.php", "gallery.commons_url")
+        agent = user_agent(servers.contact)
         with ExitStack() as stack:
-            self._lock(stack)
+
+            def client(connections: int) -> HttpClient:
+                return stack.enter_context(
+                    HttpClient(agent, connections=connections, patience=patience, stop=stop)
+                )
+
+            def pool(threads: int) -> ThreadPoolExecutor:
+                made = ThreadPoolExecutor(threads, thread_name_prefix="wikimedia")
+                stack.callback(made.shutdown, cancel_futures=True)
+                return made
+
+            stack.enter_context(_alone(gallery))
             self.cache = stack.enter_context(cache_of(gallery))
-            self._wikidata = Wikidata(
-                stack.enter_context(client()), query_service, self.cache, patience, stop
-            )
-            self._commons = Commons(
-                stack.enter_context(client(connections=_API_CONNECTIONS)),
-                api,
-                stack.enter_context(client(connections=_PICTURE_CONNECTIONS)),
-                self.cache,
-                patience,
-            )
-            check = FaceCheck(gallery, engine, "dlib" if "dlib" in backbones else backbones[0])
-            self._chooser = Chooser(gallery, self.cache, self._commons, check)
-            self._askers, self._planner, self._choosers = (
-                self._pool(stack, threads) for threads in (_API_CONNECTIONS, 1, 4)
-            )
+            self._wikidata = Wikidata(client(1), query_service, self.cache, patience, stop)
+            to_api, to_pictures = client(_API_CONNECTIONS), client(_PICTURE_CONNECTIONS)
+            self._commons = Commons(to_api, api, to_pictures, self.cache, patience)
+            judge = "dlib" if "dlib" in backbones else backbones[0]
+            self._chooser = Chooser(gallery, engine, judge, self.cache, self._commons)
+            self._askers, self._planner, self._choosers = pool(_API_CONNECTIONS), pool(1), pool(4)
             stack.callback(stop.set)  # first of all, so that nobody waits for a pause
             self._stack = stack.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -243,7 +238,7 @@ class Download:
         most = order.limit + order.limit // _MORE_OF + _MORE
         found = self.survey(most + len(away.keys))
         q_ids = {q_id for category in order.categories for q_id, _ in category.names}
-        done.warnings = misfits(order.categories, self._wikidata.labels(sorted(q_ids)))
+        done.warnings = misfits(order.categories, self._wikidata.labels(q_ids))
         for warning in done.warnings:
             warn(warning)
         welcome = [one for one in found if self._chooser.person(one) not in away]
@@ -323,17 +318,16 @@ class Download:
     def _portraits(
         self, people: Sequence[Celebrity], progress: Progress
     ) -> Generator[FoundPortrait, None, None]:
-        """Pictures that the gallery lacks, person by person."""
-        each = self._order.portraits
-        waiting: deque[Future[list[FoundPortrait]]] = deque()
-        done = 0
-        for candidates in chain(self._candidates(people), [None]):
-            if candidates is not None:
-                waiting.append(self._choosers.submit(self._chooser.choose, candidates, each))
-            while len(waiting) > (0 if candidates is None else _AHEAD):
-                yield from self._offer(waiting.popleft().result())
-                done += 1
-                progress("people", done, len(people))
+        """Pictures that the gallery lacks, person by person; the next people are asked about."""
+        starts = range(0, len(people), _CHUNK_PEOPLE)
+        chunks = (people[start : start + _CHUNK_PEOPLE] for start in starts)
+        plans = chain.from_iterable(_in_order(self._planner, self._planned, chunks, 1))
+        for done, found in enumerate(_in_order(self._choosers, call, plans, _AHEAD), 1):
+            self._offered.extend(portrait.origin.removeprefix("File:") for portrait in found)
+            yield from found
+            if len(self._offered) >= _OFFERED:
+                self._drop_pictures(decided=False)
+            progress("people", done, len(people))
 
     def _drop_pictures(self, *, decided: bool) -> None:
         """Deletes fetched pictures.
@@ -350,44 +344,18 @@ class Download:
         done = {
             title
             for title in self._offered
-            if known(self.cache.sha256(title) or "", SCREENING) is not None
+            if known(self.cache.get("sha256", title) or "", SCREENING) is not None
         }
         self._offered = [title for title in self._offered if title not in done]
         self.cache.drop_pictures(done)
 
-    def _lock(self, stack: ExitStack) -> None:
-        import filelock
-
-        lock = filelock.FileLock(folder_of(self._gallery) / "download.lock", timeout=0)
-        try:
-            stack.enter_context(lock)
-        except filelock.Timeout as problem:
-            raise Busy(
-                "another `lookalike gallery download` is at work on this gallery: wait until it "
-                "is done"
-            ) from problem
-
-    def _pool(self, stack: ExitStack, threads: int) -> ThreadPoolExecutor:
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="wikimedia")
-        stack.callback(pool.shutdown, cancel_futures=True)
-        return pool
-
-    def _candidates(self, people: Sequence[Celebrity]) -> Iterator[Candidates]:
-        """What to try, some people at a time; the next ones are asked about meanwhile."""
-        coming: Future[list[Candidates]] | None = None
-        for start in range(0, len(people), _CHUNK_PEOPLE):
-            chunk = people[start : start + _CHUNK_PEOPLE]
-            before, coming = coming, self._planner.submit(self._planned, chunk)
-            yield from () if before is None else before.result()
-        yield from () if coming is None else coming.result()
-
-    def _planned(self, people: Sequence[Celebrity]) -> list[Candidates]:
-        """What to try of everybody; categories that will be needed are asked for together."""
+    def _planned(self, people: Sequence[Celebrity]) -> list[Callable[[], list[FoundPortrait]]]:
+        """How everybody's are chosen; categories that will be needed are asked for together."""
         each = self._order.portraits
         own = self._commons.files(
             title for one in people if one.name is not None for title in one.images
         )
-        mine = {one: tuple(own[title] for title in one.images if title in own) for one in people}
+        mine = {one: [own[title] for title in one.images if title in own] for one in people}
         lacking = {one: each - sum(file.problem is None for file in mine[one]) for one in people}
         needy = [one for one in people if lacking[one] > 0]
         titles = self._askers.map(lambda one: self._others(one, lacking[one]), needy)
@@ -398,7 +366,8 @@ class Download:
             titles = more[one] if one in more else self._others(one, each)
             return list(self._commons.files(titles).values())
 
-        return [Candidates(one, mine[one], partial(others, one)) for one in people]
+        choose = self._chooser.choose
+        return [partial(choose, one, mine[one], partial(others, one), each) for one in people]
 
     def _others(self, person: Celebrity, wanted: int) -> list[str]:
         """Pictures of a person's category that may be portraits; first those with the name."""
@@ -415,11 +384,32 @@ class Download:
         photos.sort(key=lambda title: name not in title.casefold())
         return photos[: _TRIED * wanted]
 
-    def _offer(self, portraits: Sequence[FoundPortrait]) -> Iterator[FoundPortrait]:
-        self._offered.extend(portrait.origin.removeprefix("File:") for portrait in portraits)
-        yield from portraits
-        if len(self._offered) >= _OFFERED:
-            self._drop_pictures(decided=False)
+
+@contextmanager
+def _alone(gallery: Gallery) -> Iterator[None]:
+    """Nobody else downloads for this gallery, or Busy is raised."""
+    import filelock
+
+    try:
+        with filelock.FileLock(folder_of(gallery) / "download.lock", timeout=0):
+            yield
+    except filelock.Timeout as problem:
+        raise Busy(
+            "another `lookalike gallery download` is at work on this gallery: wait until it is done"
+        ) from problem
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """The results in order; so many of the next ones are worked on meanwhile."""
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _joined(one: Report, other: Report) -> Report:

@@ -6,11 +6,12 @@ query time a minute) and https://www.wikidata.org/wiki/Wikidata:Database_reports
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -73,33 +74,17 @@ SELECT ?item ?label WHERE {{
 
 
 class Row(NamedTuple):
-    """One row of an answer.
+    """One row of an answer; None is what the server does not say."""
 
-    Attributes:
-        q_id: Whom it is about, such as ``Q42``.
-        name: None if Wikidata has no name in a known language.
-        image: Title of a file on Commons, without namespace.
-        fame: In how many wikis there is an article.
-        occupation: Q-id, or None if the server does not say.
-        country: Q-id, or None.
-        country_name: Or None.
-        gender: Or None.
-        commons: Title of the person's category on Commons, without namespace, or None.
-    """
-
-    q_id: str
-    name: str | None
-    image: str
-    fame: int
-    occupation: str | None = None
-    country: str | None = None
+    q_id: str  # whom it is about, such as Q42
+    name: str | None  # in a known language
+    image: str  # title of a file on Commons, without namespace
+    fame: int  # in how many wikis there is an article
+    occupation: str | None = None  # Q-id
+    country: str | None = None  # Q-id
     country_name: str | None = None
     gender: str | None = None
-    commons: str | None = None
-
-
-class _OutOfTime(Exception):  # noqa: N818 - named like the errors of engine/errors.py
-    """The service gave a query up."""
+    commons: str | None = None  # title of the person's category on Commons, without namespace
 
 
 class Wikidata:
@@ -114,12 +99,7 @@ class Wikidata:
     """
 
     def __init__(
-        self,
-        client: HttpClient,
-        url: str,
-        cache: Cache,
-        patience: Patience,
-        stop: threading.Event,
+        self, client: HttpClient, url: str, cache: Cache, patience: Patience, stop: threading.Event
     ) -> None:
         self._client = client
         self._url = url
@@ -153,25 +133,22 @@ class Wikidata:
                 break
         return found
 
-    def labels(self, q_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    def labels(self, q_ids: Iterable[str]) -> dict[str, list[str]]:
         """English names of items, the usual ones and others; none where the service has none.
 
         Asked once; whatever comes back is enough, because nothing depends on it.
         """
         query = _LABELS.format(items=_values("item", sorted(q_ids)))
-        known = self._cache.get("labels", query)
+        known: dict[str, list[str]] | None = self._cache.get("labels", query)
         if known is None:
             known = {}
-            try:
-                answer = self._asked(query, self._once)
-            except (SourceDown, _OutOfTime):
-                answer = []
-            for binding in answer:
-                q_id, label = _q_id(binding, "item"), _value(binding, "label")
-                if q_id is not None and label is not None:
-                    known.setdefault(q_id, []).append(label)
+            with contextlib.suppress(SourceDown):
+                for binding in self._asked(query, self._once):
+                    q_id, label = _q_id(binding, "item"), _value(binding, "label")
+                    if q_id is not None and label is not None:
+                        known.setdefault(q_id, []).append(label)
             self._cache.put("labels", query, known)
-        return {q_id: tuple(labels) for q_id, labels in known.items()}
+        return known
 
     def _rows(
         self, occupations: Sequence[str], countries: Sequence[str], min_fame: int, people: int
@@ -180,10 +157,18 @@ class Wikidata:
         found: dict[Row, None] = {}
         size, offset = _PAGE_PEOPLE, 0
         while True:
-            query = _query(occupations, countries, min_fame, size, offset)
+            query = _QUERY.format(
+                occupations=_values("occupation", occupations),
+                countries=_values("citizenship", countries) if countries else "",
+                citizens="?p wdt:P27 ?citizenship." if countries else "",
+                min_fame=min_fame,
+                limit=size,
+                offset=offset,
+                languages=_LANGUAGES,
+            )
             try:
                 rows, counts = self._page(query)
-            except _OutOfTime:
+            except TooSlow:
                 if len(occupations) > 1:
                     middle = len(occupations) // 2
                     halves = (occupations[:middle], occupations[middle:])
@@ -197,35 +182,32 @@ class Wikidata:
                 size = max(_SMALLEST_PAGE, size // 5)
                 continue
             before = len(found)
-            found |= dict.fromkeys(rows)
+            found |= dict.fromkeys(Row(*row) for row in rows)
             enough = len({row.q_id for row in found}) >= people
             # The limit is one of people; a mirror that takes it for one of rows loses nothing.
             if enough or size not in counts or len(found) == before:
                 return list(found)
             offset += size
 
-    def _page(self, query: str) -> tuple[list[Row], list[int]]:
+    def _page(self, query: str) -> tuple[list[list[Any]], list[int]]:
         """The rows of an answer that can be used; of how many people and rows it was in all."""
         known = self._cache.get("people", query)
         if known is None:
             answer = self._asked(query, self._patience)
             counts = [len({_q_id(binding, "p") for binding in answer}), len(answer)]
-            known = [list(_usable(answer)), counts]
+            known = [[row for row in map(_row, answer) if row is not None], counts]
             self._cache.put("people", query, known)
         rows, counts = known
-        return [Row(*row) for row in rows], counts
+        return rows, counts
 
     def _asked(self, query: str, patience: Patience) -> list[Mapping[str, Any]]:
+        """Rows of an answer; raises TooSlow where the service says that the query took too long."""
         self._afford()
         began = time.monotonic()
+        asked = {"query": query, "format": "json"}
         try:
             with refusals(self._url, "gallery.wikidata_url"):
-                asked = {"query": query, "format": "json"}
-                return self._client.get(
-                    self._url, _bindings, asked, early=_time_is_up, patience=patience
-                )
-        except TooSlow as problem:
-            raise _OutOfTime from problem
+                return self._client.get(self._url, _bindings, asked, patience)
         finally:
             self._spent.append((time.monotonic(), time.monotonic() - began))
 
@@ -245,30 +227,8 @@ def file_title(address: str) -> str:
     return " ".join(name.replace("_", " ").split())
 
 
-def _query(
-    occupations: Sequence[str], countries: Sequence[str], min_fame: int, limit: int, offset: int
-) -> str:
-    return _QUERY.format(
-        occupations=_values("occupation", occupations),
-        countries=_values("citizenship", countries) if countries else "",
-        citizens="?p wdt:P27 ?citizenship." if countries else "",
-        min_fame=min_fame,
-        limit=limit,
-        offset=offset,
-        languages=_LANGUAGES,
-    )
-
-
 def _values(variable: str, q_ids: Iterable[str]) -> str:
     return f"VALUES ?{variable} {{ {' '.join(f'wd:{q_id}' for q_id in q_ids)} }}"
-
-
-def _time_is_up(answer: Answer) -> None:
-    """Raises _OutOfTime where the service says that a query took too long."""
-    if answer.status in (500, 502, 503, 504) and (
-        answer.status == 504 or b"TimeoutException" in answer.body or b"timeout" in answer.body
-    ):
-        raise _OutOfTime
 
 
 def _bindings(answer: Answer) -> list[Mapping[str, Any]]:
@@ -276,34 +236,33 @@ def _bindings(answer: Answer) -> list[Mapping[str, Any]]:
     try:
         bindings: list[Mapping[str, Any]] = json.loads(answer.body)["results"]["bindings"]
     except (ValueError, KeyError, TypeError):
-        if b"TimeoutException" in answer.body:  # it had begun to answer when time ran out
-            raise _OutOfTime from None
-        raise Retry("it sends no results", status=answer.status) from None
+        late = b"TimeoutException" in answer.body  # it had begun to answer when time ran out
+        raise Retry("it sends no results", status=200, slow=late) from None
     return bindings
 
 
-def _usable(bindings: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
-    """The rows that can be used."""
-    for binding in bindings:
-        q_id, image = _q_id(binding, "p"), _value(binding, "image")
-        if q_id is None or image is None:
-            continue
-        name, fame = _value(binding, "pLabel"), _value(binding, "n") or ""
-        country, gender = _q_id(binding, "country"), _q_id(binding, "gender")
-        yield Row(
-            q_id=q_id,
-            name=None if name == q_id else name,
-            image=file_title(image),
-            fame=int(float(fame)) if fame.replace(".", "", 1).isdecimal() else 0,
-            occupation=_q_id(binding, "occupation"),
-            country=country,
-            country_name=_named(_value(binding, "countryLabel"), country),
-            gender=_GENDERS.get(gender or "") or _named(_value(binding, "genderLabel"), gender),
-            commons=_value(binding, "commons"),
-        )
+def _row(binding: Mapping[str, Any]) -> Row | None:
+    """None if the person or the picture is unknown."""
+    q_id, image = _q_id(binding, "p"), _value(binding, "image")
+    if q_id is None or image is None:
+        return None
+    name, fame = _value(binding, "pLabel"), _value(binding, "n") or ""
+    country, gender = _q_id(binding, "country"), _q_id(binding, "gender")
+    return Row(
+        q_id=q_id,
+        name=None if name == q_id else name,
+        image=file_title(image),
+        fame=int(float(fame)) if fame.replace(".", "", 1).isdecimal() else 0,
+        occupation=_q_id(binding, "occupation"),
+        country=country,
+        country_name=_value(binding, "countryLabel") or country,
+        gender=_GENDERS.get(gender or "") or _value(binding, "genderLabel") or gender,
+        commons=_value(binding, "commons"),
+    )
 
 
 def _value(binding: Mapping[str, Any], variable: str) -> str | None:
+    """The text of a variable on one line; None if there is none."""
     term = binding.get(variable)
     value = term.get("value") if isinstance(term, Mapping) else None
     text = "" if value is None else " ".join(str(value).split())
@@ -314,7 +273,3 @@ def _q_id(binding: Mapping[str, Any], variable: str) -> str | None:
     """``Q42`` of ``http://www.wikidata.org/entity/Q42``; None for unknown values."""
     last = (_value(binding, variable) or "").rpartition("/")[2]
     return last if last[:1] == "Q" and last[1:].isdecimal() else None
-
-
-def _named(label: str | None, q_id: str | None) -> str | None:
-    return q_id if label is None else label
