@@ -12,6 +12,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from gallery.gallery import Gallery
 from gallery.pack import plain_text
 from gallery.progress import Progress, Report, no_progress
 from gallery.records import FoundPerson, FoundPortrait
-from gallery.sources.folder import PhotoReader, person_name
+from gallery.sources.folder import person_name, read_photo
 
 __all__ = ["PickleReport", "import_pickles"]
 
@@ -148,7 +149,7 @@ def _found(
             report.missing += 1
             continue
         report.found += 1
-        yield FoundPortrait(person=person, origin="/".join(parts), read=PhotoReader(path))
+        yield FoundPortrait(person=person, origin="/".join(parts), read=partial(read_photo, path))
 
 
 def _photo(folder: Path, parts: Sequence[str]) -> Path | None:

@@ -21,9 +21,9 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -44,25 +44,11 @@ _SAVED_AS: Final = (
 _WIKIDATA_ID = re.compile(r"Q[1-9]\d{0,15}")
 
 PHOTO_ENDINGS: Final = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".dib",
-        ".tif",
-        ".tiff",
-        ".heic",
-        ".heif",
-        ".hif",
-        ".avif",
-    ]
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib"),
+        *(".tif", ".tiff", ".heic", ".heif", ".hif", ".avif"),
+    )
 )
-
 
 _PHOTO_START = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP"
@@ -92,44 +78,44 @@ class UnreadableTable(SetupProblem):
     """A CSV file that can't be read as text."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FolderContents:
-    """What was found in a folder.
+    """What was found in a folder; paths are those below it.
 
     Attributes:
         portraits: Photos of people, by person and file name.
-        astray: Photos that are in nobody's folder, as paths below the folder.
-        closed: Folders and files that can't be read, as paths below the folder.
-        ignored: What was not taken, as paths below the folder, each with the reason.
+        astray: Photos that are in nobody's folder.
+        closed: Folders that can't be read.
+        ignored: Files and folders that were not taken, each with the reason.
         strangers: Names in people.csv that are nobody's here.
         notes: What was joined, and how people.csv was read, if that is not certain.
     """
 
-    portraits: tuple[FoundPortrait, ...]
-    astray: tuple[str, ...]
-    closed: tuple[str, ...]
-    ignored: tuple[str, ...]
+    portraits: tuple[FoundPortrait, ...] = ()
+    astray: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
     strangers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Branch:
-    """One folder of the tree."""
+    """One folder of the tree: its own photos, and the folders in it that hold photos."""
 
     path: Path
     photos: list[Path]
     branches: list[_Branch]
 
     def all_photos(self) -> list[Path]:
-        """Its own, and those below."""
         return [*self.photos, *(path for branch in self.branches for path in branch.all_photos())]
 
-    def is_category(self, inhabited: Sequence[_Branch]) -> bool:
-        """Whether the folders in it that hold photos are those of people."""
-        names = [branch.path.name for branch in inhabited if _looks_like_a_name(branch.path.name)]
-        many = len(names) > 1 or any(len(person_name(name).split()) > 1 for name in names)
-        return not self.photos or (many and 2 * len(names) >= len(inhabited))
+    def is_category(self) -> bool:
+        """Whether the folders in it are those of people."""
+        names = [branch.path.name for branch in self.branches]
+        names = [person_name(name) for name in names if _looks_like_a_name(name)]
+        many = len(names) > 1 or any(len(name.split()) > 1 for name in names)
+        return not self.photos or (many and 2 * len(names) >= len(self.branches))
 
 
 def scan(folder: Path, *, category: str | None = None) -> FolderContents:
@@ -148,18 +134,15 @@ def scan(folder: Path, *, category: str | None = None) -> FolderContents:
     """
     if not folder.is_dir():
         raise SetupProblem(f"there is no folder {folder}")
-    root = folder.resolve()
-    scanner = _Scanner(root)
-    tree = scanner.walk(root)
-    given = () if category is None else (category,)
-    portraits: list[FoundPortrait] = []
-    astray = [_below(root, path) for path in tree.photos]
+    scanner = _Scanner(folder.resolve())
+    tree = scanner.walk(scanner.root)
+    scanner.astray += map(scanner.below, tree.photos)
     for branch in tree.branches:
-        scanner.collect(branch, given, portraits, astray)
+        scanner.collect(branch, () if category is None else (category,))
+    portraits = scanner.without_copies()
     if not portraits:
-        raise SetupProblem(_why_nobody(folder, astray))
-    portraits = scanner.without_copies(portraits)
-    listed = root / PEOPLE_FILE
+        raise SetupProblem(_why_nobody(folder, scanner.astray))
+    listed = scanner.root / PEOPLE_FILE
     strangers: tuple[str, ...] = ()
     if listed.is_file():
         try:
@@ -168,27 +151,21 @@ def scan(folder: Path, *, category: str | None = None) -> FolderContents:
             scanner.notes.append(f"{problem}; people were added without it")
     return FolderContents(
         portraits=tuple(portraits),
-        astray=tuple(astray),
+        astray=tuple(scanner.astray),
         closed=tuple(scanner.closed),
         ignored=tuple(scanner.ignored),
         strangers=strangers,
-        notes=tuple(scanner.notes),
+        notes=tuple(dict.fromkeys(scanner.notes)),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class PhotoReader:
-    """Reads one file, if it is not too large."""
-
-    path: Path
-
-    def __call__(self, max_bytes: int) -> bytes:
-        """The bytes; raises TooLarge if there are more, and OSError if it can't be read."""
-        with self.path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > max_bytes:
-                raise TooLarge(f"the file has {size} bytes, more than {max_bytes}")
-            return file.read(max_bytes + 1)
+def read_photo(path: Path, max_bytes: int) -> bytes:
+    """The bytes of a file; raises TooLarge if there are more, and OSError if it can't be read."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise TooLarge(f"the file has {size} bytes, more than {max_bytes}")
+        return file.read(max_bytes + 1)
 
 
 class _Scanner:
@@ -196,72 +173,66 @@ class _Scanner:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.portraits: list[FoundPortrait] = []
+        self.astray: list[str] = []
         self.closed: list[str] = []
         self.ignored: list[str] = []
         self.notes: list[str] = []
 
+    def below(self, path: Path) -> str:
+        """The path below the root, in Unicode."""
+        return os.fsencode(path.relative_to(self.root)).decode("utf-8", "replace")
+
     def walk(self, folder: Path) -> _Branch:
         branch = _Branch(folder, [], [])
-        for entry in self._entries(folder):
+        try:
+            with os.scandir(folder) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except OSError:
+            self.closed.append(self.below(folder))
+            return branch
+        for entry in entries:
             path = Path(entry.path)
             reason = self._why_not(entry, path)
             if reason is not None:
                 if path != self.root / PEOPLE_FILE:
-                    self.ignored.append(f"{_below(self.root, path)} ({reason})")
-            elif entry.is_dir(follow_symlinks=False):
-                branch.branches.append(self.walk(path))
-            else:
+                    self.ignored.append(f"{self.below(path)} ({reason})")
+            elif not entry.is_dir(follow_symlinks=False):
                 branch.photos.append(path)
+            elif (inner := self.walk(path)).all_photos():
+                branch.branches.append(inner)
         return branch
 
-    def collect(
-        self,
-        branch: _Branch,
-        categories: tuple[str, ...],
-        portraits: list[FoundPortrait],
-        astray: list[str],
-    ) -> None:
+    def collect(self, branch: _Branch, categories: tuple[str, ...]) -> None:
         """Adds the photos of a category, or of a person."""
-        inhabited = [below for below in branch.branches if below.all_photos()]
-        if branch.is_category(inhabited):
-            astray += [_below(self.root, path) for path in branch.photos]
-            for below in inhabited:
-                self.collect(below, (*categories, branch.path.name), portraits, astray)
+        if branch.is_category():
+            self.astray += map(self.below, branch.photos)
+            for inner in branch.branches:
+                self.collect(inner, (*categories, branch.path.name))
             return
         name = person_name(branch.path.name)
         person = FoundPerson(key=f"name:{name.casefold()}", name=name, categories=categories)
         self.notes += [
-            f"the photos in {_below(self.root, below.path)} were taken as photos of {name}"
-            for below in inhabited
+            f"the photos in {self.below(inner.path)} were taken as photos of {name}"
+            for inner in branch.branches
         ]
-        portraits += [
-            FoundPortrait(person=person, origin=_below(self.root, path), read=PhotoReader(path))
+        self.portraits += [
+            FoundPortrait(person=person, origin=self.below(path), read=partial(read_photo, path))
             for path in branch.all_photos()
         ]
 
-    def without_copies(self, portraits: Sequence[FoundPortrait]) -> list[FoundPortrait]:
+    def without_copies(self) -> list[FoundPortrait]:
         """The portraits, those of ``Grace Hopper (2)`` with Grace Hopper's, if she is there."""
-        names = {one.person.key: one.person.name for one in reversed(portraits)}
+        names = {one.person.key: one.person.name for one in reversed(self.portraits)}
         settled = []
-        for portrait in portraits:
-            key = _COPY.sub("", portrait.person.key)
-            if key in names and key != portrait.person.key:
-                note = f"{portrait.person.name} was taken for {names[key]}"
-                self.notes += [] if note in self.notes else [note]
-                person = replace(portrait.person, key=key, name=names[key])
-                settled.append(replace(portrait, person=person))
-            else:
-                settled.append(portrait)
+        for portrait in self.portraits:
+            person = portrait.person
+            key = _COPY.sub("", person.key)
+            if key in names and key != person.key:
+                self.notes.append(f"{person.name} was taken for {names[key]}")
+                person = replace(person, key=key, name=names[key])
+            settled.append(replace(portrait, person=person))
         return settled
-
-    def _entries(self, folder: Path) -> Iterator[os.DirEntry[str]]:
-        try:
-            with os.scandir(folder) as entries:
-                listed = sorted(entries, key=lambda entry: entry.name)
-        except OSError:
-            self.closed.append(_below(self.root, folder))
-            return
-        yield from listed
 
     def _why_not(self, entry: os.DirEntry[str], path: Path) -> str | None:
         """Why a file or folder is not taken: all but photos and folders of this tree."""
@@ -270,9 +241,6 @@ class _Scanner:
         if entry.is_dir(follow_symlinks=False):
             system = _SYSTEM_FOLDERS.fullmatch(entry.name)
             return "a folder of the system" if system else None
-        return self._why_no_photo(entry, path)
-
-    def _why_no_photo(self, entry: os.DirEntry[str], path: Path) -> str | None:
         reason = None
         try:
             if entry.is_symlink() and not path.resolve(strict=True).is_relative_to(self.root):
@@ -288,10 +256,6 @@ class _Scanner:
         except (OSError, RuntimeError):  # a link in a circle, for instance
             reason = "a link to nothing" if entry.is_symlink() else "it can't be read"
         return reason
-
-
-def _below(root: Path, path: Path) -> str:
-    return os.fsencode(path.relative_to(root)).decode("utf-8", "replace")
 
 
 def _why_nobody(folder: Path, astray: list[str]) -> str:
@@ -338,30 +302,24 @@ def described(
         SetupProblem: If it can't be read, has none of the columns, or a Wikidata id in it is none.
     """
     known = {folded(portrait.person.name) for portrait in portraits}
-    rows = read_table(file, known=known, notes=notes)
-    if not any("person" in row for row in rows):
+    rows = [row for row in read_table(file, known=known, notes=notes) if "person" in row]
+    if not rows:
         raise SetupProblem(
             f"{file} needs the column person and any of category, country, gender and "
             "wikidata_id, named in its first line"
         )
     said: dict[str, list[dict[str, str]]] = {}
     for row in rows:
-        if "person" in row:
-            name = person_name(row["person"])
-            short = folded(_NUMBER_AT_END.sub("", name))
-            is_short = folded(name) not in known and short in known
-            said.setdefault(short if is_short else folded(name), []).append(row)
-    completed = [
-        replace(
-            portrait,
-            person=reduce(
-                partial(_completed, file=file),
-                said.get(folded(portrait.person.name), []),
-                portrait.person,
-            ),
-        )
-        for portrait in portraits
-    ]
+        name = person_name(row["person"])
+        short = folded(_NUMBER_AT_END.sub("", name))
+        is_short = folded(name) not in known and short in known
+        said.setdefault(short if is_short else folded(name), []).append(row)
+    completed = []
+    for portrait in portraits:
+        person = portrait.person
+        for row in said.get(folded(person.name), ()):
+            person = _completed(person, row, file)
+        completed.append(replace(portrait, person=person))
     return completed, tuple(said[name][0]["person"] for name in said if name not in known)
 
 
@@ -371,10 +329,8 @@ def _completed(person: FoundPerson, row: dict[str, str], file: Path) -> FoundPer
         raise SetupProblem(
             f"{file}: the wikidata_id of {person.name} should be like Q42, not {wikidata_id}"
         )
-    categories = [
-        " ".join(part.split())[: _LONGEST["category"]]
-        for part in row.get("category", "").split(";")
-    ]
+    parts = row.get("category", "").split(";")
+    categories = [" ".join(part.split())[: _LONGEST["category"]] for part in parts]
     return replace(
         person,
         categories=tuple(dict.fromkeys([*person.categories, *filter(None, categories)])),
@@ -428,13 +384,10 @@ def _decoded(content: bytes, known: Collection[str]) -> tuple[str, str | None]:
     Raises:
         UnicodeDecodeError: If it is text in no known encoding.
     """
-    for mark, encoding in ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le")):
-        if content.startswith(mark):
-            return content[len(mark) :].decode(encoding), None
-    if content.startswith(codecs.BOM_UTF16_BE):
-        return content[2:].decode("utf-16-be"), None
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16"), None
     with contextlib.suppress(UnicodeDecodeError):
-        if "\0" not in (text := content.decode("utf-8")):
+        if "\0" not in (text := content.decode("utf-8-sig")):
             return text, None
     import charset_normalizer  # only for what is no UTF-8
 
