@@ -65,7 +65,8 @@ def test_add_tells_what_it_took_and_why_it_left_the_rest(home: Path, people: Pat
     assert lines[0] == "added      2 portraits, 2 new people"
     assert lines[1:4] == ["not taken  1 photo", "  unreadable: 1", "    宮崎_駿/broken.jpg"]
     assert lines[4] == "in nobody's folder: loose.jpg"
-    assert lines[5].endswith("models: dlib")
+    assert lines[5].startswith("passed over: 宮崎_駿/Thumbs.db (")
+    assert lines[6].endswith("models: dlib")
     again = run(home, "add", people, "--model", "dlib").stdout.splitlines()
     assert again[:2] == ["added      0 portraits", "unchanged  2 portraits"]
 
