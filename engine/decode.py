@@ -23,8 +23,6 @@ from engine.errors import NotAnImage, PhotoProblem, SetupProblem, TooLarge
 if TYPE_CHECKING:
     from engine.types import Photo
 
-READABLE = "JPEG, PNG, WebP, GIF, HEIC, AVIF, BMP and TIFF"
-
 _MOST_REMEMBERED = 1_000  # photos that ended a worker
 _MOST_ANSWER_BYTES = 10_000
 _RETIRED_FROM_BYTES = 120_000_000  # of memory that an idle worker holds; usual are 25 MB

@@ -24,20 +24,17 @@ from typing import Any
 
 from PIL import Image, ImageChops, JpegImagePlugin  # noqa: F401 - nearly every photo is a JPEG
 
-from engine.decode import READABLE, DecodeLimits
+from engine.decode import DecodeLimits
 from engine.errors import NotAnImage, PhotoProblem, TooLarge
 
+_READABLE = ("JPEG", "PNG", "WebP", "GIF", "HEIC", "AVIF", "BMP", "TIFF")
 _MEMORY_BYTES = 400_000_000  # of one picture while it is decoded, as far as its header tells
 _LONGEST_SIDE_PX = 40_000  # libraries keep about 8 bytes a row beside the pixels
 _MAX_PROFILE_BYTES = 4_000_000  # the largest in use, of printing presses, have about 2.7 MB
 
-# A JPEG scan can have a few bytes and still makes the decoder visit every pixel: about 1 ns each.
-_MOST_JPEG_VISITS = 1_000_000_000
-
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"eXIf", b"IDAT", b"IEND")  # in this order
-_BARE_PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
-
+_MOST_JPEG_VISITS = 1_000_000_000  # a scan of a few bytes visits every pixel, about 1 ns each
+_BARE_PNG_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT"})
+_PNG_CHUNKS = _BARE_PNG_CHUNKS | {b"tRNS", b"iCCP", b"eXIf"}
 _SHORTEST_GIF_FRAME_BYTES = 12
 
 # None, three kinds of fax, LZW, JPEG, Deflate by two numbers, PackBits, LZMA, Zstandard. Not JPEG
@@ -46,7 +43,7 @@ _TIFF_COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32_773, 32_946, 34_925, 50_
 
 # Bytes that a pixel takes while its format is decoded, as measured; the second number: with more
 # than 8 bits, more colour than 4:2:0, or alpha. Without an entry: what Pillow's picture takes.
-_BYTES_PER_PIXEL = {"WebP": (17.0, 17.0), "AVIF": (9.3, 14.0), "HEIC": (5.2, 12.0)}
+_BYTES_PER_PIXEL = {"WebP": (17.0, 17.0), "AVIF": (9.3, 14.0), "HEIC": (7.5, 14.0)}
 
 # An entry of the item table (box "infe", version 2 or 3, flags, number, protection) of type Exif.
 _AVIF_EXIF = re.compile(rb"(infe(?:\x02.{5}|\x03.{7})..)Exif", re.DOTALL)
@@ -58,7 +55,7 @@ _WHITES = (1, 255, 1_023, 4_095, 16_383, 65_535)  # of fractions and of 8, 10, 1
 # averaging (54 against 48 dB of a Lanczos reduction at 0.99, in a quarter of the time).
 _CUBIC_FROM = 0.8
 
-_UPRIGHT = {  # by EXIF orientation
+_UPRIGHT = {  # by EXIF orientation; without an entry: as it is stored
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -179,23 +176,17 @@ def read(data: bytes, limits: DecodeLimits) -> tuple[Image.Image, tuple[int, int
         NotAnImage: If there is no picture, none of a kind that is read, or a damaged one.
         TooLarge: If the file exceeds the limits.
     """
-    if not data:
-        raise NotAnImage("the file is empty; send the photo again", reason="damaged")
     name = _format_of(data)
+    loaders = {"JPEG": _load_jpeg, "PNG": _load_png}
+    load = loaders.get(name) or functools.partial(_load, name)
     try:
-        if name == "JPEG":
-            image, (width, height), rows = _load_jpeg(data, limits)
-        else:
-            load = _load_png if name == "PNG" else functools.partial(_load, name)
-            image, rows = load(data, limits)
-            width, height = image.size[0], rows
-        scale = min(1.0, limits.long_side_px / max(image.size[0], rows))
-        size = max(1, round(image.size[0] * scale)), max(1, round(rows * scale))
-        upright = _resized(_in_colour(image, rows, name, limits), size)
+        image, rows, source_size_px = load(data, limits)
+        upright = _in_colour(image, rows, name, limits.long_side_px)
         orientation = exif_orientation(image.info.get("exif") or b"")
-        if orientation > 1:
+        if orientation in _UPRIGHT:
             upright = upright.transpose(_UPRIGHT[orientation])
-        source_size_px = (width, height) if orientation < 5 else (height, width)
+        if orientation >= 5:
+            source_size_px = source_size_px[::-1]
         return upright.convert("RGB"), source_size_px, name
     except PhotoProblem:
         raise
@@ -216,190 +207,150 @@ def _format_of(data: bytes) -> str:
         NotAnImage: If it is none of those that are read; the sentence says what it is instead,
             where that can be seen, and what can be read.
     """
+    if not data:
+        raise NotAnImage("the file is empty; send the photo again", reason="damaged")
     is_box = data[4:8] == b"ftyp"  # brands are in the first box of an ISO base media file
     head = data[: min(1_024, int.from_bytes(data[:4], "big")) if is_box else 1_024]
     what = next((kind for pattern, kind in _KINDS if pattern.match(head)), None)
-    if what in _PLUGINS:
+    if what in _READABLE:
         return what
-    raise NotAnImage(
-        f"{f'the file is {what}' if what else 'the file is no picture that can be read'}; "
-        f"send a photo as {READABLE.replace(' and ', ' or ')}",
-        reason="kind",
-        **({"found": what} if what else {}),
-    )
+    wanted = f"send a photo as {', '.join(_READABLE[:-1])} or {_READABLE[-1]}"
+    if what is None:
+        raise NotAnImage(f"the file is no picture that can be read; {wanted}", reason="kind")
+    raise NotAnImage(f"the file is {what}; {wanted}", reason="kind", found=what)
 
 
-# Readers of the formats: data and limits -> picture, count of its rows that arrived. Plugins of
-# Pillow are used directly: Image.open guesses formats and judges sizes by a global of Pillow.
-
-_PLUGINS = dict.fromkeys(("AVIF", "BMP", "GIF", "HEIC", "JPEG", "PNG", "TIFF", "WebP"))
+# Readers of the formats: data and limits -> picture, how many of its rows arrived, size in the file
+# as far as it arrived. Plugins are used directly: Image.open guesses formats and judges sizes by a
+# global of Pillow.
 
 
 def _opened(name: str, data: bytes) -> Any:
+    if name == "HEIC":
+        import pillow_heif  # not register_heif_opener, which changes Pillow
+
+        image = pillow_heif.HeifImageFile(io.BytesIO(data))
+        # The container says how it is turned; its EXIF orientation is a note without effect (MIAF,
+        # ISO/IEC 23000-22, 7.3.9), which libheif and Chrome follow, too.
+        image.info.pop("exif", None)
+        return image
     stem = name if name == "WebP" else name.title()
     module = importlib.import_module(f"PIL.{stem}ImagePlugin")
     return getattr(module, f"{stem}ImageFile")(io.BytesIO(data))
 
 
-def _load_jpeg(data: bytes, limits: DecodeLimits) -> tuple[Any, tuple[int, int], int]:
-    """A JPEG file, large ones at 1/2, 1/4 or 1/8, and its size as far as it arrived.
+def _opened_jpeg(data: bytes, limits: DecodeLimits) -> tuple[Any, int, int]:
+    """A JPEG file, to be decoded at 1/2, 1/4 or 1/8 if it is large; its width and height."""
+    image = _opened("JPEG", data)
+    width, height = image.size
+    image.decodermaxblock = len(data)  # in one piece: what is not used yet would be copied again
+    scale = limits.long_side_px / max(width, height)
+    if scale < 1:
+        image.draft(None, (max(1, int(width * scale)), max(1, int(height * scale))))
+    return image, width, height
 
-    A file that ends early is decoded if more than half of the rows arrived: people do send
-    half-downloaded photos, faces are mostly in the upper half, and chats show them.
+
+def _load_jpeg(data: bytes, limits: DecodeLimits) -> tuple[Any, int, tuple[int, int]]:
+    """A file that ends early is decoded if more than half of the rows arrived.
+
+    People do send half-downloaded photos, faces are mostly in the upper half, and chats show them.
     """
-
-    def opened(data: bytes) -> Any:
-        image = _opened("JPEG", data)
-        image.decodermaxblock = len(data)  # in one piece: what waits would be copied again
-        scale = limits.long_side_px / max(image.size)
-        if scale < 1:
-            image.draft(None, [max(1, math.floor(side * scale)) for side in image.size])
-        return image
-
-    width, height = _opened("JPEG", data).size
-    image = opened(data)
+    image, width, height = _opened_jpeg(data, limits)
     # A progressive file's coefficients are kept until its last scan, 2 bytes each.
     coefficients = 2.0 * len(image.layer) if image.info.get("progressive") else 0.0
     drawn = 4.0 * image.width * image.height / (width * height)
-    _check("JPEG", (width, height), limits, bytes_per_pixel=coefficients + drawn)
+    _check("JPEG", (width, height), limits, coefficients + drawn)
     if data.count(b"\xff\xda") * width * height > max(_MOST_JPEG_VISITS, 3 * limits.max_pixels):
         raise NotAnImage("the JPEG file has too many scans", reason="damaged", found="JPEG")
     try:
         image.load()
         rows = image.height
     except OSError:
-        image = opened(data + b"\xff\xd9")  # libjpeg makes grey of what is missing
+        image, *_ = _opened_jpeg(data + b"\xff\xd9", limits)  # libjpeg greys what is missing
         image.load()
         ends = image.crop((max(0, image.width - 4), 0, *image.size)).convert("RGB")
         grey = Image.new("RGB", ends.size, (128, 128, 128))
         rows = (ImageChops.difference(ends, grey).getbbox() or (0, 0, 0, 0))[3]
         if 2 * rows <= image.height:
             raise
-    return image, (width, math.ceil(height * rows / image.height)), rows
+    return image, rows, (width, math.ceil(height * rows / image.height))
 
 
-def _load_png(data: bytes, limits: DecodeLimits) -> tuple[Any, int]:
-    """A PNG file, of an animation the default picture.
-
-    Only chunks that pixels depend on reach Pillow, with the right checksums: no text that unpacks
-    to gigabytes, no checksum that a careless editor forgot. A file that ends early is decoded if
-    more than half of the rows arrived, unless it is interlaced. Chunks: W3C PNG, third edition.
-    """
-    chunks = {b"IEND": b""}
-    stream: list[bytes] = []
-    frames, position = 1, len(_PNG_SIGNATURE)
-    while position + 8 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, position)
-        start, position = position + 8, position + 12 + length
-        if name == b"IEND":
-            break
-        if name == b"IDAT":
-            stream.append(data[start : start + length])
-        elif name in _PNG_CHUNKS:
-            chunks.setdefault(name, data[start : start + length])
-        elif name == b"acTL":
-            frames = int.from_bytes(data[start : start + 4], "big")
-    chunks[b"IDAT"] = b"".join(stream)
-    header = chunks[b"IHDR"]
-    _check("PNG", struct.unpack_from(">II", header), limits, frames=frames)
-    if header[8] == 16:
-        chunks.pop(b"tRNS", None)  # Pillow compares its 16 bits with the upper 8 of a pixel
-
-    def opened(names: tuple[bytes, ...]) -> Any:
-        parts = [_PNG_SIGNATURE]
-        for name in names:
-            if (content := chunks.get(name)) is not None:
-                checksum = zlib.crc32(content, zlib.crc32(name))
-                parts += [struct.pack(">I", len(content)), name, content]
-                parts += [struct.pack(">I", checksum)]
-        return _opened("PNG", b"".join(parts))
-
+def _load_png(data: bytes, limits: DecodeLimits) -> tuple[Any, int, tuple[int, int]]:
+    """Of an animation the default picture; half a file as of JPEG, unless it is interlaced."""
+    has_16_bits, is_interlaced = data[24:25] == b"\x10", data[28:29] != b"\0"
+    # Pillow compares 16 bits of tRNS with the upper 8 of a pixel.
+    clean, frames = _clean_png(data, _PNG_CHUNKS - {b"tRNS"} if has_16_bits else _PNG_CHUNKS)
     try:
-        image = opened(_PNG_CHUNKS)
+        image = _opened("PNG", clean)
     except Exception:  # noqa: BLE001 - a profile or transparency that makes no sense
-        image = opened(_BARE_PNG_CHUNKS)
-    _check("PNG", image.size, limits, bytes_per_pixel=_bytes_per_pixel(image.mode))
+        image = _opened("PNG", _clean_png(data, _BARE_PNG_CHUNKS)[0])
+    _check("PNG", image.size, limits, _bytes_per_pixel("PNG", image), frames)
     try:
         image.load()
         rows = image.height
     except (OSError, SyntaxError):
         # Rows that never came are still as Pillow made them: 0 in every channel.
         image.tile = []
-        arrived = None if header[12] else image.getbbox(alpha_only=False)
-        rows = arrived[3] if arrived else 0
+        rows = 0 if is_interlaced else (image.getbbox(alpha_only=False) or (0, 0, 0, 0))[3]
         if 2 * rows <= image.height:
             raise
-    return image, rows
+    return image, rows, (image.width, rows)
 
 
-def _load(name: str, data: bytes, limits: DecodeLimits) -> tuple[Any, int]:
+def _clean_png(data: bytes, wanted: frozenset[bytes]) -> tuple[bytes, int]:
+    """A PNG file of nothing but such chunks, with the right checksums, and its count of frames.
+
+    No text that unpacks to gigabytes reaches Pillow, no checksum that a careless editor forgot.
+    Chunks: W3C PNG, third edition.
+    """
+    parts, frames, position, name = [data[:8]], 1, 8, b""
+    while position + 8 <= len(data) and name != b"IEND":
+        length, name = struct.unpack_from(">I4s", data, position)
+        if name in wanted:
+            chunk = data[position + 4 : position + 8 + length]
+            parts += [struct.pack(">I", len(chunk) - 4), chunk]
+            parts += [struct.pack(">I", zlib.crc32(chunk))]
+        elif name == b"acTL":
+            frames = int.from_bytes(data[position + 8 : position + 12], "big")
+        position += 12 + length
+    return b"".join((*parts, b"\0\0\0\0IEND\xaeB`\x82")), frames
+
+
+def _load(name: str, data: bytes, limits: DecodeLimits) -> tuple[Any, int, tuple[int, int]]:
     """A file of any other format."""
-    if name == "HEIC":
-        image = _Heic(data, limits)
-        return image, image.size[1]
     if name == "WebP" and data[12:16] == b"VP8X":
         # Pillow makes two canvases of this size before it tells it. RFC 9649, section 2.7.
         width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
-        _check(name, (width, height), limits, bytes_per_pixel=_BYTES_PER_PIXEL[name][0])
+        _check(name, (width, height), limits, _BYTES_PER_PIXEL[name][0])
     if name == "AVIF":  # Pillow parses EXIF here, and fails or warns if it is broken: hide it
         data = _AVIF_EXIF.sub(rb"\1skip", data)  # the container says how the picture is turned
     image = _opened(name, data)
     if name == "TIFF" and int(image.tag_v2.get(259, 1)) not in _TIFF_COMPRESSIONS:
         message = "the TIFF file is compressed in a way that is not read; send it as JPEG or PNG"
         raise NotAnImage(message, reason="variety", found="TIFF")
-    plain, rich = _BYTES_PER_PIXEL.get(name, (0.0, 0.0))
-    measured = plain if image.mode == "RGB" else rich
-    bytes_per_pixel = measured or _bytes_per_pixel(image.mode)
-    _check(name, image.size, limits, bytes_per_pixel=bytes_per_pixel)
-    frames = 1
+    _check(name, image.size, limits, _bytes_per_pixel(name, image))
     if name != "GIF" or len(data) > limits.max_frames * _SHORTEST_GIF_FRAME_BYTES:
+        counted = _opened(name, data) if name in {"GIF", "TIFF"} else image
+        frames = 1
         with contextlib.suppress(Exception):  # broken later pictures do not matter
-            frames = getattr(_opened(name, data), "n_frames", 1)
-    _check(name, image.size, limits, frames=frames)
+            frames = getattr(counted, "n_frames", 1)
+        _check(name, image.size, limits, frames=frames)
     image.load()
-    return image, image.height
+    return image, image.height, image.size
 
 
-class _Heic:
-    """The primary picture of a HEIC file; rows become Pillow's when they are asked for.
-
-    The container says how it is turned, and its EXIF orientation is a note without effect (MIAF,
-    ISO/IEC 23000-22, 7.3.9), which libheif and Chrome follow, too.
-    """
-
-    def __init__(self, data: bytes, limits: DecodeLimits) -> None:
-        import pillow_heif
-
-        heif = pillow_heif.open_heif(data)  # not register_heif_opener, which changes Pillow
-        self._picture = picture = heif[heif.primary_index]
-        info = picture.info
-        rich = info.get("bit_depth", 8) > 8 or info.get("chroma", 420) != 420 or picture.has_alpha
-        bytes_per_pixel = _BYTES_PER_PIXEL["HEIC"][rich]
-        _check("HEIC", picture.size, limits, bytes_per_pixel=bytes_per_pixel, frames=len(heif))
-        self._rows = memoryview(picture.data)
-        self.size: tuple[int, int] = picture.size
-        self.info = {"icc_profile": info.get("icc_profile")}
-
-    def crop(self, box: tuple[int, int, int, int]) -> Image.Image:
-        """Rows ``box[1]`` to ``box[3]``, all of their width."""
-        _, top, width, bottom = box
-        mode, stride = self._picture.mode, self._picture.stride
-        rows: Any = self._rows[top * stride : bottom * stride]
-        if ";" in mode:  # 16 bits, "I;16" or "LA;16": the upper 8
-            mode, stride = mode.partition(";")[0].replace("I", "L"), stride // 2
-            rows = bytes(rows[1::2])
-        return Image.frombuffer(mode, (width, bottom - top), rows, "raw", mode, stride, 1)
-
-
-def _bytes_per_pixel(mode: str) -> float:
-    return 1.0 if mode in {"1", "L", "P"} else 2.0 if mode.startswith("I;16") else 4.0
+def _bytes_per_pixel(name: str, image: Any) -> float:
+    if name in _BYTES_PER_PIXEL:
+        depth, chroma = image.info.get("bit_depth", 8), image.info.get("chroma", 420)
+        return _BYTES_PER_PIXEL[name][image.mode != "RGB" or depth > 8 or chroma != 420]
+    return {"1": 1.0, "L": 1.0, "P": 1.0}.get(image.mode, 2.0 if "16" in image.mode else 4.0)
 
 
 def _check(
     name: str,
-    size_px: tuple[int, ...],
+    size_px: tuple[int, int],
     limits: DecodeLimits,
-    *,
     bytes_per_pixel: float = 1.0,
     frames: int = 1,
 ) -> None:
@@ -421,35 +372,34 @@ def _check(
         raise TooLarge(f"the animation has more than {limit}", what="frames", limit=limit)
 
 
-def _in_colour(image: Any, rows: int, name: str, limits: DecodeLimits) -> Image.Image:
-    """The upper rows of a loaded picture as L or sRGB, less than twice as long as is wanted.
+def _in_colour(image: Any, rows: int, name: str, long_side_px: int) -> Image.Image:
+    """The upper rows of a loaded picture as L or sRGB, its long side at most that.
 
     It is converted and reduced strip by strip: 100 megapixels exist once, as they were decoded.
     """
-    width = image.size[0]
-    factor = max(1, max(width, rows) // limits.long_side_px)
+    width = image.width
+    factor = max(1, max(width, rows) // long_side_px)
+    step = factor * max(1, _STRIP_PIXELS // (width * factor))
     if factor == 1:
-        whole = isinstance(image, Image.Image) and rows == image.height
-        reduced = _plain(image if whole else image.crop((0, 0, width, rows)))
-    else:
-        size = math.ceil(width / factor), math.ceil(rows / factor)
-        step = factor * max(1, _STRIP_PIXELS // (width * factor))
-        for top in range(0, rows, step):
-            strip = _plain(image.crop((0, top, width, min(top + step, rows)))).reduce(factor)
-            if top == 0:
-                reduced = Image.new(strip.mode, size)
-            reduced.paste(strip, (0, top // factor))
-    if reduced.mode in {"I", "F"}:
-        return _grey_of_levels(reduced, full_range=name != "TIFF")
+        picture = _plain(image if rows == image.height else image.crop((0, 0, width, rows)))
+    for top in range(0, rows if factor > 1 else 0, step):
+        strip = _plain(image.crop((0, top, width, min(top + step, rows)))).reduce(factor)
+        if top == 0:
+            size = math.ceil(width / factor), math.ceil(rows / factor)
+            picture = Image.new(strip.mode, size)
+        picture.paste(strip, (0, top // factor))
     profile = image.info.get("icc_profile")
-    if _says_something(profile, reduced.mode):
+    if picture.mode in {"I", "F"}:
+        picture = _grey_of_levels(picture, full_range=name != "TIFF")
+    elif _says_something(profile, picture.mode):
         from PIL import ImageCms
 
-        with contextlib.suppress(OSError, TypeError, ValueError, ImageCms.PyCMSError):
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            transform = ImageCms.buildTransform(source, _srgb(), reduced.mode, "RGB")
-            return ImageCms.applyTransform(reduced, transform) or reduced
-    return reduced.convert("RGB") if reduced.mode == "CMYK" else reduced
+        with contextlib.suppress(ImageCms.PyCMSError):
+            picture = _to_srgb(picture, io.BytesIO(profile))
+    if picture.mode == "CMYK":
+        picture = picture.convert("RGB")
+    scale = min(1.0, long_side_px / max(width, rows))
+    return _resized(picture, (max(1, round(width * scale)), max(1, round(rows * scale))))
 
 
 def _plain(strip: Image.Image) -> Image.Image:
@@ -459,7 +409,7 @@ def _plain(strip: Image.Image) -> Image.Image:
     if strip.mode == "LAB":
         from PIL import ImageCms
 
-        return ImageCms.applyTransform(strip, _lab_to_srgb()) or strip
+        return _to_srgb(strip, ImageCms.createProfile("LAB"))
     if strip.has_transparency_data:
         if strip.mode == "La":  # grey, premultiplied: Pillow converts it to nothing else
             strip = strip.convert("LA")
@@ -472,18 +422,11 @@ def _plain(strip: Image.Image) -> Image.Image:
     return strip.convert("L" if strip.mode == "1" else "RGB")
 
 
-@functools.cache
-def _srgb() -> Any:
+def _to_srgb(image: Image.Image, profile: Any) -> Image.Image:
     from PIL import ImageCms
 
-    return ImageCms.createProfile("sRGB")
-
-
-@functools.cache
-def _lab_to_srgb() -> Any:
-    from PIL import ImageCms
-
-    return ImageCms.buildTransform(ImageCms.createProfile("LAB"), _srgb(), "LAB", "RGB")
+    srgb = ImageCms.createProfile("sRGB")
+    return ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB") or image
 
 
 def _says_something(profile: object, mode: str) -> bool:
@@ -495,26 +438,23 @@ def _says_something(profile: object, mode: str) -> bool:
 
 
 def _grey_of_levels(image: Image.Image, *, full_range: bool) -> Image.Image:
-    """Levels of 16 or 32 bits or fractions (mode I or F) as L; what is no number is black.
+    """Levels (mode I or F) as L; what is no number is black.
 
-    Black and white are the ends of a usual range that the levels fit, else their extremes.
-
-    Args:
-        image: Of mode I or F.
-        full_range: Whether the range is that of 16 bits.
+    Black and white are 0 and 65535 if ``full_range``, else the ends of a usual range that the
+    levels fit, else their extremes.
     """
     import numpy as np
 
     levels = np.array(image, np.float32)
     finite = levels[np.isfinite(levels)]
-    lowest, highest = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
-    if lowest >= 0:
-        lowest = 0.0
-        usual = (white for white in _WHITES if highest <= white)
-        highest = _WHITES[-1] if full_range else next(usual, highest)
-    scaled = (levels - lowest) * (255.0 / max(highest - lowest, 1e-30)) + 0.5
-    scaled = np.nan_to_num(scaled, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
-    return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
+    black, white = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+    if black >= 0:
+        black = 0.0
+        usual = (usual for usual in _WHITES if white <= usual)
+        white = _WHITES[-1] if full_range else next(usual, white)
+    scaled = (levels - black) * (255.0 / max(white - black, 1e-30)) + 0.5
+    scaled = np.clip(np.nan_to_num(scaled, nan=0.0, posinf=255.0, neginf=0.0), 0, 255)
+    return Image.fromarray(scaled.astype(np.uint8))
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -531,26 +471,21 @@ def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def exif_orientation(exif: bytes) -> int:
-    r"""The orientation in an EXIF block, 1 to 8; 1 where there is none or the block is broken.
+    """The orientation in an EXIF block, 1 to 8; 1 where there is none or the block is broken.
 
     EXIF 2.32 (CIPA DC-008), tag 274: where row 0 and column 0 of the stored picture are seen. Only
     the directory entry itself is read, so that damage anywhere else does not matter (Pillow's
     ``exif_transpose`` parses, and writes again, everything).
-
-    Args:
-        exif: A TIFF structure, with or without ``Exif\0\0`` before it.
     """
     exif = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
-    if order is None:
-        return 1
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2], "")
     with contextlib.suppress(struct.error):
         (directory,) = struct.unpack_from(f"{order}I", exif, 4)
         (entries,) = struct.unpack_from(f"{order}H", exif, directory)
         for position in range(directory + 2, directory + 2 + 12 * entries, 12):
             tag, kind = struct.unpack_from(f"{order}HH", exif, position)
             letter = {1: "B", 3: "H", 4: "I"}.get(kind)  # BYTE, SHORT, LONG; writers use all three
-            if tag == 274 and letter:
+            if order and tag == 274 and letter:
                 (value,) = struct.unpack_from(f"{order}{letter}", exif, position + 8)
                 return int(value) if 1 <= value <= 8 else 1
     return 1

@@ -30,28 +30,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-__all__ = [
-    "BadSettings",
-    "BadToken",
-    "Busy",
-    "Deadline",
-    "FaceTooSmall",
-    "GalleryCorrupt",
-    "GalleryMissing",
-    "LookalikeError",
-    "NoFace",
-    "NotAnImage",
-    "PhotoProblem",
-    "SetupProblem",
-    "SourceDown",
-    "SpaceMismatch",
-    "TooFast",
-    "TooLarge",
-    "TryLater",
-    "WeightsCorrupt",
-    "WeightsMissing",
-]
-
 
 class LookalikeError(Exception):
     """Base of every error raised on purpose.

@@ -16,26 +16,22 @@ import pickle
 import pickletools
 import re
 import warnings
-from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import SetupProblem
 
-__all__ = ["joblib_arrays", "pickled_strings", "pickled_vectors"]
+_MOST_BYTES = 4_000_000_000
+_MOST_OPCODES = 20_000_000
+_MOST_MARKS = 100  # lists within lists; ours have one within none
+_MOST_CHARACTERS = 4_096  # of a path
+_MOST_REPEATED_BYTES = 500_000_000  # more than the file: arrays may be repeated by memo
 
-_MOST_BYTES: Final = 4_000_000_000
-_MOST_OPCODES: Final = 20_000_000
-_MOST_MARKS: Final = 100  # lists within lists; ours have one within none
-_MOST_CHARACTERS: Final = 4_096  # of a path
-_MOST_SIDE: Final = 4_000_000_000
-_MOST_REPEATED_BYTES: Final = 500_000_000  # more than the file: arrays may be repeated by memo
-
-_OPCODES: Final = frozenset(
+_OPCODES = frozenset(
     {
         *("PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE"),
         *("INT", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
@@ -48,7 +44,6 @@ _OPCODES: Final = frozenset(
         *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
     }
 )
-_CLOSES_MARK: Final = frozenset({"LIST", "APPENDS", "TUPLE"})
 
 
 def pickled_strings(path: Path) -> list[str]:
@@ -61,7 +56,7 @@ def pickled_strings(path: Path) -> list[str]:
     content = _content(path, what)
     if not all(isinstance(one, str) and len(one) <= _MOST_CHARACTERS for one in content):
         raise _refused(path, what, "something in the list is none, or too long")
-    return cast("list[str]", content)
+    return content
 
 
 def pickled_vectors(path: Path) -> NDArray[np.float32]:
@@ -73,10 +68,8 @@ def pickled_vectors(path: Path) -> NDArray[np.float32]:
             finite.
     """
     what = "a list of vectors"
-    content = _content(path, what)
-    found = [one.content if isinstance(one, _Array) else one for one in content]
-    arrays: list[NDArray[Any]] = [one for one in found if isinstance(one, np.ndarray)]
-    if len(arrays) < len(found):
+    arrays = [getattr(one, "content", one) for one in _content(path, what)]
+    if not all(isinstance(one, np.ndarray) for one in arrays):
         raise _refused(path, what, "something in the list is no array of numbers")
     if sum(4 * one.size for one in arrays) > 2 * path.stat().st_size + _MOST_REPEATED_BYTES:
         raise _refused(path, what, "it repeats itself to be larger than it is")
@@ -110,16 +103,16 @@ def joblib_arrays(data: bytes) -> list[NDArray[np.float32]]:
             raw = stream.read(4 * prod(state["shape"]))
             self.array = _array(raw, state["dtype"], state["shape"], state["order"], most_sides=4)
 
-    names = {("joblib.numpy_pickle", "NumpyArrayWrapper"): Description, **_NAMES}
+    names = {("joblib.numpy_pickle", "NumpyArrayWrapper"): Description}
     return [description.array for description in _Unpickler(stream, names).load()]
 
 
 class _Unpickler(pickle.Unpickler):
     """Python's unpickler with an allow-list in place of imports."""
 
-    def __init__(self, stream: IO[bytes], names: Mapping[tuple[str, str], object]) -> None:
+    def __init__(self, stream: IO[bytes], names: dict[tuple[str, str], Any]) -> None:
         super().__init__(stream, encoding="latin-1")  # Python 2's strings, as array bytes, too
-        self._names = names
+        self._names = {**_NAMES, **names}
 
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for a name; any other name is an error."""
@@ -132,28 +125,24 @@ class _Unpickler(pickle.Unpickler):
 def _content(path: Path, what: str) -> list[Any]:
     """The list in a file; an array of two dimensions counts as a list of its rows."""
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            if not 0 < size <= _MOST_BYTES:
-                raise ValueError(f"it has {size:,} bytes")  # noqa: TRY301 - as damaged ones
+        with (
+            path.open("rb") as file,
             # Read from the file itself, whatever size a string claims to have.
-            with (
-                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-                warnings.catch_warnings(action="ignore"),  # of odd escapes in damaged strings
-            ):
-                stream = cast("IO[bytes]", mapped)
-                _check_opcodes(stream, size)
-                mapped.seek(0)
-                content = _Unpickler(stream, _NAMES).load()
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            warnings.catch_warnings(action="ignore"),  # of odd escapes in damaged strings
+        ):
+            stream = cast("IO[bytes]", mapped)
+            _check_opcodes(stream, len(mapped))
+            stream.seek(0)
+            content = _Unpickler(stream, {}).load()
     except OSError as problem:
         raise SetupProblem(f"{path} can't be read ({problem.strerror})") from problem
     except Exception as problem:  # a damaged pickle raises nearly anything
         reason = (str(problem).splitlines() or ["it makes no sense"])[0][:200]
         raise _refused(path, what, reason) from problem
-    if isinstance(content, _Array):
-        content = content.content
-    if isinstance(content, np.ndarray):
-        content = list(content) if content.ndim > 1 else None
+    content = getattr(content, "content", content)
+    if isinstance(content, np.ndarray) and content.ndim > 1:
+        content = list(content)
     if not isinstance(content, list):
         raise _refused(path, what, "it holds something else")
     return content
@@ -163,21 +152,20 @@ def _check_opcodes(stream: IO[bytes], size: int) -> None:
     """Passes opcodes that a list of strings or arrays needs and that claim no more than is there.
 
     ``pickletools`` reads every argument from the stream, so a string that claims to be longer than
-    the file is an error; memo indices and marks are what remains.
+    the file is an error; memo indices, frames and marks are what remains.
     """
     marks = 0
+    if size > _MOST_BYTES:
+        raise ValueError("it is too long")
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        marks += (opcode.name == "MARK") - (opcode.name in {"LIST", "APPENDS", "TUPLE"})
         if opcode.name not in _OPCODES:
             raise ValueError(f"it asks for {opcode.name}")
-        if count > _MOST_OPCODES:
-            raise ValueError("it is too long")
-        marks += (opcode.name == "MARK") - (opcode.name in _CLOSES_MARK)
-        if marks > _MOST_MARKS:
-            raise ValueError("it is nested too deeply")
-        if opcode.name.endswith("PUT") and not 0 <= int(argument or 0) <= count:
-            raise ValueError("it remembers more than it holds")
-        if opcode.name == "FRAME" and not 0 <= int(argument or 0) <= size:
-            raise ValueError("it ends early")
+        if count > _MOST_OPCODES or marks > _MOST_MARKS:
+            raise ValueError("it is too long or nested too deeply")
+        most = count if opcode.name.endswith("PUT") else size if opcode.name == "FRAME" else None
+        if most is not None and not 0 <= int(argument or 0) <= most:
+            raise ValueError("it claims more than it holds")
 
 
 class _NumberType:
@@ -198,18 +186,16 @@ class _Array:
 
     content: NDArray[Any] | None = None
 
+    def __init__(self, kind: object, shape: object, code: object) -> None:
+        """Shape and type are made up; the state that follows has the real ones."""
+        if kind is not _NDARRAY or shape != (0,) or _word(code) != "b":
+            raise ValueError("an array that makes no sense")
+
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, raw = state
         if self.content is not None:
             raise ValueError("it changes something that can't be changed")
         self.content = _array(raw, dtype, shape, "F" if fortran else "C")
-
-
-def _reconstruct(kind: object, shape: object, code: object) -> _Array:
-    """Shape and type are made up here; the state that follows has the real ones."""
-    if kind is not _NDARRAY or shape != (0,) or _word(code) != "b":
-        raise ValueError("an array that makes no sense")
-    return _Array()
 
 
 def _array(
@@ -221,7 +207,7 @@ def _array(
     content = raw.encode("latin-1") if isinstance(raw, str) else raw  # str: Python 2's bytes
     sides = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
     if not isinstance(content, bytes | bytearray) or not all(
-        type(side) is int and 0 <= side <= _MOST_SIDE for side in sides
+        type(side) is int and side >= 0 for side in sides
     ):
         raise ValueError("an array that makes no sense")
     numbers = np.frombuffer(content, np.dtype(dtype.code))
@@ -237,11 +223,6 @@ def _encode(text: object, encoding: object) -> bytes:
     return text.encode("latin-1")
 
 
-def _empty_bytes() -> bytes:
-    """How Python 3 writes no bytes at all in protocol 2: a call of ``bytes``."""
-    return b""
-
-
 def _word(value: object) -> str:
     """A short text, also where Python 2 wrote it as bytes; raises ValueError for others."""
     text = value.decode("latin-1") if isinstance(value, bytes) else value
@@ -250,15 +231,16 @@ def _word(value: object) -> str:
     return text
 
 
-_NDARRAY: Final = object()
-_NAMES: Final[Mapping[tuple[str, str], object | Callable[..., object]]] = {
+_NDARRAY = object()
+_NAMES: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): _NumberType,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy._core.numeric", "_frombuffer"): _array,
     ("_codecs", "encode"): _encode,
-    ("builtins", "bytes"): _empty_bytes,
-    ("__builtin__", "bytes"): _empty_bytes,
+    # How Python 3 writes no bytes at all in protocol 2.
+    ("builtins", "bytes"): lambda: b"",
+    ("__builtin__", "bytes"): lambda: b"",
 }
 
 

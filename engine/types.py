@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from engine.errors import SpaceMismatch
 
-__all__ = ["Box", "Concern", "Embedding", "Face", "Photo", "Space"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Photo:
