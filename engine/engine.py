@@ -17,8 +17,6 @@ from engine.types import Concern, Embedding, Face, Photo
 if TYPE_CHECKING:
     from engine.backbones.network import Backbone
 
-__all__ = ["Engine", "FaceFinder", "comparable", "load_backbone"]
-
 
 class FaceFinder(Protocol):
     """Finds faces; safe to call from several threads at once."""
@@ -45,18 +43,13 @@ class Engine:
         load_backbone: Callable[[str], Backbone],
         limits: DecodeLimits | None = None,
     ) -> None:
-        self._limits = limits or DecodeLimits()
+        self.limits = limits or DecodeLimits()
         self._load_detector = load_detector
         self._load_backbone = load_backbone
         self._detector: FaceFinder | None = None
         self._backbones: dict[str, Backbone] = {}
         self._detector_lock = threading.Lock()
         self._backbone_lock = threading.Lock()
-
-    @property
-    def limits(self) -> DecodeLimits:
-        """What is decoded at most."""
-        return self._limits
 
     def decode(self, data: bytes) -> Photo:
         """The picture in untrusted bytes, see :func:`engine.decode.decode`.
@@ -65,7 +58,7 @@ class Engine:
             NotAnImage: If there is no picture in them.
             TooLarge: If they exceed the limits.
         """
-        return decoding.decode(data, self._limits)
+        return decoding.decode(data, self.limits)
 
     def load(self, backbone: str) -> None:
         """Loads the detector and a backbone, side by side, so that the first photo finds them.
@@ -76,7 +69,7 @@ class Engine:
             WeightsMissing: If weights are not on this machine.
             WeightsCorrupt: If they are damaged.
         """
-        decoding.start(self._limits)
+        decoding.start(self.limits)
         with ThreadPoolExecutor(1) as beside:
             detector = beside.submit(self._loaded_detector)
             self.backbone(backbone)
