@@ -21,21 +21,13 @@ _Q_ID: Final = re.compile(r"Q[1-9]\d*")
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A kind of people.
+    """A kind of people; all tuples are sorted."""
 
-    Attributes:
-        name: Lower case.
-        title: What it is, for people.
-        occupations: Wikidata ids, at least one; sorted.
-        countries: Wikidata ids, sorted; empty for people of any country.
-        names: What the table calls each id, sorted.
-    """
-
-    name: str
-    title: str
-    occupations: tuple[str, ...]
-    countries: tuple[str, ...] = ()
-    names: tuple[tuple[str, str], ...] = ()
+    name: str  # lower case
+    title: str  # what it is, for people
+    occupations: tuple[str, ...]  # Wikidata ids, at least one
+    countries: tuple[str, ...] = ()  # Wikidata ids; empty for people of any country
+    names: tuple[tuple[str, str], ...] = ()  # ids, and what the table calls them
 
     def holds(self, occupations: Collection[str], countries: Collection[str]) -> bool:
         """Whether somebody with these occupations and countries belongs to it."""
@@ -46,27 +38,16 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class Celebrity:
-    """Somebody whom Wikidata knows.
+    """Somebody whom Wikidata knows."""
 
-    Attributes:
-        q_id: Such as ``Q42``.
-        name: None if there is none in a known language.
-        fame: In how many wikis there is an article.
-        categories: Names of those that the person belongs to.
-        images: Titles of pictures on Commons, the best ones according to Wikidata.
-        country: Or None; of several the first.
-        gender: Or None.
-        commons: Title of the person's category on Commons, or None.
-    """
-
-    q_id: str
-    name: str | None
-    fame: int
-    categories: tuple[str, ...]
-    images: tuple[str, ...]
-    country: str | None = None
+    q_id: str  # such as Q42
+    name: str | None  # in a known language
+    fame: int  # in how many wikis there is an article
+    categories: tuple[str, ...]  # names of those that the person belongs to
+    images: tuple[str, ...]  # titles of pictures on Commons, the best ones according to Wikidata
+    country: str | None = None  # of several the first
     gender: str | None = None
-    commons: str | None = None
+    commons: str | None = None  # title of the person's category on Commons
 
 
 def load_categories(extra: Path | None = None) -> dict[str, Category]:
@@ -186,12 +167,9 @@ def merged(
 def most_famous(
     people: Sequence[Celebrity], limit: int, *, fairly: bool = False
 ) -> tuple[Celebrity, ...]:
-    """As many as wanted, the most famous first.
+    """So many of the people, who come and go the most famous first.
 
-    Args:
-        people: The most famous first.
-        limit: At most so many.
-        fairly: Every category in turn gives its most famous, instead of the most famous of all.
+    ``fairly``: every category in turn gives its most famous, instead of the most famous of all.
     """
     if not fairly:
         return tuple(people[:limit])

@@ -44,14 +44,9 @@ class _Chosen:
 
 
 class Chooser:
-    """Chooses portraits; safe to use from several threads.
+    """Chooses portraits that the gallery lacks; safe to use from several threads.
 
-    Args:
-        gallery: What it has is not fetched.
-        engine: Sees and embeds.
-        backbone: The one that compares faces.
-        cache: Remembers why pictures are not taken.
-        commons: Fetches.
+    ``backbone`` compares faces; the cache remembers why pictures are not taken.
     """
 
     def __init__(

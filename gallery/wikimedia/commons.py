@@ -89,7 +89,7 @@ class Commons:
     Args:
         client: To the API.
         url: Of the API.
-        pictures: To the server that has the pictures.
+        pictures: The client to the server that has the pictures.
         cache: Remembers the answers, and keeps the pictures.
         patience: As the clients'.
     """
@@ -111,11 +111,7 @@ class Commons:
         self._down: SourceDown | None = None
 
     def files(self, titles: Iterable[str]) -> dict[str, CommonsFile]:
-        """What is known of pictures, by the titles asked for, which may be old ones.
-
-        Raises:
-            SourceDown: If the API does not answer.
-        """
+        """What is known of pictures, by the titles asked for, which may be old ones."""
         wanted = list(dict.fromkeys(titles))
         known = self._cache.get_many("file", wanted)
         unknown = [title for title in wanted if title not in known]
@@ -126,11 +122,7 @@ class Commons:
         return {title: CommonsFile(**known[title]) for title in wanted}
 
     def members(self, category: str) -> tuple[str, ...]:
-        """Titles of the first 50 pictures in a category, without namespace; none if it is gone.
-
-        Raises:
-            SourceDown: If the API does not answer.
-        """
+        """Titles of the first 50 pictures in a category, without namespace; none if it is gone."""
         known = self._cache.get("members", category)
         if known is None:
             whose = f"Category:{category}"
@@ -322,10 +314,8 @@ def _file(pages: Mapping[str, Mapping[str, Any]], title: str) -> CommonsFile:
 
 
 def _problem(licence: str, mime: object, thumb_url: str | None) -> str | None:
-    if not licence:
-        return "no free picture (no licence is given)"
     if not is_free(licence):
-        return f"no free picture ({licence[:60]})"
+        return f"no free picture ({licence[:60] or 'no licence is given'})"
     if mime is not None and mime not in _FORMATS:
         return f"no photo ({mime})"
     return None if thumb_url else "there is no small copy of the picture"

@@ -51,23 +51,14 @@ _TELLING_NOTHING: Final = ("signature", "autograph", "grave", "tomb", "statue", 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Who is wanted.
+    """Who is wanted."""
 
-    Attributes:
-        categories: At least one.
-        limit: So many people, the most famous who can be had.
-        min_fame: Nobody with articles in fewer wikis.
-        portraits: At most so many of each person.
-        fairly: Every category in turn gives its most famous, instead of the most famous of all.
-        credited: Further categories that nobody is looked for in, but people may belong to.
-    """
-
-    categories: tuple[Category, ...]
-    limit: int
-    min_fame: int = 0
-    portraits: int = 3
-    fairly: bool = False
-    credited: tuple[Category, ...] = ()
+    categories: tuple[Category, ...]  # at least one
+    limit: int  # so many people, the most famous who can be had
+    min_fame: int = 0  # nobody with articles in fewer wikis
+    portraits: int = 3  # at most so many of each person
+    fairly: bool = False  # every category in turn gives its most famous, not the most famous of all
+    credited: tuple[Category, ...] = ()  # nobody is looked for there, but people may belong
 
 
 class LeftOut(NamedTuple):
@@ -80,21 +71,13 @@ class LeftOut(NamedTuple):
 
 @dataclass(slots=True)
 class DownloadReport:
-    """What a download did.
+    """What a download did."""
 
-    Attributes:
-        wanted: How many people there should be.
-        there: How many of them are in the gallery now.
-        left_out: Who can't be had, but for those who were not reached.
-        report: What became of the pictures.
-        warnings: Sentences on what may be wrong with the table of categories.
-    """
-
-    wanted: int = 0
-    there: int = 0
-    left_out: list[LeftOut] = field(default_factory=list)
-    report: Report = field(default_factory=Report)
-    warnings: tuple[str, ...] = ()
+    wanted: int = 0  # how many people there should be
+    there: int = 0  # how many of them are in the gallery now
+    left_out: list[LeftOut] = field(default_factory=list)  # of those who were reached
+    report: Report = field(default_factory=Report)  # what became of the pictures
+    warnings: tuple[str, ...] = ()  # what may be wrong with the table of categories
 
     def reasons(self) -> Counter[str]:
         """People left out, by reason."""
@@ -157,11 +140,8 @@ def download(
 class Download(AbstractContextManager["Download"]):
     """One download; a context, within which nobody else downloads for this gallery.
 
-    The arguments are those of ``download``.
-
-    Raises:
-        BadSettings: If contact or addresses can't be used.
-        Busy: If another process is downloading.
+    Arguments as for ``download``. Raises BadSettings if contact or addresses can't be used, Busy if
+    another process is downloading.
     """
 
     def __init__(
@@ -214,14 +194,7 @@ class Download(AbstractContextManager["Download"]):
         self._stack.close()
 
     def survey(self, people: int) -> tuple[Celebrity, ...]:
-        """Everybody found in the categories, the most famous first.
-
-        Args:
-            people: So many of each category are enough.
-
-        Raises:
-            SourceDown: If Wikidata does not answer.
-        """
+        """Everybody found, the most famous first; so many people of each category are enough."""
         order, rows = self._order, {}
         for done, category in enumerate(order.categories):
             self._progress("lists", done, len(order.categories))
@@ -330,12 +303,7 @@ class Download(AbstractContextManager["Download"]):
             progress("people", done, len(people))
 
     def _drop_pictures(self, *, decided: bool) -> None:
-        """Deletes fetched pictures.
-
-        Args:
-            decided: All of them, because the gallery has decided about all; else those about which
-                it says so.
-        """
+        """Deletes all fetched pictures, or if not all are decided those that the gallery knows."""
         if decided:
             self._offered.clear()
             self.cache.drop_pictures(self.cache.picture_titles())

@@ -88,15 +88,7 @@ class Row(NamedTuple):
 
 
 class Wikidata:
-    """Asks the query service, one question at a time.
-
-    Args:
-        client: To the service.
-        url: Of the service.
-        cache: Remembers the answers.
-        patience: How long to wait for the service.
-        stop: Ends every wait when it is set.
-    """
+    """Asks the query service at ``url``, one question at a time; ``stop`` ends every wait."""
 
     def __init__(
         self, client: HttpClient, url: str, cache: Cache, patience: Patience, stop: threading.Event
