@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -101,39 +101,6 @@ def misfits(
     )
 
 
-@dataclass(slots=True)
-class _Rows:
-    """What the rows about somebody say together; dictionaries are sets that keep their order."""
-
-    fame: int = 0
-    asked: set[str] = field(default_factory=set)
-    names: dict[str | None, None] = field(default_factory=dict)
-    images: dict[str, None] = field(default_factory=dict)
-    occupations: set[str] = field(default_factory=set)
-    countries: dict[str, str | None] = field(default_factory=dict)
-    genders: dict[str | None, None] = field(default_factory=dict)
-    commons: dict[str | None, None] = field(default_factory=dict)
-
-    def take(self, category: str, row: Row) -> None:
-        """Adds what a row says."""
-        self.fame = max(self.fame, row.fame)
-        self.asked.add(category)
-        self.images[row.image] = self.names[row.name] = None
-        self.genders[row.gender] = self.commons[row.commons] = None
-        if row.occupation is not None:
-            self.occupations.add(row.occupation)
-        if row.country is not None:
-            self.countries.setdefault(row.country, row.country_name)
-
-    def belongs(self, category: Category) -> bool:
-        """Whether the person belongs to a category; where rows don't say, the question counts."""
-        if category.name not in self.asked:
-            return category.holds(self.occupations, self.countries)
-        return category.holds(
-            self.occupations or category.occupations, self.countries or category.countries
-        )
-
-
 def merged(
     rows: Mapping[str, Iterable[Row]], categories: Sequence[Category]
 ) -> tuple[Celebrity, ...]:
@@ -143,25 +110,42 @@ def merged(
         rows: By the name of the category they were asked for.
         categories: Those that people may belong to; who belongs to none is left out.
     """
-    people: dict[str, _Rows] = {}
+    people: dict[str, list[tuple[str, Row]]] = {}
     for name, answers in rows.items():
         for row in answers:
-            people.setdefault(row.q_id, _Rows()).take(name, row)
-    found = [
-        Celebrity(
-            q_id=q_id,
-            name=_first(one.names),
-            fame=one.fame,
-            categories=names,
-            images=tuple(one.images),
-            country=_first(one.countries.values()),
-            gender=_first(one.genders),
-            commons=_first(one.commons),
+            people.setdefault(row.q_id, []).append((name, row))
+    found = [_celebrity(told, categories) for told in people.values()]
+    return tuple(
+        sorted(
+            (one for one in found if one.categories),
+            key=lambda one: (-one.fame, int(one.q_id[1:])),
         )
-        for q_id, one in people.items()
-        if (names := tuple(category.name for category in categories if one.belongs(category)))
-    ]
-    return tuple(sorted(found, key=lambda one: (-one.fame, int(one.q_id[1:]))))
+    )
+
+
+def _celebrity(told: Sequence[tuple[str, Row]], categories: Iterable[Category]) -> Celebrity:
+    """What rows about one person, each with the category asked for, say together."""
+    asked = {name for name, _ in told}
+    rows = [row for _, row in told]
+    occupations = {row.occupation for row in rows if row.occupation is not None}
+    countries = {row.country for row in rows if row.country is not None}
+
+    def belongs(category: Category) -> bool:
+        if category.name not in asked:
+            return category.holds(occupations, countries)
+        # Where rows don't say, the question counts.
+        return category.holds(occupations or category.occupations, countries or category.countries)
+
+    return Celebrity(
+        q_id=rows[0].q_id,
+        name=_first(row.name for row in rows),
+        fame=max(row.fame for row in rows),
+        categories=tuple(category.name for category in categories if belongs(category)),
+        images=tuple(dict.fromkeys(row.image for row in rows)),
+        country=_first(row.country_name for row in rows if row.country is not None),
+        gender=_first(row.gender for row in rows),
+        commons=_first(row.commons for row in rows),
+    )
 
 
 def most_famous(
