@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-__all__ = ["PEOPLE", "bench", "measure", "ratios", "sample_photos", "write_made_up_weights"]
-
 PEOPLE = 10_000
 STEPS = ("detect", "embed", "search")
 P = ParamSpec("P")

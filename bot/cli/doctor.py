@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from bot.settings import Settings
 
-__all__ = ["doctor", "examine"]
-
 FINE, WARNING, BLOCKING = "ok", "warn", "stop"
 COLOURS = {FINE: "green", WARNING: "yellow", BLOCKING: "red"}
 

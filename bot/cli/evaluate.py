@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from gallery.records import Person
     from gallery.scores import Calibration
 
-__all__ = ["evaluate"]
-
 _model = model_option("Backbone (default: the configured one if its weights are here, else dlib).")
 _gallery_photos = click.option(
     "--gallery-photos",

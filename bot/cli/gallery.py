@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from gallery.records import Person, Portrait
     from gallery.verify.checks import Examination, Finding
 
-__all__ = ["gallery"]
-
 EXIT_FINDINGS = 1
 
 

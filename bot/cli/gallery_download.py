@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from gallery.records import Portrait
     from gallery.wikimedia.download import DownloadReport
 
-__all__ = ["credits_command", "download", "permit"]
-
 _UNKNOWN = "author unknown"
 _NO_LICENCE = "no licence known"
 

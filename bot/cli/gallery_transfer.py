@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from gallery.old_pickles import PickleReport
     from gallery.transfer import ExportReport, ImportReport
 
-__all__ = ["copy", "export", "import_command", "import_pickle"]
-
 _URLS = ("postgresql://", "postgresql+")
 
 

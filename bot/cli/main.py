@@ -20,21 +20,6 @@ if TYPE_CHECKING:
     from engine.engine import Engine
     from gallery.gallery import Gallery
 
-__all__ = [
-    "BACKBONES",
-    "EXIT_SETUP",
-    "PATH",
-    "Context",
-    "command_options",
-    "common",
-    "lookalike",
-    "main",
-    "model_option",
-    "models_option",
-    "opened",
-    "usable",
-]
-
 EXIT_PHOTO = 1
 EXIT_OUTPUT = 74  # EX_IOERR of sysexits.h
 EXIT_TRY_LATER = 75  # EX_TEMPFAIL

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from gallery.records import FoundPortrait, Match
     from gallery.scores.ensemble import Ensemble
 
-__all__ = ["Answer", "answer_photo", "as_sent_in_a_chat", "demo", "draw_answer", "match"]
-
 STANDIN = "dlib"
 _TURN_DEGREES = 7.0
 _KEPT = 0.8  # of either side

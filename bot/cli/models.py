@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from bot.settings import Settings
 
-__all__ = ["models"]
-
 _names = click.Choice(list(BACKBONES))
 
 

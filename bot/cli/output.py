@@ -27,31 +27,6 @@ if TYPE_CHECKING:
 
     from gallery.progress import Progress, Report
 
-__all__ = [
-    "EXAMPLES",
-    "EXIT_INTERRUPTED",
-    "Lines",
-    "OutputLost",
-    "add_lines",
-    "card_option",
-    "download_bar",
-    "drop_output",
-    "either",
-    "finish",
-    "json_option",
-    "numbered",
-    "people_of",
-    "prepare_streams",
-    "print_json",
-    "print_table",
-    "printable",
-    "progress",
-    "say",
-    "some",
-    "wrapped",
-    "write_picture",
-]
-
 EXIT_INTERRUPTED = 130  # as shells report a command that Ctrl-C ended
 EXAMPLES = 5  # how many of a kind are named
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from bot.settings import Settings
     from gallery.gallery import Gallery
 
-__all__ = ["ask_for_contact", "chat", "db", "run"]
-
 EXIT_CRASH = 70  # EX_SOFTWARE of sysexits.h
 
 _WHY = (

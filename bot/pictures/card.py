@@ -27,8 +27,6 @@ from bot.pictures.text import Block, set_text
 from bot.values import Picture
 from engine.types import Box, Face, Photo
 
-__all__ = ["CardEntry", "Fit", "Style", "Words", "draw_card", "draw_comparison", "draw_family_card"]
-
 _CAMERA = "\N{CAMERA} "
 """Before a credit, in place of the word "photo" in some language."""
 

@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 from engine.align import DLIB_TEMPLATE, similarity, yaw_degrees
 from engine.types import Box
 
-__all__ = ["FaceInPhoto", "continued_warp", "frame_face", "shared_frame", "with_chin"]
-
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]
 FaceInPhoto = tuple[Pixels, NDArray[np.float32]]

@@ -22,8 +22,6 @@ import numpy as np
 import uharfbuzz
 from numpy.typing import NDArray
 
-__all__ = ["Run", "ShapedRun", "Typeface", "candidates", "covers", "rasterised", "shaped"]
-
 _EM = 4096  # units of an opened font to the size of the text
 
 _LOCK = threading.Lock()

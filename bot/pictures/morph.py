@@ -42,8 +42,6 @@ from bot.values import Animation
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
-__all__ = ["GIF", "MP4", "Format", "encode_gif", "encode_mp4", "encodes_mp4", "make_morph"]
-
 _Floats = NDArray[np.float32]
 
 MOST_FRAMES = 200

@@ -15,8 +15,6 @@ from bot.pictures.text import Block, set_text
 from bot.values import Picture
 from engine.types import Box, Face, Photo
 
-__all__ = ["Colour", "Sheet", "draw_numbered", "score_colour"]
-
 Colour = tuple[int, int, int]
 
 BACKGROUND: Colour = (20, 23, 28)

@@ -33,8 +33,6 @@ from bot.pictures.framing import (
 )
 from engine.align import yaw_degrees
 
-__all__ = ["Tone", "between", "is_grey", "skin_tone", "softened", "split_face", "suits", "toned"]
-
 _Floats = NDArray[np.float32]
 
 _MOST_TURNED = 44.0

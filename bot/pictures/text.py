@@ -33,8 +33,6 @@ from bot.pictures.glyphs import (
     shaped,
 )
 
-__all__ = ["Block", "set_text"]
-
 Clusters = tuple[tuple[str, Typeface], ...]
 """Letters with their marks and joined emoji, in the order of reading, each with a typeface that
 has a glyph for every character of it."""
