@@ -10,16 +10,16 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bot.cli.main import BACKBONES, Context, command_options
+from bot.cli.match import timed
 from bot.cli.output import print_json, print_table, say
 from engine.errors import NoFace, WeightsMissing
 
@@ -31,15 +31,11 @@ if TYPE_CHECKING:
     from engine.backbones import BackboneRecord
     from engine.backbones.network import Backbone
     from engine.mtcnn import Detector
-    from engine.types import Embedding, Face, Photo
+    from engine.types import Photo
     from gallery.search.index import GalleryIndex
-
-    Floats = NDArray[np.float32]
 
 PEOPLE = 10_000
 STEPS = ("detect", "embed", "search")
-P = ParamSpec("P")
-T = TypeVar("T")
 _SEED = 20_180_515  # any; the same vectors in every run
 
 
@@ -48,7 +44,7 @@ class Timing:
     """Milliseconds of one pipeline, medians over photos and repetitions.
 
     Attributes:
-        pipeline: Who: ``"lookalike"`` or ``"published"``.
+        pipeline: ``"lookalike"`` or ``"published"``.
         backbone: Which network embeds.
         made_up_weights: Whether the weights were made up for the run.
         detect: Finding the faces.
@@ -78,14 +74,13 @@ def ratios(timings: list[Timing]) -> dict[str, dict[str, float]]:
     for ours in timings:
         if ours.pipeline != "lookalike":
             continue
-        row = {}
+        row = result[ours.backbone] = {}
         if ours.forward:
             row["whole_over_forward"] = ours.whole / ours.forward
         for theirs in timings:
             if theirs.pipeline == "published" and theirs.backbone == ours.backbone:
-                for step in ("detect", "embed", "search", "whole"):
+                for step in (*STEPS, "whole"):
                     row[f"{step}_times_faster"] = getattr(theirs, step) / getattr(ours, step)
-        result[ours.backbone] = row
     return result
 
 
@@ -127,12 +122,12 @@ def bench(
         rows = [dataclasses.asdict(timing) for timing in timings]
         print_json({"photos": len(samples), "timings": rows, "ratios": ratios(timings)})
         return
-    _table(timings)
+    _print_timings(timings)
     if not there and not alone:
         say('For the comparison: pip install "lookalike[tensorflow]"', err=True)
 
 
-def _table(timings: list[Timing]) -> None:
+def _print_timings(timings: list[Timing]) -> None:
     rows = []
     for one in timings:
         name = f"{one.backbone} ({one.precision})" + ("*" if one.made_up_weights else "")
@@ -178,8 +173,7 @@ def sample_photos(folder: Path | None, limit: int = 20) -> tuple[bytes, ...]:
 
     photos = []
     for portrait in bundled_portraits():
-        data = portrait.read(50_000_000)
-        pixels = cv2.cvtColor(decode(data).pixels, cv2.COLOR_RGB2BGR)
+        pixels = cv2.cvtColor(decode(portrait.read(50_000_000)).pixels, cv2.COLOR_RGB2BGR)
         scale = 1280 / max(pixels.shape[:2])
         large = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         for version in (pixels, large):
@@ -213,11 +207,19 @@ def measure(
         NoFace: If no photo has a face.
     """
     from bot.app import open_engine
+    from engine.backbones import weights
+    from engine.engine import load_backbone
     from engine.mtcnn import Detector, DetectorOptions
 
     engine = open_engine(settings)
     decoded = [engine.decode(photo) for photo in photos]
-    decode_ms = _median(engine.decode, photos, repetitions)
+    rows: list[dict[str, float]] = []
+    for photo in photos:
+        for _ in range(repetitions):
+            rows.append({})
+            with timed(rows[-1], "decode"):
+                engine.decode(photo)
+    decode_ms = statistics.median(row["decode"] for row in rows)
     options = DetectorOptions(min_face_px=settings.detector.min_face_px)
     detector = Detector.load(options, cache_folder=settings.cache_folder)
     decoded = [photo for photo in decoded if detector.detect(photo)]
@@ -225,50 +227,48 @@ def measure(
         raise NoFace("none of the photos has a face")
     timings = []
     for name in backbones:
-        with _weights(settings, name) as (path, made_up):
+        with _folders(settings, name) as (models, cache, made_up):
             tell(f"measuring {name}")
-            backbone = _load(settings, name, path, made_up=made_up)
-            timings.append(
-                _ours(detector, backbone, decoded, repetitions, decode_ms, made_up=made_up)
+            backbone = load_backbone(
+                name, models_folder=models, cache_folder=cache, precision=settings.models.precision
             )
+            rows = _our_rows(detector, backbone, decoded, repetitions)
+            timing = _medians("lookalike", name, made_up, rows)
+            precision = str(getattr(backbone, "precision", "f32"))
+            timings.append(dataclasses.replace(timing, decode=decode_ms, precision=precision))
             if published and not backbone.record.bundled:
                 tell(f"measuring the published recipe with {name}")
-                timings.append(_published(backbone.record, path, decoded, repetitions, made_up))
+                path = weights.installed(name, models)
+                rows = _published_rows(backbone.record, path, decoded, min(repetitions, 2))
+                timings.append(_medians("published", name, made_up, rows))
     return timings
 
 
-def _ours(
-    detector: Detector,
-    backbone: Backbone,
-    photos: Sequence[Photo],
-    repetitions: int,
-    decode_ms: float,
-    *,
-    made_up: bool,
-) -> Timing:
-    def embed(photo: Photo, face: Face) -> Embedding:
-        return backbone.embed([backbone.crop(photo, face)])[0]
-
+def _our_rows(
+    detector: Detector, backbone: Backbone, photos: Sequence[Photo], repetitions: int
+) -> list[dict[str, float]]:
+    rows: list[dict[str, float]] = []
     with _index(backbone) as index:
-        rows = []
         for photo in photos:
             crop = backbone.crop(photo, detector.detect(photo)[0])
             index.top(backbone.embed([crop])[0], 3)
             for _ in range(repetitions):
-                clock = _Clock()
-                faces = clock.time("detect", detector.detect, photo)
-                embedding = clock.time("embed", embed, photo, faces[0])
-                clock.time("search", index.top, embedding, 3)
-                clock.time("forward", backbone.embed, [crop])
-                rows.append(clock.ms)
-    precision = str(getattr(backbone, "precision", "f32"))
-    timing = _medians("lookalike", backbone.record.name, made_up, rows)
-    return dataclasses.replace(timing, decode=decode_ms, precision=precision)
+                ms: dict[str, float] = {}
+                with timed(ms, "detect"):
+                    face = detector.detect(photo)[0]
+                with timed(ms, "embed"):
+                    embedding = backbone.embed([backbone.crop(photo, face)])[0]
+                with timed(ms, "search"):
+                    index.top(embedding, 3)
+                with timed(ms, "forward"):
+                    backbone.embed([crop])
+                rows.append(ms)
+    return rows
 
 
-def _published(
-    record: BackboneRecord, path: Path, photos: Sequence[Photo], repetitions: int, made_up: bool
-) -> Timing:
+def _published_rows(
+    record: BackboneRecord, path: Path, photos: Sequence[Photo], repetitions: int
+) -> list[dict[str, float]]:
     """The recipe of most tutorials: package mtcnn, ``predict``, a loop of cosine_similarity."""
     import cv2
     import numpy as np
@@ -277,22 +277,14 @@ def _published(
     from engine.reference import published_detector, published_network, published_preprocess
 
     detector, network = published_detector(), published_network(record, path)
-    preprocess = published_preprocess()
-    people = list(_people(record.dimensions))
+    preprocess, people = published_preprocess(), _people(record.dimensions)
 
-    def embed(photo: Photo, box: Sequence[int]) -> Floats:
+    def embed(photo: Photo, box: Sequence[int]) -> NDArray[np.float32]:
         x, y, w, h = (max(0, int(side)) for side in box)
         crop = cv2.resize(photo.pixels[y : y + h, x : x + w], (record.input_px, record.input_px))
         batch = preprocess(crop.astype(np.float32)[None], version=2)
-        vector: Floats = network.predict(batch, verbose=0).flatten()
-        return vector
-
-    def search(vector: Floats) -> int:
-        likenesses = [
-            cosine_similarity(vector.reshape(1, -1), person.reshape(1, -1))[0][0]
-            for person in people
-        ]
-        return int(np.argmax(likenesses))
+        vector: NDArray[np.float32] = network.predict(batch, verbose=0)
+        return vector.reshape(1, -1)
 
     rows = []
     for number, photo in enumerate(photos):
@@ -301,52 +293,33 @@ def _published(
             continue
         if number == 0:
             embed(photo, found[0]["box"])  # the first call builds the function
-        for _ in range(min(repetitions, 2)):
-            clock = _Clock()
-            found = clock.time("detect", detector.detect_faces, photo.pixels)
-            vector = clock.time("embed", embed, photo, found[0]["box"])
-            clock.time("search", search, vector)
-            rows.append(clock.ms)
-    return _medians("published", record.name, made_up, rows)
-
-
-class _Clock:
-    """Milliseconds by step."""
-
-    def __init__(self) -> None:
-        self.ms: dict[str, float] = {}
-
-    def time(self, step: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        started = time.perf_counter()
-        result = call(*args, **kwargs)
-        self.ms[step] = (time.perf_counter() - started) * 1000
-        return result
-
-
-def _median(call: Callable[[bytes], object], photos: Sequence[bytes], repetitions: int) -> float:
-    clock, times = _Clock(), []
-    for photo in photos:
         for _ in range(repetitions):
-            clock.time("step", call, photo)
-            times.append(clock.ms["step"])
-    return statistics.median(times)
+            ms: dict[str, float] = {}
+            with timed(ms, "detect"):
+                found = detector.detect_faces(photo.pixels)
+            with timed(ms, "embed"):
+                vector = embed(photo, found[0]["box"])
+            with timed(ms, "search"):
+                np.argmax([cosine_similarity(vector, one.reshape(1, -1))[0][0] for one in people])
+            rows.append(ms)
+    return rows
 
 
 def _medians(
     pipeline: str, backbone: str, made_up: bool, rows: Sequence[dict[str, float]]
 ) -> Timing:
-    medians = {step: statistics.median(row[step] for row in rows) for step in rows[0]}
+    medians: dict[str, Any] = {
+        step: statistics.median(row[step] for row in rows) for step in rows[0]
+    }
     whole = statistics.median(sum(row[step] for step in STEPS) for row in rows)
-    detect, embed, search = (medians[step] for step in STEPS)
-    forward = medians.get("forward")
-    return Timing(pipeline, backbone, made_up, detect, embed, search, whole, forward=forward)
+    return Timing(pipeline, backbone, made_up, **medians, whole=whole)
 
 
-def _people(dimensions: int) -> Floats:
+def _people(dimensions: int) -> NDArray[np.float32]:
     import numpy as np
 
     vectors = np.random.default_rng(_SEED).standard_normal((PEOPLE, dimensions), np.float32)
-    people: Floats = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    people: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return people
 
 
@@ -368,36 +341,18 @@ def _index(backbone: Backbone) -> Iterator[GalleryIndex]:
 
 
 @contextmanager
-def _weights(settings: Settings, name: str) -> Iterator[tuple[Path, bool]]:
-    """The backbone's weight file, or one made up for as long as the block runs."""
+def _folders(settings: Settings, name: str) -> Iterator[tuple[Path, Path, bool]]:
+    """Where the backbone's weights and caches are, and whether they are made up for the block."""
     from engine.backbones import weights
 
     try:
-        path = weights.installed(name, settings.models_folder)
+        weights.installed(name, settings.models_folder)
     except WeightsMissing:
         with tempfile.TemporaryDirectory() as folder:
-            yield write_made_up_weights(Path(folder), name), True
+            write_made_up_weights(Path(folder), name)
+            yield Path(folder), Path(folder) / "cache", True
     else:
-        yield path, False
-
-
-def _load(settings: Settings, name: str, path: Path, *, made_up: bool) -> Backbone:
-    from engine.backbones import BACKBONES, weights
-    from engine.backbones.network import load_network
-    from engine.engine import load_backbone
-
-    precision = settings.models.precision
-    if not made_up:
-        return load_backbone(
-            name,
-            models_folder=settings.models_folder,
-            cache_folder=settings.cache_folder,
-            precision=precision,
-        )
-    sha256 = weights.file_sha256(path)
-    return load_network(
-        BACKBONES[name], path, sha256, cache_folder=path.parent / "cache", precision=precision
-    )
+        yield settings.models_folder, settings.cache_folder, False
 
 
 def write_made_up_weights(folder: Path, name: str) -> Path:

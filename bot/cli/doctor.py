@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from bot.cli.main import EXIT_SETUP, Context, command_options, opened
+from bot.cli.main import EXIT_SETUP, Context, command_options, open_store, opened
 from bot.cli.output import say
 from engine.errors import BadSettings, LookalikeError, WeightsMissing
 
@@ -48,17 +48,10 @@ TIMEOUT_S = 10.0
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at.
-
-    Attributes:
-        subject: What.
-        verdict: How bad it is: ``FINE``, ``WARNING`` or ``BLOCKING``.
-        text: What was found; no secret.
-        mend: What to do; "" where nothing is to be done.
-    """
+    """One thing that was looked at: what was found (no secret), and what to do about it."""
 
     subject: str
-    verdict: str
+    verdict: str  # FINE, WARNING or BLOCKING
     text: str
     mend: str = ""
 
@@ -109,7 +102,6 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 
 async def _examine_online(settings: Settings) -> tuple[Finding, ...]:
-    """Asks each platform whether it knows the token."""
     import httpx
 
     findings = []
@@ -257,8 +249,7 @@ def _gallery(settings: Settings) -> Iterator[Finding]:
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
-    from bot.store.keys import Identity, secret_key
-    from bot.store.store import Store, database_url
+    from bot.store.store import database_url
     from gallery.database import masked
 
     path = settings.home / "secret.key"
@@ -278,13 +269,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
             mend = f"if others use {masked(url)}, give this one their key: database.key or {path}"
             yield Finding("database", WARNING, text, mend)
         return
-    key = secret_key(path, given.get_secret_value() if given else None)
-
-    async def open_once() -> None:
-        async with Store.open(url, Identity(key), history_days=settings.database.history_days):
-            pass
-
-    asyncio.run(open_once())
+    open_store(settings)
     yield Finding("database", FINE, masked(url))
     if given is None and os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
         text = f"others on this machine can read {path}"

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bot.cli.main import BACKBONES, PATH, Context, command_options, common, model_option, opened
-from bot.cli.output import EXAMPLES, finish, json_option, print_json, progress, say
+from bot.cli.main import BACKBONES, PATH, Context, common, json_command, model_option, opened
+from bot.cli.output import EXAMPLES, finish, print_json, progress, say
 from engine.errors import SetupProblem
 
 if TYPE_CHECKING:
     from bot.settings import Settings
     from engine.engine import Engine
-    from engine.types import Space
-    from gallery.evaluation.measures import Verification
     from gallery.evaluation.report import EvaluationReport
-    from gallery.records import Person
-    from gallery.scores import Calibration
+    from gallery.gallery import Gallery
+
+T = TypeVar("T")
 
 _model = model_option("Backbone (default: the configured one if its weights are here, else dlib).")
 _gallery_photos = click.option(
@@ -60,8 +59,7 @@ def evaluate() -> None:
 )
 @_model
 @_plots
-@json_option
-@command_options
+@json_command
 def pairs(
     context: Context,
     file: Path,
@@ -77,28 +75,35 @@ def pairs(
     cross-validation), the area under the ROC curve, and the share of pairs of one person accepted
     where one in 1,000 others is.
     """
-    from bot.app import open_engine
     from gallery.evaluation.measures import verify
     from gallery.evaluation.photos import read_pairs
+    from gallery.scores import prior
 
     settings = context.settings()
     _need_packages()
     root = root or file.parent
     labelled = read_pairs(file, root)
-    engine = open_engine(settings)
-    name = _chosen(engine, settings, model)
-    calibration = _calibration(settings, engine.backbone(name).space)
-    with progress(quiet=as_json) as show_progress:
-        result = verify(
-            engine, name, labelled, root=root, calibration=calibration, progress=show_progress
-        )
+    engine, name = _chosen(settings, model)
+    space = engine.backbone(name).space
+    learned = _of_gallery(settings, lambda gallery: gallery.calibration(space)) or prior(space)
+    with progress(quiet=as_json) as show:
+        result = verify(engine, name, labelled, root=root, calibration=learned, progress=show)
     drawn: tuple[Path, ...] = ()
     if plots is not None:
         from gallery.evaluation.charts import draw_verification
 
         drawn = draw_verification(result, plots)
     record = result.to_json()
-    _print(record, _verification_rows(result, record), drawn, as_json=as_json)
+    rows = (
+        ("model", result.model),
+        ("pairs", f"{record['pairs']:,} ({record['same']:,} of one person)"),
+        ("pairs without two faces", f"{record['failures']:,}"),
+        ("accuracy", f"{result.accuracy:.2%} ± {result.accuracy_std:.2%} (ten-fold)"),
+        ("best threshold", f"cosine {result.threshold:.4f}"),
+        ("area under the ROC curve", f"{result.roc.area:.5f}"),
+        ("TAR at FAR 0.1 %", f"{result.tar:.1%}"),
+    )
+    _print(record, rows, drawn, as_json=as_json)
 
 
 @evaluate.command()
@@ -106,8 +111,7 @@ def pairs(
 @_gallery_photos
 @_model
 @_plots
-@json_option
-@command_options
+@json_command
 def identify(
     context: Context,
     folder: Path,
@@ -122,16 +126,14 @@ def identify(
     each person are the gallery; each of the rest is looked up in it. Reported are the shares whose
     person comes first and among the first five. People with too few photos are left out.
     """
-    from bot.app import open_engine
     from gallery.evaluation.report import evaluate_people
 
     settings = context.settings()
     _need_packages()
-    engine = open_engine(settings)
-    name = _chosen(engine, settings, model)
-    with progress(quiet=as_json) as show_progress:
+    engine, name = _chosen(settings, model)
+    with progress(quiet=as_json) as show:
         found = evaluate_people(
-            engine, folder, backbones=[name], gallery_photos=gallery_photos, progress=show_progress
+            engine, folder, backbones=[name], gallery_photos=gallery_photos, progress=show
         )
     drawn: tuple[Path, ...] = ()
     if plots is not None:
@@ -139,7 +141,16 @@ def identify(
 
         drawn = draw_identification(found.columns[0].measures, plots)
     record = found.identification_json()
-    _print(record, _identification_rows(record), drawn, as_json=as_json)
+    rows = (
+        ("model", record["model"]),
+        ("people", f"{record['people']:,}, {record['gallery_photos']} gallery photos each"),
+        ("people left out", f"{len(record['people_skipped']):,} with too few photos"),
+        ("probes", f"{record['probes']:,}"),
+        ("probes that failed", f"{record['failures']:,}"),
+        ("rank-1", f"{record['rank_1']:.2%}"),
+        ("rank-5", f"{record['rank_5']:.2%}"),
+    )
+    _print(record, rows, drawn, as_json=as_json)
 
 
 def _need_packages() -> None:
@@ -151,52 +162,28 @@ def _need_packages() -> None:
             )
 
 
-def _chosen(engine: Engine, settings: Settings, model: str | None) -> str:
-    """The backbone asked for; else the configured one, or dlib and a word about why."""
+def _chosen(settings: Settings, model: str | None) -> tuple[Engine, str]:
+    """The engine and the backbone asked for; else the configured one, or dlib and why."""
+    from bot.app import open_engine
+
+    engine = open_engine(settings)
     if model is not None:
-        return model
+        return engine, model
     reason = engine.why_unavailable(settings.default_model)
     if reason is None:
-        return settings.default_model
+        return engine, settings.default_model
     say(f"lookalike: measuring dlib: {reason}", err=True)
-    return "dlib"
+    return engine, "dlib"
 
 
-def _calibration(settings: Settings, space: Space) -> Calibration:
-    """What the gallery of this data folder has learned, if there is one; else what is shipped."""
+def _of_gallery(settings: Settings, read: Callable[[Gallery], T]) -> T | None:
+    """What the gallery of this data folder says, if there is one."""
     from bot.app import has_gallery
-    from gallery.scores import prior
 
     if not has_gallery(settings):
-        return prior(space)
+        return None
     with opened(settings) as gallery:
-        return gallery.calibration(space)
-
-
-def _verification_rows(result: Verification, record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    rows = [
-        ("model", result.model),
-        ("pairs", f"{record['pairs']:,} ({record['same']:,} of one person)"),
-        ("pairs without two faces", f"{record['failures']:,}"),
-        ("accuracy", f"{result.accuracy:.2%} ± {result.accuracy_std:.2%} (ten-fold)"),
-        ("best threshold", f"cosine {result.threshold:.4f}"),
-        ("area under the ROC curve", f"{result.roc.area:.5f}"),
-        ("TAR at FAR 0.1 %", f"{result.tar:.1%}"),
-    ]
-    return [*rows, *_score_rows(record["scores"]), _time_row(record)]
-
-
-def _identification_rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    rows = [
-        ("model", record["model"]),
-        ("people", f"{record['people']:,}, {record['gallery_photos']} gallery photos each"),
-        ("people left out", f"{len(record['people_skipped']):,} with too few photos"),
-        ("probes", f"{record['probes']:,}"),
-        ("probes that failed", f"{record['failures']:,}"),
-        ("rank-1", f"{record['rank_1']:.2%}"),
-        ("rank-5", f"{record['rank_5']:.2%}"),
-    ]
-    return [*rows, *_score_rows(record["scores"]), _time_row(record)]
+        return read(gallery)
 
 
 def _score_rows(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -219,18 +206,15 @@ def _score_rows(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _time_row(record: Mapping[str, Any]) -> tuple[str, str]:
-    speed = f"{record['photos_per_s']:.0f} of {record['photos']:,} photos a second"
-    return "time", f"{record['seconds']:.1f} s, {speed}"
-
-
 def _print(
     record: Mapping[str, Any],
-    rows: list[tuple[str, str]],
+    rows: Iterable[tuple[str, str]],
     drawn: tuple[Path, ...],
     *,
     as_json: bool,
 ) -> None:
+    speed = f"{record['photos_per_s']:.0f} of {record['photos']:,} photos a second"
+    rows = [*rows, *_score_rows(record["scores"]), ("time", f"{record['seconds']:.1f} s, {speed}")]
     width = max(len(name) for name, _ in rows)
     content = dict(record) | {"plots": [str(path) for path in drawn]}
     finish(content, [f"{name:<{width}}  {value}" for name, value in rows], as_json=as_json)
@@ -267,8 +251,7 @@ def _print(
     type=PATH,
     help="CSV with the columns person, category, country, gender (default: DIR/people.csv).",
 )
-@json_option
-@command_options
+@json_command
 def report(
     context: Context,
     folder: Path,
@@ -297,54 +280,32 @@ def report(
     _need_packages()
     if html is not None:
         check_place(html)
-    labels = read_labels(folder, people, _catalogue(settings))
+    catalogue = _of_gallery(settings, lambda gallery: gallery.people()) or ()
+    labels = read_labels(folder, people, catalogue)
     engine = open_engine(settings)
-    unavailable = _unavailable(engine, models)
-    with progress(quiet=as_json) as show_progress:
+    names = sorted(BACKBONES)
+    reasons = {name: engine.why_unavailable(name) for name in (() if models else names)}
+    unavailable = {name: reason for name, reason in reasons.items() if reason is not None}
+    with progress(quiet=as_json) as show:
         found = evaluate_people(
             engine,
             folder,
-            backbones=models or [name for name in sorted(BACKBONES) if name not in unavailable],
+            backbones=models or [name for name in names if name not in unavailable],
             unavailable=unavailable,
             gallery_photos=gallery_photos,
             labels=labels,
-            progress=show_progress,
+            progress=show,
         )
     if html is not None:
-        repeat = _command_line(folder, html, gallery_photos, models, people)
-        save(render(found, engine, command=repeat), html)
+        words = ["lookalike", "evaluate", "report", str(folder), "--html", str(html)]
+        words += ["--gallery-photos", str(gallery_photos)]
+        words += [word for name in models for word in ("--model", name)]
+        words += ["--people", str(people)] if people else []
+        save(render(found, engine, command=shlex.join(words)), html)
     if as_json:
         print_json(found.to_json() | {"html": str(html) if html else None})
     else:
         _tell(found, html)
-
-
-def _unavailable(engine: Engine, models: tuple[str, ...]) -> dict[str, str]:
-    """Backbones that can't be used here, and why; none if some were asked for."""
-    if models:
-        return {}
-    reasons = ((name, engine.why_unavailable(name)) for name in sorted(BACKBONES))
-    return {name: reason for name, reason in reasons if reason is not None}
-
-
-def _catalogue(settings: Settings) -> tuple[Person, ...]:
-    """Everybody in the gallery of this data folder, if there is one."""
-    from bot.app import has_gallery
-
-    if not has_gallery(settings):
-        return ()
-    with opened(settings) as gallery:
-        return gallery.people()
-
-
-def _command_line(
-    folder: Path, html: Path, gallery_photos: int, models: tuple[str, ...], people: Path | None
-) -> str:
-    words = ["lookalike", "evaluate", "report", str(folder), "--html", str(html)]
-    words += ["--gallery-photos", str(gallery_photos)]
-    words += [word for name in models for word in ("--model", name)]
-    words += ["--people", str(people)] if people else []
-    return shlex.join(words)
 
 
 def _tell(found: EvaluationReport, html: Path | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,10 @@ from bot.cli.gallery_transfer import copy, export, import_command, import_pickle
 from bot.cli.main import (
     PATH,
     Context,
-    command_options,
+    at_work,
     common,
+    inhabited,
+    json_command,
     model_option,
     models_option,
     opened,
@@ -25,12 +28,10 @@ from bot.cli.output import (
     add_lines,
     either,
     finish,
-    json_option,
     numbered,
     people_of,
     print_json,
     print_table,
-    progress,
     say,
 )
 from engine.errors import GalleryMissing
@@ -59,8 +60,7 @@ for _command in (download, credits_command, permit, export, import_command, impo
 @click.option("--category", metavar="NAME", help="Category of everybody in DIR.")
 @models_option
 @click.option("--again", is_flag=True, help="Look again at photos that were not taken before.")
-@json_option
-@command_options
+@json_command
 def add(
     context: Context,
     folder: Path,
@@ -75,59 +75,49 @@ def add(
     are in the gallery already cost little: add the same DIR again after putting photos into it, or
     after an interruption.
     """
-    from bot.app import open_engine
     from gallery.add import add_folder
 
-    settings = context.settings()
-    engine = open_engine(settings)
-    with opened(settings) as gallery, progress(quiet=as_json) as show_progress:
-        names = usable(engine, settings, models)
+    with at_work(context, quiet=as_json, wanted=models) as (_, engine, gallery, show, names):
         report = add_folder(
             gallery,
             engine,
             folder,
             category=category,
             backbones=names,
-            progress=show_progress,
+            progress=show,
             again=again,
         )
     content = {"models": names, **report.to_json()}
-    lines = add_lines(report, names)
-    finish(content, lines, as_json=as_json, interrupted=report.interrupted)
+    finish(content, add_lines(report, names), as_json=as_json, interrupted=report.interrupted)
 
 
 @gallery.command()
 @models_option
-@json_option
-@command_options
+@json_command
 def build(context: Context, models: Sequence[str], as_json: bool) -> None:
     """Make the gallery whole: embed what lacks vectors, learn scores, clean up.
 
     After a backbone was downloaded this lets it be used; after people were removed it drops their
     vectors for good.
     """
-    from bot.app import open_engine
     from gallery.build import build as build_space
 
-    settings = context.settings()
-    engine = open_engine(settings)
     reports: dict[str, Report] = {}
-    with opened(settings) as gallery, progress(quiet=as_json) as show_progress:
-        _refuse_empty(gallery)
+    with at_work(context, quiet=as_json) as (settings, engine, gallery, show, _):
+        inhabited(gallery)
         for name in usable(engine, settings, models):
-            reports[name] = build_space(gallery, engine, name, progress=show_progress)
+            reports[name] = build_space(gallery, engine, name, progress=show)
             if reports[name].interrupted:
                 break
     lines = [line for name, report in reports.items() for line in _build_lines(name, report)]
-    interrupted = any(report.interrupted for report in reports.values())
     content = {name: report.to_json() for name, report in reports.items()}
+    interrupted = any(report.interrupted for report in reports.values())
     finish(content, lines, as_json=as_json, interrupted=interrupted)
 
 
 @gallery.command("list")
 @click.option("--category", metavar="NAME", help="Only the people in this category.")
-@json_option
-@command_options
+@json_command
 def list_people(context: Context, category: str | None, as_json: bool) -> None:
     """List the people in the gallery."""
     with opened(context.settings()) as gallery:
@@ -137,7 +127,7 @@ def list_people(context: Context, category: str | None, as_json: bool) -> None:
             known = ", ".join(gallery.categories()) or "none yet"
             raise GalleryMissing(f"nobody is in the category {category!r}; there are: {known}")
     if as_json:
-        print_json([{**_person_json(one), "portraits": counts.get(one.id, 0)} for one in people])
+        print_json([{**asdict(one), "portraits": counts.get(one.id, 0)} for one in people])
         return
     if not people:
         say("There is nobody in the gallery yet: `lookalike gallery add DIR` adds people.")
@@ -151,17 +141,14 @@ def list_people(context: Context, category: str | None, as_json: bool) -> None:
 
 @gallery.command()
 @click.argument("name", metavar="PERSON", nargs=-1, required=True)
-@json_option
-@command_options
+@json_command
 def show(context: Context, name: Sequence[str], as_json: bool) -> None:
     """Show what the gallery holds of a PERSON (a name, or a Wikidata id)."""
     with opened(context.settings()) as gallery:
         person = _found(gallery, name)
         portraits = gallery.portraits(person.id)
     if as_json:
-        print_json(
-            {**_person_json(person), "portraits": [_portrait_json(one) for one in portraits]}
-        )
+        print_json({**asdict(person), "portraits": [_portrait_json(one) for one in portraits]})
         return
     say(person.name)
     for heading, value in (
@@ -182,8 +169,7 @@ def show(context: Context, name: Sequence[str], as_json: bool) -> None:
 @click.argument("name", metavar="PERSON", nargs=-1, required=True)
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @click.option("--never-again", is_flag=True, help="No source brings the person back.")
-@json_option
-@command_options
+@json_command
 def remove(
     context: Context, name: Sequence[str], yes: bool, never_again: bool, as_json: bool
 ) -> None:
@@ -198,56 +184,43 @@ def remove(
         if never_again:
             gallery.ban(person)
         portraits = remove_person(gallery, person)
-    if as_json:
-        print_json({**_person_json(person), "portraits": portraits})
-    else:
-        say(f"Removed {person.name} and {numbered(portraits, 'portrait')}.")
-        if never_again:
-            say("No source will bring them back.")
+    lines = [f"Removed {person.name} and {numbered(portraits, 'portrait')}."]
+    lines += ["No source will bring them back."] * never_again
+    finish({**asdict(person), "portraits": portraits}, lines, as_json=as_json)
 
 
 @gallery.command()
-@json_option
-@command_options
+@json_command
 def stats(context: Context, as_json: bool) -> None:
     """Count people, portraits, categories and vectors."""
     with opened(context.settings()) as gallery:
-        counted = gallery.stats()
+        found = gallery.stats()
         size_bytes = gallery.size_bytes()
-    if as_json:
-        print_json(
-            {
-                "place": gallery.place,
-                "folder": str(gallery.folder),
-                "bytes": size_bytes,
-                "people": counted.people,
-                "portraits": counted.portraits,
-                "categories": counted.categories,
-                "vectors": {
-                    space.id: {"model": space.backbone, "portraits": rows}
-                    for space, rows in counted.vectors.items()
-                },
-                "rejected": counted.rejections,
-            }
-        )
-        return
-    say(f"{gallery.place}, {size_bytes / 1e6:,.1f} MB")
-    people, portraits = counted.people, counted.portraits
-    say(f"{people_of(people)}, {numbered(portraits, 'portrait')}")
-    for name, members in counted.categories.items():
-        say(f"  {name}: {people_of(members)}")
-    for space, rows in counted.vectors.items():
-        lacking = f" of {portraits:,}: run `lookalike gallery build`" if rows < portraits else ""
-        say(f"searchable with {space.backbone}: {numbered(rows, 'portrait')}{lacking}")
-    for reason, photos in sorted(counted.rejections.items(), key=lambda item: -item[1]):
-        say(f"not taken, {reason}: {numbered(photos, 'photo')}")
-
-
-def _refuse_empty(gallery: Gallery) -> None:
-    if gallery.stats().portraits == 0:
-        raise GalleryMissing(
-            "there is nobody in the gallery yet: add people with `lookalike gallery add DIR`"
-        )
+    content = {
+        "place": gallery.place,
+        "folder": str(gallery.folder),
+        "bytes": size_bytes,
+        "people": found.people,
+        "portraits": found.portraits,
+        "categories": found.categories,
+        "vectors": {
+            space.id: {"model": space.backbone, "portraits": rows}
+            for space, rows in found.vectors.items()
+        },
+        "rejected": found.rejections,
+    }
+    lines = [
+        f"{gallery.place}, {size_bytes / 1e6:,.1f} MB",
+        f"{people_of(found.people)}, {numbered(found.portraits, 'portrait')}",
+        *(f"  {name}: {people_of(members)}" for name, members in found.categories.items()),
+    ]
+    for space, rows in found.vectors.items():
+        lacking = f" of {found.portraits:,}: run `lookalike gallery build`"
+        known = numbered(rows, "portrait") + lacking * (rows < found.portraits)
+        lines.append(f"searchable with {space.backbone}: {known}")
+    for reason, photos in sorted(found.rejections.items(), key=lambda item: -item[1]):
+        lines.append(f"not taken, {reason}: {numbered(photos, 'photo')}")
+    finish(content, lines, as_json=as_json)
 
 
 def _found(gallery: Gallery, words: Sequence[str]) -> Person:
@@ -272,8 +245,7 @@ def _found(gallery: Gallery, words: Sequence[str]) -> Person:
 @model_option(
     "Backbone whose vectors compare faces (default: dlib if the gallery is built for it)."
 )
-@json_option
-@command_options
+@json_command
 def verify(
     context: Context, fix: bool, pictures: Path | None, model: str | None, as_json: bool
 ) -> None:
@@ -284,25 +256,20 @@ def verify(
     is safe to mend and never takes a person's last good portrait; the rest is for you to judge.
     Exit code 0: nothing is wrong (any more), 1: something is.
     """
-    from bot.app import open_engine
     from gallery.verify import save_pictures
     from gallery.verify import verify as examine
 
-    settings = context.settings()
-    engine = open_engine(settings)
-    with opened(settings) as gallery, progress(quiet=as_json) as show_progress:
-        examination = examine(gallery, engine, backbone=model, fix=fix, progress=show_progress)
+    with at_work(context, quiet=as_json) as (_, engine, gallery, show, _names):
+        examination = examine(gallery, engine, backbone=model, fix=fix, progress=show)
         if pictures is not None:
             save_pictures(gallery, examination.findings, pictures)
-    lines = _verify_lines(examination, fix=fix)
-    interrupted = examination.interrupted
-    finish(examination.to_json(), lines, as_json=as_json, interrupted=interrupted)
+    lines, stopped = _verify_lines(examination, fix=fix), examination.interrupted
+    finish(examination.to_json(), lines, as_json=as_json, interrupted=stopped)
     if examination.findings:
         sys.exit(EXIT_FINDINGS)
 
 
 def _verify_lines(examination: Examination, *, fix: bool) -> Iterator[str]:
-    """What was found, kind by kind, and what was mended."""
     if examination.mended:
         yield f"Mended ({len(examination.mended):,}):"
         yield from _by_kind(examination.mended, remedies=True)
@@ -341,7 +308,6 @@ def _by_kind(findings: list[Finding], *, remedies: bool) -> Iterator[str]:
 
 
 def _build_lines(name: str, report: Report) -> Iterator[str]:
-    """What building did for one backbone."""
     made = report.embedded[name]
     parts = [f"{numbered(made, 'vector')} made" if made else "every portrait has its vector"]
     if report.swept:
@@ -353,29 +319,13 @@ def _build_lines(name: str, report: Report) -> Iterator[str]:
         yield f"  a picture of {person} is lost or damaged: add it again"
 
 
-def _person_json(person: Person) -> dict[str, Any]:
-    """A person, for ``--json``."""
-    return {
-        "id": person.id,
-        "key": person.key,
-        "name": person.name,
-        "categories": list(person.categories),
-        "wikidata_id": person.wikidata_id,
-        "country": person.country,
-        "gender": person.gender,
-        "fame": person.fame,
-    }
-
-
 def _portrait_json(portrait: Portrait) -> dict[str, Any]:
-    """A portrait, for ``--json``."""
-    box = portrait.box
     return {
         "id": portrait.id,
         "sha256": portrait.sha256,
         "width": portrait.width_px,
         "height": portrait.height_px,
-        "box": [round(side, 1) for side in (box.x, box.y, box.w, box.h)],
+        "box": [round(side, 1) for side in astuple(portrait.box)],
         "landmarks": portrait.landmarks.round(1).tolist(),
         "author": portrait.author,
         "license": portrait.licence,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -11,21 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli.main import Context, command_options, models_option, opened, usable
+from bot.cli.main import (
+    Context,
+    ask_for_contact,
+    at_work,
+    command_options,
+    json_command,
+    models_option,
+    opened,
+    usable,
+)
 from bot.cli.output import (
-    EXIT_INTERRUPTED,
     add_lines,
     finish,
-    json_option,
+    interruptible,
     numbered,
     people_of,
     print_json,
     print_table,
-    progress,
     say,
     some,
 )
-from bot.cli.run import ask_for_contact
 from engine.errors import BadSettings, GalleryMissing
 
 if TYPE_CHECKING:
@@ -97,8 +102,7 @@ overflow-wrap: anywhere; vertical-align: top }}
 @click.option("--list", "list_them", is_flag=True, help="List the categories and stop.")
 @click.option("--refresh", is_flag=True, help="Ask again what was answered in the last 30 days.")
 @models_option
-@json_option
-@command_options
+@json_command
 def download(
     context: Context,
     names: Sequence[str],
@@ -116,7 +120,7 @@ def download(
     (`lookalike gallery credits`). It may be stopped at any moment: the same command goes on and
     asks for nothing twice. categories.toml in the data folder adds categories of your own.
     """
-    from bot.background import categories_of
+    from bot.background import categories_of, servers_of
     from gallery.wikimedia.categories import chosen
 
     settings = context.settings()
@@ -125,19 +129,28 @@ def download(
         _list(settings, table, as_json=as_json)
         return
     from gallery.wikimedia.download import Order
+    from gallery.wikimedia.download import download as download_people
 
     wanted = chosen(table, names)
     order = Order(wanted, limit=limit, min_fame=min_fame, portraits=portraits)
     logging.getLogger("stamina").setLevel(logging.ERROR)  # it announces every pause
-    with opened(settings) as gallery:
+    stopped = interruptible("Interrupted; run the same command again to go on.")
+    with stopped, at_work(context, quiet=as_json) as (_, engine, gallery, show, _names):
         ask_for_contact(settings, gallery)
-        try:
-            harvest, used = _fetched(settings, gallery, order, models, refresh, quiet=as_json)
-        except KeyboardInterrupt:
-            say("Interrupted; run the same command again to go on.", err=True)
-            sys.exit(EXIT_INTERRUPTED)
-    content, lines = {"models": used, **harvest.to_json()}, _lines(harvest, used)
-    finish(content, lines, as_json=as_json, interrupted=harvest.report.interrupted)
+        servers = servers_of(settings, gallery)
+        used = usable(engine, settings, models)
+        report = download_people(
+            gallery,
+            engine,
+            order,
+            servers,
+            backbones=used,
+            progress=show,
+            warn=lambda sentence: say(f"Warning: {sentence}", err=True),
+            refresh=refresh,
+        )
+    content, interrupted = {"models": used, **report.to_json()}, report.report.interrupted
+    finish(content, _lines(report, used), as_json=as_json, interrupted=interrupted)
 
 
 @click.command("credits")
@@ -147,8 +160,7 @@ def download(
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write a web page instead.",
 )
-@json_option
-@command_options
+@json_command
 def credits_command(context: Context, html: Path | None, as_json: bool) -> None:
     """List every picture with its author, licence and source."""
     with opened(context.settings()) as gallery:
@@ -180,73 +192,39 @@ def permit(context: Context, name: Sequence[str]) -> None:
     say(f"{whom} may come back: add or download them again.")
 
 
-def _fetched(
-    settings: Settings,
-    gallery: Gallery,
-    order: Any,
-    models: Sequence[str],
-    refresh: bool,
-    *,
-    quiet: bool,
-) -> tuple[DownloadReport, list[str]]:
-    from bot.app import open_engine
-    from bot.background import servers_of
-    from gallery.wikimedia.download import download as download_people
-
-    servers = servers_of(settings, gallery)
-    engine = open_engine(settings)
-    used = usable(engine, settings, models)
-    with progress(quiet=quiet) as show_progress:
-        harvest = download_people(
-            gallery,
-            engine,
-            order,
-            servers,
-            backbones=used,
-            progress=show_progress,
-            warn=lambda sentence: say(f"Warning: {sentence}", err=True),
-            refresh=refresh,
-        )
-    return harvest, used
-
-
 def _list(settings: Settings, table: Any, *, as_json: bool) -> None:
     with opened(settings) as gallery:
         counts = gallery.stats().categories
+    rows = [
+        {
+            "category": one.name,
+            "title": one.title,
+            "occupations": one.occupations,
+            "countries": one.countries,
+            "people": counts.get(one.name, 0),
+        }
+        for one in table.values()
+    ]
     if as_json:
-        print_json(
-            [
-                {
-                    "category": one.name,
-                    "title": one.title,
-                    "occupations": list(one.occupations),
-                    "countries": list(one.countries),
-                    "people": counts.get(one.name, 0),
-                }
-                for one in table.values()
-            ]
-        )
+        print_json(rows)
         return
-    print_table(
-        ("category", "who", "in the gallery"),
-        [(one.name, one.title, str(counts.get(one.name, 0))) for one in table.values()],
-    )
+    shown = [(row["category"], row["title"], str(row["people"])) for row in rows]
+    print_table(("category", "who", "in the gallery"), shown)
 
 
-def _lines(harvest: DownloadReport, models: Sequence[str]) -> Iterator[str]:
-    """What was done, line by line."""
-    people = people_of(harvest.wanted)
-    yield f"people     {harvest.there:,} of {people} are in the gallery"
-    if harvest.left_out:
-        yield f"left out   {people_of(len(harvest.left_out))}"
-        for reason, count in harvest.reasons().most_common():
-            whom = [one.name for one in harvest.left_out if one.reason.startswith(reason)]
+def _lines(done: DownloadReport, models: Sequence[str]) -> Iterator[str]:
+    people = people_of(done.wanted)
+    yield f"people     {done.there:,} of {people} are in the gallery"
+    if done.left_out:
+        yield f"left out   {people_of(len(done.left_out))}"
+        for reason, count in done.reasons().most_common():
+            whom = [one.name for one in done.left_out if one.reason.startswith(reason)]
             yield f"  {reason}: {count:,} ({some(whom, counted=False)})"
-    yield from add_lines(harvest.report, models)
+    yield from add_lines(done.report, models)
 
 
 def _credits(gallery: Gallery) -> list[dict[str, str | None]]:
-    """Every picture, by person: whom it shows, author, licence and source; None: not known."""
+    """Every picture, by person; None: not known."""
     portraits = gallery.portraits_by_id(gallery.portrait_ids().tolist())
     whose: dict[int, list[Portrait]] = {}
     for _, portrait in sorted(portraits.items()):

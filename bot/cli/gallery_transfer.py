@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,21 +11,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot.cli.main import PATH, Context, command_options, models_option, opened, usable
+from bot.cli.main import PATH, Context, at_work, inhabited, json_command, models_option, opened
 from bot.cli.output import (
-    EXIT_INTERRUPTED,
+    KEPT,
     add_lines,
     finish,
-    json_option,
+    interruptible,
+    news_lines,
     numbered,
     people_of,
     progress,
-    say,
     some,
 )
 from engine.errors import GalleryMissing
 
 if TYPE_CHECKING:
+    from bot.settings import Settings
     from engine.engine import Engine
     from engine.types import Space
     from gallery.gallery import Gallery
@@ -41,8 +40,7 @@ _URLS = ("postgresql://", "postgresql+")
 @click.argument("file", metavar="FILE", type=PATH)
 @click.option("--no-photos", is_flag=True, help="Leave the pictures out.")
 @click.option("--force", is_flag=True, help="Replace FILE if there is one.")
-@json_option
-@command_options
+@json_command
 def export(context: Context, file: Path, no_photos: bool, force: bool, as_json: bool) -> None:
     """Write the whole gallery into FILE, for another machine or for safe keeping.
 
@@ -52,52 +50,37 @@ def export(context: Context, file: Path, no_photos: bool, force: bool, as_json: 
     """
     from gallery.transfer import export_gallery
 
-    with opened(context.settings()) as gallery, progress(quiet=as_json) as show_progress:
-        if gallery.stats().people == 0:
-            raise GalleryMissing(
-                "there is nobody in the gallery yet: add people with `lookalike gallery add DIR`"
-            )
-        try:
-            report = export_gallery(
-                gallery, file, photos=not no_photos, replace=force, progress=show_progress
-            )
-        except KeyboardInterrupt:
-            say(f"Interrupted; {file} was not written.", err=True)
-            sys.exit(EXIT_INTERRUPTED)
+    stopped = interruptible(f"Interrupted; {file} was not written.")
+    with opened(context.settings()) as gallery, progress(quiet=as_json) as show, stopped:
+        report = export_gallery(
+            inhabited(gallery), file, photos=not no_photos, replace=force, progress=show
+        )
     content = {"file": str(file), **report.to_json()}
     finish(content, _export_lines(file, report), as_json=as_json)
 
 
 @click.command("import", short_help="Take in an exported gallery.")
 @click.argument("file", metavar="FILE", type=PATH)
-@json_option
-@command_options
+@json_command
 def import_command(context: Context, file: Path, as_json: bool) -> None:
     """Take in everybody from FILE, which `lookalike gallery export` wrote.
 
     People who are here already are merged; what is here stays as it is. The file is checked before
     anything is changed. The same command goes on after an interruption.
     """
-    from bot.app import open_engine
     from gallery.transfer import import_file
 
-    settings = context.settings()
-    with opened(settings) as gallery, progress(quiet=as_json) as show_progress:
-        try:
-            report = import_file(gallery, file, progress=show_progress)
-        except KeyboardInterrupt:
-            say("Interrupted; nothing was changed.", err=True)
-            sys.exit(EXIT_INTERRUPTED)
-        engine, names = open_engine(settings), settings.models.configured
-        words = [*_import_lines(report), *_searchable_lines(gallery, engine, names)]
+    with at_work(context, quiet=as_json) as (settings, engine, gallery, show, _):
+        with interruptible("Interrupted; nothing was changed."):
+            report = import_file(gallery, file, progress=show)
+        words = [*_import_lines(report), *_searchable_lines(gallery, engine, settings)]
     finish(report.to_json(), words, as_json=as_json, interrupted=report.interrupted)
 
 
 @click.command(short_help="Copy a gallery to another folder or database.")
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
-@json_option
-@command_options
+@json_command
 def copy(context: Context, source: str, target: str, as_json: bool) -> None:
     """Copy a gallery FROM one place TO another, with pictures and vectors.
 
@@ -112,13 +95,15 @@ def copy(context: Context, source: str, target: str, as_json: bool) -> None:
     with (
         _placed(source, must_exist=True) as original,
         _placed(target, must_exist=False) as copied,
-        progress(quiet=as_json) as show_progress,
+        progress(quiet=as_json) as show,
     ):
         if original.stats().people == 0:
             raise GalleryMissing(f"there is nobody in the gallery {original.place}")
-        report = copy_gallery(original, copied, progress=show_progress)
-        engine, names = open_engine(settings), settings.models.configured
-        words = [*_import_lines(report), *_searchable_lines(copied, engine, names)]
+        report = copy_gallery(original, copied, progress=show)
+        words = [
+            *_import_lines(report),
+            *_searchable_lines(copied, open_engine(settings), settings),
+        ]
     finish(report.to_json(), words, as_json=as_json, interrupted=report.interrupted)
 
 
@@ -132,8 +117,7 @@ def copy(context: Context, source: str, target: str, as_json: bool) -> None:
     help="Where the photos are (default: beside FILENAMES.PKL).",
 )
 @models_option
-@json_option
-@command_options
+@json_command
 def import_pickle(
     context: Context,
     embeddings: Path,
@@ -148,21 +132,11 @@ def import_pickle(
     people whose photos are gone the names are kept, until photos come. The files are read without
     running anything that may stand in them.
     """
-    from bot.app import open_engine
     from gallery.old_pickles import import_pickles
 
-    settings = context.settings()
-    engine = open_engine(settings)
-    with opened(settings) as gallery, progress(quiet=as_json) as show_progress:
-        used = usable(engine, settings, models)
+    with at_work(context, quiet=as_json, wanted=models) as (_, engine, gallery, show, used):
         report = import_pickles(
-            gallery,
-            engine,
-            embeddings,
-            names,
-            photos=photos,
-            backbones=used,
-            progress=show_progress,
+            gallery, engine, embeddings, names, photos=photos, backbones=used, progress=show
         )
     content, lines = {"models": used, **report.to_json()}, _pickle_lines(report, used)
     finish(content, lines, as_json=as_json, interrupted=report.photos.interrupted)
@@ -173,52 +147,40 @@ def _placed(place: str, *, must_exist: bool) -> Iterator[Gallery]:
     """The gallery at a place that was named on the command line."""
     from gallery.gallery import Gallery
 
-    with contextlib.ExitStack() as stack:
-        if place.startswith(_URLS):
-            # A gallery in a database keeps copies of the pictures it shows in the folder.
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            yield stack.enter_context(Gallery.open(folder, place))
-            return
-        folder = _gallery_folder(Path(place).expanduser())
-        if must_exist and not (folder / "gallery.db").is_file():
-            raise GalleryMissing(
-                f"there is no gallery in {place}: name a data folder, a gallery's folder or a "
-                "database (postgresql://...)"
-            )
-        yield stack.enter_context(Gallery.open(folder))
-
-
-def _gallery_folder(folder: Path) -> Path:
-    """The folder itself if it is a gallery's, or is called like one; else that in a data folder."""
+    if place.startswith(_URLS):
+        # A gallery in a database keeps what it derives in the folder.
+        with tempfile.TemporaryDirectory() as own, Gallery.open(Path(own), place) as gallery:
+            yield gallery
+        return
+    folder = Path(place).expanduser()
     below = folder / "gallery"
+    # The folder itself if it is a gallery's, or is called like one; else that in a data folder.
     itself = (folder / "gallery.db").is_file() or folder.name == "gallery"
-    return folder if itself and not (below / "gallery.db").is_file() else below
+    chosen = folder if itself and not (below / "gallery.db").is_file() else below
+    if must_exist and not (chosen / "gallery.db").is_file():
+        raise GalleryMissing(
+            f"there is no gallery in {place}: name a data folder, a gallery's folder or a "
+            "database (postgresql://...)"
+        )
+    with Gallery.open(chosen) as gallery:
+        yield gallery
 
 
 def _export_lines(file: Path, report: ExportReport) -> Iterator[str]:
-    """What exporting did, line by line."""
     people = people_of(report.people)
     yield f"people     {people}, {numbered(report.portraits, 'portrait')}"
     if report.photos:
         yield f"pictures   {report.photos:,}"
     if report.photos < report.portraits:
         yield f"no picture {numbered(report.portraits - report.photos, 'portrait')}"
-    if report.vectors:
-        listed = ", ".join(f"{space.backbone} {n:,}" for space, n in report.vectors.items())
-        yield f"vectors    {listed}"
+    yield from _vector_lines(report)
     if report.banned:
         yield f"stay away  {people_of(report.banned)} (--never-again)"
     yield f"{file}: {report.size_bytes / 1e6:,.1f} MB in {report.seconds:.1f} s"
 
 
 def _import_lines(report: ImportReport) -> Iterator[str]:
-    """What importing or copying did, line by line."""
-    added = numbered(report.added, "portrait")
-    if report.people_added:
-        added += f", {numbered(report.people_added, 'new person', 'new people')}"
-    yield f"added      {added}"
-    if report.unchanged:
-        yield f"unchanged  {numbered(report.unchanged, 'portrait')}"
+    yield from news_lines(report)
     if report.photos_brought:
         yield f"pictures   {report.photos_brought:,} for portraits that had none"
     if report.without_photo:
@@ -237,36 +199,33 @@ def _import_lines(report: ImportReport) -> Iterator[str]:
             f"stay away  {people_of(report.banned)} who were removed for "
             "good; `lookalike gallery permit PERSON` takes it back"
         )
-    yield from _space_lines(report)
-    speed = report.photos / report.seconds if report.seconds else 0.0
-    yield (
-        f"{numbered(report.photos, 'portrait')} in {report.seconds:.1f} s, {speed:,.0f} a second"
-    )
-    if report.interrupted:
-        yield "Interrupted; what was done is kept. Run the same command again to go on."
-
-
-def _space_lines(report: ImportReport) -> Iterator[str]:
-    if report.vectors:
-        listed = ", ".join(f"{space.backbone} {n:,}" for space, n in report.vectors.items())
-        yield f"vectors    {listed}"
+    yield from _vector_lines(report)
     for space, reason in report.left_out.items():
         yield f"left out   vectors of {space.id}: {reason}"
     if report.calibrated:
         names = ", ".join(space.backbone for space in report.calibrated)
         yield f"scores     as learned there: {names}"
+    speed = report.photos / report.seconds if report.seconds else 0.0
+    yield (
+        f"{numbered(report.photos, 'portrait')} in {report.seconds:.1f} s, {speed:,.0f} a second"
+    )
+    if report.interrupted:
+        yield KEPT
 
 
-def _searchable_lines(gallery: Gallery, engine: Engine, configured: Sequence[str]) -> Iterator[str]:
+def _vector_lines(report: ExportReport | ImportReport) -> Iterator[str]:
+    if report.vectors:
+        listed = ", ".join(f"{space.backbone} {n:,}" for space, n in report.vectors.items())
+        yield f"vectors    {listed}"
+
+
+def _searchable_lines(gallery: Gallery, engine: Engine, settings: Settings) -> Iterator[str]:
     """Who can be found by which model now, and what to do about the others.
 
-    Args:
-        gallery: As it is now.
-        engine: Knows which weights are here.
-        configured: Models that the settings name; those without weights and vectors are not told.
+    Configured models without weights and vectors are not told.
     """
     stats = gallery.stats()
-    spaces: dict[str, dict[Space, int]] = {name: {} for name in configured}
+    spaces: dict[str, dict[Space, int]] = {name: {} for name in settings.models.configured}
     for space, rows in stats.vectors.items():
         if rows:
             spaces.setdefault(space.backbone, {})[space] = rows
@@ -291,7 +250,6 @@ def _searchable_lines(gallery: Gallery, engine: Engine, configured: Sequence[str
 
 
 def _pickle_lines(report: PickleReport, models: Sequence[str]) -> Iterator[str]:
-    """What importing an older app's files did, line by line."""
     yield (
         f"read       {numbered(report.entries, 'entry', 'entries')} of "
         f"{people_of(report.people)}, vectors of {report.dimensions:,} numbers"

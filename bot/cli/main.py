@@ -1,37 +1,50 @@
-"""The console script `lookalike`: finds the command, reports errors, sets the exit code."""
+"""The console script `lookalike`: what commands share, and `run`, `chat` and `db`.
+
+The other commands are imported when they are called, so that --help is instant.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bot.cli.output import OutputLost, drop_output, prepare_streams, say
-from engine.errors import LookalikeError, PhotoProblem, SetupProblem
+from bot.cli.output import EXIT_INTERRUPTED, OutputLost, drop_output, prepare_streams, progress, say
+from engine.errors import BadSettings, GalleryMissing, LookalikeError, PhotoProblem, SetupProblem
 
 if TYPE_CHECKING:
+    from sqlalchemy import URL
+
     from bot.settings import Settings
     from engine.engine import Engine
     from gallery.gallery import Gallery
+    from gallery.progress import Progress
 
 EXIT_PHOTO = 1
-EXIT_OUTPUT = 74  # EX_IOERR of sysexits.h
+EXIT_CRASH = 70  # EX_SOFTWARE of sysexits.h
+EXIT_OUTPUT = 74  # EX_IOERR
 EXIT_TRY_LATER = 75  # EX_TEMPFAIL
 EXIT_SETUP = 78  # EX_CONFIG
 
 BACKBONES = ("resnet", "senet", "dlib")
 PATH = click.Path(path_type=Path)
 
+_WHY = (
+    "Wikimedia asks whoever fetches pictures for a contact, to be told of problems. It goes into "
+    "the requests to Wikimedia and nowhere else."
+)
+
 # Command -> the module that holds it, and its line in `--help`.
 COMMANDS = {
-    "run": ("run", "Run the bots; without a token, the chat in the browser."),
-    "chat": ("run", "Talk to the bot in the terminal."),
+    "run": ("main", "Run the bots; without a token, the chat in the browser."),
+    "chat": ("main", "Talk to the bot in the terminal."),
     "match": ("match", "Find the lookalikes of the faces in a photo."),
     "gallery": ("gallery", "Add, build, list and remove people."),
     "models": ("models", "List, download and verify backbones."),
@@ -39,18 +52,13 @@ COMMANDS = {
     "bench": ("bench", "Measure speed, side by side with the published packages."),
     "demo": ("match", "Show a first answer on a sample photo."),
     "doctor": ("doctor", "Find what is wrong with the set-up, and how to mend it."),
-    "db": ("run", "Bring the databases up to date."),
+    "db": ("main", "Bring the databases up to date."),
 }
 
 
 @dataclass
 class Context:
-    """What every command may ask for.
-
-    Attributes:
-        home: Data folder given on the command line, or None.
-        config: Settings file given on the command line, or None.
-    """
+    """Data folder and settings file as given on the command line."""
 
     home: Path | None = None
     config: Path | None = None
@@ -104,11 +112,39 @@ models_option = click.option(
 )
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def json_command(function: F) -> F:
+    """Options that every command takes, and ``--json``."""
+    return json_option(command_options(function))
+
+
 def opened(settings: Settings) -> contextlib.closing[Gallery]:
     """The gallery as configured; closed at the end."""
     from bot.app import open_gallery
 
     return contextlib.closing(open_gallery(settings))
+
+
+@contextlib.contextmanager
+def at_work(
+    context: Context, *, quiet: bool, wanted: Sequence[str] | None = None
+) -> Iterator[tuple[Settings, Engine, Gallery, Progress, list[str]]]:
+    """What long work needs: settings, engine, gallery, progress, and the backbones to use.
+
+    Args:
+        context: Of the command.
+        quiet: As of ``bot.cli.output.progress``.
+        wanted: Backbones asked for; () is every one that can be used, None is none.
+    """
+    from bot.app import open_engine
+
+    settings = context.settings()
+    engine = open_engine(settings)
+    with opened(settings) as gallery, progress(quiet=quiet) as show_progress:
+        names = [] if wanted is None else usable(engine, settings, wanted)
+        yield settings, engine, gallery, show_progress, names
 
 
 def usable(engine: Engine, settings: Settings, wanted: Sequence[str]) -> list[str]:
@@ -126,24 +162,31 @@ def usable(engine: Engine, settings: Settings, wanted: Sequence[str]) -> list[st
     return found
 
 
-class _LazyGroup(click.Group):
-    """A group whose commands are imported when they are called, so that --help is instant."""
+def inhabited(gallery: Gallery) -> Gallery:
+    """The gallery, which has people.
 
+    Raises:
+        GalleryMissing: If it has none.
+    """
+    if gallery.stats().people == 0:
+        raise GalleryMissing(
+            "there is nobody in the gallery yet: add people with `lookalike gallery add DIR`"
+        )
+    return gallery
+
+
+class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        module, _ = COMMANDS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(f"bot.cli.{module}"), cmd_name)
+        module = importlib.import_module(f"bot.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
         return command
 
-    def format_commands(
-        self,
-        ctx: click.Context,  # noqa: ARG002
-        formatter: click.HelpFormatter,
-    ) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
 
@@ -153,6 +196,154 @@ class _LazyGroup(click.Group):
 @common
 def lookalike() -> None:
     """Find the celebrity a face resembles."""
+
+
+@click.command()
+@command_options
+def run(context: Context) -> None:
+    """Run the bots: those with a token, and the web chat if there is none.
+
+    Without tokens the chat opens at http://127.0.0.1:8080. On a fresh machine it fetches famous
+    people from Wikimedia in the background and asks for the contact that Wikimedia wants, once.
+    SIGINT and SIGTERM end it cleanly.
+    """
+    from bot.background import leave
+    from bot.logs import set_up_logs
+    from bot.settings import secrets_of
+
+    settings = context.settings()
+    # Before any SDK is imported: their first lines may hold the token.
+    set_up_logs(settings.log.level, secrets=secrets_of(settings))
+    from bot.app import Crash, serve
+
+    _ask_before_running(settings)
+    code = 0
+    try:
+        asyncio.run(serve(settings))
+    except Crash as crash:
+        say(f"lookalike: {crash}", err=True)
+        code = EXIT_CRASH
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    leave(code)
+
+
+@click.command()
+@command_options
+def chat(context: Context) -> None:
+    """Talk to the bot here: type the path of a photo, or a command such as /help.
+
+    The card is written beside the photo. Works in a pipe, too: one line, one answer.
+    """
+    from bot.adapters.terminal import TerminalAdapter
+    from bot.app import open_conversation
+    from bot.background import leave
+    from bot.logs import set_up_logs
+    from bot.settings import secrets_of
+
+    settings = context.settings()
+    # Lines about every answer would only stand in the way of the answers.
+    level = "WARNING" if settings.log.level == "INFO" else settings.log.level
+    set_up_logs(level, secrets=secrets_of(settings))
+
+    async def talk() -> None:
+        async with open_conversation(settings) as conversation:
+            await TerminalAdapter(conversation, home=settings.home).run(asyncio.Event())
+
+    code = 0
+    try:
+        asyncio.run(talk())
+    except KeyboardInterrupt:
+        say()
+        code = EXIT_INTERRUPTED
+    leave(code)
+
+
+@click.group()
+def db() -> None:
+    """Look after the databases: choices and history, and the gallery's catalogue."""
+
+
+@db.command()
+@command_options
+def upgrade(context: Context) -> None:
+    """Bring the tables up to date; `run` and `chat` do so by themselves."""
+    try:
+        import migrations
+        from gallery.database import masked
+
+        settings = context.settings()
+        url = open_store(settings)
+    except ModuleNotFoundError as missing:
+        raise SetupProblem(
+            f"the package {missing.name} is missing: run `pip install 'lookalike[chat]'`"
+        ) from None
+    say(f"{masked(url)} is up to date ({migrations.head('store')})")
+    with opened(settings) as gallery:
+        say(f"{gallery.place} is up to date ({migrations.head('gallery')})")
+
+
+def open_store(settings: Settings) -> URL:
+    """Opens the database of choices and history once, which brings it up to date; its address."""
+    from bot.store.keys import Identity, secret_key
+    from bot.store.store import Store, database_url
+
+    given = settings.database.key
+    key = secret_key(settings.home / "secret.key", given.get_secret_value() if given else None)
+    url = database_url(settings.database_url, settings.home)
+
+    async def open_once() -> None:
+        async with Store.open(url, Identity(key), history_days=settings.database.history_days):
+            pass
+
+    asyncio.run(open_once())
+    return url
+
+
+def ask_for_contact(settings: Settings, gallery: Gallery) -> None:
+    """Asks whom Wikimedia can reach, if nobody has said so yet and somebody is at the terminal."""
+    from bot.background import contact_of
+
+    if contact_of(settings, gallery) is None and sys.stdin.isatty():
+        say(_WHY, err=True)
+        _ask(gallery, optional=False)
+
+
+def _ask_before_running(settings: Settings) -> None:
+    """Asks once in the life of a gallery, if the starter gallery needs it and somebody is there."""
+    if not settings.gallery.starter or not sys.stdin.isatty():
+        return
+    from bot.background import STARTER_PEOPLE, contact_of, decline, declined, starter_wanted
+
+    with opened(settings) as gallery:
+        known = contact_of(settings, gallery) is not None or declined(gallery)
+        if known or not starter_wanted(gallery):
+            return
+        say(
+            f"The gallery is nearly empty. About {STARTER_PEOPLE} famous people can be fetched "
+            f"from Wikimedia in the background. {_WHY}",
+            err=True,
+        )
+        if not _ask(gallery, optional=True):
+            decline(gallery)
+
+
+def _ask(gallery: Gallery, *, optional: bool) -> bool:
+    """Asks until there is an answer that can be used; False: Enter alone, where that may be."""
+    from bot.background import remember_contact
+
+    question = "Your e-mail address or web page" + " (Enter: don't fetch)" * optional
+    default = "" if optional else None  # without one, click asks again
+    while True:
+        answer = click.prompt(question, default=default, show_default=False, err=True)
+        if optional and not answer.strip():
+            return False
+        try:
+            remember_contact(gallery, answer)
+        except BadSettings as problem:
+            say(problem, err=True)
+        else:
+            return True
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import io
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from engine.engine import Engine
     from engine.types import Face, Photo
     from gallery.gallery import Gallery
-    from gallery.records import FoundPortrait, Match
+    from gallery.records import Match
     from gallery.scores.ensemble import Ensemble
 
 STANDIN = "dlib"
@@ -56,11 +56,18 @@ class Answer:
     ms: dict[str, float]
 
 
-def answering_model(settings: Settings, engine: Engine, gallery: Gallery) -> tuple[str, str | None]:
-    """Which backbone answers where none was asked for, and why it is not the configured one.
+@contextlib.contextmanager
+def timed(ms: dict[str, float], step: str) -> Iterator[None]:
+    """Puts how many milliseconds the block takes under the step's name."""
+    started = time.perf_counter()
+    yield
+    ms[step] = (time.perf_counter() - started) * 1000
 
-    The configured one if its weights are here and the gallery was built with it, else dlib.
-    """
+
+def _answering_model(
+    settings: Settings, engine: Engine, gallery: Gallery
+) -> tuple[str, str | None]:
+    """Which backbone answers where none was asked for, and why it is not the configured one."""
     wanted = settings.default_model
     if wanted == STANDIN:
         return wanted, None
@@ -73,7 +80,7 @@ def answering_model(settings: Settings, engine: Engine, gallery: Gallery) -> tup
     return wanted, None
 
 
-def answer_photo(
+def _answer_photo(
     engine: Engine,
     gallery: Gallery,
     data: bytes,
@@ -108,22 +115,23 @@ def answer_photo(
     for name in models:
         engine.load(name)  # no part of what one photo costs
     ms: dict[str, float] = {}
-    with _timed(ms, "decode"):
+    with timed(ms, "decode"):
         photo = engine.decode(data)
-    with _timed(ms, "detect"):
+    with timed(ms, "detect"):
         found = engine.detect(photo)
     large = comparable(found)
+    numbers = tuple(range(1, len(large) + 1))
     if face is not None:
         if face > len(large):
             raise NoFace(f"there is no face number {face}: the photo has {len(large)}")
-        large = (large[face - 1],)
-    for space in [engine.backbone(name).space for name in models]:
+        large, numbers = (large[face - 1],), (face,)
+    for name in models:
+        space = engine.backbone(name).space
         gallery.index(space)  # opening it is no part of a search
         gallery.calibration(space)
-    sightings = [(photo, one) for one in large]
-    with _timed(ms, "embed"):
-        embeddings = [engine.embed(sightings, name) for name in models]
-    with _timed(ms, "search"):
+    with timed(ms, "embed"):
+        embeddings = [engine.embed([(photo, one) for one in large], name) for name in models]
+    with timed(ms, "search"):
         matches = tuple(
             gallery.fused_matches(ensemble, one, top, category=category)
             if ensemble
@@ -131,52 +139,34 @@ def answer_photo(
             for one in zip(*embeddings, strict=True)
         )
     ms["total"] = sum(ms.values())
-    numbers = (face,) if face is not None else tuple(range(1, len(large) + 1))
     return Answer(model, photo, large, numbers, matches, ms)
 
 
-def draw_answer(engine: Engine, answer: Answer, *, style: str = SIDE) -> Picture:
+def _draw_answer(engine: Engine, answer: Answer, style: str = SIDE) -> Picture:
     """The card of the largest face; with several faces, below the photo with numbered boxes.
 
-    Args:
-        engine: Decodes the portraits.
-        answer: What to draw.
-        style: One of ``bot.values.STYLES``; faces turned too far aside for a split face
-            are drawn side by side.
+    Faces that are turned too far aside for a split face are drawn side by side.
     """
-    from bot.pictures.card import CardEntry, draw_card
+    from bot.pictures.card import draw_card, entry_of
     from bot.pictures.split import suits
-    from bot.text import credit_of, word_key
-    from bot.wording import Wording
 
-    say = Wording.load().text
-    entries = []
-    for match in answer.matches[0]:
-        portrait = match.portrait
-        pixels = engine.decode(match.thumbnail()).pixels
-        scale = pixels.shape[1] / portrait.width_px  # the settings may reduce a thumbnail, too
-        entries.append(
-            CardEntry(
-                portrait=pixels,
-                portrait_landmarks=(portrait.landmarks * scale).astype("float32"),
-                name=match.person.name,
-                score=match.score,
-                word=say(word_key(match.score)),
-                credit=credit_of(portrait, say("answer.unknown_author")),
-                portrait_box=portrait.box if scale == 1 else None,
-            )
-        )
-    fits = suits(answer.faces[0].landmarks, entries[0].portrait_landmarks)
+    entries = [
+        entry_of(engine, match, name=match.person.name, word=word, credit=credit)
+        for match in answer.matches[0]
+        for word, credit in [_words_of(match)]
+    ]
+    best = entries[0]
+    fits = not best.silhouette and suits(answer.faces[0].landmarks, best.portrait_landmarks)
     return draw_card(answer.photo, answer.faces, entries, split=style == SPLIT and fits)
 
 
-@contextlib.contextmanager
-def _timed(ms: dict[str, float], step: str) -> Iterator[None]:
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        ms[step] = (time.perf_counter() - started) * 1000
+def _words_of(match: Match) -> tuple[str, str]:
+    """What the score is called, and whose the portrait is ("": nobody knows)."""
+    from bot.text import credit_of, word_key
+    from bot.wording import Wording
+
+    text = Wording.load().text
+    return text(word_key(match.score)), credit_of(match.portrait, text("answer.unknown_author"))
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
@@ -245,9 +235,9 @@ def match(
 
             ensemble = find_ensemble(engine, gallery)
         elif model is None:
-            model, why = answering_model(settings, engine, gallery)
+            model, why = _answering_model(settings, engine, gallery)
         category = _checked_category(gallery, category)
-        answer = answer_photo(
+        answer = _answer_photo(
             engine,
             gallery,
             data,
@@ -258,64 +248,49 @@ def match(
             ensemble=ensemble,
         )
         if card is not None:
-            write_picture(card, draw_answer(engine, answer, style=style).jpeg)
-    lines = [*_words(answer), *([f"Card: {card.absolute()}"] if card is not None else [])]
+            write_picture(card, _draw_answer(engine, answer, style).jpeg)
+    lines = [*_lines(answer), *([f"Card: {card.absolute()}"] if card is not None else [])]
     finish(_record(answer, photo), lines, as_json=as_json)
     if why is not None:
         say(f"{settings.default_model} is not ready, so {STANDIN} answered: {why}", err=True)
 
 
-def _words(answer: Answer) -> Iterator[str]:
+def _lines(answer: Answer) -> Iterator[str]:
     """The answer in words, line by line."""
-    from bot.text import credit_of, word_key
-    from bot.wording import Wording
+    from bot.text import shown_model
 
-    say = Wording.load().text
-    several = len(answer.faces) > 1
     for number, face, matches in zip(answer.numbers, answer.faces, answer.matches, strict=True):
-        if several:
+        if len(answer.faces) > 1:
             yield f"Face {number}:"
         for rank, match in enumerate(matches, 1):
             bar = "█" * round(match.score / 5)
             place = f"{rank}. " if len(matches) > 1 else ""
-            word = say(word_key(match.score))
+            word, credit = _words_of(match)
             yield f"{place}{match.person.name}  {bar:░<20}  {match.score:.0f}/100, {word}"
-            credit = credit_of(match.portrait, say("answer.unknown_author"))
-            yield f"   {_cosines(match)}" + (f"; photo: {credit}" if credit else "")
+            cosines = ", ".join(
+                f"{part.backbone} {part.score:.0f} (cosine {part.cosine:.3f})"
+                for part in match.member_scores
+            )
+            told = cosines or f"cosine {match.cosine:.3f}"
+            yield f"   {told}" + (f"; photo: {credit}" if credit else "")
         for concern in face.concerns:
             yield f"   (the face is {concern})"
-    yield f"Model {_model(answer)}, {answer.ms['total']:.0f} ms"
-
-
-def _cosines(match: Match) -> str:
-    if not match.member_scores:
-        return f"cosine {match.cosine:.3f}"
-    return ", ".join(
-        f"{part.backbone} {part.score:.0f} (cosine {part.cosine:.3f})"
-        for part in match.member_scores
-    )
-
-
-def _model(answer: Answer) -> str:
-    from bot.text import shown_model
-
-    return shown_model(answer.model, answer.matches[0][0].member_scores)
+    model = shown_model(answer.model, answer.matches[0][0].member_scores)
+    yield f"Model {model}, {answer.ms['total']:.0f} ms"
 
 
 def _record(answer: Answer, path: Path) -> dict[str, Any]:
     """The answer as printed with ``--json``; boxes in pixels of the photo in that file."""
     scale = answer.photo.source_size_px[0] / answer.photo.width_px
-    faces = []
-    for face, matches in zip(answer.faces, answer.matches, strict=True):
-        box = (face.box.x, face.box.y, face.box.w, face.box.h)
-        faces.append(
-            {
-                "box": [round(side * scale, 1) for side in box],
-                "confidence": round(face.confidence, 4),
-                "concerns": [str(concern) for concern in face.concerns],
-                "matches": [_match_json(match) for match in matches],
-            }
-        )
+    faces = [
+        {
+            "box": [round(side * scale, 1) for side in dataclasses.astuple(face.box)],
+            "confidence": round(face.confidence, 4),
+            "concerns": [str(concern) for concern in face.concerns],
+            "matches": [_match_json(match) for match in matches],
+        }
+        for face, matches in zip(answer.faces, answer.matches, strict=True)
+    ]
     ms = {step: round(value, 2) for step, value in answer.ms.items()}
     return {"model": answer.model, "photo": str(path), "faces": faces, "ms": ms}
 
@@ -340,14 +315,7 @@ def _match_json(match: Match) -> dict[str, Any]:
 
 
 def as_sent_in_a_chat(data: bytes) -> bytes:
-    """A picture as people pass it on: held askew, cropped, made smaller, compressed again.
-
-    Args:
-        data: A picture file.
-
-    Returns:
-        A JPEG file, the same for the same picture.
-    """
+    """A picture file as people pass it on, a JPEG: askew, cropped, smaller, compressed again."""
     import cv2
     import numpy as np
     from PIL import Image
@@ -386,39 +354,30 @@ def demo(context: Context, out: Path | None) -> None:
             raise GalleryMissing(f"the starter gallery could not be made: {reasons}")
         original = found[-1]
         photo = as_sent_in_a_chat(original.read(settings.photo.max_bytes))
-        answer = answer_photo(engine, gallery, photo, model=STANDIN, top=2)
-        picture = draw_answer(engine, answer)
+        answer = _answer_photo(engine, gallery, photo, model=STANDIN, top=2)
+        picture = _draw_answer(engine, answer)
     for path, jpeg in ((sample, photo), (card, picture.jpeg)):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
             raise click.FileError(str(path), problem.strerror) from problem
         write_picture(path, jpeg)
-    for line in _story(found, sample, answer, card):
-        say(line)
-
-
-def _story(
-    found: Sequence[FoundPortrait], sample: Path, answer: Answer, card: Path
-) -> Iterator[str]:
-    """What was done, in plain words."""
-    yield "Starter gallery:"
-    for portrait in found:
-        yield f"   {portrait.person.name} (photo: {portrait.author}, {portrait.licence})"
-    yield ""
-    yield (
-        f"Sample photo: the portrait of {found[-1].person.name}, held askew, cropped and saved "
-        "small, as a chat would"
+    home = settings.home.absolute()
+    sample_of = f"Sample photo: the portrait of {original.person.name}"
+    lines = (
+        "Starter gallery:",
+        *(f"   {one.person.name} (photo: {one.author}, {one.licence})" for one in found),
+        "",
+        f"{sample_of}, held askew, cropped and saved small, as a chat would",
+        f"   {sample.absolute()}",
+        "",
+        "The answer:",
+        *(f"   {line}" for line in _lines(answer)),
+        "",
+        f"The answer as a picture: {card.absolute()}",
+        "",
+        "Next, a photo and people of your own:",
+        f"   lookalike --home {home} match PHOTO --card answer.jpg",
+        f"   lookalike --home {home} gallery add FOLDER   (a folder of photos per person)",
     )
-    yield f"   {sample.absolute()}"
-    yield ""
-    yield "The answer:"
-    for line in _words(answer):
-        yield f"   {line}"
-    yield ""
-    yield f"The answer as a picture: {card.absolute()}"
-    yield ""
-    home = sample.parent.absolute()
-    yield "Next, a photo and people of your own:"
-    yield f"   lookalike --home {home} match PHOTO --card answer.jpg"
-    yield f"   lookalike --home {home} gallery add FOLDER   (a folder of photos per person)"
+    finish(None, lines, as_json=False)

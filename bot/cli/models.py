@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli.main import Context, command_options, common, opened
-from bot.cli.output import download_bar, json_option, print_json, print_table, say, wrapped
+from bot.cli.main import Context, command_options, common, json_command, opened
+from bot.cli.output import download_bar, print_json, print_table, say, wrapped
 from engine.backbones import BACKBONES, BackboneRecord, find_record, weights
 from engine.errors import LookalikeError, SetupProblem, WeightsCorrupt, WeightsMissing
 
@@ -29,8 +29,7 @@ def models() -> None:
 
 
 @models.command("list")
-@json_option
-@command_options
+@json_command
 def list_models(context: Context, *, as_json: bool) -> None:
     """Show every backbone, where it comes from and whether it can be used."""
     settings = context.settings()
@@ -39,7 +38,7 @@ def list_models(context: Context, *, as_json: bool) -> None:
     if as_json:
         print_json(entries)
     else:
-        _print_table(entries)
+        _print_entries(entries)
 
 
 @models.command()
@@ -82,7 +81,6 @@ def verify(context: Context, *, names: Sequence[str]) -> None:
 
 
 def _entry(record: BackboneRecord, models_folder: Path) -> dict[str, Any]:
-    """What `list` tells of a backbone."""
     path = sha256 = reason = None
     state = "ready"
     try:
@@ -100,7 +98,7 @@ def _entry(record: BackboneRecord, models_folder: Path) -> dict[str, Any]:
         "reason": reason,
         "bundled": record.bundled,
         "size_bytes": record.size_bytes,
-        "path": str(path) if path is not None else None,
+        "path": path and str(path),
         "sha256": sha256,
         "licence": record.licence,
         "training_data": record.training_data,
@@ -109,7 +107,7 @@ def _entry(record: BackboneRecord, models_folder: Path) -> dict[str, Any]:
 
 
 def _together(settings: Settings) -> list[dict[str, Any]]:
-    """What `list` tells of several backbones together; nothing before there is a gallery."""
+    """The entry of several backbones together; none before there is a gallery."""
     if not settings.gallery_folder.is_dir() and settings.gallery_url is None:
         return []
     from bot.models import BEST, display_name, why_not
@@ -134,7 +132,7 @@ def _together(settings: Settings) -> list[dict[str, Any]]:
     ]
 
 
-def _print_table(entries: Sequence[dict[str, Any]]) -> None:
+def _print_entries(entries: Sequence[dict[str, Any]]) -> None:
     rows = []
     for entry in entries:
         size = f"{entry['size_bytes'] / 1e6:.0f} MB" if entry.get("size_bytes") else ""
@@ -142,19 +140,17 @@ def _print_table(entries: Sequence[dict[str, Any]]) -> None:
         rows.append((entry["name"], entry["title"], dimensions, size, entry["state"]))
     print_table(("model", "network", "vector", "weights", "state"), rows)
     for entry in entries:
+        if "licence" in entry:
+            about = f"{entry['licence']}. Learned from {entry['training_data']}."
+        else:
+            about = entry["reason"] or _trial_words(entry["trial"])
         say()
-        wrapped(f"{entry['name']}: {_about(entry)}")
+        wrapped(f"{entry['name']}: {about}")
         if entry["reason"] and "licence" in entry:
             say(f"  {entry['reason']}")
 
 
-def _about(entry: Mapping[str, Any]) -> str:
-    """Of a backbone its terms, of several together what the gallery says."""
-    if "licence" in entry:
-        return f"{entry['licence']}. Learned from {entry['training_data']}."
-    if entry["reason"]:
-        return str(entry["reason"])
-    trial = entry["trial"]
+def _trial_words(trial: Mapping[str, Any]) -> str:
     shares = (
         f"{name} {100 * one['rank_1']:.1f} and {100 * one['tar']:.1f} %"
         for name, one in trial["figures"].items()
@@ -176,8 +172,10 @@ def _download(record: BackboneRecord, settings: Settings, *, again: bool, yes: b
         say(f"{name} is there already: {weights.installed(name, folder)}")
         return
     _show_terms(record, settings.models.base_url)
+    if not yes and not sys.stdin.isatty():
+        raise SetupProblem("nobody is here to accept these terms: run it again with --yes")
     if not yes:
-        _ask()
+        click.confirm("Download?", default=True, abort=True)
     # What a retry means to people is what the bar shows.
     logging.getLogger("stamina").setLevel(logging.ERROR)
     with download_bar(name) as progress:
@@ -198,12 +196,6 @@ def _show_terms(record: BackboneRecord, base_url: str) -> None:
         ("training data", record.training_data),
     ):
         wrapped(words, f"  {heading}: ".ljust(18), " " * 18)
-
-
-def _ask() -> None:
-    if not sys.stdin.isatty():
-        raise SetupProblem("nobody is here to accept these terms: run it again with --yes")
-    click.confirm("Download?", default=True, abort=True)
 
 
 def _verify(name: str, settings: Settings) -> None:

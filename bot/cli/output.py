@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from gallery.progress import Progress, Report
+    from gallery.transfer import ImportReport
 
 EXIT_INTERRUPTED = 130  # as shells report a command that Ctrl-C ended
 EXAMPLES = 5  # how many of a kind are named
+KEPT = "Interrupted; what was done is kept. Run the same command again to go on."
 
 _REPLACED = "lookalike-replaced"
 _PLAIN = {"█": "#", "░": "."}
@@ -36,8 +36,6 @@ _PLAIN = {"█": "#", "░": "."}
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e]")
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 _LINE_EVERY_S = 10.0
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class OutputLost(Exception):  # noqa: N818 - named like the errors of engine.errors
@@ -119,6 +117,16 @@ def print_json(content: Any) -> None:
     click.echo(text, file=sys.stdout)
 
 
+@contextmanager
+def interruptible(sentence: str) -> Iterator[None]:
+    """Ends the program with that sentence and exit code 130 when Ctrl-C ends the block."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(sentence, err=True)
+        sys.exit(EXIT_INTERRUPTED)
+
+
 def finish(content: Any, lines: Iterable[str], *, as_json: bool, interrupted: bool = False) -> None:
     """Prints what a command did, as JSON or line by line; ends the program if it was stopped."""
     if as_json:
@@ -139,13 +147,10 @@ def print_table(
 ) -> None:
     """Prints columns that fit the terminal.
 
-    Args:
-        headings: Of the columns.
-        rows: Their cells.
-        title: Above the table.
-        numbers_from: The column from which on cells are numbers, flush right.
+    From column ``numbers_from`` on, cells are numbers, flush right.
     """
     from rich import box
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -161,13 +166,7 @@ def print_table(
         table.add_column(heading, justify="right" if number else "left")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    _console().print(table)
-
-
-def _console(*, err: bool = False) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=err, highlight=False)
+    Console(highlight=False).print(table)
 
 
 @contextmanager
@@ -212,17 +211,17 @@ def download_bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
 
 def _bars(*columns: Any) -> Any:
     from rich import progress as bars
+    from rich.console import Console
 
-    described = bars.TextColumn("{task.description}")
-    return bars.Progress(described, bars.BarColumn(), *columns, console=_console(err=True))
+    described, console = (
+        bars.TextColumn("{task.description}"),
+        Console(stderr=True, highlight=False),
+    )
+    return bars.Progress(described, bars.BarColumn(), *columns, console=console)
 
 
 class Lines:
-    """A line every few seconds, for logs and pipes.
-
-    Args:
-        clock: Seconds since any moment.
-    """
+    """A line every few seconds, for logs and pipes."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -230,7 +229,7 @@ class Lines:
         self._started = self._said = self._first = 0.0
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
-        """Says how far it is, if it has not said so lately."""
+        """Says how far it is, if it has not said so in the last 10 seconds."""
         now = self._clock()
         if what != self._what:
             self._what, self._started, self._said, self._first = what, now, now, done
@@ -292,17 +291,27 @@ def some(names: Sequence[str], *, counted: bool = True) -> str:
     return f"{shown} and {len(names) - EXAMPLES:,} more" if counted else f"{shown}, ..."
 
 
-def add_lines(report: Report, models: Sequence[str]) -> Iterator[str]:
-    """What adding people did, line by line."""
+def news_lines(report: Report | ImportReport) -> Iterator[str]:
+    """How many portraits and people are new, and how many portraits were there."""
     added = numbered(report.added, "portrait")
     if report.people_added:
         added += f", {numbered(report.people_added, 'new person', 'new people')}"
     yield f"added      {added}"
     if report.unchanged:
         yield f"unchanged  {numbered(report.unchanged, 'portrait')}"
+
+
+def add_lines(report: Report, models: Sequence[str]) -> Iterator[str]:
+    """What adding people did, line by line."""
+    yield from news_lines(report)
     if report.rejected:
         yield f"not taken  {numbered(len(report.rejected), 'photo')}"
-        yield from _rejection_lines(report)
+    for reason, count in report.reasons().most_common():
+        yield f"  {reason}: {count:,}"
+        for one in [r for r in report.rejected if r.reason.startswith(reason)][:EXAMPLES]:
+            yield f"    {one.photo}" + (f", {one.reason}" if one.reason != reason else "")
+        if count > EXAMPLES:
+            yield "    ... (--json lists all)"
     for heading, names in (
         ("in nobody's folder", report.astray),
         ("can't be read", report.closed),
@@ -318,37 +327,24 @@ def add_lines(report: Report, models: Sequence[str]) -> Iterator[str]:
         f"{report.photos_per_s:.0f} a second; models: {', '.join(models)}"
     )
     if report.interrupted:
-        yield "Interrupted; what was done is kept. Run the same command again to go on."
-
-
-def _rejection_lines(report: Report) -> Iterator[str]:
-    for reason, count in report.reasons().most_common():
-        yield f"  {reason}: {count:,}"
-        for one in [r for r in report.rejected if r.reason.startswith(reason)][:EXAMPLES]:
-            yield f"    {one.photo}" + (f", {one.reason}" if one.reason != reason else "")
-        if count > EXAMPLES:
-            yield "    ... (--json lists all)"
-
-
-def _picture_path(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
-    if value is not None and value.suffix.lower() not in _FORMATS:
-        message = f"{value} is no picture's name: it must end in {either(list(_FORMATS))}"
-        raise click.BadParameter(message, ctx, param)
-    return value
+        yield KEPT
 
 
 def card_option(name: str, words: str) -> Callable[[Any], Any]:
     """An option for the path of a picture, whose ending says the format."""
+
+    def checked(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+        if value is not None and value.suffix.lower() not in _FORMATS:
+            message = f"{value} is no picture's name: it must end in {either(list(_FORMATS))}"
+            raise click.BadParameter(message, ctx, param)
+        return value
+
     path = click.Path(path_type=Path)
-    return click.option(name, type=path, callback=_picture_path, help=words)
+    return click.option(name, type=path, callback=checked, help=words)
 
 
 def write_picture(path: Path, jpeg: bytes) -> None:
-    """Writes a picture in the format that the name asks for, whole or not at all.
-
-    Raises:
-        FileError: If it can't be written.
-    """
+    """Writes a picture in the format that the name asks for, whole or not at all."""
     kind = _FORMATS.get(path.suffix.lower(), "JPEG")
     if kind != "JPEG":
         from PIL import Image

@@ -6,13 +6,10 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from bot.context import Found, Services, Turn, notice
 from bot.text import caption, numbers
 from bot.values import MOST_MATCHES, SIDE, SPLIT, Action, Button, Reply
 from bot.wording import isolate
-from engine.types import Box
 from gallery.records import MEN, WOMEN
 
 if TYPE_CHECKING:
@@ -161,25 +158,10 @@ def _card_entries(services: Services, found: Found) -> list[CardEntry]:
 
 
 def _card_entry(services: Services, match: Match, answer: MatchAnswer) -> CardEntry:
-    """A portrait as pictures draw it; decodes it."""
-    from bot.pictures.card import CardEntry
-    from gallery.silhouette import is_silhouette
+    from bot.pictures.card import entry_of
 
-    portrait = match.portrait
-    jpeg = match.thumbnail()
-    pixels = services.engine.decode(jpeg).pixels
-    # The settings may make decoding reduce even a thumbnail.
-    scale, box = pixels.shape[1] / portrait.width_px, portrait.box
-    return CardEntry(
-        portrait=pixels,
-        portrait_landmarks=(portrait.landmarks * scale).astype(np.float32),
-        name=answer.name,
-        score=answer.score,
-        word=answer.word,
-        credit=answer.credit,
-        portrait_box=Box(box.x * scale, box.y * scale, box.w * scale, box.h * scale),
-        silhouette=is_silhouette(jpeg),
-    )
+    said = {"name": answer.name, "word": answer.word, "credit": answer.credit}
+    return entry_of(services.engine, match, **said)
 
 
 def grid(buttons: Iterable[Button], per_row: int) -> Rows:

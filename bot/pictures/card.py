@@ -7,7 +7,7 @@ and score can still be read at the 350 px of a phone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,10 @@ from bot.pictures.sheet import (
 from bot.pictures.split import split_face, suits
 from bot.pictures.text import Block, set_text
 from bot.values import Picture
+from engine.engine import Engine
 from engine.types import Box, Face, Photo
+from gallery.records import Match
+from gallery.silhouette import is_silhouette
 
 _CAMERA = "\N{CAMERA} "
 """Before a credit, in place of the word "photo" in some language."""
@@ -76,6 +79,24 @@ class CardEntry:
     def face(self) -> FaceInPhoto:
         """The portrait, and the landmarks with the chin (6, 2)."""
         return self.portrait, with_chin(self.portrait_landmarks, self.portrait_box)
+
+
+def entry_of(engine: Engine, match: Match, *, name: str, word: str, credit: str) -> CardEntry:
+    """A match as the card shows it; decodes its portrait."""
+    portrait, jpeg = match.portrait, match.thumbnail()
+    pixels = engine.decode(jpeg).pixels
+    # The settings may make decoding reduce even a thumbnail.
+    scale = pixels.shape[1] / portrait.width_px
+    return CardEntry(
+        portrait=pixels,
+        portrait_landmarks=(portrait.landmarks * scale).astype(np.float32),
+        name=name,
+        score=match.score,
+        word=word,
+        credit=credit,
+        portrait_box=Box(*(side * scale for side in astuple(portrait.box))),
+        silhouette=is_silhouette(jpeg),
+    )
 
 
 @dataclass(frozen=True, slots=True)
