@@ -13,15 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.pictures.framing import FaceInPhoto, Pixels, frame_face, shared_frame, with_chin
-from bot.pictures.sheet import (
-    BACKGROUND,
-    INK,
-    MUTED,
-    SELECTED,
-    Sheet,
-    draw_numbered,
-    score_colour,
-)
+from bot.pictures.sheet import INK, MUTED, Sheet, draw_numbered, score_colour
 from bot.pictures.split import split_face, suits
 from bot.pictures.text import Block, set_text
 from bot.values import Picture
@@ -30,8 +22,7 @@ from engine.types import Box, Face, Photo
 from gallery.records import Match
 from gallery.silhouette import is_silhouette
 
-_CAMERA = "\N{CAMERA} "
-"""Before a credit, in place of the word "photo" in some language."""
+_CAMERA = "\N{CAMERA} "  # before a credit, in place of the word "photo" in some language
 
 _WIDTH = 1080
 _MOST_ENTRIES = 10  # more would make a ribbon that nobody reads and platforms refuse
@@ -195,8 +186,8 @@ class Words:
         self._baseline = max(self._name.baseline_px, above)
         one_line = len(self._name.lines) == 1
         self._name_top = self._baseline - self._name.baseline_px if one_line else 0
-        self._head = max(self._name_top + self._name.height_px, self._baseline + below)
-        blocks = [block.height_px for block in (self._word, self._credit) if block]
+        self._head = max(self._name_top + self._name.mask.height, self._baseline + below)
+        blocks = [block.mask.height for block in (self._word, self._credit) if block]
         self.height_px = self._head + sum(blocks) + sum(style.bar)
 
     def draw(self, sheet: Sheet, x: int, y: int) -> None:
@@ -208,7 +199,7 @@ class Words:
         y += self._head
         if self._word:
             sheet.block(self._word, x, y, INK)
-            y += self._word.height_px
+            y += self._word.mask.height
         sheet.bar(self._score, x, y + above, self._width, bar)
         if self._credit:
             sheet.block(self._credit, x, y + above + bar + below, MUTED)
@@ -256,7 +247,7 @@ def draw_card(
     else:
         _draw_pair(sheet, top, (face, best.face), height)
     if several:
-        sheet.badge(answered + 1, 20, top + 20, _BADGE, paper=SELECTED, ink=BACKGROUND)
+        sheet.badge(answered + 1, 20, top + 20, _BADGE, selected=True)
     rank = best.rank or (1 if others else None)
     if rank is not None:
         sheet.badge(rank, rank_x, top + 20, _BADGE)
@@ -269,16 +260,7 @@ def draw_card(
 def draw_comparison(
     photo_a: Photo, face_a: Face, photo_b: Photo, face_b: Face, score: float, word: str
 ) -> Picture:
-    """Two senders' faces side by side and how alike they are.
-
-    Args:
-        photo_a: The first photo.
-        face_a: The face in it.
-        photo_b: The second photo.
-        face_b: The face in it.
-        score: 0 to 100.
-        word: What the score means.
-    """
+    """Two senders' faces side by side, how alike they are (0 to 100) and what that means."""
     sheet, height = Sheet(_WIDTH), _PAIR_PX[0]
     _draw_pair(sheet, 0, (_face(photo_a, face_a), _face(photo_b, face_b)), height)
     end = _draw_caption(sheet, height, word, score, "", "")
@@ -311,14 +293,14 @@ def draw_family_card(
         top = draw_numbered(sheet, photo, faces, highest_px=_BAND, selected=answered) + _GAP
     heading = Fit(46, 26, 80, 1).set(title, _WIDTH - 2 * pad, bold=True)
     sheet.block(heading, pad, top + 18, INK)
-    top += heading.height_px + 36
+    top += heading.mask.height + 36
     _draw_pair(sheet, top, (parents[0].face, parents[1].face), _PARENTS)
     below = top + _PARENTS
     x, y = (_WIDTH - _CHILD) // 2, below + _CHILD_BELOW - _CHILD
     sheet.medallion(frame_face(*child, shared_frame([child], _CHILD, _CHILD)), x, y)
     if len(faces) > 1:
         y = below + _CHILD_BELOW - _FAMILY_BADGE
-        sheet.badge(answered + 1, x, y, _FAMILY_BADGE, paper=SELECTED, ink=BACKGROUND)
+        sheet.badge(answered + 1, x, y, _FAMILY_BADGE, selected=True)
     end = 0
     for parent, left in zip(parents, (pad, _HALF + _GAP + pad // 2), strict=True):
         score = _Score(parent.score, 92, 32)
@@ -359,14 +341,7 @@ def _draw_rows(
 ) -> int:
     """Draws a row for every match after the first, from four on in two columns.
 
-    Args:
-        sheet: Where to draw.
-        top: Where the rows begin.
-        entries: At least one.
-        child: The face to be joined with each entry's; None: each row shows the portrait.
-
-    Returns:
-        Where they end.
+    Each shows the portrait, or the face ``child`` joined with it; returns where they end.
     """
     few = len(entries) <= 3
     style, columns = (_FEW, 1) if few else (_MANY, 2)

@@ -28,16 +28,11 @@ FaceInPhoto = tuple[Pixels, NDArray[np.float32]]
 """Pixels (H, W, 3) and the landmarks of the face in them, (5, 2) or with the chin (6, 2)."""
 
 _EYE_HEIGHTS = (0.43, 0.39, 0.355)
-"""Heights of the eyes to choose from, of the frame's height, from its top.
-
-The first leaves room for hair and hats; the others are for photos that end above the hair.
-"""
+"""Of the frame's height, from its top: the first leaves room for hair and hats; the others are for
+photos that end above the hair."""
 _VIEWS = ((0.165, 0.965), (0.185, 0.96), (0.21, 0.94), (0.24, 0.88), (0.27, 0.8))
 """Distances between the eyes to choose from, of the geometric mean of the frame's sides, each with
-the share of its frame that a photo must fill.
-
-The first shows head and shoulders; the last is for photos that end close to the face.
-"""
+the share of its frame that a photo must fill: from head and shoulders to the face alone."""
 _LEAST_APART = 2.0  # px in the photo: nothing is seen of a smaller face, and pixels stay pixels
 _HEAD_SHIFT = 0.45
 """Of the nose's offset: a head turned aside extends away from where its nose points."""
@@ -68,14 +63,7 @@ _BEND_STEP = 12  # px to one point of a bend, which varies slowly
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Where a face goes.
-
-    Attributes:
-        width_px: Of the frame.
-        height_px: Of the frame.
-        eye_y_px: Height of both eyes, from the top.
-        eyes_apart_px: Distance between them.
-    """
+    """Where a face goes; ``eye_y_px`` is the height of both eyes, from the top."""
 
     width_px: int
     height_px: int
@@ -84,17 +72,10 @@ class Frame:
 
 
 def eyes_level(landmarks: NDArray[np.float32], frame: Frame) -> Points:
-    """Matrix from photo to frame that brings the eyes to the frame's height and distance.
+    """Matrix (2, 3) from photo to frame that brings the eyes to the frame's height and distance.
 
     For a face so turned away that its eyes nearly coincide in the photo, the line from eyes to
     mouth decides about turn and scale, continuously the more the closer the eyes are.
-
-    Args:
-        landmarks: float32 (5, 2), photo pixels.
-        frame: Where to.
-
-    Returns:
-        float64 (2, 3).
     """
     left, right, nose, *mouth = (complex(x, y) for x, y in np.asarray(landmarks, np.float64))
     middle = (left + right) / 2
@@ -117,37 +98,23 @@ def eyes_level(landmarks: NDArray[np.float32], frame: Frame) -> Points:
 
 
 def shared_frame(faces: Sequence[FaceInPhoto], width_px: int, height_px: int) -> Frame:
-    """The widest view of all faces in which the photos still fill most of their frames.
-
-    Args:
-        faces: Every face that gets this frame.
-        width_px: Of the frame.
-        height_px: Of the frame.
-    """
+    """The widest view of all faces in which the photos still fill most of their frames."""
     side = (width_px * height_px) ** 0.5
-    best, most = None, -1.0
+    tried: list[tuple[float, Frame]] = []
     for (apart, enough), height in itertools.product(_VIEWS, _EYE_HEIGHTS):
         frame = Frame(width_px, height_px, round(height * height_px), round(apart * side))
         covered = min(
             covered_share(pixels, eyes_level(landmarks, frame), (width_px, height_px))
             for pixels, landmarks in faces
         )
-        if best is None or covered > most:
-            best, most = frame, covered
         if covered >= enough:
             return frame
-    assert best is not None
-    return best
+        tried.append((covered, frame))
+    return max(tried, key=lambda one: one[0])[1]
 
 
 def covered_share(pixels: Pixels, matrix: Points, size_px: tuple[int, int]) -> float:
-    """Share of a frame that a photo fills.
-
-    Args:
-        pixels: uint8 (H, W, 3).
-        matrix: float64 (2, 3), from the photo to the frame.
-        size_px: Width and height of the frame.
-    """
+    """Share of a frame (width, height) that a photo fills which the matrix (2, 3) brings there."""
     photo = _corners(pixels.shape[1], pixels.shape[0]) @ matrix[:, :2].T + matrix[:, 2]
     panel = _corners(*size_px)
     area, _ = cv2.intersectConvexConvex(photo.astype(np.float32), panel.astype(np.float32))
@@ -160,16 +127,7 @@ def _corners(width_px: int, height_px: int) -> Points:
 
 
 def frame_face(pixels: Pixels, landmarks: NDArray[np.float32], frame: Frame) -> Pixels:
-    """The face in its frame.
-
-    Args:
-        pixels: uint8 (H, W, 3).
-        landmarks: float32 (5, 2), in those pixels.
-        frame: Where it goes.
-
-    Returns:
-        uint8 (frame.height_px, frame.width_px, 3).
-    """
+    """The face in its frame: uint8 (frame.height_px, frame.width_px, 3)."""
     apart = frame.eyes_apart_px
     head = (frame.width_px / 2, frame.eye_y_px + 0.5 * apart, apart)
     size = (frame.width_px, frame.height_px)
@@ -193,17 +151,12 @@ def continued_warp(
             between its eyes.
     """
     part, matrix = _seen_part(pixels, matrix, size_px)
-    warped = np.asarray(
-        cv2.warpAffine(
-            part, matrix, size_px, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        ),
-        np.uint8,
-    )
+    edges = cv2.BORDER_REPLICATE
+    warped = cv2.warpAffine(part, matrix, size_px, flags=cv2.INTER_LINEAR, borderMode=edges)
     inside = _inside(part.shape, matrix, size_px)
-    if inside is None:
-        return warped
-    ambience = _ambience(warped, inside, head)
-    return np.asarray(cv2.blendLinear(warped, ambience, inside, 1 - inside), np.uint8)
+    if inside is not None:
+        warped = cv2.blendLinear(warped, _ambience(warped, inside, head), inside, 1 - inside)
+    return np.asarray(warped, np.uint8)
 
 
 def _seen_part(pixels: Pixels, matrix: Points, size_px: tuple[int, int]) -> tuple[Pixels, Points]:
@@ -261,7 +214,9 @@ def _inside(
 
 
 def _ambience(
-    picture: Pixels, inside: NDArray[np.float32], head: tuple[float, float, float] | None
+    picture: cv2.typing.MatLike,
+    inside: NDArray[np.float32],
+    head: tuple[float, float, float] | None,
 ) -> Pixels:
     """The colours of the photo spread over the whole frame, near edges more than far ones.
 
@@ -288,13 +243,9 @@ def _ambience(
 
 
 def shape_of(landmarks: NDArray[np.float32]) -> Points:
-    """The points upright: eyes level, their middle at 0, about 1 apart for a frontal face.
+    """The points (6, 2) upright: eyes level, their middle at 0, about 1 apart if seen frontally.
 
-    Args:
-        landmarks: (5, 2) or with the chin (6, 2), photo pixels; any points, even all the same.
-
-    Returns:
-        float64 (6, 2).
+    Landmarks are (5, 2) or with the chin (6, 2), photo pixels; any points, even all the same.
     """
     template = DLIB_TEMPLATE - DLIB_TEMPLATE[:2].mean(axis=0)
     template = template / np.linalg.norm(template[1] - template[0])
@@ -310,16 +261,7 @@ def upright(points: Points) -> Points:
 
 
 def placed_shape(shape: Points, middle_px: tuple[float, float], apart_px: float) -> Points:
-    """An upright shape where a frame wants it.
-
-    Args:
-        shape: From ``shape_of``, or a mean of several.
-        middle_px: The middle of the eyes in the frame.
-        apart_px: Distance between the eyes of a frontal face.
-
-    Returns:
-        float64 (6, 2), frame pixels.
-    """
+    """An upright shape (6, 2) with the middle of its eyes there, so far apart if seen frontally."""
     return shape * apart_px + np.asarray(middle_px, np.float64)
 
 
@@ -330,10 +272,7 @@ def face_away(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
 
 
 def head_shift(shape: Points) -> float:
-    """How far to the right the eyes belong for the head to be in the middle.
-
-    A head turned aside extends away from where its nose points.
-    """
+    """How far to the right the eyes belong for the head to be in the middle."""
     return _HEAD_SHIFT * float(np.clip(shape[2, 0], -1, 1))
 
 
@@ -359,9 +298,6 @@ def bent_face(
         target: (6, 2), where they go, frame pixels.
         size_px: Width and height of the frame.
         apart_px: Distance between the eyes of a frontal face in the frame.
-
-    Returns:
-        uint8 (height, width, 3).
     """
     matrix = placing(landmarks, target)
     x, y = target[:5].mean(axis=0)
@@ -390,14 +326,9 @@ def bend(
     apart_px: float,
     most: float = _MOST_BEND,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Where each pixel of the frame comes from, so that ``points`` come to ``target``.
+    """Where each pixel of the frame comes from, so that ``points`` (6, 2) come to ``target``.
 
-    Args:
-        points: (6, 2), where landmarks and chin are, frame pixels.
-        target: (6, 2), where they go.
-        size_px: Width and height of the frame.
-        apart_px: Distance between the eyes of a frontal face in the frame.
-        most: How far a point may be moved, of that distance.
+    No point is moved further than ``most`` of the distance between the eyes of a frontal face.
 
     Returns:
         Columns and rows, float32 (height, width) each, as ``cv2.remap`` takes them.
@@ -406,26 +337,16 @@ def bend(
     width, height = size_px
     grid = (width // _BEND_STEP + 2, height // _BEND_STEP + 2)
     shift = _thin_plate(target, moved, apart_px, grid)
-    wide = np.asarray(
-        cv2.resize(
-            shift, (grid[0] * _BEND_STEP, grid[1] * _BEND_STEP), interpolation=cv2.INTER_LINEAR
-        )
-    )[:height, :width]
+    whole = (grid[0] * _BEND_STEP, grid[1] * _BEND_STEP)
+    wide = cv2.resize(shift, whole, interpolation=cv2.INTER_LINEAR)[:height, :width]
     across, down = _identity(width, height)
     return across + wide[..., 0], down + wide[..., 1]
 
 
 def with_chin(landmarks: NDArray[np.float32], box: Box | None) -> NDArray[np.float32]:
-    """The landmarks and the chin below them.
+    """The landmarks and the chin below them, float32 (6, 2); of the usual length without a box.
 
     MTCNN's boxes end at the chin: the more upright a face, the more its box is trusted.
-
-    Args:
-        landmarks: float32 (5, 2).
-        box: The face's, in the same pixels; None: a chin of the usual length.
-
-    Returns:
-        float32 (6, 2).
     """
     points = np.asarray(landmarks, np.float64)
     eyes, mouth = points[:2].mean(axis=0), points[3:5].mean(axis=0)
@@ -489,5 +410,4 @@ def _six(landmarks: NDArray[np.float32]) -> Points:
 
 def through(matrix: Points, landmarks: NDArray[np.float32]) -> Points:
     """The landmarks and the chin, (6, 2), after a similarity."""
-    moved: Points = _six(landmarks) @ matrix[:, :2].T + matrix[:, 2]
-    return moved
+    return np.asarray(_six(landmarks) @ matrix[:, :2].T + matrix[:, 2], np.float64)

@@ -88,12 +88,7 @@ def _folder(package: str) -> Path | None:
 
 @lru_cache(maxsize=4096)
 def candidates(character: str, han: Typeface | None = None) -> tuple[Typeface, ...]:
-    """The typefaces to be asked for a glyph of the character (``covers``), best first.
-
-    Args:
-        character: One character.
-        han: Which of the CJK typefaces to ask; see ``han_typeface``.
-    """
+    """The typefaces to be asked for a glyph (``covers``), best first; ``han`` is the CJK one."""
     script = unicodedata.name(character, "").split(" ", 1)[0]
     cjk = han or _SC
     own = cjk if script in _CJK_SCRIPTS else _BY_SCRIPT.get(script)
@@ -148,17 +143,11 @@ def opened(typeface: Typeface, *, bold: bool) -> uharfbuzz.Font:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Neighbouring characters of one typeface and one direction.
-
-    Attributes:
-        text: The characters in the order of reading.
-        typeface: Has a glyph for each of them.
-        level: Embedding level; odd: written right to left.
-    """
+    """Neighbouring characters in the order of reading, of one typeface and one direction."""
 
     text: str
-    typeface: Typeface
-    level: int
+    typeface: Typeface  # has a glyph for each
+    level: int  # of embedding; odd: written right to left
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +155,6 @@ class ShapedRun:
     """A run as glyphs, whatever its size; lengths are sizes of the font.
 
     Attributes:
-        run: What was shaped.
-        bold: In which weight.
         glyphs: From left to right: id in the font (0 would be the empty rectangle), and x and y
             (upwards) from the start of the baseline.
         advance: Where the next run starts.
@@ -216,16 +203,10 @@ def shaped(run: Run, *, bold: bool) -> ShapedRun:
 def rasterised(
     placed: Iterable[tuple[ShapedRun, float, float]], size_px: int, width_px: int, height_px: int
 ) -> NDArray[np.uint8]:
-    """Shaped runs as coverage.
+    """Shaped runs as coverage: uint8 (height_px, width_px), 255 where ink covers all of a pixel.
 
-    Args:
-        placed: Runs, each with the place of its pen in the picture: x, y of the baseline, px.
-        size_px: Size of the font.
-        width_px: Of the picture; what reaches beyond is cut.
-        height_px: Of the picture.
-
-    Returns:
-        uint8 (height_px, width_px), 255 where ink covers all of a pixel.
+    Each run comes with the place of its pen, x and y of the baseline, px; what reaches beyond the
+    picture is cut.
     """
     scale = size_px / _EM
     with _LOCK:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import cv2
@@ -50,15 +51,7 @@ MOST_EDGE_PX = 1280
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A kind of film.
-
-    Attributes:
-        media_type: As platforms are told.
-        suffix: Of the file's name.
-        width_px: Even.
-        height_px: Even.
-        per_second: Frames.
-    """
+    """A kind of film; both sides are even."""
 
     media_type: str
     suffix: str
@@ -104,9 +97,15 @@ def make_morph(
         alt: What the film shows, for those who can't see it.
         kind: ``MP4`` or ``GIF``; None: MP4 where PyAV is installed.
     """
-    if kind is None:
-        kind = MP4 if encodes_mp4() else GIF
-    frames, order = _storyboard(_Morph(first, second, kind), kind)
+    kind = kind or (MP4 if encodes_mp4() else GIF)
+    count = round(_WAY_S * kind.per_second)
+    back = max(2, round(_BACK_S * kind.per_second))
+    order = [0] * round(_FIRST_S * kind.per_second)
+    order += range(1, count)
+    order += [count] * round(_LAST_S * kind.per_second)
+    order += [round(count * (1 - step / back)) for step in range(1, back)]
+    morph = _Morph(first, second, kind)
+    frames = [morph.frame(_eased(step / count)) for step in range(count + 1)]
     encode = encode_mp4 if kind.media_type == MP4.media_type else encode_gif
     return Animation(
         content=encode(frames, order, kind.per_second),
@@ -117,18 +116,6 @@ def make_morph(
         duration_s=len(order) / kind.per_second,
         alt=alt,
     )
-
-
-def _storyboard(morph: _Morph, kind: Format) -> tuple[list[Pixels], list[int]]:
-    """The different frames, and which of them is shown when."""
-    count = round(_WAY_S * kind.per_second)
-    frames = [morph.frame(_eased(step / count)) for step in range(count + 1)]
-    back = max(2, round(_BACK_S * kind.per_second))
-    order = [0] * round(_FIRST_S * kind.per_second)
-    order += range(1, count)
-    order += [count] * round(_LAST_S * kind.per_second)
-    order += [round(count * (1 - step / back)) for step in range(1, back)]
-    return frames, order
 
 
 def _eased(share: float) -> float:
@@ -158,7 +145,7 @@ class _Morph:
             toned(left, tones[0], between(tones[0], tones[1], _EQUALISED)),
             toned(right, tones[1], between(tones[1], tones[0], _EQUALISED)),
         )
-        self._words = _Caption(second, self._size)
+        self._ink, self._cover = _words_band(second, self._size)
 
     def frame(self, share: float) -> Pixels:
         """The frame at that share of the way: 0 is the first face, 1 the second with its words."""
@@ -175,7 +162,12 @@ class _Morph:
         dissolved = share * share * (3 - 2 * share)
         picture = cv2.addWeighted(parts[0], 1 - dissolved, parts[1], dissolved, 0)
         strength = float(np.clip((share - _WORDS_FROM) / (1 - _WORDS_FROM), 0, 1))
-        return self._words.over(np.asarray(picture, np.uint8), strength)
+        frame = np.array(picture, np.uint8)
+        if strength > 0:
+            cover = strength * self._cover
+            part = frame[-len(cover) :]
+            part[:] = np.round(part * (1 - cover) + self._ink * cover).astype(np.uint8)
+        return frame
 
     def _places(self, first: FaceInPhoto, second: FaceInPhoto) -> tuple[float, Points, Points]:
         """The widest view that both photos fill, and both shapes in it."""
@@ -203,46 +195,36 @@ class _Morph:
         return continued_warp(face[0], matrix, self._size, head=head), through(matrix, face[1])
 
 
-class _Caption:
-    """Name, score, bar and credit on a band that darkens towards the frame's lower edge."""
+def _words_band(entry: CardEntry, size_px: tuple[int, int]) -> tuple[_Floats, _Floats]:
+    """Name, score, bar and credit on a band that darkens towards the frame's lower edge.
 
-    def __init__(self, entry: CardEntry, size_px: tuple[int, int]) -> None:
-        width, height = size_px
-        self._top = round((1 - _BAND) * height)
-        band = height - self._top
-        ramp = 255 * _BAND_DARK * np.clip(np.arange(band) / (0.45 * band), 0, 1)
-        shade = np.repeat(ramp[:, None], width, axis=1).astype(np.uint8)
-        paper, cover = Image.new("RGB", (width, band), _DARK), Image.fromarray(shade)
-        unit, pad = width / 480, round(width / 24)
+    Returns:
+        Colours (H, W, 3) from 0 to 255, and how much they cover (H, W, 1) from 0 to 1.
+    """
+    width, height = size_px
+    band = height - round((1 - _BAND) * height)
+    ramp = 255 * _BAND_DARK * np.clip(np.arange(band) / (0.45 * band), 0, 1)
+    shade = np.repeat(ramp[:, None], width, axis=1).astype(np.uint8)
+    paper, cover = Image.new("RGB", (width, band), _DARK), Image.fromarray(shade)
+    unit, pad = width / 480, round(width / 24)
 
-        def px(length: int) -> int:
-            return round(length * unit)
+    def px(length: int) -> int:
+        return round(length * unit)
 
-        style = Style(
-            name=Fit(px(36), px(20), px(76)),
-            word=None,
-            credit=Fit(px(17), max(9, px(12)), px(51)),
-            bar=(max(6, px(10)), px(4), px(6)),
-            score=px(52),
-            digits=(px(38), 0),
-            apart=px(14),
-        )
-        words = Words(entry.name, entry.score, "", entry.credit, width - 2 * pad, style)
-        sheet = Sheet(width)
-        words.draw(sheet, pad, band - px(10) - words.height_px)
-        sheet.draw_on(paper, cover)
-        self._ink = np.asarray(paper, np.float32)
-        self._cover = np.asarray(cover, np.float32)[..., None] / np.float32(255)
-
-    def over(self, frame: Pixels, strength: float) -> Pixels:
-        """The frame with the words, as strong as that."""
-        if strength <= 0:
-            return frame
-        frame = frame.copy()
-        cover = strength * self._cover
-        part = frame[self._top :]
-        part[:] = np.round(part * (1 - cover) + self._ink * cover).astype(np.uint8)
-        return frame
+    style = Style(
+        name=Fit(px(36), px(20), px(76)),
+        word=None,
+        credit=Fit(px(17), max(9, px(12)), px(51)),
+        bar=(max(6, px(10)), px(4), px(6)),
+        score=px(52),
+        digits=(px(38), 0),
+        apart=px(14),
+    )
+    words = Words(entry.name, entry.score, "", entry.credit, width - 2 * pad, style)
+    sheet = Sheet(width)
+    words.draw(sheet, pad, band - px(10) - words.height_px)
+    sheet.draw_on(paper, cover)
+    return np.asarray(paper, np.float32), np.asarray(cover, np.float32)[..., None] / np.float32(255)
 
 
 def encodes_mp4() -> bool:
@@ -261,9 +243,6 @@ def encode_mp4(frames: Sequence[Pixels], order: Sequence[int], per_second: int) 
         frames: uint8 (H, W, 3), RGB, all of one size with even sides.
         order: Which frame is shown when; one may be shown several times.
         per_second: Frames.
-
-    Returns:
-        The file.
 
     Raises:
         ValueError: If sizes are odd or differ, or there are too many frames.
@@ -286,15 +265,9 @@ def encode_mp4(frames: Sequence[Pixels], order: Sequence[int], per_second: int) 
 
 
 def encode_gif(frames: Sequence[Pixels], order: Sequence[int], per_second: int) -> bytes:
-    """A GIF that loops for ever.
+    """A GIF that loops for ever; see ``encode_mp4``.
 
-    Args:
-        frames: uint8 (H, W, 3), RGB, all of one size.
-        order: Which frame is shown when; one may be shown several times.
-        per_second: Frames; shown in hundredths of a second, so 20, 25 or 10 are exact.
-
-    Returns:
-        The file.
+    It counts in hundredths of a second, so 10, 20 or 25 frames per second are exact.
 
     Raises:
         ValueError: If sizes differ, or there are too many frames.
@@ -308,21 +281,17 @@ def encode_gif(frames: Sequence[Pixels], order: Sequence[int], per_second: int) 
         at: Image.fromarray(frames[at]).quantize(palette=palette, dither=Image.Dither.NONE)
         for at in set(order)
     }
-    shown: list[tuple[int, int]] = []  # frame, hundredths of a second
-    for position, at in enumerate(order):
-        lasts = round(100 * (position + 1) / per_second) - round(100 * position / per_second)
-        if shown and shown[-1][0] == at:
-            shown[-1] = (at, shown[-1][1] + lasts)
-        else:
-            shown.append((at, lasts))
+    # Hundredths of a second at which each run of the same frame begins, and the end.
+    starts = [at for at in range(len(order)) if at == 0 or order[at] != order[at - 1]]
+    times = [round(100 * at / per_second) for at in (*starts, len(order))]
     file = io.BytesIO()
-    first, *rest = (reduced[at] for at, _ in shown)
+    first, *rest = (reduced[order[at]] for at in starts)
     first.save(
         file,
         "GIF",
         save_all=True,
         append_images=rest,
-        duration=[10 * lasts for _, lasts in shown],
+        duration=[10 * (end - start) for start, end in pairwise(times)],
         loop=0,
         optimize=False,
     )

@@ -34,15 +34,14 @@ _MOST_BYTES = 250_000
 _LOWEST_PX = 300
 _AROUND = 0.3  # of a face's height that is kept above and below it
 _LARGEST_SCALE = 4.0
-_CROWD = 15
-"""With more faces than this, some are left unmarked rather than marked over others."""
+_CROWD = 15  # with more faces, some are left unmarked rather than marked over others
 
 _Rectangle = tuple[int, int, int, int]  # x, y, width, height
 
 
 def score_colour(score: float) -> Colour:
     """The colour of a score from 0 to 100."""
-    red, green, blue = (int(level) for level in _colours(np.array([score]))[0])
+    red, green, blue = map(int, _colours(np.array([score]))[0])
     return red, green, blue
 
 
@@ -54,11 +53,7 @@ def _colours(scores: NDArray[np.float64]) -> Pixels:
 
 
 class Sheet:
-    """Collects what is to be drawn; ``picture`` draws it.
-
-    Args:
-        width_px: Of the picture.
-    """
+    """Collects what is to be drawn; ``picture`` draws it."""
 
     def __init__(self, width_px: int) -> None:
         self.width_px = width_px
@@ -86,21 +81,16 @@ class Sheet:
 
     def bar(self, score: float, x: int, y: int, width_px: int, height_px: int) -> None:
         """A bar from 0 to 100, filled up to the score in the colours on the way there."""
-        level, fill = _filled(score, width_px, height_px)
+        share = min(max(score, 0.0), 100.0) / 100
+        filled_px = round(height_px + (width_px - height_px) * share)
+        ramp = _colours(np.linspace(0, 100, width_px)[:filled_px])
+        fill = np.ascontiguousarray(np.broadcast_to(ramp, (height_px, filled_px, 3)))
         self._paste(TRACK, x, y, _capsule(width_px, height_px))
-        self._paste(fill, x, y, level)
+        self._paste(Image.fromarray(fill), x, y, _capsule(filled_px, height_px))
 
-    def badge(
-        self,
-        number: int,
-        x: int,
-        y: int,
-        height_px: int,
-        *,
-        paper: Colour = BACKGROUND,
-        ink: Colour = INK,
-    ) -> None:
+    def badge(self, number: int, x: int, y: int, height_px: int, *, selected: bool = False) -> None:
         """A number on a pill whose upper left corner is there."""
+        paper, ink = (SELECTED, BACKGROUND) if selected else (BACKGROUND, INK)
         text, width_px = _badge_text(number, height_px)
         ring = max(2, height_px // 18)
         left = x + (width_px - text.width_px) // 2
@@ -111,12 +101,7 @@ class Sheet:
         self._paste(ink, left, top, text.mask)
 
     def draw_on(self, paper: Image.Image, coverage: Image.Image | None = None) -> None:
-        """Draws everything.
-
-        Args:
-            paper: Mode RGB.
-            coverage: Mode L, of the same size; becomes 255 where there is text or a bar.
-        """
+        """Draws everything; ``coverage`` (mode L) becomes 255 where there is text or a bar."""
         for what, place, mask in self._pasted:
             paper.paste(what, place, mask)
             if coverage is not None and mask is not None:
@@ -129,24 +114,10 @@ class Sheet:
         return Picture(_jpeg(paper), self.width_px, height_px, alt)
 
 
-def _filled(score: float, width_px: int, height_px: int) -> tuple[Image.Image, Image.Image]:
-    """The filled part of a bar: its coverage and its colours."""
-    share = min(max(score, 0.0), 100.0) / 100
-    filled_px = round(height_px + (width_px - height_px) * share)
-    ramp = _colours(np.linspace(0, 100, width_px)[:filled_px])
-    colours = np.broadcast_to(ramp, (height_px, filled_px, 3))
-    return _capsule(filled_px, height_px), Image.fromarray(np.ascontiguousarray(colours))
-
-
 def _badge_text(number: int, height_px: int) -> tuple[Block, int]:
     """The digits of a badge and how wide it is."""
-    text = set_text(
-        str(number),
-        width_px=4 * height_px,
-        height_px=2 * height_px,
-        size_px=round(0.68 * height_px),
-        bold=True,
-    )
+    size, box = round(0.68 * height_px), {"width_px": 4 * height_px, "height_px": 2 * height_px}
+    text = set_text(str(number), **box, size_px=size, bold=True)
     return text, max(height_px, text.width_px + round(0.55 * height_px))
 
 
@@ -161,18 +132,17 @@ def _capsule(width_px: int, height_px: int) -> Image.Image:
 
 
 def _jpeg(paper: Image.Image) -> bytes:
-    data = b""
     wanted = 1.0
     for quality, share in _QUALITIES:
         if share > wanted:
             continue
         buffer = io.BytesIO()
         paper.save(buffer, "JPEG", quality=quality)
-        data = buffer.getvalue()
-        if len(data) <= _MOST_BYTES:
+        size = len(buffer.getbuffer())
+        if size <= _MOST_BYTES:
             break
-        wanted = min(wanted, share * _MOST_BYTES / len(data))
-    return data
+        wanted = min(wanted, share * _MOST_BYTES / size)
+    return buffer.getvalue()
 
 
 def draw_numbered(
@@ -210,8 +180,7 @@ def draw_numbered(
         _corners(pixels, boxes[at], SELECTED if at == selected else INK)
     sheet.photo(pixels, 0, 0)
     for at, (x, y, _, badge_px) in badges.items():
-        paper, ink = (SELECTED, BACKGROUND) if at == selected else (BACKGROUND, INK)
-        sheet.badge(at + 1, x, y, badge_px, paper=paper, ink=ink)
+        sheet.badge(at + 1, x, y, badge_px, selected=at == selected)
     return height_px
 
 
@@ -258,7 +227,7 @@ def _view(
     return np.array([[scale, 0, shift_x], [0, scale, shift_y]]), height_px
 
 
-def _corners(pixels: Pixels, box: Box, colour: tuple[int, int, int]) -> None:
+def _corners(pixels: Pixels, box: Box, colour: Colour) -> None:
     """Four corners of a frame, light on a dark rim, so that they show on every photo."""
     arm = 0.26 * min(box.w, box.h)
     thick = int(np.clip(0.02 * box.h, 3, 6))

@@ -33,8 +33,6 @@ from bot.pictures.framing import (
 )
 from engine.align import yaw_degrees
 
-_Floats = NDArray[np.float32]
-
 _MOST_TURNED = 44.0
 _MOST_APART = 33.0
 """Degrees: further turned than that, and differing by more, no halves make one face."""
@@ -71,82 +69,62 @@ _MOST_BLUR_PX = 3.0
 
 
 def suits(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
-    """Whether two faces make one: neither turned far aside, both turned about alike.
-
-    Args:
-        first: Landmarks (5, 2).
-        second: Landmarks (5, 2).
-    """
+    """Whether two faces (landmarks) make one: neither turned far aside, both turned about alike."""
     one, other = abs(yaw_degrees(first)), abs(yaw_degrees(second))
     return max(one, other) <= _MOST_TURNED and abs(one - other) <= _MOST_APART
 
 
 def split_face(first: FaceInPhoto, second: FaceInPhoto, size_px: tuple[int, int]) -> Pixels:
-    """The left half of the first face and the right half of the second.
+    """The left half of the first face (the sender) and the right half of the second.
 
     Where they are turned to opposite sides, the second is shown as in a mirror.
-
-    Args:
-        first: The sender.
-        second: The celebrity.
-        size_px: Width and height of the result.
 
     Returns:
         uint8 (height, width, 3).
     """
     if face_away(first[1], second[1]):
         second = mirrored(*second)
-    view = _view(first, second, size_px)
-    finest = min(_scale(face, view.target) for face in (first, second))
+    target, apart_px = _view(first, second, size_px)
+    finest = min(_scale(face, target) for face in (first, second))
     factor = float(np.clip(_FINE_ENOUGH / finest, _LEAST_FINE, 1))
     if factor > _NEARLY:
-        return _drawn(first, second, view, size_px)
+        return _drawn(first, second, target, apart_px, size_px)
     # Neither photo has so many pixels: drawn smaller it looks the same and takes half the time.
     width, height = (max(1, round(side * factor)) for side in size_px)
     scales = np.array([width / size_px[0], height / size_px[1]])
-    smaller = _View((view.target + 0.5) * scales - 0.5, view.apart_px * scales[1])
-    small = _drawn(first, second, smaller, (width, height))
+    target = (target + 0.5) * scales - 0.5
+    small = _drawn(first, second, target, apart_px * scales[1], (width, height))
     return np.asarray(cv2.resize(small, size_px, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def _drawn(
-    first: FaceInPhoto, second: FaceInPhoto, view: _View, size_px: tuple[int, int]
+    first: FaceInPhoto,
+    second: FaceInPhoto,
+    target: Points,
+    apart_px: float,
+    size_px: tuple[int, int],
 ) -> Pixels:
-    """The two halves in that view."""
+    """The two halves with the common face at ``target``."""
     width, height = size_px
-    seam = _seam(view.target, height)
+    seam = _seam(target, height)
     reach = max(_SEAM, round(_REACH * height / 9))
     start = int(np.clip(seam.min() - reach, 0, width - 1))
     end = int(np.clip(seam.max() + reach, start + 1, width))
-    halves = (
-        _Half(first, view.target, (end, height), view.apart_px),
-        _Half(second, view.target - (start, 0), (width - start, height), view.apart_px),
+    halves, tones, scales = [], [], []
+    for face, at, part_px in ((first, 0, end), (second, start, width - start)):
+        place = target - (at, 0)
+        halves.append(bent_face(*face, place, (part_px, height), apart_px))
+        tones.append(skin_tone(halves[-1], place))
+        scales.append(_scale(face, place))
+    wanted = between(*tones, _MEETING)
+    left, right = (
+        softened(toned(half, tone, wanted), scale, other / scale)
+        for half, tone, scale, other in zip(halves, tones, scales, scales[::-1], strict=True)
     )
-    left, right = _lit_alike(*halves)
     joined = np.empty((height, width, 3), np.uint8)
     joined[:, :start], joined[:, end:] = left[:, :start], right[:, end - start :]
     joined[:, start:end] = _joined(left[:, start:], right[:, : end - start], seam - start)
     return joined
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """Where the common face stands in the frame."""
-
-    target: Points
-    apart_px: float
-
-
-class _Half:
-    """One of the two photos in its part of the frame."""
-
-    def __init__(
-        self, face: FaceInPhoto, target: Points, size_px: tuple[int, int], apart_px: float
-    ) -> None:
-        self.target = target
-        self.scale = _scale(face, target)
-        self.pixels = bent_face(*face, target, size_px, apart_px)
-        self.tone = skin_tone(self.pixels, target)
 
 
 def _scale(face: FaceInPhoto, target: Points) -> float:
@@ -154,8 +132,13 @@ def _scale(face: FaceInPhoto, target: Points) -> float:
     return float(np.hypot(*placing(face[1], target)[:, 0]))
 
 
-def _view(first: FaceInPhoto, second: FaceInPhoto, size_px: tuple[int, int]) -> _View:
-    """The widest view in which the two photos fill most of their halves."""
+def _view(
+    first: FaceInPhoto, second: FaceInPhoto, size_px: tuple[int, int]
+) -> tuple[Points, float]:
+    """The common face (6, 2) and the distance of its eyes in the widest view that is filled.
+
+    Each of the two photos has to fill most of its half.
+    """
     width, height = size_px
     shape = upright((shape_of(first[1]) + shape_of(second[1])) / 2)
     half = (width // 2, height)
@@ -168,7 +151,7 @@ def _view(first: FaceInPhoto, second: FaceInPhoto, size_px: tuple[int, int]) -> 
         )
         if covered >= enough:
             break
-    return _View(target, apart_px)
+    return target, apart_px
 
 
 def _seam(target: Points, height_px: int) -> Points:
@@ -185,63 +168,38 @@ def _seam(target: Points, height_px: int) -> Points:
     return np.convolve(np.pad(rows, around, mode="edge"), window / window.sum(), "valid")
 
 
-def _lit_alike(first: _Half, second: _Half) -> tuple[Pixels, Pixels]:
-    wanted = between(first.tone, second.tone, _MEETING)
-    left, right = (toned(half.pixels, half.tone, wanted) for half in (first, second))
-    return (
-        softened(left, first.scale, second.scale / first.scale),
-        softened(right, second.scale, first.scale / second.scale),
-    )
-
-
 def _joined(left: Pixels, right: Pixels, seam: Points) -> Pixels:
     """One picture of two of the same size, left of the seam the first."""
-    width = left.shape[1]
-    share = np.clip((seam[:, None] - np.arange(width)) / _SEAM + 0.5, 0, 1).astype(np.float32)
-    one, other = left.astype(np.float32), right.astype(np.float32)
-    details: list[_Floats] = []
-    for _ in range(_LEVELS):
-        if min(one.shape[:2]) < 4:
-            break
+    share = np.clip((seam[:, None] - np.arange(left.shape[1])) / _SEAM + 0.5, 0, 1)
+    weight: cv2.typing.MatLike = share.astype(np.float32)
+    one: cv2.typing.MatLike = left.astype(np.float32)
+    other: cv2.typing.MatLike = right.astype(np.float32)
+    details = []
+    while len(details) < _LEVELS and min(one.shape[:2]) >= 4:
         size = (one.shape[1], one.shape[0])
-        coarse_one = np.asarray(cv2.pyrDown(one), np.float32)
-        coarse_other = np.asarray(cv2.pyrDown(other), np.float32)
-        detail = cv2.blendLinear(
-            one - cv2.pyrUp(coarse_one, dstsize=size),
-            other - cv2.pyrUp(coarse_other, dstsize=size),
-            share,
-            1 - share,
+        smaller = cv2.pyrDown(one), cv2.pyrDown(other)
+        one, other = (
+            full - cv2.pyrUp(small, dstsize=size)
+            for full, small in zip((one, other), smaller, strict=True)
         )
-        details.append(np.asarray(detail, np.float32))
-        one, other = coarse_one, coarse_other
-        share = np.asarray(cv2.pyrDown(share), np.float32)
-    joined: _Floats = np.asarray(cv2.blendLinear(one, other, share, 1 - share), np.float32)
+        details.append(cv2.blendLinear(one, other, weight, 1 - weight))
+        (one, other), weight = smaller, cv2.pyrDown(weight)
+    joined = cv2.blendLinear(one, other, weight, 1 - weight)
     for detail in reversed(details):
-        size = (detail.shape[1], detail.shape[0])
-        joined = np.asarray(cv2.pyrUp(joined, dstsize=size) + detail, np.float32)
+        joined = cv2.pyrUp(joined, dstsize=(detail.shape[1], detail.shape[0])) + detail
     return np.clip(np.round(joined), 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
 class Tone:
-    """What a skin looks like in a photo.
-
-    Attributes:
-        mean: Of L*, a*, b*, each on OpenCV's scale of 0 to 255.
-        deviation: Of each.
-    """
+    """What a skin looks like: mean and deviation of L*, a*, b* on OpenCV's scale of 0 to 255."""
 
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
 
 
 def skin_tone(frame: Pixels, shape: Points) -> Tone:
-    """The tone of the cheeks, nose, upper lip and lower forehead.
-
-    Args:
-        frame: uint8 (H, W, 3), RGB.
-        shape: The landmarks in it, (5, 2) or with the chin.
-    """
+    """The tone of the cheeks, nose, upper lip and lower forehead in RGB pixels with landmarks."""
     small = cv2.resize(frame, None, fx=1 / _REDUCED, fy=1 / _REDUCED, interpolation=cv2.INTER_AREA)
     points = (shape + 0.5) / _REDUCED - 0.5
     mask = _skin(points, small.shape[:2])
@@ -266,19 +224,16 @@ def _skin(points: Points, size: tuple[int, ...]) -> Pixels:
     left, right, _, *mouth = points[:5]
     eyes, lips = (left + right) / 2, (mouth[0] + mouth[1]) / 2
     apart = max(float(np.linalg.norm(right - left)), 1.0)
-    middle = (eyes + lips) / 2
-    axes = (round(0.78 * apart), round(0.95 * apart))
-    cv2.ellipse(mask, _whole(middle), axes, 0, 0, 360, 255, -1)
-    for eye in (left, right):
-        cv2.ellipse(mask, _whole(eye), (round(0.33 * apart), round(0.24 * apart)), 0, 0, 360, 0, -1)
-    lip = (round(0.42 * apart), round(0.17 * apart))
-    cv2.ellipse(mask, _whole(lips), lip, 0, 0, 360, 0, -1)
+    for point, across, down, value in (
+        ((eyes + lips) / 2, 0.78, 0.95, 255),
+        (left, 0.33, 0.24, 0),
+        (right, 0.33, 0.24, 0),
+        (lips, 0.42, 0.17, 0),
+    ):
+        x, y = (int(side) for side in np.clip(np.round(point), -10_000, 10_000))
+        axes = (round(across * apart), round(down * apart))
+        cv2.ellipse(mask, (x, y), axes, 0, 0, 360, value, -1)
     return mask
-
-
-def _whole(point: Points) -> tuple[int, int]:
-    x, y = np.clip(np.round(point), -10_000, 10_000)
-    return int(x), int(y)
 
 
 def is_grey(tone: Tone) -> bool:
@@ -304,12 +259,9 @@ def between(one: Tone, other: Tone, share: float) -> Tone:
 
 
 def toned(frame: Pixels, tone: Tone, wanted: Tone) -> Pixels:
-    """The picture with a skin of that tone brought to the wanted one.
+    """The RGB picture with a skin of that tone brought to the wanted one.
 
-    Args:
-        frame: uint8 (H, W, 3), RGB.
-        tone: Of its skin.
-        wanted: What it becomes, as far as contrast can be stretched without harm.
+    As far as contrast can be stretched without harm.
     """
     levels = np.arange(256, dtype=np.float64)
     table = np.empty((1, 256, 3), np.uint8)
@@ -350,10 +302,7 @@ def _light_curve(levels: Points, mean: float, wanted: float, stretch: float) -> 
 def softened(frame: Pixels, scale: float, coarser: float) -> Pixels:
     """The picture no more than twice as sharp as the one beside it.
 
-    Args:
-        frame: uint8 (H, W, 3).
-        scale: Pixels of the frame to one of its photo.
-        coarser: How much larger the scale of the photo beside it is.
+    ``scale`` is pixels of the frame to one of its photo; that of the other is ``coarser`` times it.
     """
     excess = scale * coarser / _SHARPER - max(scale, 1.0)
     if excess <= 0:

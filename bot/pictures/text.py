@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -37,17 +38,13 @@ Clusters = tuple[tuple[str, Typeface], ...]
 """Letters with their marks and joined emoji, in the order of reading, each with a typeface that
 has a glyph for every character of it."""
 
-_MARKS_PER_LETTER = 4
-"""More combining marks than this on one letter are decoration that climbs out of its line."""
-_LONGEST = 400
-"""Characters of a text that are looked at; more never fits a box."""
+_MARKS_PER_LETTER = 4  # more on one letter are decoration that climbs out of its line
+_LONGEST = 400  # characters of a text that are looked at; more never fits a box
 _JOINERS = {"\u200c", "\u200d"}
 _VIRAMA = 9  # canonical combining class
 
-_ONE_LINE_DOWN_TO = 0.75
-"""Text is set on one line if that costs at most a quarter of its size."""
-_ASCENT, _DESCENT = 0.95, 0.27
-"""A line's share of its block, sizes of the font; more where its ink needs it."""
+_ONE_LINE_DOWN_TO = 0.75  # of its size: text is set on one line if that costs no more
+_ASCENT, _DESCENT = 0.95, 0.27  # of a line, sizes of the font; more where its ink needs it
 _ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 _BREAKS_TRIED = 3
 
@@ -170,12 +167,7 @@ def base_level(text: str) -> int:
 
 
 def embedding_levels(text: str, base: int) -> tuple[int, ...]:
-    """The level of every character: odd ones are written right to left.
-
-    Args:
-        text: One line without explicit directional controls.
-        base: Level of the paragraph, 0 or 1.
-    """
+    """The level of every character of a line in a paragraph of level ``base`` (0 or 1)."""
     kinds = "".join(_KINDS.get(unicodedata.bidirectional(char), "O") for char in text)
     if not base and not re.search("[RAN]", kinds):
         return (0,) * len(text)
@@ -243,22 +235,18 @@ def visual_order(levels: Sequence[int]) -> tuple[int, ...]:
 def runs_of(clusters: Sequence[tuple[str, Typeface]], base: int | None = None) -> tuple[Run, ...]:
     """One line as runs, from left to right.
 
-    Args:
-        clusters: A part of what ``clusters_of`` returned.
-        base: Level of the paragraph that the line belongs to; None: the line is all of it.
+    ``base`` is the level of the paragraph that the line belongs to; None: the line is all of it.
     """
     text = "".join(cluster for cluster, _ in clusters)
     levels = embedding_levels(text, base_level(text) if base is None else base)
     runs: list[Run] = []
     at = 0
-    for cluster, face in clusters:
-        level = levels[at]
-        at += len(cluster)
-        last = runs[-1] if runs else None
-        if last and last.typeface == face and last.level == level:
-            runs[-1] = Run(last.text + cluster, face, level)
-        else:
-            runs.append(Run(cluster, face, level))
+    for added, face in clusters:
+        level, cluster = levels[at], added
+        at += len(added)
+        if runs and (runs[-1].typeface, runs[-1].level) == (face, level):
+            cluster = runs.pop().text + cluster
+        runs.append(Run(cluster, face, level))
     return tuple(runs[at] for at in visual_order([run.level for run in runs]))
 
 
@@ -297,23 +285,12 @@ class Block:
     baseline_px: int
     width_px: int
 
-    @property
-    def height_px(self) -> int:
-        """Height of the mask."""
-        return self.mask.height
-
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A line, whatever its size; lengths are sizes of the font.
+    """A line, whatever its size; lengths are sizes of the font, from the first run's pen.
 
-    Attributes:
-        text: In the order of reading.
-        runs: From left to right, each with the place of its pen.
-        left: Leftmost ink or pen, relative to the pen of the first run.
-        right: Rightmost ink or pen.
-        ascent: Above the baseline.
-        descent: Below it.
+    Runs stand from left to right, each with the place of its pen; text is in the order of reading.
     """
 
     text: str
@@ -334,10 +311,8 @@ class _Line:
 
 
 def _line(clusters: Clusters, base: int, *, bold: bool) -> _Line:
-    while clusters and clusters[0][0] == " ":
-        clusters = clusters[1:]
-    while clusters and clusters[-1][0] == " ":
-        clusters = clusters[:-1]
+    letters = [at for at, (cluster, _) in enumerate(clusters) if cluster != " "]
+    clusters = clusters[letters[0] : letters[-1] + 1] if letters else ()
     pen, left, right, ascent, descent = 0.0, 0.0, 0.0, _ASCENT, _DESCENT
     runs = []
     for run in runs_of(clusters, base):
@@ -389,14 +364,12 @@ class _Paragraph:
         self, start: int, size_px: int, width_px: int, places: Sequence[int], *, cut: bool = False
     ) -> int:
         """The last place up to which the text from ``start`` fits; ``start`` if none does."""
-        low, high = 0, len(places)  # the first `low` places fit, those from `high` on do not
-        while low < high:
-            middle = (low + high) // 2
-            if self._part(start, places[middle], cut=cut).width_px(size_px) <= width_px:
-                low = middle + 1
-            else:
-                high = middle
-        return places[low - 1] if low else start
+
+        def width_to(place: int) -> int:
+            return self._part(start, place, cut=cut).width_px(size_px)
+
+        fitting = bisect_right(places, width_px, key=width_to)
+        return places[fitting - 1] if fitting else start
 
 
 def _largest(lines: Sequence[_Line], sizes_px: range, width_px: int, height_px: int) -> int | None:
