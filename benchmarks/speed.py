@@ -14,7 +14,8 @@ from pathlib import Path
 
 from figures import record
 
-from bot.cli.bench import BACKBONES, PEOPLE, measure, ratios, sample_photos
+from bot.cli.bench import PEOPLE, measure, ratios, sample_photos
+from bot.cli.main import BACKBONES
 from bot.settings import Settings
 
 

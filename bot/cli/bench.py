@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli.main import BACKBONES, Context, command_options
+from bot.cli.main import BACKBONES, Context, command_options, models_option
 from bot.cli.match import timed
 from bot.cli.output import print_json, print_table, say
 from engine.errors import NoFace, WeightsMissing
@@ -41,30 +41,17 @@ _SEED = 20_180_515  # any; the same vectors in every run
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Timing:
-    """Milliseconds of one pipeline, medians over photos and repetitions.
+    """Milliseconds of one pipeline, medians over photos and repetitions; None: not measured."""
 
-    Attributes:
-        pipeline: ``"lookalike"`` or ``"published"``.
-        backbone: Which network embeds.
-        made_up_weights: Whether the weights were made up for the run.
-        detect: Finding the faces.
-        embed: Crop and network for one face.
-        search: Best of ``PEOPLE`` people.
-        whole: The three together, decoding left out.
-        decode: Bytes to pixels; None where it was not measured.
-        forward: The bare network on a prepared crop; None where it was not measured.
-        precision: What the arithmetic was done in.
-    """
-
-    pipeline: str
+    pipeline: str  # "lookalike" or "published"
     backbone: str
     made_up_weights: bool
     detect: float
-    embed: float
-    search: float
-    whole: float
-    decode: float | None = None
-    forward: float | None = None
+    embed: float  # crop and network for one face
+    search: float  # best of ``PEOPLE`` people
+    whole: float  # these three together
+    decode: float | None = None  # bytes to pixels
+    forward: float | None = None  # the bare network on a prepared crop
     precision: str = "f32"
 
 
@@ -85,7 +72,7 @@ def ratios(timings: list[Timing]) -> dict[str, dict[str, float]]:
 
 
 @click.command(short_help="Measure speed, side by side with the published packages.")
-@click.option("--model", "models", multiple=True, type=click.Choice(BACKBONES), help="Only these.")
+@models_option("Only these.")
 @click.option(
     "--photos",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -153,8 +140,7 @@ def _print_timings(timings: list[Timing]) -> None:
 def sample_photos(folder: Path | None, limit: int = 20) -> tuple[bytes, ...]:
     """Photos to measure with: those of a folder, else the bundled portraits.
 
-    The bundled ones are measured as they are and enlarged to 1280 px, the size at which chats
-    deliver a photo.
+    Those are measured as they are and enlarged to 1280 px, as large as chats deliver a photo.
 
     Raises:
         NoFace: If there is no photo.
@@ -185,7 +171,7 @@ def sample_photos(folder: Path | None, limit: int = 20) -> tuple[bytes, ...]:
 def measure(
     settings: Settings,
     backbones: Sequence[str],
-    photos: Sequence[bytes],
+    photos: tuple[bytes, ...],
     *,
     published: bool,
     repetitions: int = 5,
@@ -193,14 +179,8 @@ def measure(
 ) -> list[Timing]:
     """Times every step of this engine and, where asked for, of the published recipe.
 
-    Args:
-        settings: Where weights and caches are.
-        backbones: Names to measure.
-        photos: JPEG files.
-        published: Whether to run the published packages too; needs the extra ``tensorflow``, and
-            compares the backbones they have.
-        repetitions: Of each photo; the published recipe gets at most two.
-        tell: Told what is being measured.
+    That needs the extra ``tensorflow``, is compared for the backbones it has, and is repeated at
+    most twice. ``tell`` is told what is being measured.
 
     Raises:
         SetupProblem: If the extra is missing.
@@ -213,12 +193,10 @@ def measure(
 
     engine = open_engine(settings)
     decoded = [engine.decode(photo) for photo in photos]
-    rows: list[dict[str, float]] = []
-    for photo in photos:
-        for _ in range(repetitions):
-            rows.append({})
-            with timed(rows[-1], "decode"):
-                engine.decode(photo)
+    rows: list[dict[str, float]] = [{} for _ in range(repetitions * len(photos))]
+    for row, photo in zip(rows, photos * repetitions, strict=True):
+        with timed(row, "decode"):
+            engine.decode(photo)
     decode_ms = statistics.median(row["decode"] for row in rows)
     options = DetectorOptions(min_face_px=settings.detector.min_face_px)
     detector = Detector.load(options, cache_folder=settings.cache_folder)

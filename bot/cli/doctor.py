@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 import re
 import shutil
 import stat
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,8 +19,6 @@ from bot.cli.output import say
 from engine.errors import BadSettings, LookalikeError, WeightsMissing
 
 if TYPE_CHECKING:
-    from httpx import Response
-
     from bot.settings import Settings
 
 FINE, WARNING, BLOCKING = "ok", "warn", "stop"
@@ -83,17 +80,10 @@ def _all_findings(context: Context, *, online: bool) -> Iterator[Finding]:
         yield Finding("settings", BLOCKING, str(problem))
         return
     yield Finding("settings", FINE, "every setting is known")
-    yield from examine(settings)
-    if online:
-        yield from asyncio.run(_examine_online(settings))
-
-
-def examine(settings: Settings) -> Iterator[Finding]:
-    """Everything that can be looked at without the network; takes a second or two."""
     parts: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
         *(_home, _adapters, _tokens, _web, _weights, _gallery, _database, _processor, _memory),
     )
-    for part in parts:
+    for part in (*parts, _online) if online else parts:
         try:
             yield from part(settings)
         except LookalikeError as problem:
@@ -101,27 +91,21 @@ def examine(settings: Settings) -> Iterator[Finding]:
             yield Finding(part.__name__.strip("_"), BLOCKING, text, mend)
 
 
-async def _examine_online(settings: Settings) -> tuple[Finding, ...]:
-    import httpx
-
-    findings = []
-    async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
-        if (token := settings.telegram.token) is not None:
-            url = f"{settings.telegram.base_url}{token.get_secret_value()}/getMe"
-            findings.append(await _asked("telegram", client.get(url), {401, 404}))
-        if (token := settings.discord.token) is not None:
-            base = (settings.discord.api_url or "https://discord.com/api/v10").rstrip("/")
-            headers = {"Authorization": f"Bot {token.get_secret_value()}"}
-            answer = client.get(f"{base}/users/@me", headers=headers)
-            findings.append(await _asked("discord", answer, {401}))
-    return tuple(findings)
+def _online(settings: Settings) -> Iterator[Finding]:
+    if (token := settings.telegram.token) is not None:
+        url = f"{settings.telegram.base_url}{token.get_secret_value()}/getMe"
+        yield _asked("telegram", url, {}, {401, 404})
+    if (token := settings.discord.token) is not None:
+        base = (settings.discord.api_url or "https://discord.com/api/v10").rstrip("/")
+        headers = {"Authorization": f"Bot {token.get_secret_value()}"}
+        yield _asked("discord", f"{base}/users/@me", headers, {401})
 
 
-async def _asked(subject: str, answer: Awaitable[Response], refusals: set[int]) -> Finding:
+def _asked(subject: str, url: str, headers: dict[str, str], refusals: set[int]) -> Finding:
     import httpx
 
     try:
-        status = (await answer).status_code
+        status = httpx.get(url, headers=headers, timeout=TIMEOUT_S).status_code
     except httpx.HTTPError as problem:
         kind = type(problem).__name__  # its message may hold the URL, and that the token
         mend = "check the network; the bot keeps trying by itself"

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bot.cli.main import BACKBONES, PATH, Context, common, json_command, model_option, opened
+from bot.cli.main import (
+    BACKBONES,
+    PATH,
+    Context,
+    common,
+    json_command,
+    model_option,
+    models_option,
+    opened,
+    path_option,
+)
 from bot.cli.output import EXAMPLES, finish, print_json, progress, say
 from engine.errors import SetupProblem
 
@@ -31,11 +41,8 @@ _gallery_photos = click.option(
     show_default=True,
     help="How many photos of each person, the first by name, are the gallery.",
 )
-_plots = click.option(
-    "--plots",
-    metavar="DIR",
-    type=PATH,
-    help="Draw curves and distributions as PNG files into this folder.",
+_plots = path_option(
+    "--plots", "DIR", "Draw curves and distributions as PNG files into this folder."
 )
 
 
@@ -51,11 +58,10 @@ def evaluate() -> None:
 
 @evaluate.command()
 @click.argument("file", metavar="PAIRS.csv", type=PATH)
-@click.option(
+@path_option(
     "--root",
-    metavar="DIR",
-    type=PATH,
-    help="Folder that the paths in PAIRS.csv start from (default: the folder it is in).",
+    "DIR",
+    "Folder that the paths in PAIRS.csv start from (default: the folder it is in).",
 )
 @_model
 @_plots
@@ -231,25 +237,15 @@ def _print(
 
 @evaluate.command(short_help="Compare backbones on people, as a page with charts and pictures.")
 @click.argument("folder", metavar="DIR", type=PATH)
-@click.option(
-    "--html",
-    metavar="FILE",
-    type=PATH,
-    help="Write the report here: one file that needs no network.",
-)
+@path_option("--html", "FILE", "Write the report here: one file that needs no network.")
 @_gallery_photos
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    type=click.Choice(sorted(BACKBONES)),
-    help="Only this backbone; may be repeated (default: all whose weights are here).",
+@models_option(
+    "Only this backbone; may be repeated (default: all whose weights are here).", sorted(BACKBONES)
 )
-@click.option(
+@path_option(
     "--people",
-    metavar="FILE",
-    type=PATH,
-    help="CSV with the columns person, category, country, gender (default: DIR/people.csv).",
+    "FILE",
+    "CSV with the columns person, category, country, gender (default: DIR/people.csv).",
 )
 @json_command
 def report(

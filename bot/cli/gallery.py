@@ -16,13 +16,14 @@ from bot.cli.main import (
     PATH,
     Context,
     at_work,
+    check_inhabited,
     common,
-    inhabited,
     json_command,
     model_option,
-    models_option,
     opened,
+    path_option,
     usable,
+    usable_option,
 )
 from bot.cli.output import (
     add_lines,
@@ -58,7 +59,7 @@ for _command in (download, credits_command, permit, export, import_command, impo
 @gallery.command()
 @click.argument("folder", metavar="DIR", type=PATH)
 @click.option("--category", metavar="NAME", help="Category of everybody in DIR.")
-@models_option
+@usable_option
 @click.option("--again", is_flag=True, help="Look again at photos that were not taken before.")
 @json_command
 def add(
@@ -92,7 +93,7 @@ def add(
 
 
 @gallery.command()
-@models_option
+@usable_option
 @json_command
 def build(context: Context, models: Sequence[str], as_json: bool) -> None:
     """Make the gallery whole: embed what lacks vectors, learn scores, clean up.
@@ -104,7 +105,7 @@ def build(context: Context, models: Sequence[str], as_json: bool) -> None:
 
     reports: dict[str, Report] = {}
     with at_work(context, quiet=as_json) as (settings, engine, gallery, show, _):
-        inhabited(gallery)
+        check_inhabited(gallery)
         for name in usable(engine, settings, models):
             reports[name] = build_space(gallery, engine, name, progress=show)
             if reports[name].interrupted:
@@ -147,10 +148,7 @@ def show(context: Context, name: Sequence[str], as_json: bool) -> None:
     with opened(context.settings()) as gallery:
         person = _found(gallery, name)
         portraits = gallery.portraits(person.id)
-    if as_json:
-        print_json({**asdict(person), "portraits": [_portrait_json(one) for one in portraits]})
-        return
-    say(person.name)
+    lines = [person.name]
     for heading, value in (
         ("categories", ", ".join(person.categories)),
         ("Wikidata", person.wikidata_id),
@@ -158,11 +156,12 @@ def show(context: Context, name: Sequence[str], as_json: bool) -> None:
         ("gender", person.gender),
         ("fame", person.fame),
     ):
-        if value not in (None, ""):
-            say(f"  {heading}: {value}")
+        lines += [f"  {heading}: {value}"] * (value not in {None, ""})
     for one in portraits:
         credit = ", ".join(filter(None, (one.author, one.licence, one.source_url)))
-        say(f"  {one.width_px} x {one.height_px} px  {credit}".rstrip())
+        lines.append(f"  {one.width_px} x {one.height_px} px  {credit}".rstrip())
+    content = {**asdict(person), "portraits": [_portrait_json(one) for one in portraits]}
+    finish(content, lines, as_json=as_json)
 
 
 @gallery.command()
@@ -236,11 +235,8 @@ def _found(gallery: Gallery, words: Sequence[str]) -> Person:
 
 @gallery.command()
 @click.option("--fix", is_flag=True, help="Mend what is safe to mend.")
-@click.option(
-    "--pictures",
-    metavar="DIR",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Write the pictures of what is left to judge into DIR.",
+@path_option(
+    "--pictures", "DIR", "Write the pictures of what is left to judge into DIR.", file_okay=False
 )
 @model_option(
     "Backbone whose vectors compare faces (default: dlib if the gallery is built for it)."

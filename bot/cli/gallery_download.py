@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,9 +15,10 @@ from bot.cli.main import (
     at_work,
     command_options,
     json_command,
-    models_option,
     opened,
+    path_option,
     usable,
+    usable_option,
 )
 from bot.cli.output import (
     add_lines,
@@ -37,35 +37,11 @@ if TYPE_CHECKING:
     from bot.settings import Settings
     from gallery.gallery import Gallery
     from gallery.records import Portrait
+    from gallery.wikimedia.categories import Category
     from gallery.wikimedia.download import DownloadReport
 
 _UNKNOWN = "author unknown"
 _NO_LICENCE = "no licence known"
-
-_PAGE = """\
-<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>Picture credits</title>
-<style>
-body {{ font: 1rem/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem }}
-body {{ padding: 0 1rem }}
-table {{ border-collapse: collapse; width: 100% }}
-th, td {{ border-bottom: 1px solid #8884; padding: .3rem .6rem; text-align: left; \
-overflow-wrap: anywhere; vertical-align: top }}
-:root {{ color-scheme: light dark }}
-</style>
-<h1>Picture credits</h1>
-<p>{count} pictures. Licences cover the photographs; who is shown keeps rights of their own.</p>
-<table>
-<thead><tr><th>Person</th><th>Author</th><th>Licence</th><th>Source</th></tr></thead>
-<tbody>
-{rows}
-</tbody>
-</table>
-</html>
-"""
 
 
 @click.command()
@@ -101,7 +77,7 @@ overflow-wrap: anywhere; vertical-align: top }}
 )
 @click.option("--list", "list_them", is_flag=True, help="List the categories and stop.")
 @click.option("--refresh", is_flag=True, help="Ask again what was answered in the last 30 days.")
-@models_option
+@usable_option
 @json_command
 def download(
     context: Context,
@@ -154,12 +130,7 @@ def download(
 
 
 @click.command("credits")
-@click.option(
-    "--html",
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write a web page instead.",
-)
+@path_option("--html", "FILE", "Write a web page instead.", dir_okay=False)
 @json_command
 def credits_command(context: Context, html: Path | None, as_json: bool) -> None:
     """List every picture with its author, licence and source."""
@@ -175,7 +146,9 @@ def credits_command(context: Context, html: Path | None, as_json: bool) -> None:
         print_json(rows)
     elif html is None:
         for row in rows:
-            say(_credit_line(row))
+            known = (row["author"] or _UNKNOWN, row["license"] or _NO_LICENCE)
+            parts = filter(None, (*known, row["license_url"], row["source"]))
+            say(f"{row['person']}: {', '.join(parts)}")
         if not rows:
             say("There is nobody in the gallery yet.")
 
@@ -192,7 +165,7 @@ def permit(context: Context, name: Sequence[str]) -> None:
     say(f"{whom} may come back: add or download them again.")
 
 
-def _list(settings: Settings, table: Any, *, as_json: bool) -> None:
+def _list(settings: Settings, table: Mapping[str, Category], *, as_json: bool) -> None:
     with opened(settings) as gallery:
         counts = gallery.stats().categories
     rows = [
@@ -242,29 +215,11 @@ def _credits(gallery: Gallery) -> list[dict[str, str | None]]:
     ]
 
 
-def _credit_line(row: Mapping[str, str | None]) -> str:
-    """As printed: ``Grace Hopper: James S. Davis, public domain, https://...``."""
-    known = (row["author"] or _UNKNOWN, row["license"] or _NO_LICENCE)
-    return f"{row['person']}: " + ", ".join(
-        filter(None, (*known, row["license_url"], row["source"]))
-    )
-
-
 def _web_page(rows: Sequence[Mapping[str, str | None]]) -> str:
     """A page that needs nothing else; what sources say is shown as text, never as markup."""
+    from jinja2 import Environment, FileSystemLoader
 
-    def cells(row: Mapping[str, str | None]) -> Iterator[str]:
-        yield escape(row["person"] or "")
-        yield escape(row["author"] or _UNKNOWN)
-        yield _linked(row["license"] or _NO_LICENCE, row["license_url"])
-        yield _linked(row["source"] or "", row["source"])
-
-    lines = ("".join(f"<td>{cell}</td>" for cell in cells(row)) for row in rows)
-    table = "\n".join(f"<tr>{line}</tr>" for line in lines)
-    return _PAGE.format(count=f"{len(rows):,}", rows=table)
-
-
-def _linked(text: str, url: str | None) -> str:
-    if url is None or not url.startswith(("https://", "http://")):
-        return escape(text)
-    return f'<a href="{escape(url)}" rel="noopener nofollow">{escape(text)}</a>'
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True)
+    page = environment.get_template("credits.html")
+    return page.render(rows=rows, unknown=_UNKNOWN, no_licence=_NO_LICENCE)

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot.cli.main import PATH, Context, at_work, inhabited, json_command, models_option, opened
+from bot.cli.main import (
+    PATH,
+    Context,
+    at_work,
+    check_inhabited,
+    json_command,
+    opened,
+    path_option,
+    usable_option,
+)
 from bot.cli.output import (
     KEPT,
     add_lines,
@@ -52,9 +61,8 @@ def export(context: Context, file: Path, no_photos: bool, force: bool, as_json: 
 
     stopped = interruptible(f"Interrupted; {file} was not written.")
     with opened(context.settings()) as gallery, progress(quiet=as_json) as show, stopped:
-        report = export_gallery(
-            inhabited(gallery), file, photos=not no_photos, replace=force, progress=show
-        )
+        check_inhabited(gallery)
+        report = export_gallery(gallery, file, photos=not no_photos, replace=force, progress=show)
     content = {"file": str(file), **report.to_json()}
     finish(content, _export_lines(file, report), as_json=as_json)
 
@@ -110,13 +118,8 @@ def copy(context: Context, source: str, target: str, as_json: bool) -> None:
 @click.command("import-pickle", short_help="Take in the people of an older app.")
 @click.argument("embeddings", metavar="EMBEDDING.PKL", type=PATH)
 @click.argument("names", metavar="FILENAMES.PKL", type=PATH)
-@click.option(
-    "--photos",
-    metavar="DIR",
-    type=PATH,
-    help="Where the photos are (default: beside FILENAMES.PKL).",
-)
-@models_option
+@path_option("--photos", "DIR", "Where the photos are (default: beside FILENAMES.PKL).")
+@usable_option
 @json_command
 def import_pickle(
     context: Context,

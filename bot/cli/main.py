@@ -85,10 +85,9 @@ def common(function: F) -> F:
         ("--config", "Settings file (default: config.toml here, if there is one)."),
         ("--home", "Data folder (default: $LOOKALIKE_HOME, else the user's data folder)."),
     ):
-        option = click.option(
+        function = click.option(
             name, metavar="PATH", callback=_remember, expose_value=False, help=words
-        )
-        function = option(function)
+        )(function)
     return function
 
 
@@ -103,15 +102,21 @@ def model_option(words: str, *more: str) -> Callable[[F], F]:
     return click.option("--model", type=click.Choice((*BACKBONES, *more)), help=words)
 
 
-models_option = click.option(
-    "--model",
-    "models",
-    multiple=True,
-    type=click.Choice(BACKBONES),
-    help="Backbone; may be given several times (default: every one whose weights are here).",
+def models_option(words: str, names: Sequence[str] = BACKBONES) -> Callable[[F], F]:
+    """The option for backbones, which may be given several times."""
+    return click.option("--model", "models", multiple=True, type=click.Choice(names), help=words)
+
+
+def path_option(name: str, metavar: str, words: str, **limits: bool) -> Callable[[F], F]:
+    """An option for a path; limits are those of ``click.Path``."""
+    return click.option(
+        name, metavar=metavar, type=click.Path(path_type=Path, **limits), help=words
+    )
+
+
+usable_option = models_option(
+    "Backbone; may be given several times (default: every one whose weights are here)."
 )
-
-
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -133,10 +138,7 @@ def at_work(
 ) -> Iterator[tuple[Settings, Engine, Gallery, Progress, list[str]]]:
     """What long work needs: settings, engine, gallery, progress, and the backbones to use.
 
-    Args:
-        context: Of the command.
-        quiet: As of ``bot.cli.output.progress``.
-        wanted: Backbones asked for; () is every one that can be used, None is none.
+    Of ``wanted`` backbones, () means every one that can be used, and None none.
     """
     from bot.app import open_engine
 
@@ -162,17 +164,12 @@ def usable(engine: Engine, settings: Settings, wanted: Sequence[str]) -> list[st
     return found
 
 
-def inhabited(gallery: Gallery) -> Gallery:
-    """The gallery, which has people.
-
-    Raises:
-        GalleryMissing: If it has none.
-    """
+def check_inhabited(gallery: Gallery) -> None:
+    """Raises ``GalleryMissing`` if there is nobody in the gallery."""
     if gallery.stats().people == 0:
         raise GalleryMissing(
             "there is nobody in the gallery yet: add people with `lookalike gallery add DIR`"
         )
-    return gallery
 
 
 class _LazyGroup(click.Group):
@@ -217,15 +214,14 @@ def run(context: Context) -> None:
     from bot.app import Crash, serve
 
     _ask_before_running(settings)
-    code = 0
     try:
         asyncio.run(serve(settings))
     except Crash as crash:
         say(f"lookalike: {crash}", err=True)
-        code = EXIT_CRASH
+        leave(EXIT_CRASH)
     except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
-    leave(code)
+        leave(EXIT_INTERRUPTED)
+    leave(0)
 
 
 @click.command()
@@ -250,13 +246,12 @@ def chat(context: Context) -> None:
         async with open_conversation(settings) as conversation:
             await TerminalAdapter(conversation, home=settings.home).run(asyncio.Event())
 
-    code = 0
     try:
         asyncio.run(talk())
     except KeyboardInterrupt:
         say()
-        code = EXIT_INTERRUPTED
-    leave(code)
+        leave(EXIT_INTERRUPTED)
+    leave(0)
 
 
 @click.group()

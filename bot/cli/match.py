@@ -36,24 +36,15 @@ BEST = "best"  # gallery.scores.ensemble.BEST, without what importing that would
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Answer:
-    """What was found in one photo.
+class _Answer:
+    """What was found in one photo."""
 
-    Attributes:
-        model: Backbone that answered, or ``best``.
-        photo: Decoded, perhaps reduced.
-        faces: Those asked for, largest first.
-        numbers: Their numbers in the photo, from 1.
-        matches: One tuple per face, best first.
-        ms: Milliseconds by step: decode, detect, embed, search, total.
-    """
-
-    model: str
-    photo: Photo
-    faces: tuple[Face, ...]
-    numbers: tuple[int, ...]
-    matches: tuple[tuple[Match, ...], ...]
-    ms: dict[str, float]
+    model: str  # backbone that answered, or "best"
+    photo: Photo  # perhaps reduced
+    faces: tuple[Face, ...]  # those asked for, largest first
+    numbers: tuple[int, ...]  # theirs in the photo, from 1
+    matches: tuple[tuple[Match, ...], ...]  # per face, best first
+    ms: dict[str, float]  # by step: decode, detect, embed, search, total
 
 
 @contextlib.contextmanager
@@ -84,25 +75,13 @@ def _answer_photo(
     engine: Engine,
     gallery: Gallery,
     data: bytes,
-    *,
     model: str,
     top: int,
     face: int | None = None,
     category: str | None = None,
     ensemble: Ensemble | None = None,
-) -> Answer:
-    """The matches of the faces in a photo.
-
-    Args:
-        engine: Decodes, detects, embeds.
-        gallery: Is searched.
-        data: The bytes of a picture.
-        model: Backbone that answers.
-        top: Matches per face, at least 1.
-        face: Number of the one face meant, from 1, largest first; None: all that are large
-            enough to be compared.
-        category: Search among these people only.
-        ensemble: Backbones that answer together, in place of ``model``.
+) -> _Answer:
+    """The matches of the faces in a picture file, or of the one of that number.
 
     Raises:
         PhotoProblem: If there is no picture, no face, no face of that number, or none that is
@@ -139,10 +118,10 @@ def _answer_photo(
             for one in zip(*embeddings, strict=True)
         )
     ms["total"] = sum(ms.values())
-    return Answer(model, photo, large, numbers, matches, ms)
+    return _Answer(model, photo, large, numbers, matches, ms)
 
 
-def _draw_answer(engine: Engine, answer: Answer, style: str = SIDE) -> Picture:
+def _draw_answer(engine: Engine, answer: _Answer, style: str = SIDE) -> Picture:
     """The card of the largest face; with several faces, below the photo with numbered boxes.
 
     Faces that are turned too far aside for a split face are drawn side by side.
@@ -237,16 +216,7 @@ def match(
         elif model is None:
             model, why = _answering_model(settings, engine, gallery)
         category = _checked_category(gallery, category)
-        answer = _answer_photo(
-            engine,
-            gallery,
-            data,
-            model=model,
-            top=top,
-            face=face,
-            category=category,
-            ensemble=ensemble,
-        )
+        answer = _answer_photo(engine, gallery, data, model, top, face, category, ensemble)
         if card is not None:
             write_picture(card, _draw_answer(engine, answer, style).jpeg)
     lines = [*_lines(answer), *([f"Card: {card.absolute()}"] if card is not None else [])]
@@ -255,7 +225,7 @@ def match(
         say(f"{settings.default_model} is not ready, so {STANDIN} answered: {why}", err=True)
 
 
-def _lines(answer: Answer) -> Iterator[str]:
+def _lines(answer: _Answer) -> Iterator[str]:
     """The answer in words, line by line."""
     from bot.text import shown_model
 
@@ -279,7 +249,7 @@ def _lines(answer: Answer) -> Iterator[str]:
     yield f"Model {model}, {answer.ms['total']:.0f} ms"
 
 
-def _record(answer: Answer, path: Path) -> dict[str, Any]:
+def _record(answer: _Answer, path: Path) -> dict[str, Any]:
     """The answer as printed with ``--json``; boxes in pixels of the photo in that file."""
     scale = answer.photo.source_size_px[0] / answer.photo.width_px
     faces = [
@@ -354,7 +324,7 @@ def demo(context: Context, out: Path | None) -> None:
             raise GalleryMissing(f"the starter gallery could not be made: {reasons}")
         original = found[-1]
         photo = as_sent_in_a_chat(original.read(settings.photo.max_bytes))
-        answer = _answer_photo(engine, gallery, photo, model=STANDIN, top=2)
+        answer = _answer_photo(engine, gallery, photo, STANDIN, 2)
         picture = _draw_answer(engine, answer)
     for path, jpeg in ((sample, photo), (card, picture.jpeg)):
         try:

@@ -171,7 +171,15 @@ def _download(record: BackboneRecord, settings: Settings, *, again: bool, yes: b
     if not again and _entry(record, folder)["state"] == "ready":
         say(f"{name} is there already: {weights.installed(name, folder)}")
         return
-    _show_terms(record, settings.models.base_url)
+    size = f", about {record.size_bytes / 1e6:.0f} MB" if record.size_bytes else ""
+    say(f"{name}: {record.title}{size}")
+    for heading, words in (
+        ("from", settings.models.base_url),
+        ("published", record.source),
+        ("licence", record.licence),
+        ("training data", record.training_data),
+    ):
+        wrapped(words, f"  {heading}: ".ljust(18), " " * 18)
     if not yes and not sys.stdin.isatty():
         raise SetupProblem("nobody is here to accept these terms: run it again with --yes")
     if not yes:
@@ -186,20 +194,7 @@ def _download(record: BackboneRecord, settings: Settings, *, again: bool, yes: b
     say(f"SHA-256 {weights.recorded_sha256(path)}")
 
 
-def _show_terms(record: BackboneRecord, base_url: str) -> None:
-    size = f", about {record.size_bytes / 1e6:.0f} MB" if record.size_bytes else ""
-    say(f"{record.name}: {record.title}{size}")
-    for heading, words in (
-        ("from", base_url),
-        ("published", record.source),
-        ("licence", record.licence),
-        ("training data", record.training_data),
-    ):
-        wrapped(words, f"  {heading}: ".ljust(18), " " * 18)
-
-
 def _verify(name: str, settings: Settings) -> None:
-    """One line about a backbone; a warning if it does not tell people apart."""
     from engine.backbones.network import free_portraits, separation
     from engine.engine import load_backbone
 

@@ -42,26 +42,21 @@ class OutputLost(Exception):  # noqa: N818 - named like the errors of engine.err
     """Standard output can't be written any more; its text is the system's reason."""
 
 
-class _Output(io.TextIOWrapper):
-    """Standard output that tells its own failures from those of other files."""
-
-    def write(self, text: str, /) -> int:
-        with _told():
-            return super().write(text)
-
-    def flush(self) -> None:
-        with _told():
-            super().flush()
-
-
 @contextmanager
-def _told() -> Iterator[None]:
+def _as_lost_output() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:  # the reader has seen enough
         raise
     except OSError as problem:
         raise OutputLost(problem.strerror) from problem
+
+
+class _Output(io.TextIOWrapper):
+    """Standard output that tells its own failures from those of other files."""
+
+    write = _as_lost_output()(io.TextIOWrapper.write)
+    flush = _as_lost_output()(io.TextIOWrapper.flush)
 
 
 def prepare_streams() -> None:
