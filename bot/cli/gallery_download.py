@@ -181,7 +181,7 @@ def _list(settings: Settings, table: Mapping[str, Category], *, as_json: bool) -
     if as_json:
         print_json(rows)
         return
-    shown = [(row["category"], row["title"], str(row["people"])) for row in rows]
+    shown = [[str(row[column]) for column in ("category", "title", "people")] for row in rows]
     print_table(("category", "who", "in the gallery"), shown)
 
 

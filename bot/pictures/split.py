@@ -116,7 +116,7 @@ def _drawn(
         halves.append(bent_face(*face, place, (part_px, height), apart_px))
         tones.append(skin_tone(halves[-1], place))
         scales.append(_scale(face, place))
-    wanted = between(*tones, _MEETING)
+    wanted = between(tones[0], tones[1], _MEETING)
     left, right = (
         softened(toned(half, tone, wanted), scale, other / scale)
         for half, tone, scale, other in zip(halves, tones, scales, scales[::-1], strict=True)
@@ -174,7 +174,7 @@ def _joined(left: Pixels, right: Pixels, seam: Points) -> Pixels:
     weight: cv2.typing.MatLike = share.astype(np.float32)
     one: cv2.typing.MatLike = left.astype(np.float32)
     other: cv2.typing.MatLike = right.astype(np.float32)
-    details = []
+    details: list[cv2.typing.MatLike] = []
     while len(details) < _LEVELS and min(one.shape[:2]) >= 4:
         size = (one.shape[1], one.shape[0])
         smaller = cv2.pyrDown(one), cv2.pyrDown(other)
