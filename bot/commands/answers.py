@@ -13,7 +13,7 @@ from bot.wording import isolate
 from gallery.records import MEN, WOMEN
 
 if TYPE_CHECKING:
-    from bot.pictures.card import CardEntry
+    from bot.pictures import CardEntry
     from bot.recognizer import Slot
     from bot.values import MatchAnswer, Picture
     from gallery.records import Match
@@ -68,7 +68,7 @@ async def show_parents(services: Services, turn: Turn, _slot: Slot, found: Found
 
     def draw() -> Reply:
         first, second = _card_entries(services, found)
-        from bot.pictures.card import draw_family_card
+        from bot.pictures import draw_family_card
 
         picture = draw_family_card(
             found.photo.photo(),
@@ -131,7 +131,7 @@ def _draw_card(services: Services, turn: Turn, found: Found, style: str) -> Pict
 
     A portrait that lacks a photo is not joined with a face: both are drawn side by side.
     """
-    from bot.pictures.card import draw_card
+    from bot.pictures import draw_card
 
     entries = _card_entries(services, found)
     if entries[0].silhouette:
@@ -158,7 +158,7 @@ def _card_entries(services: Services, found: Found) -> list[CardEntry]:
 
 
 def _card_entry(services: Services, match: Match, answer: MatchAnswer) -> CardEntry:
-    from bot.pictures.card import entry_of
+    from bot.pictures import entry_of
 
     said = {"name": answer.name, "word": answer.word, "credit": answer.credit}
     return entry_of(services.engine, match, **said)

@@ -118,7 +118,7 @@ def test_every_command_works_on_the_shared_gallery(
     assert matched.exit_code == 0, matched.output
     (first, *_) = json.loads(matched.stdout)["faces"][0]["matches"]
     assert (first["person"], first["score"]) == ("Grace Hopper", 100.0)
-    assert Path(first["portrait"]).is_file()
+    assert first["portrait"] > 0
     assert answer.stat().st_size > 10_000
 
     doctor = run("doctor", "--home", other)
