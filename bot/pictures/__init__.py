@@ -186,8 +186,8 @@ class Words:
         self._baseline = max(self._name.baseline_px, above)
         one_line = len(self._name.lines) == 1
         self._name_top = self._baseline - self._name.baseline_px if one_line else 0
-        self._head = max(self._name_top + self._name.mask.height, self._baseline + below)
-        blocks = [block.mask.height for block in (self._word, self._credit) if block]
+        self._head = max(self._name_top + self._name.height_px, self._baseline + below)
+        blocks = [block.height_px for block in (self._word, self._credit) if block]
         self.height_px = self._head + sum(blocks) + sum(style.bar)
 
     def draw(self, sheet: Sheet, x: int, y: int) -> None:
@@ -199,7 +199,7 @@ class Words:
         y += self._head
         if self._word:
             sheet.block(self._word, x, y, INK)
-            y += self._word.mask.height
+            y += self._word.height_px
         sheet.bar(self._score, x, y + above, self._width, bar)
         if self._credit:
             sheet.block(self._credit, x, y + above + bar + below, MUTED)
@@ -293,7 +293,7 @@ def draw_family_card(
         top = draw_numbered(sheet, photo, faces, highest_px=_BAND, selected=answered) + _GAP
     heading = Fit(46, 26, 80, 1).set(title, _WIDTH - 2 * pad, bold=True)
     sheet.block(heading, pad, top + 18, INK)
-    top += heading.mask.height + 36
+    top += heading.height_px + 36
     _draw_pair(sheet, top, (parents[0].face, parents[1].face), _PARENTS)
     below = top + _PARENTS
     x, y = (_WIDTH - _CHILD) // 2, below + _CHILD_BELOW - _CHILD

@@ -285,6 +285,11 @@ class Block:
     baseline_px: int
     width_px: int
 
+    @property
+    def height_px(self) -> int:
+        """Height of the mask."""
+        return self.mask.height
+
 
 @dataclass(frozen=True, slots=True)
 class _Line:
