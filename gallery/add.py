@@ -36,8 +36,6 @@ from gallery.screen import (
 from gallery.sources.folder import scan
 from gallery.store import Transaction
 
-__all__ = ["add", "add_folder"]
-
 _BATCH_FRESH: Final = 64
 _BATCH_SEEN: Final = 512
 _BATCH_S: Final = 5.0

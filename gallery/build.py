@@ -26,8 +26,6 @@ from gallery.scores import Learned, read_learned
 from gallery.scores.ensemble import BEST
 from gallery.scores.trial import try_ensemble
 
-__all__ = ["build", "complete", "embed_missing", "learn_scores", "remove"]
-
 _BATCH: Final = 64
 _LEARN_AFTER: Final = 0.1  # part of the vectors that must be new before scores are learned again
 _LEARN_BYTES: Final = 80_000_000

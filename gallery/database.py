@@ -25,26 +25,6 @@ from migrations import current, head, upgrade
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import ExceptionContext
 
-__all__ = [
-    "CONNECTING",
-    "DRIVER",
-    "GALLERY_TURN",
-    "GALLERY_WRITER",
-    "STORE_TURN",
-    "address",
-    "changing",
-    "connect",
-    "connect_server",
-    "masked",
-    "migrate",
-    "need_packages",
-    "take_turn",
-    "tell_plainly",
-    "told",
-    "translated",
-    "try_turn",
-]
-
 _BUSY_TIMEOUT_S: Final = 15.0
 _UNUSABLE: Final = frozenset(
     {

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from gallery.scores.ensemble import Ensemble, FusedHit, MemberScore
     from gallery.scores.trial import Trial
 
-__all__ = ["Gallery", "Snapshot"]
-
 _ATTEMPTS: Final = 5
 _REMEMBERED: Final = 2_000  # portraits; more are forgotten and read again
 

@@ -12,8 +12,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SAME_PERSON", "SAME_PHOTO_STRETCH", "SHORTEST_SUM", "evened_norms", "person_cosines"]
-
 SAME_PHOTO_STRETCH: Final = 2.0
 
 SAME_PERSON: Final = MappingProxyType({"dlib": 0.9615, "resnet": 0.70, "senet": 0.70})

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Progress", "Rejection", "Report", "no_progress"]
-
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done (``"photos"``, or the name of a backbone), how many are done, and
 of how many (None if nobody knows)."""

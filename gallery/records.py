@@ -16,23 +16,6 @@ from engine.types import Box, Space
 if TYPE_CHECKING:
     from gallery.scores.ensemble import MemberScore
 
-__all__ = [
-    "MEN",
-    "REMOVED",
-    "WOMEN",
-    "Banned",
-    "FoundPerson",
-    "FoundPortrait",
-    "Hit",
-    "Match",
-    "Person",
-    "Portrait",
-    "Rejected",
-    "Stats",
-    "category_name",
-    "folded",
-]
-
 REMOVED: Final = "removed, never again"
 """Why a photo of somebody who asked to be removed is not taken."""
 

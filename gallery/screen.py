@@ -19,21 +19,6 @@ from engine.types import Box, Concern, Face, Photo
 from gallery.gallery import Gallery
 from gallery.records import REMOVED, Banned, FoundPerson, FoundPortrait, Person, category_name
 
-__all__ = [
-    "SCREENING",
-    "Fresh",
-    "Known",
-    "Reason",
-    "Refused",
-    "Screened",
-    "Screener",
-    "Thumbnail",
-    "clear_face",
-    "knows_more",
-    "owned",
-    "thumbnail",
-]
-
 _log = logging.getLogger(__name__)
 
 SCREENING: Final = 1

@@ -78,8 +78,6 @@ from gallery.vector_file import VectorFile, generation_of, unwritable
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
-__all__ = ["SpaceState", "Store", "Transaction", "missing"]
-
 Value = TypeVar("Value")
 
 _DATABASE: Final = "gallery.db"

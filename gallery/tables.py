@@ -24,22 +24,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = [
-    "BannedRow",
-    "CalibrationRow",
-    "CategoryRow",
-    "FindingRow",
-    "GalleryTables",
-    "PersonCategoryRow",
-    "PersonRow",
-    "PortraitRow",
-    "RejectionRow",
-    "RevisionRow",
-    "SpaceRow",
-    "ThumbnailRow",
-    "VectorRow",
-]
-
 
 class GalleryTables(DeclarativeBase):
     """Base of every table of the gallery; constraints carry names so that they can be altered."""

@@ -27,8 +27,6 @@ from numpy.typing import NDArray
 from engine.errors import BadSettings, GalleryCorrupt
 from engine.types import Space
 
-__all__ = ["VectorFile", "damaged", "generation_of", "newest_generation", "unwritable"]
-
 _NAME = re.compile(r"(?:vectors|cache)-(\d{6})(?:\.f32|-\d+(?:\.part)?)")
 _BIG_READ: Final = 64_000_000  # bytes; longer runs are read in pieces
 

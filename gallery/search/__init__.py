@@ -16,8 +16,6 @@ from engine.types import Embedding, Space
 from gallery.likeness import person_cosines
 from gallery.records import Hit
 
-__all__ = ["SearchIndex", "check_query", "compared", "rank"]
-
 _DECIMALS: Final = 7  # likenesses closer than that are equal, and ids decide
 
 

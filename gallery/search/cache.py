@@ -30,8 +30,6 @@ from gallery.search.candidates import (
 )
 from gallery.vector_file import VectorFile
 
-__all__ = ["Cache", "Finder", "Roster", "newest_cache", "remove_caches", "write_cache"]
-
 SCANNED_BYTES: Final = 32_000_000
 """Codes of so many portraits are scanned whole; of more, faiss names candidates.
 benchmarks/gallery_scale.py."""

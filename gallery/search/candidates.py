@@ -21,8 +21,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Candidates", "CandidatesMaker", "Codes", "principal_components", "quantized"]
-
 _THREADS: Final = min(4, os.cpu_count() or 1)  # more wait for the same memory
 # Several threads gain little below, and lose much where the cores are busy: they wait for the last.
 _ONE_THREAD_BYTES: Final = 64_000_000

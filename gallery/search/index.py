@@ -24,8 +24,6 @@ from gallery.search.cache import Cache, Roster, newest_cache, write_cache
 from gallery.tables import PortraitRow, VectorRow
 from gallery.vector_file import VectorFile
 
-__all__ = ["GalleryIndex", "is_large"]
-
 _BLOCK: Final = 8  # people compared exactly at a time
 _STRIDE: Final = 64
 _PEOPLE_AT_ONCE: Final = 256  # whose vectors are in memory together when many are compared

@@ -36,16 +36,6 @@ from gallery.records import Hit
 from gallery.search import check_query, compared, rank
 from gallery.tables import SpaceRow, VectorRow
 
-__all__ = [
-    "PostgresIndex",
-    "add_vectors",
-    "counted",
-    "make_index",
-    "settle_index",
-    "sum_up",
-    "vectors_of_portraits",
-]
-
 INDEXED_DIMENSIONS: Final = 2_000
 """The most that pgvector's HNSW takes. Of longer vectors it sees the first 2,000 numbers, which for
 2,048 is 98 % of them: it only proposes people, who are then compared in full."""
