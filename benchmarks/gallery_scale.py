@@ -36,11 +36,11 @@ from bot.settings import Settings
 from engine.types import Box, Embedding, Space
 from gallery.add import add
 from gallery.build import learn_scores
+from gallery.changes import Transaction
 from gallery.gallery import Gallery
 from gallery.records import FoundPerson, FoundPortrait
 from gallery.search.cache import newest_cache
 from gallery.search.index import GalleryIndex
-from gallery.store import Transaction
 from gallery.tables import PersonRow, PortraitRow
 
 PROBES, EXACT_PROBES = 200, 60

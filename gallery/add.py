@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from engine.engine import Engine
 from gallery.build import complete
+from gallery.changes import Transaction
 from gallery.gallery import Gallery
 from gallery.progress import Progress, Rejection, Report, no_progress
 from gallery.records import FoundPerson, FoundPortrait
@@ -34,7 +35,6 @@ from gallery.screen import (
     owned,
 )
 from gallery.sources.folder import scan
-from gallery.store import Transaction
 
 _BATCH_FRESH: Final = 64
 _BATCH_SEEN: Final = 512

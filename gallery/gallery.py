@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
+import os
+import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
+import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from engine.errors import GalleryMissing, SpaceMismatch
+from engine.errors import Busy, GalleryCorrupt, GalleryMissing, SpaceMismatch
 from engine.types import Embedding, Space
+from gallery.changes import Transaction
+from gallery.database import GALLERY_WRITER, changing, translated, try_turn
 from gallery.progress import Progress, no_progress
 from gallery.records import Hit, Match, Person, Portrait
 from gallery.scores import read_learned
 from gallery.search import SearchIndex
+from gallery.search.index import GalleryIndex, is_large
+from gallery.search.pgvector import PostgresIndex, counted
 from gallery.silhouette import draw_silhouette
-from gallery.store import SpaceState, Store, missing
+from gallery.store import DATABASE, SpaceState, Store, missing
+from gallery.tables import PortraitRow, RevisionRow, VectorRow
+from gallery.vector_file import VectorFile, unwritable
 
 if TYPE_CHECKING:
     from gallery.scores import Calibration
@@ -28,6 +40,7 @@ if TYPE_CHECKING:
 
 _ATTEMPTS: Final = 5
 _REMEMBERED: Final = 2_000  # portraits; more are forgotten and read again
+_CHUNK_ROWS: Final = 4_096
 
 
 class Snapshot:
@@ -49,16 +62,15 @@ class Snapshot:
         self._indexes: dict[str, SearchIndex] = {}
         self._calibrations: dict[str, Calibration] = {}
         self._allowed: dict[tuple[str, str | None, frozenset[str] | None], NDArray[np.bool_]] = {}
-        self._genders: frozenset[str] | None = None
         self._people: dict[int, Person] = {}
         self._portraits: dict[int, Portrait] = {}
-        self._trial: tuple[Trial | None] | None = None  # None before anybody asked
         self._lock = threading.Lock()
 
     def indexes(self) -> dict[str, SearchIndex]:
         """The indexes in use or of use, by space id."""
         return self._before | self._indexes
 
+    @functools.cached_property
     def spaces(self) -> tuple[Space, ...]:
         """The spaces in which somebody can be found."""
         return tuple(state.space for state in self._states.values() if state.filled)
@@ -117,11 +129,10 @@ class Snapshot:
             self._allowed[key] = mask
         return self._allowed[key]
 
+    @functools.cached_property
     def genders(self) -> frozenset[str]:
         """Every gender that is said of somebody, lower case."""
-        if self._genders is None:
-            self._genders = Store.genders(self._store)  # Gallery's own asks its snapshot
-        return self._genders
+        return Store.genders(self._store)  # Gallery's own asks its snapshot
 
     def recall(self, hits: Sequence[Hit]) -> list[tuple[Hit, Person, Portrait]]:
         """The people and portraits found; whoever was removed since is missing."""
@@ -153,14 +164,12 @@ class Snapshot:
             self._calibrations[space.id] = learned.calibration if learned else prior(space)
         return self._calibrations[space.id]
 
+    @functools.cached_property
     def trial(self) -> Trial | None:
         """Whether the backbones are better together, as found out last; None if nobody tried."""
-        with self._lock:
-            if self._trial is None:
-                from gallery.scores.trial import read_trial
+        from gallery.scores.trial import read_trial
 
-                self._trial = (read_trial(self._store),)
-            return self._trial[0]
+        return read_trial(self._store)
 
     def _why_missing(self, space: Space) -> GalleryMissing | SpaceMismatch:
         build = f"run `lookalike gallery build --model {space.backbone}`"
@@ -169,7 +178,7 @@ class Snapshot:
                 "there is nobody in the gallery yet: add people with `lookalike gallery add "
                 "FOLDER`, where FOLDER has a folder of photos for each person"
             )
-        if any(other.backbone == space.backbone for other in self.spaces()):
+        if any(other.backbone == space.backbone for other in self.spaces):
             return SpaceMismatch(
                 f"the gallery was built with another version of {space.backbone}: {build}"
             )
@@ -205,11 +214,23 @@ class Gallery(Store):
 
     def genders(self) -> frozenset[str]:
         """Every gender said of somebody, lower case, as of the last match or ``refresh``."""
-        return self._snapshot.genders()
+        return self._snapshot.genders
 
     def spaces(self) -> tuple[Space, ...]:
-        """The spaces in which somebody can be found."""
-        return self._snapshot.spaces()
+        """The spaces in which somebody can be found, as of the last match or ``refresh``."""
+        return self._snapshot.spaces
+
+    def trial(self) -> Trial | None:
+        """Whether this gallery's backbones are better together; None if nobody has tried."""
+        return self._snapshot.trial
+
+    def calibration(self, space: Space) -> Calibration:
+        """How cosines of a space become scores: as learned from this gallery, else as shipped."""
+        return self._snapshot.calibration(space)
+
+    def index(self, space: Space) -> SearchIndex:
+        """The vectors of a space; see ``top_matches`` for the errors."""
+        return self._snapshot.index(space)
 
     def thumbnail(self, portrait: Portrait) -> bytes:
         """A portrait's picture as a JPEG: its photo, or a silhouette where there is none."""
@@ -226,7 +247,6 @@ class Gallery(Store):
 
     @property
     def _snapshot(self) -> Snapshot:
-        """As of the last match or ``refresh``."""
         if self._latest is None:
             self._latest = Snapshot(self)
         return self._latest
@@ -334,17 +354,81 @@ class Gallery(Store):
             member_scores=member_scores,
         )
 
-    def trial(self) -> Trial | None:
-        """Whether this gallery's backbones are better together; None if nobody has tried."""
-        return self._snapshot.trial()
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Changes that count all together when the block ends well, else not at all.
 
-    def calibration(self, space: Space) -> Calibration:
-        """How cosines of a space become scores: as learned from this gallery, else as shipped."""
-        return self._snapshot.calibration(space)
+        Within another transaction of this thread, it is that one.
+        """
+        within: Transaction | None = getattr(self._local, "changes", None)
+        if within is not None:
+            yield within
+            return
+        with changing(self.database) as connection, self._shared_by_thread(connection):
+            changes = self._local.changes = Transaction(self, connection)
+            try:
+                yield changes
+            finally:
+                self._local.changes = None
+            if changes.changed:
+                raised = sa.update(RevisionRow).values(number=RevisionRow.number + 1)
+                connection.execute(raised)
 
-    def index(self, space: Space) -> SearchIndex:
-        """The vectors of a space; see ``top_matches`` for the errors."""
-        return self._snapshot.index(space)
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Makes this process the only one that changes the gallery; reading goes on.
+
+        Raises:
+            Busy: If another process is changing it.
+            BadSettings: If it can't be written.
+        """
+        with self._server_lock() if self.shared else self._folder_lock():
+            yield
+
+    @contextmanager
+    def _folder_lock(self) -> Iterator[None]:
+        import filelock
+
+        try:
+            if not os.access(self.folder, os.W_OK):
+                raise PermissionError(errno.EACCES, "Permission denied")
+            with (
+                filelock.FileLock(self.folder / "gallery.lock", timeout=0),
+                translated(self.folder / DATABASE),
+            ):
+                yield
+        except filelock.Timeout as problem:
+            raise _busy() from problem
+        except OSError as problem:
+            raise unwritable(self.folder, problem) from problem
+
+    @contextmanager
+    def _server_lock(self) -> Iterator[None]:
+        """A transaction's lock, not a session's, so that it works through a pooler, too."""
+        options = self.database.execution_options(isolation_level="READ COMMITTED")
+        with options.connect() as connection:
+            connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+            if not try_turn(connection, GALLERY_WRITER):
+                raise _busy()
+            yield
+
+    def ban(self, person: Person) -> None:
+        """Remembers that no source brings somebody back; it does not remove them.
+
+        Raises:
+            Busy: If another process is changing the gallery.
+        """
+        with self.writing(), self.transaction() as changes:
+            changes.ban(person.key, person.name, person.wikidata_id)
+
+    def unban(self, names: Collection[str]) -> int:
+        """Lets sources bring those of a name, key or Wikidata id again; how many there were.
+
+        Raises:
+            Busy: If another process is changing the gallery.
+        """
+        with self.writing(), self.transaction() as changes:
+            return sum(changes.unban(name) for name in names)
 
     def settle(self, space: Space, progress: Progress = no_progress) -> None:
         """Prepares the search of a space for as many people as it has now.
@@ -356,13 +440,62 @@ class Gallery(Store):
         if self.shared:
             with self.transaction() as changes:
                 changes.settle_index(space)
-            return
-        from gallery.search.index import GalleryIndex, is_large
-
-        if is_large(space, self.vector_count(space)):
+        elif is_large(space, self.vector_count(space)):
             index = self.index(space)
             assert isinstance(index, GalleryIndex)
             index.settle(progress)
+
+    def drop_damaged(self, space: Space) -> None:
+        """Forgets a space whose vectors are gone or incomplete, so that they are made anew."""
+        with self.transaction() as changes:
+            state = self.space_state(space)
+            if state is None:
+                return
+            try:
+                if not self.shared:
+                    self.vector_file(state).check(state.row_count)
+                elif len(counted(changes.connection, space)) != 1:
+                    changes.remove_space(space)
+            except (FileNotFoundError, GalleryCorrupt):
+                changes.remove_space(space)
+
+    def compact(self, space: Space) -> bool:
+        """Drops dead rows from a space's file; PostgreSQL does so by itself."""
+        if self.shared:
+            return False
+        query = (
+            sa.select(PortraitRow.person_id, VectorRow.portrait_id, VectorRow.row)
+            .join(PortraitRow, PortraitRow.id == VectorRow.portrait_id)
+            .where(VectorRow.space_id == space.id)
+        )
+        with self.transaction() as changes:
+            state = self.space_state(space)
+            if state is None or self.vector_count(space) == state.row_count:
+                return False
+            rows = [tuple(row) for row in changes.connection.execute(query)]
+            found = np.array(sorted(rows), np.int64).reshape(-1, 3)
+            old = self.vector_file(state)
+            fresh = VectorFile.create(old.folder, space)
+            for start in range(0, len(found), _CHUNK_ROWS):
+                fresh.append(start, old.rows(found[start : start + _CHUNK_ROWS, 2]))
+            changes.renumber(space, fresh.generation, found[:, 1].tolist())
+        return True
+
+    def sweep_vectors(self) -> int:
+        """Removes files of spaces and generations that don't count; how many there were."""
+        stray = self.stray_files()
+        for path in stray:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            with contextlib.suppress(OSError):  # others are in it
+                path.parent.rmdir()
+        return len(stray)
+
+
+def _busy() -> Busy:
+    return Busy(
+        "another `lookalike gallery` command is changing this gallery: wait until it is done, "
+        "then try again"
+    )
 
 
 def _open_index(store: Store, state: SpaceState, before: SearchIndex | None) -> SearchIndex:
@@ -372,24 +505,14 @@ def _open_index(store: Store, state: SpaceState, before: SearchIndex | None) -> 
         GalleryCorrupt: If vectors are missing or damaged.
     """
     if store.shared:
-        from gallery.search.pgvector import PostgresIndex
-
         if isinstance(before, PostgresIndex) and before.generation == state.generation:
             return before
         return PostgresIndex(store.database, state.space)
-    from gallery.search.index import GalleryIndex
-
+    known = before if isinstance(before, GalleryIndex) else None
     for _ in range(_ATTEMPTS):
-        with store.reading() as connection:
-            found = store.space_state(state.space) or state
-            try:
-                return GalleryIndex.open(
-                    connection,
-                    store.vector_file(found),
-                    found.row_count,
-                    store.revision(),
-                    before if isinstance(before, GalleryIndex) else None,
-                )
-            except FileNotFoundError:  # swept after a build, or lost
-                continue
+        # Without the file it was swept after a build, or is lost.
+        with store.reading() as connection, contextlib.suppress(FileNotFoundError):
+            now = store.space_state(state.space) or state
+            file, revision = store.vector_file(now), store.revision()
+            return GalleryIndex.open(connection, file, now.row_count, revision, known)
     raise missing(state.space)

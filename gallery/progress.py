@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 Progress = Callable[[str, int, int | None], None]
@@ -85,23 +85,10 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """As printed with ``--json``."""
-        return {
-            "added": self.added,
-            "unchanged": self.unchanged,
-            "people_added": self.people_added,
-            "rejected": [
-                {"photo": r.photo, "person": r.person, "reason": r.reason} for r in self.rejected
-            ],
-            "rejected_by_reason": dict(self.reasons().most_common()),
+        return {one.name: getattr(self, one.name) for one in fields(Report)} | {
+            "rejected": [asdict(one) for one in self.rejected],
             "embedded": dict(self.embedded),
-            "dropped": self.dropped,
-            "astray": list(self.astray),
-            "closed": list(self.closed),
-            "ignored": list(self.ignored),
-            "strangers": list(self.strangers),
-            "notes": list(self.notes),
-            "swept": self.swept,
+            "rejected_by_reason": dict(self.reasons().most_common()),
             "seconds": round(self.seconds, 3),
             "photos_per_s": round(self.photos_per_s, 1),
-            "interrupted": self.interrupted,
         }

@@ -28,21 +28,19 @@ MEN: Final = frozenset({"male", "man", "m", "trans man", "cisgender man", "boy"}
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
-    """Somebody in the gallery.
+class FoundPerson:
+    """Somebody a source knows.
 
     Attributes:
-        id: Never given to anybody else, even after removal.
-        key: Unique name across sources, such as ``name:grace hopper`` or ``Q11641``.
-        name: As shown, Unicode NFC.
-        categories: Lower case, sorted.
+        key: Unique across sources: ``name:`` and the name in lower case, or a Wikidata id.
+        name: As shown.
+        categories: Any case; they are added to those the person already has.
         wikidata_id: Such as ``Q11641``.
-        country: As the source says, or None.
-        gender: As the source says, or None.
-        fame: Larger is more famous (number of Wikipedia articles), or None.
+        country: As the source says.
+        gender: As the source says.
+        fame: Larger is more famous (number of Wikipedia articles).
     """
 
-    id: int
     key: str
     name: str
     categories: tuple[str, ...] = ()
@@ -50,6 +48,17 @@ class Person:
     country: str | None = None
     gender: str | None = None
     fame: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Person(FoundPerson):
+    """Somebody in the gallery: names in Unicode NFC, categories in lower case, sorted.
+
+    Attributes:
+        id: Never given to anybody else, even after removal.
+    """
+
+    id: int = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,29 +97,6 @@ class Rejected:
     """A picture that an earlier run did not take, and why."""
 
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class FoundPerson:
-    """Somebody a source knows.
-
-    Attributes:
-        key: Unique across sources: ``name:`` and the name in lower case, or a Wikidata id.
-        name: As shown.
-        categories: Any case; they are added to those the person already has.
-        wikidata_id: Such as ``Q11641``.
-        country: Free text.
-        gender: Free text.
-        fame: Larger is more famous.
-    """
-
-    key: str
-    name: str
-    categories: tuple[str, ...] = ()
-    wikidata_id: str | None = None
-    country: str | None = None
-    gender: str | None = None
-    fame: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from engine.decode import decode
 from engine.errors import BadSettings, PhotoProblem
 from engine.types import Space
 from gallery.build import learn_scores
+from gallery.changes import Transaction
 from gallery.gallery import Gallery
 from gallery.pack import PackReader, write_pack
 from gallery.progress import Progress, Rejection, Report, no_progress
@@ -30,7 +31,7 @@ from gallery.records import REMOVED, FoundPerson, FoundPortrait, Person, Portrai
 from gallery.scores import read_learned
 from gallery.scores.trial import try_ensemble
 from gallery.screen import Reason
-from gallery.store import Store, Transaction
+from gallery.store import Store
 from gallery.tables import BannedRow, PersonRow, PortraitRow
 
 __all__ = ["ExportReport", "ImportReport", "copy_gallery", "export_gallery", "import_file"]

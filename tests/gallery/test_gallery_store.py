@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.types import Box, Space
+from gallery.gallery import Gallery as Store
 from gallery.records import FoundPerson, FoundPortrait, Rejected, category_name, folded
-from gallery.store import Store
 
 _numbers = itertools.count(1)
 
