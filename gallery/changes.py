@@ -1,0 +1,344 @@
+"""Changes of a gallery that count together; ``Gallery.transaction`` makes and commits them.
+
+A vector is appended to its space's file before the transaction that names its row is committed.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from engine.types import Box, Space
+from gallery.records import FoundPerson, FoundPortrait, Person, category_name, folded
+from gallery.search.cache import remove_caches
+from gallery.search.pgvector import add_vectors, settle_index, sum_up
+from gallery.store import CHUNK, SpaceState, Store, missing, named
+from gallery.tables import (
+    BannedRow,
+    CalibrationRow,
+    CategoryRow,
+    FindingRow,
+    PersonCategoryRow,
+    PersonRow,
+    PortraitRow,
+    RejectionRow,
+    SpaceRow,
+    ThumbnailRow,
+    VectorRow,
+)
+from gallery.vector_file import VectorFile
+
+_NEW_PORTRAIT: Final = insert(PortraitRow).returning(PortraitRow.id)
+
+
+class Transaction:
+    """Writes.
+
+    Attributes:
+        connection: For statements of the caller's own.
+        changed: Whether anything has changed, so that readers look again.
+    """
+
+    def __init__(self, store: Store, connection: Connection) -> None:
+        self._store = store
+        self.connection = connection
+        self.changed = False
+
+    def run(self, statement: Any, values: Any = None) -> Any:
+        """Executes a statement that changes something."""
+        self.changed = True
+        return self.connection.execute(statement, values)
+
+    def _replace(self, table: Any, **values: Any) -> None:
+        """Keeps a row in place of the one with the same first value."""
+        key, value = next(iter(values.items()))
+        self.run(delete(table).where(getattr(table, key) == value))
+        self.run(insert(table), values)
+
+    def _delete(self, table: Any, column: Any, values: Collection[Any], *where: Any) -> list[int]:
+        """Deletes the rows where a column has one of the values; these, of each row."""
+        listed, gone = list(values), list[int]()
+        for start in range(0, len(listed), CHUNK):
+            few = column.in_(listed[start : start + CHUNK])
+            gone += self.run(delete(table).where(few, *where).returning(column)).scalars()
+        return gone
+
+    def add_person(self, person: FoundPerson) -> int:
+        """The person's id; they are added if they are new, and completed if more is known now."""
+        row = self.connection.execute(
+            select(PersonRow).where(PersonRow.key == person.key)
+        ).one_or_none()
+        fields = ("wikidata_id", "country", "gender", "fame")
+        known = {field: getattr(person, field) for field in fields}
+        if row is None:
+            name = unicodedata.normalize("NFC", person.name)
+            new = {"key": person.key, "name": name, "folded_name": folded(name), **known}
+            person_id: int = self.run(insert(PersonRow).returning(PersonRow.id), new).scalar_one()
+        else:
+            person_id = row.id
+            news = {k: v for k, v in known.items() if v not in (None, getattr(row, k))}
+            if news:
+                self.run(update(PersonRow).where(PersonRow.id == person_id).values(**news))
+        self._join_categories(person_id, person.categories)
+        return person_id
+
+    def _join_categories(self, person_id: int, names: Sequence[str]) -> None:
+        wanted = {category_name(name) for name in names} - {""}
+        if not wanted:
+            return
+        known = select(CategoryRow).where(CategoryRow.name.in_(wanted))
+        ids = {row.name: row.id for row in self.connection.execute(known)}
+        for name in sorted(wanted - ids.keys()):
+            made = insert(CategoryRow).values(name=name).returning(CategoryRow.id)
+            ids[name] = self.run(made).scalar_one()
+        theirs = PersonCategoryRow.person_id == person_id
+        joined = set(self.connection.scalars(select(PersonCategoryRow.category_id).where(theirs)))
+        for category_id in sorted(set(ids.values()) - joined):
+            values = {"person_id": person_id, "category_id": category_id}
+            self.run(insert(PersonCategoryRow), values)
+
+    def add_portrait(
+        self,
+        person_id: int,
+        found: FoundPortrait,
+        *,
+        sha256: str,
+        size_px: tuple[int, int],
+        landmarks: Sequence[Sequence[float]],
+        box: Box,
+        jpeg: bytes | None = None,
+    ) -> int:
+        """Adds a portrait and returns its id.
+
+        Args:
+            person_id: Whose.
+            found: Author, licence and source.
+            sha256: Of the original bytes; not in the gallery yet.
+            size_px: Width and height of the thumbnail.
+            landmarks: Five pairs (x, y), thumbnail pixels.
+            box: The face, thumbnail pixels.
+            jpeg: The thumbnail; None for a portrait without its photo.
+        """
+        # Given as parameters, not as values(...): so the statement is put together only once.
+        content = {
+            "person_id": person_id,
+            "sha256": sha256,
+            **_geometry(size_px, landmarks, box),
+            "author": found.author,
+            "licence": found.licence,
+            "licence_url": found.licence_url,
+            "source_url": found.source_url,
+        }
+        portrait_id: int = self.run(_NEW_PORTRAIT, content).scalar_one()
+        if jpeg is not None:
+            self.run(insert(ThumbnailRow), {"portrait_id": portrait_id, "jpeg": jpeg})
+        return portrait_id
+
+    def set_photo(
+        self,
+        portrait_id: int,
+        jpeg: bytes,
+        *,
+        size_px: tuple[int, int],
+        landmarks: Sequence[Sequence[float]],
+        box: Box,
+    ) -> None:
+        """Gives a portrait its photo, in place of an earlier one; see ``add_portrait``."""
+        geometry = _geometry(size_px, landmarks, box)
+        self.run(update(PortraitRow).where(PortraitRow.id == portrait_id).values(**geometry))
+        self._replace(ThumbnailRow, portrait_id=portrait_id, jpeg=jpeg)
+
+    def reject(self, sha256: str, reason: str, screening: int) -> None:
+        """Remembers why a picture was not taken, in place of what was remembered before."""
+        self._replace(RejectionRow, sha256=sha256, reason=reason, screening=screening)
+
+    def forget_rejection(self, sha256: str) -> None:
+        """Forgets that a picture was not taken."""
+        self.connection.execute(delete(RejectionRow).where(RejectionRow.sha256 == sha256))
+
+    def person_count(self) -> int:
+        """How many people there are."""
+        return self.connection.scalar(select(func.count()).select_from(PersonRow)) or 0
+
+    def add_vectors(
+        self, space: Space, vectors: NDArray[np.float32], portrait_ids: Sequence[int]
+    ) -> None:
+        """Adds vectors of portraits to a space, which is made if there is none of it yet.
+
+        Args:
+            space: Which.
+            vectors: float32 (n, D), n >= 1, unit length.
+            portrait_ids: n of them; none has a vector in the space yet.
+
+        Raises:
+            GalleryCorrupt: If the vectors that should be there are gone or damaged.
+        """
+        state = self._store.space_state(space) or self._add_space(space)
+        if self._store.shared:
+            persons = self._store.person_ids(portrait_ids)
+            whose = [persons[one] for one in portrait_ids]
+            add_vectors(self.connection, space, vectors, portrait_ids, whose)
+            self.note_vectors(space, len(vectors))
+            return
+        file = self._store.vector_file(state)
+        # A cache of rows that are about to be overwritten: the database is an older copy.
+        remove_caches(file.folder, beyond=state.row_count)
+        try:
+            row_count = file.append(state.row_count, vectors)
+        except FileNotFoundError as problem:
+            raise missing(space) from problem
+        self._name_rows(space, portrait_ids, state.row_count)
+        self._set_space(space, generation=state.generation, row_count=row_count)
+
+    def remove_person(self, person_id: int) -> int:
+        """Removes a person with all their portraits; how many these were."""
+        query = select(PortraitRow.id).where(PortraitRow.person_id == person_id)
+        portrait_ids = list(self.connection.scalars(query))
+        self.remove_portraits(portrait_ids)
+        self.run(delete(PersonRow).where(PersonRow.id == person_id))
+        unused = select(PersonCategoryRow.category_id)
+        self.run(delete(CategoryRow).where(CategoryRow.id.not_in(unused)))
+        return len(portrait_ids)
+
+    def remove_portraits(self, portrait_ids: Sequence[int]) -> None:
+        """Removes portraits, their thumbnails and vectors."""
+        self.remove_vectors(portrait_ids)
+        self._delete(PortraitRow, PortraitRow.id, portrait_ids)
+
+    def remove_vectors(self, portrait_ids: Sequence[int]) -> None:
+        """Removes the vectors of portraits, in every space."""
+        people = self._store.person_ids(portrait_ids) if self._store.shared else {}
+        for state in self._store.space_states() if portrait_ids else ():
+            within = VectorRow.space_id == state.space.id
+            gone = self._delete(VectorRow, VectorRow.portrait_id, portrait_ids, within)
+            if gone and self._store.shared:
+                sum_up(self.connection, state.space, [people[one] for one in gone])
+                self.note_vectors(state.space, -len(gone))
+
+    def merge_people(self, kept: Person, other: Person) -> None:
+        """Gives the portraits of one person to another, who is then all there is of both.
+
+        Args:
+            kept: Takes everything over: categories, and what was not known of them.
+            other: Is gone afterwards.
+        """
+        query = select(PortraitRow.id).where(PortraitRow.person_id == other.id)
+        moved = list(self.connection.scalars(query))
+        held = []
+        for state in self._store.space_states():
+            mine = select(VectorRow.portrait_id).where(
+                VectorRow.space_id == state.space.id, VectorRow.portrait_id.in_(query)
+            )
+            ids = np.array(self.connection.scalars(mine).all(), np.int64)
+            held.append((state.space, ids, self._store.vectors(state.space, ids)))
+        # New rows, so that whoever has the old ones in memory sees that they are other people's.
+        self.remove_vectors(moved)
+        self.run(
+            update(PortraitRow).where(PortraitRow.person_id == other.id).values(person_id=kept.id)
+        )
+        for space, ids, vectors in held:
+            if len(ids):
+                self.add_vectors(space, vectors, ids.tolist())
+        self.run(delete(PersonRow).where(PersonRow.id == other.id))
+        fame = [one.fame for one in (kept, other) if one.fame is not None]
+        both = replace(
+            kept,
+            categories=other.categories,
+            wikidata_id=kept.wikidata_id or other.wikidata_id,
+            country=kept.country or other.country,
+            gender=kept.gender or other.gender,
+            fame=max(fame, default=None),
+        )
+        self.add_person(both)
+
+    def remove_space(self, space: Space) -> None:
+        """Forgets a space; its file is swept by the next build."""
+        self.run(delete(SpaceRow).where(SpaceRow.id == space.id))
+
+    def renumber(self, space: Space, generation: int, portrait_ids: Sequence[int]) -> None:
+        """Switches a space to a new file, whose rows are those of these portraits."""
+        self.run(delete(VectorRow).where(VectorRow.space_id == space.id))
+        self._name_rows(space, portrait_ids, 0)
+        self._set_space(space, generation=generation, row_count=len(portrait_ids))
+
+    def keep_calibration(self, space: Space, content: bytes) -> None:
+        """Keeps what was learned of a space's scores; the space must be there."""
+        self._replace(CalibrationRow, space_id=space.id, content=content.decode())
+
+    def keep_finding(self, name: str, content: dict[str, Any] | None) -> None:
+        """Keeps what was found out about the gallery, in place of what was; None forgets it."""
+        if content is None:
+            self.run(delete(FindingRow).where(FindingRow.name == name))
+        else:
+            self._replace(FindingRow, name=name, content=content)
+
+    def ban(self, key: str, name: str, wikidata_id: str | None) -> None:
+        """Remembers that no source brings somebody back."""
+        self._replace(
+            BannedRow, key=key, name=name, folded_name=folded(name), wikidata_id=wikidata_id
+        )
+
+    def unban(self, name: str) -> int:
+        """Forgets bans of those of a name, key or Wikidata id; how many there were."""
+        count: int = self.run(delete(BannedRow).where(named(BannedRow, name))).rowcount
+        return count
+
+    def _add_space(self, space: Space) -> SpaceState:
+        generation = 0
+        if not self._store.shared:
+            generation = VectorFile.create(self._store.space_folder(space), space).generation
+        values = {
+            "id": space.id,
+            "backbone": space.backbone,
+            "weights_sha256": space.weights_sha256,
+            "recipe": space.recipe,
+            "dimensions": space.dimensions,
+            "generation": generation,
+            "row_count": 0,
+        }
+        self.run(insert(SpaceRow), values)
+        return SpaceState(space, generation, 0, filled=False)
+
+    def _name_rows(self, space: Space, portrait_ids: Sequence[int], first: int) -> None:
+        """Lets rows of the space's file count, from the first on."""
+        rows = enumerate(portrait_ids, first)
+        values = [{"space_id": space.id, "portrait_id": one, "row": row} for row, one in rows]
+        if values:
+            self.run(insert(VectorRow), values)
+
+    def _set_space(self, space: Space, **values: Any) -> None:
+        self.run(update(SpaceRow).where(SpaceRow.id == space.id).values(**values))
+
+    def note_vectors(self, space: Space, more: int = 0) -> None:
+        """Counts vectors of a space on PostgreSQL.
+
+        Whoever has the space's people in memory sees by the generation that they changed.
+        """
+        self._set_space(
+            space, generation=SpaceRow.generation + 1, row_count=SpaceRow.row_count + more
+        )
+
+    def settle_index(self, space: Space) -> None:
+        """Makes or drops PostgreSQL's index of many people."""
+        if settle_index(self.connection, space):
+            self.note_vectors(space)
+
+
+def _geometry(
+    size_px: tuple[int, int], landmarks: Sequence[Sequence[float]], box: Box
+) -> dict[str, Any]:
+    return {
+        "width_px": size_px[0],
+        "height_px": size_px[1],
+        "landmarks": [[float(x), float(y)] for x, y in landmarks],
+        "box_x": box.x,
+        "box_y": box.y,
+        "box_w": box.w,
+        "box_h": box.h,
+    }
