@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.engine import Engine
 from gallery.build import complete
@@ -186,8 +185,13 @@ def _enrol(
     # Embedded before the transaction begins, which keeps others from writing.
     places = [place for place, (_, seen) in enumerate(batch) if isinstance(seen, Fresh)]
     fresh = [seen for _, seen in batch if isinstance(seen, Fresh)]
-    vectors = {name: _embedded(engine, name, fresh) for name in backbones}
-    if any(_changes(seen) for _, seen in batch):
+    vectors = {}
+    for name in backbones if fresh else ():
+        embedded = engine.backbone(name).embed([seen.crops[name] for seen in fresh])
+        vectors[name] = np.stack([one.vector for one in embedded])
+    if any(
+        seen.news or seen.photo if isinstance(seen, Known) else seen.sha256 for _, seen in batch
+    ):
         with gallery.transaction() as changes:
             settled = _without_duplicates(gallery, batch)
             before = changes.person_count()
@@ -199,13 +203,6 @@ def _enrol(
                 changes.add_vectors(space, vectors[name][chosen], portrait_ids)
             newcomers = changes.person_count() - before
     _count(settled, newcomers, backbones, report)
-
-
-def _embedded(engine: Engine, name: str, fresh: Sequence[Fresh]) -> NDArray[np.float32]:
-    if not fresh:
-        return np.empty((0, 0), np.float32)
-    embeddings = engine.backbone(name).embed([seen.crops[name] for seen in fresh])
-    return np.stack([embedding.vector for embedding in embeddings])
 
 
 def _without_duplicates(gallery: Gallery, batch: Batch) -> list[tuple[FoundPortrait, Screened]]:
@@ -220,10 +217,10 @@ def _without_duplicates(gallery: Gallery, batch: Batch) -> list[tuple[FoundPortr
             twin = first.setdefault(seen.sha256, found)
             if seen.sha256 in known:
                 now = owned(found, known[seen.sha256])
-            elif twin is not found and twin.person.key == found.person.key:
-                now = Known(news=True)
             elif twin is not found:
-                now = Refused(f"{Reason.DUPLICATE} {twin.person.name}")
+                same = twin.person.key == found.person.key
+                name = twin.person.name
+                now = Known(news=True) if same else Refused(f"{Reason.DUPLICATE} {name}")
         settled.append((found, now))
     return settled
 
@@ -261,13 +258,6 @@ def _geometry(seen: Fresh) -> Mapping[str, Any]:
         "landmarks": small.landmarks.tolist(),
         "box": small.box,
     }
-
-
-def _changes(seen: Screened) -> bool:
-    """Whether the gallery has to be written for it."""
-    if isinstance(seen, Known):
-        return seen.news or seen.photo is not None
-    return isinstance(seen, Fresh) or seen.sha256 is not None
 
 
 def _count(settled: Batch, newcomers: int, backbones: Sequence[str], report: Report) -> None:

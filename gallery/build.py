@@ -7,9 +7,8 @@ by a kill: running the command again goes on.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,6 +18,7 @@ from engine.decode import decode
 from engine.engine import Engine
 from engine.errors import GalleryCorrupt, LookalikeError, SetupProblem
 from engine.types import Face, Space
+from gallery.changes import Transaction
 from gallery.gallery import Gallery
 from gallery.progress import Progress, Report, no_progress
 from gallery.records import Person, Portrait
@@ -63,7 +63,7 @@ def build(
                 gallery.settle(space, progress)
             report.swept += gallery.sweep_vectors()
             gallery.refresh()
-            _try_ensemble(gallery)
+            try_ensemble(gallery)
         except KeyboardInterrupt:
             report.interrupted = True
         gallery.refresh()
@@ -98,43 +98,32 @@ def complete(
 ) -> None:
     """Embeds what lacks a vector, prepares the search, learns scores; within ``writing``.
 
-    Where nothing is to be done it takes one transaction.
+    Where all have vectors it takes one transaction, and one more to try several backbones.
     """
     spaces = {name: engine.backbone(name).space for name in backbones}
-    with gallery.reading():
-        gallery.refresh()
+    together = False
+    with gallery.transaction() as changes:
         lacking = [name for name, space in spaces.items() if len(gallery.unembedded(space))]
-        samples = [] if lacking else _settle(gallery, [*spaces.values()], progress)
-        together = not lacking and _is_tried(gallery)
+        if not lacking:
+            together = _settle(gallery, changes, spaces.values(), progress)
     if lacking:
         for name in lacking:
             embed_missing(gallery, engine, name, report, progress)
-        with gallery.reading():
-            gallery.refresh()
-            samples = _settle(gallery, [*spaces.values()], progress)
-            together = _is_tried(gallery)
-    for sample in samples:
-        _learn(gallery, sample)
+        with gallery.transaction() as changes:
+            together = _settle(gallery, changes, spaces.values(), progress)
     if together:
         try_ensemble(gallery)
 
 
-def _settle(gallery: Gallery, spaces: Sequence[Space], progress: Progress) -> list[_Sample]:
-    """Prepares the search of spaces; what the scores of some are to be learned from."""
+def _settle(
+    gallery: Gallery, changes: Transaction, spaces: Iterable[Space], progress: Progress
+) -> bool:
+    """Whether there may be something to find out about, or to forget of, several backbones."""
+    gallery.refresh()
     for space in spaces:
         gallery.settle(space, progress)
-    samples = [_sample(gallery, space) for space in spaces]
-    return [sample for sample in samples if sample is not None]
-
-
-def _is_tried(gallery: Gallery) -> bool:
-    """Whether there may be something to find out about, or to forget of, several backbones."""
+        _learn(gallery, changes, space)
     return len(gallery.spaces()) > 1 or gallery.finding(BEST) is not None
-
-
-def _try_ensemble(gallery: Gallery) -> None:
-    if _is_tried(gallery):
-        try_ensemble(gallery)
 
 
 def embed_missing(
@@ -158,7 +147,7 @@ def embed_missing(
                 portraits, photos = gallery.portraits_by_id(batch), gallery.photos(batch)
             pairs = [(portraits[one], photos[one]) for one in batch]
             crops = list(pool.map(lambda pair: _crop(engine, backbone, *pair), pairs))
-            _append(gallery, engine, backbone, [*portraits.values()], crops, report)
+            _append(gallery, engine, backbone, [one for one, _ in pairs], crops, report)
     if missing:
         progress(backbone, len(missing), len(missing))
 
@@ -187,14 +176,14 @@ def _append(
     report: Report,
 ) -> None:
     network = engine.backbone(backbone)
+    whole = [crop for crop in crops if crop is not None]
     pairs = list(zip(portraits, crops, strict=True))
-    whole = [(portrait, crop) for portrait, crop in pairs if crop is not None]
-    vectors = [e.vector for e in network.embed([crop for _, crop in whole])] if whole else []
     lost = [portrait for portrait, crop in pairs if crop is None]
+    vectors = network.embed(whole) if whole else []
     with gallery.transaction() as changes:
         if whole:
-            ids = [portrait.id for portrait, _ in whole]
-            changes.add_vectors(network.space, np.stack(vectors), ids)
+            ids = [portrait.id for portrait, crop in pairs if crop is not None]
+            changes.add_vectors(network.space, np.stack([one.vector for one in vectors]), ids)
         owners = gallery.people_by_id({portrait.person_id for portrait in lost})
         changes.remove_portraits([portrait.id for portrait in lost])
     report.dropped += [owners[portrait.person_id].name for portrait in lost]
@@ -203,48 +192,22 @@ def _append(
 
 def learn_scores(gallery: Gallery, space: Space) -> None:
     """Fits a space's calibration, if enough has changed since it was fitted last."""
-    with gallery.reading():
+    with gallery.transaction() as changes:
         gallery.refresh()
-        sample = _sample(gallery, space)
-    if sample is not None:
-        _learn(gallery, sample)
+        _learn(gallery, changes, space)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Sample:
-    """What the scores of a space are learned from.
-
-    Attributes:
-        space: Which.
-        rows: How many vectors it has.
-        vectors: float32 (N, D), some of them.
-        persons: int64 (N,), whose these are.
-    """
-
-    space: Space
-    rows: int
-    vectors: NDArray[np.float32]
-    persons: NDArray[np.int64]
-
-
-def _sample(gallery: Gallery, space: Space) -> _Sample | None:
-    """None if there is nothing to learn, or too little has changed."""
-    with gallery.reading():
-        rows = gallery.vector_count(space)
-        try:
-            learned = read_learned(gallery, space)
-        except GalleryCorrupt:
-            learned = None
-        before = learned.rows if learned else float("-inf")
-        if rows == 0 or abs(rows - before) <= _LEARN_AFTER * rows:
-            return None
-        limit = min(_LEARN_ROWS, _LEARN_BYTES // (4 * space.dimensions))
-        return _Sample(space, rows, *gallery.index(space).training_rows(limit))
-
-
-def _learn(gallery: Gallery, sample: _Sample) -> None:
+def _learn(gallery: Gallery, changes: Transaction, space: Space) -> None:
+    rows = gallery.vector_count(space)
+    try:
+        learned = read_learned(gallery, space)
+    except GalleryCorrupt:
+        learned = None
+    before = learned.rows if learned else float("-inf")
+    if rows == 0 or abs(rows - before) <= _LEARN_AFTER * rows:
+        return
     from gallery.scores.fit import fit_calibration
 
-    calibration = fit_calibration(sample.space, sample.vectors, sample.persons)
-    with gallery.transaction() as changes:
-        changes.keep_calibration(sample.space, Learned(sample.rows, calibration).content())
+    limit = min(_LEARN_ROWS, _LEARN_BYTES // (4 * space.dimensions))
+    calibration = fit_calibration(space, *gallery.index(space).training_rows(limit))
+    changes.keep_calibration(space, Learned(rows, calibration).content())

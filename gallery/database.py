@@ -9,7 +9,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +20,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from engine.errors import BadSettings, GalleryCorrupt, LookalikeError, TryLater
-from migrations import current, head, upgrade
+from migrations import current, head, upgrade, version_table
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import ExceptionContext
@@ -109,9 +109,16 @@ def connect(file: Path) -> Engine:
 
 def migrate(database: Engine) -> None:
     """Brings the tables up to date; the caller holds the gallery's lock where that matters."""
-    with database.connect() as connection:
-        if current("gallery", connection) == head("gallery"):
-            return
+    if database.dialect.name == "sqlite":
+        # One statement rather than a transaction: every command does this at its start.
+        query = f"SELECT version_num FROM {version_table('gallery')}"  # noqa: S608 - a fixed name
+        with suppress(sqlite3.Error), closing(database.raw_connection()) as connection:
+            if connection.cursor().execute(query).fetchall() == [(head("gallery"),)]:
+                return
+    else:
+        with database.connect() as connection:
+            if current("gallery", connection) == head("gallery"):
+                return
     with changing(database) as connection:
         upgrade("gallery", connection)
 

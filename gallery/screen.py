@@ -241,26 +241,24 @@ class Screener:
         return self._judged(found, content, sha256)
 
     def _judged(self, found: FoundPortrait, content: bytes, sha256: str) -> Refused | Fresh:
+        engine = self._engine
         try:
-            return self._face(content, sha256)
+            try:
+                photo = engine.decode(content)
+            except TooLarge:
+                return Refused(Reason.TOO_LARGE)
+            except PhotoProblem:
+                return Refused(Reason.UNREADABLE, sha256)
+            face = clear_face(photo, engine.detect(photo))
+            if isinstance(face, Reason):
+                return Refused(face, sha256)
+            crops = {name: engine.backbone(name).crop(photo, face) for name in self._backbones}
+            return Fresh(sha256, thumbnail(photo, face), crops)
         except SetupProblem:
             raise
         except Exception:  # noqa: BLE001 - one odd photo must not end a night's work
             _log.exception("looking at %s failed", found.origin)
             return Refused(Reason.FAILED)
-
-    def _face(self, content: bytes, sha256: str) -> Refused | Fresh:
-        try:
-            photo = self._engine.decode(content)
-        except TooLarge:
-            return Refused(Reason.TOO_LARGE)
-        except PhotoProblem:
-            return Refused(Reason.UNREADABLE, sha256)
-        face = clear_face(photo, self._engine.detect(photo))
-        if isinstance(face, Reason):
-            return Refused(face, sha256)
-        crops = {name: self._engine.backbone(name).crop(photo, face) for name in self._backbones}
-        return Fresh(sha256, thumbnail(photo, face), crops)
 
 
 def owned(found: FoundPortrait, owner: Person) -> Known | Refused:
@@ -272,11 +270,7 @@ def owned(found: FoundPortrait, owner: Person) -> Known | Refused:
 
 def knows_more(person: FoundPerson, owner: Person) -> bool:
     """Whether a source knows something of a person that the gallery doesn't."""
-    more = [
-        (person.wikidata_id, owner.wikidata_id),
-        (person.country, owner.country),
-        (person.gender, owner.gender),
-        (person.fame, owner.fame),
-    ]
     joins = {category_name(name) for name in person.categories} - set(owner.categories)
+    fields = ("wikidata_id", "country", "gender", "fame")
+    more = ((getattr(person, field), getattr(owner, field)) for field in fields)
     return bool(joins) or any(new not in (None, old) for new, old in more)

@@ -141,23 +141,24 @@ class Store:
             self._local.connection = before
 
     def _fetch(
-        self, query: Select[Any], column: Any = None, values: Collection[Any] | None = None
-    ) -> list[sa.Row[Any]]:
+        self, query: Any, column: Any = None, values: Collection[Any] | None = None
+    ) -> list[Any]:
         """The rows of a query; with a column only those where it has one of the values."""
         with self.reading() as connection:
             if values is None:
                 return list(connection.execute(query))
-            listed, rows = list(values), []
+            listed = list(values)
+            rows: list[Any] = []
             for start in range(0, len(listed), CHUNK):
                 chunk = listed[start : start + CHUNK]
                 rows += connection.execute(query.where(column.in_(chunk)))
             return rows
 
     def _fetch_pairs(
-        self, query: Select[Any], column: Any = None, values: Collection[Any] | None = None
+        self, query: Any, column: Any = None, values: Collection[Any] | None = None
     ) -> dict[Any, Any]:
         """See ``_fetch``, of a query for two columns."""
-        return {key: value for key, value in self._fetch(query, column, values)}  # noqa: C416 - rows are no pairs to mypy
+        return dict(map(tuple, self._fetch(query, column, values)))
 
     def _scalar(self, query: Select[Any]) -> Any:
         with self.reading() as connection:

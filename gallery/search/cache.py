@@ -21,13 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gallery.likeness import SHORTEST_SUM, evened_norms
-from gallery.search.candidates import (
-    Candidates,
-    CandidatesMaker,
-    Codes,
-    principal_components,
-    quantized,
-)
+from gallery.search.candidates import Codes, nearest, principal_components, quantized, trained
 from gallery.vector_file import VectorFile
 
 SCANNED_BYTES: Final = 32_000_000
@@ -36,6 +30,7 @@ benchmarks/gallery_scale.py."""
 
 _NAME = re.compile(r"cache-(\d{6})-(\d+)")
 _DAMAGED: Final = (OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError)
+_INDEXES: Final = ("people", "portraits")
 _SAMPLE: Final = 8_192  # vectors from which the centre and the components are learned
 _COMPONENTS: Final = 256
 _PORTRAIT_COMPONENTS: Final = 128  # nearly the same picture is told by fewer
@@ -172,36 +167,31 @@ class Finder:
 
     Attributes:
         components: float32 (M, D), principal components of the vectors.
-        people: Of each person's direction.
-        portraits: Of every portrait of people who have several.
+        people: A faiss index of each person's direction.
+        portraits: One of every portrait of people who have several.
         owners: int32, whose these are, as places among the people of the cache.
     """
 
     components: NDArray[np.float32]
-    people: Candidates
-    portraits: Candidates
+    people: Any
+    portraits: Any
     owners: NDArray[np.int32]
 
     def nearest(self, codes: Codes, vector: NDArray[np.float32], count: int) -> NDArray[np.int64]:
         """Places of about the most alike."""
-        return self.people.nearest(_people_query(self, codes.centre, vector), count)
+        seen = np.einsum("md,d->m", self.components, vector)
+        query = np.append(seen, [codes.centre @ vector, 0]).astype(np.float32)
+        return nearest(self.people, query, count)
 
     def same_picture(self, codes: Codes, vector: NDArray[np.float32]) -> NDArray[np.int32]:
         """Places of who may have nearly the same picture, each once."""
         seen = np.einsum("md,d->m", self.components, vector - codes.centre)
         query = np.ascontiguousarray(seen[:_PORTRAIT_COMPONENTS])
-        return np.unique(self.owners[self.portraits.nearest(query, _NEAREST_PORTRAITS)])
-
-
-def _people_query(
-    finder: Finder, centre: NDArray[np.float32], vector: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    seen = np.einsum("md,d->m", finder.components, vector)
-    return np.append(seen, [centre @ vector, 0]).astype(np.float32)
+        return np.unique(self.owners[nearest(self.portraits, query, _NEAREST_PORTRAITS)])
 
 
 def _people_entries(seen: NDArray[np.float32], factors: NDArray[np.float64]) -> NDArray[np.float32]:
-    """What ``_people_query`` is multiplied with to tell likenesses approximately."""
+    """What the query of ``Finder.nearest`` is multiplied with: about a likeness."""
     one = np.broadcast_to(np.array([1, 0], np.float32), (len(seen), 2))
     return np.asarray(np.hstack([seen, one]) * factors[:, None], np.float32)
 
@@ -252,12 +242,11 @@ class Cache:
         )
         finder = None
         if (path / "components.npy").exists():
-            finder = Finder(
-                np.array(array("components")),
-                Candidates(array("people")),
-                Candidates(array("portraits")),
-                array("owners"),
-            )
+            import faiss
+
+            faiss.omp_set_num_threads(1)
+            people, portraits = (faiss.deserialize_index(array(one)) for one in _INDEXES)
+            finder = Finder(np.array(array("components")), people, portraits, array("owners"))
         size = len(roster) if finder else len(roster.rows)
         if codes.codes.shape != (size, dimensions) or not roster.is_whole():
             raise ValueError("of another space, or damaged")
@@ -428,15 +417,14 @@ class _Finding:
         centre: NDArray[np.float32],
         sample: NDArray[np.float32],
     ) -> None:
-        self._roster = roster
-        self._centre = centre
+        self._roster, self._centre = roster, centre
         evened = evened_norms(roster.sum_norms, roster.counts, file.space.backbone)
         self._factors = roster.sum_norms / np.maximum(evened, SHORTEST_SUM)
         self._components = principal_components(sample, min(_COMPONENTS, file.space.dimensions))
         seen = sample @ self._components.T
         likely = self._factors[np.linspace(0, len(roster) - 1, len(seen)).astype(int)]
-        self._people = CandidatesMaker(_people_entries(seen, likely))
-        self._portraits = CandidatesMaker(seen[:, :_PORTRAIT_COMPONENTS])
+        self._people = trained(_people_entries(seen, likely))
+        self._portraits = trained(seen[:, :_PORTRAIT_COMPONENTS])
         self._owners: list[NDArray[np.int32]] = []
 
     def take(self, people: NDArray[np.int64], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -449,20 +437,20 @@ class _Finding:
         directions = np.where(
             norms < SHORTEST_SUM, vectors[starts], sums / np.maximum(norms, SHORTEST_SUM)
         ).astype(np.float32)
-        seen = self._seen(directions)
-        self._people.add(_people_entries(seen, self._factors[people]))
         several = np.repeat(counts > 1, counts)
-        self._portraits.add(self._seen(vectors[several])[:, :_PORTRAIT_COMPONENTS])
+        seen = [
+            (some - self._centre) @ self._components.T for some in (directions, vectors[several])
+        ]
+        self._people.add(_people_entries(seen[0].astype(np.float32), self._factors[people]))
+        if len(seen[1]):
+            self._portraits.add(np.ascontiguousarray(seen[1][:, :_PORTRAIT_COMPONENTS]))
         self._owners.append(np.repeat(people.astype(np.int32), counts)[several])
         return directions
 
-    def _seen(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Vectors less the centre, along the components."""
-        return np.asarray((vectors - self._centre) @ self._components.T, np.float32)
-
     def save(self, folder: Path) -> None:
-        """Writes what is known at the end only."""
-        np.save(folder / "people.npy", self._people.made())
-        np.save(folder / "portraits.npy", self._portraits.made())
+        import faiss
+
+        for name, index in zip(_INDEXES, (self._people, self._portraits), strict=True):
+            np.save(folder / f"{name}.npy", faiss.serialize_index(index))
         np.save(folder / "owners.npy", np.concatenate(self._owners))
         np.save(folder / "components.npy", self._components)

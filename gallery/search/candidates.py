@@ -102,53 +102,26 @@ def principal_components(vectors: NDArray[np.float32], size: int) -> NDArray[np.
     return np.ascontiguousarray(components[:, : -size - 1 : -1].T, dtype=np.float32)
 
 
-class CandidatesMaker:
-    """Collects vectors for ``Candidates``.
+def trained(sample: NDArray[np.float32]) -> Any:
+    """An empty faiss index for vectors like these.
 
     Args:
-        sample: float32 (n, M), what the vectors are like; M even, n at least a few hundred.
+        sample: float32 (n, M), M even, n at least a few hundred.
     """
+    import faiss
 
-    def __init__(self, sample: NDArray[np.float32]) -> None:
-        import faiss
-
-        # It is little work, and where cores are busy threads wait for each other a hundred times.
-        faiss.omp_set_num_threads(1)
-        size = sample.shape[1]
-        recipe = f"PQ{size // 2}x4fs"
-        self._index: Any = faiss.index_factory(size, recipe, faiss.METRIC_INNER_PRODUCT)
-        self._index.train(np.ascontiguousarray(sample))
-
-    def add(self, vectors: NDArray[np.float32]) -> None:
-        """Takes in float32 (n, M)."""
-        if len(vectors):
-            self._index.add(np.ascontiguousarray(vectors))
-
-    def made(self) -> NDArray[np.uint8]:
-        """What ``Candidates`` reads: uint8 (bytes,)."""
-        import faiss
-
-        made: NDArray[np.uint8] = faiss.serialize_index(self._index)
-        return made
+    # It is little work, and where cores are busy threads wait for each other a hundred times.
+    faiss.omp_set_num_threads(1)
+    size = sample.shape[1]
+    index = faiss.index_factory(size, f"PQ{size // 2}x4fs", faiss.METRIC_INNER_PRODUCT)
+    index.train(np.ascontiguousarray(sample))
+    return index
 
 
-class Candidates:
-    """Finds, of many vectors, those with about the greatest products with a query.
-
-    Args:
-        made: By ``CandidatesMaker``.
-    """
-
-    def __init__(self, made: NDArray[np.uint8]) -> None:
-        import faiss
-
-        faiss.omp_set_num_threads(1)
-        self._index: Any = faiss.deserialize_index(made)
-
-    def nearest(self, query: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-        """Places of about the nearest, in any order: int64, at most ``count``."""
-        count = min(count, int(self._index.ntotal))
-        if count == 0:
-            return np.empty(0, np.int64)
-        places: NDArray[np.int64] = self._index.search(query[None], count)[1][0]
-        return places[places >= 0]
+def nearest(index: Any, query: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Places of about the greatest products with a query, in any order: at most ``count``."""
+    count = min(count, int(index.ntotal))
+    if count == 0:
+        return np.empty(0, np.int64)
+    places: NDArray[np.int64] = index.search(query[None], count)[1][0]
+    return places[places >= 0]

@@ -103,6 +103,7 @@ class GalleryIndex:
         self.space: Space = file.space
         self.file = file
         self.roster = roster
+        self.person_ids, self.portrait_ids = roster.person_ids, roster.portrait_ids
         self.revision = revision
         self._norms = evened_norms(roster.sum_norms, roster.counts, self.space.backbone)
         self._scan = self._scanned_by()
@@ -151,16 +152,6 @@ class GalleryIndex:
             found = np.concatenate([old, fresh])
         persons, portraits, rows = (np.ascontiguousarray(column) for column in found.T)
         return cls(file, Roster.of(row_count, persons, portraits, rows, file, known), revision)
-
-    @property
-    def person_ids(self) -> NDArray[np.int64]:
-        """Everybody: int64 (len(self),), rising."""
-        return self.roster.person_ids
-
-    @property
-    def portrait_ids(self) -> NDArray[np.int64]:
-        """Every portrait: int64 (N,), by person, then rising."""
-        return self.roster.portrait_ids
 
     def __len__(self) -> int:
         """How many people can be found."""
@@ -247,11 +238,10 @@ class GalleryIndex:
                 likenesses = likenesses[scan.places[scan.settled]]
             groups.append((scan.settled, likenesses))
             error = cache.codes.error
-        groups = [group for group in groups if len(group[0])]
-        people, likenesses = groups[0] if groups else (np.empty(0, np.int64), _NO_LIKENESS)
+        groups = [group for group in groups if len(group[0])] or groups[:1]
+        people, likenesses = groups[0]
         if len(groups) > 1:
-            people = np.concatenate([group[0] for group in groups])
-            likenesses = np.concatenate([group[1] for group in groups])
+            people, likenesses = (np.concatenate(parts) for parts in zip(*groups, strict=True))
         if allowed is not None:
             may = allowed[people]
             people, likenesses = people[may], likenesses[may]

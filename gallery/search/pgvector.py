@@ -230,7 +230,7 @@ class PostgresIndex:
         vectors, whose = [np.empty((0, self.space.dimensions), np.float32)], [chosen[:0]]
         with self._database.connect() as connection:
             for some in _blocks(chosen):
-                records = vectors_of_people(connection, self.space, some.tolist())
+                records = _read(connection, self.space, some.tolist())
                 vectors.append(records["vector"].astype(np.float32))
                 whose.append(records["person"].astype(np.int64))
         return np.concatenate(vectors), np.concatenate(whose)
@@ -255,19 +255,18 @@ class PostgresIndex:
         """Fetched and compared here."""
         check_query(query, self.space)
         with self._database.connect() as connection:
-            people = self._now(connection)
+            now = select(SpaceRow.generation).where(SpaceRow.id == self.space.id)
+            people = self._now(connection, connection.scalar(now))
             places = np.flatnonzero(np.isin(people.ids, person_ids))
             hits = self._compared(connection, people, places, query.vector)
         cosines = {hit.person_id: hit.cosine for hit in hits}
         return np.array([cosines.get(one, np.nan) for one in person_ids.tolist()], np.float64)
 
-    def _now(self, connection: Connection) -> _People:
-        """Who is here as this connection sees it."""
-        query = select(SpaceRow.generation).where(SpaceRow.id == self.space.id)
-        here = self._latest
-        if connection.scalar(query) != here.generation:
-            here = self._latest = _People.read(connection, self.space)
-        return here
+    def _now(self, connection: Connection, generation: int | None) -> _People:
+        """Who is here at a generation of the space, as this connection sees it."""
+        if generation != self._latest.generation:
+            self._latest = _People.read(connection, self.space)
+        return self._latest
 
     def _seen(
         self,
@@ -295,11 +294,9 @@ class PostgresIndex:
         self, connection: Connection, people: str, values: dict[str, object]
     ) -> tuple[_People, NDArray[np.intp], NDArray[np.float64]]:
         """What ``_seen`` returns, of the people that some SQL finds."""
-        here = self._latest
         query = text(_COMPARED.format(people=people))
         row = connection.execute(query, values | {"space": self.space.id}).one()
-        if row.generation != here.generation:
-            here = self._latest = _People.read(connection, self.space)
+        here = self._now(connection, row.generation)
         found = unpacked(row.cosines, _PRODUCT)
         places = np.searchsorted(here.ids, found["person"])
         return here, places, found["product"].astype(np.float64)
@@ -339,7 +336,7 @@ class PostgresIndex:
         """Likenesses in float64, best first."""
         hits: list[Hit] = []
         for some in _blocks(places):
-            records = vectors_of_people(connection, self.space, people.ids[some].tolist())
+            records = _read(connection, self.space, people.ids[some].tolist())
             hits += compared(
                 vector,
                 records["vector"],
@@ -367,28 +364,26 @@ def _written(vector: NDArray[np.float32]) -> str:
     return str(vector.tolist())
 
 
-def vector_record(dimensions: int) -> np.dtype[Any]:
-    """A portrait as the server packs it."""
-    fields: list[tuple[Any, ...]] = [
-        ("portrait", ">i4"),
-        ("person", ">i4"),
-        ("dimensions", ">i2"),
-        ("unused", ">i2"),
-        ("vector", ">f4", (dimensions,)),
-    ]
-    return np.dtype(fields)
-
-
 def unpacked(content: bytes | None, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Packed records: (N,) of that type, in the server's byte order."""
     return np.frombuffer(content or b"", dtype=dtype)
 
 
-def vectors_of_people(
-    connection: Connection, space: Space, person_ids: Sequence[int]
+def _read(
+    connection: Connection, space: Space, ids: Sequence[int], query: Any = _OF_PEOPLE
 ) -> NDArray[Any]:
-    """The portraits of people: records, by person, then portrait."""
-    return _read(connection, space, _OF_PEOPLE, person_ids)
+    """The portraits of people, as the server packs them: records, by person, then portrait."""
+    record = np.dtype(
+        [
+            ("portrait", ">i4"),
+            ("person", ">i4"),
+            ("dimensions", ">i2"),
+            ("unused", ">i2"),
+            ("vector", ">f4", (space.dimensions,)),
+        ]
+    )
+    content = connection.scalar(query, {"space": space.id, "ids": list(ids)})
+    return unpacked(content, record)
 
 
 def vectors_of_portraits(
@@ -403,7 +398,7 @@ def vectors_of_portraits(
     step = max(1, _BYTES_AT_ONCE // (4 * space.dimensions))
     for start in range(0, len(portrait_ids), step):
         wanted = portrait_ids[start : start + step]
-        records = _read(connection, space, _OF_PORTRAITS, np.unique(wanted).tolist())
+        records = _read(connection, space, np.unique(wanted).tolist(), _OF_PORTRAITS)
         order = np.argsort(records["portrait"])
         places = np.searchsorted(records["portrait"][order], wanted)
         places = np.minimum(places, max(len(order) - 1, 0))
@@ -485,21 +480,13 @@ def _index_name(space: Space) -> str:
     return f"hnsw-{space.id}"
 
 
-def _read(connection: Connection, space: Space, query: Any, ids: Sequence[int]) -> NDArray[Any]:
-    content = connection.scalar(query, {"space": space.id, "ids": list(ids)})
-    return unpacked(content, vector_record(space.dimensions))
-
-
 def counted(connection: Connection, space: Space) -> set[int]:
     """How many vectors there are, as three look-ups say; one number if nobody else changed any."""
     people = text("SELECT coalesce(sum(portraits), 0) FROM person_vector WHERE space_id = :space")
     vectors = select(func.count()).where(VectorRow.space_id == space.id)
     told_of = select(SpaceRow.row_count).where(SpaceRow.id == space.id)
-    return {
-        int(connection.scalar(people, {"space": space.id}) or 0),
-        int(connection.scalar(vectors) or 0),
-        int(connection.scalar(told_of) or 0),
-    }
+    asked = people.bindparams(space=space.id), vectors, told_of
+    return {int(connection.scalar(query) or 0) for query in asked}
 
 
 def sum_up(connection: Connection, space: Space, person_ids: Sequence[int]) -> None:
@@ -513,7 +500,7 @@ def sum_up(connection: Connection, space: Space, person_ids: Sequence[int]) -> N
     for some in _blocks(np.asarray(everybody, np.int64)):
         values = {"space": space.id, "ids": some.tolist()}
         connection.execute(_FORGET_PEOPLE, values)
-        records = vectors_of_people(connection, space, some.tolist())
+        records = _read(connection, space, some.tolist())
         if len(records):
             columns = "person_id, space_id, portraits, sum_norm, length, nearness, vector"
             kinds = "int4 varchar int4 float8 float8 float8 vector"

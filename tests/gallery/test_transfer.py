@@ -25,7 +25,8 @@ from engine.backbones.network import portrait_jpeg
 from engine.engine import Engine
 from engine.errors import BadSettings
 from engine.types import Box, Embedding, Space
-from gallery import pack, store
+from gallery import gallery as gallery_module
+from gallery import pack
 from gallery.add import add
 from gallery.build import build, learn_scores, remove
 from gallery.gallery import Gallery
@@ -441,7 +442,7 @@ def test_a_gallery_that_nobody_may_write_can_be_exported(
     gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(gallery, 2, 1, DLIB)
-    monkeypatch.setattr(store.os, "access", lambda *_: False)
+    monkeypatch.setattr(gallery_module.os, "access", lambda *_: False)
     assert export_gallery(gallery, tmp_path / "all.lookalike").portraits == 2
 
 
