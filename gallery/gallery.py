@@ -46,11 +46,7 @@ _CHUNK_ROWS: Final = 4_096
 class Snapshot:
     """The gallery at one revision; what follows from it is made at first use.
 
-    Threads share it.
-
-    Args:
-        store: Is asked what counts.
-        before: An earlier snapshot, whose indexes are taken over where they still hold.
+    Threads share it. Indexes of an earlier snapshot are taken over where they still hold.
     """
 
     def __init__(self, store: Store, before: Snapshot | None = None) -> None:
@@ -97,10 +93,7 @@ class Snapshot:
     ) -> NDArray[np.bool_] | None:
         """Who of an index may be found: bool (len(index),); None if everybody may be.
 
-        Args:
-            index: Of this snapshot.
-            category: Only people in it; None for everybody.
-            genders: Only people of one of these (``gallery.records``); None for everybody.
+        Only people in the category and of one of the genders (``gallery.records``).
 
         Raises:
             GalleryMissing: If nobody may be.
@@ -297,12 +290,7 @@ class Gallery(Store):
     ) -> tuple[Match, ...]:
         """The k people most like a face by several backbones together; else as ``top_matches``.
 
-        Args:
-            ensemble: How their scores are fused.
-            queries: The face in each member's space, in the members' order.
-            k: See ``top_matches``, also for the rest.
-            category: See there.
-            genders: See there.
+        ``queries`` are the face in each member's space, in the members' order.
         """
         from gallery.scores.ensemble import fused_top
 

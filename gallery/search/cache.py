@@ -255,12 +255,9 @@ class Cache:
     def candidates(
         self, vector: NDArray[np.float32], k: int, wanted: NDArray[np.bool_] | None
     ) -> NDArray[np.int64]:
-        """Places of people to whom the likeness may be greatest.
+        """Places of people to whom the likeness may be greatest, for k of them.
 
-        Args:
-            vector: The face.
-            k: How many are wanted.
-            wanted: bool (len(roster),): who may be found; None for everybody.
+        ``wanted``, bool (len(roster),), says who may be found; None for everybody.
         """
         assert self.finder is not None
         count = max(_FEWEST, int(_SHARE * len(self.roster)), _PER_WANTED * k)
@@ -329,12 +326,8 @@ def write_cache(
 ) -> Path:
     """Makes the cache of a roster of at least one person, in place of earlier ones.
 
-    Args:
-        file: Of the vectors.
-        roster: Of the rows that count.
-        revision: Of the gallery.
-        progress: Told how many portraits of how many are done.
-        with_finder: Whether faiss names candidates; None for what is quicker.
+    ``progress`` is told how many portraits of how many are done. ``with_finder`` says whether
+    faiss names candidates; None for what is quicker.
     """
     from threadpoolctl import threadpool_limits
 

@@ -91,13 +91,7 @@ class _Scan:
 
 
 class GalleryIndex:
-    """One space's people at one revision; threads share it. See ``gallery.search.SearchIndex``.
-
-    Args:
-        file: Of the vectors.
-        roster: Whose they are.
-        revision: Of the gallery.
-    """
+    """One space's people at one revision; threads share it. See ``gallery.search.SearchIndex``."""
 
     def __init__(self, file: VectorFile, roster: Roster, revision: int) -> None:
         self.space: Space = file.space
