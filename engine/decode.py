@@ -91,11 +91,7 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Photo:
 
 
 def start(limits: DecodeLimits | None = None) -> None:
-    """Starts a worker if there is none, without waiting until it is ready.
-
-    Raises:
-        SetupProblem: If it can't be started.
-    """
+    """Starts a worker if there is none, without waiting; raises SetupProblem if it can't."""
     if not _idle:
         _idle.append(_Worker(limits or DecodeLimits()))
 
@@ -171,7 +167,6 @@ class _Worker:
         self._stdout = cast("Any", self._process.stdout)
 
     def usable(self, limits: DecodeLimits) -> bool:
-        """Whether it lives, is not swollen and has room for such pictures."""
         return (
             self._process.poll() is None
             and self._resident_bytes < _RETIRED_FROM_BYTES
@@ -179,11 +174,9 @@ class _Worker:
         )
 
     def ended_by_photo(self) -> bool:
-        """Whether it ended, and not because the clock had run out."""
         return self._process.poll() is not None and not self._late
 
     def decode(self, data: bytes, limits: DecodeLimits) -> Photo:
-        """The picture in the bytes; raises what the worker answers, or why it ended."""
         import numpy as np
 
         from engine.types import Photo
@@ -220,7 +213,6 @@ class _Worker:
             timer.cancel()
 
     def stop(self) -> None:
-        """Ends the process and gives its memory back."""
         self._process.kill()
         self._process.wait()
         for opened in (self._stdin, self._stdout, self._shared):
