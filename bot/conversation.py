@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import logging
 import time
+from typing import TYPE_CHECKING
 
 from bot.commands import BUTTONS, COMMANDS, chat_commands, photo, preferences
 from bot.context import NOTICE_CHARS, Refusal, Services, Turn
@@ -18,6 +19,9 @@ from bot.text import fit
 from bot.values import Action, ChatCommand, Choices, Limits, Reply, Request, Sender
 from bot.wording import plain
 from engine.errors import Busy, LookalikeError, SetupProblem
+
+if TYPE_CHECKING:
+    from engine.types import Photo
 
 __all__ = ["Conversation"]
 
@@ -47,6 +51,10 @@ class Conversation:
     def cookie_secret(self) -> str:
         """What a front end of our own signs its cookies with, the same after a restart."""
         return self._services.identity.cookie_secret()
+
+    def decode(self, photo: bytes) -> Photo:
+        """The picture in untrusted bytes, within the bot's limits; raises PhotoProblem."""
+        return self._services.engine.decode(photo)
 
     async def answer(self, request: Request, limits: Limits) -> Reply:
         """The reply to a request, within the limits.

@@ -128,6 +128,8 @@ def serve(shared_fd: int | None) -> None:
             else:
                 _write_strips(image, shared)
             del image
+            if max(size_px) > limits.long_side_px:
+                memory.clear_cache()
         except PhotoProblem as problem:
             answer = {"problem": type(problem).__name__, "message": str(problem)}
             answer["details"] = problem.details

@@ -145,4 +145,4 @@ def test_an_idle_worker_is_small(hopper_jpeg: bytes) -> None:
     decode(hopper_jpeg)
     (pid,) = idle_workers()
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    assert pages * os.sysconf("SC_PAGE_SIZE") < 75_000_000
+    assert pages * os.sysconf("SC_PAGE_SIZE") < 60_000_000

@@ -140,6 +140,7 @@ class Page:
     def __init__(self, conversation: Conversation, sender: Sender) -> None:
         self._conversation = conversation
         self._sender = sender
+        self.decode = conversation.decode
         self._refreshing = False
         self._menus: dict[str, ui.select] = {}
         self._entries: deque[Entry] = deque()

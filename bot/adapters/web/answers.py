@@ -11,7 +11,6 @@ import cv2
 from nicegui import ui
 
 from bot.values import SIDE, Animation, Button, FaceAnswer, MatchAnswer, Reply
-from engine.decode import DecodeLimits, decode
 from engine.errors import PhotoProblem
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry"]
 
-PREVIEW = DecodeLimits(max_bytes=25_000_000, long_side_px=900)
+PREVIEW_PX = 900  # longer side
 
 
 class Entry:
@@ -160,8 +159,19 @@ class Entry:
     async def _preview(self) -> str | None:
         """The first photo as a data URL, in its own proportions; None if it can't be shown."""
         if self._preview_url is None:
-            self._preview_url = await asyncio.to_thread(_reencoded, self._uploads[0])
+            self._preview_url = await asyncio.to_thread(self._reencoded)
         return self._preview_url
+
+    def _reencoded(self) -> str | None:
+        """A JPEG that every browser shows, upright, whatever was sent."""
+        try:
+            pixels = self._page.decode(self._uploads[0]).pixels
+        except PhotoProblem:
+            return None
+        scale = min(1.0, PREVIEW_PX / max(pixels.shape))
+        small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        done, jpeg = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        return _data_url(jpeg.tobytes()) if done else None
 
 
 def _is_pair(reply: Reply, uploads: Sequence[bytes]) -> bool:
@@ -174,16 +184,6 @@ def _is_pair(reply: Reply, uploads: Sequence[bytes]) -> bool:
         return False
     (answer,) = reply.answers
     return answer.faces == 1 and answer.style == SIDE and answer.matches[0].portrait is not None
-
-
-def _reencoded(photo: bytes) -> str | None:
-    """A JPEG that every browser shows, upright, whatever was sent."""
-    try:
-        pixels = decode(photo, PREVIEW).pixels
-    except PhotoProblem:
-        return None
-    done, jpeg = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-    return _data_url(jpeg.tobytes()) if done else None
 
 
 def _data_url(content: bytes, media_type: str = "image/jpeg") -> str:
