@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -318,7 +317,7 @@ class SpaceVectors:
     norms: NDArray[np.float64] = field(repr=False)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class ProbeSet:
     """People with gallery photos, and probes of them.
 
@@ -348,20 +347,13 @@ class ProbeSet:
         """The vectors of the only backbone, or of the weightiest one, which compares photos."""
         return self.vectors[0]
 
-    @cached_property
-    def starts(self) -> NDArray[np.int64]:
-        """int64 (K + 1,): column k has the gallery's rows from starts[k] to starts[k + 1]."""
-        return np.searchsorted(self.owners, np.arange(len(self.people) + 1))
-
     @property
     def described(self) -> str:
         """What likenesses come from."""
         if self.ensemble is None:
             return f"space {self.first.space.id}"
-        return "scores fused, " + ", ".join(
-            f"{member.space.backbone} {100 * member.weight:.0f} %"
-            for member in self.ensemble.members
-        )
+        parts = [f"{one.space.backbone} {one.weight:.0%}" for one in self.ensemble.members]
+        return f"scores fused, {', '.join(parts)}".replace("%", " %")
 
     @property
     def unit(self) -> str:
@@ -410,7 +402,7 @@ class ProbeSet:
 
     def closest(self, row: int, column: int) -> tuple[Path, float]:
         """The person's gallery photo that is most like a probe, and its cosine."""
-        start, end = (int(place) for place in self.starts[column : column + 2])
+        start, end = np.searchsorted(self.owners, [column, column + 1]).tolist()
         cosines = self.first.gallery[start:end] @ self.first.probes[row]
         best = int(np.argmax(cosines))
         return self.gallery_files[start + best], float(cosines[best])
@@ -439,18 +431,16 @@ def identify(
     ``on_block`` is called with each block of probes and their likenesses to everybody, float32
     (m, K), minus infinity at their own person.
     """
-    count = len(probe_set.right)
-    own, best = np.empty(count), np.empty(count)
-    ranks, columns = np.empty(count, np.int64), np.empty(count, np.int64)
+    blocks = []
     for rows, values in probe_set.likenesses():
         places = (np.arange(len(values)), probe_set.right[rows])
-        own[rows] = values[places]
+        own = values[places].astype(np.float64)
         values[places] = -np.inf
-        ranks[rows] = (values >= own[rows, None] - _TIE).sum(axis=1)
-        columns[rows] = values.argmax(axis=1)
-        best[rows] = values.max(axis=1)
+        ranks = (values >= own[:, None] - _TIE).sum(axis=1)
+        best = values.max(axis=1).astype(np.float64)
+        blocks.append((own, ranks, best, values.argmax(axis=1)))
         on_block(rows, values)
-    return Identification(own, ranks, best, columns)
+    return Identification(*(np.concatenate(part) for part in zip(*blocks, strict=True)))
 
 
 def split_photos(
@@ -461,14 +451,12 @@ def split_photos(
     Raises:
         SetupProblem: If fewer than two people have a face in the gallery, or no probe has one.
     """
-    numbered = list(enumerate(people.values()))
-    gallery = [
-        (who, file)
-        for who, files in numbered
-        for file in files[:gallery_photos]
-        if file in seen.vectors
-    ]
-    probes = [(who, file) for who, files in numbered for file in files[gallery_photos:]]
+    taught: list[tuple[int, Path]] = []
+    probes: list[tuple[int, Path]] = []
+    for who, files in enumerate(people.values()):
+        taught += [(who, file) for file in files[:gallery_photos]]
+        probes += [(who, file) for file in files[gallery_photos:]]
+    gallery = [(who, file) for who, file in taught if file in seen.vectors]
     known, owners = np.unique([who for who, _ in gallery], return_inverse=True)
     there = set(known.tolist())
     found = [(who, file) for who, file in probes if file in seen.vectors and who in there]

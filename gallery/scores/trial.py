@@ -12,10 +12,10 @@ import datetime as dt
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import reduce
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,8 +88,7 @@ class Figures:
         return (self.rank_1 + self.tar) / 2
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class HeldOut:
+class HeldOut(NamedTuple):
     """What one way of comparing made of people that nothing was learned from.
 
     Attributes:
@@ -408,11 +407,8 @@ def run_trial(
     one, other = _halves(probes.people, seed=0)
     rounds = [_judged(spaces, probes, one, other), _judged(spaces, probes, other, one)]
     owners = np.concatenate([other[probes.of(other).owners], one[probes.of(one).owners]])
-    parts = [one.name for one in fields(HeldOut)]
     held_out = {
-        name: HeldOut(
-            *(np.concatenate([getattr(each[name], part) for each in rounds]) for part in parts)
-        )
+        name: HeldOut(*map(np.concatenate, zip(*(each[name] for each in rounds), strict=True)))
         for name in (*names, BEST)
         if all(name in each for each in rounds)
     }
