@@ -175,6 +175,7 @@ def _fairness(figures: Figures) -> str:
             "thresholds; strangers are others of the same group. In brackets, between what the "
             "truth lies with 95 % confidence."
             + (f" Labels: {figures['labelled']}." if figures.get("labelled") else "")
+            + (f" {figures['converted']}" if figures.get("converted") else "")
         )
         for kind, grouping in people["kinds"].items():
             parts += _grouping(kind, grouping)
