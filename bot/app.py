@@ -41,17 +41,14 @@ def open_engine(settings: Settings) -> Engine:
     from engine.backbones.network import Backbone
     from engine.decode import DecodeLimits
     from engine.engine import Engine, FaceFinder, load_backbone
-    from engine.mtcnn import Detector, DetectorOptions
+    from engine.mtcnn import Detector
 
     def detector() -> FaceFinder:
         if settings.models.runtime == "tensorflow":
             from engine.reference import ReferenceDetector, published_detector
 
             return ReferenceDetector(published_detector())
-        return Detector.load(
-            DetectorOptions(min_face_px=settings.detector.min_face_px),
-            cache_folder=settings.cache_folder,
-        )
+        return Detector(settings.detector.min_face_px)
 
     def backbone(name: str) -> Backbone:
         return load_backbone(

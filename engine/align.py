@@ -29,9 +29,6 @@ DLIB_TEMPLATE = np.array(
 dlib aligns by its own landmarks; its published mean face is 2 to 3 px off for MTCNN's points.
 """
 
-_TEMPLATE_WEIGHTS = np.array([3.0, 3.0, 1.0, 1.0, 1.0])
-"""The eyes scatter by 1 px around the template, nose and mouth by 3 px."""
-
 _DLIB_WEIGHTS = np.array([3.0, 3.0, 2.0, 1.0, 1.0])
 """More weight on the nose suits dlib's network, on turned heads above all.
 
@@ -109,28 +106,6 @@ def similarity(
     turn = share @ (np.conj(p - p_mean) * (q - q_mean)) / spread
     shift = q_mean - turn * p_mean
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
-
-
-def eyes_upright(
-    landmarks: NDArray[np.float32], *, centre_px: tuple[float, float], apart_px: float
-) -> NDArray[np.float64]:
-    """Matrix that turns a face upright and puts its eyes at a given place and distance.
-
-    All five landmarks are fitted, so that a face in profile, whose eyes are close together in the
-    photo, is not blown up.
-
-    Args:
-        landmarks: float32 (5, 2), photo pixels.
-        centre_px: Where the middle between the eyes goes, (x, y) in the crop.
-        apart_px: Distance between the eyes of a face seen from the front, in the crop.
-
-    Raises:
-        ValueError: If all landmarks coincide.
-    """
-    eyes = DLIB_TEMPLATE[:2]
-    scale = apart_px / np.linalg.norm(eyes[1] - eyes[0])
-    target = (DLIB_TEMPLATE - eyes.mean(axis=0)) * scale + centre_px
-    return similarity(landmarks, target, _TEMPLATE_WEIGHTS)
 
 
 def dlib_crop(photo: Photo, landmarks: NDArray[np.float32]) -> NDArray[np.uint8]:

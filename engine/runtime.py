@@ -131,10 +131,8 @@ def compile_network(
         SetupProblem: If OpenVINO can't be loaded.
     """
     core = _core()
-    chosen = precision
-    if chosen == "auto":
-        capable = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        chosen = "bf16" if "BF16" in capable else "f32"
+    capable = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    chosen = precision if precision != "auto" else "bf16" if "BF16" in capable else "f32"
     per_batch = min(threads or cores(), cores())
     parallel = max(1, cores() // per_batch)
     config: dict[str, Any] = {
@@ -143,15 +141,18 @@ def compile_network(
         "NUM_STREAMS": parallel,
         "ENABLE_CPU_PINNING": False,  # several networks share the cores
     }
-    path = None if cache_folder is None else cache_folder / _file_name(core, name, chosen, key)
-    mapped = None if path is None else _mapped(path)
-    compiled = None
-    if mapped is not None:
+    path = compiled = mapped = None
+    if cache_folder is not None:
         import openvino
 
-        with suppress(RuntimeError):  # of another version of OpenVINO: compiled anew
-            tensor = openvino.Tensor(mapped, shared_memory=True)
-            compiled = core.import_model(tensor, "CPU", config)
+        device = core.get_property("CPU", "FULL_DEVICE_NAME"), capable
+        digest = hashlib.sha256(repr((key, openvino.__version__, device)).encode()).hexdigest()
+        path = cache_folder / f"{name}-{chosen}-{digest[:16]}.network"
+        mapped = _mapped(path)
+        if mapped is not None:
+            with suppress(RuntimeError):  # what OpenVINO can't use is compiled anew
+                tensor = openvino.Tensor(mapped, shared_memory=True)
+                compiled = core.import_model(tensor, "CPU", config)
     if compiled is None:
         mapped = None
         try:
@@ -161,16 +162,6 @@ def compile_network(
         if path is not None:
             _keep(compiled, path)
     return Network(compiled, name=name, precision=chosen, parallel=parallel, mapped=mapped)
-
-
-def _file_name(core: Any, name: str, precision: str, key: str) -> str:
-    import openvino
-
-    device = [
-        core.get_property("CPU", what) for what in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
-    ]
-    about = repr((key, openvino.__version__, device))
-    return f"{name}-{precision}-{hashlib.sha256(about.encode()).hexdigest()[:16]}.network"
 
 
 def _mapped(path: Path) -> NDArray[np.uint8] | None:

@@ -189,7 +189,7 @@ def measure(
     from bot.app import open_engine
     from engine.backbones import weights
     from engine.engine import load_backbone
-    from engine.mtcnn import Detector, DetectorOptions
+    from engine.mtcnn import Detector
 
     engine = open_engine(settings)
     decoded = [engine.decode(photo) for photo in photos]
@@ -198,8 +198,7 @@ def measure(
         with timed(row, "decode"):
             engine.decode(photo)
     decode_ms = statistics.median(row["decode"] for row in rows)
-    options = DetectorOptions(min_face_px=settings.detector.min_face_px)
-    detector = Detector.load(options, cache_folder=settings.cache_folder)
+    detector = Detector(settings.detector.min_face_px)
     decoded = [photo for photo in decoded if detector.detect(photo)]
     if not decoded:
         raise NoFace("none of the photos has a face")

@@ -42,19 +42,15 @@ BLOCKS: tuple[tuple[int, bool], ...] = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stage:
-    """A convolution and the affine layer after it.
+    """A convolution with the affine layer after it folded in.
 
     Attributes:
-        weights: float32 (out, in, height, width).
-        bias: float32 (out,).
-        gamma: float32 (out,), factor of the affine layer.
-        beta: float32 (out,), summand of the affine layer.
+        weights: float64 (out, in, height, width).
+        bias: float64 (out,).
     """
 
-    weights: NDArray[np.float32]
-    bias: NDArray[np.float32]
-    gamma: NDArray[np.float32]
-    beta: NDArray[np.float32]
+    weights: NDArray[np.float64]
+    bias: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +69,7 @@ class DlibWeights:
 
 
 def read_weights(data: bytes | bytearray) -> DlibWeights:
-    """The weights in a serialized ``anet_type``, as views of ``data``.
+    """The weights in a serialized ``anet_type``.
 
     Raises:
         Malformed: If anything in it differs from that network, is not finite, or is left over.
@@ -114,7 +110,8 @@ def graph(weights: DlibWeights) -> Any:
     """
     ops = runtime.operators()
     pixels, x = runtime.pictures(INPUT_PX, INPUT_PX, mean=MEAN_RGB)
-    x = runtime.max_pool(ops.relu(_convolve(x, weights.stem, stride=2, factor=SCALE)), 3)
+    stem = runtime.convolution(x, SCALE * weights.stem.weights, weights.stem.bias, stride=2)
+    x = runtime.max_pool(ops.relu(stem), 3)
     for (_, halves), stages in zip(BLOCKS, weights.blocks, strict=True):
         x = _block(ops, x, *stages, halves=halves)
     x = runtime.flat(runtime.channel_means(x))
@@ -126,8 +123,9 @@ def _block(ops: Any, x: runtime.Node, first: Stage, second: Stage, *, halves: bo
 
     The smaller operand of the sum is padded with zeros at the end of rows, columns and channels.
     """
-    main = _convolve(x, first, stride=2 if halves else 1, pad=0 if halves else 1)
-    main = _convolve(ops.relu(main), second, pad=1)
+    stride, pads = (2, (0, 0, 0, 0)) if halves else (1, (1, 1, 1, 1))
+    main = runtime.convolution(x, first.weights, first.bias, stride=stride, pads=pads)
+    main = runtime.convolution(ops.relu(main), second.weights, second.bias, pads=(1, 1, 1, 1))
     if halves:
         x = ops.avg_pool(x, [2, 2], [0, 0], [0, 0], [2, 2], exclude_pad=True)
         sizes = [node.get_output_partial_shape(0)[1:].to_shape() for node in (main, x)]
@@ -137,16 +135,6 @@ def _block(ops: Any, x: runtime.Node, first: Stage, second: Stage, *, halves: bo
             for node, ends in zip((main, x), missing.tolist(), strict=True)
         )
     return ops.relu(ops.add(main, x))
-
-
-def _convolve(
-    x: runtime.Node, stage: Stage, *, stride: int = 1, pad: int = 0, factor: float = 1.0
-) -> runtime.Node:
-    """Convolution and affine layer in one; ``factor`` multiplies the input."""
-    gamma = stage.gamma.astype(np.float64)
-    weights = stage.weights * (gamma * factor).reshape(-1, 1, 1, 1)
-    bias = stage.bias * gamma + stage.beta
-    return runtime.convolution(x, weights, bias, stride=stride, pads=(pad, pad, pad, pad))
 
 
 def _layer_versions() -> Iterator[int]:
@@ -214,8 +202,9 @@ class _Reader:
         affine = self._tensor(2 * width, 1, 1, 1)
         self.integers(1, 1, width, 1, 1, 1, 1, width, 1, 1, 0)
         self._layer_end()
+        gamma, beta = affine[:width].astype(np.float64), affine[width:]
         weights = values[:filters].reshape(width, channels, edge, edge)
-        return Stage(weights, values[filters:], affine[:width], affine[width:])
+        return Stage(weights * gamma.reshape(-1, 1, 1, 1), values[filters:] * gamma + beta)
 
     def fully_connected(self, inputs: int, outputs: int) -> NDArray[np.float32]:
         """The fully connected layer without bias."""

@@ -10,6 +10,7 @@ it any size is near: only the last step, by less than a half, has to be interpol
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -55,16 +56,13 @@ class Halvings:
         import cv2
 
         size = (width_px, height_px)
-        if size in self._resized:
-            return self._resized[size]
-        fitting = [
-            copy
-            for copy in self._copies
-            if copy.shape[1] >= width_px and copy.shape[0] >= height_px
-        ]
-        source = fitting[-1] if fitting else self._copies[0]
-        small = cv2.resize(source, size, interpolation=cv2.INTER_AREA)
-        self._resized[size] = np.asarray(small, np.uint8)
+        if size not in self._resized:
+            fitting = [
+                c for c in self._copies if c.shape[1] >= width_px and c.shape[0] >= height_px
+            ]
+            source = fitting[-1] if fitting else self._copies[0]
+            small = cv2.resize(source, size, interpolation=cv2.INTER_AREA)
+            self._resized[size] = np.asarray(small, np.uint8)
         return self._resized[size]
 
     def squares(
@@ -92,12 +90,9 @@ class Halvings:
             halved = min(max(0, math.floor(math.log2(side / edge_px))), len(self._copies) - 1)
             unit = 2**halved
             step = side / unit / edge_px
-            back = np.array(
-                [
-                    [step, 0.0, (x - side / 2) / unit + step / 2 - 0.5],
-                    [0.0, step, (y - side / 2) / unit + step / 2 - 0.5],
-                ]
-            )
+            left = (x - side / 2) / unit + step / 2 - 0.5
+            upper = (y - side / 2) / unit + step / 2 - 0.5
+            back = np.array([[step, 0.0, left], [0.0, step, upper]])
             cv2.warpAffine(
                 self._copies[halved],
                 back,
@@ -125,7 +120,6 @@ The published code counts pixels from 1, and the package mtcnn keeps the 1 altho
 _CANVAS_WIDTHS_PX = (160, 256, 416)  # the one that wastes least is taken
 _CANVAS_HEIGHT_PX = 672
 _ROUNDING_PX = 32  # few different heights, so that few shapes are compiled
-_START_COST = 10_000
 _MARGIN_PX = 4
 _MARGIN_BELOW_PX = 3 * WINDOW_PX
 _GAP = 0.95  # a copy that close to the other look's first would show the same again
@@ -178,11 +172,6 @@ class Canvas:
     tiles: tuple[Tile, ...]
     owner: NDArray[np.int8]
 
-    @property
-    def cost(self) -> int:
-        """Time that P-Net takes for it, in that of a pixel."""
-        return _START_COST + self.width_px * self.height_px
-
     def drawn(self, photo: Halvings) -> NDArray[np.uint8]:
         """The canvas as P-Net's input, uint8 (1, height_px, width_px, 3)."""
         canvas = np.full((1, self.height_px, self.width_px, 3), GREY, np.uint8)
@@ -216,22 +205,13 @@ class Canvas:
         found = (face[0, 0, :rows, :columns] > threshold) & (self.owner >= 0)
         y, x = np.nonzero(found)
         owners = self.owner[y, x]
-        table = np.array(
-            [
-                (
-                    photo.width_px / tile.copy_width,
-                    photo.height_px / tile.copy_height,
-                    tile.x - tile.left,
-                    tile.y - tile.top,
-                    tile.level,
-                )
-                for tile in self.tiles
-            ]
-        )[owners]
-        corner = STRIDE_PX * np.stack([x, y], axis=1) + table[:, 2:4] + _SHIFT_PX
+        shifts = np.array([(tile.x - tile.left, tile.y - tile.top) for tile in self.tiles])
+        copies = np.array([(tile.copy_width, tile.copy_height) for tile in self.tiles])
+        levels = np.array([tile.level for tile in self.tiles], np.intp)
+        corner = STRIDE_PX * np.stack([x, y], axis=1) + shifts[owners] + _SHIFT_PX
         edges = np.hstack([corner, corner + WINDOW_PX]) + WINDOW_PX * offsets[0][:, y, x].T
-        boxes = edges * np.tile(table[:, :2], 2)
-        return boxes, face[0, 0, y, x].astype(np.float64), table[:, 4].astype(np.intp)
+        boxes = edges * np.tile(((photo.width_px, photo.height_px) / copies)[owners], 2)
+        return boxes, face[0, 0, y, x].astype(np.float64), levels[owners]
 
 
 @lru_cache(maxsize=16)
@@ -249,22 +229,6 @@ def plan(
     Returns:
         None at all if the photo is smaller than the smallest face.
     """
-    copies = _copies(width_px, height_px, smallest_px, largest_px)
-    packings = []
-    for canvas_width in _CANVAS_WIDTHS_PX:
-        tiles: list[Tile] = []
-        for level, (width, height) in enumerate(copies):
-            tiles.extend(_tiles(level, width, height, canvas_width))
-        packings.append(
-            [(canvas_width, _height(packed), packed) for packed in _packed(tiles, canvas_width)]
-        )
-    best = min(packings, key=lambda packing: sum(width * height for width, height, _ in packing))
-    return tuple(_canvas(*canvas) for canvas in best)
-
-
-def _copies(
-    width_px: int, height_px: int, smallest_px: float, largest_px: float
-) -> list[tuple[int, int]]:
     copies = []
     window_px = smallest_px
     reach = _REACH if math.isinf(largest_px) else 1.0
@@ -272,7 +236,16 @@ def _copies(
         scale = WINDOW_PX / window_px
         copies.append((max(1, round(width_px * scale)), max(1, round(height_px * scale))))
         window_px /= _FACTOR
-    return copies
+    packings = []
+    for canvas_width in _CANVAS_WIDTHS_PX:
+        tiles = [
+            tile
+            for level, (width, height) in enumerate(copies)
+            for tile in _tiles(level, width, height, canvas_width)
+        ]
+        packings.append([_canvas(canvas_width, packed) for packed in _packed(tiles, canvas_width)])
+    best = min(packings, key=lambda canvases: sum(c.width_px * c.height_px for c in canvases))
+    return tuple(best)
 
 
 def _tiles(level: int, width: int, height: int, canvas_width: int) -> list[Tile]:
@@ -290,6 +263,7 @@ def _tiles(level: int, width: int, height: int, canvas_width: int) -> list[Tile]
     across = max(1, math.ceil((width - shared) / (canvas_width - shared)))
     down = max(1, math.ceil((height - shared) / (_CANVAS_HEIGHT_PX - shared)))
     step_x, step_y = _even((width - shared) / across), _even((height - shared) / down)
+    corners = itertools.product(range(0, step_x * across, step_x), range(0, step_y * down, step_y))
     return [
         Tile(
             level,
@@ -300,8 +274,7 @@ def _tiles(level: int, width: int, height: int, canvas_width: int) -> list[Tile]
             min(step_x + shared, width - x),
             min(step_y + shared, height - y),
         )
-        for y in range(0, step_y * down, step_y)
-        for x in range(0, step_x * across, step_x)
+        for x, y in corners
     ]
 
 
@@ -329,12 +302,9 @@ def _packed(tiles: list[Tile], canvas_width: int) -> list[list[Tile]]:
     return canvases
 
 
-def _height(tiles: list[Tile]) -> int:
+def _canvas(width: int, tiles: list[Tile]) -> Canvas:
     used = max(tile.top + tile.height for tile in tiles)
-    return math.ceil(used / _ROUNDING_PX) * _ROUNDING_PX
-
-
-def _canvas(width: int, height: int, tiles: list[Tile]) -> Canvas:
+    height = math.ceil(used / _ROUNDING_PX) * _ROUNDING_PX
     cells = [(side - WINDOW_PX) // STRIDE_PX + 1 for side in (height, width)]
     owner = np.full(cells, -1, np.int8)
     for i, tile in enumerate(tiles):

@@ -13,7 +13,6 @@ from engine.align import (
     DLIB_TEMPLATE,
     closer,
     dlib_crop,
-    eyes_upright,
     similarity,
     vggface2_crop,
     warp,
@@ -203,26 +202,6 @@ def test_vggface2_stays_within_the_photo(box: Box) -> None:
 @pytest.mark.parametrize("box", [Box(-500, -500, 30, 30), Box(0, 0, 1e4, 1e4), Box(5, 5, 0.1, 9)])
 def test_vggface2_takes_any_box(box: Box) -> None:
     assert vggface2_crop(_blobs(), box).shape == (224, 224, 3)
-
-
-@pytest.mark.parametrize("turn", [0.0, 0.5, -2.0, np.pi])
-def test_eyes_go_where_they_are_wanted(turn: float) -> None:
-    face = _mapped(_matrix(0.8, turn, 200, 300), DLIB_TEMPLATE).astype(np.float32)
-
-    matrix = eyes_upright(face, centre_px=(50, 40), apart_px=30)
-
-    left, right = _mapped(matrix, face[:2].astype(np.float64))
-    np.testing.assert_allclose((left + right) / 2, (50, 40), atol=0.01)
-    assert right[0] - left[0] == pytest.approx(30, abs=0.1)
-
-
-def test_a_face_in_profile_is_not_blown_up() -> None:
-    profile = DLIB_TEMPLATE.astype(np.float32)
-    profile[:, 0] = 75 + (profile[:, 0] - 75) * 0.1
-
-    matrix = eyes_upright(profile, centre_px=(50, 40), apart_px=53.7)
-
-    assert 0.5 < np.hypot(*matrix[:, 0]) < 2
 
 
 @pytest.mark.parametrize("bad", [np.zeros((2, 3)), np.full((2, 3), np.nan)])

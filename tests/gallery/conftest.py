@@ -20,7 +20,7 @@ def make_engine(cache_folder: Path) -> Engine:
     from engine.mtcnn import Detector
 
     return Engine(
-        load_detector=lambda: Detector.load(cache_folder=cache_folder),
+        load_detector=Detector,
         load_backbone=lambda name: load_backbone(
             name, models_folder=cache_folder / "models", cache_folder=cache_folder
         ),

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from engine.mtcnn import network_graph
 from engine.mtcnn.canvas import Halvings, plan
-from engine.mtcnn.networks import graph
 from engine.runtime import Network, compile_network
 
 sizes = st.integers(1, 900)
@@ -18,7 +18,7 @@ sizes = st.integers(1, 900)
 
 @pytest.fixture(scope="module")
 def pnet() -> Network:
-    return compile_network(lambda: graph("pnet"), name="pnet", precision="f32")
+    return compile_network(lambda: network_graph("pnet"), name="pnet", precision="f32")
 
 
 @settings(deadline=None, max_examples=40)

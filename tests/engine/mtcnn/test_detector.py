@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engine.align import DLIB_TEMPLATE, similarity
 from engine.decode import decode
-from engine.mtcnn import Detector, DetectorOptions
+from engine.mtcnn import Detector
 from engine.types import Box, Face, Photo
 
 Pixels = NDArray[np.uint8]
@@ -41,7 +41,7 @@ def _farthest(face: Face, landmarks: NDArray[np.floating]) -> float:
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    return Detector.load()
+    return Detector()
 
 
 @pytest.fixture(scope="module", params=["hopper", "collins"])
@@ -130,7 +130,7 @@ def test_the_smallest_face_wanted_leaves_larger_ones(
     portrait: Photo, face: Face, min_face_px: int
 ) -> None:
     """The package mtcnn returns nothing, silently, for a min_face_size above 20."""
-    picky = Detector.load(DetectorOptions(min_face_px=min_face_px))
+    picky = Detector(min_face_px)
 
     assert max(_shared_part(found.box, face.box) for found in picky.detect(portrait)) > 0.8
 
@@ -138,12 +138,12 @@ def test_the_smallest_face_wanted_leaves_larger_ones(
 def test_smaller_faces_than_wanted_are_left_out(portrait: Photo, face: Face) -> None:
     limit = round(2 * max(face.box.w, face.box.h))
 
-    assert Detector.load(DetectorOptions(min_face_px=limit)).detect(portrait) == ()
+    assert Detector(limit).detect(portrait) == ()
 
 
 def test_a_smallest_face_below_the_networks_window_is_refused() -> None:
     with pytest.raises(ValueError, match="min_face_px is at least 12"):
-        DetectorOptions(min_face_px=11)
+        Detector(11)
 
 
 def _crowd(portraits: list[Pixels], face_px: int, columns: int, rows: int) -> Pixels:

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from engine.decode import decode
-from engine.mtcnn import Detector
-from engine.mtcnn.networks import Stage, graph
+from engine.mtcnn import Detector, Stage, network_graph
 from engine.reference import ReferenceDetector, published_detector
 from engine.runtime import compile_network
 from engine.types import Box, Face
@@ -25,7 +24,7 @@ def package() -> Any:
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    return Detector.load()
+    return Detector()
 
 
 @pytest.mark.parametrize(
@@ -37,7 +36,7 @@ def test_the_networks_are_the_packages(package: Any, stage: Stage, shape: tuple[
     model = package.get_stage(stage_id=("pnet", "rnet", "onet").index(stage) + 1).model
 
     theirs = [np.asarray(output) for output in model((pixels.astype(np.float32) - 127.5) / 128)]
-    network = compile_network(lambda: graph(stage), name=stage, precision="f32")
+    network = compile_network(lambda: network_graph(stage), name=stage, precision="f32")
     ours = list(network.run(pixels))
 
     if stage == "pnet":

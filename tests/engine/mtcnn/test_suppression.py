@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engine.mtcnn.cascade import survivors
+from engine.mtcnn import survivors
 
 Boxes = NDArray[np.float64]
 
