@@ -239,7 +239,8 @@ def convolution(
         pads: Zeros before and after: top, left, bottom, right.
     """
     ops = operators()
-    kernel = np.ascontiguousarray(weights, np.float32)
+    # Given as an array, OpenVINO would make a list of it first.
+    kernel = ops.constant(np.ascontiguousarray(weights, np.float32))
     x = ops.convolution(x, kernel, [stride] * 2, pads[:2], pads[2:], [1, 1])
     return ops.add(x, np.asarray(bias, np.float32).reshape(1, -1, 1, 1))
 

@@ -115,7 +115,7 @@ def graph(weights: DlibWeights) -> Any:
     for (_, halves), stages in zip(BLOCKS, weights.blocks, strict=True):
         x = _block(ops, x, *stages, halves=halves)
     x = runtime.flat(runtime.channel_means(x))
-    return runtime.graph(pixels, ops.matmul(x, weights.output, False, False))
+    return runtime.graph(pixels, ops.matmul(x, ops.constant(weights.output), False, False))
 
 
 def _block(ops: Any, x: runtime.Node, first: Stage, second: Stage, *, halves: bool) -> runtime.Node:
