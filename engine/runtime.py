@@ -11,7 +11,6 @@ import hashlib
 import logging
 import os
 import sys
-import tempfile
 import threading
 import zlib
 from contextlib import contextmanager, suppress
@@ -179,14 +178,13 @@ def _keep(compiled: Any, path: Path) -> None:
     """Writes the file at once or not at all, and deletes those of other weights or older code."""
     content = compiled.export_model().getbuffer()
     family = path.name.rpartition("-")[0]
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f"{family}-", suffix=".tmp", delete=False
-        ) as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.write(zlib.crc32(content).to_bytes(4, "little"))
-        Path(file.name).replace(path)
+        temporary.replace(path)
         for other in path.parent.glob(f"{family}-*"):
             if other != path:
                 other.unlink(missing_ok=True)
@@ -194,6 +192,8 @@ def _keep(compiled: Any, path: Path) -> None:
         return  # another process wrote the same network, and deleted the unfinished one
     except OSError as exc:
         _log.warning("the cache %s can't be written: %s", path.parent, exc.strerror)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def operators() -> Any:

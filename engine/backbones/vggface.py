@@ -181,25 +181,14 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """A residual block: channels at its input, inside, at its output."""
-
-    name: str
-    channels: int
-    inside: int
-    outside: int
-    stride: int
-    projects: bool
-
-
-def _blocks() -> Iterator[_Block]:
+def _blocks() -> Iterator[tuple[str, int, int, int, int, bool]]:
+    """Name, channels at the input, inside and at the output, stride, whether it projects."""
     channels = 64
     for stage, inside, outside, count in STAGES:
         for number in range(1, count + 1):
             first = number == 1
             stride = 2 if first and stage > 2 else 1
-            yield _Block(f"conv{stage}_{number}", channels, inside, outside, stride, first)
+            yield f"conv{stage}_{number}", channels, inside, outside, stride, first
             channels = outside
 
 
@@ -210,14 +199,11 @@ def layers(variant: Variant) -> tuple[KerasLayer, ...]:
     as deep as its neighbour: beside the last convolution, or after a squeeze.
     """
     found = _with_norm("conv1/7x7_s2", 7, 3, 64)
-    for block in _blocks():
-        name, outside = block.name, block.outside
-        found += _with_norm(f"{name}_1x1_reduce", 1, block.channels, block.inside)
-        found += _with_norm(f"{name}_3x3", 3, block.inside, block.inside)
-        increase = _with_norm(f"{name}_1x1_increase", 1, block.inside, outside)
-        projection = _with_norm(f"{name}_1x1_proj", 1, block.channels, outside)
-        if not block.projects:
-            projection = []
+    for name, channels, inside, outside, _, projects in _blocks():
+        found += _with_norm(f"{name}_1x1_reduce", 1, channels, inside)
+        found += _with_norm(f"{name}_3x3", 3, inside, inside)
+        increase = _with_norm(f"{name}_1x1_increase", 1, inside, outside)
+        projection = _with_norm(f"{name}_1x1_proj", 1, channels, outside) if projects else []
         if variant.squeezes:
             squeezed = outside // SQUEEZE
             down = {"kernel": (1, 1, outside, squeezed), "bias": (squeezed,)}
@@ -270,8 +256,7 @@ def graph(path: Path, variant: Variant) -> Any:
 
     x = ops.relu(convolve(x, "conv1/7x7_s2", stride=2, pads=(2, 2, 3, 3)))
     x = runtime.max_pool(x, 3)
-    for block in _blocks():
-        name, stride = block.name, block.stride
+    for name, *_, stride, projects in _blocks():
         # The stride is in the first convolution, not in the 3 x 3.
         main = ops.relu(convolve(x, f"{name}_1x1_reduce", stride=stride))
         main = ops.relu(convolve(main, f"{name}_3x3", pads=(1, 1, 1, 1)))
@@ -279,7 +264,7 @@ def graph(path: Path, variant: Variant) -> Any:
         if variant.squeezes:  # channels weighed by what the whole picture holds of them
             weight = ops.relu(convolve(runtime.channel_means(main), f"{name}_1x1_down"))
             main = ops.multiply(main, ops.sigmoid(convolve(weight, f"{name}_1x1_up")))
-        if block.projects:
+        if projects:
             x = convolve(x, f"{name}_1x1_proj", stride=stride)
         x = ops.relu(ops.add(main, x))
     return runtime.graph(pixels, runtime.flat(runtime.channel_means(x)))
