@@ -10,8 +10,8 @@ import contextlib
 import importlib
 import logging
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from bot.adapters import Adapter
@@ -24,16 +24,6 @@ if TYPE_CHECKING:
     from bot.settings import Settings
     from engine.engine import Engine
     from gallery.gallery import Gallery
-
-__all__ = [
-    "Crash",
-    "has_gallery",
-    "open_conversation",
-    "open_engine",
-    "open_gallery",
-    "run_adapters",
-    "serve",
-]
 
 
 def open_engine(settings: Settings) -> Engine:
@@ -82,7 +72,7 @@ def open_gallery(settings: Settings) -> Gallery:
     return Gallery.open(settings.gallery_folder, settings.gallery_url)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def open_conversation(
     settings: Settings, *, fills_gallery: bool = False, twins: TwinsGroups | None = None
 ) -> AsyncIterator[Conversation]:
@@ -102,20 +92,20 @@ async def open_conversation(
     """
     try:
         from bot.conversation import Conversation
-        from bot.store.store import Store, database_url
+        from bot.store import Store, database_url
     except ModuleNotFoundError as missing:
         raise SetupProblem(
             f"the package {missing.name} is missing: run `pip install 'lookalike[chat]'`"
         ) from None
-    from bot.background import StarterDownload, keep_up
-    from bot.context import Services
+    from bot.background import downloading_starter, keep_up
+    from bot.commands import Services
     from bot.memory import RecentPhotos, TwinsGroups
     from bot.models import Models
     from bot.recognizer import Recognizer
-    from bot.store.keys import Identity, secret_key
-    from bot.wording import Wording
+    from bot.store import Identity, secret_key
+    from bot.text import Wording
 
-    async with AsyncExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         key = settings.database.key
         identity = Identity(
             secret_key(settings.home / "secret.key", key.get_secret_value() if key else None)
@@ -161,11 +151,12 @@ async def open_conversation(
                 most_bytes=settings.memory.megabytes * 1_000_000,
             ),
             twins=TwinsGroups() if twins is None else twins,
-            starter=StarterDownload(gallery),
+            starter=threading.Event(),
         )
         await stack.enter_async_context(keep_up(services))
         if fills_gallery:
-            await stack.enter_async_context(services.starter.running(engine, settings))
+            starter = downloading_starter(gallery, engine, settings, services.starter)
+            await stack.enter_async_context(starter)
         yield Conversation(services)
 
 
@@ -194,16 +185,17 @@ async def serve(settings: Settings) -> None:
         Crash: If an adapter failed for another reason.
     """
     wanted = adapters_wanted(settings)
-    makers = {name: _adapter_class(name) for name in wanted}
+    makers = [_adapter_class(name) for name in wanted]
     stop = asyncio.Event()
     async with (
         _stopped_by_signals(stop),
         open_conversation(settings, fills_gallery=True) as conversation,
     ):
-        adapters = [
-            _make(name, makers[name], conversation, settings, alone=len(wanted) == 1)
-            for name in wanted
-        ]
+        adapters = []
+        for name, make in zip(wanted, makers, strict=True):
+            extra: dict[str, Any] = {"alone": len(wanted) == 1} if name == "web" else {}
+            extra["cache_folder"] = settings.cache_folder
+            adapters.append(make(conversation, getattr(settings, name), **extra))
         log.info("serving", extra={"adapters": ",".join(wanted)})
         await run_adapters(adapters, stop)
         log.info("stopping")
@@ -268,19 +260,6 @@ def _adapter_class(name: str) -> Callable[..., Adapter]:
             f"the package {missing.name} is missing: run `pip install 'lookalike[{name}]'`"
         ) from None
     return found
-
-
-def _make(
-    name: str,
-    make: Callable[..., Adapter],
-    conversation: Conversation,
-    settings: Settings,
-    *,
-    alone: bool,
-) -> Adapter:
-    extra: dict[str, Any] = {"alone": alone} if name == "web" else {}
-    section = getattr(settings, name)
-    return make(conversation, section, cache_folder=settings.cache_folder, **extra)
 
 
 @contextlib.asynccontextmanager

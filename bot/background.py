@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import os
@@ -15,7 +16,7 @@ from bot.logs import where
 from engine.errors import BadSettings, LookalikeError, SetupProblem
 
 if TYPE_CHECKING:
-    from bot.context import Services, Turn
+    from bot.commands import Services
     from bot.settings import Settings
     from engine.engine import Engine
     from gallery.gallery import Gallery
@@ -23,22 +24,6 @@ if TYPE_CHECKING:
     from gallery.wikimedia import Servers
     from gallery.wikimedia.categories import Category
     from gallery.wikimedia.download import DownloadReport
-
-__all__ = [
-    "BACKGROUND",
-    "StarterDownload",
-    "categories_of",
-    "contact_of",
-    "decline",
-    "declined",
-    "download_starter",
-    "in_daemon_thread",
-    "keep_up",
-    "leave",
-    "remember_contact",
-    "servers_of",
-    "starter_wanted",
-]
 
 # Name of the threads that may be left behind (in_daemon_thread).
 BACKGROUND = "background"
@@ -105,11 +90,7 @@ def contact_of(settings: Settings, gallery: Gallery) -> str | None:
 
 
 def remember_contact(gallery: Gallery, contact: str) -> None:
-    """Stores the contact, so that the question is not asked again.
-
-    Raises:
-        BadSettings: If it is neither an e-mail address nor a web address.
-    """
+    """Stores the contact; raises BadSettings if it is neither an e-mail nor a web address."""
     from gallery.wikimedia import user_agent
 
     user_agent(contact)
@@ -174,7 +155,7 @@ def download_starter(
         stop: Set it to end the work, then wait for the thread; it is set afterwards.
 
     Returns:
-        What it did; None if there was nothing to do.
+        None if there was nothing to do.
 
     Raises:
         SourceDown: If there is no network; what was done is kept.
@@ -228,11 +209,8 @@ async def keep_up(services: Services) -> AsyncIterator[None]:
         services.twins.tidy()
         services.recognizer.tidy()
 
-    tasks = [
-        asyncio.create_task(_again_and_again(services.models.keep_up, 60.0)),
-        asyncio.create_task(_again_and_again(services.store.sweep, SWEEP_S)),
-        asyncio.create_task(_again_and_again(tidy, TIDY_S)),
-    ]
+    recurring = ((services.models.keep_up, 60.0), (services.store.sweep, SWEEP_S), (tidy, TIDY_S))
+    tasks = [asyncio.create_task(_again_and_again(*one)) for one in recurring]
     try:
         yield
     finally:
@@ -241,49 +219,29 @@ async def keep_up(services: Services) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class StarterDownload:
-    """The download of the starter gallery behind a running bot.
+@contextlib.asynccontextmanager
+async def downloading_starter(
+    gallery: Gallery, engine: Engine, settings: Settings, downloading: threading.Event
+) -> AsyncIterator[None]:
+    """Downloads in the background, if the gallery is that of a fresh machine.
 
-    The bot answers meanwhile with whom it has, and says so; what is fetched joins as it comes.
+    The bot answers meanwhile with whom it has; what is fetched joins as it comes. Without a contact
+    or a network the log says in one sentence how to add people.
 
     Args:
         gallery: What is filled.
+        engine: With the backbones that are there.
+        settings: In force.
+        downloading: Set while it downloads.
     """
+    stop = threading.Event()
 
-    def __init__(self, gallery: Gallery) -> None:
-        self._gallery = gallery
-        self.downloading = False
-
-    def progress(self, turn: Turn) -> str:
-        """How far it is, for the end of an answer. It reads the gallery: not for the event loop."""
-        people = min(self._gallery.counts()[0], STARTER_PEOPLE)
-        there, about = turn.number(people), turn.number(STARTER_PEOPLE)
-        return turn.say("answer.growing", there=there, about=about)
-
-    @contextlib.asynccontextmanager
-    async def running(self, engine: Engine, settings: Settings) -> AsyncIterator[None]:
-        """Downloads in the background, if the gallery is that of a fresh machine.
-
-        Without a contact or a network the log says in one sentence how to add people.
-        """
-        stop = threading.Event()
-        task = asyncio.create_task(self._run(engine, settings, stop))
+    def run() -> None:
         try:
-            yield
-        finally:
-            stop.set()  # the thread ends at the next picture; it can't be cancelled
-            await task
-
-    async def _run(self, engine: Engine, settings: Settings, stop: threading.Event) -> None:
-        try:
-            if not settings.gallery.starter:
+            if not settings.gallery.starter or not starter_wanted(gallery):
                 return
-            if not await asyncio.to_thread(starter_wanted, self._gallery):
-                return
-            self.downloading = True
-            done = await asyncio.to_thread(
-                download_starter, self._gallery, engine, settings, stop=stop
-            )
+            downloading.set()
+            done = download_starter(gallery, engine, settings, stop=stop)
             if done is not None:
                 log.info("starter gallery downloaded", extra={"added": done.report.added})
         except LookalikeError as problem:
@@ -295,7 +253,14 @@ class StarterDownload:
         except Exception as problem:  # noqa: BLE001 - it must not end the program
             log.error("starter gallery failed", extra={"fault": where(problem)})  # noqa: TRY400
         finally:
-            self.downloading = False
+            downloading.clear()
+
+    task = asyncio.create_task(asyncio.to_thread(run))
+    try:
+        yield
+    finally:
+        stop.set()  # the thread ends at the next picture; it can't be cancelled
+        await task
 
 
 async def _again_and_again(work: Callable[[], Awaitable[object]], pause_s: float) -> None:
@@ -311,21 +276,14 @@ async def _again_and_again(work: Callable[[], Awaitable[object]], pause_s: float
 
 async def in_daemon_thread(function: Callable[[], T]) -> T:
     """Runs what may take minutes in a thread that never holds up the end of the program."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def deliver(settle: Callable[[Any], None], outcome: object) -> None:
-        if not future.done():
-            settle(outcome)
+    future: concurrent.futures.Future[T] = concurrent.futures.Future()
+    future.set_running_or_notify_cancel()  # who stops waiting does not cancel it
 
     def run() -> None:
         try:
-            outcome: object = function()
-            settle: Callable[[Any], None] = future.set_result
+            future.set_result(function())
         except Exception as problem:  # noqa: BLE001 - handed to whoever waits
-            outcome, settle = problem, future.set_exception
-        with contextlib.suppress(RuntimeError):  # nobody waits: the loop is closed
-            loop.call_soon_threadsafe(deliver, settle, outcome)
+            future.set_exception(problem)
 
     threading.Thread(target=run, name=BACKGROUND, daemon=True).start()
-    return await future
+    return await asyncio.wrap_future(future)

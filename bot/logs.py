@@ -14,9 +14,8 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TextIO
-
-__all__ = ["OURS", "RedactingFormatter", "set_up_logs", "where"]
 
 OURS = ("bot", "engine", "gallery", "migrations")
 REDACTED = "[redacted]"
@@ -101,15 +100,12 @@ def where(problem: BaseException) -> str:
     """
     frames = traceback.extract_tb(problem.__traceback__)
     calls = " < ".join(
-        f"{_module(frame.filename)}:{frame.lineno} {frame.name}" for frame in reversed(frames[-6:])
+        f"{'/'.join(Path(frame.filename).parts[-2:])}:{frame.lineno} {frame.name}"
+        for frame in reversed(frames[-6:])
     )
     cause = problem.__cause__
     because = f" from {type(cause).__name__}" if cause is not None else ""
     return f"{type(problem).__name__}{because} at {calls}" if calls else type(problem).__name__
-
-
-def _module(filename: str) -> str:
-    return "/".join(filename.replace("\\", "/").rsplit("/", 2)[-2:])
 
 
 def _quoted(value: object) -> str:

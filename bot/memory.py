@@ -10,24 +10,13 @@ import threading
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
 
 from bot.values import SIDE, Attachment
 from engine.types import Box, Embedding, Face, Photo, Space
-
-__all__ = [
-    "GroupFull",
-    "KeptPhoto",
-    "Member",
-    "Pair",
-    "RecentAnswer",
-    "RecentPhotos",
-    "TwinsGroups",
-    "closest_pairs",
-]
 
 DAY_S = 86_400.0
 MOST_IN_A_CHAT = 100
@@ -44,12 +33,7 @@ EMBEDDING_BYTES = 8_500  # 2048 float32 and the objects around them
 
 
 class KeptPhoto:
-    """A photo reduced to what the buttons need, its faces, and their embeddings so far.
-
-    Args:
-        photo: As decoded.
-        faces: In its pixels, largest first.
-    """
+    """A photo reduced to what the buttons need, its faces, and their embeddings so far."""
 
     def __init__(self, photo: Photo, faces: tuple[Face, ...]) -> None:
         self._photo: Photo | None
@@ -78,11 +62,8 @@ class KeptPhoto:
             photo = self._photo
         if photo is None:
             return
-        done, jpeg = cv2.imencode(
-            ".jpg",
-            cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2BGR),
-            [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
-        )
+        bgr = cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2BGR)
+        done, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         assert done
         with self._lock:
             self._jpeg, self._photo = jpeg.tobytes(), None
@@ -98,30 +79,19 @@ class KeptPhoto:
 
 @dataclass(slots=True)
 class RecentAnswer:
-    """What the buttons under one reply are about.
+    """What the buttons under one reply are about."""
 
-    Attributes:
-        owner: The asker's key; never an id.
-        photos: One, or two that were compared.
-        category: The category searched; None for all.
-        rest: Other photos of the same album, not fetched yet.
-        style: How cards are drawn, one of ``bot.values.STYLES``.
-    """
-
-    owner: bytes = field(repr=False)
-    photos: tuple[KeptPhoto, ...]
-    category: str | None = None
-    rest: tuple[Attachment, ...] = ()
-    style: str = SIDE
+    owner: bytes = field(repr=False)  # the asker's key; never an id
+    photos: tuple[KeptPhoto, ...]  # one, or two that were compared
+    category: str | None = None  # the category searched; None for all
+    rest: tuple[Attachment, ...] = ()  # other photos of the same album, not fetched yet
+    style: str = SIDE  # how cards are drawn, one of ``bot.values.STYLES``
 
 
 class RecentPhotos:
     """Photos answered lately, by token, for one event loop.
 
-    Args:
-        lifetime_s: How long one is kept at most.
-        most_bytes: How much memory all of them may hold.
-        clock: Monotonic seconds.
+    One is kept for ``lifetime_s`` at most, and all of them may hold ``most_bytes`` of memory.
     """
 
     def __init__(
@@ -131,15 +101,10 @@ class RecentPhotos:
         most_bytes: int = 24_000_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._lifetime_s = lifetime_s
+        self.lifetime_s = lifetime_s
         self._most_bytes = most_bytes
         self._clock = clock
         self._kept: OrderedDict[str, tuple[float, RecentAnswer]] = OrderedDict()
-
-    @property
-    def lifetime_s(self) -> float:
-        """How long one is kept at most."""
-        return self._lifetime_s
 
     def keep(self, answer: RecentAnswer) -> str:
         """Remembers it; the token finds it again."""
@@ -170,19 +135,14 @@ class RecentPhotos:
 
     def tidy(self) -> None:
         """Drops what is too old, and the least used while there is too much."""
-        oldest = self._clock() - self._lifetime_s
+        oldest = self._clock() - self.lifetime_s
         for token in [token for token, (since, _) in self._kept.items() if since <= oldest]:
             del self._kept[token]
-        sizes = {
-            token: sum(photo.size_bytes for photo in kept.photos)
-            for token, (_, kept) in self._kept.items()
-        }
-        total = sum(sizes.values())
-        for token in list(self._kept):
-            if total <= self._most_bytes:
-                break
-            total -= sizes[token]
-            del self._kept[token]
+        kept = (photo for _, answer in self._kept.values() for photo in answer.photos)
+        total = sum(photo.size_bytes for photo in kept)
+        while self._kept and total > self._most_bytes:
+            _, (_, answer) = self._kept.popitem(last=False)
+            total -= sum(photo.size_bytes for photo in answer.photos)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -196,11 +156,10 @@ def _reduced(photo: Photo, faces: tuple[Face, ...]) -> tuple[Photo, tuple[Face, 
     across, down = size[0] / photo.width_px, size[1] / photo.height_px
     pixels = cv2.resize(photo.pixels, size, interpolation=cv2.INTER_AREA)
     smaller = tuple(
-        Face(
-            Box(face.box.x * across, face.box.y * down, face.box.w * across, face.box.h * down),
-            (face.landmarks * np.array([across, down])).astype(np.float32),
-            face.confidence,
-            face.concerns,
+        replace(
+            face,
+            box=Box(face.box.x * across, face.box.y * down, face.box.w * across, face.box.h * down),
+            landmarks=(face.landmarks * np.array([across, down])).astype(np.float32),
         )
         for face in faces
     )
@@ -215,10 +174,8 @@ class GroupFull(Exception):  # noqa: N818 - no error of ours: the asker is told
 class Member:
     """A person who takes part in ``/twins`` in one chat.
 
-    Attributes:
-        name: As the chat shows them.
-        since_s: When they joined or sent the photo that counts, Unix time.
-        embedding: Of the one face in that photo; None before there is one.
+    ``since_s`` is when they joined or sent the photo that counts (Unix time), whose one face has
+    that embedding.
     """
 
     name: str = field(repr=False)
@@ -228,14 +185,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two who take part, and how alike they are.
-
-    Attributes:
-        first: The smaller one of their keys.
-        second: The other key.
-        space: Of both embeddings.
-        cosine: In [-1, 1].
-    """
+    """The keys of two who take part, the smaller one first; the cosine is in [-1, 1]."""
 
     first: bytes = field(repr=False)
     second: bytes = field(repr=False)
@@ -248,7 +198,6 @@ class TwinsGroups:
 
     Args:
         lifetime_s: How long a person takes part after joining or after their newest photo.
-        most_in_a_chat: How many may take part in one chat.
         most: How many may take part in all chats; then those leave whose time ends first.
         clock: Unix time, since a monotonic clock stands still while the machine sleeps.
     """
@@ -268,11 +217,7 @@ class TwinsGroups:
         self._rooms: dict[bytes, dict[bytes, Member]] = {}
 
     def join(self, room: bytes, user: bytes, name: str) -> None:
-        """Lets a person take part; a member keeps their photo and their time.
-
-        Raises:
-            GroupFull: If too many take part in that chat.
-        """
+        """Lets a person take part, or raises GroupFull; a member keeps their photo and time."""
         self.tidy()
         members = self._rooms.get(room, {})
         if user in members:
@@ -301,15 +246,8 @@ class TwinsGroups:
     ) -> bool:
         """Puts a photo in the place of the older one; their day begins anew.
 
-        Args:
-            room: The chat.
-            user: Who sent it.
-            member: What was kept of them when the photo came.
-            embedding: Of the photo's only face.
-            name: As the chat shows them now.
-
-        Returns:
-            Whether it counts: not if they left, or were replaced, while it was looked at.
+        ``member`` is what was kept of them when the photo came. Whether it counts: not if they
+        left, or were replaced, while it was looked at.
         """
         if self.member(room, user) is not member:
             return False
@@ -324,13 +262,8 @@ class TwinsGroups:
     def until_s(self, user: bytes) -> tuple[float, ...]:
         """When a person's membership ends in each chat, Unix time, rising."""
         self.tidy()
-        return tuple(
-            sorted(
-                members[user].since_s + self._lifetime_s
-                for members in self._rooms.values()
-                if user in members
-            )
-        )
+        mine = [members[user] for members in self._rooms.values() if user in members]
+        return tuple(sorted(member.since_s + self._lifetime_s for member in mine))
 
     def tidy(self) -> None:
         """Drops everybody whose time is over, or was set back behind its beginning."""
@@ -364,15 +297,10 @@ class TwinsGroups:
 
 
 def closest_pairs(embeddings: Mapping[bytes, Embedding], most: int) -> tuple[Pair, ...]:
-    """The pairs most alike, in every space that has two of them.
+    """The pairs most alike, at most ``most`` of every space that has two of them.
 
-    Args:
-        embeddings: By key.
-        most: How many pairs of a space at most.
-
-    Returns:
-        By space in the order of their ids, then by falling cosine; equal ones by key. The order
-        of ``embeddings`` does not matter.
+    They come by space in the order of their ids, then by falling cosine; equal ones by key. The
+    order of ``embeddings`` does not matter.
     """
     spaces: defaultdict[Space, list[bytes]] = defaultdict(list)
     for key in sorted(embeddings):

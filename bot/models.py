@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import logging
 import threading
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from bot.background import in_daemon_thread
 from bot.logs import where
@@ -32,22 +33,7 @@ if TYPE_CHECKING:
     from gallery.scores.ensemble import Ensemble
     from gallery.scores.trial import Trial
 
-__all__ = [
-    "BEST",
-    "FALLBACK_MODEL",
-    "ModelStatus",
-    "Models",
-    "State",
-    "WhyNot",
-    "display_name",
-    "find_ensemble",
-    "offered",
-    "why_not",
-]
-
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 FALLBACK_MODEL = "dlib"
 # Pauses between attempts to fetch weights: a mirror that is down is not hammered.
@@ -71,15 +57,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """Status of one backbone.
-
-    Attributes:
-        name: Such as ``"senet"``.
-        title: Its full name.
-        state: Whether it can answer.
-        percent: Of the download, while that is known.
-        reason: Why it can't answer, for the operator.
-    """
+    """Status of one backbone; ``percent`` is of its download, ``reason`` is for the operator."""
 
     name: str
     title: str
@@ -121,7 +99,7 @@ class Models:
         self._engine = engine
         self._gallery = gallery
         self._trial: Trial | None = None
-        self._default = default
+        self.default = default
         self._models_folder = models_folder
         self._base_url = base_url
         self._fetch = fetch
@@ -139,17 +117,12 @@ class Models:
             name: ModelStatus(name, BACKBONES[name].title, State.MISSING) for name in names
         }
 
-    @property
-    def default(self) -> str:
-        """Who answers those who chose nothing."""
-        return self._default
-
     def statuses(self) -> tuple[ModelStatus, ...]:
         """Every configured backbone, and ``best`` where they answer together."""
-        ensemble = self._offered()
+        backbones, ensemble = tuple(self._statuses.values()), self._offered()
         if ensemble is None:
-            return tuple(self._statuses.values())
-        return (*self._statuses.values(), ModelStatus(BEST, display_name(ensemble), State.READY))
+            return backbones
+        return (*backbones, ModelStatus(BEST, display_name(ensemble), State.READY))
 
     def status(self, name: str) -> ModelStatus | None:
         """One of ``statuses``; None if it is not among them."""
@@ -187,7 +160,7 @@ class Models:
             WeightsMissing: If none is ready.
         """
         ready = self.ready()
-        for name in (wanted, self._default, FALLBACK_MODEL, *ready):
+        for name in (wanted, self.default, FALLBACK_MODEL, *ready):
             if name in ready:
                 return name
         raise WeightsMissing("no backbone is ready yet")
@@ -205,7 +178,7 @@ class Models:
         """The model that menus name: the chosen one if it is coming, else the one that answers."""
         if chosen is not None and self.is_coming(chosen):
             return chosen
-        return self.answering() if self.ready() else self._default
+        return self.answering() if self.ready() else self.default
 
     async def open(self, patience_s: float = OPENING_S) -> None:
         """Prepares the backbones on this machine; after ``patience_s`` in the background."""
@@ -221,7 +194,7 @@ class Models:
 
     async def _prepare_installed(self) -> None:
         try:
-            await in_daemon_thread(self._start_gallery)
+            await in_daemon_thread(self._add_bundled_portraits)
         except LookalikeError as problem:
             log.warning("no starter gallery", extra={"reason": str(problem)})
         for name in (FALLBACK_MODEL, *self._in_order()):
@@ -250,19 +223,18 @@ class Models:
         if self._opening is not None:
             await asyncio.wait({self._opening})
         loop = asyncio.get_running_loop()
-        attempts = dict.fromkeys(self._in_order(), 0)
-        due = dict.fromkeys(attempts, loop.time())
+        due = dict.fromkeys(self._in_order(), loop.time())
+        pauses = {name: itertools.chain(PAUSES_S, itertools.repeat(PAUSES_S[-1])) for name in due}
         seen = await in_daemon_thread(self._gallery.revision)
         while True:
             while self._unfinished:
-                build = functools.partial(self._build_again, self._unfinished.pop())
-                await in_daemon_thread(build)
-            for name in attempts:
+                name = self._unfinished.pop()
+                await in_daemon_thread(functools.partial(self._build_again, name))
+            for name in due:
                 waiting = self._statuses[name].state in (State.MISSING, State.BROKEN)
                 if waiting and due[name] <= loop.time():
                     await self._prepare(name, fetch=self._fetch)
-                    due[name] = loop.time() + PAUSES_S[min(attempts[name], len(PAUSES_S) - 1)]
-                    attempts[name] += 1
+                    due[name] = loop.time() + next(pauses[name])
             await asyncio.sleep(self._refresh_s)
             revision = await in_daemon_thread(self._gallery.revision)
             if revision != seen:
@@ -271,7 +243,7 @@ class Models:
 
     def _in_order(self) -> list[str]:
         """Names in the order of preparing: the default first."""
-        return sorted(self._statuses, key=lambda name: name != self._default)
+        return sorted(self._statuses, key=lambda name: name != self.default)
 
     async def _prepare(self, name: str, *, fetch: bool) -> None:
         """Weights, then the network, then the gallery's vectors; whatever fails is noted."""
@@ -307,8 +279,10 @@ class Models:
                     raise
                 self._download(name)
             self._note(name, State.BUILDING)
-            self._engine.backbone(name)
-            if self._searchable(name):
+            space = self._engine.backbone(name).space
+            stats = self._gallery.stats()
+            known = stats.vectors.get(space, 0)
+            if known > 0 and known >= ENOUGH * stats.portraits:
                 self._unfinished.add(name)  # nobody waits for the last few
             else:
                 self._build(name)
@@ -316,8 +290,8 @@ class Models:
             self._note(name, State.READY)
         log.info("model ready", extra={"model": name})
 
-    def _start_gallery(self) -> None:
-        """Adds the bundled portraits to an empty gallery, so that a fresh bot has an answer."""
+    def _add_bundled_portraits(self) -> None:
+        """To an empty gallery, so that a fresh bot has an answer."""
         from gallery.add import add
         from gallery.sources.bundled import bundled_portraits
 
@@ -348,13 +322,6 @@ class Models:
             build(self._gallery, self._engine, name, progress=lambda *_: self._check())
         self._gallery.refresh()
 
-    def _searchable(self, name: str) -> bool:
-        """Whether nearly everybody can be found by this backbone."""
-        space = self._engine.backbone(name).space
-        stats = self._gallery.stats()
-        known = stats.vectors.get(space, 0)
-        return known > 0 and known >= ENOUGH * stats.portraits
-
     def _build_again(self, name: str) -> None:
         with self._working, contextlib.suppress(_Stopped, Busy):
             self._check()
@@ -375,25 +342,14 @@ class Models:
 
 @dataclass(frozen=True, slots=True)
 class WhyNot:
-    """Why there is no ensemble to answer.
-
-    Attributes:
-        key: Of the sentence.
-        details: What the sentence is filled with.
-    """
+    """Why there is no ensemble to answer: a sentence's key, and what fills it."""
 
     key: str
     details: dict[str, object] = field(default_factory=dict)
 
 
 def offered(trial: Trial | None, engine: Engine, ready: Collection[str]) -> Ensemble | None:
-    """The ensemble that the trial offers, if its backbones are ready in the same version.
-
-    Args:
-        trial: What was found out about the gallery.
-        engine: Has the backbones that are ready.
-        ready: Names of the backbones that can answer.
-    """
+    """The ensemble that the trial offers, if its backbones are ready in the same version."""
     ensemble = trial.offered if trial else None
     if ensemble is not None and all(
         space.backbone in ready and engine.backbone(space.backbone).space == space
@@ -404,12 +360,7 @@ def offered(trial: Trial | None, engine: Engine, ready: Collection[str]) -> Ense
 
 
 def why_not(trial: Trial | None, ready: Collection[str]) -> WhyNot:
-    """Why an ensemble is not offered.
-
-    Args:
-        trial: What was found out about the gallery.
-        ready: Names of the backbones that can answer.
-    """
+    """Why the ensemble of a trial is not offered while these backbones can answer."""
     from gallery.scores.trial import FEWEST_PEOPLE, Outcome
 
     if len(ready) < 2:
@@ -444,7 +395,7 @@ def find_ensemble(engine: Engine, gallery: Gallery) -> Ensemble:
     Raises:
         SetupProblem: If they don't: why, in one sentence.
     """
-    from bot.wording import Wording
+    from bot.text import Wording
 
     trial = gallery.trial()
     ensemble = trial.offered if trial else None

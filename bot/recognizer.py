@@ -10,9 +10,9 @@ import asyncio
 import functools
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,8 +24,6 @@ from engine.runtime import cores
 if TYPE_CHECKING:
     from engine.engine import Engine
     from engine.types import Embedding, Face, Photo
-
-__all__ = ["DetectedPhoto", "FairSemaphore", "Recognizer", "Slot"]
 
 T = TypeVar("T")
 PhotoFace = tuple["Photo", "Face"]
@@ -48,78 +46,51 @@ PACK_AFTER_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class DetectedPhoto:
-    """A photo whose faces are known: decoded just now, or kept from an earlier question.
+    """A photo whose faces are known: decoded just now, or kept from an earlier question."""
 
-    Attributes:
-        photo: Its pixels; for a kept photo that means decoding, so not on the event loop.
-        faces: Large enough to be compared, largest first, in the pixels of ``photo``; at least one.
-        kept: What is remembered of it.
-        fresh: Whether it is decoded already.
-    """
-
+    # Its pixels; for a kept photo that means decoding, so not on the event loop
     photo: Callable[[], Photo]
+    # Large enough to be compared, largest first, in the pixels of ``photo``; at least one
     faces: tuple[Face, ...]
-    kept: KeptPhoto
-    fresh: bool = False
+    kept: KeptPhoto  # what is remembered of it
+    fresh: bool = False  # whether it is decoded already
 
     @classmethod
     def from_kept(cls, kept: KeptPhoto) -> DetectedPhoto:
         """A photo that was kept; it is decoded once."""
         return cls(functools.cache(kept.photo), kept.faces, kept)
 
-    def box_fractions(self, number: int) -> tuple[float, float, float, float]:
-        """Where a face is: (x, y, w, h) as fractions of width and height; may decode the photo."""
-        photo, box = self.photo(), self.faces[number - 1].box
-        width, height = photo.width_px, photo.height_px
-        return box.x / width, box.y / height, box.w / width, box.h / height
-
 
 class Slot:
     """One admitted question's place in the queue, from ``Recognizer.admitted``."""
 
     def __init__(self, recognizer: Recognizer, person: bytes) -> None:
-        self._recognizer = recognizer
+        self._decoded = recognizer.decoded
         self.person = person
         self.begun = False
+        self.detect = functools.partial(recognizer.detect, self)
 
     async def begin(self) -> None:
         """Acquires a decoded-photo slot, fair per person. Idempotent."""
         if not self.begun:
-            await self._recognizer.decoded.enter(self.person)
+            await self._decoded.enter(self.person)
             self.begun = True
 
     def pause(self) -> None:
         """Releases the decoded-photo slot. Idempotent."""
         if self.begun:
-            self._recognizer.decoded.leave()
+            self._decoded.leave()
             self.begun = False
-
-    async def detect(
-        self, fetch: Callable[[], Awaitable[bytes]], ms: dict[str, float] | None = None
-    ) -> DetectedPhoto:
-        """Fetches and decodes a photo and finds its faces.
-
-        Args:
-            fetch: Downloads the bytes.
-            ms: Gets the milliseconds of the steps fetch, wait, decode and detect added.
-
-        Raises:
-            PhotoProblem: If it is no picture or too large, or shows no face that is large enough.
-            TryLater: If the platform does not hand it over.
-        """
-        return await self._recognizer.detect(self, fetch, {} if ms is None else ms)
 
 
 class Recognizer:
     """Admits questions and runs the engine for them in threads.
 
     Args:
-        engine: Decodes, detects, embeds.
         length: Most photos and presses that are in work or wait; beyond it Busy is raised at once.
         per_minute: Most photos of one person in a minute.
         deadline_s: Longest time from asking to answer.
         workers: Threads for decoding and detecting; the processor's cores by default.
-        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -160,11 +131,11 @@ class Recognizer:
     async def admitted(
         self, person: bytes, *, photos: int = 1, press: bool = False
     ) -> AsyncIterator[Slot]:
-        """One photo's, or one pressed button's, place in the queue and its deadline.
+        """The place in the queue and the deadline of a question about ``photos`` photos.
 
         Args:
             person: The asker's key.
-            photos: How many photos are answered at once.
+            photos: How many count against the person's limit.
             press: For a button: it counts against a more generous limit.
 
         Raises:
@@ -197,9 +168,19 @@ class Recognizer:
         return max(1.0, self._inside * self._cost_s / self._workers)
 
     async def detect(
-        self, slot: Slot, fetch: Callable[[], Awaitable[bytes]], ms: dict[str, float]
+        self, slot: Slot, fetch: Callable[[], Awaitable[bytes]], ms: dict[str, float] | None = None
     ) -> DetectedPhoto:
-        """See ``Slot.detect``."""
+        """Fetches and decodes a photo and finds its faces.
+
+        Args:
+            slot: Of the question.
+            fetch: Downloads the bytes.
+            ms: Gets the milliseconds of the steps fetch, wait, decode and detect added.
+
+        Raises:
+            PhotoProblem: If it is no picture or too large, or shows no face that is large enough.
+            TryLater: If the platform does not hand it over.
+        """
         began = time.perf_counter()
         await self._fetching.enter(slot.person)
         try:
@@ -218,8 +199,8 @@ class Recognizer:
         ended = time.perf_counter()
         spent_ms["fetch"] = (fetched - entered) * 1000
         spent_ms["wait"] = (ended - began) * 1000 - sum(spent_ms.values())
-        for step, step_ms in spent_ms.items():
-            ms[step] = ms.get(step, 0.0) + step_ms
+        if ms is not None:
+            ms |= {step: ms.get(step, 0.0) + step_ms for step, step_ms in spent_ms.items()}
         return DetectedPhoto(lambda: photo, faces, kept, fresh=True)
 
     async def embeddings(
@@ -227,21 +208,16 @@ class Recognizer:
     ) -> tuple[Embedding, ...]:
         """The embeddings of the face of that number, from 1, by each model; computed once each.
 
-        Args:
-            photo: Where the face is.
-            number: Of the face.
-            models: Names of backbones.
-            ms: Gets the milliseconds of the step embed added.
+        The milliseconds of the step embed are added to ``ms``.
         """
         known = photo.kept.embeddings
         for model in models:
             if (number, model) in known:
                 continue
-            began = time.perf_counter()
-            pixels = photo.photo() if photo.fresh else await self.finish(photo.photo)
-            (embedding,) = await self.embed([(pixels, photo.faces[number - 1])], model)
+            with timed(ms, "embed"):
+                pixels = photo.photo() if photo.fresh else await self.finish(photo.photo)
+                (embedding,) = await self.embed([(pixels, photo.faces[number - 1])], model)
             known[number, model] = embedding
-            ms["embed"] = ms.get("embed", 0.0) + (time.perf_counter() - began) * 1000
         return tuple(known[number, model] for model in models)
 
     async def embed(self, faces: Sequence[PhotoFace], model: str) -> tuple[Embedding, ...]:
@@ -260,16 +236,10 @@ class Recognizer:
     ) -> T:
         """Runs what is left of an answer, such as searching and drawing, off the event loop.
 
-        Args:
-            function: What to run.
-            ms: Gets the milliseconds until it was done, added to those of ``step``.
-            step: Such as ``"search"``.
+        The milliseconds until it was done are added to those of ``step`` in ``ms``.
         """
-        began = time.perf_counter()
-        result = await self._in_thread(function)
-        if ms is not None:
-            ms[step] = ms.get(step, 0.0) + (time.perf_counter() - began) * 1000
-        return result
+        with timed({} if ms is None else ms, step):
+            return await self._in_thread(function)
 
     async def lengthy(self, slot: Slot, function: Callable[[], T]) -> T:
         """Runs what takes much longer than a card: one at a time, fair per person.
@@ -384,6 +354,16 @@ class Recognizer:
         times.extend([now] * asked)
 
 
+@contextmanager
+def timed(ms: dict[str, float], step: str) -> Iterator[None]:
+    """Adds the milliseconds spent inside to that step."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        ms[step] = ms.get(step, 0.0) + (time.perf_counter() - began) * 1000
+
+
 class FairSemaphore:
     """At most so many inside; who waits is let in one per person in turn.
 
@@ -411,7 +391,11 @@ class FairSemaphore:
             if turn.done() and not turn.cancelled():
                 self.leave()  # the place was given in the very moment of cancellation
             else:
-                self._give_up(person, turn)
+                queue = self._queues.get(person, deque())
+                if turn in queue:
+                    queue.remove(turn)
+                if not queue:
+                    self._queues.pop(person, None)
             raise
 
     def leave(self) -> None:
@@ -425,10 +409,3 @@ class FairSemaphore:
                 turn.set_result(None)
                 return
         self._free += 1
-
-    def _give_up(self, person: bytes, turn: asyncio.Future[None]) -> None:
-        queue = self._queues.get(person)
-        if queue is not None and turn in queue:
-            queue.remove(turn)
-            if not queue:
-                del self._queues[person]

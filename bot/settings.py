@@ -9,7 +9,6 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, unquote_plus
@@ -32,8 +31,6 @@ from pydantic_settings import (
 )
 
 from engine.errors import BadSettings
-
-__all__ = ["Settings", "default_home", "known_settings", "load_settings", "secrets_of"]
 
 BackboneName = Literal["resnet", "senet", "dlib"]
 BACKBONES: tuple[BackboneName, ...] = ("resnet", "senet", "dlib")
@@ -198,8 +195,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        *_: Any,
+        **__: Any,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment before the file; nothing else is read."""
         return (env_settings, init_settings)
@@ -259,9 +256,16 @@ def load_settings(config: Path | None = None, *, home: Path | None = None) -> Se
     return settings
 
 
-def known_settings() -> dict[str, Any]:
+def known_settings(model: type[BaseModel] = Settings, prefix: str = "") -> dict[str, Any]:
     """Every setting by its full name, such as ``queue.length``, with its default."""
-    return dict(_walk(Settings, ""))
+    found: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            found |= known_settings(section, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = field.get_default(call_default_factory=True)
+    return found
 
 
 def secrets_of(settings: Settings) -> tuple[str, ...]:
@@ -280,15 +284,6 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(plain))
 
 
-def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, field in model.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            yield from _walk(section, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field.get_default(call_default_factory=True)
-
-
 def _read(config: Path | None) -> dict[str, Any]:
     path = config or Path("config.toml")
     if config is None and not path.is_file():
@@ -304,11 +299,10 @@ def _read(config: Path | None) -> dict[str, Any]:
 def _sentence(problem: ValidationError) -> str:
     parts = []
     for error in problem.errors(include_input=False, include_url=False, include_context=False):
-        key = ".".join(str(part) for part in error["loc"])
-        if error["type"] == "extra_forbidden":
-            parts.append(f"the setting {key} is unknown{_suggestion(key)}")
-        else:
-            parts.append(f"the setting {key} is wrong: {error['msg']}")
+        key = ".".join(map(str, error["loc"]))
+        unknown = error["type"] == "extra_forbidden"
+        what = f"unknown{_suggestion(key)}" if unknown else f"wrong: {error['msg']}"
+        parts.append(f"the setting {key} is {what}")
     return "; ".join(parts) + " (config.example.toml explains every setting)"
 
 

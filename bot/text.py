@@ -1,36 +1,185 @@
-"""The words of an answer, and how a reply is made to fit the platform's limits."""
+"""What the bot says: sentences by key and language, names within them, replies that fit.
+
+Sentences come from the TOML files of ``bot/wording``. One is a template with named placeholders
+(``{name}``), or a table of CLDR plural categories (``one``, ``few``, ``many``, ``other``) chosen by
+the placeholder ``count``.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import re
+import string
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
 
-from bot.values import SIDE, SPLIT, Button, Limits, MatchAnswer, Reply
-from bot.wording import isolate, plain
-from engine.types import Concern
+from bot.values import SIDE, SPLIT, Button, Limits, Reply
 
 if TYPE_CHECKING:
-    from bot.context import Found, Turn
-    from gallery.records import Match, Portrait
+    from gallery.records import Portrait
     from gallery.scores.ensemble import MemberScore
 
-__all__ = [
-    "CONCERNS",
-    "STYLE_KEYS",
-    "WORDS",
-    "caption",
-    "credit_of",
-    "fit",
-    "match_answers",
-    "numbers",
-    "shorten",
-    "shown_model",
-    "style_key",
-    "utf16_length",
-    "word_key",
-]
+LANGUAGES = ("en", "hi", "es", "ru")
+FALLBACK = "en"
+
+PLURALS = frozenset({"zero", "one", "two", "few", "many", "other"})
+
+# Thousands separators by CLDR 46 (common/main/*.xml): Spanish groups from five digits on.
+_THIN_SPACE = "\N{NARROW NO-BREAK SPACE}"
+_NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
+
+# Letters of right-to-left scripts (Unicode blocks from Hebrew to Arabic Extended-A, the
+# presentation forms and the supplementary right-to-left planes).
+_RIGHT_TO_LEFT = re.compile(
+    "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
+)
+# Controls, line breaks and directional marks that could rearrange the text around a name.
+_UNRULY = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]+"
+)
+
+
+def plain(text: str) -> str:
+    """A name on one line, without characters that could rearrange the text around it."""
+    return " ".join(_UNRULY.sub(" ", text).split())
+
+
+def isolate(text: str) -> str:
+    """A name that keeps its own direction inside a sentence of another one.
+
+    Right-to-left names are put between FIRST STRONG ISOLATE and POP DIRECTIONAL ISOLATE
+    (Unicode Standard Annex 9); others stay as they are.
+    """
+    text = plain(text)
+    if _RIGHT_TO_LEFT.search(text):
+        return f"\N{FIRST STRONG ISOLATE}{text}\N{POP DIRECTIONAL ISOLATE}"
+    return text
+
+
+class Wording:
+    """Every sentence in every language.
+
+    Args:
+        sentences: Language -> key -> template, or plural category -> template.
+    """
+
+    def __init__(self, sentences: Mapping[str, Mapping[str, str | Mapping[str, str]]]) -> None:
+        self._sentences = sentences
+
+    @classmethod
+    @lru_cache(maxsize=1)
+    def load(cls) -> Wording:
+        """The sentences that come with the program."""
+        return cls({language: dict(_flat(_read(language))) for language in LANGUAGES})
+
+    def language(self, tag: str | None) -> str:
+        """The language spoken to somebody whose platform says ``tag``, such as ``"es-MX"``."""
+        base = re.split("[-_]", tag or "", maxsplit=1)[0].lower()
+        return base if base in self._sentences else FALLBACK
+
+    def keys(self, language: str = FALLBACK) -> frozenset[str]:
+        """Every key of that language."""
+        return frozenset(self._sentences[language])
+
+    def templates(self, key: str, language: str) -> Mapping[str, str]:
+        """The templates of a key by plural category; ``"other"`` alone where there is one."""
+        found = self._sentences[language][key]
+        return {"other": found} if isinstance(found, str) else found
+
+    def text(self, key: str, language: str | None = None, **details: object) -> str:
+        """A sentence.
+
+        Args:
+            key: Such as ``"error.no_face"``.
+            language: BCP 47 tag; English where it is not spoken.
+            **details: Values of the placeholders. Integers are grouped as the language does;
+                ``count`` chooses the plural. Strings stand as they are.
+
+        Raises:
+            KeyError: If the key, or a placeholder's value, is missing.
+        """
+        spoken = self.language(language)
+        forms = self.templates(key, spoken)
+        count = details.get("count")
+        category = plural_category(spoken, count) if isinstance(count, int) else "other"
+        template = forms.get(category) or forms["other"]
+        return template.format_map(
+            {
+                name: self.number(value, spoken)
+                if isinstance(value, int) and not isinstance(value, bool)
+                else value
+                for name, value in details.items()
+            }
+        )
+
+    def number(self, value: int, language: str | None = None) -> str:
+        """A whole number with the thousands separators of the language."""
+        spoken = self.language(language)
+        if spoken == "hi":
+            return _indian(value)
+        if spoken == "ru":
+            return f"{value:,}".replace(",", _NO_BREAK_SPACE)
+        if spoken == "es":
+            return str(value) if abs(value) < 10_000 else f"{value:,}".replace(",", _THIN_SPACE)
+        return f"{value:,}"
+
+
+def placeholders(template: str) -> frozenset[str]:
+    """Names of the placeholders of a template."""
+    return frozenset(name for _, name, _, _ in string.Formatter().parse(template) if name)
+
+
+def _indian(value: int) -> str:
+    """12,34,567: the last three digits, then pairs."""
+    sign, digits = ("-" if value < 0 else ""), str(abs(value))
+    head, tail = digits[:-3], digits[-3:]
+    pairs = re.sub(r"(?<=\d)(?=(?:\d\d)+$)", ",", head)
+    return sign + (f"{pairs},{tail}" if pairs else tail)
+
+
+def _read(language: str) -> dict[str, Any]:
+    file = resources.files("bot") / "wording" / f"{language}.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8"))
+
+
+def _flat(
+    table: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, str | Mapping[str, str]]]:
+    for name, value in table.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, str):
+            yield key, value.strip()
+        elif set(value) <= PLURALS:
+            yield key, value
+        else:
+            yield from _flat(value, f"{key}.")
+
+
+def plural_category(language: str, count: int) -> str:
+    """CLDR's plural category of a whole number: ``"one"``, ``"few"``, ``"many"`` or ``"other"``.
+
+    Source: Unicode CLDR 46, common/supplemental/plurals.xml.
+    """
+    if language == "ru":
+        return _russian(abs(count))
+    if language == "hi":
+        return "one" if count in (0, 1) else "other"
+    if language == "es" and count and count % 1_000_000 == 0:
+        return "many"
+    return "one" if abs(count) == 1 else "other"
+
+
+def _russian(count: int) -> str:
+    tens, ones = count % 100, count % 10
+    if ones == 1 and tens != 11:
+        return "one"
+    if 2 <= ones <= 4 and not 12 <= tens <= 14:
+        return "few"
+    return "many"
+
 
 # Lowest score -> what it is called. Strangers reach 75 once in 10,000 pairs and the same person 95
 # in the median (gallery/scores); so the last words are kept for what chance alone hardly makes.
@@ -43,12 +192,6 @@ WORDS = (
     (30.0, "word.hint"),
     (float("-inf"), "word.hardly"),
 )
-
-# A million strangers: beyond it the number says more about the law fitted to the tail than about
-# people.
-RAREST = 1_000_000
-
-CONCERNS = {Concern.BLURRED: "answer.blurred", Concern.TURNED: "answer.turned"}
 
 
 def word_key(score: float) -> str:
@@ -64,106 +207,10 @@ def credit_of(portrait: Portrait, unknown_author: str) -> str:
     return ", ".join(parts)
 
 
-def match_answers(turn: Turn, matches: Sequence[Match]) -> tuple[MatchAnswer, ...]:
-    """The matches in the asker's words."""
-    unknown = turn.say("answer.unknown_author")
-    return tuple(
-        MatchAnswer(
-            rank=rank,
-            name=plain(match.person.name),
-            score=match.score,
-            word=turn.say(word_key(match.score)),
-            cosine=match.cosine,
-            one_in=match.one_in,
-            member_scores=match.member_scores,
-            categories=match.person.categories,
-            credit=credit_of(match.portrait, unknown),
-            credit_url=match.portrait.source_url,
-            portrait=match.thumbnail,
-        )
-        for rank, match in enumerate(matches, 1)
-    )
-
-
-def caption(turn: Turn, found: Found) -> str:
-    """What stands under a picture: names, scores, model, category, whose photos, doubts."""
-    question, answers, faces = found.question, found.answers, found.photo.faces
-    model, category = question.model, question.category
-    lines = []
-    if len(faces) > 1:
-        lines.append(turn.say("answer.face", number=question.number, count=len(faces)))
-    if question.parents:
-        lines.append(turn.say("parents.title"))
-    key = "answer.best" if question.parents or len(answers) == 1 else "answer.ranked"
-    for answer in answers:
-        name, score = isolate(answer.name), round(answer.score)
-        lines.append(turn.say(key, rank=answer.rank, name=name, score=score, word=answer.word))
-    lines.append(turn.say("answer.model", model=shown_model(model, answers[0].member_scores)))
-    if question.wanted != model:
-        lines.append(turn.say("answer.fallback", wanted=question.wanted, model=model))
-    if category is not None:
-        lines.append(turn.say("answer.category", category=isolate(category)))
-    lines += _credits(turn, answers, by_name=question.parents)
-    concerns = faces[question.number - 1].concerns
-    lines += [turn.say(key) for concern, key in CONCERNS.items() if concern in concerns]
-    return "\n".join(lines)
-
-
 def shown_model(model: str, member_scores: Sequence[MemberScore]) -> str:
     """The model's name, and those of the models behind it: ``best (senet + dlib)``."""
     backbones = " + ".join(one.backbone for one in member_scores)
     return f"{model} ({backbones})" if member_scores else model
-
-
-def _credits(turn: Turn, answers: Sequence[MatchAnswer], *, by_name: bool) -> list[str]:
-    credited = [answer for answer in answers if answer.credit]
-    if not credited:
-        return []
-    if by_name:
-        listed = [f"{isolate(answer.name)}: {isolate(answer.credit)}" for answer in credited]
-        return [turn.say("answer.credits", credit="; ".join(listed))]
-    if len(answers) == 1:
-        return [turn.say("answer.credit", credit=isolate(answers[0].credit))]
-    known = {isolate(answer.credit) for answer in credited}
-    if len(known) == 1 and len(credited) == len(answers):
-        return [turn.say("answer.credits", credit=known.pop())]
-    listed = [f"{answer.rank}. {isolate(answer.credit)}" for answer in credited]
-    return [turn.say("answer.credits", credit="; ".join(listed))]
-
-
-def numbers(turn: Turn, answers: Sequence[MatchAnswer], model: str) -> str:
-    """The raw numbers behind an answer: a line per match, and one per model of several."""
-    lines = []
-    for answer in answers:
-        of_one, of_several = ("line", "fused") if answer.name else ("compared", "fused_compared")
-        lines.append(
-            turn.say(
-                f"numbers.{of_several if answer.member_scores else of_one}",
-                name=isolate(answer.name),
-                score=f"{answer.score:.1f}",
-                cosine=f"{answer.cosine:.4f}",
-                model=model,
-                strangers=_roughly(turn, answer.one_in),
-            )
-        )
-        lines += [
-            turn.say(
-                "numbers.part",
-                model=part.backbone,
-                score=f"{part.score:.1f}",
-                cosine=f"{part.cosine:.4f}",
-            )
-            for part in answer.member_scores
-        ]
-    return "\n".join(lines)
-
-
-def _roughly(turn: Turn, one_in: float) -> str:
-    """Two digits of it, and no further than the law of the tail was ever seen to hold."""
-    if one_in > RAREST:
-        return f">{turn.number(RAREST)}"
-    digits = max(0, math.floor(math.log10(max(1.0, one_in))) - 1)
-    return turn.number(max(1, round(one_in / 10**digits) * 10**digits))
 
 
 ELLIPSIS = "…"

@@ -7,7 +7,6 @@ version tables, so that both may live in one database. A version file is called
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,12 +17,9 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
 
-__all__ = ["Room", "alembic_config", "current", "head", "upgrade", "version_table"]
-
 Room = Literal["gallery", "store"]
 
 FOLDER = Path(__file__).parent
-_FILE = re.compile(r"v(\d{4})_\w+\.py")
 
 
 def version_table(room: Room) -> str:
@@ -33,16 +29,9 @@ def version_table(room: Room) -> str:
 
 @cache
 def head(room: Room) -> str:
-    """The newest revision that comes with this program.
-
-    Raises:
-        LookupError: If the room has no versions.
-    """
-    names = (_FILE.fullmatch(path.name) for path in (FOLDER / room).iterdir())
-    numbers = sorted(match[1] for match in names if match)
-    if not numbers:
-        raise LookupError(f"there are no versions in migrations/{room}")
-    return f"{room}_{numbers[-1]}"
+    """The newest revision that comes with this program."""
+    newest = max(path.name for path in (FOLDER / room).glob("v[0-9]*.py"))
+    return f"{room}_{newest[1:5]}"
 
 
 def current(room: Room, connection: Connection) -> str | None:
@@ -90,12 +79,9 @@ def alembic_config(room: Room) -> Config:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", _escaped(FOLDER))
-    config.set_main_option("version_locations", _escaped(FOLDER / room))
+    folder = str(FOLDER).replace("%", "%%")  # Config interpolates percent signs
+    config.set_main_option("script_location", folder)
+    config.set_main_option("version_locations", f"{folder}/{room}")
     config.set_main_option("path_separator", "newline")
     config.attributes["room"] = room
     return config
-
-
-def _escaped(path: Path) -> str:
-    return str(path).replace("%", "%%")  # Config interpolates percent signs

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from alembic import context
-from sqlalchemy import Connection
 
-from migrations import Room, version_table
+from migrations import version_table
 
-__all__: list[str] = []
-
-
-def run(room: Room, connection: Connection) -> None:
-    """Runs the pending versions of one room."""
-    context.configure(
-        connection=connection,
-        version_table=version_table(room),
-        render_as_batch=True,  # SQLite alters a table by copying it
-    )
-    with context.begin_transaction():
-        context.run_migrations()
-
-
-run(context.config.attributes["room"], context.config.attributes["connection"])
+context.configure(
+    connection=context.config.attributes["connection"],
+    version_table=version_table(context.config.attributes["room"]),
+    render_as_batch=True,  # SQLite alters a table by copying it
+)
+with context.begin_transaction():
+    context.run_migrations()

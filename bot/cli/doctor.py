@@ -233,7 +233,7 @@ def _gallery(settings: Settings) -> Iterator[Finding]:
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
-    from bot.store.store import database_url
+    from bot.store import database_url
     from gallery.database import masked
 
     path = settings.home / "secret.key"

@@ -280,8 +280,7 @@ def upgrade(context: Context) -> None:
 
 def open_store(settings: Settings) -> URL:
     """Opens the database of choices and history once, which brings it up to date; its address."""
-    from bot.store.keys import Identity, secret_key
-    from bot.store.store import Store, database_url
+    from bot.store import Identity, Store, database_url, secret_key
 
     given = settings.database.key
     key = secret_key(settings.home / "secret.key", given.get_secret_value() if given else None)

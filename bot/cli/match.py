@@ -141,8 +141,7 @@ def _draw_answer(engine: Engine, answer: _Answer, style: str = SIDE) -> Picture:
 
 def _words_of(match: Match) -> tuple[str, str]:
     """What the score is called, and whose the portrait is ("": nobody knows)."""
-    from bot.text import credit_of, word_key
-    from bot.wording import Wording
+    from bot.text import Wording, credit_of, word_key
 
     text = Wording.load().text
     return text(word_key(match.score)), credit_of(match.portrait, text("answer.unknown_author"))

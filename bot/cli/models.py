@@ -110,8 +110,9 @@ def _together(settings: Settings) -> list[dict[str, Any]]:
     """The entry of several backbones together; none before there is a gallery."""
     if not settings.gallery_folder.is_dir() and settings.gallery_url is None:
         return []
-    from bot.models import BEST, display_name, why_not
-    from bot.wording import Wording
+    from bot.models import display_name, why_not
+    from bot.text import Wording
+    from gallery.scores.ensemble import BEST
 
     with opened(settings) as gallery:
         trial = gallery.trial()

@@ -1,128 +1,124 @@
-"""The commands and buttons of the chat, the same on every platform: one table of each.
+"""The commands and buttons of the chat, the same on every platform, and what each of them gets.
 
-A command is a function of the services and the request that returns a reply; a button's function
-also gets the button's action (``bot.values.Action``). /help, menus and registration are made from
-the table.
+A command is a function of the services and the turn that returns a reply; a button's function also
+gets the button's action (``bot.values.Action``). Their tables are in ``bot.conversation``.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Literal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
-from bot import __version__
-from bot.commands import compare, personal, photo, preferences, twins
-from bot.context import Services, Turn
-from bot.values import Action, ChatCommand, Reply
-from bot.wording import Wording
-from engine.backbones import BACKBONES
+from bot.text import NOTICE_CHARS, Wording
+from bot.values import SIDE, Limits, MatchAnswer, Reply, Request
 
-__all__ = ["BUTTONS", "CHAT_COMMANDS", "COMMANDS", "PRIVATE", "Command", "chat_commands"]
+if TYPE_CHECKING:
+    from bot.memory import RecentAnswer, RecentPhotos, TwinsGroups
+    from bot.models import Models
+    from bot.recognizer import DetectedPhoto, Recognizer
+    from bot.store import Identity, Store, Who
+    from bot.values import Attachment
+    from engine.engine import Engine
+    from gallery.gallery import Gallery
+    from gallery.records import Match
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
-    """A row of the table of commands.
+class Services:
+    """Everything that a command may use; ``bot.app.open_conversation`` makes it.
 
-    Attributes:
-        answer: What it does.
-        photos: How many photos it can take.
-        hint: Whether something may follow it (wording key ``command.NAME.hint``).
-        private: Whether the answer is nobody else's business.
+    ``engine`` decodes portraits (photos go through the recognizer), ``starter`` is set while the
+    starter gallery downloads.
     """
 
-    answer: Callable[[Services, Turn], Awaitable[Reply]]
-    photos: Literal[0, 1, 2] = 0
-    hint: bool = False
-    private: bool = False
+    wording: Wording
+    identity: Identity
+    store: Store
+    engine: Engine
+    gallery: Gallery
+    recognizer: Recognizer
+    models: Models
+    recent: RecentPhotos
+    twins: TwinsGroups
+    starter: threading.Event
 
 
-async def start(_services: Services, turn: Turn) -> Reply:
-    """``/start``: a greeting that says what to do."""
-    return Reply(text=turn.say("start.text"))
+@dataclass(slots=True)
+class Turn:
+    """A request, who asks, and what is noted for the log on the way to the answer."""
+
+    request: Request
+    limits: Limits
+    who: Who  # the asker's keys; never an id
+    wording: Wording
+    say: Callable[..., str]  # A sentence in the asker's language, by key and details
+    # Facts for the log line: no photo, no id, no name of a person
+    notes: dict[str, object] = field(default_factory=dict)
+    ms: dict[str, float] = field(default_factory=dict)  # milliseconds by step
+
+    def number(self, value: int) -> str:
+        """A whole number as the asker's language writes it."""
+        return self.wording.number(value, self.request.sender.language)
+
+    @property
+    def public(self) -> bool:
+        """Whether others would read the reply."""
+        return self.request.sender.is_group and not self.limits.whispers
 
 
-async def show_help(_services: Services, turn: Turn) -> Reply:
-    """``/help``: every command."""
-    lines = [
-        f"/{command.name} - {command.description}"
-        for command in chat_commands(turn.wording, turn.request.sender.language)
-        if command.name not in {"start", "help"}
-    ]
-    parts = (turn.say("help.intro"), "\n".join(lines), turn.say("help.outro"))
-    return Reply(text="\n\n".join(parts))
+class Refusal(Exception):  # noqa: N818 - not an error of ours: the asker is told what to do
+    """Ends a turn with a reply that says what to do instead."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__("refused")
+        self.reply = reply
 
 
-async def about(services: Services, turn: Turn) -> Reply:
-    """``/about``: version, people, models and their licences, whose the portraits are."""
-    models = [
-        turn.say(
-            "about.model",
-            name=status.name,
-            title=status.title,
-            licence=BACKBONES[status.name].licence,
-        )
-        if status.name in BACKBONES
-        else turn.say("about.together", name=status.name, models=status.title)
-        for status in services.models.statuses()
-    ]
-    stats = await asyncio.to_thread(services.gallery.stats)
-    people = turn.say("about.people", count=stats.people)
-    text = turn.say("about.text", version=__version__, people=people, models="\n".join(models))
-    return Reply(text=text)
+def refusal(turn: Turn, key: str, *, toast: bool = True, **details: object) -> Refusal:
+    """To be raised with a sentence for the asker alone, for a pressed button as a toast."""
+    text = turn.say(key, **details)
+    notice = text if toast and turn.request.action is not None else None
+    return Refusal(Reply(text=text, notice=notice, private=True))
 
 
-# The order is that of menus and of /help.
-COMMANDS: dict[str, Command] = {
-    "lookalike": Command(photo.lookalike, photos=1),
-    "compare": Command(compare.compare, photos=2),
-    "morph": Command(photo.morph, photos=1, hint=True),
-    "parents": Command(photo.parents, photos=1, hint=True),
-    "twins": Command(twins.twins, photos=1, hint=True),
-    **{
-        preference.name: Command(preference.command, photos=1, hint=True)
-        for preference in preferences.PREFERENCES
-    },
-    "settings": Command(preferences.settings),
-    "history": Command(personal.history, private=True),
-    "about": Command(about),
-    "privacy": Command(personal.privacy),
-    "mydata": Command(personal.my_data, private=True),
-    "forget": Command(personal.ask_to_forget, private=True),
-    "help": Command(show_help),
-    "start": Command(start),
-}
-CHAT_COMMANDS = {name: command.photos for name, command in COMMANDS.items()}
-PRIVATE = frozenset(name for name, command in COMMANDS.items() if command.private)
-
-# By the verb of their action.
-BUTTONS: dict[str, Callable[[Services, Turn, Action], Awaitable[Reply]]] = {
-    "see": photo.see,
-    "raw": photo.raw,
-    "next": photo.next_photo,
-    "morph": photo.press_morph,
-    "parents": photo.press_parents,
-    "rawkin": photo.raw_parents,
-    "twins": twins.press_twins,
-    "both": compare.both,
-    "pair": compare.pair,
-    "rawpair": compare.raw_pair,
-    **{preference.name: preference.press for preference in preferences.PREFERENCES},
-    "forget": personal.press_forget,
-}
+def notice(text: str) -> Reply:
+    """The answer to a pressed button that needs no message, as a toast where it is short enough."""
+    return Reply(text=text, notice=text if len(text) <= NOTICE_CHARS else None, private=True)
 
 
-def chat_commands(wording: Wording, language: str | None = None) -> tuple[ChatCommand, ...]:
-    """Every command, in the order of menus, described in that language."""
-    return tuple(
-        ChatCommand(
-            name=name,
-            description=wording.text(f"command.{name}.description", language),
-            argument=wording.text(f"command.{name}.hint", language) if command.hint else None,
-            photos=command.photos,
-            private=command.private,
-        )
-        for name, command in COMMANDS.items()
-    )
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked about a photo."""
+
+    model: str  # backbone that answers
+    wanted: str  # backbone that was asked for; another than ``model`` where that isn't ready
+    # The photo as the platform holds it; None where ``recent`` holds it
+    photo: Attachment | None = None
+    recent: RecentAnswer | None = None  # the photo, if it was answered a short while ago
+    token: str = ""  # names ``recent``
+    rest: tuple[Attachment, ...] = ()  # the other photos of the album
+    top: int = 1  # how many matches, at least 1
+    category: str | None = None  # the category to search; None for all
+    parents: bool = False  # whether a woman and a man are wanted, in place of ``top`` matches
+    # How the answer is presented: ``"card"``, ``"film"``, ``"parents"`` or ``"numbers"``
+    show: Literal["card", "film", "parents", "numbers"] = "card"
+    number: int = 1  # number of the face, from 1
+    page: int = 0  # which faces have a button, from 0
+    mine: bool = True  # whether the asker sent the photo, so that the match goes into their history
+    replaces: bool = False  # whether a pressed button's answer takes the place of the one above it
+    style: str = SIDE  # how the card is drawn
+    # Lines for the end of the answer, such as what was not understood
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found for one face of a photo, which is there."""
+
+    photo: DetectedPhoto
+    question: Question
+    token: str  # names the photo in buttons
+    matches: tuple[Match, ...]  # best first, at least one; for ``parents`` the woman, then the man
+    answers: tuple[MatchAnswer, ...]  # the same in the asker's words

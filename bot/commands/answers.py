@@ -1,96 +1,112 @@
-"""How an answer is presented: card, film, parents, raw numbers, and the buttons under them."""
+"""How an answer is presented: card, film, parents, raw numbers; their text, and the buttons."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from bot.context import Found, Services, Turn, notice
-from bot.text import caption, numbers
-from bot.values import MOST_MATCHES, SIDE, SPLIT, Action, Button, Reply
-from bot.wording import isolate
+from bot.commands import Found, Services, Turn, notice
+from bot.recognizer import timed
+from bot.text import credit_of, isolate, plain, shown_model, word_key
+from bot.values import MOST_MATCHES, SIDE, SPLIT, Action, Button, FaceAnswer, MatchAnswer, Reply
+from engine.types import Concern
 from gallery.records import MEN, WOMEN
 
 if TYPE_CHECKING:
     from bot.pictures import CardEntry
     from bot.recognizer import Slot
-    from bot.values import MatchAnswer, Picture
     from gallery.records import Match
-
-__all__ = [
-    "MOST_FACES",
-    "Rows",
-    "answer_buttons",
-    "grid",
-    "pair_buttons",
-    "show_card",
-    "show_film",
-    "show_numbers",
-    "show_parents",
-]
 
 Rows = tuple[tuple[Button, ...], ...]
 
 MORE_MATCHES = 5
 MOST_FACES = 200
 MOST_ROWS_OF_FACES = 3
-# Key of what one match is called for those who can't see it, and several.
-ALT_KEYS = {SIDE: ("answer.alt", "answer.alt_many"), SPLIT: ("style.alt", "style.alt_many")}
+# A million strangers: beyond it the number says more about the law fitted to the tail than about
+# people.
+RAREST = 1_000_000
+CONCERNS = {Concern.BLURRED: "answer.blurred", Concern.TURNED: "answer.turned"}
 
 
 async def show_card(services: Services, turn: Turn, _slot: Slot, found: Found) -> Reply:
-    """The face beside its best match, or joined with it; further matches below."""
-    question, answers = found.question, found.answers
+    """The face beside its best match, or joined with it; further matches below.
+
+    Only a face and a portrait that look far enough into the camera are joined, and no portrait that
+    lacks a photo: they are drawn side by side.
+    """
+    question = found.question
     turn.notes["top"] = question.top
 
-    def draw() -> tuple[Reply, str, frozenset[str]]:
-        style = question.style if question.style == SPLIT and _can_split(found) else SIDE
-        picture = _draw_card(services, turn, found, style)
-        reply = Reply(picture=picture, answers=(found.face_answer(answers, style),))
-        return reply, style, services.gallery.genders()
+    def draw() -> tuple[Reply, str, bool]:
+        from bot.pictures import draw_card
+        from bot.pictures.split import suits
 
-    reply, style, genders = await services.recognizer.finish(draw, turn.ms, "draw")
-    text = caption(turn, found)
+        face = found.photo.faces[question.number - 1]
+        entries = [_card_entry(services, *pair) for pair in _pairs(found)]
+        style = SIDE
+        if question.style == SPLIT and suits(face.landmarks, found.matches[0].portrait.landmarks):
+            style = SPLIT
+        split = style == SPLIT and not entries[0].silhouette
+        picture = draw_card(
+            found.photo.photo(),
+            found.photo.faces,
+            entries,
+            answered=question.number - 1,
+            split=split,
+        )
+        names = [isolate(answer.name) for answer in found.answers]
+        if len(names) > 1:
+            alt = turn.say("style.alt_many" if split else "answer.alt_many", names=", ".join(names))
+        else:
+            score = round(found.answers[0].score)
+            alt = turn.say("style.alt" if split else "answer.alt", name=names[0], score=score)
+        genders = services.gallery.genders()
+        know_genders = not (genders.isdisjoint(WOMEN) or genders.isdisjoint(MEN))
+        answers = (_face_answer(found, found.answers, style),)
+        picture = dataclasses.replace(picture, alt=alt)
+        return Reply(picture=picture, answers=answers), style, know_genders
+
+    reply, style, parents = await services.recognizer.finish(draw, turn.ms, "draw")
+    lines = [caption(turn, found)]
     if question.style == SPLIT != style:
-        text += "\n" + turn.say("style.turned")
+        lines.append(turn.say("style.turned"))
     if question.rest:
-        text += "\n" + turn.say("answer.album", count=len(question.rest))
-    others = [name for name in services.models.ready() if name != question.model]
-    know_genders = not (genders.isdisjoint(WOMEN) or genders.isdisjoint(MEN))
-    buttons = answer_buttons(turn, found, others, parents=know_genders)
-    return dataclasses.replace(reply, text=text, buttons=buttons)
+        lines.append(turn.say("answer.album", count=len(question.rest)))
+    buttons = answer_buttons(turn, found, _others(services, found), parents=parents)
+    return dataclasses.replace(reply, text="\n".join(lines), buttons=buttons)
 
 
 async def show_parents(services: Services, turn: Turn, _slot: Slot, found: Found) -> Reply:
     """The woman and the man most alike with the face between them."""
-    question, answers = found.question, found.answers
 
     def draw() -> Reply:
-        first, second = _card_entries(services, found)
         from bot.pictures import draw_family_card
 
+        first, second = [_card_entry(services, *pair) for pair in _pairs(found)]
         picture = draw_family_card(
             found.photo.photo(),
             found.photo.faces,
             (first, second),
-            answered=question.number - 1,
+            answered=found.question.number - 1,
             title=turn.say("parents.card"),
         )
-        names = {"first": isolate(answers[0].name), "second": isolate(answers[1].name)}
-        picture = dataclasses.replace(picture, alt=turn.say("parents.alt", **names))
-        shown = (found.face_answer((dataclasses.replace(one, rank=1),)) for one in answers)
-        return Reply(picture=picture, answers=tuple(shown))
+        alt = turn.say("parents.alt", first=isolate(first.name), second=isolate(second.name))
+        picture = dataclasses.replace(picture, alt=alt)
+        answers = [
+            _face_answer(found, (dataclasses.replace(one, rank=1),)) for one in found.answers
+        ]
+        return Reply(picture=picture, answers=tuple(answers))
 
     reply = await services.recognizer.finish(draw, turn.ms, "draw")
-    others = [name for name in services.models.ready() if name != question.model]
-    buttons = answer_buttons(turn, found, others)
+    buttons = answer_buttons(turn, found, _others(services, found))
     return dataclasses.replace(reply, text=caption(turn, found), buttons=buttons)
 
 
 async def show_film(services: Services, turn: Turn, slot: Slot, found: Found) -> Reply:
     """The face becomes its best match and itself again; a button leads to the card."""
-    question, (match,), (answer,) = found.question, found.matches, found.answers
+    question, (pair,) = found.question, _pairs(found)
 
     def draw() -> Reply:
         from bot.pictures.framing import with_chin
@@ -98,11 +114,11 @@ async def show_film(services: Services, turn: Turn, slot: Slot, found: Found) ->
 
         face = found.photo.faces[question.number - 1]
         pixels_and_shape = (found.photo.photo().pixels, with_chin(face.landmarks, face.box))
-        alt = turn.say("morph.alt", name=isolate(answer.name), score=round(answer.score))
-        entry = _card_entry(services, match, answer)
+        entry = _card_entry(services, *pair)
+        alt = turn.say("morph.alt", name=isolate(entry.name), score=round(entry.score))
         return Reply(animation=make_morph(pixels_and_shape, entry, alt=alt))
 
-    with turn.timed("draw"):
+    with timed(turn.ms, "draw"):
         reply = await services.recognizer.lengthy(slot, draw)
     card = Action.of("see", found.token, question.number, question.model, 1, 0).encode()
     button = Button(turn.say("button.card"), card)
@@ -114,47 +130,31 @@ async def show_numbers(services: Services, turn: Turn, _slot: Slot, found: Found
     reply = notice(numbers(turn, found.answers, found.question.model))
     if found.question.parents:
         return reply
-    answer = await services.recognizer.finish(lambda: found.face_answer(found.answers))
+    answer = await services.recognizer.finish(lambda: _face_answer(found, found.answers))
     return dataclasses.replace(reply, answers=(answer,))
 
 
-def _can_split(found: Found) -> bool:
-    """Whether both faces look far enough into the camera to be joined."""
-    from bot.pictures.split import suits
-
-    face = found.photo.faces[found.question.number - 1]
-    return suits(face.landmarks, found.matches[0].portrait.landmarks)
-
-
-def _draw_card(services: Services, turn: Turn, found: Found, style: str) -> Picture:
-    """The card; with several faces the numbered photo above it. Not for the event loop.
-
-    A portrait that lacks a photo is not joined with a face: both are drawn side by side.
-    """
-    from bot.pictures import draw_card
-
-    entries = _card_entries(services, found)
-    if entries[0].silhouette:
-        style = SIDE
-    picture = draw_card(
-        found.photo.photo(),
-        found.photo.faces,
-        entries,
-        answered=found.question.number - 1,
-        split=style == SPLIT,
+def _face_answer(found: Found, answers: tuple[MatchAnswer, ...], style: str = SIDE) -> FaceAnswer:
+    """The matches for front ends; may decode the photo, so not for the event loop."""
+    number, photo = found.question.number, found.photo.photo()
+    box, width, height = found.photo.faces[number - 1].box, photo.width_px, photo.height_px
+    return FaceAnswer(
+        face=number,
+        faces=len(found.photo.faces),
+        model=found.question.model,
+        box=(box.x / width, box.y / height, box.w / width, box.h / height),
+        matches=answers,
+        style=style,
     )
-    one, many = ALT_KEYS[style]
-    best, *others = found.answers
-    if others:
-        alt = turn.say(many, names=", ".join(isolate(answer.name) for answer in found.answers))
-    else:
-        alt = turn.say(one, name=isolate(best.name), score=round(best.score))
-    return dataclasses.replace(picture, alt=alt)
 
 
-def _card_entries(services: Services, found: Found) -> list[CardEntry]:
-    pairs = zip(found.matches, found.answers, strict=True)
-    return [_card_entry(services, match, answer) for match, answer in pairs]
+def _others(services: Services, found: Found) -> list[str]:
+    """Models that could answer, too."""
+    return [name for name in services.models.ready() if name != found.question.model]
+
+
+def _pairs(found: Found) -> Iterable[tuple[Match, MatchAnswer]]:
+    return zip(found.matches, found.answers, strict=True)
 
 
 def _card_entry(services: Services, match: Match, answer: MatchAnswer) -> CardEntry:
@@ -162,6 +162,89 @@ def _card_entry(services: Services, match: Match, answer: MatchAnswer) -> CardEn
 
     said = {"name": answer.name, "word": answer.word, "credit": answer.credit}
     return entry_of(services.engine, match, **said)
+
+
+def match_answers(turn: Turn, matches: Sequence[Match]) -> tuple[MatchAnswer, ...]:
+    """The matches in the asker's words."""
+    unknown = turn.say("answer.unknown_author")
+    return tuple(
+        MatchAnswer(
+            rank=rank,
+            name=plain(match.person.name),
+            score=match.score,
+            word=turn.say(word_key(match.score)),
+            cosine=match.cosine,
+            one_in=match.one_in,
+            member_scores=match.member_scores,
+            categories=match.person.categories,
+            credit=credit_of(match.portrait, unknown),
+            credit_url=match.portrait.source_url,
+            portrait=match.thumbnail,
+        )
+        for rank, match in enumerate(matches, 1)
+    )
+
+
+def caption(turn: Turn, found: Found) -> str:
+    """What stands under a picture: names, scores, model, category, whose photos, doubts."""
+    question, answers, faces = found.question, found.answers, found.photo.faces
+    model, category = question.model, question.category
+    lines = []
+    if len(faces) > 1:
+        lines.append(turn.say("answer.face", number=question.number, count=len(faces)))
+    if question.parents:
+        lines.append(turn.say("parents.title"))
+    key = "answer.best" if question.parents or len(answers) == 1 else "answer.ranked"
+    for answer in answers:
+        name, score = isolate(answer.name), round(answer.score)
+        lines.append(turn.say(key, rank=answer.rank, name=name, score=score, word=answer.word))
+    lines.append(turn.say("answer.model", model=shown_model(model, answers[0].member_scores)))
+    if question.wanted != model:
+        lines.append(turn.say("answer.fallback", wanted=question.wanted, model=model))
+    if category is not None:
+        lines.append(turn.say("answer.category", category=isolate(category)))
+    credited = [(answer, isolate(answer.credit)) for answer in answers if answer.credit]
+    if credited and question.parents:
+        listed = [f"{isolate(answer.name)}: {credit}" for answer, credit in credited]
+        lines.append(turn.say("answer.credits", credit="; ".join(listed)))
+    elif len(credited) == len(answers) and len({credit for _, credit in credited}) == 1:
+        key = "answer.credit" if len(answers) == 1 else "answer.credits"
+        lines.append(turn.say(key, credit=credited[0][1]))
+    elif credited:
+        listed = [f"{answer.rank}. {credit}" for answer, credit in credited]
+        lines.append(turn.say("answer.credits", credit="; ".join(listed)))
+    concerns = faces[question.number - 1].concerns
+    lines += [turn.say(key) for concern, key in CONCERNS.items() if concern in concerns]
+    return "\n".join(lines)
+
+
+def numbers(turn: Turn, answers: Sequence[MatchAnswer], model: str) -> str:
+    """The raw numbers behind an answer: a line per match, and one per model of several."""
+    lines = []
+    for answer in answers:
+        of_one, of_several = ("line", "fused") if answer.name else ("compared", "fused_compared")
+        lines.append(
+            turn.say(
+                f"numbers.{of_several if answer.member_scores else of_one}",
+                name=isolate(answer.name),
+                score=f"{answer.score:.1f}",
+                cosine=f"{answer.cosine:.4f}",
+                model=model,
+                strangers=_roughly(turn, answer.one_in),
+            )
+        )
+        for part in answer.member_scores:
+            score, cosine = f"{part.score:.1f}", f"{part.cosine:.4f}"
+            lines.append(turn.say("numbers.part", model=part.backbone, score=score, cosine=cosine))
+    return "\n".join(lines)
+
+
+def _roughly(turn: Turn, one_in: float) -> str:
+    """Two digits of it, and no further than the law of the tail was ever seen to hold."""
+    if one_in > RAREST:
+        return f">{turn.number(RAREST)}"
+    digits = max(0, math.floor(math.log10(max(1.0, one_in))) - 1)
+    return turn.number(max(1, round(one_in / 10**digits) * 10**digits))
 
 
 def grid(buttons: Iterable[Button], per_row: int) -> Rows:
@@ -178,7 +261,7 @@ def answer_buttons(
     Args:
         turn: Who asks, and what the platform can carry.
         found: What is shown.
-        others: Backbones that could answer, too.
+        others: Models that could answer, too.
         parents: Whether the gallery says who is a woman and who is a man.
     """
     question, count = found.question, min(len(found.photo.faces), MOST_FACES)
@@ -216,13 +299,13 @@ def answer_buttons(
     # A button per face but the answered one; the last leads on where they don't all fit.
     rows = max(1, turn.limits.button_rows - len(below))
     room = min(rows, MOST_ROWS_OF_FACES) * per_row
-    numbers = [face for face in range(1, count + 1) if face != number]
-    per_page = room if len(numbers) <= room else room - 1
-    pages = -(-len(numbers) // per_page)
+    unanswered = [face for face in range(1, count + 1) if face != number]
+    per_page = room if len(unanswered) <= room else room - 1
+    pages = -(-len(unanswered) // per_page)
     page %= pages
     faces = [
         button("button.face", again, face, model, top, page, number=face)
-        for face in numbers[page * per_page : (page + 1) * per_page]
+        for face in unanswered[page * per_page : (page + 1) * per_page]
     ]
     if pages > 1:
         faces.append(button("button.more_faces", again, number, model, top, (page + 1) % pages))

@@ -5,19 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from bot.commands.answers import pair_buttons
-from bot.commands.photo import detect, remember, stale
-from bot.context import Refusal, Services, Turn, notice
+from bot.commands import Refusal, Services, Turn, notice, refusal
+from bot.commands.answers import numbers, pair_buttons
+from bot.commands.photo import detect, remember
 from bot.memory import RecentAnswer
-from bot.models import BEST
 from bot.recognizer import DetectedPhoto
-from bot.text import numbers, shown_model, word_key
+from bot.text import shown_model, word_key
 from bot.values import Action, Attachment, FaceAnswer, MatchAnswer, Picture, Reply
+from gallery.scores.ensemble import BEST
 
 if TYPE_CHECKING:
     from bot.recognizer import Slot
-
-__all__ = ["both", "compare", "pair", "raw_pair"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ async def both(services: Services, turn: Turn, action: Action) -> Reply:
     """A button under an album of two photos."""
     recent = services.recent.find(action.text(0))
     if recent is None or not recent.rest:
-        raise stale(turn)
+        raise refusal(turn, "stale.photo")
     wanted = (await services.store.choice(turn.who)).model
     async with services.recognizer.admitted(turn.who.user) as slot:
         second = await detect(turn, slot, recent.rest[0])
@@ -59,7 +57,7 @@ async def pair(services: Services, turn: Turn, action: Action) -> Reply:
     """A button under a comparison: another model."""
     token, wanted = action.text(0), action.text(1)
     if services.models.status(wanted) is None:
-        raise Refusal(Reply(text=turn.say("stale.button"), private=True))
+        raise refusal(turn, "stale.button", toast=False)
     async with services.recognizer.admitted(turn.who.user, press=True) as slot:
         two, mine = await _recalled(services, turn, slot, token)
         reply = await _answer(services, turn, two, wanted, "" if mine is None else token)
@@ -82,12 +80,12 @@ async def _recalled(
     recent = services.recent.find(token)
     if recent is None:
         if not turn.request.photos:
-            raise stale(turn)
+            raise refusal(turn, "stale.photo")
         return await _detect(turn, slot, turn.request.photos), None
     await slot.begin()
     photos = [DetectedPhoto.from_kept(kept) for kept in recent.photos]
     if len(photos) == 1 and len(photos[0].faces) < 2:
-        raise stale(turn)
+        raise refusal(turn, "stale.photo")
     return Pair(photos[0], photos[-1]), recent.owner == turn.who.user
 
 

@@ -11,40 +11,32 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
-from bot.commands.answers import MOST_FACES, show_card, show_film, show_numbers, show_parents
+from bot.background import STARTER_PEOPLE
+from bot.commands import Found, Question, Refusal, Services, Turn, refusal
+from bot.commands.answers import (
+    MOST_FACES,
+    match_answers,
+    show_card,
+    show_film,
+    show_numbers,
+    show_parents,
+)
 from bot.commands.twins import count_photo
 from bot.commands.words import read_wish, unknown_sentence
-from bot.context import Found, Question, Refusal, Services, Turn
 from bot.memory import RecentAnswer
-from bot.models import BEST
-from bot.recognizer import DetectedPhoto
-from bot.store.store import PastMatch
-from bot.text import match_answers
+from bot.recognizer import DetectedPhoto, timed
+from bot.store import PastMatch
+from bot.text import isolate
 from bot.values import MOST_MATCHES, SIDE, Action, Reply
-from bot.wording import isolate
 from engine.errors import GalleryMissing, LookalikeError
 from gallery.records import MEN, WOMEN
+from gallery.scores.ensemble import BEST
 
 if TYPE_CHECKING:
     from bot.recognizer import Slot
-    from bot.store.store import Choice
-    from bot.values import Attachment, MatchAnswer
+    from bot.store import Choice
+    from bot.values import Attachment
     from gallery.records import Match
-
-__all__ = [
-    "answer_photo",
-    "ask",
-    "lookalike",
-    "morph",
-    "next_photo",
-    "parents",
-    "press_morph",
-    "press_parents",
-    "raw",
-    "raw_parents",
-    "see",
-    "stale",
-]
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +49,11 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
 
     Raises:
         Refusal: If the photo is gone, or there is nobody to be found.
-        PhotoProblem: If it is no photo, or shows no face that is large enough.
-        TryLater: If the queue is full, the platform or the database does not answer, or it takes
-            too long.
-        GalleryMissing: If there is nobody in the gallery.
+        LookalikeError: As ``Recognizer`` and ``Gallery.top_matches`` do.
     """
     recent, recognizer = question.recent, services.recognizer
     if recent is None and question.photo is None:
-        raise stale(turn)
+        raise refusal(turn, "stale.photo")
     # A film takes several times the work of another press, and counts as a photo does.
     pressed = question.show == "numbers" or (recent is not None and question.show != "film")
     async with recognizer.admitted(turn.who.user, press=pressed) as slot:
@@ -83,13 +72,18 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
         if question.number > len(photo.faces):
             question = dataclasses.replace(question, number=1)
         turn.notes["model"] = question.model
-        matches = await search(services, turn, photo, question)
+        matches = await asyncio.create_task(search(services, turn, photo, question))
         answers = match_answers(turn, matches)
-        noting = None
-        if question.mine and question.show != "numbers":
-            noting = note_matches(services, turn, photo, question, answers)
+        # In the history once for each face and model, while the answer is drawn.
+        noting, once = None, (question.number, question.model, question.parents)
+        if question.mine and question.show != "numbers" and once not in photo.kept.answered:
+            photo.kept.answered.add(once)
+            now_s = services.store.now_s()
+            told = answers if question.parents else answers[:1]
+            past = [PastMatch(one.name, one.score, question.model, now_s) for one in told]
+            noting = asyncio.create_task(services.store.remember(turn.who, *past))
         try:
-            if recent is None:
+            if recent is None and turn.request.sender.is_group:
                 lines.append(await count_photo(services, turn, photo))
             if question.show == "film":  # films wait long, and the photo as decoded may be large
                 photo = DetectedPhoto.from_kept(photo.kept)
@@ -98,20 +92,17 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
         finally:
             if noting is not None:
                 await noted(turn, noting)
-    if recent is None and services.starter.downloading and question.show != "numbers":
-        lines.append(await recognizer.finish(lambda: services.starter.progress(turn)))
+    if recent is None and services.starter.is_set() and question.show != "numbers":
+        people = (await recognizer.finish(services.gallery.counts))[0]
+        there, about = turn.number(min(people, STARTER_PEOPLE)), turn.number(STARTER_PEOPLE)
+        lines.append(turn.say("answer.growing", there=there, about=about))
     text = "\n".join(line for line in (reply.text, *lines) if line)
     return dataclasses.replace(reply, text=text, replaces=question.replaces)
 
 
 async def detect(turn: Turn, slot: Slot, attachment: Attachment) -> DetectedPhoto:
-    """Fetches and decodes a photo and finds its faces, noting how long it took.
-
-    Raises:
-        PhotoProblem: If it is none, or shows no face that is large enough.
-        TryLater: If the platform does not hand it over.
-    """
-    photo = await slot.detect(attachment.fetch, turn.ms)
+    """See ``Recognizer.detect``; notes how many faces there are."""
+    photo = await asyncio.create_task(slot.detect(attachment.fetch, turn.ms))
     turn.notes["faces"] = len(photo.faces)
     return photo
 
@@ -127,9 +118,7 @@ async def search(
 ) -> tuple[Match, ...]:
     """Who of the gallery is asked for, most alike first, or the woman and the man.
 
-    Raises:
-        Refusal: If there is nobody in the category any more, or no woman or no man.
-        GalleryMissing: If there is nobody at all to be found.
+    Raises Refusal if there is nobody in the category any more, or no woman or no man.
     """
     gallery, category = services.gallery, question.category
     ensemble = services.models.ensemble() if question.model == BEST else None
@@ -160,38 +149,13 @@ async def search(
     return await services.recognizer.finish(find, turn.ms, "search")
 
 
-def note_matches(
-    services: Services,
-    turn: Turn,
-    photo: DetectedPhoto,
-    question: Question,
-    answers: tuple[MatchAnswer, ...],
-) -> asyncio.Task[None] | None:
-    """Writes the best match, or both parents, into the history, once for each face and model."""
-    once = (question.number, question.model, question.parents)
-    if once in photo.kept.answered:
-        return None
-    photo.kept.answered.add(once)
-
-    now_s = services.store.now_s()
-    told = answers if question.parents else answers[:1]
-    past = [PastMatch(one.name, one.score, question.model, now_s) for one in told]
-    return asyncio.create_task(services.store.remember(turn.who, *past))
-
-
 async def noted(turn: Turn, noting: asyncio.Task[None]) -> None:
     """Waits for the history; a database that hangs costs the entry, not the answer."""
     try:
-        with turn.timed("store"):
+        with timed(turn.ms, "store"):
             await noting
     except LookalikeError as problem:
         log.warning("history not written", extra={"reason": str(problem)})
-
-
-def stale(turn: Turn) -> Refusal:
-    """To be raised when a photo is neither remembered nor handed over again."""
-    text = turn.say("stale.photo")
-    return Refusal(Reply(text=text, notice=text, private=True))
 
 
 async def lookalike(services: Services, turn: Turn) -> Reply:
@@ -212,8 +176,13 @@ async def parents(services: Services, turn: Turn) -> Reply:
     What follows, such as in ``/parents senet film``, holds for this answer alone.
     """
     choice, remarks = await wished(services, turn)
-    shown: dict[str, Any] = {"top": 1, "show": "parents", "parents": True, "remarks": remarks}
-    shown["rest"] = ()
+    shown: dict[str, Any] = {
+        "top": 1,
+        "show": "parents",
+        "parents": True,
+        "rest": (),
+        "remarks": remarks,
+    }
     if not turn.request.photos and not turn.request.sender.is_group:
         recent = services.recent.latest(turn.who.user)
         if recent is not None:
@@ -224,14 +193,8 @@ async def parents(services: Services, turn: Turn) -> Reply:
 async def answer_photo(services: Services, turn: Turn, choice: Choice, **changed: Any) -> Reply:
     """Answers the largest face of the first photo; the others get buttons.
 
-    Args:
-        services: What answers.
-        turn: With at least one photo.
-        choice: The asker's settings, with what holds for this photo alone.
-        **changed: What else is asked.
-
-    Raises:
-        Refusal: If there is no photo.
+    ``choice`` is the asker's settings with what holds for this photo alone, ``changed`` what else
+    differs from the question that they ask. Raises Refusal if there is no photo.
     """
     photos = turn.request.photos
     if not photos:
@@ -290,38 +253,23 @@ async def changed_by(
     return choice, tuple(remarks)
 
 
-async def see(services: Services, turn: Turn, action: Action) -> Reply:
-    """A button: another face, another model, more matches."""
-    return await ask_again(services, turn, action)
+# Verb of a button -> what it changes in the question about the photo of the answer above it.
+AGAIN: dict[str, dict[str, Any]] = {
+    "see": {},  # another face, another model, more matches
+    "morph": {"top": 1, "show": "film", "replaces": False},
+    "parents": {"top": 1, "show": "parents", "parents": True},
+    "raw": {"show": "numbers", "replaces": False},
+    "rawkin": {"show": "numbers", "parents": True, "replaces": False},
+}
 
 
-async def press_morph(services: Services, turn: Turn, action: Action) -> Reply:
-    """A button: the film of an answer, which stays."""
-    return await ask_again(services, turn, action, top=1, show="film", replaces=False)
-
-
-async def press_parents(services: Services, turn: Turn, action: Action) -> Reply:
-    """A button: of a photo that was answered, of another face, or with another model."""
-    changed: dict[str, Any] = {"top": 1, "show": "parents", "parents": True}
-    if not action.text(4):  # below an answer of another kind, which stays
-        changed["replaces"] = False
-    return await ask_again(services, turn, action, **changed)
-
-
-async def raw(services: Services, turn: Turn, action: Action) -> Reply:
-    """A button: the numbers behind an answer."""
-    return await ask_again(services, turn, action, show="numbers", replaces=False)
-
-
-async def raw_parents(services: Services, turn: Turn, action: Action) -> Reply:
-    """A button: the numbers behind the two of ``/parents``."""
-    return await ask_again(services, turn, action, show="numbers", parents=True, replaces=False)
-
-
-async def ask_again(services: Services, turn: Turn, action: Action, **changed: Any) -> Reply:
+async def ask_again(services: Services, turn: Turn, action: Action) -> Reply:
     """Answers what a button asks about a photo, changed by what the verb means."""
     question = await asked_again(services, turn, action)
-    return await ask(services, turn, dataclasses.replace(question, **changed))
+    question = dataclasses.replace(question, **AGAIN[action.verb])
+    if action.verb == "parents" and not action.text(4):  # below an answer of another kind
+        question = dataclasses.replace(question, replaces=False)
+    return await ask(services, turn, question)
 
 
 async def next_photo(services: Services, turn: Turn, action: Action) -> Reply:
@@ -329,7 +277,7 @@ async def next_photo(services: Services, turn: Turn, action: Action) -> Reply:
     recent = services.recent.find(action.text(0))
     number = action.number(1, least=2, most=MOST_ALBUM)
     if recent is None or number is None or number - 2 >= len(recent.rest):
-        raise stale(turn)
+        raise refusal(turn, "stale.photo")
     question = chosen(
         services,
         await services.store.choice(turn.who),
@@ -343,14 +291,13 @@ async def next_photo(services: Services, turn: Turn, action: Action) -> Reply:
 async def asked_again(services: Services, turn: Turn, action: Action) -> Question:
     """What a button asks about a photo.
 
-    Raises:
-        Refusal: If the model is gone, or the photo is neither remembered nor handed over again by
-            the platform.
+    Raises Refusal if the model is gone, or the photo is neither remembered nor handed over again
+    by the platform.
     """
     token, wanted = action.text(0), action.text(2)
     recent = services.recent.find(token)
     if services.models.status(wanted) is None:
-        raise Refusal(Reply(text=turn.say("stale.button"), private=True))
+        raise refusal(turn, "stale.button", toast=False)
     if recent is not None:
         category, style = recent.category, recent.style
         mine = recent.owner == turn.who.user
@@ -360,7 +307,7 @@ async def asked_again(services: Services, turn: Turn, action: Action) -> Questio
         category, style = choice.category, choice.style or SIDE
         mine = not turn.request.sender.is_group
     else:
-        raise stale(turn)
+        raise refusal(turn, "stale.photo")
     model = services.models.answering(wanted)
     return Question(
         model=model,

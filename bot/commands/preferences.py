@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bot.commands import Refusal, Services, Turn, notice, refusal
 from bot.commands.answers import grid
 from bot.commands.photo import answer_photo, changed_by
 from bot.commands.words import (
@@ -23,19 +24,15 @@ from bot.commands.words import (
     read_top,
     unknown_sentence,
 )
-from bot.context import Refusal, Services, Turn, notice
 from bot.models import State
-from bot.text import STYLE_KEYS, style_key
+from bot.text import STYLE_KEYS, isolate, style_key
 from bot.values import ALL, SIDE, STYLES, Action, Button, Choices, ModelChoice, Reply, category_tag
-from bot.wording import isolate
 
 if TYPE_CHECKING:
     from bot.models import ModelStatus
-    from bot.store.store import Choice
+    from bot.store import Choice
+    from bot.text import Wording
     from bot.values import Sender
-    from bot.wording import Wording
-
-__all__ = ["PREFERENCES", "Preference", "choices", "settings"]
 
 TOPS = (1, 3, 5, 10)
 CHOSEN, NOT_CHOSEN = "●", "○"
@@ -44,50 +41,38 @@ NAMES_PER_ROW = 3
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """One thing that people choose.
+    """One thing that people choose."""
 
-    Attributes:
-        name: Of the command, the button's verb and the field of ``Choice``.
-        current: The value in force: the choice, or the default.
-        parse: The value meant by what was written; raises Refusal.
-        parse_pressed: The value meant by a button's argument; raises Refusal.
-        sentence: What is said when a value was chosen.
-        menu: The choice in force, and a button for each other one.
-        sticks_with_photo: Whether it is stored when a photo came along, too; else it holds for
-            that photo alone.
-    """
-
-    name: str
-    current: Callable[[Services, Choice], Any]
+    name: str  # of the command, the button's verb and the field of ``Choice``
+    current: Callable[[Services, Choice], Any]  # the value in force: the choice, or the default
+    # The value meant by what was written or by a button's argument; raises Refusal
     parse: Callable[[Services, Turn, str], Awaitable[Any]]
-    parse_pressed: Callable[[Services, Turn, str], Awaitable[Any]]
-    sentence: Callable[[Services, Turn, Any], str]
+    sentence: Callable[[Services, Turn, Any], str]  # what is said when a value was chosen
+    # The choice in force, and a button for each other one
     menu: Callable[[Services, Turn, Any], Awaitable[Reply]]
+    # Whether it is stored when a photo came along, too; else it holds for that photo alone
     sticks_with_photo: bool = True
 
     async def command(self, services: Services, turn: Turn) -> Reply:
         """``/top`` shows the choice, ``/top 3`` makes it; with a photo it answers that, too."""
         request, who = turn.request, turn.who
-        if request.photos and (request.arguments or not self.sticks_with_photo):
-            value, others = await self._parsed(services, turn)
-            remarks: tuple[str, ...] = ()
-            if self.sticks_with_photo:
-                await services.store.choose(who, **{self.name: value})
-                remarks = (self.sentence(services, turn, value),)
+        stored = self.sticks_with_photo or not request.photos
+        if stored and not request.arguments:
             choice = await services.store.choice(who)
-            choice = dataclasses.replace(choice, **{self.name: value})
-            if others:
-                choice, remarks = await changed_by(services, turn, choice, others)
-            return await answer_photo(services, turn, choice, remarks=remarks)
-        if request.arguments:
-            value, others = await self._parsed(services, turn)
+            return await self.menu(services, turn, self.current(services, choice))
+        value, others = await self._parsed(services, turn)
+        lines: Sequence[str] = ()
+        if stored:
             await services.store.choose(who, **{self.name: value})
-            text = self.sentence(services, turn, value)
+            lines = (self.sentence(services, turn, value),)
+        if not request.photos:
             if others:
-                text = "\n".join((text, *await _choose_others(services, turn, others)))
-            return Reply(text=text)
-        choice = await services.store.choice(who)
-        return await self.menu(services, turn, self.current(services, choice))
+                lines = (*lines, *await _choose_others(services, turn, others))
+            return Reply(text="\n".join(lines))
+        choice = dataclasses.replace(await services.store.choice(who), **{self.name: value})
+        if others:
+            choice, lines = await changed_by(services, turn, choice, others)
+        return await answer_photo(services, turn, choice, remarks=lines)
 
     async def _parsed(self, services: Services, turn: Turn) -> tuple[Any, str]:
         """The value meant, and what follows it, as in ``/top 3 film``."""
@@ -99,7 +84,7 @@ class Preference:
 
     async def press(self, services: Services, turn: Turn, action: Action) -> Reply:
         """A button of the menu."""
-        value = await self.parse_pressed(services, turn, action.text(0))
+        value = await self.parse(services, turn, action.text(0))
         await services.store.choose(turn.who, **{self.name: value})
         text = self.sentence(services, turn, value)
         if turn.request.sender.is_group:
@@ -156,6 +141,10 @@ async def _choose_others(services: Services, turn: Turn, others: str) -> list[st
     return [*lines, *remarks]
 
 
+def _unknown(turn: Turn, setting: str, given: str, **known: Sequence[str]) -> Refusal:
+    return Refusal(Reply(text=unknown_sentence(turn, setting, given, **known)))
+
+
 async def _parse_model(services: Services, turn: Turn, given: str) -> str:
     names = [status.name for status in services.models.statuses()]
     name = read_model(given, names)
@@ -163,8 +152,7 @@ async def _parse_model(services: Services, turn: Turn, given: str) -> str:
         why = services.models.why_not_best()
         raise Refusal(Reply(text=turn.say(why.key, **why.details)))
     if name is None:
-        text = unknown_sentence(turn, "model", given, models=names, categories=())
-        raise Refusal(Reply(text=text))
+        raise _unknown(turn, "model", given, models=names)
     turn.notes["model"] = name
     status = services.models.status(name)
     if status and services.models.ready() and not services.models.is_coming(name):
@@ -203,7 +191,7 @@ def _state(status: ModelStatus, wording: Wording, language: str | None) -> str:
 async def _parse_top(_services: Services, turn: Turn, given: str) -> int:
     top = read_top(given)
     if top is None:
-        raise Refusal(Reply(text=unknown_sentence(turn, "top", given, models=(), categories=())))
+        raise _unknown(turn, "top", given)
     return top
 
 
@@ -215,8 +203,7 @@ async def _top_menu(_services: Services, turn: Turn, chosen: int) -> Reply:
 async def _parse_style(_services: Services, turn: Turn, given: str) -> str:
     style = read_style(given)
     if style is None:
-        text = unknown_sentence(turn, "style", given, models=(), categories=())
-        raise Refusal(Reply(text=text))
+        raise _unknown(turn, "style", given)
     return style
 
 
@@ -228,18 +215,15 @@ async def _style_menu(_services: Services, turn: Turn, chosen: str) -> Reply:
 
 async def _parse_category(services: Services, turn: Turn, given: str) -> str | None:
     names = await _categories(services)
+    if turn.request.action is not None:  # a button carries a tag
+        tags = {category_tag(name): name for name in names}
+        if given != ALL and given not in tags:
+            raise refusal(turn, "stale.button", toast=False)
+        return tags.get(given)
     name = read_category(given, names)
     if name is None and not means_everybody(given):
-        text = unknown_sentence(turn, "category", given, models=(), categories=names)
-        raise Refusal(Reply(text=text))
+        raise _unknown(turn, "category", given, categories=names)
     return name
-
-
-async def _parse_category_tag(services: Services, turn: Turn, tag: str) -> str | None:
-    names = {category_tag(name): name for name in await _categories(services)}
-    if tag != ALL and tag not in names:
-        raise Refusal(Reply(text=turn.say("stale.button"), private=True))
-    return names.get(tag)
 
 
 async def _category_menu(services: Services, turn: Turn, chosen: str | None) -> Reply:
@@ -287,7 +271,6 @@ PREFERENCES = (
         name="top",
         current=lambda _, choice: choice.top or 1,
         parse=_parse_top,
-        parse_pressed=_parse_top,
         sentence=lambda _, turn, top: turn.say("top.chosen", count=top),
         menu=_top_menu,
         sticks_with_photo=False,
@@ -296,7 +279,6 @@ PREFERENCES = (
         name="model",
         current=lambda services, choice: services.models.named(choice.model),
         parse=_parse_model,
-        parse_pressed=_parse_model,
         sentence=_model_sentence,
         menu=_model_menu,
     ),
@@ -304,7 +286,6 @@ PREFERENCES = (
         name="category",
         current=lambda _, choice: choice.category,
         parse=_parse_category,
-        parse_pressed=_parse_category_tag,
         sentence=lambda _, turn, name: turn.say(
             "category.chosen", category=_category_name(turn, name)
         ),
@@ -314,7 +295,6 @@ PREFERENCES = (
         name="style",
         current=lambda _, choice: choice.style if choice.style in STYLES else SIDE,
         parse=_parse_style,
-        parse_pressed=_parse_style,
         sentence=lambda _, turn, style: turn.say(STYLE_KEYS[style][1]),
         menu=_style_menu,
     ),

@@ -11,20 +11,17 @@ import logging
 import unicodedata
 from typing import TYPE_CHECKING
 
+from bot.commands import Refusal, Services, Turn, refusal
 from bot.commands.answers import grid
-from bot.context import Refusal, Services, Turn
 from bot.memory import GroupFull, Member, Pair, closest_pairs
 from bot.models import FALLBACK_MODEL
-from bot.text import word_key
+from bot.text import isolate, plain, word_key
 from bot.values import Action, Button, Reply
-from bot.wording import isolate, plain
 from engine.backbones import BACKBONES
 from engine.errors import LookalikeError
 
 if TYPE_CHECKING:
     from bot.recognizer import DetectedPhoto
-
-__all__ = ["count_photo", "press_twins", "shown_name", "twins"]
 
 log = logging.getLogger(__name__)
 
@@ -119,17 +116,17 @@ def _member(services: Services, turn: Turn) -> Member | None:
 
 def _refuse_alone(turn: Turn) -> None:
     if not turn.request.sender.is_group:
-        raise _refusal(turn, "twins.where")
+        raise refusal(turn, "twins.where")
 
 
 def _join(services: Services, turn: Turn) -> str:
     name = turn.request.sender.name
     if not name:
-        raise _refusal(turn, "twins.nameless")
+        raise refusal(turn, "twins.nameless")
     try:
         services.twins.join(turn.who.room, turn.who.user, shown_name(name))
     except GroupFull:
-        raise _refusal(turn, "twins.full") from None
+        raise refusal(turn, "twins.full") from None
     return turn.say("twins.joined")
 
 
@@ -177,12 +174,6 @@ def shown_name(name: str) -> str:
     tamed = unicodedata.normalize("NFC", plain(name)).translate(_HARMLESS)
     short = tamed if len(tamed) <= NAME_CHARS else tamed[: NAME_CHARS - 1].rstrip() + "…"
     return short or "?"
-
-
-def _refusal(turn: Turn, key: str) -> Refusal:
-    text = turn.say(key)
-    notice = text if turn.request.action is not None else None
-    return Refusal(Reply(text=text, notice=notice, private=True))
 
 
 def _buttons(turn: Turn) -> tuple[tuple[Button, ...], ...]:

@@ -9,24 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bot.text import isolate
 from bot.values import ALL, MOST_MATCHES, SIDE, SPLIT, STYLES
-from bot.wording import isolate
 from gallery.scores.ensemble import BEST
 
 if TYPE_CHECKING:
-    from bot.context import Turn
-
-__all__ = [
-    "Wish",
-    "means_best",
-    "means_everybody",
-    "read_category",
-    "read_model",
-    "read_style",
-    "read_top",
-    "read_wish",
-    "unknown_sentence",
-]
+    from bot.commands import Turn
 
 # What people call the models together, in the languages that the bot speaks.
 BEST_NAMES = frozenset(
@@ -53,11 +41,6 @@ class Wish:
     """What is wanted for one photo; None where the settings hold.
 
     Attributes:
-        model: Backbone.
-        top: How many matches, 1 to 10.
-        category: The category to search.
-        everybody: Whether all categories are to be searched, whatever the settings say.
-        style: One of ``STYLES``.
         unknown: What was understood as none of these, as written; ``"top"``, ``"model"``,
             ``"category"`` or ``"style"`` -> the words; "" for those that name no setting.
     """
@@ -65,7 +48,7 @@ class Wish:
     model: str | None = None
     top: int | None = None
     category: str | None = None
-    everybody: bool = False
+    everybody: bool = False  # whether all categories are to be searched, whatever the settings say
     style: str | None = None
     unknown: Mapping[str, str] = field(default_factory=dict)
 
@@ -169,17 +152,14 @@ def _read(
 
 
 def unknown_sentence(
-    turn: Turn, setting: str, given: str, *, models: Sequence[str], categories: Sequence[str]
+    turn: Turn,
+    setting: str,
+    given: str,
+    *,
+    models: Sequence[str] = (),
+    categories: Sequence[str] = (),
 ) -> str:
-    """What to say about a value that was not understood.
-
-    Args:
-        turn: Who asks.
-        setting: ``"top"``, ``"model"``, ``"category"`` or ``"style"``.
-        given: As written.
-        models: Names of the models that there are.
-        categories: Names of the categories that there are.
-    """
+    """What to say about a value of ``SETTINGS`` that is none of the models and categories."""
     short = " ".join(given.split())
     shown = short if len(short) <= SHOWN_GIVEN_CHARS else short[:SHOWN_GIVEN_CHARS] + "…"
     given = isolate(shown)

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from talking import Person, blank, chatting, side_by_side
 
-from bot.commands import CHAT_COMMANDS
-from bot.conversation import Conversation
+from bot.conversation import CHAT_COMMANDS, Conversation
 from bot.logs import OURS, set_up_logs
 from bot.text import utf16_length
 from bot.values import Limits, Reply, Request, Sender

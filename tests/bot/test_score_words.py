@@ -6,8 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from bot.text import WORDS, word_key
-from bot.wording import Wording
+from bot.text import WORDS, Wording, word_key
 from gallery.scores import ANCHORS, SAME_PERSON_SCORE
 
 wording = Wording.load()

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.commands import COMMANDS, chat_commands
+from bot.commands.answers import CONCERNS
+from bot.conversation import COMMANDS, chat_commands
 from bot.models import State
-from bot.text import CONCERNS, WORDS
-from bot.wording import LANGUAGES, Wording, isolate, placeholders, plain
+from bot.text import LANGUAGES, WORDS, Wording, isolate, placeholders, plain
 from engine import errors
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,11 +20,11 @@ from discord import app_commands
 from bot.adapters import backoff_s, or_stop, retry
 from bot.adapters.discord.sender import FAILURES
 from bot.adapters.discord.session import AnyInteraction, Session
-from bot.commands import chat_commands
+from bot.conversation import chat_commands
 from bot.logs import where
 from bot.settings import DiscordSettings
+from bot.text import FALLBACK, LANGUAGES, Wording
 from bot.values import MOST_MATCHES, STYLES
-from bot.wording import FALLBACK, LANGUAGES, Wording
 from engine.errors import BadToken, SetupProblem
 
 if TYPE_CHECKING:

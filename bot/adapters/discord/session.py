@@ -14,10 +14,10 @@ from discord import app_commands
 
 from bot.adapters import InFlight, fetch_pause_s, is_picture, no_picture, refuse_too_large, retry
 from bot.adapters.discord.sender import FAILURES, LIMITS, Sender
-from bot.commands import CHAT_COMMANDS, PRIVATE
+from bot.conversation import CHAT_COMMANDS, PRIVATE
+from bot.text import Wording
 from bot.values import Attachment, Limits, Reply, Request
 from bot.values import Sender as Asker
-from bot.wording import Wording
 from engine.errors import NotAnImage, SourceDown
 
 if TYPE_CHECKING:

@@ -29,9 +29,9 @@ from bot.adapters.telegram.messages import Files
 from bot.adapters.telegram.polling import REFUSED_TOKEN, Polling, UpdatesRequest, insist
 from bot.adapters.telegram.sender import ChatRateLimiter
 from bot.adapters.telegram.session import Session
-from bot.commands import chat_commands
+from bot.conversation import chat_commands
 from bot.settings import TelegramSettings
-from bot.wording import FALLBACK, LANGUAGES, Wording
+from bot.text import FALLBACK, LANGUAGES, Wording
 from engine.errors import BadSettings, BadToken
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from bot.adapters import (
     refuse_too_large,
     retry,
 )
-from bot.commands import CHAT_COMMANDS
+from bot.conversation import CHAT_COMMANDS
 from bot.values import Attachment, Request, Sender
 from engine.errors import SourceDown
 

@@ -17,8 +17,8 @@ from bot.adapters import InFlight
 from bot.adapters.telegram.guests import Guests
 from bot.adapters.telegram.messages import Asked, Files, Reader
 from bot.adapters.telegram.sender import TELEGRAM_LIMITS, Sender
+from bot.text import Wording
 from bot.values import Reply
-from bot.wording import Wording
 
 if TYPE_CHECKING:
     from bot.conversation import Conversation

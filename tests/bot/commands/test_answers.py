@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from types import SimpleNamespace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot.commands import Found, Question, Turn
 from bot.commands.answers import Rows, answer_buttons, pair_buttons
-from bot.context import Found, Question, Turn
-from bot.store.keys import Identity
+from bot.store import Identity
+from bot.text import Wording
 from bot.values import Action, Attachment, Limits, Request, Sender
-from bot.wording import Wording
 
 TOKEN = "abcdefghijkl"
 SENDER = Sender("web", "1", "c", "en")
@@ -20,7 +21,8 @@ SENDER = Sender("web", "1", "c", "en")
 
 def a_turn(limits: Limits) -> Turn:
     who = Identity(b"s" * 32).who(SENDER)
-    return Turn(Request(SENDER), limits, who, Wording.load())
+    wording = Wording.load()
+    return Turn(Request(SENDER), limits, who, wording, partial(wording.text, language="en"))
 
 
 def shown(

@@ -16,8 +16,8 @@ from talking import Person, chatting, side_by_side
 from bot.app import open_engine, open_gallery
 from bot.conversation import Conversation
 from bot.settings import Settings
+from bot.text import LANGUAGES, Wording
 from bot.values import Limits, Sender
-from bot.wording import LANGUAGES, Wording
 from gallery.add import add
 from gallery.records import MEN, WOMEN, FoundPerson, FoundPortrait
 

@@ -24,8 +24,8 @@ from bot.commands.twins import NAME_CHARS, shown_name
 from bot.conversation import Conversation
 from bot.logs import OURS, set_up_logs
 from bot.memory import TwinsGroups
+from bot.text import Wording
 from bot.values import Limits, Sender
-from bot.wording import Wording
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

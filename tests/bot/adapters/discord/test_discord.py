@@ -16,9 +16,9 @@ from PIL import Image
 
 from bot.adapters.discord import DiscordAdapter
 from bot.app import open_conversation
-from bot.commands import CHAT_COMMANDS
+from bot.conversation import CHAT_COMMANDS
 from bot.settings import DiscordSettings, Settings
-from bot.wording import Wording
+from bot.text import Wording
 from engine.errors import BadToken
 
 SAY = Wording.load().text

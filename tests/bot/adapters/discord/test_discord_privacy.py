@@ -10,7 +10,7 @@ import pytest
 from discord_server import BOT_ID, DIRECT_ID, Discord
 from test_discord import EPHEMERAL, SAY, bot, discord
 
-from bot.commands import PRIVATE
+from bot.conversation import PRIVATE
 
 __all__ = ["discord"]  # a fixture
 

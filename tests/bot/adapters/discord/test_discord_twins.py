@@ -13,7 +13,7 @@ from talking import chatting
 
 from bot.adapters.discord import DiscordAdapter
 from bot.settings import DiscordSettings
-from bot.wording import Wording
+from bot.text import Wording
 
 SAY = Wording.load().text
 EPHEMERAL = 64

@@ -20,8 +20,8 @@ from telegram_server import BotApi
 
 from bot.adapters.telegram import TelegramAdapter
 from bot.settings import TelegramSettings, WebhookSettings
+from bot.text import Wording
 from bot.values import Reply
-from bot.wording import Wording
 from engine.errors import BadSettings, BadToken
 
 # A process of its own that never answers.

@@ -20,7 +20,7 @@ from telegram_server import BotApi
 from bot.app import open_conversation, open_engine, open_gallery
 from bot.cli.main import EXIT_SETUP
 from bot.settings import Settings
-from bot.wording import Wording
+from bot.text import Wording
 from gallery.add import add_folder
 
 SAY = Wording.load().text

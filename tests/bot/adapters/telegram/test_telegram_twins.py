@@ -11,7 +11,7 @@ from telegram_mirror import Mirror, running
 from telegram_people import Person, group
 from telegram_server import BotApi
 
-from bot.wording import Wording
+from bot.text import Wording
 
 SAY = Wording.load().text
 

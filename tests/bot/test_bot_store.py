@@ -14,9 +14,17 @@ import sqlalchemy as sa
 from postgres_server import PostgresServer, name_of
 
 import migrations
-from bot.store.keys import Identity, Who, seal, unseal
-from bot.store.store import Choice, PastMatch, Store, database_url
-from bot.store.tables import StoreTables
+from bot.store import (
+    Choice,
+    Identity,
+    PastMatch,
+    Store,
+    StoreTables,
+    Who,
+    database_url,
+    seal,
+    unseal,
+)
 from bot.values import Sender
 from engine.errors import BadSettings, SetupProblem, TryLater
 
@@ -227,7 +235,7 @@ async def test_several_processes_may_open_it_at_once(database: sa.URL) -> None:
 
 
 async def test_the_migrations_make_the_tables_of_the_code(database: sa.URL) -> None:
-    """Alembic finds no difference between the migrated database and bot/store/tables.py."""
+    """Alembic finds no difference between the migrated database and bot/store.py."""
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.store.keys import Identity, secret_key
+from bot.store import Identity, secret_key
 from bot.values import Sender
 from engine.errors import BadSettings
 

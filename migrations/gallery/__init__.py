@@ -1,1 +1,0 @@
-"""Versions of the gallery's tables (gallery/tables.py)."""

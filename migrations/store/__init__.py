@@ -1,1 +1,0 @@
-"""Versions of the bot's own tables (bot/store/tables.py)."""
