@@ -26,8 +26,6 @@ from gallery.progress import Progress, Report, no_progress
 from gallery.records import FoundPerson, FoundPortrait
 from gallery.sources.folder import person_name, read_photo
 
-__all__ = ["PickleReport", "import_pickles"]
-
 _MOST_NAME: Final = 300  # characters, and its key a little more
 _MOST_CATEGORY: Final = 200  # as wide as the column
 

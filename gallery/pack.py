@@ -55,8 +55,6 @@ from gallery.scores import Learned, read_learned
 from gallery.store import Store
 from gallery.tables import GalleryTables, VectorRow
 
-__all__ = ["PackReader", "plain_text", "write_pack"]
-
 VERSION: Final = 1  # of the tables, in user_version; raised when gallery/tables.py changes
 _WIKIDATA_ID: Final = re.compile(r"Q[1-9][0-9]{0,18}")
 _LINK: Final = re.compile(r"https?://[^ ]*")

@@ -13,8 +13,6 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["draw_silhouette", "is_silhouette"]
-
 _COMMENT: Final = b"lookalike: no photo"
 _MARK: Final = b"\xff\xd8\xff\xfe" + (len(_COMMENT) + 2).to_bytes(2, "big") + _COMMENT
 """SOI and a COM segment (ITU-T T.81, B.2.4.5)."""

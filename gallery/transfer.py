@@ -34,8 +34,6 @@ from gallery.screen import Reason
 from gallery.store import Store
 from gallery.tables import BannedRow, PersonRow, PortraitRow
 
-__all__ = ["ExportReport", "ImportReport", "copy_gallery", "export_gallery", "import_file"]
-
 _THREADS: Final = max(2, os.cpu_count() or 1)
 _BATCH: Final = 512  # portraits that are taken in whole or not at all
 _DAMAGED: Final = "damaged photo"

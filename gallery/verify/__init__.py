@@ -36,8 +36,6 @@ from gallery.verify.checks import (
 )
 from gallery.verify.faces import face_findings
 
-__all__ = ["save_pictures", "verify"]
-
 _ROUNDS: Final = 10  # of comparing faces: what is removed may show what else is wrong
 _BATCH: Final = 500  # portraits taken away in one transaction
 

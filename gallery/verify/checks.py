@@ -28,20 +28,6 @@ from gallery.progress import Progress
 from gallery.records import Portrait
 from gallery.tables import CategoryRow, PersonCategoryRow, PortraitRow
 
-__all__ = [
-    "Examination",
-    "Finding",
-    "Kind",
-    "Owners",
-    "Remedy",
-    "Subject",
-    "catalogue_findings",
-    "owners_of",
-    "picture_findings",
-    "space_findings",
-    "stray_findings",
-]
-
 _SETTLED_S: Final = 600.0  # younger files may belong to somebody who is adding people
 _BATCH: Final = 64
 _CHUNK: Final = 4096

@@ -24,8 +24,6 @@ from gallery.records import Portrait, folded
 from gallery.scores import Calibration, prior
 from gallery.verify.checks import Finding, Kind, Owners, Remedy, Subject
 
-__all__ = ["face_findings"]
-
 # Scores, 0 to 100.
 _UNLIKE: Final = 50.0  # one in 100 strangers is more like the person than such a portrait is
 _AGREE: Final = 65.0  # so alike is one stranger in 1,000; some of a person's portraits must be
