@@ -20,18 +20,6 @@ from bot.logs import where
 from bot.values import Attachment
 from engine.errors import NotAnImage, TooLarge
 
-__all__ = [
-    "Adapter",
-    "InFlight",
-    "backoff_s",
-    "fetch_pause_s",
-    "is_picture",
-    "listening_socket",
-    "no_picture",
-    "or_stop",
-    "refuse_too_large",
-    "retry",
-]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

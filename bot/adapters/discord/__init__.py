@@ -30,7 +30,6 @@ from engine.errors import BadToken, SetupProblem
 if TYPE_CHECKING:
     from bot.conversation import Conversation
 
-__all__ = ["DiscordAdapter"]
 
 log = logging.getLogger(__name__)
 

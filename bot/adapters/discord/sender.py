@@ -17,7 +17,6 @@ from bot.adapters import retry
 from bot.text import fit
 from bot.values import Button, Limits, Reply
 
-__all__ = ["FAILURES", "LIMITS", "Sender", "view_of"]
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,6 @@ from engine.errors import NotAnImage, SourceDown
 if TYPE_CHECKING:
     from bot.conversation import Conversation
 
-__all__ = ["AnyInteraction", "Session"]
 
 log = logging.getLogger(__name__)
 

@@ -37,7 +37,6 @@ from engine.errors import BadSettings, BadToken
 if TYPE_CHECKING:
     from bot.conversation import Conversation
 
-__all__ = ["TelegramAdapter"]
 
 log = logging.getLogger(__name__)
 

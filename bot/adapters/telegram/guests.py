@@ -30,7 +30,6 @@ from bot.adapters.telegram.sender import (
 )
 from bot.values import Reply
 
-__all__ = ["Guests"]
 
 log = logging.getLogger(__name__)
 

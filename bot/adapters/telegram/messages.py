@@ -41,7 +41,6 @@ from bot.conversation import CHAT_COMMANDS
 from bot.values import Attachment, Request, Sender
 from engine.errors import SourceDown
 
-__all__ = ["Asked", "Files", "ParsedMessage", "Reader", "parse_message"]
 
 COMMAND = re.compile(
     r"/(?P<name>[A-Za-z0-9_]{1,32})(?:@(?P<bot>\w+))?(?:\s+(?P<arguments>.*))?\Z", re.DOTALL

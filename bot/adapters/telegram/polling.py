@@ -20,7 +20,6 @@ from bot.adapters import backoff_s, or_stop, retry
 from bot.adapters.telegram.sender import seconds_asked
 from engine.errors import BadToken
 
-__all__ = ["REFUSED_TOKEN", "Polling", "UpdatesRequest", "insist"]
 
 log = logging.getLogger(__name__)
 JSON = dict[str, Any]

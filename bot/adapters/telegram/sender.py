@@ -27,16 +27,6 @@ from telegram.ext import AIORateLimiter
 from bot.adapters import backoff_s, retry
 from bot.values import Animation, Button, Limits, Reply
 
-__all__ = [
-    "TELEGRAM_LIMITS",
-    "ChatRateLimiter",
-    "Sender",
-    "UndeliverableError",
-    "keyboard",
-    "seconds_asked",
-    "split_text",
-    "uploads",
-]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -23,7 +23,6 @@ from bot.values import Reply
 if TYPE_CHECKING:
     from bot.conversation import Conversation
 
-__all__ = ["Session"]
 
 # The sign is shown for 5 s (https://core.telegram.org/bots/api#sendchataction).
 TYPING_EVERY_S = 4.5

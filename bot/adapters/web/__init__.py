@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from bot.settings import WebSettings
     from bot.values import Choices
 
-__all__ = ["WebAdapter"]
 
 log = logging.getLogger(__name__)
 

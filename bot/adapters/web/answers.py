@@ -16,7 +16,6 @@ from engine.errors import PhotoProblem
 if TYPE_CHECKING:
     from bot.adapters.web import Page
 
-__all__ = ["Entry"]
 
 PREVIEW_PX = 900  # longer side
 
