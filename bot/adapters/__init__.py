@@ -1,9 +1,9 @@
 """Front ends, one per platform, and what they share.
 
-A front end turns updates into requests and replies into messages. The composition root makes one
-as ``Adapter(conversation, section, cache_folder=...)``, where ``section`` is the platform's part
-of the settings, and runs all of them in one ``TaskGroup``. Each imports its platform's SDK at the
-top and is imported only when it is used; this module imports none.
+A front end turns updates into requests and replies into messages. ``bot.app`` makes one as
+``Adapter(conversation, section, cache_folder=...)``, where ``section`` is the platform's part of
+the settings. Each imports its platform's SDK at the top and is imported only when it is used; this
+module imports none.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import logging
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar
 
 from bot.logs import where
 from bot.values import Attachment
-from engine.errors import NotAnImage, TooLarge
-
+from engine.errors import NotAnImage, SourceDown, TooLarge
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -39,13 +38,8 @@ _PICTURE_SUFFIX = re.compile(
 _VAGUE_TYPES = frozenset({"", "application/octet-stream", "binary/octet-stream"})
 
 
-@runtime_checkable
 class Adapter(Protocol):
-    """A front end.
-
-    Attributes:
-        name: Such as ``"telegram"``; used in the log.
-    """
+    """A front end; its name, such as ``"telegram"``, is used in the log."""
 
     name: str
 
@@ -71,7 +65,7 @@ class InFlight(Generic[W]):
     def __init__(self, tell: Callable[[W, str], Awaitable[None]]) -> None:
         self._tell = tell
         self._requests: dict[asyncio.Task[Any], W] = {}
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Future[Any]] = set()
         self.closing = False
 
     @contextlib.asynccontextmanager
@@ -92,9 +86,9 @@ class InFlight(Generic[W]):
         finally:
             del self._requests[task]
 
-    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+    def keep(self, work: Awaitable[Any]) -> None:
         """Runs something in the background; ``finish`` cancels it."""
-        task = asyncio.create_task(work)
+        task = asyncio.ensure_future(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
@@ -107,20 +101,20 @@ class InFlight(Generic[W]):
         A call's failure is ignored. The last call is not cancelled with the block, which would
         cost its connection.
         """
-        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        timer: asyncio.Handle | None = None
 
-        async def repeat() -> None:
-            while not ended.is_set():
-                with contextlib.suppress(Exception):
-                    await call()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(ended.wait(), every_s)
+        def repeat() -> None:
+            nonlocal timer
+            self.keep(asyncio.gather(call(), return_exceptions=True))
+            timer = loop.call_later(every_s, repeat)
 
-        self.keep(repeat())
+        repeat()
         try:
             yield
         finally:
-            ended.set()
+            if timer:
+                timer.cancel()
 
     async def finish(self, grace_s: float) -> None:
         """Waits for what is in flight; who has no answer after ``grace_s`` is told to ask again.
@@ -170,9 +164,39 @@ def backoff_s(failures: int, first_s: float, longest_s: float) -> float:
     return min(longest_s, first_s * 2.0 ** min(failures - 1, 16))
 
 
-def fetch_pause_s(failures: int) -> float | None:
-    """The pause after so many failed downloads of a file; None where it is given up."""
-    return FETCH_PAUSES_S[failures - 1] if failures <= len(FETCH_PAUSES_S) else None
+async def fetch(
+    download: Callable[[], Coroutine[Any, Any, bytes]],
+    size_bytes: int | None,
+    failing: tuple[type[Exception], ...],
+    lasting: tuple[type[Exception], ...],
+) -> bytes:
+    """The bytes of a file that a platform holds; a failed download is repeated for 10 s.
+
+    Args:
+        download: Makes the request anew each time.
+        size_bytes: As the platform says, or None.
+        failing: What ``download`` raises where platform or network fail.
+        lasting: Those of them after which it is of no use to try again.
+
+    Raises:
+        TooLarge: If the file is above the limit, before anything is asked where that is known.
+        SourceDown: If the platform does not hand it over.
+    """
+    refuse_too_large(size_bytes)
+    for pause_s in (*FETCH_PAUSES_S, None):
+        try:
+            # As a task of its own, since whatever awaits is woken by every chunk.
+            content = await asyncio.create_task(download())
+        except failing as problem:
+            if pause_s is None or isinstance(problem, lasting):
+                break
+        else:
+            refuse_too_large(len(content))
+            return content
+        await asyncio.sleep(pause_s)
+    # Outside of the handler: Telegram's would carry the file's address as its cause, and so the
+    # token.
+    raise SourceDown("the platform does not hand over a file")
 
 
 async def or_stop(call: Awaitable[T], stop: asyncio.Event) -> T | None:

@@ -20,7 +20,6 @@ from bot.conversation import Conversation
 from bot.values import Attachment, Button, Limits, Reply, Request, Sender
 from engine.errors import NotAnImage
 
-
 LIMITS = Limits(text_chars=100_000, caption_chars=100_000, label_chars=60, buttons_per_row=8)
 LEAVE = frozenset({"/quit", "/exit", "/bye"})
 

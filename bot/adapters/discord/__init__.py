@@ -19,7 +19,7 @@ from discord import app_commands
 
 from bot.adapters import backoff_s, or_stop, retry
 from bot.adapters.discord.sender import FAILURES
-from bot.adapters.discord.session import AnyInteraction, Session
+from bot.adapters.discord.session import AnyInteraction, Session, attachment, avatar, pictures
 from bot.conversation import chat_commands
 from bot.logs import where
 from bot.settings import DiscordSettings
@@ -302,10 +302,10 @@ def _add_commands(tree: app_commands.CommandTree[Any], session: Session, wording
     """Fills the tree: every chat command, a menu of messages and one of people."""
 
     async def of_message(interaction: AnyInteraction, message: discord.Message) -> None:
-        await session.ask_about_message(interaction, message)
+        await session.ask(interaction, "lookalike", "", pictures(message, asker=interaction.user))
 
     async def of_user(interaction: AnyInteraction, user: discord.User) -> None:
-        await session.ask_about_avatar(interaction, user)
+        await session.ask(interaction, "lookalike", "", [avatar(user)])
 
     for listed in chat_commands(wording):
         description = _words(wording, f"command.{listed.name}.description")
@@ -327,15 +327,18 @@ def _callback(session: Session, command: str, wording: Wording) -> Any:
 
     async def call(interaction: AnyInteraction, **given: Any) -> None:
         values = [given[option] for option in options if given.get(option) is not None]
-        photos = [value for value in values if isinstance(value, discord.Attachment)]
+        files = [value for value in values if isinstance(value, discord.Attachment)]
         words = [str(value) for value in values if not isinstance(value, discord.Attachment)]
-        await session.ask_about_files(interaction, command, " ".join(words), photos)
+        photos = [attachment(file, own=True) for file in files]
+        await session.ask(interaction, command, " ".join(words), photos)
 
-    async def models(interaction: AnyInteraction, typed: str) -> list[app_commands.Choice[str]]:
-        return await session.models(interaction, typed)
+    def completion(subject: str) -> Any:
+        async def complete(
+            interaction: AnyInteraction, typed: str
+        ) -> list[app_commands.Choice[str]]:
+            return await session.choices(interaction, subject, typed)
 
-    async def categories(interaction: AnyInteraction, typed: str) -> list[app_commands.Choice[str]]:
-        return await session.categories(interaction, typed)
+        return complete
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter("interaction", kind, annotation=AnyInteraction)]
@@ -350,8 +353,7 @@ def _callback(session: Session, command: str, wording: Wording) -> Any:
         if subject in CHOICES:
             app_commands.choices(**{option: CHOICES[subject]})(call)
         elif subject in ("model", "category"):
-            complete = models if subject == "model" else categories
-            app_commands.autocomplete(**{option: complete})(call)
+            app_commands.autocomplete(**{option: completion(subject)})(call)
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return call
 

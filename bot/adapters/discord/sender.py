@@ -1,4 +1,9 @@
-"""Delivers replies as Discord messages: within its limits, and despite failures."""
+"""Delivers replies as Discord messages: within its limits, and despite failures.
+
+What can't be delivered is logged without a name. discord.py itself repeats most calls; it raises a
+429 that comes from the network in between, and gives up after five failures in a row. So
+delivering is retried here once more.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,6 @@ import discord
 from bot.adapters import retry
 from bot.text import fit
 from bot.values import Button, Limits, Reply
-
 
 log = logging.getLogger(__name__)
 
@@ -45,79 +49,62 @@ LONGEST_RATE_LIMIT_S = 60.0
 NO_HISTORY_CODE = 160002
 
 
-class Sender:
-    """Sends replies; what can be delivered is, what can't is logged without a name.
+async def respond(interaction: discord.Interaction[Any], reply: Reply) -> None:
+    """Puts the reply in the place of the deferred response, or of the pressed message."""
+    await _deliver(
+        lambda: interaction.edit_original_response(
+            content=reply.text or None,
+            attachments=_files(reply),
+            view=view_of(reply.buttons),
+            allowed_mentions=discord.AllowedMentions.none(),
+        )
+    )
 
-    discord.py itself repeats most calls; it raises a 429 that comes from the network in between,
-    and gives up after five failures in a row. So delivering is retried here once more.
+
+async def follow_up(interaction: discord.Interaction[Any], reply: Reply) -> None:
+    """Sends the reply as a message of its own; a notice and a private one for one alone."""
+    ephemeral = reply.private or reply.notice is not None
+    await _deliver(lambda: interaction.followup.send(**_message(reply), ephemeral=ephemeral))
+
+
+async def whisper(interaction: discord.Interaction[Any], reply: Reply) -> None:
+    """Tells the asker alone, in the place of a response that was deferred for all to see."""
+    with contextlib.suppress(*FAILURES):
+        await interaction.delete_original_response()
+    await follow_up(interaction, reply)
+
+
+async def write_privately(user: discord.User | discord.Member, reply: Reply) -> bool:
+    """Sends a direct message; whether that could be done."""
+    return await _deliver(lambda: user.send(**_message(reply)))
+
+
+async def answer_message(message: discord.Message, reply: Reply, say: Callable[[str], str]) -> None:
+    """Replies to the asking message, or into its channel where it can't be replied to.
+
+    Where the bot may not attach files, the text goes with a sentence that names the permission.
     """
+    reference = message.to_reference(fail_if_not_exists=False)
 
-    async def respond(self, interaction: discord.Interaction[Any], reply: Reply) -> None:
-        """Puts the reply in the place of the deferred response, or of the pressed message."""
+    async def send(shown: Reply, more: dict[str, Any]) -> None:
+        await message.channel.send(**_message(shown), **more)
 
-        async def send() -> None:
-            await interaction.edit_original_response(
-                content=reply.text or None,
-                attachments=_files(reply),
-                view=view_of(reply.buttons),
-                allowed_mentions=discord.AllowedMentions.none(),
-            )
-
-        await _deliver(send)
-
-    async def follow_up(self, interaction: discord.Interaction[Any], reply: Reply) -> None:
-        """Sends the reply as a message of its own; a notice and a private one for one alone."""
-
-        async def send() -> None:
-            await interaction.followup.send(
-                **_message(reply), ephemeral=reply.private or reply.notice is not None
-            )
-
-        await _deliver(send)
-
-    async def whisper(self, interaction: discord.Interaction[Any], reply: Reply) -> None:
-        """Tells the asker alone, in the place of a response that was deferred for all to see."""
-        with contextlib.suppress(*FAILURES):
-            await interaction.delete_original_response()
-        await self.follow_up(interaction, reply)
-
-    async def write_privately(self, user: discord.User | discord.Member, reply: Reply) -> bool:
-        """Sends a direct message; whether that could be done."""
+    shown = [reply]
+    if _files(reply):
+        sentence = say("discord.no_files")
+        text = f"{reply.text}\n{sentence}" if reply.text else sentence
+        shown.append(fit(Reply(text, buttons=reply.buttons), LIMITS))
+    as_reply = {"reference": reference, "mention_author": False}
+    for one, more in itertools.product(shown, (as_reply, {})):
         try:
-            await retry(lambda: user.send(**_message(reply)), _pause_s)
+            await retry(partial(send, one, more), _pause_s)
         except FAILURES as problem:
-            log.info("discord: no direct message", extra={"fault": type(problem).__name__})
-            return False
-        return True
-
-    async def reply(
-        self, message: discord.Message, reply: Reply, say: Callable[[str], str]
-    ) -> None:
-        """Replies to the asking message, or into its channel where it can't be replied to.
-
-        Where the bot may not attach files, the text goes with a sentence that names the permission.
-        """
-        reference = message.to_reference(fail_if_not_exists=False)
-
-        async def send(shown: Reply, more: dict[str, Any]) -> None:
-            await message.channel.send(**_message(shown), **more)
-
-        shown = [reply]
-        if _files(reply):
-            sentence = say("discord.no_files")
-            text = f"{reply.text}\n{sentence}" if reply.text else sentence
-            shown.append(fit(Reply(text, buttons=reply.buttons), LIMITS))
-        as_reply = {"reference": reference, "mention_author": False}
-        for one, more in itertools.product(shown, (as_reply, {})):
-            try:
-                await retry(partial(send, one, more), _pause_s)
-            except FAILURES as problem:
-                if not _is_forbidden(problem):
-                    log.warning("discord: not delivered", extra={"fault": type(problem).__name__})
-                    return
-            else:
+            if not _is_forbidden(problem):
+                log.warning("discord: not delivered", extra={"fault": type(problem).__name__})
                 return
-        log.info("discord: an answer had nowhere to go")
+        else:
+            return
+    log.info("discord: an answer had nowhere to go")
 
 
 def _is_forbidden(problem: Exception) -> bool:
@@ -127,13 +114,16 @@ def _is_forbidden(problem: Exception) -> bool:
     )
 
 
-async def _deliver(send: Callable[[], Awaitable[object]]) -> None:
+async def _deliver(send: Callable[[], Awaitable[object]]) -> bool:
     try:
         await retry(send, _pause_s)
     except (discord.NotFound, discord.Forbidden):
         log.info("discord: an answer had nowhere to go")
+        return False
     except FAILURES as problem:
         log.warning("discord: not delivered", extra={"fault": type(problem).__name__})
+        return False
+    return True
 
 
 def _pause_s(problem: Exception, failures: int) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import discord
 from discord import app_commands
 
-from bot.adapters import InFlight, fetch_pause_s, is_picture, no_picture, refuse_too_large, retry
-from bot.adapters.discord.sender import FAILURES, LIMITS, Sender
+from bot.adapters import InFlight, fetch, is_picture, no_picture
+from bot.adapters.discord import sender
+from bot.adapters.discord.sender import FAILURES, LIMITS
 from bot.conversation import CHAT_COMMANDS, PRIVATE
 from bot.text import Wording
-from bot.values import Attachment, Limits, Reply, Request
-from bot.values import Sender as Asker
-from engine.errors import NotAnImage, SourceDown
+from bot.values import Attachment, Limits, Reply, Request, Sender
+from engine.errors import NotAnImage
 
 if TYPE_CHECKING:
     from bot.conversation import Conversation
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 TYPING_EVERY_S = 8.0  # the sign is shown for 10 s (docs: Trigger Typing Indicator)
 MOST_CHOICES, CHOICE_CHARS = 25, 100
 AVATAR_PX = 1024
+LASTING = (discord.NotFound, discord.Forbidden)
 AnyInteraction = discord.Interaction[Any]
 
 
@@ -41,42 +42,18 @@ class Session:
         self._client = client
         self._conversation = conversation
         self._wording = wording
-        self._sender = Sender()
         self._in_flight = InFlight(self._tell)
         self.keep = self._in_flight.keep  # runs something as long as the session lasts
         self.finish = self._in_flight.finish  # to be called at the end
 
-    async def ask_about_files(
+    async def ask(
         self,
         interaction: AnyInteraction,
         command: str,
         arguments: str,
-        files: Sequence[discord.Attachment],
+        photos: Sequence[Attachment],
     ) -> None:
-        """Answers a slash command."""
-        photos = tuple(replace(_attachment(file), own=True) for file in files)
-        await self._ask(interaction, command, arguments, photos)
-
-    async def ask_about_message(
-        self, interaction: AnyInteraction, message: discord.Message
-    ) -> None:
-        """Answers the menu of a message."""
-        await self._ask(interaction, "lookalike", "", _pictures(message, asker=interaction.user))
-
-    async def ask_about_avatar(
-        self, interaction: AnyInteraction, user: discord.User | discord.Member
-    ) -> None:
-        """Answers the menu of a person."""
-        await self._ask(interaction, "lookalike", "", (_avatar(user),))
-
-    async def _ask(
-        self,
-        interaction: AnyInteraction,
-        command: str,
-        arguments: str,
-        photos: tuple[Attachment, ...],
-    ) -> None:
-        """Defers at once, then edits that first response."""
+        """Answers a slash command or menu: defers at once, then edits that first response."""
         if self._in_flight.closing:
             return
         async with self._in_flight.answering(interaction):
@@ -85,12 +62,12 @@ class Session:
                 interaction.response.defer(thinking=True, ephemeral=ephemeral)
             ):
                 return
-            request = Request(_asker(interaction), command, arguments, photos)
+            request = Request(_asker(interaction), command, arguments, tuple(photos))
             reply = await self._conversation.answer(request, _limits(interaction))
             if reply.private and not ephemeral:
-                await self._sender.whisper(interaction, reply)
+                await sender.whisper(interaction, reply)
             else:
-                await self._sender.respond(interaction, reply)
+                await sender.respond(interaction, reply)
 
     async def press(self, interaction: AnyInteraction) -> None:
         """Answers a pressed button or a chosen option, also of a message sent before a restart."""
@@ -109,9 +86,9 @@ class Session:
             request = Request(_asker(interaction), photos=photos, action=str(action))
             reply = await self._conversation.answer(request, _limits(interaction))
             if reply.replaces:
-                await self._sender.respond(interaction, reply)
+                await sender.respond(interaction, reply)
             else:
-                await self._sender.follow_up(interaction, reply)
+                await sender.follow_up(interaction, reply)
 
     async def hear(self, message: discord.Message) -> None:
         """Answers a direct message, or one that mentions the bot; passes over all others."""
@@ -123,7 +100,7 @@ class Session:
             return
         text = message.content.replace(f"<@{me.id}>", " ").replace(f"<@!{me.id}>", " ")
         command, arguments = _parse_message(text)
-        asker = Asker(
+        asker = Sender(
             "discord",
             user_id=str(message.author.id),
             chat_id=str(message.channel.id),
@@ -134,47 +111,47 @@ class Session:
         typing = self._in_flight.repeating(message.channel.typing, TYPING_EVERY_S)
         async with self._in_flight.answering(message), typing:
             say = partial(self._wording.text, language=asker.language)
-            photos = _pictures(message, asker=message.author)
+            photos = pictures(message, asker=message.author)
             if not photos or command == "compare":
                 try:
                     photos = (*await _replied_pictures(message), *photos)
                 except discord.Forbidden:
-                    await self._sender.reply(message, Reply(say("discord.no_history")), say)
+                    await sender.answer_message(message, Reply(say("discord.no_history")), say)
                     return
             request = Request(asker, command, arguments, photos)
             reply = await self._conversation.answer(request, LIMITS)
             if group and command in PRIVATE:
-                written = await self._sender.write_privately(message.author, reply)
+                written = await sender.write_privately(message.author, reply)
                 reply = Reply(say("discord.written" if written else "discord.closed"))
-            await self._sender.reply(message, reply, say)
+            await sender.answer_message(message, reply, say)
 
-    async def models(
-        self, interaction: AnyInteraction, typed: str
+    async def choices(
+        self, interaction: AnyInteraction, subject: str, typed: str
     ) -> list[app_commands.Choice[str]]:
-        """The models there are that contain what was typed."""
-        choices = await self._conversation.choices(_asker(interaction))
-        shown = ((f"{one.name}: {one.title} ({one.state})", one.name) for one in choices.models)
-        return _matching(shown, typed)
-
-    async def categories(
-        self, interaction: AnyInteraction, typed: str
-    ) -> list[app_commands.Choice[str]]:
-        """Categories that contain what was typed."""
-        choices = await self._conversation.choices(_asker(interaction))
-        return _matching(((name, name) for name in ("all", *choices.categories)), typed)
+        """The models or categories that contain what was typed, as many as Discord shows."""
+        known = await self._conversation.choices(_asker(interaction))
+        shown = [(name, name) for name in ("all", *known.categories)]
+        if subject == "model":
+            shown = [(f"{one.name}: {one.title} ({one.state})", one.name) for one in known.models]
+        found = [
+            app_commands.Choice(name=label[:CHOICE_CHARS], value=value[:CHOICE_CHARS])
+            for label, value in shown
+            if typed.casefold() in label.casefold()
+        ]
+        return found[:MOST_CHOICES]
 
     async def _tell(self, origin: AnyInteraction | discord.Message, key: str) -> None:
         """Says a sentence to whoever asked, where that can be done."""
         with contextlib.suppress(*FAILURES):
             if isinstance(origin, discord.Message):
                 say = partial(self._wording.text, language=_locale(origin))
-                await self._sender.reply(origin, Reply(say(key)), say)
+                await sender.answer_message(origin, Reply(say(key)), say)
                 return
             reply = Reply(self._wording.text(key, origin.locale.value), private=True)
             if origin.type is discord.InteractionType.component:
-                await self._sender.follow_up(origin, reply)
+                await sender.follow_up(origin, reply)
             else:
-                await self._sender.respond(origin, reply)
+                await sender.respond(origin, reply)
 
 
 async def _acknowledged(acknowledgement: Awaitable[object]) -> bool:
@@ -187,9 +164,9 @@ async def _acknowledged(acknowledgement: Awaitable[object]) -> bool:
     return True
 
 
-def _asker(interaction: AnyInteraction) -> Asker:
+def _asker(interaction: AnyInteraction) -> Sender:
     alone = interaction.guild_id is None and not interaction.context.private_channel
-    return Asker(
+    return Sender(
         "discord",
         user_id=str(interaction.user.id),
         chat_id=str(interaction.channel_id or interaction.user.id),
@@ -217,36 +194,31 @@ def _parse_message(text: str) -> tuple[str | None, str]:
     return None, text.strip()
 
 
-def _matching(shown: Iterable[tuple[str, str]], typed: str) -> list[app_commands.Choice[str]]:
-    """Those labels and values whose label contains what was typed, as many as Discord shows."""
-    found = [
-        app_commands.Choice(name=label[:CHOICE_CHARS], value=value[:CHOICE_CHARS])
-        for label, value in shown
-        if typed.casefold() in label.casefold()
-    ]
-    return found[:MOST_CHOICES]
-
-
 # The pictures that Discord holds, fetched when they are needed
 
 
-def _attachment(file: discord.Attachment) -> Attachment:
+def attachment(file: discord.Attachment, *, own: bool = False) -> Attachment:
     """A file of a message or command; downloaded soon, since its address expires."""
     if not is_picture(file.content_type, file.filename):
         return no_picture(file.content_type)
-    fetch = partial(_fetch, file, file.size)
-    return Attachment(fetch, file.size, file.content_type, spoiler=file.is_spoiler())
+    return Attachment(
+        fetch=partial(fetch, file.read, file.size, FAILURES, LASTING),
+        size_bytes=file.size,
+        media_type=file.content_type,
+        own=own,
+        spoiler=file.is_spoiler(),
+    )
 
 
-def _avatar(user: discord.User | discord.Member) -> Attachment:
+def avatar(user: discord.User | discord.Member) -> Attachment:
     """The picture by which a person is shown; the first frame where it moves."""
     asset = user.display_avatar
     if not asset.key.isdecimal():  # else it is one of Discord's own, for those who chose none
         asset = asset.replace(size=AVATAR_PX, static_format="png", format="png")
-    return Attachment(partial(_fetch, asset), media_type="image/png")
+    return Attachment(partial(fetch, asset.read, None, FAILURES, LASTING), media_type="image/png")
 
 
-def _pictures(
+def pictures(
     message: discord.Message, *, asker: discord.abc.Snowflake | None = None
 ) -> tuple[Attachment, ...]:
     """The pictures in a message, forwarded ones too; for other files one that says it is none.
@@ -258,8 +230,8 @@ def _pictures(
     snapshots = message.message_snapshots
     files = [*message.attachments, *(file for one in snapshots for file in one.attachments)]
     mine = asker is not None and asker.id == message.author.id and not snapshots
-    pictures = [file for file in files if is_picture(file.content_type, file.filename)]
-    return tuple(replace(_attachment(file), own=mine) for file in pictures or files[:1])
+    found = [file for file in files if is_picture(file.content_type, file.filename)]
+    return tuple(attachment(file, own=mine) for file in found or files[:1])
 
 
 async def _replied_pictures(message: discord.Message) -> tuple[Attachment, ...]:
@@ -274,8 +246,8 @@ async def _replied_pictures(message: discord.Message) -> tuple[Attachment, ...]:
     me = message.guild.me if message.guild else getattr(message.channel, "me", None)
     if me is not None and replied.author.id == me.id and replied.reference:
         asked = await _replied_to(replied)
-        return _pictures(asked) if asked else ()
-    return _pictures(replied, asker=message.author)
+        return pictures(asked) if asked else ()
+    return pictures(replied, asker=message.author)
 
 
 async def _fetch_asked(answer: discord.Message) -> bytes:
@@ -287,10 +259,10 @@ async def _fetch_asked(answer: discord.Message) -> bytes:
     asked = None
     with contextlib.suppress(discord.Forbidden):
         asked = await _replied_to(answer)
-    pictures = _pictures(asked) if asked else ()
-    if not pictures:
+    photos = pictures(asked) if asked else ()
+    if not photos:
         raise NotAnImage("the message with the photo is gone")
-    return await pictures[0].fetch()
+    return await photos[0].fetch()
 
 
 async def _replied_to(message: discord.Message) -> discord.Message | None:
@@ -305,27 +277,3 @@ async def _replied_to(message: discord.Message) -> discord.Message | None:
         raise
     except FAILURES:
         return None  # deleted
-
-
-async def _fetch(
-    source: discord.Attachment | discord.Asset, size_bytes: int | None = None
-) -> bytes:
-    """The bytes of an attachment or asset.
-
-    Raises:
-        TooLarge: If it is larger than what is downloaded.
-        SourceDown: If Discord does not hand it over.
-    """
-    refuse_too_large(size_bytes)
-
-    def pause_s(problem: Exception, failures: int) -> float | None:
-        lasting = (discord.NotFound, discord.Forbidden)
-        passing = isinstance(problem, FAILURES) and not isinstance(problem, lasting)
-        return fetch_pause_s(failures) if passing else None
-
-    try:
-        data = await retry(source.read, pause_s)
-    except FAILURES as problem:
-        raise SourceDown("Discord does not hand over the picture") from problem
-    refuse_too_large(len(data))
-    return data

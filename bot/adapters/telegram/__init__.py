@@ -24,11 +24,9 @@ from telegram.error import BadRequest, InvalidToken, TelegramError
 from telegram.ext import Application, ApplicationBuilder, TypeHandler
 from telegram.request import HTTPXRequest
 
-from bot.adapters import listening_socket
-from bot.adapters.telegram.messages import Files
-from bot.adapters.telegram.polling import REFUSED_TOKEN, Polling, UpdatesRequest, insist
+from bot.adapters import listening_socket, or_stop
 from bot.adapters.telegram.sender import ChatRateLimiter
-from bot.adapters.telegram.session import Session
+from bot.adapters.telegram.session import ALLOWED_UPDATES, REFUSED_TOKEN, Polling, Session, insist
 from bot.conversation import chat_commands
 from bot.settings import TelegramSettings
 from bot.text import FALLBACK, LANGUAGES, Wording
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ALLOWED_UPDATES = (Update.MESSAGE, Update.CALLBACK_QUERY, Update.GUEST_MESSAGE)
 CONCURRENT_UPDATES = 256
 CONNECTIONS = 256
 
@@ -92,20 +89,18 @@ class TelegramAdapter:
             BadSettings: If the webhook can't be used.
         """
         tls = await asyncio.to_thread(httpx.create_ssl_context)  # reads every authority there is
-        updates = UpdatesRequest(tls)
-        app = self._application(updates, tls)
-        files = Files(app.bot, tls)
+        updates = _request(tls, connections=4, timeout_s=10)
+        app = self._application(updates, _request(tls, connections=CONNECTIONS, timeout_s=20))
         try:
             if await insist(app.initialize, stop):
-                await self._serve(app, files, updates, stop)
+                await self._serve(app, updates, tls, stop)
         except InvalidToken:
             raise BadToken(REFUSED_TOKEN) from None  # the library's message quotes the token
         finally:
             await app.shutdown()
             await app.bot.shutdown()  # where the application was never initialised
-            await files.close()
 
-    def _application(self, updates: UpdatesRequest, tls: ssl.SSLContext) -> AnyApplication:
+    def _application(self, updates: HTTPXRequest, others: HTTPXRequest) -> AnyApplication:
         token = self._settings.token
         try:
             return (
@@ -115,7 +110,7 @@ class TelegramAdapter:
                 .base_file_url(self._settings.base_file_url)
                 .rate_limiter(ChatRateLimiter())
                 .concurrent_updates(CONCURRENT_UPDATES)
-                .request(_request(tls))
+                .request(others)
                 .get_updates_request(updates)
                 .job_queue(None)
                 .build()
@@ -124,14 +119,23 @@ class TelegramAdapter:
             raise BadToken(REFUSED_TOKEN) from None
 
     async def _serve(
-        self, app: AnyApplication, files: Files, updates: UpdatesRequest, stop: asyncio.Event
+        self,
+        app: AnyApplication,
+        updates: HTTPXRequest,
+        tls: ssl.SSLContext,
+        stop: asyncio.Event,
     ) -> None:
-        polling = Polling(app.bot, updates, app.update_queue, allowed_updates=ALLOWED_UPDATES)
+        client = httpx.AsyncClient(
+            verify=tls,
+            timeout=httpx.Timeout(20, pool=60),
+            limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
+        )
+        polling = Polling(app.bot, updates, app.update_queue)
         session = Session(
             app.bot,
             self._conversation,
             wording=self._wording,
-            files=files,
+            client=client,
             album_quiet_s=self._album_quiet_s,
             done=polling.answered,
         )
@@ -145,12 +149,13 @@ class TelegramAdapter:
                 delete = partial(app.bot.delete_webhook, drop_pending_updates=False)
                 if await insist(delete, stop):
                     log.info("telegram: polling")
-                    await polling.run(stop)
+                    await or_stop(polling.run(), stop)
         finally:
             publishing.cancel()
             await session.finish(self._grace_s)
             await asyncio.gather(publishing, polling.confirm(), return_exceptions=True)
             await app.stop()
+            await client.aclose()
 
     async def _listen(self, app: AnyApplication, url: str, stop: asyncio.Event) -> None:
         hook = self._settings.webhook
@@ -205,12 +210,12 @@ class TelegramAdapter:
                     return
 
 
-def _request(tls: ssl.SSLContext) -> HTTPXRequest:
+def _request(tls: ssl.SSLContext, *, connections: int, timeout_s: float) -> HTTPXRequest:
     # Idle connections are looked at one by one before each request: a few are kept for all.
-    limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=32)
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=32)
     return HTTPXRequest(
         connect_timeout=10,
-        read_timeout=20,
+        read_timeout=timeout_s,
         write_timeout=20,
         media_write_timeout=60,
         pool_timeout=60,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,24 +28,16 @@ from telegram import (
 from telegram.constants import ChatType, MessageEntityType
 from telegram.error import BadRequest, RetryAfter, TelegramError
 
-from bot.adapters import (
-    DOWNLOAD_LIMIT_BYTES,
-    fetch_pause_s,
-    is_picture,
-    no_picture,
-    refuse_too_large,
-    retry,
-)
+from bot.adapters import DOWNLOAD_LIMIT_BYTES, fetch, is_picture, no_picture, refuse_too_large
 from bot.conversation import CHAT_COMMANDS
 from bot.values import Attachment, Request, Sender
-from engine.errors import SourceDown
-
 
 COMMAND = re.compile(
     r"/(?P<name>[A-Za-z0-9_]{1,32})(?:@(?P<bot>\w+))?(?:\s+(?P<arguments>.*))?\Z", re.DOTALL
 )
+FAILURES = (TelegramError, httpx.HTTPError, OSError)
 GUEST = "guest:"  # before the id of a chat that the bot is not a member of
-MOST_ANSWERS, MOST_ALBUMS = 4096, 512  # remembered for buttons and /compare
+MOST_REMEMBERED = 8192  # answers and albums
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,105 +71,29 @@ class ParsedMessage:
     to_another: bool
 
 
-class Files:
-    """Makes attachments of what Telegram says about files, and downloads them."""
-
-    def __init__(self, bot: Bot, tls: ssl.SSLContext) -> None:
-        self._bot = bot
-        self._client = httpx.AsyncClient(
-            verify=tls,
-            timeout=httpx.Timeout(20, pool=60),
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
-        )
-
-    async def close(self) -> None:
-        """Closes the connections."""
-        await self._client.aclose()
-
-    def pictures(self, message: Message | ExternalReplyInfo) -> tuple[Attachment, ...]:
-        """The picture in a message; for other media one whose fetch says that it is none."""
-        spoiler = bool(message.has_media_spoiler)
-        # An animation comes with a document of the same file; its own kind is the truer one.
-        file = message.animation or message.document
-        if sizes := message.photo:
-            fitting = [size for size in sizes if (size.file_size or 0) <= DOWNLOAD_LIMIT_BYTES]
-            largest = max(fitting or sizes, key=lambda size: size.width * size.height)
-            return (self._attachment(largest, "image/jpeg", spoiler=spoiler),)
-        if sticker := message.sticker:
-            still = not (sticker.is_animated or sticker.is_video)
-            return (self._attachment(sticker, "image/webp") if still else no_picture(),)
-        if file and is_picture(file.mime_type, file.file_name):
-            return (self._attachment(file, file.mime_type, spoiler=spoiler),)
-        if file or message.video or message.video_note or message.voice or message.audio:
-            return (no_picture(file.mime_type if file else None),)
-        return ()
-
-    def _attachment(
-        self,
-        file: PhotoSize | Animation | Document | Sticker,
-        media_type: str | None,
-        *,
-        spoiler: bool = False,
-    ) -> Attachment:
-        return Attachment(
-            fetch=partial(self._fetch, file.file_id, file.file_size),
-            size_bytes=file.file_size,
-            media_type=media_type,
-            spoiler=spoiler,
-        )
-
-    async def _fetch(self, file_id: str, size_bytes: int | None) -> bytes:
-        """The file's bytes.
-
-        Raises:
-            TooLarge: If it is larger than the limit, before anything is asked if that is known.
-            SourceDown: If Telegram does not hand it over.
-        """
-        refuse_too_large(size_bytes)
-        try:
-            return await retry(partial(self._fetch_once, file_id), _fetch_pause_s)
-        except BadRequest as problem:
-            if "too big" in problem.message.lower():
-                refuse_too_large(DOWNLOAD_LIMIT_BYTES + 1)
-        except (TelegramError, httpx.HTTPError, OSError):
-            pass
-        # Outside of the handlers: the cause would carry the file's address, and so the token.
-        raise SourceDown("Telegram does not hand over a file")
-
-    async def _fetch_once(self, file_id: str) -> bytes:
-        file = await self._bot.get_file(file_id)
-        refuse_too_large(file.file_size)
-        path = file.file_path or ""
-        if Path(path).is_absolute():
-            # A Bot API server of one's own in local mode names a file on this machine.
-            return await asyncio.to_thread(_read, Path(path))
-        # The library leaves out the address where a file of that name lies in the working folder.
-        url = path if "://" in path else f"{self._bot.base_file_url}/{path}"
-        content = bytearray()
-        async with self._client.stream("GET", url) as response:
-            if response.status_code != httpx.codes.OK:
-                raise httpx.TransportError(f"status {response.status_code}")
-            async for chunk in response.aiter_bytes():
-                content += chunk
-                refuse_too_large(len(content))
-        return bytes(content)
-
-
 class Reader:
-    """Understands messages addressed to one bot."""
+    """Understands messages addressed to one bot, and downloads the files in them.
 
-    def __init__(self, bot: Bot, files: Files) -> None:
-        self._bot_id = bot.id
-        self._username = bot.username
-        self._files = files
-        # What was answered by which message of the bot, and what belongs to which album, so that
-        # buttons and /compare need no second upload. File ids only, and those in memory.
-        self._answered: OrderedDict[Hashable, tuple[Attachment, ...]] = OrderedDict()
-        self._albums: OrderedDict[Hashable, tuple[Attachment, ...]] = OrderedDict()
+    Args:
+        bot: Connected.
+        client: Downloads.
+    """
 
-    def remember(self, message_key: Hashable, photos: tuple[Attachment, ...]) -> None:
-        """Keeps which photos a message of the bot answers."""
-        _keep(self._answered, message_key, photos, MOST_ANSWERS)
+    def __init__(self, bot: Bot, client: httpx.AsyncClient) -> None:
+        self._bot = bot
+        self._client = client
+        # Which photos a message of the bot answers (by chat and message id, or inline id) and an
+        # album holds (by chat and album id), so that buttons and /compare need no second upload.
+        # File ids only, and those in memory.
+        self._photos: OrderedDict[Hashable, tuple[Attachment, ...]] = OrderedDict()
+
+    def remember(self, key: Hashable, photos: tuple[Attachment, ...]) -> None:
+        """Keeps the photos of an answer or album, if any, in the place of the oldest if need be."""
+        if photos:
+            self._photos[key] = photos
+            self._photos.move_to_end(key)
+            if len(self._photos) > MOST_REMEMBERED:
+                self._photos.popitem(last=False)
 
     def read(self, messages: Sequence[Message]) -> Asked | None:
         """What a message, or the messages of an album, ask for; None if nothing.
@@ -192,15 +107,15 @@ class Reader:
             return None
         words = next((words for words in map(_words, messages) if words), "")
         named = any(self._is_named(message) for message in messages)
-        said = parse_message(words, self._username)
+        said = parse_message(words, self._bot.username)
         if said.to_another:
             return None
-        attached = tuple(photo for item in messages for photo in self._files.pictures(item))
+        attached = tuple(photo for item in messages for photo in self._pictures(item))
         if first.media_group_id:
-            _keep(self._albums, (first.chat.id, first.media_group_id), attached, MOST_ALBUMS)
+            self.remember((first.chat.id, first.media_group_id), attached)
         if sender.is_group and not (named or self._is_asked(said, first, attached)):
             return None
-        photos = self._photos(said.command, first, attached)
+        photos = self._meant(said.command, first, attached)
         if not (words or photos or _is_something(first)):
             return None
         request = Request(sender, said.command, said.arguments, photos)
@@ -220,22 +135,21 @@ class Reader:
             is_group = message.chat.type != ChatType.PRIVATE
             sender = _person(query.from_user, str(message.chat.id), is_group=is_group)
             place = {"chat_id": message.chat.id, "reply_parameters": _reply_to(message)}
-        photos = self._answered.get(key) or ()
+        photos = self._photos.get(key) or ()
         if isinstance(message, Message) and message.is_accessible:
             original = message.reply_to_message
             place = _place(original or message, topic_of=message)
             if original and not photos:
-                photos = self._files.pictures(original)
+                photos = self._pictures(original)
         # Whoever presses need not be who sent the photo.
-        photos = tuple(replace(photo, own=False) for photo in photos)
+        photos = _owned(photos, own=False)
         return Asked(Request(sender, photos=photos, action=query.data), place)
 
-    def _photos(
+    def _meant(
         self, command: str | None, message: Message, attached: tuple[Attachment, ...]
     ) -> tuple[Attachment, ...]:
         # Of an album all or none is forwarded, so its first message speaks for it.
-        mine = _sent_by_themselves(message)
-        attached = tuple(replace(photo, own=mine) for photo in attached)
+        attached = _owned(attached, own=_sent_by_themselves(message))
         if attached and command != "compare":
             return attached
         return (*self._replied(command, message), *attached)
@@ -244,19 +158,70 @@ class Reader:
         original = message.reply_to_message
         if original is None:
             elsewhere = message.external_reply
-            return self._files.pictures(elsewhere) if elsewhere else ()
-        if original.from_user and original.from_user.id == self._bot_id:
+            return self._pictures(elsewhere) if elsewhere else ()
+        if original.from_user and original.from_user.id == self._bot.id:
             # The bot's own cards show celebrities; what they answered is meant.
-            answered = self._answered.get((original.chat.id, original.message_id)) or ()
-            return tuple(replace(photo, own=False) for photo in answered) if command else ()
-        if command == "compare" and original.media_group_id:
-            album = self._albums.get((original.chat.id, original.media_group_id))
-            if album:
-                return album
+            answered = self._photos.get((original.chat.id, original.message_id)) or ()
+            return _owned(answered, own=False) if command else ()
+        album = self._photos.get((original.chat.id, original.media_group_id))
+        if command == "compare" and album:
+            return album
         author, asker = original.from_user, message.from_user
         same = author is not None and asker is not None and author.id == asker.id
         mine = same and _sent_by_themselves(original) and not message.sender_chat
-        return tuple(replace(photo, own=mine) for photo in self._files.pictures(original))
+        return _owned(self._pictures(original), own=mine)
+
+    def _pictures(self, message: Message | ExternalReplyInfo) -> tuple[Attachment, ...]:
+        """The picture in a message; for other media one whose fetch says that it is none."""
+        file: PhotoSize | Animation | Document | Sticker | None
+        # An animation comes with a document of the same file; its own kind is the truer one.
+        file = moving = message.animation or message.document
+        media_type = moving.mime_type if moving else None
+        if sizes := message.photo:
+            fitting = [size for size in sizes if (size.file_size or 0) <= DOWNLOAD_LIMIT_BYTES]
+            file = max(fitting or sizes, key=lambda size: size.width * size.height)
+            media_type = "image/jpeg"
+        elif sticker := message.sticker:
+            file, media_type = sticker, "image/webp"
+            if sticker.is_animated or sticker.is_video:
+                return (no_picture(),)
+        elif not moving or not is_picture(media_type, moving.file_name):
+            others = (file, message.video, message.video_note, message.voice, message.audio)
+            return (no_picture(media_type),) if any(others) else ()
+        assert file
+        download = partial(self._download, file.file_id)
+        return (
+            Attachment(
+                fetch=partial(fetch, download, file.file_size, FAILURES, (BadRequest, RetryAfter)),
+                size_bytes=file.file_size,
+                media_type=media_type,
+                spoiler=bool(message.has_media_spoiler),
+            ),
+        )
+
+    async def _download(self, file_id: str) -> bytes:
+        """The bytes of a file, but not many more than the limit."""
+        try:
+            file = await self._bot.get_file(file_id)
+        except BadRequest as problem:
+            if "too big" in problem.message.lower():
+                refuse_too_large(DOWNLOAD_LIMIT_BYTES + 1)
+            raise
+        refuse_too_large(file.file_size)
+        path = file.file_path or ""
+        if Path(path).is_absolute():
+            # A Bot API server of one's own in local mode names a file on this machine.
+            return await asyncio.to_thread(_read, Path(path))
+        # The library leaves out the address where a file of that name lies in the working folder.
+        url = path if "://" in path else f"{self._bot.base_file_url}/{path}"
+        content = bytearray()
+        async with self._client.stream("GET", url) as response:
+            response.raise_for_status()
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if len(content) > DOWNLOAD_LIMIT_BYTES:
+                    break
+        return bytes(content)
 
     def _is_asked(
         self, said: ParsedMessage, message: Message, attached: tuple[Attachment, ...]
@@ -266,16 +231,15 @@ class Reader:
         if said.command is not None:
             return said.command in CHAT_COMMANDS
         original = message.reply_to_message
-        if original is None or original.from_user is None or original.forum_topic_created:
-            return False
-        return bool(attached) and original.from_user.id == self._bot_id
+        author = original.from_user if original and not original.forum_topic_created else None
+        return bool(attached) and author is not None and author.id == self._bot.id
 
     def _is_named(self, message: Message) -> bool:
         entities = (*message.entities, *message.caption_entities)
         return any(
             entity.type == MessageEntityType.TEXT_MENTION
-            and entity.user is not None
-            and entity.user.id == self._bot_id
+            and entity.user
+            and entity.user.id == self._bot.id
             for entity in entities
         )
 
@@ -317,30 +281,9 @@ def parse_message(text: str, username: str) -> ParsedMessage:
     )
 
 
-def _keep(
-    kept: OrderedDict[Hashable, tuple[Attachment, ...]],
-    key: Hashable,
-    photos: tuple[Attachment, ...],
-    most: int,
-) -> None:
-    """Keeps photos, if there are any, in the place of the oldest ones if need be."""
-    if photos:
-        kept[key] = photos
-        kept.move_to_end(key)
-        if len(kept) > most:
-            kept.popitem(last=False)
-
-
 def _read(path: Path) -> bytes:
     refuse_too_large(path.stat().st_size)
     return path.read_bytes()
-
-
-def _fetch_pause_s(problem: Exception, failures: int) -> float | None:
-    passing = isinstance(problem, (TelegramError, httpx.HTTPError, OSError))
-    if not passing or isinstance(problem, (BadRequest, RetryAfter)):
-        return None
-    return fetch_pause_s(failures)
 
 
 def _sender(message: Message) -> Sender | None:
@@ -366,6 +309,10 @@ def _person(user: User, chat_id: str, *, is_group: bool) -> Sender:
     # who belongs together where the bot is but a guest.
     name = "" if chat_id.startswith(GUEST) else user.full_name
     return Sender("telegram", str(user.id), chat_id, user.language_code, is_group, name)
+
+
+def _owned(photos: tuple[Attachment, ...], *, own: bool) -> tuple[Attachment, ...]:
+    return tuple(replace(photo, own=own) for photo in photos)
 
 
 def _sent_by_themselves(message: Message) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import timedelta
 from functools import partial
 from itertools import count
@@ -16,17 +18,29 @@ from telegram import (
     Bot,
     InlineKeyboardButton,
     InlineKeyboardMarkup,
+    InlineQueryResult,
+    InlineQueryResultArticle,
+    InlineQueryResultCachedMpeg4Gif,
+    InlineQueryResultCachedPhoto,
     InputMediaAnimation,
     InputMediaPhoto,
+    InputTextMessageContent,
     LinkPreviewOptions,
     Message,
 )
-from telegram.error import BadRequest, ChatMigrated, NetworkError, RetryAfter, TelegramError
+from telegram.error import (
+    BadRequest,
+    ChatMigrated,
+    Forbidden,
+    NetworkError,
+    RetryAfter,
+    TelegramError,
+)
 from telegram.ext import AIORateLimiter
 
 from bot.adapters import backoff_s, retry
+from bot.text import shorten, utf16_length
 from bot.values import Animation, Button, Limits, Reply
-
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -99,21 +113,19 @@ class ChatRateLimiter(AIORateLimiter):
                 nobody would wait for.
         """
         if endpoint in MOMENTARY:
-            return await callback(*args, **kwargs)
-
-        def pause_s(problem: Exception, failures: int) -> float | None:
-            if not isinstance(problem, RetryAfter) or failures > MOST_RATE_LIMITS:
-                return None
-            asked_s = seconds_asked(problem)
-            if asked_s > LONGEST_RATE_LIMIT_S:
-                return None
+            return await asyncio.create_task(callback(*args, **kwargs))
+        for failures in count(1):
+            try:
+                return await super().process_request(
+                    callback, args, kwargs, endpoint, data, rate_limit_args
+                )
+            except RetryAfter as problem:
+                asked_s = seconds_asked(problem)
+                if failures > MOST_RATE_LIMITS or asked_s > LONGEST_RATE_LIMIT_S:
+                    raise
             log.info("telegram: %s has to wait %.0f s", endpoint, asked_s)
-            return asked_s + 0.1
-
-        request = super().process_request
-        return await retry(
-            lambda: request(callback, args, kwargs, endpoint, data, rate_limit_args), pause_s
-        )
+            await asyncio.sleep(asked_s + 0.1)
+        raise AssertionError("unreachable")
 
 
 class Sender:
@@ -130,14 +142,24 @@ class Sender:
         """Sends a reply.
 
         Returns:
-            The message that carries the buttons; None if nothing could be delivered.
+            The message; None if nothing could be delivered.
         """
+        more: JSON = {"reply_markup": keyboard(reply.buttons)}
+        text = _sendable(reply.text or reply.notice or "")
         try:
-            return await self._send(place, reply)
+            for upload in _uploads(self._bot, reply):
+                caption = _sendable(reply.text)
+                try:
+                    return await self._insert(place, partial(upload, caption=caption, **more))
+                except BadRequest as problem:
+                    log.info("telegram: a file is refused: %s", problem)
+            if text:
+                more["link_preview_options"] = NO_PREVIEW
+                return await self._insert(place, partial(self._bot.send_message, text=text, **more))
         except (UndeliverableError, TelegramError) as problem:
             # A BadRequest's message is Telegram's for developers and holds no id.
             log.info("telegram: an answer can't be delivered: %s", problem)
-            return None
+        return None
 
     async def replace(self, message: Message, place: JSON, reply: Reply) -> Message | None:
         """Puts a reply in the place of a message, or sends it where that can't be done.
@@ -145,11 +167,15 @@ class Sender:
         Returns:
             The message that carries the reply; None if nothing could be delivered.
         """
-        edit = self._edit(message, reply)
-        if edit is None:
+        hidden = reply.spoiler or bool(message.has_media_spoiler)
+        media = _media(reply, caption=_sendable(reply.text), has_spoiler=hidden)
+        is_text = bool(message.text) and media is None
+        limit = TELEGRAM_LIMITS.text_chars if is_text else TELEGRAM_LIMITS.caption_chars
+        if reply.document or utf16_length(reply.text) > limit:
             return await self.send(place, reply)
+        target = {"chat_id": message.chat.id, "message_id": message.message_id}
         try:
-            edited = await self.deliver(edit)
+            edited = await self._edit(target, reply, media, is_text=is_text)
         except UndeliverableError as problem:
             log.info("telegram: a message can't be changed: %s", problem)
             return None
@@ -159,7 +185,29 @@ class Sender:
             return await self.send(place, reply)
         return edited if isinstance(edited, Message) else message
 
-    async def deliver(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _edit(
+        self,
+        target: JSON,
+        reply: Reply,
+        media: InputMediaPhoto | InputMediaAnimation | None,
+        *,
+        is_text: bool,
+    ) -> Message | bool:
+        """Turns a message into a reply; ``target`` names the message."""
+        bot, text = self._bot, _sendable(reply.text)
+        edit: Callable[..., Awaitable[Message | bool]]
+        if media:
+            edit = partial(bot.edit_message_media, media=media)
+        elif not text:
+            edit = bot.edit_message_reply_markup
+        elif is_text:
+            edit = partial(bot.edit_message_text, text=text, link_preview_options=NO_PREVIEW)
+        else:
+            caption = shorten(text, TELEGRAM_LIMITS.caption_chars)
+            edit = partial(bot.edit_message_caption, caption=caption)
+        return await self._deliver(partial(edit, **target, reply_markup=keyboard(reply.buttons)))
+
+    async def _deliver(self, call: Callable[[], Awaitable[T]]) -> T:
         """The result of a request, which is repeated while the network fails.
 
         Raises:
@@ -182,45 +230,11 @@ class Sender:
         except TelegramError as problem:
             raise UndeliverableError(type(problem.__cause__ or problem).__name__) from None
 
-    async def _send(self, place: JSON, reply: Reply) -> Message | None:
-        markup = keyboard(reply.buttons)
-        carrier: Message | None = None
-        chunks = split_text(reply.text or reply.notice or "")
-        if reply.picture or reply.animation or reply.document:
-            caption, *overflow = split_text(reply.text, TELEGRAM_LIMITS.caption_chars) or [""]
-            carrier = await self._send_file(place, reply, caption, markup)
-            if carrier:
-                chunks, markup = overflow, None
-        for position, chunk in enumerate(chunks, start=1):
-            is_last = position == len(chunks)
-            text = partial(
-                self._bot.send_message,
-                text=chunk,
-                link_preview_options=NO_PREVIEW,
-                reply_markup=markup if is_last else None,
-            )
-            sent = await self._insert(place, text)
-            carrier = carrier or (sent if is_last else None)
-        return carrier
-
-    async def _send_file(
-        self, place: JSON, reply: Reply, caption: str, markup: InlineKeyboardMarkup | None
-    ) -> Message | None:
-        """Sends the picture, film or document; None where Telegram takes it in no way."""
-        for upload in uploads(self._bot, reply):
-            try:
-                return await self._insert(
-                    place, partial(upload, caption=caption, reply_markup=markup)
-                )
-            except BadRequest as problem:
-                log.info("telegram: a file is refused: %s", problem)
-        return None
-
     async def _insert(self, place: JSON, send: Send) -> Message:
         """Sends a message; once more as a plain one where it is refused as a reply in a topic."""
         for attempt in count():
             try:
-                return await self.deliver(partial(send, **place))
+                return await self._deliver(partial(send, **place))
             except ChatMigrated as problem:
                 if attempt > 1:
                     raise
@@ -231,64 +245,117 @@ class Sender:
                 place = {"chat_id": place["chat_id"]}
         raise AssertionError("unreachable")
 
-    def _edit(
-        self, message: Message, reply: Reply
-    ) -> Callable[[], Awaitable[Message | bool]] | None:
-        """How to turn a message into the reply; None where only a new message will do."""
-        is_text = message.text and not (reply.picture or reply.animation)
-        limit = TELEGRAM_LIMITS.text_chars if is_text else TELEGRAM_LIMITS.caption_chars
-        chunks = split_text(reply.text, limit)
-        if reply.document or len(chunks) > 1:
-            return None
-        text = chunks[0] if chunks else ""
-        media: InputMediaPhoto | InputMediaAnimation | None = None
-        about: JSON = {
-            "caption": text,
-            "has_spoiler": reply.spoiler or bool(message.has_media_spoiler),
-        }
-        if reply.picture:
-            media = InputMediaPhoto(reply.picture.jpeg, filename=PICTURE_NAME, **about)
-        elif film := reply.animation:
-            media = InputMediaAnimation(
-                film.content, filename=film.filename, **about, **_measures(film)
-            )
-        bot = self._bot
-        if media:
-            edit: Callable[..., Awaitable[Message | bool]]
-            edit = partial(bot.edit_message_media, media=media)
-        elif not text:
-            edit = bot.edit_message_reply_markup
-        elif is_text:
-            edit = partial(bot.edit_message_text, text=text, link_preview_options=NO_PREVIEW)
-        else:
-            edit = partial(bot.edit_message_caption, caption=text)
-        return partial(
-            edit,
-            chat_id=message.chat.id,
-            message_id=message.message_id,
-            reply_markup=keyboard(reply.buttons),
-        )
+    # Guest mode (Bot API 10.0): the bot is named in a chat that it is not a member of.
+    #
+    # Its answer there is one inline message, and those carry only pictures that Telegram holds
+    # already (https://core.telegram.org/bots/api#editmessagemedia). So the picture is uploaded to
+    # the asker's private chat, without a sound, and deleted there at once. Somebody who never
+    # started the bot has no such chat and gets the answer in words.
+
+    async def answer_guest(self, query_id: str, asker_id: int | None, reply: Reply) -> str | None:
+        """Answers a guest message.
+
+        Returns:
+            The inline message's id; None if nothing could be delivered.
+        """
+        text = _sendable(reply.text or reply.notice or "") or "…"
+        content = InputTextMessageContent(text, link_preview_options=NO_PREVIEW)
+        more: JSON = {"reply_markup": keyboard(reply.buttons)}
+        title = text.splitlines()[0][:64]
+        results: list[InlineQueryResult] = [InlineQueryResultArticle("1", title, content, **more)]
+        async with self._uploaded(asker_id, reply) as uploaded:
+            if uploaded:
+                more["caption"] = shorten(_sendable(reply.text), TELEGRAM_LIMITS.caption_chars)
+                picture: InlineQueryResult
+                if uploaded.animation:
+                    film_id = uploaded.animation.file_id
+                    picture = InlineQueryResultCachedMpeg4Gif("1", film_id, **more)
+                else:
+                    photo_id = uploaded.photo[-1].file_id
+                    picture = InlineQueryResultCachedPhoto("1", photo_id, PICTURE_NAME, **more)
+                results.insert(0, picture)
+            for result in results:
+                answer = partial(self._bot.answer_guest_query, query_id, result)
+                try:
+                    return (await self._deliver(answer)).inline_message_id
+                except BadRequest:
+                    continue  # words are taken where a picture is not
+                except UndeliverableError as problem:
+                    log.info("telegram: a guest's answer can't be delivered: %s", problem)
+                    break
+        return None
+
+    async def replace_inline(self, inline_message_id: str, asker_id: int, reply: Reply) -> None:
+        """Puts a reply in the place of an inline message."""
+        target = {"inline_message_id": inline_message_id}
+        async with self._uploaded(asker_id, reply) as uploaded:
+            caption = shorten(_sendable(reply.text), TELEGRAM_LIMITS.caption_chars)
+            media = _media(reply, uploaded, caption=caption) if uploaded else None
+            try:
+                if media:
+                    await self._edit(target, reply, media, is_text=False)
+                elif caption:
+                    try:
+                        await self._edit(target, reply, None, is_text=False)
+                    except BadRequest:  # it is a message without a picture
+                        await self._edit(target, reply, None, is_text=True)
+            except (UndeliverableError, TelegramError) as problem:
+                log.info("telegram: a guest's answer can't be changed: %s", type(problem).__name__)
+
+    @contextlib.asynccontextmanager
+    async def _uploaded(self, asker_id: int | None, reply: Reply) -> AsyncIterator[Message | None]:
+        """The reply's picture or film in the asker's private chat while the block runs.
+
+        None where there is none, or no way to send it.
+        """
+        uploaded = None
+        if asker_id is not None and (reply.picture or reply.animation):
+            upload = _uploads(self._bot, reply)[0]
+            try:
+                uploaded = await upload(chat_id=asker_id, disable_notification=True)
+            except (Forbidden, BadRequest):
+                pass  # never started, or blocked
+            except TelegramError as problem:
+                log.info("telegram: a picture can't be uploaded: %s", type(problem).__name__)
+        try:
+            yield uploaded
+        finally:
+            if uploaded:
+                with contextlib.suppress(TelegramError):
+                    await uploaded.delete()
 
 
-def uploads(bot: Bot, reply: Reply) -> list[Send]:
+def _uploads(bot: Bot, reply: Reply) -> list[Send]:
     """How to send the file of a reply: as what it is, then as a plain file if that is refused."""
-    if reply.picture:
-        content, name = reply.picture.jpeg, PICTURE_NAME
-        first: Send = partial(bot.send_photo, photo=content, has_spoiler=reply.spoiler)
+    if document := reply.document:
+        return [partial(bot.send_document, document=document.content, filename=document.filename)]
+    send: Send
+    if picture := reply.picture:
+        content, name = picture.jpeg, PICTURE_NAME
+        send = partial(bot.send_photo, photo=content)
     elif film := reply.animation:
         content, name = film.content, film.filename
-        first = partial(
-            bot.send_animation, animation=content, has_spoiler=reply.spoiler, **_measures(film)
-        )
-    elif reply.document:
-        document = reply.document
-        return [partial(bot.send_document, document=document.content, filename=document.filename)]
+        send = partial(bot.send_animation, animation=content, **_measures(film))
     else:
         return []
     return [
-        partial(first, filename=name),
+        partial(send, filename=name, has_spoiler=reply.spoiler),
         partial(bot.send_document, document=content, filename=name),
     ]
+
+
+def _media(
+    reply: Reply, uploaded: Message | None = None, **more: Any
+) -> InputMediaPhoto | InputMediaAnimation | None:
+    """The picture or film of a reply, or what Telegram holds of it, to be put into a message."""
+    if picture := reply.picture:
+        photo = uploaded.photo[-1].file_id if uploaded else picture.jpeg
+        return InputMediaPhoto(photo, filename=PICTURE_NAME, **more)
+    if film := reply.animation:
+        held = uploaded.animation if uploaded else None
+        content = held.file_id if held else film.content
+        return InputMediaAnimation(content, filename=film.filename, **_measures(film), **more)
+    return None
 
 
 def _measures(film: Animation) -> JSON:
@@ -310,33 +377,9 @@ def keyboard(rows: tuple[tuple[Button, ...], ...]) -> InlineKeyboardMarkup | Non
     return InlineKeyboardMarkup(buttons) if buttons else None
 
 
-def split_text(
-    text: str, first: int = TELEGRAM_LIMITS.text_chars, rest: int = TELEGRAM_LIMITS.text_chars
-) -> list[str]:
-    """A text in pieces that Telegram carries, cut at the end of a paragraph, line or word.
-
-    Args:
-        text: Any text; what is no character (a lone surrogate) becomes U+FFFD.
-        first: Longest first piece, UTF-16 code units, above 1.
-        rest: Longest other piece, UTF-16 code units, above 1.
-
-    Returns:
-        Pieces without white space around them, none of them empty.
-    """
-    left = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").strip()
-    pieces: list[str] = []
-    limit = first
-    while left:
-        head = left.encode("utf-16-le")[: 2 * limit].decode("utf-16-le", "ignore")
-        if len(head) < len(left):
-            # Cut late, and at the best boundary of the second half.
-            cuts = (head.rfind(boundary) for boundary in ("\n\n", "\n", " "))
-            head = head[: next((at for at in cuts if at > len(head) // 2), len(head))]
-        if piece := head.strip():
-            pieces.append(piece)
-            limit = rest
-        left = left[len(head) :].lstrip()
-    return pieces
+def _sendable(text: str) -> str:
+    """The text stripped; what is no character (a lone surrogate) becomes U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").strip()
 
 
 def seconds_asked(problem: RetryAfter) -> float:

@@ -1,28 +1,37 @@
-"""Answers Telegram updates: what happens between an update and the messages that answer it."""
+"""Fetches updates from Telegram, answers them, and confirms each one only when it is answered."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractAsyncContextManager
+import json
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
+import httpx
 from telegram import Bot, CallbackQuery, Message, Update
 from telegram.constants import ChatAction
-from telegram.error import TelegramError
+from telegram.error import BadRequest, Conflict, InvalidToken, RetryAfter, TelegramError
+from telegram.request import HTTPXRequest
 
-from bot.adapters import InFlight
-from bot.adapters.telegram.guests import Guests
-from bot.adapters.telegram.messages import Asked, Files, Reader
-from bot.adapters.telegram.sender import TELEGRAM_LIMITS, Sender
+from bot.adapters import InFlight, backoff_s, or_stop, retry
+from bot.adapters.telegram.messages import Asked, Reader
+from bot.adapters.telegram.sender import TELEGRAM_LIMITS, Sender, seconds_asked
 from bot.text import Wording
 from bot.values import Reply
+from engine.errors import BadToken
 
 if TYPE_CHECKING:
     from bot.conversation import Conversation
 
+log = logging.getLogger(__name__)
+JSON = dict[str, Any]
 
 # The sign is shown for 5 s (https://core.telegram.org/bots/api#sendchataction).
 TYPING_EVERY_S = 4.5
@@ -36,6 +45,24 @@ TOAST_CHARS = 60
 MOST_ALBUM_ITEMS = 10
 # Commands whose answer is, with a photo, a picture.
 DRAWN = frozenset({None, "lookalike", "compare", "top"})
+
+
+REFUSED_TOKEN = (
+    "Telegram refuses the bot's token; "  # noqa: S105 - a sentence
+    "put the one that @BotFather gave you into telegram.token"
+)
+ALLOWED_UPDATES = (Update.MESSAGE, Update.CALLBACK_QUERY, Update.GUEST_MESSAGE)
+POLL_S = 30  # how long Telegram may wait before it says that there is nothing
+CONFIRM_S = 0.8
+# Between polls while something is in work: soon after news, since a crowd comes together, then
+# rarely. (Telegram itself lets a poll for the same update wait half a second.)
+PACES_S = (0.03, 0.5)
+# Reading an update takes a fraction of a millisecond, during which nothing else is done.
+NEW_AT_ONCE = 30
+# How long an update in work stays unconfirmed, and how many do: well below 100, the most that one
+# poll brings.
+HOLD_S = 60.0
+HOLD_MOST = 60
 
 
 @dataclass(slots=True)
@@ -62,7 +89,7 @@ class Session:
         bot: Connected.
         conversation: Answers.
         wording: What is said when an answer can't be waited for.
-        files: Makes attachments.
+        client: Downloads.
         album_quiet_s: An album is complete when nothing has been added to it for so long.
         done: Called with the id of each update that needs nothing more.
     """
@@ -73,16 +100,15 @@ class Session:
         conversation: Conversation,
         *,
         wording: Wording,
-        files: Files,
+        client: httpx.AsyncClient,
         album_quiet_s: float,
         done: Callable[[int], None],
     ) -> None:
         self._bot = bot
         self._conversation = conversation
         self._wording = wording
-        self._reader = Reader(bot, files)
+        self._reader = Reader(bot, client)
         self._sender = Sender(bot)
-        self._guests = Guests(bot, self._sender)
         self._album_quiet_s = album_quiet_s
         self._albums: dict[Hashable, _Album] = {}
         self._done = done
@@ -150,7 +176,7 @@ class Session:
         if first.guest_query_id:
             reply = await self._conversation.answer(asked.request, TELEGRAM_LIMITS)
             asker_id = first.from_user.id if first.from_user and not first.sender_chat else None
-            sent = await self._guests.send(first.guest_query_id, asker_id, reply)
+            sent = await self._sender.answer_guest(first.guest_query_id, asker_id, reply)
             self._reader.remember(sent, asked.request.photos)
             return
         work.asked = asked
@@ -193,7 +219,7 @@ class Session:
         if message is None:
             if query.inline_message_id:
                 asker_id = query.from_user.id
-                await self._guests.replace(query.inline_message_id, asker_id, reply)
+                await self._sender.replace_inline(query.inline_message_id, asker_id, reply)
         elif reply.replaces and isinstance(message, Message) and message.is_accessible:
             self._remember(asked, await self._sender.replace(message, asked.place, reply))
         else:
@@ -235,3 +261,160 @@ def _note(reply: Reply) -> str | None:
         return None
     words = reply.notice or (reply.text if reply.private else None)
     return words if words and len(words) <= NOTE_CHARS else None
+
+
+class Polling:
+    """Long polling that loses no update when the process is killed.
+
+    Telegram forgets an update as soon as a poll names a higher one. So while something is being
+    answered, polls name the oldest unanswered update, and what they bring again is recognised.
+
+    An update is let go unanswered after ``HOLD_S``, when ``HOLD_MOST`` came after it, or when it is
+    older than this process: what a predecessor died of is tried once more, not for ever.
+
+    Args:
+        bot: Reads updates.
+        request: What they are asked for with. Not by ``Bot.get_updates``: it would read all of
+            them, those seen before too, and raise if one can't be read.
+        queue: Where updates go.
+    """
+
+    def __init__(self, bot: Bot, request: HTTPXRequest, queue: asyncio.Queue[object]) -> None:
+        self._bot = bot
+        self._request = request
+        self._queue = queue
+        self._born = time.time()
+        self._next: int | None = None
+        self._held: dict[int, float] = {}  # update id -> when it came
+        self._seen: set[int] = set()  # those that Telegram may send again
+        self._all_answered = asyncio.Event()
+        self._all_answered.set()
+
+    def answered(self, update_id: int) -> None:
+        """Notes that an update needs nothing more."""
+        self._held.pop(update_id, None)
+        if not self._held:
+            self._all_answered.set()
+
+    async def run(self) -> None:
+        """Fetches until it is cancelled; a failing network is retried for ever.
+
+        Raises:
+            BadToken: If Telegram refuses the token.
+        """
+        pace_s, failures = PACES_S[0], 0
+        while True:
+            self._let_go()
+            offset = self._offset()
+            try:
+                # As a task of its own: nothing here wakes up before the answer is there.
+                found = await asyncio.create_task(self._poll(offset))
+            except InvalidToken:
+                raise BadToken(REFUSED_TOKEN) from None
+            except (TelegramError, KeyError, TypeError) as problem:  # or no answer of the Bot API
+                failures += 1
+                await asyncio.sleep(_pause_s(problem, failures))
+                continue
+            failures = 0
+            fresh = self._take(found, offset)
+            pace_s = PACES_S[0] if fresh else min(pace_s * 2.5, PACES_S[1])
+            if self._held:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._all_answered.wait(), pace_s)
+
+    async def confirm(self) -> None:
+        """Tells Telegram, once polling has ended, what need not come again."""
+        if self._next is not None:
+            last = self._poll(self._offset(), limit=1, timeout_s=0)
+            await asyncio.wait_for(last, CONFIRM_S)
+
+    def _offset(self) -> int | None:
+        return min(self._held, default=self._next)
+
+    def _poll(
+        self, offset: int | None, limit: int = 100, timeout_s: int = POLL_S
+    ) -> Coroutine[Any, Any, object]:
+        """Asks for updates, as they are in JSON."""
+        timeout_s = 0 if self._held else timeout_s
+        asked: JSON = {
+            "limit": min(limit, len(self._seen) + NEW_AT_ONCE),
+            "timeout": timeout_s,
+            "allowed_updates": json.dumps(ALLOWED_UPDATES),
+        }
+        if offset is not None:
+            asked["offset"] = offset
+        url = f"{self._bot.base_url}/getUpdates?{urlencode(asked)}"
+        return self._request.post(url, read_timeout=(self._request.read_timeout or 0) + timeout_s)
+
+    def _take(self, found: object, offset: int | None) -> bool:
+        """Hands over what is new of an answer; whether anything is."""
+        updates = [
+            update
+            for update in (found if isinstance(found, list) else ())
+            if isinstance(update, dict) and isinstance(update.get("update_id"), int)
+        ]
+        fresh = [update for update in updates if update["update_id"] not in self._seen]
+        for update in fresh:
+            update_id = update["update_id"]
+            self._next = update_id + 1
+            if read := self._read(update):
+                message = read.message or read.guest_message
+                if message and message.date.timestamp() >= self._born - 1:
+                    self._held[update_id] = time.monotonic()
+                    self._all_answered.clear()
+                self._queue.put_nowait(read)
+        self._seen.update(update["update_id"] for update in updates)
+        if offset is not None:
+            self._seen = {update_id for update_id in self._seen if update_id >= offset}
+        return bool(fresh)
+
+    def _read(self, update: JSON) -> Update | None:
+        """The update; None if it can't be read, since one must not hide the others."""
+        try:
+            return Update.de_json(update, self._bot)
+        except Exception as problem:  # noqa: BLE001 - the library lets KeyError and the like out
+            log.warning("telegram: an update can't be read (%s)", type(problem).__name__)
+            return None
+
+    def _let_go(self) -> None:
+        long_ago = time.monotonic() - HOLD_S
+        for update_id, since in sorted(self._held.items()):
+            later = sum(other > update_id for other in self._seen)
+            if since < long_ago or later >= HOLD_MOST:
+                self.answered(update_id)
+
+
+async def insist(call: Callable[[], Awaitable[object]], stop: asyncio.Event) -> bool:
+    """Repeats a request until it succeeds (True) or ``stop`` is set (False).
+
+    Raises:
+        InvalidToken: If Telegram refuses the token.
+        BadRequest: If Telegram does not accept the request as it is.
+    """
+
+    async def done() -> bool:
+        await call()
+        return True
+
+    def pause_s(problem: Exception, failures: int) -> float | None:
+        lasting = isinstance(problem, (BadRequest, InvalidToken))
+        passing = isinstance(problem, TelegramError) and not lasting
+        return _pause_s(problem, failures) if passing else None
+
+    return await or_stop(retry(done, pause_s), stop) or False
+
+
+def _pause_s(problem: Exception, failures: int) -> float:
+    """Seconds before the next attempt to reach Telegram."""
+    if isinstance(problem, RetryAfter):
+        return 0.1 + seconds_asked(problem)
+    if failures in {1, 5} or failures % 50 == 0:
+        cause = type(problem.__cause__ or problem).__name__
+        reason = (
+            "another process polls with the same token; stop one of them"
+            if isinstance(problem, Conflict)
+            else f"no answer ({cause})"
+        )
+        log.warning("telegram: %s; trying again", reason)
+    spread = random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
+    return spread * backoff_s(failures, 0.5, 30.0)

@@ -13,7 +13,7 @@ from telegram_mirror import Mirror, running, size, until
 from telegram_people import Person
 from telegram_server import BotApi
 
-from bot.values import Button, Document, Picture, Reply
+from bot.values import Document, Reply
 
 
 @pytest.fixture
@@ -269,26 +269,6 @@ async def test_edited_messages_and_channel_posts_are_nobodys_question(
     assert len(mirror.requests) == 1
     kinds = api.called("getUpdates")[0].parameters["allowed_updates"]
     assert set(kinds) == {"message", "callback_query", "guest_message"}
-
-
-async def test_long_answers_arrive_whole(api: BotApi, mirror: Mirror, hopper_jpeg: bytes) -> None:
-    """Text is cut where a message ends, a caption goes on in a message, buttons come last."""
-    words = "Löng 👩‍🚀 " * 900
-    buttons = ((Button("Again", "again"),),)
-    mirror.replies["about"] = Reply(words, buttons=buttons)
-    chat = Person(api).private_chat()
-    await chat.say("/about")
-    first, second, third = [await chat.reply() for _ in range(3)]
-    assert f"{first.words} {second.words} {third.words}" == words.strip()
-    assert [bool(part.buttons) for part in (first, second, third)] == [False, False, True]
-
-    picture = Picture(hopper_jpeg, 512, 600, "")
-    mirror.replies["lookalike"] = Reply(words[:1500], picture, buttons)
-    await chat.send_photo(hopper_jpeg, "/lookalike")
-    card, rest = [await chat.reply() for _ in range(2)]
-    assert card.picture
-    assert [bool(part.buttons) for part in (card, rest)] == [True, False]
-    assert f"{card.words} {rest.words}" == words[:1500].strip()
 
 
 async def test_names_of_every_script_arrive_as_they_are(api: BotApi, mirror: Mirror) -> None:

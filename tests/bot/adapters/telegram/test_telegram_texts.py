@@ -1,4 +1,4 @@
-"""Cutting long texts, and reading the words of messages: laws."""
+"""Keyboards, and reading the words of messages: laws."""
 
 from __future__ import annotations
 
@@ -9,39 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.adapters.telegram.messages import parse_message
-from bot.adapters.telegram.sender import keyboard, split_text
+from bot.adapters.telegram.sender import keyboard
 from bot.values import Button
-
-TEXTS = st.text(st.characters() | st.sampled_from("\n 😀"), max_size=400)
-
-
-def _units(text: str) -> int:
-    return len(text.encode("utf-16-le")) // 2
-
-
-@given(TEXTS, st.integers(2, 60), st.integers(2, 60))
-def test_pieces_fit_and_hold_every_word(text: str, first: int, rest: int) -> None:
-    """No piece is empty or too long, and no character but white space is lost."""
-    pieces = split_text(text, first, rest)
-    assert all(piece and piece == piece.strip() for piece in pieces)
-    assert all(_units(piece) <= (rest if at else first) for at, piece in enumerate(pieces))
-    lost = "".join("".join(pieces).split())
-    assert lost == "".join(
-        text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").split()
-    )
-
-
-def test_a_text_is_cut_at_the_end_of_a_line() -> None:
-    """A word is cut only where it would leave half of a message empty."""
-    text = "one two\nthree four\n\nfive " + "x" * 30
-    assert split_text(text, 20, 20) == ["one two\nthree four", "five " + "x" * 15, "x" * 15]
-    assert split_text("short") == ["short"]
-    assert split_text(" \n ") == []
-
-
-def test_what_is_no_character_is_replaced() -> None:
-    """A lone surrogate can't be sent."""
-    assert split_text("a\ud83db") == ["a\N{REPLACEMENT CHARACTER}b"]
 
 
 def test_a_reply_without_buttons_has_no_keyboard() -> None:
