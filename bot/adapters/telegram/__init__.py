@@ -149,7 +149,7 @@ class TelegramAdapter:
                 delete = partial(app.bot.delete_webhook, drop_pending_updates=False)
                 if await insist(delete, stop):
                     log.info("telegram: polling")
-                    await or_stop(polling.run(), stop)
+                    await or_stop(polling.run(stop), stop)
         finally:
             publishing.cancel()
             await session.finish(self._grace_s)

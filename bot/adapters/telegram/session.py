@@ -296,14 +296,15 @@ class Polling:
         if not self._held:
             self._all_answered.set()
 
-    async def run(self) -> None:
-        """Fetches until it is cancelled; a failing network is retried for ever.
+    async def run(self, stop: asyncio.Event) -> None:
+        """Fetches until it is cancelled, after ``stop`` is set; a network failure is retried.
 
         Raises:
             BadToken: If Telegram refuses the token.
         """
         pace_s, failures = PACES_S[0], 0
-        while True:
+        # Asked for as well: Python 3.11's wait_for may swallow the cancellation.
+        while not stop.is_set():
             self._let_go()
             offset = self._offset()
             try:
