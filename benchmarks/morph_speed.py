@@ -18,7 +18,7 @@ import numpy as np
 from figures import record
 
 from bot.app import open_engine
-from bot.pictures import CardEntry, draw_card
+from bot.pictures.card import CardEntry, draw_card
 from bot.pictures.morph import GIF, MP4, Format, encodes_mp4, make_morph
 from bot.settings import Settings
 from engine.types import Face, Photo

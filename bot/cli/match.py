@@ -126,7 +126,7 @@ def _draw_answer(engine: Engine, answer: _Answer, style: str = SIDE) -> Picture:
 
     Faces that are turned too far aside for a split face are drawn side by side.
     """
-    from bot.pictures import draw_card, entry_of
+    from bot.pictures.card import draw_card, entry_of
     from bot.pictures.split import suits
 
     entries = [

@@ -15,7 +15,7 @@ from engine.types import Concern
 from gallery.records import MEN, WOMEN
 
 if TYPE_CHECKING:
-    from bot.pictures import CardEntry
+    from bot.pictures.card import CardEntry
     from bot.recognizer import Slot
     from gallery.records import Match
 
@@ -40,7 +40,7 @@ async def show_card(services: Services, turn: Turn, _slot: Slot, found: Found) -
     turn.notes["top"] = question.top
 
     def draw() -> tuple[Reply, str, bool]:
-        from bot.pictures import draw_card
+        from bot.pictures.card import draw_card
         from bot.pictures.split import suits
 
         face = found.photo.faces[question.number - 1]
@@ -82,7 +82,7 @@ async def show_parents(services: Services, turn: Turn, _slot: Slot, found: Found
     """The woman and the man most alike with the face between them."""
 
     def draw() -> Reply:
-        from bot.pictures import draw_family_card
+        from bot.pictures.card import draw_family_card
 
         first, second = [_card_entry(services, *pair) for pair in _pairs(found)]
         picture = draw_family_card(
@@ -158,7 +158,7 @@ def _pairs(found: Found) -> Iterable[tuple[Match, MatchAnswer]]:
 
 
 def _card_entry(services: Services, match: Match, answer: MatchAnswer) -> CardEntry:
-    from bot.pictures import entry_of
+    from bot.pictures.card import entry_of
 
     said = {"name": answer.name, "word": answer.word, "credit": answer.credit}
     return entry_of(services.engine, match, **said)

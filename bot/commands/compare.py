@@ -151,7 +151,7 @@ async def _measure(services: Services, turn: Turn, two: Pair, model: str) -> Mat
 
 
 def _draw(two: Pair, answer: MatchAnswer) -> Picture:
-    from bot.pictures import draw_comparison
+    from bot.pictures.card import draw_comparison
 
     first, second = two.numbers
     return draw_comparison(

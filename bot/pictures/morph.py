@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bot.pictures import CardEntry, Fit, Style, Words
+from bot.pictures.card import CardEntry, Fit, Style, Words
 from bot.pictures.framing import (
     FaceInPhoto,
     Pixels,

@@ -16,7 +16,7 @@ from PIL import Image
 from test_framing import placed
 from test_script_runs import NAMES
 
-from bot.pictures import (
+from bot.pictures.card import (
     CardEntry,
     draw_card,
     draw_comparison,

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from bot.pictures import CardEntry, draw_family_card
+from bot.pictures.card import CardEntry, draw_family_card
 from bot.values import Picture
 from engine.types import Box, Face, Photo
 

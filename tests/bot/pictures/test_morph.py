@@ -15,7 +15,7 @@ from PIL import Image, ImageSequence
 from test_card import COLLINS, HOPPER
 from test_framing import placed
 
-from bot.pictures import CardEntry
+from bot.pictures.card import CardEntry
 from bot.pictures.framing import FaceInPhoto
 from bot.pictures.morph import GIF, MP4, make_morph
 from bot.values import Animation

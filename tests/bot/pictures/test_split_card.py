@@ -17,7 +17,7 @@ from test_card import (
     pixels_of,
 )
 
-from bot.pictures import CardEntry, draw_card
+from bot.pictures.card import CardEntry, draw_card
 from bot.pictures.split import split_face
 from bot.values import Limits
 from engine.types import Photo

@@ -152,9 +152,9 @@ def test_folders_name_categories(folder: Path) -> None:
 
 def test_the_gallery_adds_what_it_knows_and_the_file_counts_most(folder: Path) -> None:
     catalogue = [
-        Person(1, "Q11641", "Grace Hopper", ("navy",), "Q11641", "United States", "female"),
-        Person(2, "Q99", "Jose Ferrer", (), "Q99", "Puerto Rico", None),
-        Person(3, "Q98", "Somebody Else", (), "Q98", "Peru", "male"),
+        Person("Q11641", "Grace Hopper", ("navy",), "Q11641", "United States", "female", id=1),
+        Person("Q99", "Jose Ferrer", (), "Q99", "Puerto Rico", None, id=2),
+        Person("Q98", "Somebody Else", (), "Q98", "Peru", "male", id=3),
     ]
     write(folder, "person;country;gender\njose ferrer;United States;male\nNobody;x;y\n")
 

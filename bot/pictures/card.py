@@ -1,0 +1,365 @@
+"""The picture of an answer: the sender's face and the celebrity's side by side, or joined as one.
+
+Dark, so that it sits well in light and in dark chats; drawn at 1080 px and laid out so that name
+and score can still be read at the 350 px of a phone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bot.pictures.framing import FaceInPhoto, Pixels, frame_face, shared_frame, with_chin
+from bot.pictures.sheet import INK, MUTED, Sheet, draw_numbered, score_colour
+from bot.pictures.split import split_face, suits
+from bot.pictures.text import Block, set_text
+from bot.values import Picture
+from engine.engine import Engine
+from engine.types import Box, Face, Photo
+from gallery.records import Match
+from gallery.silhouette import is_silhouette
+
+_CAMERA = "\N{CAMERA} "  # before a credit, in place of the word "photo" in some language
+
+_WIDTH = 1080
+_MOST_ENTRIES = 10  # more would make a ribbon that nobody reads and platforms refuse
+_GAP = 6
+_HALF = (_WIDTH - _GAP) // 2
+_PAD = 44
+_BADGE = 58
+_BAND = 640  # the highest that a photo with numbered faces is
+_PAIR_PX, _SPLIT_PX = (640, 520), (960, 760)
+"""Height of the faces: alone, and where a numbered photo or further matches share the card."""
+
+_FAMILY_PAD, _FAMILY_BADGE = 40, 54
+_PARENTS, _CHILD = 560, 340
+_CHILD_BELOW = 150  # of the sender's picture, below the two panels: their faces stay free
+_COLUMN = _HALF - _FAMILY_PAD - _FAMILY_PAD // 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CardEntry:
+    """A match as the card shows it, in the words of the person who asked.
+
+    Attributes:
+        portrait: uint8 (H, W, 3), RGB.
+        portrait_landmarks: float32 (5, 2), portrait pixels, in the order of ``Face.landmarks``.
+        name: Of the celebrity, in any script.
+        score: 0 to 100.
+        word: What the score means; may be empty.
+        credit: Whose photo it is and under which licence; may be empty.
+        rank: Number to show; None: counted from 1 where there are several entries.
+        portrait_box: Where the face is in the portrait, if that is known.
+        silhouette: Whether the portrait is no photo, so that no face can be made of it.
+    """
+
+    portrait: Pixels = field(repr=False)
+    portrait_landmarks: NDArray[np.float32] = field(repr=False)
+    name: str
+    score: float
+    word: str
+    credit: str
+    rank: int | None = None
+    portrait_box: Box | None = None
+    silhouette: bool = False
+
+    @property
+    def face(self) -> FaceInPhoto:
+        """The portrait, and the landmarks with the chin (6, 2)."""
+        return self.portrait, with_chin(self.portrait_landmarks, self.portrait_box)
+
+
+def entry_of(engine: Engine, match: Match, *, name: str, word: str, credit: str) -> CardEntry:
+    """A match as the card shows it; decodes its portrait."""
+    portrait, jpeg = match.portrait, match.thumbnail()
+    pixels = engine.decode(jpeg).pixels
+    # The settings may make decoding reduce even a thumbnail.
+    scale = pixels.shape[1] / portrait.width_px
+    return CardEntry(
+        portrait=pixels,
+        portrait_landmarks=(portrait.landmarks * scale).astype(np.float32),
+        name=name,
+        score=match.score,
+        word=word,
+        credit=credit,
+        portrait_box=Box(*(side * scale for side in astuple(portrait.box))),
+        silhouette=is_silhouette(jpeg),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a text is set: its size, the least size, the height of its box (px), and lines."""
+
+    size: int
+    least: int
+    height: int
+    lines: int = 2
+
+    def set(self, text: str, width: int, *, most: int = 1000, bold: bool = False) -> Block:
+        """The text in a box of that width, in at most that size (px)."""
+        return set_text(
+            text,
+            width_px=width,
+            height_px=self.height,
+            size_px=min(self.size, most),
+            min_size_px=self.least,
+            lines=self.lines,
+            bold=bold,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How a match is told.
+
+    Attributes:
+        name: Of the celebrity.
+        word: What the score means; None leaves it out.
+        credit: Below the bar.
+        bar: Height of the bar, px, and what stands free above and below it.
+        score: Size of the score; 0: it stands elsewhere.
+        of: Size of "/100" behind it; 0: none.
+        digits: What the score takes above and below its baseline, px.
+        apart: Between name and score, px.
+    """
+
+    name: Fit
+    word: Fit | None
+    credit: Fit
+    bar: tuple[int, int, int]
+    score: int = 0
+    of: int = 0
+    digits: tuple[int, int] = (0, 0)
+    apart: int = 0
+
+
+_CAPTION = Style(
+    Fit(72, 38, 176), Fit(40, 28, 104), Fit(25, 20, 64), (22, 16, 18), 104, 36, (80, 18), 32
+)
+_PARENT = Style(Fit(52, 30, 120), Fit(34, 26, 84), Fit(23, 18, 120), (18, 14, 14))
+_FEW = Style(
+    Fit(50, 28, 75), Fit(32, 26, 46, 1), Fit(22, 18, 32, 1), (16, 6, 6), 68, 0, (52, 14), 20
+)
+_MANY = Style(Fit(38, 21, 57), None, Fit(19, 15, 51), (12, 6, 6), 48, 0, (36, 10), 20)
+
+
+class _Score:
+    """A score as a whole number, with or without "/100"."""
+
+    def __init__(self, score: float, size_px: int, of_px: int) -> None:
+        number = Fit(size_px, size_px, 2 * size_px, lines=1)
+        self._number = number.set(f"{score:.0f}", 3 * size_px, bold=True)
+        self._colour, self._of = score_colour(score), None
+        self.width_px = self._number.width_px
+        if of_px:
+            self._of = Fit(of_px, of_px, 2 * of_px, lines=1).set("/100", 4 * of_px)
+            self.width_px += 8 + self._of.width_px
+
+    def draw(self, sheet: Sheet, x: int, baseline: int) -> None:
+        sheet.block(self._number, x, baseline - self._number.baseline_px, self._colour)
+        if self._of:
+            x += self.width_px - self._of.width_px
+            sheet.block(self._of, x, baseline - self._of.baseline_px, MUTED)
+
+
+class Words:
+    """Name and score on one baseline, then the word, the bar and the credit."""
+
+    def __init__(
+        self, name: str, score: float, word: str, credit: str, width: int, style: Style
+    ) -> None:
+        self._score, self._width, self._style = score, width, style
+        self._number = _Score(score, style.score, style.of) if style.score else None
+        taken = self._number.width_px + style.apart if self._number else 0
+        self._name = style.name.set(name, width - taken, bold=True)
+        self._word = self._credit = None
+        if word and style.word:
+            capital = word[:1].title() + word[1:]
+            self._word = style.word.set(capital, width, most=self._name.size_px - 2)
+        if credit:
+            self._credit = style.credit.set(_CAMERA + credit, width)
+        above, below = style.digits
+        self._baseline = max(self._name.baseline_px, above)
+        one_line = len(self._name.lines) == 1
+        self._name_top = self._baseline - self._name.baseline_px if one_line else 0
+        self._head = max(self._name_top + self._name.height_px, self._baseline + below)
+        blocks = [block.height_px for block in (self._word, self._credit) if block]
+        self.height_px = self._head + sum(blocks) + sum(style.bar)
+
+    def draw(self, sheet: Sheet, x: int, y: int) -> None:
+        """Puts the words with their upper left corner there."""
+        bar, above, below = self._style.bar
+        sheet.block(self._name, x, y + self._name_top, INK)
+        if self._number:
+            self._number.draw(sheet, x + self._width - self._number.width_px, y + self._baseline)
+        y += self._head
+        if self._word:
+            sheet.block(self._word, x, y, INK)
+            y += self._word.height_px
+        sheet.bar(self._score, x, y + above, self._width, bar)
+        if self._credit:
+            sheet.block(self._credit, x, y + above + bar + below, MUTED)
+
+
+def draw_card(
+    photo: Photo,
+    faces: Sequence[Face],
+    entries: Sequence[CardEntry],
+    *,
+    answered: int = 0,
+    split: bool = False,
+) -> Picture:
+    """The face with its best match; further matches below, each with its rank.
+
+    With several faces in the photo it stands above, its faces numbered from 1.
+
+    Args:
+        photo: The sender's photo.
+        faces: In the order of their numbers.
+        entries: At least one match of the face that was answered, best first; ten at most are
+            drawn.
+        answered: Which of ``faces`` that is, counted from 0.
+        split: Whether the left half of the face is joined with the right half of the best match's,
+            instead of both side by side. Further matches that are turned too far aside for that,
+            or lack a photo, show their portrait.
+
+    Raises:
+        ValueError: If there is no entry.
+        IndexError: If there is no such face.
+    """
+    if not entries:
+        raise ValueError("a card shows at least one match")
+    best, *others = entries[:_MOST_ENTRIES]
+    face = _face(photo, faces[answered])
+    sheet, top, several = Sheet(_WIDTH), 0, len(faces) > 1
+    if several:
+        top = draw_numbered(sheet, photo, faces, highest_px=_BAND, selected=answered) + _GAP
+    alone, shared = _SPLIT_PX if split else _PAIR_PX
+    height = shared if others or several else alone
+    rank_x = _HALF + _GAP + 20
+    if split:
+        sheet.photo(split_face(face, best.face, (_WIDTH, height)), 0, top)
+        rank_x = _WIDTH - 20 - _BADGE if several else 20
+    else:
+        _draw_pair(sheet, top, (face, best.face), height)
+    if several:
+        sheet.badge(answered + 1, 20, top + 20, _BADGE, selected=True)
+    rank = best.rank or (1 if others else None)
+    if rank is not None:
+        sheet.badge(rank, rank_x, top + 20, _BADGE)
+    end = _draw_caption(sheet, top + height, best.name, best.score, best.word, best.credit)
+    if others:
+        end = _draw_rows(sheet, end, others, face if split else None)
+    return sheet.picture(end, _alt_text([best, *others]))
+
+
+def draw_comparison(
+    photo_a: Photo, face_a: Face, photo_b: Photo, face_b: Face, score: float, word: str
+) -> Picture:
+    """Two senders' faces side by side, how alike they are (0 to 100) and what that means."""
+    sheet, height = Sheet(_WIDTH), _PAIR_PX[0]
+    _draw_pair(sheet, 0, (_face(photo_a, face_a), _face(photo_b, face_b)), height)
+    end = _draw_caption(sheet, height, word, score, "", "")
+    return sheet.picture(end, f"{score:.0f}/100, {word}")
+
+
+def draw_family_card(
+    photo: Photo,
+    faces: Sequence[Face],
+    parents: tuple[CardEntry, CardEntry],
+    *,
+    answered: int = 0,
+    title: str,
+) -> Picture:
+    """The two most alike, the face between them; with several faces the numbered photo above.
+
+    Args:
+        photo: The sender's photo.
+        faces: In the order of their numbers.
+        parents: Whom the picture shows on the left and on the right.
+        answered: Which of ``faces`` is between them, counted from 0.
+        title: What they are.
+
+    Raises:
+        IndexError: If there is no such face.
+    """
+    child = _face(photo, faces[answered])
+    sheet, top, pad = Sheet(_WIDTH), 0, _FAMILY_PAD
+    if len(faces) > 1:
+        top = draw_numbered(sheet, photo, faces, highest_px=_BAND, selected=answered) + _GAP
+    heading = Fit(46, 26, 80, 1).set(title, _WIDTH - 2 * pad, bold=True)
+    sheet.block(heading, pad, top + 18, INK)
+    top += heading.height_px + 36
+    _draw_pair(sheet, top, (parents[0].face, parents[1].face), _PARENTS)
+    below = top + _PARENTS
+    x, y = (_WIDTH - _CHILD) // 2, below + _CHILD_BELOW - _CHILD
+    sheet.medallion(frame_face(*child, shared_frame([child], _CHILD, _CHILD)), x, y)
+    if len(faces) > 1:
+        y = below + _CHILD_BELOW - _FAMILY_BADGE
+        sheet.badge(answered + 1, x, y, _FAMILY_BADGE, selected=True)
+    end = 0
+    for parent, left in zip(parents, (pad, _HALF + _GAP + pad // 2), strict=True):
+        score = _Score(parent.score, 92, 32)
+        x = left if left < _HALF else _WIDTH - pad - score.width_px
+        score.draw(sheet, x, below + 104)
+        said = (parent.name, parent.score, parent.word, parent.credit)
+        words = Words(*said, _COLUMN, _PARENT)
+        words.draw(sheet, left, below + _CHILD_BELOW + 16)
+        end = max(end, below + _CHILD_BELOW + 16 + words.height_px)
+    return sheet.picture(end + 20, f"{title}. {_alt_text(parents)}")
+
+
+def _face(photo: Photo, face: Face) -> FaceInPhoto:
+    return photo.pixels, with_chin(face.landmarks, face.box)
+
+
+def _alt_text(entries: Sequence[CardEntry]) -> str:
+    return "; ".join(f"{entry.name}: {entry.score:.0f}/100, {entry.word}" for entry in entries)
+
+
+def _draw_pair(
+    sheet: Sheet, top: int, pair: tuple[FaceInPhoto, FaceInPhoto], height_px: int
+) -> None:
+    frame = shared_frame(pair, _HALF, height_px)
+    for face, x in zip(pair, (0, _HALF + _GAP), strict=True):
+        sheet.photo(frame_face(*face, frame), x, top)
+
+
+def _draw_caption(sheet: Sheet, top: int, name: str, score: float, word: str, credit: str) -> int:
+    """Name, word, score, bar and credit under a pair of faces; returns where they end."""
+    words = Words(name, score, word, credit, _WIDTH - 2 * _PAD, _CAPTION)
+    words.draw(sheet, _PAD, top + 26)
+    return top + 26 + words.height_px + (24 if credit else 16)
+
+
+def _draw_rows(
+    sheet: Sheet, top: int, entries: Sequence[CardEntry], child: FaceInPhoto | None
+) -> int:
+    """Draws a row for every match after the first, from four on in two columns.
+
+    Each shows the portrait, or the face ``child`` joined with it; returns where they end.
+    """
+    few = len(entries) <= 3
+    style, columns = (_FEW, 1) if few else (_MANY, 2)
+    height, inset, margin, badge = (196, 30, 44, 46) if few else (158, 18, 24, 38)
+    frame = shared_frame([entry.face for entry in entries], height, height)
+    width = (_WIDTH - _GAP * (columns - 1)) // columns
+    for at, entry in enumerate(entries):
+        row, column = divmod(at, columns)
+        x, y = column * (width + _GAP), top + row * (height + _GAP)
+        if child and not entry.silhouette and suits(child[1][:5], entry.portrait_landmarks):
+            picture = split_face(child, entry.face, (height, height))
+        else:
+            picture = frame_face(*entry.face, frame)
+        sheet.photo(picture, x, y)
+        sheet.badge(entry.rank or at + 2, x + 10, y + 10, badge)
+        left = height + inset
+        said = (entry.name, entry.score, entry.word, entry.credit)
+        words = Words(*said, width - margin - left, style)
+        words.draw(sheet, x + left, y + max(0, (height - words.height_px) // 2))
+    rows = -(-len(entries) // columns)
+    return top + rows * (height + _GAP) - _GAP
