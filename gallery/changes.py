@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from engine.types import Box, Space
-from gallery.records import FoundPerson, FoundPortrait, Person, category_name, folded
+from gallery.records import FoundPerson, FoundPortrait, Person, Portrait, category_name, folded
 from gallery.search.cache import remove_caches
 from gallery.search.pgvector import add_vectors, settle_index, sum_up
 from gallery.store import CHUNK, SpaceState, Store, missing, named
@@ -106,7 +106,7 @@ class Transaction:
     def add_portrait(
         self,
         person_id: int,
-        found: FoundPortrait,
+        found: FoundPortrait | Portrait,
         *,
         sha256: str,
         size_px: tuple[int, int],

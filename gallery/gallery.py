@@ -11,8 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import sqlalchemy as sa
@@ -193,17 +192,6 @@ class Gallery(Store):
     def open(cls, folder: Path, url: str | None = None) -> Gallery:
         """The gallery in a folder or database; an empty one is made where there is none."""
         return cls(folder, url)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def genders(self) -> frozenset[str]:
         """Every gender said of somebody, lower case, as of the last match or ``refresh``."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -32,41 +32,21 @@ _MOST_CATEGORY: Final = 200  # as wide as the column
 
 @dataclass(slots=True)
 class PickleReport:
-    """What was done with an older app's files.
+    """What was done with an older app's files."""
 
-    Attributes:
-        entries: Pairs of a vector and a path.
-        dimensions: Of the vectors.
-        people: How many the paths name.
-        found: Photos that are there.
-        missing: Photos that are not.
-        odd_paths: Paths that name nobody.
-        names_only: People of whom only the name is in the gallery.
-        photos: What became of the photos.
-    """
-
-    entries: int
-    dimensions: int
-    people: int = 0
-    found: int = 0
-    missing: int = 0
-    odd_paths: int = 0
-    names_only: list[str] = field(default_factory=list)
+    entries: int  # pairs of a vector and a path
+    dimensions: int  # of the vectors
+    people: int = 0  # whom the paths name
+    photos_found: int = 0
+    photos_missing: int = 0
+    odd_paths: int = 0  # that name nobody
+    names_only: list[str] = field(default_factory=list)  # of whom the gallery has but the name
     photos: Report = field(default_factory=Report)
 
     def to_json(self) -> dict[str, Any]:
         """As printed with ``--json``."""
-        return {
-            "entries": self.entries,
-            "dimensions": self.dimensions,
-            "vectors_taken": 0,
-            "people": self.people,
-            "photos_found": self.found,
-            "photos_missing": self.missing,
-            "odd_paths": self.odd_paths,
-            "names_only": self.names_only,
-            **self.photos.to_json(),
-        }
+        counts = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "photos"}
+        return counts | {"vectors_taken": 0} | self.photos.to_json()
 
 
 def import_pickles(
@@ -88,7 +68,7 @@ def import_pickles(
         paths_file: A pickled list of paths, ``.../Person_Name/photo.jpg``; slashes either way.
         photos: Below which the photos are; None for beside ``paths_file``. The paths are looked
             for with fewer and fewer of their first folders; nothing outside is ever opened.
-        backbones: Names, at least one.
+        backbones: At least one.
         progress: Told about photos.
 
     Raises:
@@ -108,7 +88,12 @@ def import_pickles(
     report = PickleReport(entries=len(paths), dimensions=vectors.shape[1])
     del vectors
     people = _people(paths, report)
-    found = list(_found(folder, people, report))
+    found = []
+    for person, parts in people:
+        if (path := _photo(folder, parts)) is not None:
+            read = partial(read_photo, path)
+            found.append(FoundPortrait(person=person, origin="/".join(parts), read=read))
+    report.photos_found, report.photos_missing = len(found), len(people) - len(found)
     if found:
         report.photos = add(
             gallery, engine, found, backbones=backbones, total=len(found), progress=progress
@@ -136,18 +121,6 @@ def _people(paths: Sequence[str], report: PickleReport) -> list[tuple[FoundPerso
     report.odd_paths = len(paths) - len(found)
     report.people = len({person.key for person, _ in found})
     return found
-
-
-def _found(
-    folder: Path, people: Iterable[tuple[FoundPerson, list[str]]], report: PickleReport
-) -> Iterable[FoundPortrait]:
-    for person, parts in people:
-        path = _photo(folder, parts)
-        if path is None:
-            report.missing += 1
-            continue
-        report.found += 1
-        yield FoundPortrait(person=person, origin="/".join(parts), read=partial(read_photo, path))
 
 
 def _photo(folder: Path, parts: Sequence[str]) -> Path | None:

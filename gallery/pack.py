@@ -25,22 +25,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    Json,
-    ValidationError,
-    model_validator,
-)
-from sqlalchemy import JSON, Connection, String, Table, create_engine, select
+from pydantic import AfterValidator, BaseModel, Field, Json, ValidationError, create_model
+from sqlalchemy import JSON, String, Table, create_engine, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
@@ -56,16 +47,14 @@ from gallery.store import Store
 from gallery.tables import GalleryTables, VectorRow
 
 VERSION: Final = 1  # of the tables, in user_version; raised when gallery/tables.py changes
+_APPLICATION_ID: Final = int.from_bytes(b"Look", "big")
+_CHUNK: Final = 512  # people, portraits or vectors that are read at once
+_CHUNK_PHOTOS: Final = 64
 _WIKIDATA_ID: Final = re.compile(r"Q[1-9][0-9]{0,18}")
 _LINK: Final = re.compile(r"https?://[^ ]*")
 _MOST_FOLDED: Final = 800  # characters of a folded name, as wide as the column
 _MOST_CATEGORIES: Final = 100  # of one person
 _MOST_FAME: Final = 2**31 - 1
-
-_APPLICATION_ID: Final = int.from_bytes(b"Look", "big")
-_CHUNK: Final = 512  # people, portraits or vectors that are read at once
-_CHUNK_PHOTOS: Final = 64
-_HEADER_BYTES: Final = 100  # https://www.sqlite.org/fileformat.html, 1.3
 _MOST_PHOTO_BYTES: Final = 4_000_000  # of a thumbnail, which is 512 px wide and 100 kB at most
 _MOST_CHARACTERS: Final = 10_000  # of any text or JSON before it is looked at
 _MOST_ROWS: Final = {
@@ -76,8 +65,8 @@ _MOST_ROWS: Final = {
     "space": 100,
     "finding": 10,
 }
-_LENGTH_OFF: Final = 1e-3  # of a unit vector, as engine.types.Embedding allows
 _COPIED: Final = ("category", "person", "person_category", "portrait", "banned")
+_CHECKED: Final = ("person", "category", "portrait", "banned", "space", "calibration")
 _LIMITS: Final = {
     sqlite3.SQLITE_LIMIT_LENGTH: _MOST_PHOTO_BYTES + 1000,  # bytes of a value, and of a row
     sqlite3.SQLITE_LIMIT_SQL_LENGTH: 20_000,
@@ -93,17 +82,15 @@ _LIMITS: Final = {
 _READING: Final = ("trusted_schema = OFF", "cell_size_check = ON", "query_only = ON")
 _WRITING: Final = ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE")
 _CHECKSUM: Final = "CREATE TABLE checksum (portrait_id INTEGER PRIMARY KEY, sha256 BLOB NOT NULL)"
-_FIRST_CATEGORIES: Final = f"""
-DELETE FROM person_category WHERE (person_id, category_id) IN (
-    SELECT person_id, category_id FROM (
-        SELECT *, row_number() OVER (PARTITION BY person_id ORDER BY category_id) AS place
-        FROM person_category) WHERE place > {_MOST_CATEGORIES})
-"""
 _SCHEMA: Final = "SELECT type, name, tbl_name, sql FROM sqlite_master"
+_MORE_CATEGORIES: Final = f"""
+DELETE FROM person_category WHERE rowid IN (SELECT number FROM (
+    SELECT rowid AS number, row_number() OVER (PARTITION BY person_id ORDER BY category_id) AS place
+    FROM person_category) WHERE place > {_MOST_CATEGORIES})
+"""
 
 # What reading bytes made to confuse raises, besides errors of SQLite.
 _ODD: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
-
 # Queries that find nothing in a sound pack, and what is wrong if they do.
 _FAULTS: Final = {
     "rows that belong to nothing": "PRAGMA foreign_key_check",
@@ -139,109 +126,52 @@ def _is_plain(text: str) -> str:
     return text
 
 
-def _is_comparable(name: str) -> str:
-    if not 0 < len(folded(name)) <= _MOST_FOLDED:
-        raise ValueError("a name that can't be compared")
-    return name
+def _can_be_compared(name: str) -> bool:
+    return 0 < len(folded(name)) <= _MOST_FOLDED
 
 
-# As wide as the columns (gallery/tables.py), which SQLite does not mind.
-_PLAIN: Final = AfterValidator(_is_plain)
+_SHA256: Final = Field(pattern=r"\A[0-9a-f]{64}\z")
 _WEB: Final = Field(pattern=rf"\A{_LINK.pattern}\z")
-_Key = Annotated[str, Field(max_length=400), _PLAIN]
-_Name = Annotated[str, Field(max_length=400), _PLAIN, AfterValidator(_is_comparable)]
-_WikidataId = Annotated[str, Field(pattern=rf"\A{_WIKIDATA_ID.pattern}\z")] | None
-_Sha256 = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
-_Edge = Annotated[int, Field(ge=1, le=2_000)]  # px; larger pictures are reduced when decoded
-_Px = Annotated[float, Field(ge=-20_000, le=20_000, allow_inf_nan=False)]
-_Side = Annotated[float, Field(gt=0, le=20_000, allow_inf_nan=False)]
+_EDGE: Final = Field(ge=1, le=2_000)  # px; larger pictures are reduced when decoded
+_PX: Final = Field(ge=-20_000, le=20_000, allow_inf_nan=False)
+_SIDE: Final = Field(gt=0, le=20_000, allow_inf_nan=False)
+_Px = Annotated[float, _PX]
 _Point = tuple[_Px, _Px]
-
-
-class _Row(BaseModel):
-    """A row of a table as ``write_pack`` could have written it."""
-
-    model_config = ConfigDict(strict=True, frozen=True)
-
-
-class _Person(_Row):
-    key: _Key
-    name: _Name
-    wikidata_id: _WikidataId
-    country: Annotated[str, Field(max_length=100), _PLAIN] | None
-    gender: Annotated[str, Field(max_length=50), _PLAIN] | None
-    fame: Annotated[int, Field(ge=0, le=_MOST_FAME)] | None
-
-
-class _Category(_Row):
-    name: Annotated[str, Field(max_length=200), _PLAIN]
-
-
-class _Portrait(_Row):
-    sha256: _Sha256
-    width_px: _Edge
-    height_px: _Edge
-    landmarks: Json[tuple[_Point, _Point, _Point, _Point, _Point]]
-    box_x: _Px
-    box_y: _Px
-    box_w: _Side
-    box_h: _Side
-    author: Annotated[str, Field(max_length=1000), _PLAIN] | None
-    licence: Annotated[str, Field(max_length=200), _PLAIN] | None
-    licence_url: Annotated[str, Field(max_length=1000), _PLAIN, _WEB] | None
-    source_url: Annotated[str, Field(max_length=2000), _PLAIN, _WEB] | None
-
-
-class _Banned(_Row):
-    key: _Key
-    name: _Name
-    wikidata_id: _WikidataId
-
-
-class _Space(_Row):
-    id: str
-    backbone: str
-    weights_sha256: _Sha256
-    recipe: Annotated[int, Field(ge=0, le=1_000_000)]
-    dimensions: int
-
-    @model_validator(mode="after")
-    def _is_known(self) -> Self:
-        record = BACKBONES.get(self.backbone)
-        if record is None or record.dimensions != self.dimensions:
-            raise ValueError(f"unknown backbone {self.backbone[:40]!r}, or of other dimensions")
-        space = Space(self.backbone, self.weights_sha256, self.recipe, self.dimensions)
-        if self.id != space.id:
-            raise ValueError("a space of another name")
-        return self
-
-
-class _Calibration(_Row):
-    space_id: str
-    content: Json[dict[str, Any]]
-
-    @model_validator(mode="after")
-    def _is_sound(self) -> Self:
-        if Learned.from_json(self.content).calibration.space_id != self.space_id:
-            raise ValueError("a calibration of another space")
-        return self
-
-
-_MODELS: Final[dict[str, type[_Row]]] = {
-    "person": _Person,
-    "category": _Category,
-    "portrait": _Portrait,
-    "banned": _Banned,
-    "space": _Space,
-    "calibration": _Calibration,
+# What must be true of columns besides what their types say.
+_RULES: Final[dict[str, Any]] = {
+    "wikidata_id": Field(pattern=rf"\A{_WIKIDATA_ID.pattern}\z"),
+    "fame": Field(ge=0, le=_MOST_FAME),
+    "recipe": Field(ge=0, le=1_000_000),
+    **dict.fromkeys(("sha256", "weights_sha256"), _SHA256),
+    **dict.fromkeys(("licence_url", "source_url"), _WEB),
+    **dict.fromkeys(("width_px", "height_px"), _EDGE),
+    **dict.fromkeys(("box_x", "box_y"), _PX),
+    **dict.fromkeys(("box_w", "box_h"), _SIDE),
 }
+_JSON: Final[dict[str, Any]] = {
+    "landmarks": Json[tuple[_Point, _Point, _Point, _Point, _Point]],
+    "content": Json[Learned],
+}
+
+
+@cache
+def _row_model(table: Table) -> type[BaseModel]:
+    """What a row of a table is as ``write_pack`` could have written it."""
+    kinds: dict[str, Any] = {}
+    for column in table.columns:
+        kind: Any = _JSON.get(column.name, column.type.python_type)
+        if kind is str:  # SQLite does not mind how wide a column is
+            width = getattr(column.type, "length", None)
+            kind = Annotated[str, Field(max_length=width), AfterValidator(_is_plain)]
+        if column.name in _RULES:
+            kind = Annotated[kind, _RULES[column.name]]
+        kinds[column.name] = (kind | None if column.nullable else kind, ...)
+    kinds.pop("folded_name", None)  # nobody relies on it
+    return create_model(table.name, __config__={"strict": True}, **kinds)
 
 
 class PackReader(Store):
     """A pack that may have been made by anybody, read as any other store; a context manager.
-
-    Args:
-        path: The file.
 
     Raises:
         SetupProblem: If there is no such file, or a newer program made it.
@@ -253,26 +183,14 @@ class PackReader(Store):
         self._local = threading.local()
         with self._translated():
             _check_header(path)
-            self._connection = _connect(path)
-            try:
-                _check_schema(self._connection)
-            except BaseException:
-                self._connection.close()
-                raise
+            self._connection = _opened(path)
         self.database = create_engine(
             "sqlite://", creator=lambda: self._connection, poolclass=StaticPool
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    def close(self) -> None:
+        """Lets go of the file."""
+        super().close()
         self._connection.close()
 
     def check(self, progress: Progress = no_progress) -> None:
@@ -283,15 +201,14 @@ class PackReader(Store):
         """
         with self._translated():
             self._check_database()
-            for table, model in _MODELS.items():
-                for row in self._rows(f"SELECT * FROM {table}"):
-                    model.model_validate(row)
+            self._check_rows()
             for state in self.space_states():
                 ids = self.embedded(state.space)
                 for done, chunk in enumerate(_chunks(ids)):
                     with np.errstate(all="ignore"):
                         lengths = np.linalg.norm(self.vectors(state.space, chunk), axis=1)
-                    if not np.all(np.abs(lengths - 1) < _LENGTH_OFF):  # nor if any is not finite
+                    # As far off as engine.types.Embedding allows; nor if any is not finite.
+                    if not np.all(np.abs(lengths - 1) < 1e-3):
                         raise ValueError(f"a vector of {state.space.id} that is none")
                     progress("check", done * _CHUNK + len(chunk), len(ids))
 
@@ -319,8 +236,7 @@ class PackReader(Store):
         ids = portrait_ids.tolist()
         columns = select(VectorRow.portrait_id, VectorRow.value)
         query = columns.where(VectorRow.space_id == space.id, VectorRow.portrait_id.in_(ids))
-        with self.reading() as connection:
-            values = {row.portrait_id: row.value for row in connection.execute(query)}
+        values = self._fetch_pairs(query)
         vectors = np.frombuffer(b"".join(values[one] for one in ids), "<f4")
         return vectors.reshape(len(ids), space.dimensions).astype(np.float32, copy=False)
 
@@ -339,16 +255,32 @@ class PackReader(Store):
         for fault, query in _FAULTS.items():
             if any(self._rows(query)):
                 raise ValueError(fault)
-        sealed = [row["content"] for row in self._rows("SELECT content FROM finding")]
-        if sealed != [_seal(self._connection)]:
+        if [*self._rows("SELECT content FROM finding")] != [{"content": _seal(self._connection)}]:
             raise ValueError("it was changed")
+
+    def _check_rows(self) -> None:
+        """Whether every row is one that ``write_pack`` could have written."""
+        for name in _CHECKED:
+            model = _row_model(GalleryTables.metadata.tables[name])
+            for row in self._rows(f"SELECT * FROM {name}"):
+                found: Any = model.model_validate(row)
+                if "key" in row and not _can_be_compared(found.name):
+                    raise ValueError("a name that can't be compared")
+                if name == "calibration" and found.content.calibration.space_id != found.space_id:
+                    raise ValueError("a calibration of another space")
+                if name == "space":
+                    parts = (found.backbone, found.weights_sha256, found.recipe, found.dimensions)
+                    known = BACKBONES.get(found.backbone)
+                    if known is None or known.dimensions != found.dimensions:
+                        raise ValueError(f"unknown backbone {found.backbone!r}, or of other size")
+                    if found.id != Space(*parts).id:
+                        raise ValueError("a space of another name")
 
     def _rows(self, query: str) -> Iterator[dict[str, Any]]:
         """Rows one by one, as they stand in the file."""
-        cursor = self._connection.execute(query)
-        names = [column[0] for column in cursor.description or ()]
-        for row in cursor:
-            yield dict(zip(names, row, strict=True))
+        cursor = self._connection.cursor()
+        cursor.row_factory = sqlite3.Row
+        return map(dict, cursor.execute(query))
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -357,22 +289,17 @@ class PackReader(Store):
         except OSError as problem:
             raise SetupProblem(f"{self.place} can't be read ({problem.strerror})") from problem
         except (sqlite3.Error, SQLAlchemyError, *_ODD) as problem:
+            reason = plain_text(str(problem))[:200] or type(problem).__name__
+            if isinstance(problem, ValidationError):
+                first = problem.errors(include_input=False, include_url=False)[0]
+                reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:200]
             raise GalleryCorrupt(
-                f"{self.place} is no exported gallery, or a damaged one ({_reason(problem)}): "
-                "export it again"
+                f"{self.place} is no exported gallery, or a damaged one ({reason}): export it again"
             ) from problem
 
 
-def _reason(problem: Exception) -> str:
-    """What is wrong with a file, on one line."""
-    if isinstance(problem, ValidationError):
-        first = problem.errors(include_input=False, include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:200]
-    return plain_text(str(problem))[:200] or type(problem).__name__
-
-
 def _check_header(path: Path) -> None:
-    """Looks at the first bytes before SQLite does.
+    """Looks at the first bytes before SQLite does: https://www.sqlite.org/fileformat.html, 1.3.
 
     Raises:
         OSError: If the file can't be read.
@@ -382,10 +309,11 @@ def _check_header(path: Path) -> None:
     if path.exists() and not path.is_file():
         raise ValueError("no file")  # but a folder, or a pipe that nobody may write to
     with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
+        header = file.read(100)
         size = file.seek(0, os.SEEK_END)
-    made_by, application_id = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))
-    page_bytes = int.from_bytes(header[16:18], "big")
+    pages, made_by, application_id = (
+        int.from_bytes(header[at : at + 4], "big") for at in (28, 60, 68)
+    )
     if not header.startswith(b"SQLite format 3\0") or application_id != _APPLICATION_ID:
         raise ValueError("another kind of file")
     if made_by != VERSION:
@@ -393,45 +321,44 @@ def _check_header(path: Path) -> None:
             f"{path} is of version {made_by} of the format, and this program reads version "
             f"{VERSION}: update lookalike"
         )
-    if size != page_bytes * int.from_bytes(header[28:32], "big"):
+    if size != pages * int.from_bytes(header[16:18], "big"):
         raise ValueError("a part of it is missing, or something was added")
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    """A connection that writes nothing, and looks at no journal beside the file."""
+def _opened(path: Path) -> sqlite3.Connection:
+    """A connection that writes nothing, looks at no journal beside the file, and can run nothing.
+
+    Raises:
+        ValueError: If there are other tables than ours.
+        sqlite3.Error: If they can't be read.
+    """
     address = f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
     connection = sqlite3.connect(
         address, uri=True, isolation_level=None, check_same_thread=False, cached_statements=20
     )
-    for limit, most in _LIMITS.items():
-        connection.setlimit(limit, most)
-    for pragma in _READING:
-        connection.execute(f"PRAGMA {pragma}")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(connection))
+        for limit, most in _LIMITS.items():
+            connection.setlimit(limit, most)
+        for pragma in _READING:
+            connection.execute(f"PRAGMA {pragma}")
+        found = connection.execute(_SCHEMA).fetchmany(len(_our_schema()) + 1)
+        if _without_spaces(found) != _our_schema():
+            raise ValueError("other tables than there should be")
+        stack.pop_all()
     return connection
 
 
-def _check_schema(connection: sqlite3.Connection) -> None:
-    """Whether the tables are exactly ours: nothing else is there that could run.
-
-    Raises:
-        ValueError: If they are not.
-        sqlite3.Error: If they can't be read.
-    """
-    found = connection.execute(_SCHEMA).fetchmany(len(_our_schema()) + 1)
-    if len(found) != len(_our_schema()) or _without_spaces(found) != _our_schema():
-        raise ValueError("other tables than there should be")
-
-
 @cache
-def _our_schema() -> frozenset[tuple[Any, ...]]:
+def _our_schema() -> list[tuple[Any, ...]]:
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
         _make_tables(connection)
         return _without_spaces(connection.execute(_SCHEMA).fetchall())
 
 
-def _without_spaces(rows: Iterable[tuple[Any, ...]]) -> frozenset[tuple[Any, ...]]:
+def _without_spaces(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Rows of the schema without spaces and quotes, which versions of SQLAlchemy set otherwise."""
-    return frozenset((*names, re.sub(r'[\s"]+', "", sql or "")) for *names, sql in rows)
+    return sorted((*names, re.sub(r'[\s"]+', "", sql or "")) for *names, sql in rows)
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
@@ -463,9 +390,8 @@ def _seal(connection: sqlite3.Connection) -> str:
 
 def seal(connection: sqlite3.Connection) -> None:
     """Writes the finding by which a reader knows that nothing was changed since."""
-    connection.execute("DELETE FROM finding WHERE name = 'pack'")
     values = [_seal(connection)]
-    connection.execute("INSERT INTO finding (name, content) VALUES ('pack', ?)", values)
+    connection.execute("INSERT OR REPLACE INTO finding (name, content) VALUES ('pack', ?)", values)
 
 
 def note_checksums(connection: sqlite3.Connection, photos: Iterable[tuple[int, bytes]]) -> None:
@@ -476,15 +402,7 @@ def note_checksums(connection: sqlite3.Connection, photos: Iterable[tuple[int, b
 
 @contextmanager
 def _written_whole(target: Path, *, replace: bool) -> Iterator[sqlite3.Connection]:
-    """An empty pack to fill, which takes its name when all of it is on the disk.
-
-    Args:
-        target: Its name; the folder exists.
-        replace: Whether another file of that name may go.
-
-    Raises:
-        BadSettings: If there is one that may not go, or anything can't be written.
-    """
+    """An empty pack to fill, which takes its name when all of it is on the disk."""
     part = target.with_name(f".{target.name}.part")
     taken = BadSettings(f"{target} exists already: choose another name, or replace it with --force")
     if target.is_dir():
@@ -519,45 +437,30 @@ def _written_whole(target: Path, *, replace: bool) -> Iterator[sqlite3.Connectio
 
 
 def write_pack(
-    store: Store,
-    file: Path,
-    *,
-    photos: bool = True,
-    replace: bool = False,
-    progress: Progress = no_progress,
+    store: Store, file: Path, *, photos: bool, replace: bool, progress: Progress
 ) -> dict[str, int]:
-    """Writes a gallery into one file in flat memory, whole or not at all.
+    """Writes a gallery that nobody changes meanwhile into one file, in flat memory.
 
-    Args:
-        store: The gallery; nobody may change it meanwhile.
-        file: Its folder exists.
-        photos: Whether the thumbnails come along.
-        replace: Whether a file of that name may go.
-        progress: Told about portraits and vectors.
+    See ``gallery.transfer.export_gallery`` for the arguments and errors.
 
     Returns:
         How many rows each table has.
-
-    Raises:
-        BadSettings: If the file can't be written, or exists.
     """
     tables = GalleryTables.metadata.tables
     with _written_whole(file, replace=replace) as pack:
         with store.reading() as connection:
             for name in _COPIED:
-                for rows in _stored(connection, tables[name]):
-                    _insert(pack, name, [_fitting(tables[name], row) for row in rows])
-        pack.execute(_FIRST_CATEGORIES)
+                query = select(tables[name]).order_by(*tables[name].primary_key)
+                found = connection.execution_options(yield_per=_CHUNK).execute(query)
+                for rows in found.mappings().partitions():
+                    _insert(pack, name, [_fitting(tables[name], dict(row)) for row in rows])
+        pack.execute(_MORE_CATEGORIES)
         portraits, done = store.portrait_ids(), 0
         for chunk in _chunks(portraits, _CHUNK_PHOTOS):
-            kept = store.photos(chunk.tolist()) if photos else {}
-            found = [
-                (one, kept[one])
-                for one in chunk.tolist()
-                if 0 < len(kept.get(one, b"")) <= _MOST_PHOTO_BYTES
-            ]
-            _insert(pack, "thumbnail", [{"portrait_id": one, "jpeg": jpeg} for one, jpeg in found])
-            note_checksums(pack, found)
+            kept = sorted(store.photos(chunk.tolist()).items()) if photos else ()
+            fitting = [(one, jpeg) for one, jpeg in kept if 0 < len(jpeg) <= _MOST_PHOTO_BYTES]
+            pack.executemany("INSERT INTO thumbnail VALUES (?, ?)", fitting)
+            note_checksums(pack, fitting)
             done += len(chunk)
             progress("portraits", done, len(portraits))
         for state in store.space_states():
@@ -586,18 +489,9 @@ def _write_space(store: Store, space: Space, pack: sqlite3.Connection, progress:
         progress("written vectors", number * _CHUNK + len(chunk), len(ids))
 
 
-def _stored(connection: Connection, table: Table) -> Iterator[list[dict[str, Any]]]:
-    """The rows of a gallery's table by key, some at a time."""
-    query = select(table).order_by(*table.primary_key)
-    found = connection.execution_options(yield_per=_CHUNK).execute(query)
-    for rows in found.mappings().partitions():
-        yield [dict(row) for row in rows]
-
-
 def _insert(pack: sqlite3.Connection, table: str, rows: Sequence[dict[str, Any]]) -> None:
-    if rows:
-        columns, values = ", ".join(rows[0]), ", ".join(f":{name}" for name in rows[0])
-        pack.executemany(f"INSERT INTO {table} ({columns}) VALUES ({values})", rows)
+    columns, values = ", ".join(rows[0]), ", ".join(f":{name}" for name in rows[0])
+    pack.executemany(f"INSERT INTO {table} ({columns}) VALUES ({values})", rows)
 
 
 def _fitting(table: Table, row: dict[str, Any]) -> dict[str, Any]:
@@ -609,12 +503,11 @@ def _fitting(table: Table, row: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(column.type, String) and isinstance(value, str):
             text = plain_text(value)[: column.type.length].rstrip()
             row[column.name] = text or (None if column.nullable else "")
-    for name in ("licence_url", "source_url"):
-        if row.get(name) is not None and not _LINK.fullmatch(row[name]):
+    patterns = {"licence_url": _LINK, "source_url": _LINK, "wikidata_id": _WIKIDATA_ID}
+    for name, pattern in patterns.items():
+        if row.get(name) is not None and not pattern.fullmatch(row[name]):
             row[name] = None
-    if row.get("wikidata_id") is not None and not _WIKIDATA_ID.fullmatch(row["wikidata_id"]):
-        row["wikidata_id"] = None
-    if "key" in row and not 0 < len(folded(row["name"])) <= _MOST_FOLDED:
+    if "key" in row and not _can_be_compared(row["name"]):
         row["name"] = row["key"]
     if row.get("fame") is not None:
         row["fame"] = min(max(row["fame"], 0), _MOST_FAME)

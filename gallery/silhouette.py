@@ -14,20 +14,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _COMMENT: Final = b"lookalike: no photo"
+# SOI and a COM segment (ITU-T T.81, B.2.4.5).
 _MARK: Final = b"\xff\xd8\xff\xfe" + (len(_COMMENT) + 2).to_bytes(2, "big") + _COMMENT
-"""SOI and a COM segment (ITU-T T.81, B.2.4.5)."""
-
 _BACKGROUND_BGR: Final = (64, 56, 52)
 _FIGURE_BGR: Final = (122, 111, 104)
-_QUALITY: Final = 60
 _FRACTION_BITS: Final = 3  # of OpenCV's fixed-point coordinates
-
+# Centre below the eyes, half width, half height; in distances from the eyes to the mouth.
 _ELLIPSES: Final = (
     (0.3, 1.25, 1.7),  # the head
     (2.1, 0.65, 1.0),  # the neck
     (4.3, 2.9, 1.9),  # the shoulders
 )
-"""Centre below the eyes, half width, half height; in distances from the eyes to the mouth."""
 
 
 def is_silhouette(jpeg: bytes) -> bool:
@@ -36,16 +33,9 @@ def is_silhouette(jpeg: bytes) -> bool:
 
 
 def draw_silhouette(width_px: int, height_px: int, landmarks: NDArray[np.float32]) -> bytes:
-    """Draws head, neck and shoulders.
+    """Draws head, neck and shoulders: a JPEG of a few kilobytes.
 
-    Args:
-        width_px: Of the picture.
-        height_px: Of the picture.
-        landmarks: float32 (5, 2), where the face's landmarks are, in the order of
-            ``engine.types.Face``.
-
-    Returns:
-        A JPEG of a few kilobytes.
+    The landmarks, float32 (5, 2), are where those of the face are, as in ``engine.types.Face``.
     """
     import cv2
 
@@ -57,21 +47,11 @@ def draw_silhouette(width_px: int, height_px: int, landmarks: NDArray[np.float32
     reach = max(length, float(np.hypot(*(points[1] - points[0]))), 4.0)
     direction = down / length if length > 1.0 else np.array([0.0, 1.0])
     turn_degrees = float(np.degrees(np.arctan2(direction[1], direction[0]))) - 90.0
-    scale = reach * (1 << _FRACTION_BITS)
-    for along, half_width, half_height in _ELLIPSES:
-        centre = (eyes * (1 << _FRACTION_BITS)) + direction * (along * scale)
-        cv2.ellipse(
-            pixels,
-            (round(float(centre[0])), round(float(centre[1]))),
-            (round(half_width * scale), round(half_height * scale)),
-            turn_degrees,
-            0,
-            360,
-            _FIGURE_BGR,
-            cv2.FILLED,
-            cv2.LINE_AA,
-            _FRACTION_BITS,
-        )
-    done, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    for along, *halves in _ELLIPSES:
+        x, y = np.rint((eyes + direction * along * reach) * (1 << _FRACTION_BITS)).astype(int)
+        axes = [round(half * reach * (1 << _FRACTION_BITS)) for half in halves]
+        form = ((int(x), int(y)), axes, turn_degrees, 0, 360, _FIGURE_BGR, cv2.FILLED, cv2.LINE_AA)
+        cv2.ellipse(pixels, *form, _FRACTION_BITS)
+    done, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 60])
     assert done
     return _MARK + encoded.tobytes()[2:]

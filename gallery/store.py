@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import sqlalchemy as sa
@@ -112,6 +112,12 @@ class Store:
             where = address(url, "gallery.url")
             self.place = masked(where)
             self.database = _open_server(where, self.place)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Lets go of the database; the gallery can't be used any more."""

@@ -7,12 +7,11 @@ interruption, or with photos that were left out before. A batch is taken in whol
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,37 +26,26 @@ from gallery.changes import Transaction
 from gallery.gallery import Gallery
 from gallery.pack import PackReader, write_pack
 from gallery.progress import Progress, Rejection, Report, no_progress
-from gallery.records import REMOVED, FoundPerson, FoundPortrait, Person, Portrait
+from gallery.records import REMOVED, Person, Portrait
 from gallery.scores import read_learned
 from gallery.scores.trial import try_ensemble
 from gallery.screen import Reason
 from gallery.store import Store
 from gallery.tables import BannedRow, PersonRow, PortraitRow
 
-_THREADS: Final = max(2, os.cpu_count() or 1)
 _BATCH: Final = 512  # portraits that are taken in whole or not at all
 _DAMAGED: Final = "damaged photo"
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was written.
-
-    Attributes:
-        people: How many.
-        portraits: How many.
-        photos: How many of these came along.
-        vectors: How many, per space.
-        banned: People who were removed for good.
-        size_bytes: Of the file.
-        seconds: How long it took.
-    """
+    """How much was written."""
 
     people: int
     portraits: int
-    photos: int
+    photos: int  # of the portraits, that came along
     vectors: dict[Space, int]
-    banned: int
+    banned: int  # people who were removed for good
     size_bytes: int
     seconds: float
 
@@ -76,34 +64,23 @@ class ExportReport:
 
 @dataclass(slots=True)
 class ImportReport(Report):
-    """What was taken in; counts of what ``Report`` knows, and these.
+    """What was taken in; counts of what ``Report`` knows, and these."""
 
-    Attributes:
-        without_photo: Portraits among the new ones whose photo did not come along.
-        photos_brought: Photos for portraits that had none.
-        vectors: Vectors that are new, per space.
-        left_out: Spaces not taken, and why.
-        calibrated: Spaces whose calibration came along.
-        banned: People who stay away from now on.
-    """
-
-    without_photo: int = 0
-    photos_brought: int = 0
-    vectors: Counter[Space] = field(default_factory=Counter)
-    left_out: dict[Space, str] = field(default_factory=dict)
-    calibrated: list[Space] = field(default_factory=list)
-    banned: int = 0
+    without_photo: int = 0  # of the new portraits, whose photo did not come along
+    photos_brought: int = 0  # for portraits that had none
+    vectors: Counter[Space] = field(default_factory=Counter)  # new ones
+    left_out: dict[Space, str] = field(default_factory=dict)  # spaces not taken, and why
+    calibrated: list[Space] = field(default_factory=list)  # whose calibration came along
+    banned: int = 0  # people who stay away from now on
 
     def to_json(self) -> dict[str, Any]:
         """As printed with ``--json``."""
-        known = Report.to_json(self)
-        names = ("added", "unchanged", "people_added", "rejected", "seconds", "interrupted")
-        reasons = Counter(one.reason.split(" of ")[0] for one in self.rejected)
+        known, names = Report.to_json(self), ("added", "unchanged", "people_added", "rejected")
         return {
-            **{name: known[name] for name in names},
+            **{name: known[name] for name in (*names, "rejected_by_reason", "seconds")},
+            "interrupted": self.interrupted,
             "without_photo": self.without_photo,
             "photos_brought": self.photos_brought,
-            "rejected_by_reason": dict(reasons.most_common()),
             "vectors": {space.id: count for space, count in self.vectors.items()},
             "left_out": {space.id: reason for space, reason in self.left_out.items()},
             "calibrations": [space.id for space in self.calibrated],
@@ -136,7 +113,7 @@ def export_gallery(
     started = time.perf_counter()
     with _unchanged(gallery):
         counts = write_pack(gallery, file, photos=photos, replace=replace, progress=progress)
-        vectors = {space: len(gallery.embedded(space)) for space in gallery.spaces()}
+        vectors = {space: gallery.vector_count(space) for space in gallery.spaces()}
     return ExportReport(
         people=counts["person"],
         portraits=counts["portrait"],
@@ -180,23 +157,13 @@ def copy_gallery(
         return _take_in(target, source, progress)
 
 
-@dataclass(slots=True, eq=False)
-class _Candidate:
-    """A portrait on its way in.
-
-    Attributes:
-        person: Whose, at the source.
-        portrait: As it is at the source.
-        reason: Why it is not taken, or None.
-        jpeg: The photo to keep; None if it is there already, or does not come along.
-        id: Of the portrait of that hash that is in the gallery already, or 0.
-    """
-
-    person: FoundPerson
-    portrait: Portrait
-    reason: str | None = None
-    jpeg: bytes | None = field(default=None, repr=False)
-    id: int = 0
+@contextlib.contextmanager
+def _unchanged(gallery: Gallery) -> Iterator[None]:
+    """Keeps other processes from changing a gallery; one that can't be written nobody changes."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(BadSettings):
+            stack.enter_context(gallery.writing())
+        yield
 
 
 def _take_in(gallery: Gallery, source: Store, progress: Progress) -> ImportReport:
@@ -204,15 +171,7 @@ def _take_in(gallery: Gallery, source: Store, progress: Progress) -> ImportRepor
     report = ImportReport()
     with gallery.writing():
         try:
-            spaces = _wanted(gallery, source, report)
-            _ban(gallery, source, report)
-            intake = _Intake(gallery, source, spaces, report)
-            portraits = source.portrait_ids()
-            for start in range(0, len(portraits), _BATCH):
-                intake.take(portraits[start : start + _BATCH].tolist())
-                progress("portraits", min(start + _BATCH, len(portraits)), len(portraits))
-            intake.take_people_without_portraits()
-            _calibrate(gallery, source, spaces, report, progress)
+            _Intake(gallery, source, report).run(progress)
         except KeyboardInterrupt:
             report.interrupted = True
         gallery.refresh()
@@ -220,89 +179,80 @@ def _take_in(gallery: Gallery, source: Store, progress: Progress) -> ImportRepor
     return report
 
 
-def _wanted(gallery: Gallery, source: Store, report: ImportReport) -> list[Space]:
-    """The spaces that can be kept beside those that are there."""
-    there = {state.space.id: state.space for state in gallery.space_states()}
-    spaces = [state.space for state in source.space_states() if state.filled]
-    taken = [space for space in spaces if there.get(space.id, space) == space]
-    left_out = "another space has that name here"
-    report.left_out = {space: left_out for space in spaces if space not in taken}
-    return taken
+@dataclass(slots=True, eq=False)
+class _Candidate:
+    """A portrait on its way in; person and portrait as they are at the source."""
 
-
-def _ban(gallery: Gallery, source: Store, report: ImportReport) -> None:
-    """Nobody whom either gallery has removed for good comes along."""
-    known = gallery.banned().keys
-    with source.reading() as connection:
-        rows = connection.execute(select(BannedRow).order_by(BannedRow.key)).all()
-    with gallery.transaction() as changes:
-        for row in rows:
-            if row.key not in known:
-                changes.ban(row.key, row.name, row.wikidata_id)
-                report.banned += 1
-
-
-def _calibrate(
-    gallery: Gallery,
-    source: Store,
-    spaces: Sequence[Space],
-    report: ImportReport,
-    progress: Progress,
-) -> None:
-    """Takes calibrations over where there are none, and fits anew what has changed much."""
-    for space in spaces:
-        learned = read_learned(source, space)
-        if learned is not None and read_learned(gallery, space) is None:
-            with gallery.transaction() as changes:
-                changes.keep_calibration(space, learned.content())
-            report.calibrated.append(space)
-        gallery.settle(space, progress)
-        learn_scores(gallery, space)
-    try_ensemble(gallery)
+    person: Person
+    portrait: Portrait
+    id: int = 0  # of the portrait of that hash that is in the gallery already
+    reason: str | None = None  # why it is not taken
+    jpeg: bytes | None = None  # to be kept; None if it is there already or does not come along
 
 
 class _Intake:
-    """Takes in batches; only within ``Gallery.writing``.
+    """Takes one gallery into another, batch by batch; only within ``Gallery.writing``."""
 
-    Args:
-        gallery: Where.
-        source: From where.
-        spaces: Whose vectors are wanted.
-        report: Counts what is done, when it is done.
-    """
-
-    def __init__(
-        self, gallery: Gallery, source: Store, spaces: Sequence[Space], report: ImportReport
-    ) -> None:
-        self._gallery = gallery
-        self._source = source
-        self._report = report
-        self._offered = {space: source.embedded(space) for space in spaces}
-        self._embedded = {space: gallery.embedded(space) for space in spaces}
+    def __init__(self, gallery: Gallery, source: Store, report: ImportReport) -> None:
+        self._gallery, self._source, self._report = gallery, source, report
+        there = {state.space.id: state.space for state in gallery.space_states()}
+        spaces = [state.space for state in source.space_states() if state.filled]
+        taken = [space for space in spaces if there.get(space.id, space) == space]
+        left_out = "another space has that name here"
+        report.left_out = {space: left_out for space in spaces if space not in taken}
+        self._offered = {space: source.embedded(space) for space in taken}
+        self._embedded = {space: gallery.embedded(space) for space in taken}
         self._without_photo = set(gallery.without_photo().tolist())
-        self._banned = gallery.banned()
 
-    def take_people_without_portraits(self) -> None:
-        """Takes in whoever has no portrait at the source."""
+    def run(self, progress: Progress) -> None:
+        """Takes in everybody, and what was learned of them."""
+        source = self._source
+        self._ban()
+        portraits = source.portrait_ids()
+        for start in range(0, len(portraits), _BATCH):
+            self._take(portraits[start : start + _BATCH].tolist())
+            progress("portraits", min(start + _BATCH, len(portraits)), len(portraits))
         query = select(PersonRow.id).where(PersonRow.id.not_in(select(PortraitRow.person_id)))
-        with self._source.reading() as connection:
-            ids = connection.scalars(query.order_by(PersonRow.id)).all()
-        for start in range(0, len(ids), _BATCH):
-            people = map(_found, self._source.people_by_id(ids[start : start + _BATCH]).values())
+        with source.reading() as connection:
+            bare = connection.scalars(query.order_by(PersonRow.id)).all()
+        for start in range(0, len(bare), _BATCH):
+            people = source.people_by_id(bare[start : start + _BATCH]).values()
             self._write([one for one in people if one not in self._banned], [])
+        self._calibrate(progress)
 
-    def take(self, portrait_ids: Sequence[int]) -> None:
+    def _ban(self) -> None:
+        """Nobody whom either gallery has removed for good comes along."""
+        known = self._gallery.banned().keys
+        with self._source.reading() as connection:
+            rows = connection.execute(select(BannedRow).order_by(BannedRow.key)).all()
+        with self._gallery.transaction() as changes:
+            for row in rows:
+                if row.key not in known:
+                    changes.ban(row.key, row.name, row.wikidata_id)
+                    self._report.banned += 1
+        self._banned = self._gallery.banned()
+
+    def _take(self, portrait_ids: Sequence[int]) -> None:
         """Takes in a batch of portraits, with their people and vectors."""
-        portraits = self._source.portraits_by_id(portrait_ids)
-        owners = self._source.people_by_id({one.person_id for one in portraits.values()})
-        people = {person_id: _found(person) for person_id, person in owners.items()}
-        candidates = [_Candidate(people[one.person_id], one) for one in portraits.values()]
+        portraits = self._source.portraits_by_id(portrait_ids).values()
+        owners = self._source.people_by_id({one.person_id for one in portraits})
+        candidates = [_Candidate(owners[one.person_id], one) for one in portraits]
         self._recognize(candidates)
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with ThreadPoolExecutor() as pool:
             list(pool.map(self._read_photo, (one for one in candidates if one.reason is None)))
         taken = [one for one in candidates if one.reason is None]
-        self._write(list(dict.fromkeys(one.person for one in taken)), taken)
-        self._count(candidates)
+        self._write([one.person for one in taken], taken)
+        report = self._report
+        for one in candidates:
+            if one.reason is not None:
+                rejection = Rejection(one.portrait.sha256, one.person.name, one.reason)
+                report.rejected.append(rejection)
+            elif one.id:
+                report.unchanged += 1
+                report.photos_brought += one.jpeg is not None
+            else:
+                report.added += 1
+                report.without_photo += one.jpeg is None
 
     def _recognize(self, candidates: Sequence[_Candidate]) -> None:
         """Finds what is there already, and what may not come."""
@@ -332,12 +282,12 @@ class _Intake:
         if photo and (photo.format, photo.width_px, photo.height_px) != ("JPEG", *size_px):
             one.reason = _DAMAGED
 
-    def _write(self, people: Sequence[FoundPerson], candidates: Sequence[_Candidate]) -> None:
+    def _write(self, people: Sequence[Person], candidates: Sequence[_Candidate]) -> None:
         """Makes a batch count in one transaction; what is there already changes nothing."""
-        added: dict[Space, list[int]] = {}
+        added: dict[Space, int] = {}
         with self._gallery.transaction() as changes:
             before = changes.person_count()
-            person_ids = {one: changes.add_person(one) for one in people}
+            person_ids = {one: changes.add_person(one) for one in dict.fromkeys(people)}
             ids = [_enrol(changes, one, person_ids[one.person]) for one in candidates]
             theirs = np.asarray([one.portrait.id for one in candidates], np.int64)
             mine = np.asarray(ids, np.int64)
@@ -345,62 +295,38 @@ class _Intake:
                 wanted = np.isin(theirs, offered) & ~np.isin(mine, self._embedded[space])
                 if wanted.any():
                     vectors = self._source.vectors(space, theirs[wanted])
-                    added[space] = mine[wanted].tolist()
-                    changes.add_vectors(space, vectors, added[space])
+                    changes.add_vectors(space, vectors, mine[wanted].tolist())
+                    added[space] = len(vectors)
             newcomers = changes.person_count() - before
         self._report.people_added += newcomers
-        self._report.vectors.update({space: len(rows) for space, rows in added.items()})
+        self._report.vectors.update(added)
 
-    def _count(self, candidates: Sequence[_Candidate]) -> None:
-        report = self._report
-        for one in candidates:
-            if one.reason is not None:
-                sha256 = one.portrait.sha256
-                report.rejected.append(Rejection(sha256, one.person.name, one.reason))
-            elif one.id:
-                report.unchanged += 1
-                report.photos_brought += one.jpeg is not None
-            else:
-                report.added += 1
-                report.without_photo += one.jpeg is None
+    def _calibrate(self, progress: Progress) -> None:
+        """Takes calibrations over where there are none, and fits anew what has changed much."""
+        for space in self._offered:
+            learned = read_learned(self._source, space)
+            if learned is not None and read_learned(self._gallery, space) is None:
+                with self._gallery.transaction() as changes:
+                    changes.keep_calibration(space, learned.content())
+                self._report.calibrated.append(space)
+            self._gallery.settle(space, progress)
+            learn_scores(self._gallery, space)
+        try_ensemble(self._gallery)
 
 
 def _enrol(changes: Transaction, one: _Candidate, person_id: int) -> int:
     """Adds a portrait, or the photo that it lacked; its id."""
-    portrait, jpeg = one.portrait, one.jpeg
+    portrait = one.portrait
     geometry: dict[str, Any] = {
         "size_px": (portrait.width_px, portrait.height_px),
         "landmarks": portrait.landmarks.tolist(),
         "box": portrait.box,
     }
+    if one.id and one.jpeg is not None:
+        changes.set_photo(one.id, one.jpeg, **geometry)
     if one.id:
-        if jpeg is not None:
-            changes.set_photo(one.id, jpeg, **geometry)
         return one.id
     changes.forget_rejection(portrait.sha256)
-    found = FoundPortrait(
-        person=one.person,
-        origin=portrait.sha256,
-        read=lambda _: b"",
-        author=portrait.author,
-        licence=portrait.licence,
-        licence_url=portrait.licence_url,
-        source_url=portrait.source_url,
+    return changes.add_portrait(
+        person_id, portrait, sha256=portrait.sha256, jpeg=one.jpeg, **geometry
     )
-    return changes.add_portrait(person_id, found, sha256=portrait.sha256, jpeg=jpeg, **geometry)
-
-
-def _found(person: Person) -> FoundPerson:
-    """A person as sources hand them over."""
-    fields = asdict(person)
-    del fields["id"]
-    return FoundPerson(**fields)
-
-
-@contextlib.contextmanager
-def _unchanged(gallery: Gallery) -> Iterator[None]:
-    """Keeps other processes from changing a gallery; one that can't be written nobody changes."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(BadSettings):
-            stack.enter_context(gallery.writing())
-        yield

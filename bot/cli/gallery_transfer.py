@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -193,8 +192,7 @@ def _import_lines(report: ImportReport) -> Iterator[str]:
         )
     if report.rejected:
         yield f"not taken  {numbered(len(report.rejected), 'portrait')}"
-    reasons = Counter(one.reason.split(" of ")[0] for one in report.rejected)
-    for reason, count in reasons.most_common():
+    for reason, count in report.reasons().most_common():
         whom = [one.person for one in report.rejected if one.reason.startswith(reason)]
         yield f"  {reason}: {count:,} ({some(list(dict.fromkeys(whom)), counted=False)})"
     if report.banned:
@@ -261,13 +259,13 @@ def _pickle_lines(report: PickleReport, models: Sequence[str]) -> Iterator[str]:
         "vectors    not taken: another crop made them, with weights nobody can check, and compared "
         "with today's they would be wrong"
     )
-    if report.found:
-        yield f"photos     {report.found:,} found, embedded anew:"
+    if report.photos_found:
+        yield f"photos     {report.photos_found:,} found, embedded anew:"
         yield from add_lines(report.photos, models)
     if report.odd_paths:
         yield f"no person  {numbered(report.odd_paths, 'path')} without a person's folder"
-    if report.missing:
-        yield f"no photo   {numbered(report.missing, 'entry', 'entries')}"
+    if report.photos_missing:
+        yield f"no photo   {numbered(report.photos_missing, 'entry', 'entries')}"
     if report.names_only:
         names = people_of(len(report.names_only))
         yield f"name only  {names} ({some(report.names_only, counted=False)})"
