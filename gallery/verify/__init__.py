@@ -10,10 +10,11 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete
 
 from engine.engine import Engine
 from engine.errors import BadSettings
@@ -22,8 +23,9 @@ from gallery.build import embed_missing, learn_scores
 from gallery.gallery import Gallery
 from gallery.progress import Progress, Report, no_progress
 from gallery.screen import SCREENING, Reason
-from gallery.tables import CategoryRow, PersonCategoryRow
+from gallery.tables import CategoryRow
 from gallery.verify.checks import (
+    NOBODYS,
     Examination,
     Finding,
     Kind,
@@ -57,9 +59,6 @@ def verify(
         fix: Whether to mend. What only a person can judge is left as it is.
         progress: Told about vectors, pictures and faces.
 
-    Returns:
-        What was found; ``interrupted`` after Ctrl-C, with everything kept that was mended.
-
     Raises:
         Busy: If another process is changing the gallery and it is to be mended.
         BadSettings: If it is not built for that backbone.
@@ -68,7 +67,7 @@ def verify(
     examination = Examination()
     with gallery.writing() if fix else contextlib.nullcontext():
         try:
-            _Examiner(gallery, engine, examination, fix=fix, progress=progress).run(backbone)
+            _Examiner(gallery, engine, examination, fix, progress).run(backbone)
         except KeyboardInterrupt:
             examination.interrupted = True
         gallery.refresh()
@@ -93,6 +92,7 @@ def save_pictures(gallery: Gallery, findings: Sequence[Finding], folder: Path) -
         raise BadSettings(f"{folder} can't be written ({problem.strerror})") from problem
 
 
+@dataclass(slots=True)
 class _Examiner:
     """One examination.
 
@@ -100,82 +100,61 @@ class _Examiner:
     mended and what is not is found again.
     """
 
-    def __init__(
-        self,
-        gallery: Gallery,
-        engine: Engine,
-        examination: Examination,
-        *,
-        fix: bool,
-        progress: Progress,
-    ) -> None:
-        self._gallery = gallery
-        self._engine = engine
-        self._examination = examination
-        self._fix = fix
-        self._progress = progress
-        self._usable = self._usable_spaces()
+    gallery: Gallery
+    engine: Engine
+    examination: Examination
+    fix: bool
+    progress: Progress
+    usable: dict[str, Space] = field(default_factory=dict)  # where vectors can be made here, by id
 
     def run(self, backbone: str | None) -> None:
         """Examines everything, in the order of what depends on what."""
-        gallery = self._gallery
+        gallery, left = self.gallery, self.examination.findings
         if backbone is not None and all(one.backbone != backbone for one in self._spaces()):
             raise BadSettings(
                 f"the gallery is not built for {backbone}: run `lookalike gallery build --model "
                 f"{backbone}`, or choose another one"
             )
-        self._settle(stray_findings(gallery, alone=self._fix))
+        for space in self._spaces():
+            why = self.engine.why_unavailable(space.backbone)
+            if why is None and self.engine.backbone(space.backbone).space == space:
+                self.usable[space.id] = space
+            else:
+                why = why or "this version of the program makes others"
+                told = f"vectors of {space.backbone} can't be made again here: {why}"
+                self.examination.unchecked.append(told)
+        left += self._mended(stray_findings(gallery, alone=self.fix))
         owners = owners_of(gallery)
-        found, sound = space_findings(gallery, owners, self._progress)
-        sampled = [space for space in sound if space.id in self._usable]
-        pictures, turned = picture_findings(gallery, self._engine, owners, sampled, self._progress)
-        self._settle([one for one in pictures if one.kind is not Kind.VECTORS])
-        self._settle([*found, *(one for one in pictures if one.kind is Kind.VECTORS)])
-        damaged = {
-            one.space_id for one in self._examination.findings if one.remedy is Remedy.REBUILD
-        }
-        self._compare([one for one in self._spaces() if one.id not in damaged], backbone, turned)
-        self._settle(catalogue_findings(gallery))
-        if self._fix:
-            self._settle(stray_findings(gallery, alone=True))
-
-    def _compare(
-        self, spaces: Sequence[Space], backbone: str | None, turned: frozenset[int]
-    ) -> None:
+        found, sound = space_findings(gallery, owners, self.progress)
+        sampled = [space for space in sound if space.id in self.usable]
+        pictures, turned = picture_findings(gallery, self.engine, owners, sampled, self.progress)
+        left += self._mended([one for one in pictures if one.kind is not Kind.VECTORS])
+        left += self._mended([*found, *(one for one in pictures if one.kind is Kind.VECTORS)])
+        damaged = {one.space_id for one in left if one.remedy is Remedy.REBUILD}
+        spaces = [space for space in self._spaces() if space.id not in damaged]
         wanted = [space for space in spaces if space.backbone == (backbone or "dlib")]
         wanted += spaces if backbone is None else []
-        if not wanted:
+        if wanted:
+            left += self._compared(wanted[0], turned)
+        else:
             why = "faces could not be compared: there are no sound vectors"
-            self._examination.unchecked.append(why)
-            return
-        self._examination.backbone = wanted[0].backbone
+            self.examination.unchecked.append(why)
+        left += self._mended(catalogue_findings(gallery))
+        if self.fix:
+            left += self._mended(stray_findings(gallery, alone=True))
+
+    def _compared(self, space: Space, turned: frozenset[int]) -> list[Finding]:
+        self.examination.backbone = space.backbone
         for _ in range(_ROUNDS):
-            owners = owners_of(self._gallery)
-            found = face_findings(self._gallery, wanted[0], owners, turned, self._progress)
+            owners = owners_of(self.gallery)
+            found = face_findings(self.gallery, space, owners, turned, self.progress)
             left = self._mended(found)
             if len(left) == len(found):
                 break
-        self._examination.findings += left
+        return left
 
     def _spaces(self) -> list[Space]:
-        return [state.space for state in self._gallery.space_states()]
-
-    def _usable_spaces(self) -> dict[str, Space]:
-        """The gallery's spaces in which this machine can make vectors, by id."""
-        usable = {}
-        for space in self._spaces():
-            why = self._engine.why_unavailable(space.backbone)
-            if why is None and self._engine.backbone(space.backbone).space == space:
-                usable[space.id] = space
-            else:
-                why = why or "this version of the program makes others"
-                self._examination.unchecked.append(
-                    f"vectors of {space.backbone} can't be made again here: {why}"
-                )
-        return usable
-
-    def _settle(self, findings: Sequence[Finding]) -> None:
-        self._examination.findings += self._mended(findings)
+        return [state.space for state in self.gallery.space_states()]
 
     def _mended(self, findings: Sequence[Finding]) -> list[Finding]:
         """Mends what can be mended, if that is wanted; returns the rest."""
@@ -190,101 +169,89 @@ class _Examiner:
             Remedy.DELETE: self._delete,
         }
         done: list[Finding] = []
-        for remedy, step in steps.items() if self._fix else ():
+        for remedy, step in steps.items() if self.fix else ():
             concerned = [finding for finding in findings if finding.remedy is remedy]
             if concerned:
                 now = step(concerned)
-                self._examination.mended += now
+                self.examination.mended += now
                 done += now
-                self._gallery.refresh()
+                self.gallery.refresh()
         return [finding for finding in findings if not any(finding is one for one in done)]
 
     def _sweep(self, findings: list[Finding]) -> list[Finding]:
-        kinds = {finding.kind for finding in findings}
-        if Kind.STRAY in kinds:
-            self._gallery.sweep_vectors()
-        if Kind.EMPTY in kinds:
-            used = select(PersonCategoryRow.category_id)
-            with self._gallery.transaction() as changes:
-                changes.run(delete(CategoryRow).where(CategoryRow.id.not_in(used)))
+        if any(one.kind is Kind.STRAY for one in findings):
+            self.gallery.sweep_vectors()
+        if any(one.kind is Kind.EMPTY for one in findings):
+            with self.gallery.transaction() as changes:
+                changes.run(delete(CategoryRow).where(NOBODYS))
         return findings
 
     def _forget(self, findings: list[Finding]) -> list[Finding]:
-        self._take_away(findings, for_good=False)
+        """Takes portraits away; for good those that are to be removed."""
+        ids = [one.subject.portrait_id for one in findings if one.subject]
+        for start in range(0, len(ids), _BATCH):
+            batch = [one for one in ids[start : start + _BATCH] if one is not None]
+            portraits = self.gallery.portraits_by_id(batch)
+            with self.gallery.transaction() as changes:
+                changes.remove_portraits(list(portraits))
+                if findings[0].remedy is Remedy.REMOVE:
+                    for portrait in portraits.values():
+                        changes.reject(portrait.sha256, Reason.NOT_THEM, SCREENING)
         return findings
 
     def _remove(self, findings: list[Finding]) -> list[Finding]:
         """Nobody loses their last portrait."""
-        left = Counter(self._gallery.portrait_counts())
+        left = Counter(self.gallery.portrait_counts())
         chosen = {}
         for finding in findings:
             whose = finding.subject
             if whose is not None and whose.portrait_id not in chosen and left[whose.person_id] > 1:
                 chosen[whose.portrait_id] = finding
                 left[whose.person_id] -= 1
-        self._take_away(list(chosen.values()), for_good=True)
-        return list(chosen.values())
-
-    def _take_away(self, findings: Sequence[Finding], *, for_good: bool) -> None:
-        gallery = self._gallery
-        ids = [one.subject.portrait_id for one in findings if one.subject is not None]
-        wanted = [portrait_id for portrait_id in ids if portrait_id is not None]
-        for start in range(0, len(wanted), _BATCH):
-            portraits = gallery.portraits_by_id(wanted[start : start + _BATCH])
-            hashes = [portrait.sha256 for portrait in portraits.values()]
-            with gallery.transaction() as changes:
-                changes.remove_portraits(list(portraits))
-                for sha256 in hashes if for_good else ():
-                    changes.reject(sha256, Reason.NOT_THEM, SCREENING)
+        return self._forget(list(chosen.values()))
 
     def _merge(self, findings: list[Finding]) -> list[Finding]:
         """Into the one whom Wikidata knows, else the one who was there first."""
-        gallery = self._gallery
         done = []
         for finding in findings:
-            assert finding.subject is not None
-            assert finding.other is not None
-            ids = (finding.subject.person_id, finding.other.person_id)
-            there = gallery.people_by_id(ids)
+            both = [one.person_id for one in (finding.subject, finding.other) if one]
+            there = self.gallery.people_by_id(both).values()
             if len(there) == 2:  # else one of them was merged with a third just now
-                kept, other = sorted(
-                    there.values(), key=lambda one: (one.wikidata_id is None, one.id)
-                )
-                with gallery.transaction() as changes:
+                kept, other = sorted(there, key=lambda one: (one.wikidata_id is None, one.id))
+                with self.gallery.transaction() as changes:
                     changes.merge_people(kept, other)
                 done.append(finding)
         return done
 
     def _rebuild(self, findings: list[Finding]) -> list[Finding]:
         """Never takes away what can't be made again here."""
-        done = [one for one in findings if one.space_id in self._usable]
-        for space_id in dict.fromkeys(one.space_id for one in done):
-            with self._gallery.transaction() as changes:
-                changes.remove_space(self._usable[str(space_id)])
-        self._embed(done)
-        self._gallery.sweep_vectors()  # not before: names of files would be reused
+        for space_id in {str(one.space_id) for one in findings} & self.usable.keys():
+            with self.gallery.transaction() as changes:
+                changes.remove_space(self.usable[space_id])
+        done = self._embed(findings)
+        self.gallery.sweep_vectors()  # not before: names of files would be reused
         return done
 
     def _embed(self, findings: list[Finding]) -> list[Finding]:
-        done = [one for one in findings if one.space_id in self._usable]
-        for space_id in dict.fromkeys(one.space_id for one in done):
-            space = self._usable[str(space_id)]
-            embed_missing(self._gallery, self._engine, space.backbone, Report(), self._progress)
-            learn_scores(self._gallery, space)
+        done = [one for one in findings if one.space_id in self.usable]
+        for space_id in dict.fromkeys(str(one.space_id) for one in done):
+            space = self.usable[space_id]
+            embed_missing(self.gallery, self.engine, space.backbone, Report(), self.progress)
+            learn_scores(self.gallery, space)
         return done
 
     def _learn(self, findings: list[Finding]) -> list[Finding]:
         for space in self._spaces():
             if any(finding.space_id == space.id for finding in findings):
-                learn_scores(self._gallery, space)
+                learn_scores(self.gallery, space)
         return findings
 
     def _delete(self, findings: list[Finding]) -> list[Finding]:
         """Only those who still have no portrait."""
-        counts = self._gallery.portrait_counts()
-        gone = [one for one in findings if one.subject and one.subject.person_id not in counts]
-        with self._gallery.transaction() as changes:
-            for finding in gone:
-                assert finding.subject is not None
-                changes.remove_person(finding.subject.person_id)
-        return gone
+        counts = self.gallery.portrait_counts()
+        people = [one.subject.person_id if one.subject else 0 for one in findings]
+        gone = {person_id for person_id in people if person_id and person_id not in counts}
+        with self.gallery.transaction() as changes:
+            for person_id in gone:
+                changes.remove_person(person_id)
+        return [one for one in findings if one.subject and one.subject.person_id in gone]

@@ -39,6 +39,7 @@ _SAME_VECTOR: Final = 0.95
 """A vector made again from the thumbnail has at least this cosine with the stored one, which was
 made from the original: 0.9985 at worst among 150 photos with dlib."""
 _MOST_OTHERS: Final = 0.05  # if more of the sample differ, it is the vectors, not the pictures
+NOBODYS: Final = CategoryRow.id.not_in(select(PersonCategoryRow.category_id))  # categories
 
 
 class Kind(StrEnum):
@@ -76,19 +77,12 @@ class Remedy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A person or one of their portraits.
-
-    Attributes:
-        person_id: Whom.
-        person: Their name.
-        portrait_id: Which portrait; None for the person.
-        picture: The page that the portrait's picture comes from; None if nobody knows.
-    """
+    """A person or one of their portraits."""
 
     person_id: int
-    person: str
-    portrait_id: int | None = None
-    picture: str | None = None
+    person: str  # their name
+    portrait_id: int | None = None  # None for the person
+    picture: str | None = None  # the page that it comes from
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +90,11 @@ class Finding:
     """Something wrong, or likely so.
 
     Attributes:
-        kind: What.
         why: A sentence with the number that a person can judge it by.
         number: That number: a score from 0 to 100 for likenesses, else a count or a ratio.
-        remedy: What mending does about it.
         subject: Whom or which portrait it concerns; None for the gallery.
         other: Somebody else involved.
-        space_id: Whose vectors it concerns, or None.
+        space_id: Whose vectors it concerns.
     """
 
     kind: Kind
@@ -133,27 +125,16 @@ class Finding:
 
 @dataclass(slots=True)
 class Examination:
-    """What was looked at, found and mended.
+    """What was looked at, found and mended."""
 
-    Attributes:
-        backbone: Whose vectors compared faces; None if there were none.
-        people: How many there are.
-        portraits: How many there are.
-        unchecked: What could not be checked, as sentences.
-        findings: What is wrong and was not mended.
-        mended: What was, in order.
-        seconds: How long it took.
-        interrupted: Whether it was stopped before the end; what was mended is kept.
-    """
-
-    backbone: str | None = None
+    backbone: str | None = None  # whose vectors compared faces
     people: int = 0
     portraits: int = 0
-    unchecked: list[str] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    mended: list[Finding] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)  # what could not be checked, as sentences
+    findings: list[Finding] = field(default_factory=list)  # what was not mended
+    mended: list[Finding] = field(default_factory=list)  # in order
     seconds: float = 0.0
-    interrupted: bool = False
+    interrupted: bool = False  # before the end; what was mended is kept
 
     def to_json(self) -> dict[str, Any]:
         """As printed with ``--json``."""
@@ -173,17 +154,11 @@ class Examination:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Owners:
-    """Who has which portraits.
+    """Who has which portraits."""
 
-    Attributes:
-        portrait_ids: int64 (N,), by person.
-        person_ids: int64 (N,), rising: whose each is.
-        names: Of everybody, by person id.
-    """
-
-    portrait_ids: NDArray[np.int64]
-    person_ids: NDArray[np.int64]
-    names: dict[int, str]
+    portrait_ids: NDArray[np.int64]  # (N,), by person
+    person_ids: NDArray[np.int64]  # (N,), rising: whose each is
+    names: dict[int, str]  # of everybody, by person id
 
     def chunks(self) -> Iterator[slice]:
         """Slices of about 4,096 portraits that never part a person's."""
@@ -217,8 +192,11 @@ def owners_of(gallery: Gallery) -> Owners:
 
 def catalogue_findings(gallery: Gallery) -> list[Finding]:
     """People without portraits, categories without people."""
-    counts = gallery.portrait_counts()
-    found = [
+    counts, name = gallery.portrait_counts(), CategoryRow.name
+    with gallery.reading() as connection:
+        empty = connection.scalars(select(name).where(NOBODYS).order_by(name)).all()
+        people = [person for person in gallery.people() if person.id not in counts]
+    return [
         Finding(
             Kind.NOBODY,
             f"{person.name} has no portrait and can't be found",
@@ -226,17 +204,8 @@ def catalogue_findings(gallery: Gallery) -> list[Finding]:
             Remedy.DELETE,
             Subject(person.id, person.name),
         )
-        for person in gallery.people()
-        if person.id not in counts
-    ]
-    used = select(PersonCategoryRow.category_id)
-    with gallery.reading() as connection:
-        empty = connection.scalars(select(CategoryRow.name).where(CategoryRow.id.not_in(used)))
-        found += [
-            Finding(Kind.EMPTY, f"nobody is in the category {name}", 0, Remedy.SWEEP)
-            for name in sorted(empty)
-        ]
-    return found
+        for person in people
+    ] + [Finding(Kind.EMPTY, f"nobody is in the category {one}", 0, Remedy.SWEEP) for one in empty]
 
 
 def stray_findings(gallery: Gallery, *, alone: bool) -> list[Finding]:
@@ -260,10 +229,11 @@ def space_findings(
         space = state.space
         try:
             stored = gallery.embedded(space)
-            problem = _vector_problem(gallery, space, owners.having(stored), progress)
+            count, bad = _bad_vectors(gallery, space, owners.having(stored), progress)
+            problem = f"{bad:,} of {count:,} are no unit vectors" if bad else ""
         except (GalleryCorrupt, OSError, KeyError, ValueError) as trouble:
             problem = str(trouble)
-        if problem is not None:
+        if problem:
             why = f"vectors of {space.backbone}: {problem}"
             found.append(Finding(Kind.VECTORS, why, 0, Remedy.REBUILD, space_id=space.id))
             continue
@@ -280,29 +250,27 @@ def space_findings(
     return found, sound
 
 
-def _vector_problem(
+def _bad_vectors(
     gallery: Gallery, space: Space, owners: Owners, progress: Progress
-) -> str | None:
-    """Why a space's vectors can't be relied on; None if they can."""
-    bad = 0
+) -> tuple[int, int]:
+    """How many vectors there are, and how many are not of unit length."""
+    count, bad = len(owners.portrait_ids), 0
     for part in owners.chunks():
         vectors = gallery.vectors(space, owners.portrait_ids[part])
         with np.errstate(invalid="ignore", over="ignore"):
             lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
             bad += int(np.sum(~(np.abs(lengths - 1.0) < _LENGTH)))
-        progress("vectors", part.stop, len(owners.portrait_ids))
-    return f"{bad:,} of {len(owners.portrait_ids):,} are no unit vectors" if bad else None
+        progress("vectors", part.stop, count)
+    return count, bad
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
-    """What was seen in a picture; ``others`` are areas relative to that of the portrait's face."""
+    """What was seen in a picture; crops by backbone."""
 
     portrait: Portrait
-    problem: str | None = None
-    face_there: bool = True
+    finding: Finding | None
     turned: bool = False
-    others: tuple[float, ...] = ()
     crops: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
@@ -337,13 +305,13 @@ def picture_findings(
 
     def look(portrait: Portrait) -> _Seen | None:
         wanted = spaces if portrait.id in sample else ()
-        return _seen(gallery, engine, portrait, wanted)
+        return _seen(gallery, engine, portrait, wanted, owners.subject(portrait))
 
     with ThreadPoolExecutor(thread_name_prefix="verify") as pool:
         for start in range(0, len(ids), _BATCH):
             batch = gallery.portraits_by_id(ids[start : start + _BATCH].tolist())
             seen = [one for one in pool.map(look, batch.values()) if one is not None]
-            found += [finding for one in seen if (finding := _finding(one, owners)) is not None]
+            found += [one.finding for one in seen if one.finding is not None]
             turned.update(one.portrait.id for one in seen if one.turned)
             for space in spaces:
                 picked = [one for one in seen if space.backbone in one.crops]
@@ -361,50 +329,45 @@ def picture_findings(
 
 
 def _seen(
-    gallery: Gallery, engine: Engine, portrait: Portrait, spaces: Sequence[Space]
+    gallery: Gallery, engine: Engine, portrait: Portrait, spaces: Sequence[Space], whose: Subject
 ) -> _Seen | None:
     """What is in a portrait's picture; None if it has none."""
+    wanted, problem = (portrait.width_px, portrait.height_px), ""
     try:
         jpeg = gallery.photo(portrait)
         if jpeg is None:
             return None
         photo = decode(jpeg)  # the settings limit what others send
+        size = photo.width_px, photo.height_px
+        if photo.format != "JPEG" or size != wanted:
+            problem = f"it is a {photo.format} of {size[0]} x {size[1]} px, not a JPEG of "
+            problem += f"{wanted[0]} x {wanted[1]}"
     except SetupProblem:
         raise
-    except (OSError, LookalikeError) as problem:
-        return _Seen(portrait, f"it can't be read ({problem})")
-    size, wanted = (photo.width_px, photo.height_px), (portrait.width_px, portrait.height_px)
-    if photo.format != "JPEG" or size != wanted:
-        is_now = f"{photo.format} of {size[0]} x {size[1]} px"
-        return _Seen(portrait, f"it is a {is_now}, not a JPEG of {wanted[0]} x {wanted[1]}")
+    except (OSError, LookalikeError) as trouble:
+        problem = f"it can't be read ({trouble})"
+    if problem:
+        return _Seen(portrait, Finding(Kind.PICTURE, problem, 0, Remedy.FORGET, whose))
     faces = engine.detect(photo)
     same = [face for face in faces if _overlap(face.box, portrait.box) >= _SAME_FACE]
-    others = tuple(
+    others = [
         face.box.area_px / portrait.box.area_px
         for face in faces
         if face not in same
         and Concern.SMALL not in face.concerns
         and face.box.area_px >= _COMPARABLE * portrait.box.area_px
-    )
+    ]
+    finding = None
+    if not same:
+        why = "no face is found where the catalogue says there is one"
+        finding = Finding(Kind.FACE, why, 0, subject=whose)
+    elif others:
+        more = f"{len(others)} more faces" if len(others) > 1 else "another face"
+        why = f"{more} in it, {max(others):.0%} as large as the portrait's"
+        finding = Finding(Kind.FACES, why, max(others), subject=whose)
     face = Face(portrait.box, portrait.landmarks, confidence=1.0)
     crops = {space.backbone: engine.backbone(space.backbone).crop(photo, face) for space in spaces}
-    turned = any(Concern.TURNED in one.concerns for one in same)
-    return _Seen(portrait, None, bool(same), turned, others, crops)
-
-
-def _finding(seen: _Seen, owners: Owners) -> Finding | None:
-    whose = owners.subject(seen.portrait)
-    if seen.problem is not None:
-        return Finding(Kind.PICTURE, seen.problem, 0, Remedy.FORGET, whose)
-    if not seen.face_there:
-        why = "no face is found where the catalogue says there is one"
-        return Finding(Kind.FACE, why, 0, Remedy.NONE, whose)
-    if seen.others:
-        largest = max(seen.others)
-        more = f"{len(seen.others)} more faces" if len(seen.others) > 1 else "another face"
-        why = f"{more} in it, {largest:.0%} as large as the portrait's"
-        return Finding(Kind.FACES, why, largest, Remedy.NONE, whose)
-    return None
+    return _Seen(portrait, finding, any(Concern.TURNED in one.concerns for one in same), crops)
 
 
 def _differing(
