@@ -26,7 +26,7 @@ from bot.app import open_engine
 from bot.settings import Settings
 from engine.engine import Engine
 from gallery.evaluation.groups import group_people
-from gallery.evaluation.measures import Measures, measure, verify
+from gallery.evaluation.measures import Measures, verify
 from gallery.evaluation.photos import (
     Identification,
     PhotoEmbeddings,
@@ -73,7 +73,7 @@ def people(
     probe_set = split_photos(seen, everybody, GALLERY_PHOTOS)
     calibration = fit_calibration(seen.space, probe_set.first.gallery, probe_set.owners)
     count = len(seen.vectors) + len(seen.failures)
-    measures = measure(model, probe_set, calibration, seconds=seen.seconds, photos=count)
+    measures = Measures(model, probe_set, calibration, seconds=seen.seconds, photos=count)
     found = {
         "title": title,
         "people": len(everybody),

@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import SetupProblem
-from gallery.evaluation.measures import Measures, Roc, Verification
+from gallery.evaluation.measures import Heights, Measures, Roc, Verification, quantile
 from gallery.scores import ANCHORS, SAME_PERSON_SCORE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# Colours of PNG files: those that the page's variables of these names have by day.
 _LIGHT: Final = {
     "ink": "#1b2126",
     "quiet": "#5f6b76",
@@ -36,8 +37,6 @@ _LIGHT: Final = {
     "model-2": "#3d8b40",
     "model-3": "#7b4fa3",
 }
-"""Colours of PNG files: those that the page's variables of these names have by day."""
-
 # Stand-ins that nothing else in matplotlib has, each for a variable of the page's style.
 _VARIABLES: Final = {name: f"#0102{3 + place:02x}" for place, name in enumerate(_LIGHT)}
 _DASHES: Final = ("-", "--", "-.", ":")
@@ -50,8 +49,6 @@ _BINS: Final = 60
 
 Colours = Mapping[str, str]
 Draw = Callable[["Axes", Colours], None]
-Heights = tuple[NDArray[np.float64], NDArray[Any]]
-"""Values, and how often each occurs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +69,17 @@ class Chart:
         text = text[text.index("<svg") :]
         for noise in (r"<metadata>.*?</metadata>", r"<style\b.*?</style>", r"<!--.*?-->"):
             text = re.sub(noise, "", text, flags=re.DOTALL)
-        text = re.sub(r'\bid="([^"]+)"', rf'id="{self.name}-\1"', text)
-        text = re.sub(r'href="#([^"]+)"', rf'href="#{self.name}-\1"', text)
-        text = re.sub(r"url\(#([^)]+)\)", rf"url(#{self.name}-\1)", text)
+        text = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{self.name}-", text)
         for variable, colour in _VARIABLES.items():
             text = text.replace(colour, f"var(--{variable})")
-        described = (
-            f'<title id="{self.name}-title">{escape(self.title)}</title>'
-            f'<desc id="{self.name}-told">{escape(self.described)}</desc>'
-        )
         head, _, body = text.partition(">")
         head = re.sub(r'\s(width|height)="[^"]*"', "", head)
-        labels = (
-            f' role="img" aria-labelledby="{self.name}-title" aria-describedby="{self.name}-told"'
+        title, told = f"{self.name}-title", f"{self.name}-told"
+        return (
+            f'{head} role="img" aria-labelledby="{title}" aria-describedby="{told}">'
+            f'<title id="{title}">{escape(self.title)}</title>'
+            f'<desc id="{told}">{escape(self.described)}</desc>{body}'
         )
-        return f"{head}{labels}>{described}{body}"
 
     def save_png(self, folder: Path) -> Path:
         """The file NAME.png in a folder, made if need be; SetupProblem if it can't be written."""
@@ -108,28 +101,25 @@ class Chart:
         import matplotlib as mpl
         from matplotlib.figure import Figure
 
-        ink, quiet = colours["ink"], colours["quiet"]
+        ink = ("axes.titlecolor", "text.color", "axes.labelcolor", "xtick.color", "ytick.color")
         style: Any = {
             "svg.fonttype": "none",
             "svg.hashsalt": self.name,
             "font.size": _LETTERS_PT,
             "axes.titlesize": _LETTERS_PT,
-            "axes.titlecolor": ink,
-            "text.color": ink,
-            "axes.labelcolor": ink,
-            "axes.edgecolor": quiet,
-            "xtick.color": ink,
-            "ytick.color": ink,
-            "xtick.minor.visible": False,
+            "axes.edgecolor": colours["quiet"],
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.color": colours["grid"],
+            "legend.frameon": False,
+            **dict.fromkeys(ink, colours["ink"]),
         }
         buffer = io.BytesIO()
         with mpl.rc_context(style):
             figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained")
             axes = figure.add_subplot()
-            for side in ("top", "right"):
-                axes.spines[side].set_visible(False)
-            axes.grid(visible=True, color=colours["grid"], linewidth=0.8)
-            axes.set_axisbelow(True)
             self.draw(axes, colours)
             if kind == "png":
                 axes.set_title(self.title)
@@ -159,7 +149,7 @@ def roc(curves: Mapping[str, Roc], strangers: int) -> Chart:
         )
         _as_percent(axes)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda far, _: f"{round(1 / far):,}"))
-        axes.legend(frameon=False, loc="best")
+        axes.legend(loc="best")
 
     described = "; ".join(
         f"{model}: {curve.tar_at(1e-3):.1%} of one person's photos accepted where 1 in 1,000 "
@@ -187,7 +177,7 @@ def ranks(columns: Sequence[Measures]) -> Chart:
             xticks=[1, *range(5, most + 1, 5)] if most > 5 else steps,
         )
         _as_percent(axes)
-        axes.legend(frameon=False, loc="best")
+        axes.legend(loc="best")
 
     described = "; ".join(
         f"{column.model}: first in {column.rank(1).value:.1%}, among five in "
@@ -223,7 +213,7 @@ def promises(columns: Sequence[Measures]) -> Chart:
         )
         axes.set_yticks(said, [f"1 in {rarity:,}" for _, rarity in ANCHORS], minor=False)
         axes.set_yticks([], minor=True)
-        axes.legend(frameon=False, loc="upper right")
+        axes.legend(loc="upper right")
 
     score, rarity = next(anchor for anchor in ANCHORS if anchor[1] == 100)
     described = "; ".join(
@@ -235,34 +225,25 @@ def promises(columns: Sequence[Measures]) -> Chart:
     return Chart("promises", title, described, draw)
 
 
-def likenesses(
-    model: str, strangers: Heights, own: NDArray[np.float64], threshold: float, unit: str
-) -> Chart:
-    """Likenesses before calibration: strangers and the same person, with the best threshold."""
-    bins = np.linspace(min(_quantile(strangers, 0.001), float(own.min())), 1.0, _BINS + 1)
-    title = f"{model}: before calibration"
-    return _two(f"cosines-{model}", title, strangers, own, bins, [threshold], "--", unit)
-
-
-def scores(model: str, strangers: Heights, own: NDArray[np.float64]) -> Chart:
-    """Scores: strangers and the same person, with what the scores mean."""
-    bins = np.linspace(0, 100, _BINS // 2 + 1)
-    marks = [*(score for score, _ in ANCHORS[2:]), SAME_PERSON_SCORE]
-    title = f"{model}: after calibration"
-    return _two(f"scores-{model}", title, strangers, own, bins, marks, ":", "score")
-
-
-def _two(
-    name: str,
-    title: str,
+def distributions(
+    model: str,
     strangers: Heights,
     own: NDArray[np.float64],
-    bins: NDArray[np.float64],
-    marks: Sequence[float],
-    dashes: str,
-    unit: str,
+    unit: str = "score",
+    threshold: float | None = None,
 ) -> Chart:
-    """Two histograms of shares of pairs, with upright lines at the marks."""
+    """Histograms of strangers and of the same person, as shares of pairs.
+
+    Of scores with what they mean; with a threshold, of likenesses before calibration.
+    """
+    if threshold is None:
+        name, title, dashes = f"scores-{model}", f"{model}: after calibration", ":"
+        bins = np.linspace(0, 100, _BINS // 2 + 1)
+        marks = [*(score for score, _ in ANCHORS[2:]), SAME_PERSON_SCORE]
+    else:
+        name, title, dashes = f"cosines-{model}", f"{model}: before calibration", "--"
+        bins = np.linspace(min(quantile(strangers, 0.001), float(own.min())), 1.0, _BINS + 1)
+        marks = [threshold]
 
     def draw(axes: Axes, colours: Colours) -> None:
         for colour, label, (values, counts) in (
@@ -281,14 +262,14 @@ def _two(
         for mark in marks:
             axes.axvline(mark, ymax=0.85, color=colours["quiet"], linestyle=dashes, linewidth=1)
         axes.set(xlabel=unit, xlim=(bins[0], bins[-1]), ylabel="share of pairs")
-        if unit == "score":
+        if threshold is None:
             axes.set_xticks(range(0, 101, 10))
         _as_percent(axes)
         axes.set_ylim(0, axes.get_ylim()[1] * 1.18)
-        axes.legend(frameon=False, loc="upper center", ncols=2)
+        axes.legend(loc="upper center", ncols=2)
 
-    medians = (_quantile(strangers, 0.5), float(np.median(own)))
-    shown = [f"{one:.0f}" if unit == "score" else f"{one:.3f}" for one in medians]
+    medians = (quantile(strangers, 0.5), float(np.median(own)))
+    shown = [f"{one:.0f}" if threshold is None else f"{one:.3f}" for one in medians]
     described = f"The medians: {shown[0]} for strangers, {shown[1]} for photos of the same person"
     return Chart(name, title, described, draw)
 
@@ -297,25 +278,25 @@ def before_and_after(measures: Measures) -> tuple[Chart, Chart]:
     """Likenesses of strangers and the same person before calibration, and scores after it."""
     model, own, unit = measures.model, measures.found.own, measures.probe_set.unit
     heights, counts = measures.strangers.heights()
-    after = (measures.calibration.scores(heights), counts)
     return (
-        likenesses(model, (heights, counts), own, measures.threshold, unit),
-        scores(model, after, measures.same_scores()),
+        distributions(model, (heights, counts), own, unit, measures.threshold),
+        distributions(
+            model, (measures.calibration.scores(heights), counts), measures.same_scores()
+        ),
     )
 
 
 def draw_verification(result: Verification, folder: Path) -> tuple[Path, ...]:
     """ROC curve, cosines and scores of pairs as PNG files in a folder."""
-    found = ~np.isnan(result.cosines)
+    model, found = result.model, ~np.isnan(result.cosines)
     own, others = result.cosines[found & result.same], result.cosines[found & ~result.same]
-    once = np.ones(len(others))
-    score = result.calibration.scores
+    once, score = np.ones(len(others)), result.calibration.scores
     drawn = {
-        "roc": roc({result.model: result.roc}, int((~result.same).sum())),
-        "pair-cosines": likenesses(result.model, (others, once), own, result.threshold, "cosine"),
-        "pair-scores": scores(result.model, (score(others), once), score(own)),
+        "roc": roc({model: result.roc}, int((~result.same).sum())),
+        "pair-cosines": distributions(model, (others, once), own, "cosine", result.threshold),
+        "pair-scores": distributions(model, (score(others), once), score(own)),
     }
-    return _saved(drawn, result.model, folder)
+    return _saved(drawn, model, folder)
 
 
 def draw_identification(measures: Measures, folder: Path) -> tuple[Path, ...]:
@@ -337,11 +318,6 @@ def _saved(charts: Mapping[str, Chart], model: str, folder: Path) -> tuple[Path,
 def _line(number: int, model: str, colours: Colours) -> dict[str, Any]:
     number %= len(_DASHES)
     return {"color": colours[f"model-{number}"], "linestyle": _DASHES[number], "label": model}
-
-
-def _quantile(heights: Heights, share_below: float) -> float:
-    values, counts = heights
-    return float(np.quantile(values, share_below, weights=counts, method="inverted_cdf"))
 
 
 def _as_percent(axes: Axes) -> None:

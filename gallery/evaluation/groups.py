@@ -9,9 +9,10 @@ one person stand and fall together).
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,40 +42,28 @@ _DOUBTFUL: Final = score_at(1e-4)  # a score that few photos of one person are b
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """People who have a label in common; one of fewer than ``FEWEST`` people is not judged.
-
-    Attributes:
-        probes: How many photos of them were looked up.
-        pairs: How many pairs of probes with others of the group there are.
-        measures: Shares by name, one of ``MEASURES``; empty if it is not judged.
-        same_median: Score of the same person; NaN if it is not judged.
-        strangers_median: Score of two people of the group; the same.
-    """
+    """People who have a label in common; one of fewer than ``FEWEST`` people is not judged."""
 
     name: str
     people: int
-    probes: int
-    pairs: int
-    measures: Mapping[str, Share] = field(default_factory=dict)
-    same_median: float = float("nan")
-    strangers_median: float = float("nan")
+    probes: int  # photos of them that were looked up
+    pairs: int  # of these with others of the group
+    measures: Mapping[str, Share] = field(default_factory=dict)  # by name, one of ``MEASURES``
+    same_median: float = float("nan")  # score of the same person
+    strangers_median: float = float("nan")  # score of two people of the group
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """How far the best and the worst group are apart in one of ``MEASURES``, from 0 to 1.
-
-    Attributes:
-        chance: Share of so many random divisions with at least that gap.
-    """
+    """How far the best and the worst group are apart in one of ``MEASURES``, from 0 to 1."""
 
     measure: str
     best: str
     best_value: float
     worst: str
     worst_value: float
-    chance: float
-    divisions: int
+    chance: float  # share of the random divisions with at least that gap
+    divisions: int  # how many were tried
 
     @property
     def exceeds_chance(self) -> bool:
@@ -84,38 +73,58 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """People parted by category, country or gender.
-
-    Attributes:
-        judged: Groups of at least ``FEWEST`` people, by falling size.
-        small: The others, by falling size.
-        gaps: Between the judged ones, if there are several.
-        unlabelled: How many people have no label of this kind.
-    """
+    """People parted by category, country or gender; groups by falling size."""
 
     kind: str
-    judged: tuple[Group, ...]
+    judged: tuple[Group, ...]  # of at least ``FEWEST`` people
     small: tuple[Group, ...]
-    gaps: tuple[Gap, ...]
-    unlabelled: int
+    gaps: tuple[Gap, ...]  # between the judged ones, if there are several
+    unlabelled: int  # people without a label of this kind
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Counts:
-    """Probes by their person, float64 (K,), and close strangers, (H,)."""
+    """Probes by their person, float64 (K,), and close strangers, (H,).
 
-    probes: NDArray[np.float64]  # all, those without a face as well
-    found: NDArray[np.float64]  # those with a face
-    right: Mapping[str, NDArray[np.float64]]  # those judged rightly, by measure
-    whose: NDArray[np.intp]  # the column of each close pair's probe
-    like: NDArray[np.intp]  # the column it is like
-    reached: Mapping[str, NDArray[np.float64]]  # 1 for pairs that reach a level, by measure
+    Attributes:
+        probes: All, those without a face as well.
+        found: Those with a face.
+        right: Those judged rightly, by measure.
+        whose: The column of each close pair's probe.
+        like: The column that it is like.
+        reached: 1.0 for pairs that reach a level, by measure.
+    """
+
+    def __init__(self, measures: Measures) -> None:
+        probe_set, found = measures.probe_set, measures.found
+        people = len(probe_set.people)
+
+        def by_person(columns: NDArray[np.int64]) -> NDArray[np.float64]:
+            return np.bincount(columns, minlength=people).astype(np.float64)
+
+        numbers = np.array([number for number, _ in probe_set.failures], np.int64)
+        lost = np.searchsorted(probe_set.people, numbers[np.isin(numbers, probe_set.people)])
+        self.found = by_person(probe_set.right)
+        self.probes = self.found + by_person(lost)
+        self.right = {
+            "accuracy": by_person(probe_set.right[found.own >= measures.threshold]),
+            "rank_1": by_person(probe_set.right[found.ranks < 1]),
+            "tar": by_person(probe_set.right[found.own >= measures.strict]),
+        }
+        probes, self.like, likenesses = measures.close
+        self.whose = probe_set.right[probes]
+        scores = measures.calibration.scores(likenesses)
+        self.reached = {
+            "accuracy": (likenesses >= measures.threshold).astype(np.float64),
+            "strangers_1_in_100": (scores >= score_at(1e-2)).astype(np.float64),
+            "strangers_1_in_1000": (scores >= score_at(1e-3)).astype(np.float64),
+        }
 
     def within(self, members: NDArray[np.bool_]) -> _Counts:
         """With the pairs inside one group only."""
-        inside = members[self.whose] & members[self.like]
-        reached = {name: one[inside] for name, one in self.reached.items()}
-        return replace(self, whose=self.whose[inside], like=self.like[inside], reached=reached)
+        inside, fewer = members[self.whose] & members[self.like], copy(self)
+        fewer.whose, fewer.like = self.whose[inside], self.like[inside]
+        fewer.reached = {name: one[inside] for name, one in self.reached.items()}
+        return fewer
 
     def pairs(self, weights: NDArray[np.float64]) -> float:
         """Probes with others; whoever counts twice is no stranger to themselves."""
@@ -134,69 +143,29 @@ class _Counts:
         return (right + 1 - strangers) / 2 if name == "accuracy" else right
 
 
-def _counts(measures: Measures) -> _Counts:
-    probe_set, found = measures.probe_set, measures.found
-    people = len(probe_set.people)
-
-    def by_person(chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
-        return np.bincount(probe_set.right[chosen], minlength=people).astype(np.float64)
-
-    everything = by_person(np.ones(len(probe_set.right), np.bool_))
-    numbers = np.array([number for number, _ in probe_set.failures], np.int64)
-    lost = np.searchsorted(probe_set.people, numbers[np.isin(numbers, probe_set.people)])
-    probes, columns, likenesses = measures.close
-    scores = measures.calibration.scores(likenesses)
-    reached = {
-        "accuracy": likenesses >= measures.threshold,
-        "strangers_1_in_100": scores >= score_at(1e-2),
-        "strangers_1_in_1000": scores >= score_at(1e-3),
-    }
-    return _Counts(
-        probes=everything + np.bincount(lost, minlength=people),
-        found=everything,
-        right={
-            "accuracy": by_person(found.own >= measures.threshold),
-            "rank_1": by_person(found.ranks < 1),
-            "tar": by_person(found.own >= measures.strict),
-        },
-        whose=probe_set.right[probes],
-        like=columns,
-        reached={name: one.astype(np.float64) for name, one in reached.items()},
-    )
-
-
 def group_people(measures: Measures, labels: PeopleLabels) -> tuple[Grouping, ...]:
     """Everybody parted by category, country and gender, as far as labels are there."""
-    counts = _counts(measures)
-    return tuple(
-        _grouping(kind, measures, counts, labels.labels[kind])
-        for kind in KINDS
-        if labels.labels.get(kind)
-    )
+    counts, known = _Counts(measures), labels.labels
+    return tuple(_grouping(one, measures, counts, known[one]) for one in KINDS if known.get(one))
 
 
 def _grouping(
     kind: str, measures: Measures, counts: _Counts, labels: Mapping[str, tuple[str, ...]]
 ) -> Grouping:
-    keys = [
-        {value.casefold() for value in labels.get(measures.probe_set.name(column), ())}
-        for column in range(len(measures.probe_set.people))
-    ]
+    columns = range(len(measures.probe_set.people))
+    own = [labels.get(measures.probe_set.name(column), ()) for column in columns]
+    keys = [{value.casefold() for value in values} for values in own]
     members = {
-        name: np.array([key in own for own in keys])
+        name: np.array([key in one for one in keys])
         for key, name in sorted(spellings(labels).items())
     }
     order = sorted((name for name in members if any(members[name])), key=lambda n: -sum(members[n]))
     groups = [_group(name, measures, counts, members[name]) for name in order]
     judged = tuple(group for group in groups if group.measures)
     names = [group.name for group in judged]
-    return Grouping(
-        kind=kind,
-        judged=judged,
-        small=tuple(group for group in groups if not group.measures),
-        gaps=_gaps(names, counts, np.array([members[name] for name in names])),
-        unlabelled=sum(not own for own in keys),
-    )
+    gaps = _gaps(names, counts, np.array([members[name] for name in names]))
+    small = tuple(group for group in groups if not group.measures)
+    return Grouping(kind, judged, small, gaps, unlabelled=sum(not one for one in keys))
 
 
 def _group(name: str, measures: Measures, counts: _Counts, members: NDArray[np.bool_]) -> Group:
@@ -231,21 +200,15 @@ def _shares(group: Group, counts: _Counts, members: NDArray[np.bool_]) -> dict[s
         values = [[counts.measure(name, one) for one in weights] for name in MEASURES]
         return np.array(values).reshape(len(MEASURES), *places.shape[:-1])
 
-    interval = bootstrap(
-        (people,),
-        drawn,
-        n_resamples=_RESAMPLINGS,
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(0),
-    ).confidence_interval
+    rng = np.random.default_rng(0)
+    resampled = bootstrap((people,), drawn, n_resamples=_RESAMPLINGS, method="percentile", rng=rng)
+    interval = resampled.confidence_interval
     found = {}
     for name, low, high in zip(MEASURES, interval.low, interval.high, strict=True):
-        value = counts.measure(name, members.astype(np.float64))
         of = group.pairs if name.startswith("strangers") else group.probes
-        wilson = share(value * of, of)
+        wilson = share(counts.measure(name, members.astype(np.float64)) * of, of)
         widest = min(wilson.low, float(low)), max(wilson.high, float(high))
-        found[name] = Share(value * of, of, *widest)
+        found[name] = Share(wilson.count, of, *widest)
     return found
 
 
@@ -292,7 +255,6 @@ def _gaps(names: Sequence[str], counts: _Counts, members: NDArray[np.bool_]) -> 
             (people,),
             gap,
             permutation_type="pairings",
-            vectorized=False,
             n_resamples=divisions,
             alternative="greater",
             rng=np.random.default_rng(0),
@@ -304,8 +266,7 @@ def _gaps(names: Sequence[str], counts: _Counts, members: NDArray[np.bool_]) -> 
     return tuple(gaps)
 
 
-@dataclass(frozen=True, slots=True)
-class LabelledPhoto:
+class LabelledPhoto(NamedTuple):
     """A photo, the part it plays, such as ``"looked up"``, and whom it shows by its label."""
 
     file: Path
@@ -315,35 +276,22 @@ class LabelledPhoto:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """Two or three photos that a backbone took for something else than their labels say.
-
-    Attributes:
-        score: Of the first with the second.
-        own_score: Of the first with the person it is said to show; None if that is the second.
-        suspicion: Why the label is likely wrong, as a sentence; None if it is not.
-    """
+    """Two or three photos that a backbone took for something else than their labels say."""
 
     photos: tuple[LabelledPhoto, ...]
-    score: float
-    own_score: float | None
-    suspicion: str | None
+    score: float  # of the first with the second
+    own_score: float | None  # of the first with whom it is said to show; None if that is the second
+    suspicion: str | None  # why the label is likely wrong, as a sentence
 
 
 @dataclass(frozen=True, slots=True)
 class Mistakes:
-    """The worst of each kind, worst first.
+    """The worst of each kind, worst first."""
 
-    Attributes:
-        accepts: Two people who look most alike.
-        rejects: Two photos of one person that look least alike.
-        confusions: Photos whose person did not come first.
-        confused: How many of the last there are altogether.
-    """
-
-    accepts: tuple[Mistake, ...]
-    rejects: tuple[Mistake, ...]
-    confusions: tuple[Mistake, ...]
-    confused: int
+    accepts: tuple[Mistake, ...]  # two people who look most alike
+    rejects: tuple[Mistake, ...]  # two photos of one person that look least alike
+    confusions: tuple[Mistake, ...]  # photos whose person did not come first
+    confused: int  # how many of these there are altogether
 
     def suspicious(self) -> list[tuple[LabelledPhoto, str]]:
         """Photos whose label is likely wrong, each once, and why."""

@@ -18,16 +18,18 @@ from numpy.typing import NDArray
 
 from engine.engine import Engine
 from engine.errors import SetupProblem
-from gallery.evaluation.photos import Identification, LabelledPair, ProbeSet, embed_photos, identify
+from gallery.evaluation.photos import LabelledPair, ProbeSet, embed_photos, identify
 from gallery.progress import Progress, no_progress
 from gallery.scores import Calibration, score_at
 from gallery.scores.trial import FAR
 
-HONEST: Final = (1e-2, 1e-3, 1e-4)
-"""Shares of strangers whose scores are checked: how many reach what so many should."""
-
+HONEST: Final = (1e-2, 1e-3, 1e-4)  # shares of strangers: how many reach what so many should?
 _PER_UNIT: Final = 100_000  # bins in a cosine of 1: a tenth of a percent of what scores tell apart
 _CLOSE: Final = 20_000_000  # likenesses of close strangers kept at most
+
+
+Heights = tuple[NDArray[np.float64], NDArray[Any]]
+"""Values, and how often each occurs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +76,14 @@ class LikenessHistogram:
         first = int(np.ceil((likeness + 1) * _PER_UNIT - 0.5))
         return int(self.counts[max(first, 0) :].sum())
 
-    def heights(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def heights(self) -> Heights:
         """The heights that occur, rising, and how often each does."""
         there = np.flatnonzero(self.counts)
         return there / _PER_UNIT - 1, self.counts[there]
 
     def quantile(self, share_below: float) -> float:
-        """The height below which so large a share lies; NaN of nothing."""
-        heights, counts = self.heights()
-        if not len(heights):
-            return float("nan")
-        return float(np.quantile(heights, share_below, weights=counts, method="inverted_cdf"))
+        """See ``quantile``."""
+        return quantile(self.heights(), share_below)
 
     def reached_by(self, most: float) -> float:
         """The lowest height that at most that share reaches."""
@@ -92,6 +91,14 @@ class LikenessHistogram:
         reached = np.cumsum(counts[::-1])[::-1] / counts.sum()
         rare = heights[reached <= most]
         return float(rare[0]) if len(rare) else float(heights[-1]) + 1 / _PER_UNIT
+
+
+def quantile(heights: Heights, share_below: float) -> float:
+    """The height below which so large a share lies; NaN of nothing."""
+    values, counts = heights
+    if not len(values):
+        return float("nan")
+    return float(np.quantile(values, share_below, weights=counts, method="inverted_cdf"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,33 +181,38 @@ def best_threshold(likenesses: NDArray[np.float64], same: NDArray[np.bool_]) -> 
     return float((thresholds[best] + below.max()) / 2)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Verification:
     """What came of labelled pairs.
 
     Attributes:
-        same: bool (N,), the labels.
+        same: bool (N,), the labels; at least two pairs of either kind.
         cosines: float64 (N,); NaN where a face was not found in one of the two: such a pair is
             judged wrongly and never accepted.
-        accuracy: Share of pairs judged rightly at the threshold that was best on the other folds.
-        accuracy_std: Standard deviation of that over the folds.
-        threshold: The best one over all pairs, in cosine.
         photos: How many different photos there are.
         faceless: Those in which no face was found, and why, by path as in the CSV file.
         calibration: Whose scores are reported.
+        accuracy: Share of pairs judged rightly at the threshold that was best on the other folds.
+        accuracy_std: Standard deviation of that over the folds.
+        threshold: The best one over all pairs, in cosine.
     """
 
     model: str
     same: NDArray[np.bool_] = field(repr=False)
     cosines: NDArray[np.float64] = field(repr=False)
-    accuracy: float
-    accuracy_std: float
-    threshold: float
-    roc: Roc
     photos: int
     faceless: Mapping[str, str]
     calibration: Calibration = field(repr=False)
     seconds: float
+    accuracy: float = field(init=False)
+    accuracy_std: float = field(init=False)
+    threshold: float = field(init=False)
+    roc: Roc = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.accuracy, self.accuracy_std = cross_validated(self.cosines, self.same)
+        self.threshold = best_threshold(self.cosines, self.same)
+        self.roc = roc_of(self.same, self.cosines)
 
     @property
     def tar(self) -> float:
@@ -261,16 +273,10 @@ def verify(
     cosines = np.array(
         [np.nan if a is None or b is None else float(a @ b) for a, b in vectors], np.float64
     )
-    same = np.array([pair.same for pair in pairs])
-    accuracy, accuracy_std = cross_validated(cosines, same)
     return Verification(
         model=backbone,
-        same=same,
+        same=np.array([pair.same for pair in pairs]),
         cosines=cosines,
-        accuracy=accuracy,
-        accuracy_std=accuracy_std,
-        threshold=best_threshold(cosines, same),
-        roc=roc_of(same, cosines),
         photos=len(set(files)),
         faceless=seen.failures_below(root),
         calibration=calibration,
@@ -278,37 +284,72 @@ def verify(
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Measures:
-    """What a backbone, or an ensemble of them, did with a probe set.
+    """What a backbone, or an ensemble of them, did with a probe set: every probe is searched.
+
+    Raises SetupProblem if there are too few probes to judge.
+
+    Args:
+        model: Its name.
+        probe_set: Who is looked up among whom.
+        calibration: Learned from the gallery photos, never from the probes.
+        seconds: How long decoding, detecting and embedding took for so many photos.
+        photos: How many.
 
     Attributes:
-        calibration: Learned from the gallery photos, never from the probes.
-        strangers: Likenesses of all probes to everybody else.
-        close: Those from a level on: int64 (H,) which probe, int64 (H,) like which column, and
-            float32 (H,) the likeness.
         accuracy: Share judged rightly of pairs, as many of one person as of two, each threshold
             learned on the other folds.
         pairs: How many pairs that were.
         threshold: The best over all these pairs, in likeness.
+        strangers: Likenesses of all probes to everybody else.
+        close: Those from a level on: int64 (H,) which probe, int64 (H,) like which column, and
+            float32 (H,) the likeness.
         strict: The likeness that at most 1 in 1,000 pairs of strangers reach.
         roc: Of the probes with their own person and all strangers.
-        seconds: How long decoding, detecting and embedding took for so many photos.
     """
 
-    model: str
-    probe_set: ProbeSet
-    calibration: Calibration
-    found: Identification
-    strangers: LikenessHistogram
-    close: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]] = field(repr=False)
-    accuracy: Share
-    pairs: int
-    threshold: float
-    strict: float
-    roc: Roc
-    seconds: float
-    photos: int
+    def __init__(
+        self,
+        model: str,
+        probe_set: ProbeSet,
+        calibration: Calibration,
+        *,
+        seconds: float,
+        photos: int,
+    ) -> None:
+        self.model, self.probe_set, self.calibration = model, probe_set, calibration
+        self.seconds, self.photos = seconds, photos
+        failures = np.full(len(probe_set.failures), np.nan)
+        # Somebody else for each probe, drawn at random, the same for the same probe set.
+        draw = np.random.default_rng(1)
+        other = draw.integers(0, len(probe_set.people) - 1, len(probe_set.right))
+        other += other >= probe_set.right
+        same = np.repeat([True, False], [len(other) + len(failures), len(other)])
+        pairs = np.concatenate([probe_set.pairs(probe_set.right), failures, probe_set.pairs(other)])
+        self.pairs = len(same)
+        self.accuracy = share(cross_validated(pairs, same)[0] * len(same), len(same))
+        self.threshold = best_threshold(pairs, same)
+        level = min(self.threshold, _cosine_at(calibration, score_at(HONEST[0])))
+        self.strangers = LikenessHistogram()
+        close: list[tuple[NDArray[Any], ...]] = []
+
+        def count(rows: NDArray[np.intp], values: NDArray[np.float32]) -> None:
+            self.strangers.add(values[np.isfinite(values)])
+            if sum(len(block[0]) for block in close) < _CLOSE:
+                probes, columns = np.nonzero(values >= level)
+                close.append((rows[probes], columns, values[probes, columns]))
+
+        self.found = identify(probe_set, count)
+        self.close = tuple(map(np.concatenate, zip(*close, strict=True)))
+        self.strict = self.strangers.reached_by(FAR)
+        heights, counts = self.strangers.heights()
+        own = np.concatenate([self.found.own, failures])
+        # Both sides rounded to the histogram's bins.
+        self.roc = roc_of(
+            np.repeat([True, False], [len(own), len(heights)]),
+            np.rint(np.concatenate([own, heights]) * _PER_UNIT) / _PER_UNIT,
+            np.concatenate([np.ones(len(own)), counts]),
+        )
 
     @property
     def probes(self) -> int:
@@ -335,60 +376,6 @@ class Measures:
     def best_stranger_scores(self) -> NDArray[np.float64]:
         """Highest score of each probe with anybody else: as for somebody not in the gallery."""
         return self.calibration.scores(self.found.best)
-
-
-def measure(
-    model: str, probe_set: ProbeSet, calibration: Calibration, *, seconds: float, photos: int
-) -> Measures:
-    """Searches every probe and counts.
-
-    Raises:
-        SetupProblem: If there are too few probes to judge.
-    """
-    failures = np.full(len(probe_set.failures), np.nan)
-    # Somebody else for each probe, drawn at random, the same for the same probe set.
-    draw = np.random.default_rng(1)
-    other = draw.integers(0, len(probe_set.people) - 1, len(probe_set.right))
-    other += other >= probe_set.right
-    same = np.repeat([True, False], [len(other) + len(failures), len(other)])
-    pairs = np.concatenate([probe_set.pairs(probe_set.right), failures, probe_set.pairs(other)])
-    accuracy, _ = cross_validated(pairs, same)
-    threshold = best_threshold(pairs, same)
-    level = min(threshold, _cosine_at(calibration, score_at(HONEST[0])))
-    strangers = LikenessHistogram()
-    close: list[tuple[NDArray[Any], ...]] = []
-
-    def count(rows: NDArray[np.intp], values: NDArray[np.float32]) -> None:
-        strangers.add(values[np.isfinite(values)])
-        if sum(len(block[0]) for block in close) < _CLOSE:
-            probes, columns = np.nonzero(values >= level)
-            close.append((rows[probes], columns, values[probes, columns]))
-
-    found = identify(probe_set, count)
-    probes, columns, values = map(np.concatenate, zip(*close, strict=True))
-    heights, counts = strangers.heights()
-    own = np.concatenate([found.own, failures])
-    # Both sides rounded to the histogram's bins.
-    curve = roc_of(
-        np.repeat([True, False], [len(own), len(heights)]),
-        np.rint(np.concatenate([own, heights]) * _PER_UNIT) / _PER_UNIT,
-        np.concatenate([np.ones(len(own)), counts]),
-    )
-    return Measures(
-        model=model,
-        probe_set=probe_set,
-        calibration=calibration,
-        found=found,
-        strangers=strangers,
-        close=(probes, columns, values),
-        accuracy=share(accuracy * len(same), len(same)),
-        pairs=len(same),
-        threshold=threshold,
-        strict=strangers.reached_by(FAR),
-        roc=curve,
-        seconds=seconds,
-        photos=photos,
-    )
 
 
 def _cosine_at(calibration: Calibration, score: float) -> float:

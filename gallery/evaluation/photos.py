@@ -12,15 +12,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.engine import Engine
-from engine.errors import NotAnImage, PhotoProblem, SetupProblem, TooLarge
+from engine.errors import PhotoProblem, SetupProblem
 from engine.types import Box, Face, Photo, Space
 from gallery.likeness import person_cosines
 from gallery.progress import Progress, no_progress
@@ -28,7 +28,7 @@ from gallery.records import FoundPerson, FoundPortrait, Person, folded
 from gallery.scores.ensemble import Ensemble
 from gallery.scores.fit import person_norms
 from gallery.scores.trial import draw_probes, learn_ensemble
-from gallery.sources.folder import PEOPLE_FILE, described, read_table, scan
+from gallery.sources.folder import PEOPLE_FILE, described, read_photo, read_table, scan
 
 KINDS: Final = ("category", "country", "gender")
 _CHUNK: Final = 16  # photos that share a batch
@@ -38,12 +38,11 @@ _TIE: Final = 1e-6  # as much as two sums of the same numbers in float32 may dif
 _YES_NO: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PhotoEmbeddings:
     """One backbone's vectors of photos; kept in memory only.
 
     Attributes:
-        space: Of the vectors.
         vectors: float32 (D,) of the face in each file where one was found.
         failures: Why there is none in the others: ``"no face"`` or a sentence about the file.
         boxes: Where that face is, in pixels of the decoded photo.
@@ -54,8 +53,8 @@ class PhotoEmbeddings:
     space: Space
     vectors: Mapping[Path, NDArray[np.float32]]
     failures: Mapping[Path, str]
-    boxes: Mapping[Path, Box] = field(default_factory=dict)
-    seconds: float = 0.0
+    boxes: Mapping[Path, Box]
+    seconds: float
     detection_s: float = 0.0
 
     def failures_below(self, root: Path) -> dict[str, str]:
@@ -81,78 +80,55 @@ def embed_photos(
     from engine.runtime import cores
 
     distinct = sorted(set(files))
-    spaces = {name: engine.backbone(name).space for name in backbones}
+    networks = {name: engine.backbone(name) for name in backbones}
+    vectors: dict[str, dict[Path, NDArray[np.float32]]] = {name: {} for name in backbones}
+    failures: dict[Path, str] = {}
+    boxes: dict[Path, Box] = {}
+
+    def embed(some: Sequence[Path]) -> NDArray[np.float64]:
+        """Seconds as this thread counts them: for detection, and for each backbone."""
+        crops: dict[str, dict[Path, NDArray[np.uint8]]] = {name: {} for name in backbones}
+        times = [time.perf_counter()]
+        for file in some:
+            try:
+                photo = engine.decode(read_photo(file, engine.limits.max_bytes))
+            except (PhotoProblem, OSError) as problem:
+                why = getattr(problem, "strerror", None)
+                failures[file] = f"the file can't be read: {why}" if why else str(problem)
+                continue
+            if not (faces := engine.detect(photo)):
+                failures[file] = "no face"
+                continue
+            face = central_face(photo, faces)
+            boxes[file] = face.box
+            for name, network in networks.items():
+                crops[name][file] = network.crop(photo, face)
+        times.append(time.perf_counter())
+        for name, own in crops.items():
+            found = [one.vector for one in networks[name].embed(list(own.values()))]
+            vectors[name].update(zip(own, found, strict=True))
+            times.append(time.perf_counter())
+        return np.diff(times)
+
     chunks = [distinct[first : first + _CHUNK] for first in range(0, len(distinct), _CHUNK)]
-    parts: dict[str, list[PhotoEmbeddings]] = {name: [] for name in backbones}
     progress("photos", 0, len(distinct))
-    started, seen = time.perf_counter(), 0
+    started, seconds = time.perf_counter(), np.zeros(1 + len(networks))
     pool = ThreadPoolExecutor(cores())
     try:
-        for done in as_completed([pool.submit(_embed, engine, spaces, one) for one in chunks]):
-            for name, part in done.result().items():
-                parts[name].append(part)
-            seen += len(part.boxes) + len(part.failures)
-            progress("photos", seen, len(distinct))
+        for done in as_completed([pool.submit(embed, one) for one in chunks]):
+            seconds += done.result()
+            progress("photos", len(boxes) + len(failures), len(distinct))
     finally:
         pool.shutdown(cancel_futures=True)
     # Threads wait for each other, so the time by the clock is divided as their own times are.
-    detection_s = sum(part.detection_s for part in parts[backbones[0]])
-    embedding_s = {name: sum(one.seconds for one in parts[name]) - detection_s for name in parts}
-    counted_s = detection_s + sum(embedding_s.values())
-    pace = (time.perf_counter() - started) / max(counted_s, 1e-9)
+    seconds *= (time.perf_counter() - started) / max(seconds.sum(), 1e-9)
+    detection_s, *embedding_s = seconds.tolist()
     return {
         name: PhotoEmbeddings(
-            space,
-            {file: vector for part in parts[name] for file, vector in part.vectors.items()},
-            {file: reason for part in parts[name] for file, reason in part.failures.items()},
-            {file: box for part in parts[name] for file, box in part.boxes.items()},
-            pace * (detection_s + embedding_s[name]),
-            pace * detection_s,
+            network.space, vectors[name], failures, boxes, detection_s + own_s, detection_s
         )
-        for name, space in spaces.items()
+        for (name, network), own_s in zip(networks.items(), embedding_s, strict=True)
     }
-
-
-def _embed(
-    engine: Engine, spaces: Mapping[str, Space], files: Sequence[Path]
-) -> dict[str, PhotoEmbeddings]:
-    """One batch of files; seconds as this thread counted them."""
-    crops: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in spaces}
-    failures: dict[Path, str] = {}
-    boxes: dict[Path, Box] = {}
-    started = time.perf_counter()
-    for file in files:
-        try:
-            photo = engine.decode(_read(file, engine.limits.max_bytes))
-        except PhotoProblem as problem:
-            failures[file] = str(problem)
-            continue
-        faces = engine.detect(photo)
-        if not faces:
-            failures[file] = "no face"
-            continue
-        face = central_face(photo, faces)
-        boxes[file] = face.box
-        for name in spaces:
-            crops[name].append(engine.backbone(name).crop(photo, face))
-    detection_s = time.perf_counter() - started
-    found = {}
-    for name, space in spaces.items():
-        started = time.perf_counter()
-        vectors = [one.vector for one in engine.backbone(name).embed(crops[name])]
-        seconds = detection_s + time.perf_counter() - started
-        by_file = dict(zip(boxes, vectors, strict=True))
-        found[name] = PhotoEmbeddings(space, by_file, failures, boxes, seconds, detection_s)
-    return found
-
-
-def _read(file: Path, max_bytes: int) -> bytes:
-    try:
-        if file.stat().st_size > max_bytes:
-            raise TooLarge(f"the file has more than {max_bytes} bytes")
-        return file.read_bytes()
-    except OSError as problem:
-        raise NotAnImage(f"the file can't be read: {problem.strerror}") from None
 
 
 def central_face(photo: Photo, faces: Sequence[Face]) -> Face:
@@ -184,8 +160,7 @@ def photos_by_person(folder: Path) -> dict[str, list[Path]]:
     return {who: sorted(files, key=lambda file: file.name) for who, files in people.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class LabelledPair:
+class LabelledPair(NamedTuple):
     """Two photos and whether they show one person."""
 
     a: Path
@@ -228,17 +203,11 @@ def read_pairs(file: Path, root: Path) -> tuple[LabelledPair, ...]:
 
 @dataclass(frozen=True, slots=True)
 class PeopleLabels:
-    """What is known of the people in an evaluation.
+    """What is known of the people in an evaluation."""
 
-    Attributes:
-        labels: By kind (one of ``KINDS``), then by the person's name.
-        sources: Where labels came from, as phrases.
-        unmatched: Names in people.csv that are nobody's in the folder.
-    """
-
-    labels: Mapping[str, Mapping[str, tuple[str, ...]]]
-    sources: tuple[str, ...] = ()
-    unmatched: tuple[str, ...] = ()
+    labels: Mapping[str, Mapping[str, tuple[str, ...]]]  # by kind (``KINDS``), then by name
+    sources: tuple[str, ...] = ()  # where labels came from, as phrases
+    unmatched: tuple[str, ...] = ()  # names in people.csv that are nobody's in the folder
 
 
 def read_labels(
@@ -304,42 +273,32 @@ def spellings(labels: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     return {key: counter.most_common(1)[0][0] for key, counter in found.items()}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SpaceVectors:
+class SpaceVectors(NamedTuple):
     """Gallery (N, D) by person and probes (M, D) as one backbone sees them: float32 unit vectors.
 
     The norms, float64 (K,), are for ``person_cosines``.
     """
 
     space: Space
-    gallery: NDArray[np.float32] = field(repr=False)
-    probes: NDArray[np.float32] = field(repr=False)
-    norms: NDArray[np.float64] = field(repr=False)
+    gallery: NDArray[np.float32]
+    probes: NDArray[np.float32]
+    norms: NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ProbeSet:
-    """People with gallery photos, and probes of them.
+    """People with gallery photos, and probes of them."""
 
-    Attributes:
-        names: Everybody who was to take part, by number.
-        people: int64 (K,), numbers of those with a face in the gallery, rising: the columns.
-        owners: int64 (N,), the column of each gallery photo, rising.
-        gallery_files: (N,) where each comes from.
-        right: int64 (M,), the column of each probe's own person.
-        probe_files: (M,) where each comes from.
-        failures: Probes without a face, or whose person has none in the gallery, by number.
-        vectors: Of one backbone, or of an ensemble's, in its order.
-    """
-
-    names: tuple[str, ...]
-    people: NDArray[np.int64]
-    owners: NDArray[np.int64] = field(repr=False)
-    gallery_files: tuple[Path, ...] = field(repr=False)
-    right: NDArray[np.int64] = field(repr=False)
-    probe_files: tuple[Path, ...] = field(repr=False)
-    failures: tuple[tuple[int, Path], ...]
-    vectors: tuple[SpaceVectors, ...]
+    names: tuple[str, ...]  # everybody who was to take part, by number
+    people: NDArray[np.int64]  # (K,), numbers of those with a face in the gallery: the columns
+    owners: NDArray[np.int64]  # (N,), the column of each gallery photo, rising
+    gallery_files: tuple[Path, ...]  # (N,)
+    right: NDArray[np.int64]  # (M,), the column of each probe's own person
+    probe_files: tuple[Path, ...]  # (M,)
+    failures: tuple[
+        tuple[int, Path], ...
+    ]  # probes without a face here or in the gallery, by number
+    vectors: tuple[SpaceVectors, ...]  # of one backbone, or of an ensemble's, in its order
     ensemble: Ensemble | None = None
 
     @property
@@ -374,18 +333,19 @@ class ProbeSet:
             columns: Which people, rising, at least one; None: all.
         """
         rows = np.arange(len(self.right)) if rows is None else rows
-        spaces = [(one.probes, one.gallery, one.norms) for one in self.vectors]
-        index = self.owners
+        spaces, index = self.vectors, self.owners
         if columns is not None:
             mine = np.isin(self.owners, columns)
             index = np.searchsorted(columns, self.owners[mine])
-            spaces = [(probes, own[mine], norms[columns]) for probes, own, norms in spaces]
+            spaces = tuple(
+                one._replace(gallery=one.gallery[mine], norms=one.norms[columns]) for one in spaces
+            )
         step = max(1, _BLOCK // len(index))
         for first in range(0, len(rows), step):
             block = rows[first : first + step]
             values = [
-                person_cosines(probes[block] @ gallery.T, index, norms)
-                for probes, gallery, norms in spaces
+                person_cosines(one.probes[block] @ one.gallery.T, index, one.norms)
+                for one in spaces
             ]
             fused = values[0] if self.ensemble is None else self.ensemble.fused(values)
             yield block, fused.astype(np.float32)
@@ -408,8 +368,7 @@ class ProbeSet:
         return self.gallery_files[start + best], float(cosines[best])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Identification:
+class Identification(NamedTuple):
     """What came of searching every probe: likenesses to its own person and to the best other one.
 
     The rank (M,) is how many others are at least as alike as its own person: one picture under two
@@ -464,7 +423,10 @@ def split_photos(
         raise SetupProblem("there are not enough faces in the photos to look anybody up")
     kept = set(found)
     vectors = np.stack([seen.vectors[file] for _, file in gallery])
-    starts = np.searchsorted(owners, np.arange(len(known)))
+    norms = person_norms(
+        vectors, np.searchsorted(owners, np.arange(len(known))), seen.space.backbone
+    )
+    sought = np.stack([seen.vectors[file] for _, file in found])
     return ProbeSet(
         names=tuple(people),
         people=known.astype(np.int64),
@@ -473,14 +435,7 @@ def split_photos(
         right=np.searchsorted(known, [who for who, _ in found]).astype(np.int64),
         probe_files=tuple(file for _, file in found),
         failures=tuple(probe for probe in probes if probe not in kept),
-        vectors=(
-            SpaceVectors(
-                seen.space,
-                vectors,
-                np.stack([seen.vectors[file] for _, file in found]),
-                person_norms(vectors, starts, seen.space.backbone),
-            ),
-        ),
+        vectors=(SpaceVectors(seen.space, vectors, sought, norms),),
     )
 
 

@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,14 +21,8 @@ from engine.engine import Engine
 from engine.errors import BadSettings, PhotoProblem, SetupProblem
 from engine.types import Box, Photo
 from gallery.evaluation import charts
-from gallery.evaluation.groups import (
-    FEWEST,
-    Grouping,
-    Mistakes,
-    find_mistakes,
-    group_people,
-)
-from gallery.evaluation.measures import Measures, Share, measure
+from gallery.evaluation.groups import FEWEST, Grouping, Mistakes, find_mistakes, group_people
+from gallery.evaluation.measures import Measures, Share
 from gallery.evaluation.photos import (
     PeopleLabels,
     ProbeSet,
@@ -61,14 +55,10 @@ _DASH: Final = "\N{EN DASH}"
 class ModelReport:
     """One backbone's part of a report."""
 
+    model: str
     measures: Measures
     groupings: tuple[Grouping, ...]
     mistakes: Mistakes
-
-    @property
-    def model(self) -> str:
-        """Name of the backbone."""
-        return self.measures.model
 
     @property
     def photos_per_s(self) -> float:
@@ -130,30 +120,21 @@ class ModelReport:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class EvaluationReport:
-    """What came of looking so many people and photos up with each backbone.
-
-    Attributes:
-        gallery_photos: The first so many of each person by name were the gallery.
-        skipped: Names of people with too few photos.
-        probes: How many of the photos were looked up.
-        faceless: Photos without a face, and why, by path below the folder.
-        boxes: Where the face is in each of the others.
-        unavailable: Backbones that can't be used here, and why.
-    """
+    """What came of looking so many people and photos up with each backbone."""
 
     date: dt.datetime
     people: int
-    gallery_photos: int
-    skipped: tuple[str, ...]
+    gallery_photos: int  # the first so many of each person by name were the gallery
+    skipped: tuple[str, ...]  # names of people with too few photos
     photos: int
-    probes: int
-    faceless: Mapping[str, str]
-    boxes: Mapping[Path, Box] = field(repr=False)
+    probes: int  # of the photos, that were looked up
+    faceless: Mapping[str, str]  # photos without a face, and why, by path below the folder
+    boxes: Mapping[Path, Box]  # where the face is in each of the others
     columns: tuple[ModelReport, ...]
-    unavailable: Mapping[str, str]
-    labels: PeopleLabels = field(repr=False)
+    unavailable: Mapping[str, str]  # backbones that can't be used here, and why
+    labels: PeopleLabels
     seconds: float
 
     def _photos_json(self) -> dict[str, Any]:
@@ -215,7 +196,7 @@ def evaluate_people(
         folder: Arranged as for `lookalike gallery add`.
         backbones: At least one.
         gallery_photos: How many photos of each person, the first by name, are the gallery.
-        labels: What is known of the people; None: nothing.
+        labels: What is known of the people.
         unavailable: Why other backbones are not among them.
         progress: Told how far it is.
 
@@ -239,10 +220,9 @@ def evaluate_people(
 
     def add(name: str, probe_set: ProbeSet, calibration: Calibration, seconds: float) -> None:
         progress("models", len(columns), len(probe_sets) + bool(fused))
-        measures = measure(name, probe_set, calibration, seconds=seconds, photos=len(files))
-        shown = _SHOWN if len(probe_sets) == 1 else _SHOWN // 2
-        groupings = group_people(measures, known)
-        columns.append(ModelReport(measures, groupings, find_mistakes(measures, shown=shown)))
+        measures = Measures(name, probe_set, calibration, seconds=seconds, photos=len(files))
+        mistakes = find_mistakes(measures, shown=_SHOWN if len(probe_sets) == 1 else _SHOWN // 2)
+        columns.append(ModelReport(name, measures, group_people(measures, known), mistakes))
 
     for name, one in probe_sets.items():
         calibration = fit_calibration(one.first.space, one.first.gallery, one.owners)
@@ -399,33 +379,33 @@ def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
     )
 
 
-def check_place(file: Path) -> None:
-    """Makes a file's folder before the long work; BadSettings if it can't be written there."""
-    if file.is_dir():
-        raise BadSettings(f"{file} is a folder: give --html the name of a file in it")
-    with _saying_why(file) as beside:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside.touch()
-
-
-def save(page: str, file: Path) -> None:
-    """Writes a page so that the file is whole or not there; BadSettings if it can't be written."""
-    with _saying_why(file) as beside:
-        beside.write_text(page, encoding="utf-8", errors="replace")
-        beside.replace(file)
-
-
 @contextlib.contextmanager
-def _saying_why(file: Path) -> Iterator[Path]:
+def _part_of(file: Path) -> Iterator[Path]:
     """A file beside one that is to be written, gone afterwards; an OSError becomes BadSettings."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}.part")
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        yield beside
+        yield part
     except OSError as problem:
         raise BadSettings(f"the file {file} can't be written: {problem.strerror}") from None
     finally:
         with contextlib.suppress(OSError):  # where it could not be made
-            beside.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
+
+
+def check_place(file: Path) -> None:
+    """Makes a file's folder before the long work; BadSettings if it can't be written there."""
+    if file.is_dir():
+        raise BadSettings(f"{file} is a folder: give --html the name of a file in it")
+    with _part_of(file) as part:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+
+
+def save(page: str, file: Path) -> None:
+    """Writes a page so that the file is whole or not there; BadSettings if it can't be written."""
+    with _part_of(file) as part:
+        part.write_text(page, encoding="utf-8", errors="replace")
+        part.replace(file)
 
 
 def picture(engine: Engine, file: Path, box: Box | None) -> str | None:

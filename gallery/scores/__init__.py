@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,16 +41,13 @@ SCORE_TABLE: Final[tuple[tuple[float, float | None], ...]] = (
 )
 """(share of stranger pairs that reach it, score); None: kept for the rarity, without a score."""
 
-SAME_PERSON_SCORE: Final = 95.0
-"""Two photos of the same person, in the median. The same photo scores 100."""
-
+SAME_PERSON_SCORE: Final = 95.0  # of two photos of one person, in the median; 100: the same photo
+# Shares of stranger pairs at which a calibration keeps the cosine that they reach or exceed.
 SHARES: Final = tuple(share for share, _ in SCORE_TABLE)
-"""Shares of stranger pairs at which a calibration keeps the cosine that they reach or exceed."""
-
+# Scores that are promised something: (score, one in how many strangers reaches it).
 ANCHORS: Final = tuple(
     (score, round(1 / share)) for share, score in SCORE_TABLE if score is not None and share <= 0.5
 )
-"""Scores that are promised something: (score, one in how many strangers reaches it)."""
 
 _SCORES: Final = tuple(score for _, score in SCORE_TABLE if score is not None)
 _RAREST: Final = 10.0  # log10 of the rarity of the same photo: more than there are people
@@ -132,15 +129,13 @@ class Stored:
 
     def to_json(self) -> dict[str, Any]:
         """What ``from_json`` reads."""
-        kind: Any = type(self)
-        record: dict[str, Any] = _adapter(kind).dump_python(self, mode="json")
+        record: dict[str, Any] = _adapter(type(self)).dump_python(self, mode="json")
         return record
 
     @classmethod
     def from_json(cls, record: object) -> Self:
         """Raises ValueError if something is missing, of another type, or makes no sense."""
-        kind: Any = cls
-        found: Self = _adapter(kind).validate_python(record)
+        found: Self = _adapter(cls).validate_python(record)
         return found
 
 
@@ -218,28 +213,16 @@ def make_calibration(
         rising[i] = min(rising[i], (rising[i + 1] if i + 1 < count else 1.0) - _APART)
     top = rising[len(_SCORES) - 1]
     same_person = max(same_person, top + _ABOVE_STRANGERS * (1 - top))
-    return Calibration(
-        space_id,
-        tuple(float(cosine) for cosine in rising),
-        float(min(same_person, 1 - _APART / 2)),
-        people,
-        people_again,
-    )
+    median = float(min(same_person, 1 - _APART / 2))
+    return Calibration(space_id, tuple(rising.tolist()), median, people, people_again)
 
 
-@dataclass(frozen=True, slots=True)
-class Prior:
-    """What is believed of a backbone before a gallery has taught it.
-
-    Attributes:
-        strangers: Cosines that the shares ``SHARES`` of strangers reach, rising.
-        same_person: Cosine of two photos of one person, in the median.
-        weight: How much a gallery must bring to outweigh it; 1 for measured ones.
-    """
+class Prior(NamedTuple):
+    """What is believed of a backbone before a gallery has taught it; see ``Calibration``."""
 
     strangers: tuple[float, ...]
     same_person: float
-    weight: float
+    weight: float  # how much a gallery must bring to outweigh it; 1 for measured ones
 
 
 # Measured with recipe 2 as the mean of two populations, by ``fit.stranger_quantiles``: the 1,775

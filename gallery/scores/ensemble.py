@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,9 +21,7 @@ from gallery.records import Hit
 from gallery.scores import Calibration, Stored
 from gallery.search import SearchIndex
 
-BEST: Final = "best"
-"""What people call the ensemble where they choose a backbone."""
-
+BEST: Final = "best"  # what people call the ensemble where they choose a backbone
 _DECIMALS: Final = 9  # fused values closer than that are equal, and ids decide
 _FIRST: Final = 64  # people that each backbone names at first, besides those asked for
 _WIDER: Final = 4  # times as many in the next round
@@ -82,13 +80,9 @@ class Ensemble(Stored):
     def fused(self, cosines: Sequence[ArrayLike]) -> NDArray[np.float64]:
         """The fused values of likenesses, for ``calibration``.
 
-        Args:
-            cosines: One array per member, in their order, all of one shape; in [-1, 1], NaN where
-                there is none.
-
-        Returns:
-            In [-1, 1], of that shape: -1 where every score is 0, 1 where every one is 100; never
-            falling when a cosine rises; NaN where any cosine is.
+        Of one array per member, in their order, all of one shape, in [-1, 1]. The values are -1
+        where every score is 0, and 1 where every one is 100; they never fall when a cosine rises,
+        and are NaN where any cosine is.
         """
         weighted = [
             member.weight * member.calibration.scores(one)
@@ -96,8 +90,7 @@ class Ensemble(Stored):
         ]
         value = np.sum(weighted, axis=0) / 50.0 - 1.0
         # Rounded, so that the order of values does not hang on the last bit of a sum.
-        fused: NDArray[np.float64] = np.round(np.clip(value, -1.0, 1.0), _DECIMALS)
-        return fused
+        return np.asarray(np.round(np.clip(value, -1.0, 1.0), _DECIMALS))
 
     def member_scores(self, cosines: Sequence[float]) -> tuple[MemberScore, ...]:
         """What each member alone says of likenesses given in the members' order."""
@@ -107,14 +100,8 @@ class Ensemble(Stored):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class FusedHit:
-    """A person found.
-
-    Attributes:
-        hit: Has the fused value in place of a cosine.
-        cosines: Likeness to the person in each member's space, in their order.
-    """
+class FusedHit(NamedTuple):
+    """A person found: a hit with the fused value in place of a cosine, and that of each member."""
 
     hit: Hit
     cosines: tuple[float, ...]

@@ -10,8 +10,7 @@ lie beyond.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +19,7 @@ from engine.types import Space
 from gallery.likeness import evened_norms, person_cosines
 from gallery.scores import SHARES, Calibration, Prior, make_calibration, prior, prior_of
 
-COPY: Final = 0.99
-"""Two portraits this alike are one picture: 0.998 in the median after recompression."""
-
+COPY: Final = 0.99  # so alike is one picture: 0.998 in the median after recompression
 _STRANGERS: Final = 2_000_000  # pairs drawn at most; the law of the tail gains nothing from more
 _ROUNDS: Final = 4  # portraits of one person that are held against everybody else, at most
 _SAME: Final = 4  # portraits of one person that are held against the person's others, at most
@@ -43,21 +40,13 @@ _STEPS, _FINER, _REWEIGHTED = 41, 6, 60  # of the shape; rounds of finer steps; 
 _FEWEST_BEYOND: Final = 15  # pairs that must lie beyond a quantile before it is believed
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class OwnPairs:
-    """Cosines drawn from a gallery.
+class OwnPairs(NamedTuple):
+    """Cosines drawn from a gallery."""
 
-    Attributes:
-        strangers: float32 (N,), portraits to other people; each person about as often.
-        same: float32 (M,), portraits to the other portraits of their own person, without copies.
-        people: How many people there are.
-        people_again: How many of them have two or more portraits that are no copies.
-    """
-
-    strangers: NDArray[np.float32]
-    same: NDArray[np.float32]
+    strangers: NDArray[np.float32]  # (N,), portraits to other people; each about as often
+    same: NDArray[np.float32]  # (M,), to the other portraits of their person, without copies
     people: int
-    people_again: int
+    people_again: int  # of them, with two or more portraits that are no copies
 
 
 def fit_calibration(
@@ -65,10 +54,8 @@ def fit_calibration(
 ) -> Calibration:
     """A calibration learned from a gallery's own pairs; the same for the same vectors in order.
 
-    Args:
-        space: Of the vectors.
-        vectors: float32 (N, D), unit vectors, any number.
-        person_ids: int64 (N,), whose each is. A few wrong ones do little harm.
+    Any number of unit vectors, float32 (N, D), and int64 (N,) whose each is: a few wrong ones do
+    little harm.
     """
     return fit_pairs(space, own_pairs(vectors, person_ids, space.backbone))
 
@@ -89,9 +76,7 @@ def fit_pairs(space: Space, pairs: OwnPairs) -> Calibration:
 def fit_without_prior(name: str, pairs: OwnPairs) -> Calibration | None:
     """A calibration of an ensemble's values in [-1, 1]; None where there are too few pairs to tell.
 
-    Args:
-        name: Stands in the calibration for ``Space.id``.
-        pairs: Of values, 1 for the same photo, in place of cosines.
+    The name stands in it for ``Space.id``, values (1 for the same photo) for cosines.
     """
     if pairs.people < 2 or not pairs.people_again:
         return None
@@ -137,18 +122,11 @@ def stranger_quantiles(cosines: NDArray[np.float32]) -> NDArray[np.float64]:
     """The cosines that the shares SHARES of strangers reach.
 
     The body is read off the pairs. From 1 in 100 on, the law is fitted to quantiles, not to
-    single pairs: pairs at the very top may be one person under two names.
-
-    Args:
-        cosines: float32 (N,), one per pair of strangers, at least 2, finite.
-
-    Returns:
-        float64 (len(SHARES),), rising; not bounded by 1; NaN where there are too few pairs to tell.
+    single pairs: pairs at the very top may be one person under two names. Of at least 2 finite
+    cosines they are rising, not bounded by 1, and NaN where there are too few pairs to tell.
     """
     shares = np.asarray(SHARES)
-    found: NDArray[np.float64] = np.quantile(
-        cosines.astype(np.float64), 1 - np.maximum(shares, 1e-2)
-    )
+    found = np.quantile(cosines.astype(np.float64), 1 - np.maximum(shares, 1e-2))
     found[np.minimum(shares, 1 - shares) * len(cosines) < 1] = np.nan
     beyond = shares < 1e-2
     law = _pareto(cosines)
@@ -157,8 +135,7 @@ def stranger_quantiles(cosines: NDArray[np.float32]) -> NDArray[np.float64]:
         return found
     share, threshold, shape, scale = law
     found[beyond] = threshold + scale * _excess(shares[beyond] / share, np.array(shape))
-    rising: NDArray[np.float64] = np.fmax.accumulate(found)
-    return rising
+    return np.asarray(np.fmax.accumulate(found))
 
 
 def _pareto(cosines: NDArray[np.float32]) -> tuple[float, float, float, float] | None:
@@ -198,38 +175,24 @@ def _pareto(cosines: NDArray[np.float32]) -> tuple[float, float, float, float] |
 def _excess(shares: NDArray[np.float64], shape: NDArray[np.float64]) -> NDArray[np.float64]:
     """What the shares of a generalised Pareto law of scale 1 reach above its threshold."""
     bent = np.where(np.abs(shape) < 1e-9, 1e-9, shape)
-    reached: NDArray[np.float64] = np.expm1(-bent * np.log(shares)) / bent
-    return reached
+    return np.asarray(np.expm1(-bent * np.log(shares)) / bent)
 
 
 def own_pairs(
     vectors: NDArray[np.float32], person_ids: NDArray[np.int64], backbone: str
 ) -> OwnPairs:
-    """Draws cosines between strangers and within people; the same for the same vectors.
-
-    Args:
-        vectors: float32 (N, D), unit vectors of one space.
-        person_ids: int64 (N,), whose each is, in any order.
-        backbone: Whose vectors they are.
-    """
+    """Draws cosines between strangers and within people; see ``fit_calibration``."""
     order = np.argsort(person_ids, kind="stable")
     vectors = vectors[order]
     _, starts, index = np.unique(person_ids[order], return_index=True, return_inverse=True)
+    none = np.zeros(0, np.float32)
     if len(starts) == 0:
-        nobody = np.zeros(0, np.float32)
-        return OwnPairs(nobody, nobody, 0, 0)
+        return OwnPairs(none, none, 0, 0)
     draw = np.random.default_rng(0)
-    same = [
-        cosines
-        for own in np.split(vectors, starts[1:])
-        if len(cosines := _to_themselves(own, backbone, draw))
-    ]
-    return OwnPairs(
-        strangers=_to_others(vectors, starts, index, backbone, draw),
-        same=np.concatenate([np.zeros(0, np.float32), *same]),
-        people=len(starts),
-        people_again=len(same),
-    )
+    everybody = [_to_themselves(own, backbone, draw) for own in np.split(vectors, starts[1:])]
+    same = [cosines for cosines in everybody if len(cosines)]
+    strangers = _to_others(vectors, starts, index, backbone, draw)
+    return OwnPairs(strangers, np.concatenate([none, *same]), len(starts), len(same))
 
 
 def _to_others(
@@ -285,10 +248,7 @@ def to_the_rest(
 ) -> NDArray[np.float32]:
     """Cosines, float32 (M,), of a person's portraits to the person as the others show them.
 
-    Args:
-        own: float32 (N, D), N at least 2: one person's vectors.
-        chosen: (M,), places in ``own``.
-        backbone: Whose vectors they are.
+    ``own`` are one person's vectors, float32 (N, D), N at least 2; ``chosen`` (M,) places in it.
     """
     count, others = len(own) - 1, np.arange(len(own)) != chosen[:, None]
     cosines = (own[chosen] @ own.T)[others].reshape(len(chosen), count)
@@ -312,5 +272,4 @@ def person_norms(
 
 def copies(own: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which vectors are almost those of earlier ones: bool (N, N), [i, j] for i after j."""
-    alike: NDArray[np.bool_] = np.tril(own @ own.T > COPY, -1)
-    return alike
+    return np.asarray(np.tril(own @ own.T > COPY, -1))

@@ -42,20 +42,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Of a kept trial: raised with every change of ``SCORE_TABLE``, because an ensemble's calibration is
+# of mean scores, which mean something else then; 1 had 10 to 50 and 90 for the rarities.
 FORMAT: Final = 2
-"""Of a kept trial: raised with every change of ``SCORE_TABLE``, because an ensemble's calibration
-is of mean scores, which mean something else then; 1 had 10 to 50 and 90 for the rarities."""
-
-FAR: Final = 1e-3
-"""False accept rate at which true accepts are counted."""
-
+FAR: Final = 1e-3  # false accept rate at which true accepts are counted
+# So many people with two portraits each make 3,120 pairs of strangers: the least of which 1 in
+# 1,000 is a few, and enough for the law of the tail (``fit.stranger_quantiles``).
 FEWEST_LEARNED: Final = 40
-"""So many people with two portraits each make 3,120 pairs of strangers: the least of which 1 in
-1,000 is a few, and enough for the law of the tail (``fit.stranger_quantiles``)."""
-
-FEWEST_PEOPLE: Final = 2 * FEWEST_LEARNED
-"""One half is learned from, the other judged."""
-
+FEWEST_PEOPLE: Final = 2 * FEWEST_LEARNED  # one half is learned from, the other judged
 _SIGNIFICANT: Final = 0.05  # a difference that chance makes more often than that is none
 _LEAST_WEIGHT: Final = 0.1  # below, a network's time buys nothing that anybody would notice
 _NEWTON_STEPS: Final = 50  # of a logistic regression at most
@@ -89,19 +83,12 @@ class Figures:
 
 
 class HeldOut(NamedTuple):
-    """What one way of comparing made of people that nothing was learned from.
+    """What one way of comparing made of people that nothing was learned from."""
 
-    Attributes:
-        first: bool (probes,), whether the probe's person came first.
-        recognised: bool (probes,), whether it passes where ``FAR`` of the strangers do.
-        own: float32 (probes,), scores of probes with their own person.
-        strangers: float32, scores of probes with everybody else of their half.
-    """
-
-    first: NDArray[np.bool_]
-    recognised: NDArray[np.bool_]
-    own: NDArray[np.float32]
-    strangers: NDArray[np.float32]
+    first: NDArray[np.bool_]  # (probes,), whether the probe's person came first
+    recognised: NDArray[np.bool_]  # (probes,), whether it passes where ``FAR`` of the strangers do
+    own: NDArray[np.float32]  # (probes,), scores of probes with their own person
+    strangers: NDArray[np.float32]  # scores of probes with everybody else of their half
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +96,10 @@ class Trial(Stored):
     """Whether several backbones are better together, as so many people and probes say.
 
     Attributes:
-        backbones: Names of those that were tried.
         figures: By backbone, and of the ensemble under ``BEST``, unless it shrank to one backbone
             or there were too few people.
         chances: By backbone, how likely chance alone is to make the ensemble so much better.
-        ensemble: Learned from everybody; None if there is none.
+        ensemble: Learned from everybody.
         date: The day, as in 2026-11-22.
         rows: How many vectors each space of the gallery had, by its id.
     """
@@ -140,21 +126,16 @@ class Trial(Stored):
         return max(alone, key=lambda name: alone[name].right) if alone else None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Probes:
+class Probes(NamedTuple):
     """Cosines of probes to people, in each of several spaces.
 
     Every portrait is a probe: it is held against everybody else as a search would, and against its
     own person as the person's other portraits show them.
-
-    Attributes:
-        owners: int64 (N,): whose each probe is, as a place among the P people; rising.
-        cosines: One float32 (N, P) per space.
     """
 
-    owners: NDArray[np.int64]
+    owners: NDArray[np.int64]  # (N,): whose each probe is, as a place among the P people; rising
     people: int
-    cosines: tuple[NDArray[np.float32], ...]
+    cosines: tuple[NDArray[np.float32], ...]  # (N, P) per space
 
     def of(self, chosen: NDArray[np.int64]) -> Probes:
         """The probes of these people, held against these people only."""
@@ -167,8 +148,7 @@ class Probes:
 
     def own(self) -> NDArray[np.bool_]:
         """Which pairs are of a probe and its own person: bool (N, P)."""
-        mine: NDArray[np.bool_] = np.arange(self.people) == self.owners[:, None]
-        return mine
+        return np.asarray(np.arange(self.people) == self.owners[:, None])
 
     def pairs(self, values: NDArray[np.float32]) -> OwnPairs:
         """Cosines or fused values (N, P) of all pairs, as calibrations are learned from."""
@@ -186,12 +166,8 @@ def draw_probes(
 ) -> Probes:
     """The portraits of people with two or more that are no copies of each other.
 
-    At most 800 people with 4 portraits each, the same ones every time.
-
-    Args:
-        spaces: In which order.
-        vectors: float32 (N, D), unit vectors, for each of them; row by row of the same photos.
-        person_ids: int64 (N,), whose each row is, in any order.
+    At most 800 people with 4 portraits each, the same ones every time. The unit vectors, float32
+    (N, D) per space, are row by row of the same photos; ``person_ids`` (N,) are in any order.
     """
     draw = np.random.default_rng(0)
     several = _several(person_ids)
@@ -255,31 +231,21 @@ def learn_ensemble(
     mean's place only where they tell people that they were not learned from apart better, beyond
     chance.
 
-    Fewer than ``FEWEST_LEARNED`` people teach nothing.
-
-    Args:
-        spaces: Of the probes.
-        probes: What is learned from.
-        calibrations: How cosines become scores, one per space; None: learned from the probes.
+    Fewer than ``FEWEST_LEARNED`` people teach nothing. The calibrations, one per space, say how
+    cosines become scores; None: as the probes teach.
     """
     if probes.people < FEWEST_LEARNED:
         return None
     if calibrations is None:
-        calibrations = [
-            fit_pairs(space, probes.pairs(one))
-            for space, one in zip(spaces, probes.cosines, strict=True)
-        ]
-    scores = [
-        calibration.scores(one).astype(np.float32)
-        for calibration, one in zip(calibrations, probes.cosines, strict=True)
-    ]
+        pairs = map(probes.pairs, probes.cosines)
+        calibrations = list(map(fit_pairs, spaces, pairs))
+    both = zip(calibrations, probes.cosines, strict=True)
+    scores = [calibration.scores(one).astype(np.float32) for calibration, one in both]
     weights = _weights(scores, probes)
     if len(weights) < 2:
         return None
     order = sorted(weights, key=lambda number: (-weights[number], spaces[number].id))
-    members = tuple(
-        Member(spaces[number], weights[number], calibrations[number]) for number in order
-    )
+    members = tuple(Member(spaces[one], weights[one], calibrations[one]) for one in order)
     # A stand-in, so that values are fused in one place only; its scores are not asked for.
     unlearned = Ensemble(members, calibrations[order[0]])
     values = unlearned.fused([probes.cosines[number] for number in order])
@@ -318,10 +284,8 @@ def _members(scores: Sequence[NDArray[np.float32]], owners: NDArray[np.int64]) -
 
     while len(members) > 2:
         everybody = right(members)
-        missed = []
-        for number in members:
-            others = [other for other in members if other != number]
-            missed.append(_sign_test(everybody, right(others), owners))
+        others = [[other for other in members if other != number] for number in members]
+        missed = [_sign_test(everybody, right(some), owners) for some in others]
         if max(missed) < _SIGNIFICANT:
             break
         del members[int(np.argmax(missed))]
@@ -347,8 +311,7 @@ def _regressed(
         members = members[slopes > slopes.min()]
     weights = np.zeros(len(scores))
     weights[members] = np.maximum(slopes, 1e-9)
-    normal: NDArray[np.float64] = weights / weights.sum()
-    return normal
+    return np.asarray(weights / weights.sum())
 
 
 def _slopes(features: NDArray[np.floating], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -368,8 +331,7 @@ def _slopes(features: NDArray[np.floating], labels: NDArray[np.bool_]) -> NDArra
         found -= step
         if np.abs(step).max() < 1e-9:
             break
-    slopes: NDArray[np.float64] = found[:-1]
-    return slopes
+    return np.asarray(found[:-1])
 
 
 def run_trial(
@@ -460,9 +422,8 @@ def _answered(
     values: NDArray[np.floating], owners: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Whether each probe's person comes first, and passes where FAR of the strangers do: (N,)."""
-    rows = np.arange(len(owners))
+    rows, others = np.arange(len(owners)), values.copy()
     own = values[rows, owners]
-    others = values.copy()
     others[rows, owners] = -np.inf
     strangers = others[np.isfinite(others)]
     accepted = int(FAR * len(strangers))
@@ -510,8 +471,7 @@ def try_ensemble(gallery: Gallery) -> Trial | None:
     backbone, which is not held up by it.
     """
     gallery.refresh()
-    known = read_trial(gallery)
-    rows = _rows(gallery)
+    known, rows = read_trial(gallery), _rows(gallery)
     if len(rows) < 2:
         if known is not None:
             _keep(gallery, None)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.types import Space
-from gallery.evaluation.measures import Measures, measure
+from gallery.evaluation.measures import Measures
 from gallery.evaluation.photos import PhotoEmbeddings, ProbeSet, split_photos
 from gallery.scores.fit import fit_calibration
 
@@ -75,4 +75,4 @@ def made_up(
 
 def measures_of(probe_set: ProbeSet) -> Measures:
     calibration = fit_calibration(probe_set.first.space, probe_set.first.gallery, probe_set.owners)
-    return measure("dlib", probe_set, calibration, seconds=2.0, photos=10)
+    return Measures("dlib", probe_set, calibration, seconds=2.0, photos=10)

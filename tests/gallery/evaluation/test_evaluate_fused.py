@@ -10,7 +10,7 @@ import pytest
 from probe_sets import SPACE, around
 
 from engine.types import Space
-from gallery.evaluation.measures import measure
+from gallery.evaluation.measures import Measures
 from gallery.evaluation.photos import PhotoEmbeddings, ProbeSet, fuse, identify, split_photos
 from gallery.scores import score_at
 
@@ -45,7 +45,7 @@ def together() -> ProbeSet:
 
 def test_together_they_find_more(together: ProbeSet) -> None:
     assert together.ensemble is not None
-    measures = measure("best", together, together.ensemble.calibration, seconds=1, photos=1)
+    measures = Measures("best", together, together.ensemble.calibration, seconds=1, photos=1)
     alone = [
         np.mean(identify(replace(together, vectors=(one,), ensemble=None)).ranks < 1)
         for one in together.vectors

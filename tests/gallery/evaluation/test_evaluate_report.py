@@ -248,9 +248,8 @@ def test_too_few_people(engine: Engine, photos: Path) -> None:
 
 def column(model: str, noise: float, seconds: float) -> ModelReport:
     measures = measures_of(made_up(crowd(60, 6, noise=noise, seed=3)))
-    changed = {name: getattr(measures, name) for name in measures.__slots__}
-    own = type(measures)(**changed | {"model": model, "seconds": seconds})
-    return ModelReport(own, (), find_mistakes(own, shown=1))
+    measures.model, measures.seconds = model, seconds
+    return ModelReport(model, measures, (), find_mistakes(measures, shown=1))
 
 
 def test_the_better_one_is_advised() -> None:
