@@ -260,6 +260,11 @@ class Store:
         """The id of every portrait, rising."""
         return self._ids(select(PortraitRow.id))
 
+    def portrait_owners(self) -> NDArray[np.int64]:
+        """The id of every portrait and whose it is, int64 (N, 2), by rising portrait id."""
+        query = select(PortraitRow.id, PortraitRow.person_id).order_by(PortraitRow.id)
+        return np.array([tuple(row) for row in self._fetch(query)], np.int64).reshape(-1, 2)
+
     def person_ids(self, portrait_ids: Collection[int]) -> dict[int, int]:
         """Whose portraits these are, by their ids; what is gone is missing."""
         query = select(PortraitRow.id, PortraitRow.person_id)

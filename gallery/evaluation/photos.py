@@ -24,7 +24,7 @@ from engine.errors import PhotoProblem, SetupProblem
 from engine.types import Box, Face, Photo, Space
 from gallery.likeness import person_cosines
 from gallery.progress import Progress, no_progress
-from gallery.records import FoundPerson, FoundPortrait, Person, folded
+from gallery.records import FoundPerson, FoundPortrait, folded
 from gallery.scores.ensemble import Ensemble
 from gallery.scores.fit import person_norms
 from gallery.scores.trial import draw_probes, learn_ensemble
@@ -211,7 +211,7 @@ class PeopleLabels:
 
 
 def read_labels(
-    folder: Path, file: Path | None = None, gallery_people: Iterable[Person] = ()
+    folder: Path, file: Path | None = None, gallery_people: Iterable[FoundPerson] = ()
 ) -> PeopleLabels:
     """What folders, a gallery and the file people.csv say of the people; the file counts most.
 
@@ -231,16 +231,13 @@ def read_labels(
     elif (folder / PEOPLE_FILE).is_file():
         file = folder / PEOPLE_FILE
     labels: dict[str, dict[str, tuple[str, ...]]] = {kind: {} for kind in KINDS}
-    for portrait in portraits:
-        for kind, values in _said_of(portrait.person):
-            _add(labels[kind], portrait.person.name, values)
     names = {folded(portrait.person.name): portrait.person.name for portrait in portraits}
+    for portrait in portraits:
+        _describe(labels, portrait.person.name, portrait.person)
     told = False
     for person in gallery_people:
         name = names.pop(folded(person.name), "")
-        for kind, values in _said_of(person) if name else ():
-            if kind == "category" or name not in labels[kind]:
-                told = _add(labels[kind], name, values) or told
+        told = bool(name and _describe(labels, name, person)) or told
     sources = {
         "the folders": any(len(PurePosixPath(one.origin).parts) > 2 for one in portraits),
         "the gallery": told,
@@ -249,19 +246,21 @@ def read_labels(
     return PeopleLabels(labels, tuple(name for name, used in sources.items() if used), unmatched)
 
 
-def _said_of(person: Person | FoundPerson) -> tuple[tuple[str, tuple[str | None, ...]], ...]:
-    values = (person.categories, (person.country,), (person.gender,))
-    return tuple(zip(KINDS, values, strict=True))
-
-
-def _add(labels: dict[str, tuple[str, ...]], name: str, values: Iterable[str | None]) -> bool:
-    """Adds labels to a person's, each once whatever its case; whether there was any."""
-    given = [" ".join((value or "").split())[:_LONGEST] for value in values]
-    given = [value for value in given if value]
-    if given:
-        both = {value.casefold(): value for value in (*given, *labels.get(name, ()))}
-        labels[name] = tuple(both.values())
-    return bool(given)
+def _describe(
+    labels: dict[str, dict[str, tuple[str, ...]]], name: str, person: FoundPerson
+) -> bool:
+    """Adds labels to a person's, but for a second country or gender; whether there was any."""
+    told = False
+    said = (person.categories, (person.country,), (person.gender,))
+    for kind, values in zip(KINDS, said, strict=True):
+        known = labels[kind].get(name, ())
+        given = [" ".join((value or "").split())[:_LONGEST] for value in values]
+        if any(given) and (kind == "category" or not known):
+            # Each once, whatever its case.
+            both = {value.casefold(): value for value in (*given, *known) if value}
+            labels[kind][name] = tuple(both.values())
+            told = True
+    return told
 
 
 def spellings(labels: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
@@ -295,9 +294,7 @@ class ProbeSet:
     gallery_files: tuple[Path, ...]  # (N,)
     right: NDArray[np.int64]  # (M,), the column of each probe's own person
     probe_files: tuple[Path, ...]  # (M,)
-    failures: tuple[
-        tuple[int, Path], ...
-    ]  # probes without a face here or in the gallery, by number
+    failures: tuple[tuple[int, Path], ...]  # probes without a face, here or in the gallery
     vectors: tuple[SpaceVectors, ...]  # of one backbone, or of an ensemble's, in its order
     ensemble: Ensemble | None = None
 
@@ -328,9 +325,7 @@ class ProbeSet:
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
         """Some probes with some people, in blocks: rows (m,), and values float32 (m, columns).
 
-        Args:
-            rows: Which probes; None: all.
-            columns: Which people, rising, at least one; None: all.
+        None is all of them; columns are rising, at least one.
         """
         rows = np.arange(len(self.right)) if rows is None else rows
         spaces, index = self.vectors, self.owners
@@ -445,9 +440,8 @@ def fuse(probe_sets: Sequence[ProbeSet]) -> ProbeSet | None:
     None where one backbone alone is as good, or there are too few people to learn from.
     """
     by_space = {one.first.space: one.first for one in probe_sets}
-    spaces = list(by_space)
     galleries = {space: one.gallery for space, one in by_space.items()}
-    ensemble = learn_ensemble(spaces, draw_probes(spaces, galleries, probe_sets[0].owners))
+    ensemble = learn_ensemble(draw_probes(galleries, probe_sets[0].owners))
     if ensemble is None:
         return None
     vectors = tuple(by_space[space] for space in ensemble.spaces)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import reduce
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select
 
 from engine.errors import GalleryCorrupt
 from engine.types import Space
@@ -34,7 +33,6 @@ from gallery.scores.fit import (
     person_norms,
     to_the_rest,
 )
-from gallery.tables import PortraitRow
 
 if TYPE_CHECKING:
     from gallery.gallery import Gallery
@@ -127,7 +125,7 @@ class Trial(Stored):
 
 
 class Probes(NamedTuple):
-    """Cosines of probes to people, in each of several spaces.
+    """Cosines or scores of probes to people, in each of several spaces.
 
     Every portrait is a probe: it is held against everybody else as a search would, and against its
     own person as the person's other portraits show them.
@@ -135,16 +133,13 @@ class Probes(NamedTuple):
 
     owners: NDArray[np.int64]  # (N,): whose each probe is, as a place among the P people; rising
     people: int
-    cosines: tuple[NDArray[np.float32], ...]  # (N, P) per space
+    cosines: dict[Space, NDArray[np.float32]]  # (N, P)
 
     def of(self, chosen: NDArray[np.int64]) -> Probes:
         """The probes of these people, held against these people only."""
         mine = np.isin(self.owners, chosen)
-        return Probes(
-            np.searchsorted(chosen, self.owners[mine]),
-            len(chosen),
-            tuple(one[np.ix_(mine, chosen)] for one in self.cosines),
-        )
+        fewer = {space: one[np.ix_(mine, chosen)] for space, one in self.cosines.items()}
+        return Probes(np.searchsorted(chosen, self.owners[mine]), len(chosen), fewer)
 
     def own(self) -> NDArray[np.bool_]:
         """Which pairs are of a probe and its own person: bool (N, P)."""
@@ -160,9 +155,7 @@ class Probes(NamedTuple):
 
 
 def draw_probes(
-    spaces: Sequence[Space],
-    vectors: Mapping[Space, NDArray[np.float32]],
-    person_ids: NDArray[np.int64],
+    vectors: Mapping[Space, NDArray[np.float32]], person_ids: NDArray[np.int64]
 ) -> Probes:
     """The portraits of people with two or more that are no copies of each other.
 
@@ -175,7 +168,7 @@ def draw_probes(
     for place in draw.permutation(len(several)):
         own = several[place][: 2 * _PORTRAITS]
         # A copy is what every space takes for the picture of an earlier row.
-        alike = np.logical_and.reduce([copies(vectors[space][own]) for space in spaces])
+        alike = np.logical_and.reduce([copies(one[own]) for one in vectors.values()])
         own = own[~alike.any(axis=1)]
         if len(own) > 1:
             chosen.append(draw.permutation(own)[:_PORTRAITS])
@@ -184,10 +177,8 @@ def draw_probes(
     rows = np.concatenate(chosen)
     rows = rows[np.argsort(person_ids[rows], kind="stable")]
     owners = np.unique(person_ids[rows], return_inverse=True)[1].astype(np.int64)
-    people = int(owners[-1]) + 1 if len(owners) else 0
-    return Probes(
-        owners, people, tuple(_cosines(space, vectors[space][rows], owners) for space in spaces)
-    )
+    cosines = {space: _cosines(space, one[rows], owners) for space, one in vectors.items()}
+    return Probes(owners, int(owners[-1]) + 1 if len(owners) else 0, cosines)
 
 
 def _several(person_ids: NDArray[np.int64]) -> list[NDArray[np.intp]]:
@@ -207,10 +198,8 @@ def _cosines(
     norms = person_norms(vectors, starts, space.backbone)
     blocks = cosine_blocks(vectors, vectors, owners, norms)
     found = np.concatenate([cosines.astype(np.float32) for _, cosines in blocks])
-    own = [
-        to_the_rest(rows, np.arange(len(rows)), space.backbone)
-        for rows in np.split(vectors, starts[1:])
-    ]
+    split = np.split(vectors, starts[1:])
+    own = [to_the_rest(rows, np.arange(len(rows)), space.backbone) for rows in split]
     found[np.arange(len(owners)), owners] = np.concatenate(own)
     return found
 
@@ -222,7 +211,7 @@ def _halves(people: int, *, seed: int) -> tuple[NDArray[np.int64], NDArray[np.in
 
 
 def learn_ensemble(
-    spaces: Sequence[Space], probes: Probes, calibrations: Sequence[Calibration] | None = None
+    probes: Probes, calibrations: Mapping[Space, Calibration] | None = None
 ) -> Ensemble | None:
     """An ensemble of two or more spaces of different backbones; None where one alone is as good.
 
@@ -231,85 +220,77 @@ def learn_ensemble(
     mean's place only where they tell people that they were not learned from apart better, beyond
     chance.
 
-    Fewer than ``FEWEST_LEARNED`` people teach nothing. The calibrations, one per space, say how
-    cosines become scores; None: as the probes teach.
+    Fewer than ``FEWEST_LEARNED`` people teach nothing. The calibrations say how cosines become
+    scores; None: as the probes teach.
     """
     if probes.people < FEWEST_LEARNED:
         return None
-    if calibrations is None:
-        pairs = map(probes.pairs, probes.cosines)
-        calibrations = list(map(fit_pairs, spaces, pairs))
-    both = zip(calibrations, probes.cosines, strict=True)
-    scores = [calibration.scores(one).astype(np.float32) for calibration, one in both]
-    weights = _weights(scores, probes)
+    cosines = probes.cosines
+    known = calibrations or {one: fit_pairs(one, probes.pairs(cosines[one])) for one in cosines}
+    scores = {one: known[one].scores(cosines[one]).astype(np.float32) for one in cosines}
+    weights = _weights(probes._replace(cosines=scores))
     if len(weights) < 2:
         return None
-    order = sorted(weights, key=lambda number: (-weights[number], spaces[number].id))
-    members = tuple(Member(spaces[one], weights[one], calibrations[one]) for one in order)
+    order = sorted(weights, key=lambda space: (-weights[space], space.id))
+    members = tuple(Member(space, weights[space], known[space]) for space in order)
     # A stand-in, so that values are fused in one place only; its scores are not asked for.
-    unlearned = Ensemble(members, calibrations[order[0]])
-    values = unlearned.fused([probes.cosines[number] for number in order])
+    values = Ensemble(members, known[order[0]]).fused([cosines[space] for space in order])
     calibration = fit_without_prior(BEST, probes.pairs(values.astype(np.float32)))
     return None if calibration is None else Ensemble(members, calibration)
 
 
-def _weights(scores: Sequence[NDArray[np.float32]], probes: Probes) -> dict[int, float]:
-    """Weight of each score that takes part, by number; they sum to 1."""
-    members = _members(scores, probes.owners)
-    scores = [scores[number] for number in members]
-    plain = np.full(len(scores), 1 / len(scores))
-    scored = Probes(probes.owners, probes.people, tuple(scores))
+def _weights(scored: Probes) -> dict[Space, float]:
+    """Weights of the spaces that take part; they sum to 1."""
+    scored = _necessary(scored)
+    plain = np.full(len(scored.cosines), 1 / len(scored.cosines))
     fitted_right, plain_right, owners = [], [], []
-    halves = _halves(probes.people, seed=1)
+    halves = _halves(scored.people, seed=1)
     for train, test in (halves, halves[::-1]):
-        known, held = scored.of(train), scored.of(test)
-        fitted = _regressed(known.cosines, known.owners)
-        fitted_right.append(_right(held.cosines, fitted, held.owners))
-        plain_right.append(_right(held.cosines, plain, held.owners))
+        held = scored.of(test)
+        fitted_right.append(_right(held, _regressed(scored.of(train))))
+        plain_right.append(_right(held, plain))
         owners.append(test[held.owners])
     p = _sign_test(*map(np.concatenate, (fitted_right, plain_right, owners)))
-    weights = _regressed(scores, probes.owners) if p < _SIGNIFICANT else plain
+    weights = _regressed(scored) if p < _SIGNIFICANT else plain
     weights = np.where(weights < _LEAST_WEIGHT, 0, weights)
     shares = (weights / weights.sum()).tolist()
-    return {number: one for number, one in zip(members, shares, strict=True) if one}
+    return {space: one for space, one in zip(scored.cosines, shares, strict=True) if one}
 
 
-def _members(scores: Sequence[NDArray[np.float32]], owners: NDArray[np.int64]) -> list[int]:
-    """Numbers of the scores without which the mean would be worse beyond chance; at least two."""
-    members = list(range(len(scores)))
+def _necessary(scored: Probes) -> Probes:
+    """With the spaces without which the mean would be worse beyond chance; at least two."""
 
-    def right(numbers: Sequence[int]) -> NDArray[np.int64]:
-        mean = np.full(len(numbers), 1 / len(numbers))
-        return _right([scores[number] for number in numbers], mean, owners)
+    def right(some: Sequence[Space]) -> NDArray[np.int64]:
+        fewer = scored._replace(cosines={space: scored.cosines[space] for space in some})
+        return _right(fewer, np.full(len(some), 1 / len(some)))
 
+    members = list(scored.cosines)
     while len(members) > 2:
         everybody = right(members)
-        others = [[other for other in members if other != number] for number in members]
-        missed = [_sign_test(everybody, right(some), owners) for some in others]
+        others = [[other for other in members if other != space] for space in members]
+        missed = [_sign_test(everybody, right(some), scored.owners) for some in others]
         if max(missed) < _SIGNIFICANT:
             break
         del members[int(np.argmax(missed))]
-    return members
+    return scored._replace(cosines={space: scored.cosines[space] for space in members})
 
 
-def _regressed(
-    scores: Sequence[NDArray[np.float32]], owners: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Weights by logistic regression, none below 0, summing to 1."""
-    own = np.arange(scores[0].shape[1]) == owners[:, None]
+def _regressed(scored: Probes) -> NDArray[np.float64]:
+    """Weights of the spaces by logistic regression, none below 0, summing to 1."""
+    own, count = scored.own(), len(scored.cosines)
     strangers = np.flatnonzero(~own)
     strangers = np.random.default_rng(2).permutation(strangers)[:_REGRESSED]
     places = np.append(np.flatnonzero(own), strangers)
     # In units of 10 points, so that the penalty is small beside what 2,000 pairs say.
-    features = np.stack([one.reshape(-1)[places] / 10 for one in scores], axis=1)
+    features = np.stack([one.reshape(-1)[places] / 10 for one in scored.cosines.values()], axis=1)
     labels = np.arange(len(places)) < int(own.sum())
-    members = np.arange(len(scores))
+    members = np.arange(count)
     while True:
         slopes = _slopes(features[:, members], labels)
         if (slopes > 0).all() or len(members) == 1:
             break
         members = members[slopes > slopes.min()]
-    weights = np.zeros(len(scores))
+    weights = np.zeros(count)
     weights[members] = np.maximum(slopes, 1e-9)
     return np.asarray(weights / weights.sum())
 
@@ -338,7 +319,6 @@ def run_trial(
     vectors: Mapping[Space, NDArray[np.float32]],
     person_ids: NDArray[np.int64],
     calibrations: Mapping[Space, Calibration] | None = None,
-    rows: Mapping[Space, int] | None = None,
 ) -> tuple[Trial, dict[str, HeldOut]]:
     """Tries an ensemble of spaces on photos of people whose names are known; a second per space.
 
@@ -348,26 +328,24 @@ def run_trial(
         person_ids: int64 (N,), whose each photo is; people with one photo do not take part.
         calibrations: How the ensemble that is kept turns cosines into scores; None: as these
             photos teach. What is judged is learned from the photos of one half either way.
-        rows: How many vectors each space of the gallery has.
 
     Returns:
         The trial, and what it is made of by backbone and ``BEST`` (nothing of too few people).
     """
-    spaces = tuple(sorted(vectors, key=lambda space: space.id))
-    names = [space.backbone for space in spaces]
-    probes = draw_probes(spaces, vectors, person_ids)
+    ordered = {space: vectors[space] for space in sorted(vectors, key=lambda space: space.id)}
+    names = [space.backbone for space in ordered]
+    probes = draw_probes(ordered, person_ids)
     found = Trial(
         outcome=Outcome.TOO_FEW,
         people=probes.people,
         probes=len(probes.owners),
         backbones=tuple(sorted(names)),
         date=dt.datetime.now(dt.UTC).date().isoformat(),
-        rows={space.id: count for space, count in (rows or {}).items()},
     )
     if probes.people < FEWEST_PEOPLE:
         return found, {}
     one, other = _halves(probes.people, seed=0)
-    rounds = [_judged(spaces, probes, one, other), _judged(spaces, probes, other, one)]
+    rounds = [_judged(probes.of(one), probes.of(other)), _judged(probes.of(other), probes.of(one))]
     owners = np.concatenate([other[probes.of(other).owners], one[probes.of(one).owners]])
     held_out = {
         name: HeldOut(*map(np.concatenate, zip(*(each[name] for each in rounds), strict=True)))
@@ -382,8 +360,7 @@ def run_trial(
         name: Figures(float(one.first.mean()), float(one.recognised.mean()))
         for name, one in held_out.items()
     }
-    learned_from = None if calibrations is None else [calibrations[space] for space in spaces]
-    ensemble = learn_ensemble(spaces, probes, learned_from)
+    ensemble = learn_ensemble(probes, calibrations)
     # Nowhere worse than any backbone alone, and better than each beyond chance.
     helps = ensemble is not None and all(
         chance < _SIGNIFICANT
@@ -396,11 +373,8 @@ def run_trial(
     return kept, held_out
 
 
-def _judged(
-    spaces: Sequence[Space], probes: Probes, train: NDArray[np.int64], test: NDArray[np.int64]
-) -> dict[str, HeldOut]:
-    """What is learned from some people, judged on the others."""
-    known, held = probes.of(train), probes.of(test)
+def _judged(known: Probes, held: Probes) -> dict[str, HeldOut]:
+    """What is learned from some people, judged on others."""
     own = held.own()
 
     def judged(values: NDArray[np.floating], calibration: Calibration) -> HeldOut:
@@ -408,12 +382,12 @@ def _judged(
         return HeldOut(*_answered(values, held.owners), scores[own], scores[~own])
 
     found = {
-        space.backbone: judged(cosines, fit_pairs(space, known.pairs(taught)))
-        for space, taught, cosines in zip(spaces, known.cosines, held.cosines, strict=True)
+        space.backbone: judged(held.cosines[space], fit_pairs(space, known.pairs(taught)))
+        for space, taught in known.cosines.items()
     }
-    ensemble = learn_ensemble(spaces, known)
+    ensemble = learn_ensemble(known)
     if ensemble is not None:
-        values = ensemble.fused([held.cosines[spaces.index(one)] for one in ensemble.spaces])
+        values = ensemble.fused([held.cosines[space] for space in ensemble.spaces])
         found[BEST] = judged(values, ensemble.calibration)
     return found
 
@@ -431,11 +405,10 @@ def _answered(
     return own > others.max(axis=1, initial=-np.inf), own > threshold
 
 
-def _right(
-    scores: Sequence[NDArray[np.float32]], weights: NDArray[np.float64], owners: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _right(scored: Probes, weights: NDArray[np.float64]) -> NDArray[np.int64]:
     """How many of both questions a weighted mean answers rightly about each probe: 0 to 2."""
-    first, recognised = _answered(np.tensordot(weights, np.stack(scores), axes=1), owners)
+    mean = np.tensordot(weights, np.stack([*scored.cosines.values()]), axes=1)
+    first, recognised = _answered(mean, scored.owners)
     return first.astype(np.int64) + recognised
 
 
@@ -472,17 +445,22 @@ def try_ensemble(gallery: Gallery) -> Trial | None:
     """
     gallery.refresh()
     known, rows = read_trial(gallery), _rows(gallery)
+    counts = {space.id: count for space, count in rows.items()}
     if len(rows) < 2:
         if known is not None:
             _keep(gallery, None)
         return None
-    if known is not None and _still_holds(known, rows):
+    if (
+        known is not None
+        and known.rows.keys() == counts.keys()
+        and all(abs(n - known.rows[name]) <= _AGAIN_AFTER * n for name, n in counts.items())
+    ):
         return known
     try:
-        portraits, persons = _sample(gallery, tuple(rows))
+        portraits, persons = _sample(gallery, rows)
         vectors = {space: gallery.vectors(space, portraits) for space in rows}
         calibrations = {space: gallery.calibration(space) for space in rows}
-        trial, _ = run_trial(vectors, persons, calibrations, rows)
+        trial = replace(run_trial(vectors, persons, calibrations)[0], rows=counts)
     except (GalleryCorrupt, FileNotFoundError) as problem:
         log.warning("models not tried together", extra={"reason": str(problem)})
         return None
@@ -501,32 +479,21 @@ def _rows(gallery: Gallery) -> dict[Space, int]:
     return dict(fullest.values())
 
 
-def _still_holds(trial: Trial, rows: Mapping[Space, int]) -> bool:
-    now = {space.id: count for space, count in rows.items()}
-    return trial.rows.keys() == now.keys() and all(
-        abs(count - trial.rows[name]) <= _AGAIN_AFTER * count for name, count in now.items()
-    )
-
-
 def _sample(
-    gallery: Gallery, spaces: Sequence[Space]
+    gallery: Gallery, spaces: Iterable[Space]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Ids and owners of portraits, in all spaces, of as many people as a trial takes.
 
     Twice as many portraits of each, because it leaves out copies.
     """
     everywhere = reduce(np.intersect1d, [gallery.embedded(space) for space in spaces])
-    query = select(PortraitRow.id, PortraitRow.person_id).order_by(PortraitRow.id)
-    with gallery.reading() as connection:
-        found = [tuple(row) for row in connection.execute(query)]
-    portraits, owners = np.array(found, np.int64).reshape(-1, 2).T
-    there = np.isin(portraits, everywhere)
-    portraits, owners = portraits[there], owners[there]
-    several = _several(owners)
+    owners = gallery.portrait_owners()
+    owners = owners[np.isin(owners[:, 0], everywhere)]
+    several = _several(owners[:, 1])
     chosen = np.random.default_rng(0).permutation(len(several))[:_MOST_PEOPLE]
     rows = [several[one][: 2 * _PORTRAITS] for one in chosen]
     places = np.concatenate([np.zeros(0, np.intp), *rows])
-    return portraits[places], owners[places]
+    return owners[places, 0], owners[places, 1]
 
 
 def _keep(gallery: Gallery, trial: Trial | None) -> None:

@@ -26,7 +26,7 @@ from engine.types import Box, Concern, Face, Space
 from gallery.gallery import Gallery
 from gallery.progress import Progress
 from gallery.records import Portrait
-from gallery.tables import CategoryRow, PersonCategoryRow, PortraitRow
+from gallery.tables import CategoryRow, PersonCategoryRow
 
 _SETTLED_S: Final = 600.0  # younger files may belong to somebody who is adding people
 _BATCH: Final = 64
@@ -182,12 +182,10 @@ class Owners:
 
 def owners_of(gallery: Gallery) -> Owners:
     """Who has which portraits now."""
-    query = select(PortraitRow.id, PortraitRow.person_id)
-    with gallery.reading() as connection:
-        rows = connection.execute(query.order_by(PortraitRow.person_id, PortraitRow.id)).all()
-    table = np.asarray([tuple(row) for row in rows], np.int64).reshape(-1, 2)
+    portrait_ids, person_ids = gallery.portrait_owners().T
+    order = np.lexsort((portrait_ids, person_ids))
     names = {person.id: person.name for person in gallery.people()}
-    return Owners(table[:, 0].copy(), table[:, 1].copy(), names)
+    return Owners(portrait_ids[order], person_ids[order], names)
 
 
 def catalogue_findings(gallery: Gallery) -> list[Finding]:

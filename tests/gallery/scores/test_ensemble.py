@@ -209,7 +209,7 @@ def test_too_few_people_teach_nothing(people: int) -> None:
     whose = person_ids(people, 2)
     spaces = [space(name, 64) for name in ("resnet", "senet")]
     vectors = dict(zip(spaces, independent(whose).values(), strict=True))
-    ensemble = learn_ensemble(spaces, draw_probes(spaces, vectors, whose))
+    ensemble = learn_ensemble(draw_probes(vectors, whose))
     assert (ensemble is not None) == (people == FEWEST_LEARNED)
 
 
@@ -220,9 +220,9 @@ def test_copies_of_one_picture_are_one_portrait() -> None:
         copied[1::2] = copied[::2]
     spaces = [space(name, v.shape[1]) for name, v in made.items()]
     vectors = dict(zip(spaces, made.values(), strict=True))
-    assert draw_probes(spaces, vectors, whose).people == 0
+    assert draw_probes(vectors, whose).people == 0
     made["senet"][1::2] = unit(made["senet"][1::2] + 1.0)  # one network sees two pictures
-    assert draw_probes(spaces, vectors, whose).people == 30
+    assert draw_probes(vectors, whose).people == 30
 
 
 def on(
