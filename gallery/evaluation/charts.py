@@ -167,8 +167,9 @@ def ranks(columns: Sequence[Measures]) -> Chart:
         steps = np.arange(1, most + 1)
         for number, column in enumerate(columns):
             shares = [column.rank(int(k)).value for k in steps]
-            style = _line(number, column.model, colours)
-            axes.plot(steps, shares, marker="o", markersize=3, **style)
+            axes.plot(
+                steps, shares, marker="o", markersize=3, **_line(number, column.model, colours)
+            )
         low = min(column.rank(1).value for column in columns)
         axes.set(
             xlabel="among the k most alike",
@@ -194,23 +195,17 @@ def promises(columns: Sequence[Measures]) -> Chart:
         at, said = [score for score, _ in ANCHORS], [1 / rarity for _, rarity in ANCHORS]
         axes.plot(at, said, color=colours["quiet"], linewidth=5, alpha=0.35, label="stated")
         for number, column in enumerate(columns):
-            shares = {score: column.reached(score) for score in at}
-            seen = {score + 0.6 * number: one for score, one in shares.items() if one.count}
-            values = np.array([one.value for one in seen.values()])
-            low = np.array([one.low for one in seen.values()])
-            high = np.array([one.high for one in seen.values()])
-            marks: Any = {"marker": "o", "markersize": 4, "elinewidth": 1.5, "capsize": 3}
-            bars = [values - low, high - values]
-            axes.errorbar(
-                [*seen], values, yerr=bars, **marks, **_line(number, column.model, colours)
-            )
+            shares = [column.reached(score) for score in at]
+            parts = [
+                (one.value, one.low, one.high) if one.count else [np.nan] * 3 for one in shares
+            ]
+            values, low, high = np.array(parts).T
+            bars, places = [values - low, high - values], np.array(at) + 0.6 * number
+            style = _line(number, column.model, colours) | {"marker": "o", "markersize": 4}
+            axes.errorbar(places, values, yerr=bars, elinewidth=1.5, capsize=3, **style)
         axes.set_yscale("log")
-        axes.set(
-            xlabel="score",
-            ylabel="strangers with it or more",
-            xticks=at,
-            xlim=(at[0] - 5, at[-1] + 5),
-        )
+        axes.set(xlabel="score", ylabel="strangers with it or more")
+        axes.set(xticks=at, xlim=(at[0] - 5, at[-1] + 5))
         axes.set_yticks(said, [f"1 in {rarity:,}" for _, rarity in ANCHORS], minor=False)
         axes.set_yticks([], minor=True)
         axes.legend(loc="upper right")
@@ -276,13 +271,12 @@ def distributions(
 
 def before_and_after(measures: Measures) -> tuple[Chart, Chart]:
     """Likenesses of strangers and the same person before calibration, and scores after it."""
-    model, own, unit = measures.model, measures.found.own, measures.probe_set.unit
+    model, found, threshold = measures.model, measures.found.own, measures.threshold
     heights, counts = measures.strangers.heights()
+    after = (measures.calibration.scores(heights), counts)
     return (
-        distributions(model, (heights, counts), own, unit, measures.threshold),
-        distributions(
-            model, (measures.calibration.scores(heights), counts), measures.same_scores()
-        ),
+        distributions(model, (heights, counts), found, measures.probe_set.unit, threshold),
+        distributions(model, after, measures.same_scores()),
     )
 
 

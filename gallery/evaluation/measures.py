@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,12 +101,11 @@ def quantile(heights: Heights, share_below: float) -> float:
     return float(np.quantile(values, share_below, weights=counts, method="inverted_cdf"))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Roc:
+class Roc(NamedTuple):
     """A ROC curve: shares of strangers (rising) and of one person's pairs accepted, float64."""
 
-    far: NDArray[np.float64] = field(repr=False)
-    tar: NDArray[np.float64] = field(repr=False)
+    far: NDArray[np.float64]
+    tar: NDArray[np.float64]
     area: float
 
     def tar_at(self, far: float) -> float:
@@ -136,11 +135,7 @@ def cross_validated(
     """Accuracy at the threshold that is best on the other folds, and its deviation over folds.
 
     Folds are drawn at random, the same for the same pairs, with as many of either kind in each.
-
-    Args:
-        likenesses: float64 (N,); NaN where there is none, which counts as judged wrongly.
-        same: bool (N,), the labels.
-        folds: How many at most.
+    A pair without a likeness (NaN) counts as judged wrongly.
 
     Raises:
         SetupProblem: If there are fewer than 2 pairs of either kind, or too few likenesses.
@@ -181,14 +176,14 @@ def best_threshold(likenesses: NDArray[np.float64], same: NDArray[np.bool_]) -> 
     return float((thresholds[best] + below.max()) / 2)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Verification:
-    """What came of labelled pairs.
+    """What came of labelled pairs, at least two of either kind.
+
+    A pair without a cosine (NaN), because a face was not found in one of the two, is judged wrongly
+    and never accepted.
 
     Attributes:
-        same: bool (N,), the labels; at least two pairs of either kind.
-        cosines: float64 (N,); NaN where a face was not found in one of the two: such a pair is
-            judged wrongly and never accepted.
         photos: How many different photos there are.
         faceless: Those in which no face was found, and why, by path as in the CSV file.
         calibration: Whose scores are reported.
@@ -198,11 +193,11 @@ class Verification:
     """
 
     model: str
-    same: NDArray[np.bool_] = field(repr=False)
-    cosines: NDArray[np.float64] = field(repr=False)
+    same: NDArray[np.bool_]  # (N,)
+    cosines: NDArray[np.float64]  # (N,)
     photos: int
     faceless: Mapping[str, str]
-    calibration: Calibration = field(repr=False)
+    calibration: Calibration
     seconds: float
     accuracy: float = field(init=False)
     accuracy_std: float = field(init=False)
@@ -221,10 +216,11 @@ class Verification:
 
     def to_json(self) -> dict[str, Any]:
         """As printed with ``--json``; shares from 0 to 1."""
-        own, strangers = (
-            self.calibration.scores(self.cosines[~np.isnan(self.cosines) & kind])
-            for kind in (self.same, ~self.same)  # there are some, or there is no threshold
-        )
+        both = (self.cosines[~np.isnan(self.cosines) & kind] for kind in (self.same, ~self.same))
+        own, strangers = map(self.calibration.scores, both)  # some of each: there is a threshold
+        rare = {
+            f"strangers_at_least_{at:g}": np.mean(strangers >= at) for at in map(score_at, HONEST)
+        }
         return {
             "model": self.model,
             "pairs": len(self.same),
@@ -240,10 +236,7 @@ class Verification:
                 "learned_from_people": self.calibration.people,
                 "same_person_median": round(float(np.median(own)), 2),
                 "strangers_median": round(float(np.median(strangers)), 2),
-                **{
-                    f"strangers_at_least_{level:g}": float(np.mean(strangers >= level))
-                    for level in map(score_at, HONEST)
-                },
+                **{name: float(share) for name, share in rare.items()},
             },
             "photos": self.photos,
             "photos_without_face": dict(self.faceless),
@@ -270,13 +263,11 @@ def verify(
     files = [file for pair in pairs for file in (pair.a, pair.b)]
     seen = embed_photos(engine, [backbone], files, progress=progress)[backbone]
     vectors = [(seen.vectors.get(pair.a), seen.vectors.get(pair.b)) for pair in pairs]
-    cosines = np.array(
-        [np.nan if a is None or b is None else float(a @ b) for a, b in vectors], np.float64
-    )
+    cosines = [np.nan if a is None or b is None else float(a @ b) for a, b in vectors]
     return Verification(
         model=backbone,
         same=np.array([pair.same for pair in pairs]),
-        cosines=cosines,
+        cosines=np.array(cosines, np.float64),
         photos=len(set(files)),
         faceless=seen.failures_below(root),
         calibration=calibration,
@@ -287,14 +278,9 @@ def verify(
 class Measures:
     """What a backbone, or an ensemble of them, did with a probe set: every probe is searched.
 
-    Raises SetupProblem if there are too few probes to judge.
-
-    Args:
-        model: Its name.
-        probe_set: Who is looked up among whom.
-        calibration: Learned from the gallery photos, never from the probes.
-        seconds: How long decoding, detecting and embedding took for so many photos.
-        photos: How many.
+    Raises SetupProblem if there are too few probes to judge. The calibration was learned from the
+    gallery photos, never from the probes; decoding, detecting and embedding took so many seconds
+    for so many photos.
 
     Attributes:
         accuracy: Share judged rightly of pairs, as many of one person as of two, each threshold

@@ -405,12 +405,11 @@ def split_photos(
     Raises:
         SetupProblem: If fewer than two people have a face in the gallery, or no probe has one.
     """
-    taught: list[tuple[int, Path]] = []
+    gallery: list[tuple[int, Path]] = []
     probes: list[tuple[int, Path]] = []
     for who, files in enumerate(people.values()):
-        taught += [(who, file) for file in files[:gallery_photos]]
+        gallery += [(who, file) for file in files[:gallery_photos] if file in seen.vectors]
         probes += [(who, file) for file in files[gallery_photos:]]
-    gallery = [(who, file) for who, file in taught if file in seen.vectors]
     known, owners = np.unique([who for who, _ in gallery], return_inverse=True)
     there = set(known.tolist())
     found = [(who, file) for who, file in probes if file in seen.vectors and who in there]
@@ -418,9 +417,8 @@ def split_photos(
         raise SetupProblem("there are not enough faces in the photos to look anybody up")
     kept = set(found)
     vectors = np.stack([seen.vectors[file] for _, file in gallery])
-    norms = person_norms(
-        vectors, np.searchsorted(owners, np.arange(len(known))), seen.space.backbone
-    )
+    starts = np.searchsorted(owners, np.arange(len(known)))
+    norms = person_norms(vectors, starts, seen.space.backbone)
     sought = np.stack([seen.vectors[file] for _, file in found])
     return ProbeSet(
         names=tuple(people),
