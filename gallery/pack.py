@@ -148,10 +148,8 @@ _RULES: Final[dict[str, Any]] = {
     **dict.fromkeys(("box_x", "box_y"), _PX),
     **dict.fromkeys(("box_w", "box_h"), _SIDE),
 }
-_JSON: Final[dict[str, Any]] = {
-    "landmarks": Json[tuple[_Point, _Point, _Point, _Point, _Point]],
-    "content": Json[Learned],
-}
+_Landmarks = Json[tuple[_Point, _Point, _Point, _Point, _Point]]
+_JSON: Final[dict[str, Any]] = {"landmarks": _Landmarks, "content": Json[Learned]}
 
 
 @cache

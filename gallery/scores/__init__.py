@@ -129,13 +129,15 @@ class Stored:
 
     def to_json(self) -> dict[str, Any]:
         """What ``from_json`` reads."""
-        record: dict[str, Any] = _adapter(type(self)).dump_python(self, mode="json")
+        kind: Any = type(self)
+        record: dict[str, Any] = _adapter(kind).dump_python(self, mode="json")
         return record
 
     @classmethod
     def from_json(cls, record: object) -> Self:
         """Raises ValueError if something is missing, of another type, or makes no sense."""
-        found: Self = _adapter(cls).validate_python(record)
+        kind: Any = cls
+        found: Self = _adapter(kind).validate_python(record)
         return found
 
 

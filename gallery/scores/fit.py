@@ -126,7 +126,8 @@ def stranger_quantiles(cosines: NDArray[np.float32]) -> NDArray[np.float64]:
     cosines they are rising, not bounded by 1, and NaN where there are too few pairs to tell.
     """
     shares = np.asarray(SHARES)
-    found = np.quantile(cosines.astype(np.float64), 1 - np.maximum(shares, 1e-2))
+    precise = cosines.astype(np.float64)
+    found: NDArray[np.float64] = np.quantile(precise, 1 - np.maximum(shares, 1e-2))
     found[np.minimum(shares, 1 - shares) * len(cosines) < 1] = np.nan
     beyond = shares < 1e-2
     law = _pareto(cosines)
