@@ -88,8 +88,6 @@ def set_up_logs(level: str, *, secrets: Iterable[str] = (), stream: TextIO | Non
                 library.setLevel(logging.WARNING)
     for name in ("httpx", "httpcore", "telegram", "discord", "aiosqlite", "nicegui", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Its lines about retries say less than those of whoever retries.
-    logging.getLogger("stamina").setLevel(logging.ERROR)
     logging.captureWarnings(capture=True)
 
 

@@ -109,28 +109,16 @@ def similarity(
 
 
 def dlib_crop(photo: Photo, landmarks: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The face as dlib's ResNet was trained on it: upright, black beyond the photo's edges.
+    """The face as dlib's ResNet was trained on it: upright, uint8 (150, 150, 3), RGB.
 
-    Returns:
-        uint8 (150, 150, 3), RGB.
-
-    Raises:
-        ValueError: If all landmarks coincide.
+    It is black beyond the photo's edges. Raises ValueError if all landmarks coincide.
     """
     matrix = similarity(landmarks, DLIB_TEMPLATE, _DLIB_WEIGHTS)
     return warp(photo, matrix, (DLIB_EDGE_PX, DLIB_EDGE_PX))
 
 
 def closer(crop: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
-    """The middle of a crop, enlarged to the crop's size.
-
-    Args:
-        crop: uint8 (H, W, 3).
-        factor: At least 1.
-
-    Returns:
-        uint8 (H, W, 3).
-    """
+    """The middle of a crop, uint8 (H, W, 3), enlarged by a factor of at least 1 to its size."""
     import cv2
 
     height, width = crop.shape[:2]
@@ -143,27 +131,20 @@ def closer(crop: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
 
 
 def vggface2_crop(photo: Photo, box: Box) -> NDArray[np.uint8]:
-    """The face as the VGGFace2 networks were evaluated on it.
+    """The face as the VGGFace2 networks were evaluated on it, uint8 (224, 224, 3), RGB.
 
     The box is extended by a factor 0.3 within the photo, its shorter side brought to 256 px, and
     the 224 px in its centre are taken (github.com/ox-vgg/vgg_face2 @ 0752c5cd, README,
     "Pre-processing" and "Trained models"). A factor 0.3 is 15 % on each side: the same text calls
     crops of twice the box an extension of 1.0.
-
-    Returns:
-        uint8 (224, 224, 3), RGB.
     """
     margin = _VGGFACE2_EXTENSION / 2
     left, right = box.x - margin * box.w, box.x + (1 + margin) * box.w
     upper, lower = box.y - margin * box.h, box.y + (1 + margin) * box.h
-    within = (
-        max(left, 0.0),
-        max(upper, 0.0),
-        min(right, float(photo.width_px)),
-        min(lower, float(photo.height_px)),
-    )
-    if within[2] - within[0] >= 1 and within[3] - within[1] >= 1:
-        left, upper, right, lower = within
+    inside_x = max(left, 0.0), min(right, float(photo.width_px))
+    inside_y = max(upper, 0.0), min(lower, float(photo.height_px))
+    if inside_x[1] - inside_x[0] >= 1 and inside_y[1] - inside_y[0] >= 1:
+        (left, right), (upper, lower) = inside_x, inside_y
     side = min(right - left, lower - upper)
     scale = _VGGFACE2_RESIZED_PX / side
     # Edges, not pixel centres, are what a crop aligns: hence the halves.
@@ -174,7 +155,7 @@ def vggface2_crop(photo: Photo, box: Box) -> NDArray[np.uint8]:
 
 
 def warp(photo: Photo, matrix: NDArray[np.float64], size_px: tuple[int, int]) -> NDArray[np.uint8]:
-    """The photo through a similarity; black beyond its edges.
+    """The photo through a similarity, uint8 (height, width, 3), RGB; black beyond its edges.
 
     Where the photo is reduced, every pixel of it counts: the part that is seen is first brought
     to the resolution of the crop by averaging areas, then turned by bilinear interpolation.
@@ -182,14 +163,9 @@ def warp(photo: Photo, matrix: NDArray[np.float64], size_px: tuple[int, int]) ->
 
     Args:
         photo: What to draw.
-        matrix: float64 (2, 3), photo to crop coordinates, invertible.
+        matrix: float64 (2, 3), photo to crop coordinates; ValueError is raised if it is not finite
+            or can't be inverted.
         size_px: Width and height of the crop.
-
-    Returns:
-        uint8 (height, width, 3), RGB.
-
-    Raises:
-        ValueError: If the matrix is not finite or can't be inverted.
     """
     import cv2
 
@@ -241,16 +217,7 @@ def _reduced(
 
 
 def concerns(photo: Photo, box: Box, landmarks: NDArray[np.float32]) -> tuple[Concern, ...]:
-    """What is wrong with a face; empty for a clear one.
-
-    Args:
-        photo: The photo that the face is in.
-        box: Where the face is, photo pixels.
-        landmarks: float32 (5, 2), photo pixels, not all alike.
-
-    Raises:
-        ValueError: If all landmarks coincide.
-    """
+    """What is wrong with a face; raises ValueError if all landmarks, float32 (5, 2), coincide."""
     found = []
     if max(box.w, box.h) < SMALL_PX:
         found.append(Concern.SMALL)
@@ -262,13 +229,10 @@ def concerns(photo: Photo, box: Box, landmarks: NDArray[np.float32]) -> tuple[Co
 
 
 def yaw_degrees(landmarks: NDArray[np.float32]) -> float:
-    """How far a head is turned to the side, however it is tilted.
+    """How far a head is turned to the side, however it is tilted, in [-180, 180].
 
-    A head that turns moves the tip of its nose to the side by the sine and brings its eyes
-    together by the cosine.
-
-    Returns:
-        In [-180, 180]: 0 from the front, positive where the nose points to the viewer's right.
+    0 from the front, positive where the nose points to the viewer's right. A head that turns moves
+    the tip of its nose to the side by the sine and brings its eyes together by the cosine.
     """
     eyes, mouth = landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0)
     down = mouth - eyes
@@ -283,13 +247,7 @@ def detail(photo: Photo, landmarks: NDArray[np.float32]) -> float:
 
     The variance of what a Gaussian of 1 px takes away, divided by the variance of what lies
     between Gaussians of 1 and 4 px, in an upright crop of 75 px: a ratio, so that neither light
-    nor contrast counts.
-
-    Returns:
-        At least 0; half of the portraits have more than 0.2.
-
-    Raises:
-        ValueError: If all landmarks coincide.
+    nor contrast counts. At least 0; half of the portraits have more than 0.2.
     """
     import cv2
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
-import mmap
 import os
 import subprocess
 import sys
 import threading
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from engine.errors import NotAnImage, PhotoProblem, SetupProblem, TooLarge
 
 if TYPE_CHECKING:
+    from io import BufferedReader
+
     from engine.types import Photo
 
 _MOST_REMEMBERED = 1_000  # photos that ended a worker
@@ -30,24 +31,16 @@ _RETIRED_FROM_BYTES = 120_000_000  # of memory that an idle worker holds; usual 
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """What is decoded at most.
+    """What is decoded at most."""
 
-    Attributes:
-        max_bytes: Size of the file.
-        max_pixels: Width times height as the file declares them. Formats that can't be decoded
-            at reduced size are refused earlier, when they would take more than 400 MB.
-        max_frames: Pictures in one file; the first is used.
-        long_side_px: Longer side of the result; larger pictures are reduced.
-        seconds: Processor time for one picture; by the clock it may take three times as long.
-        worker_bytes: Memory that a worker may take beyond what it has when it is idle.
-    """
-
-    max_bytes: int = 20_000_000
+    max_bytes: int = 20_000_000  # of the file
+    # Width times height as the file declares them. Formats that can't be decoded at reduced size
+    # are refused earlier, when they would take more than 400 MB.
     max_pixels: int = 120_000_000
-    max_frames: int = 2_000
-    long_side_px: int = 2_000
-    seconds: float = 3.0
-    worker_bytes: int = 600_000_000
+    max_frames: int = 2_000  # pictures in one file; the first is used
+    long_side_px: int = 2_000  # of the result; larger pictures are reduced
+    seconds: float = 3.0  # of processor time for one picture; by the clock three times as long
+    worker_bytes: int = 600_000_000  # that a worker may take beyond what it has when it is idle
 
 
 def decode(data: bytes, limits: DecodeLimits | None = None) -> Photo:
@@ -58,12 +51,8 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Photo:
     comes again, unless only the clock had run out. Safe to call from several threads; waits while
     all workers are busy.
 
-    Returns:
-        A photo whose long side is at most ``limits.long_side_px``.
-
     Raises:
-        NotAnImage: If there is no picture, none of a kind that is read, a damaged one, or one that
-            the decoder crashes over.
+        NotAnImage: If there is no picture of a kind that is read, or the decoder crashes over it.
         TooLarge: If the file exceeds the limits, those of memory and time included.
         SetupProblem: If no worker can be started.
     """
@@ -74,7 +63,7 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Photo:
     if _refused and (known := _refused.get(_sha256(data))):
         raise type(known)(str(known), **known.details)
     with _turn:
-        worker = _idle_worker(limits) or _Worker(limits)
+        worker = _idle_worker() or _Worker()
         try:
             return worker.decode(data, limits)
         except PhotoProblem as problem:
@@ -84,16 +73,16 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Photo:
                 _refused[_sha256(data)] = problem
             raise
         finally:
-            if worker.usable(limits):
+            if worker.usable():
                 _idle.append(worker)
             else:
                 worker.stop()
 
 
-def start(limits: DecodeLimits | None = None) -> None:
+def start() -> None:
     """Starts a worker if there is none, without waiting; raises SetupProblem if it can't."""
     if not _idle:
-        _idle.append(_Worker(limits or DecodeLimits()))
+        _idle.append(_Worker())
 
 
 @atexit.register
@@ -109,11 +98,11 @@ def idle_workers() -> tuple[int, ...]:
     return tuple(worker.pid for worker in _idle)
 
 
-def _idle_worker(limits: DecodeLimits) -> _Worker | None:
+def _idle_worker() -> _Worker | None:
     with contextlib.suppress(IndexError):
         while True:
             worker = _idle.pop()
-            if worker.usable(limits):
+            if worker.usable():
                 return worker
             worker.stop()
     return None
@@ -126,52 +115,33 @@ def _sha256(data: bytes) -> bytes:
 
 
 class _Worker:
-    """One process with its pipes and, on Linux, memory that is shared with it."""
+    """One process with its pipes."""
 
-    def __init__(self, limits: DecodeLimits) -> None:
-        self._long_side_px = limits.long_side_px
-        self._shared: mmap.mmap | None = None
-        self._ready = self._late = False
-        self._resident_bytes = 0
-        shared_fd = None
-        if hasattr(os, "memfd_create"):
-            size = 3 * limits.long_side_px**2
-            shared_fd = os.memfd_create("photo", os.MFD_CLOEXEC)
-            os.ftruncate(shared_fd, size)
-            self._shared = mmap.mmap(shared_fd, size)
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; "
-            f"from engine.decode_worker import serve; serve({shared_fd})"
-        )
+    def __init__(self) -> None:
+        self._late = False
+        self._resident_bytes: int | None = None  # None: it has not said yet that it is ready
+        code = f"import sys; sys.path[:] = {sys.path!r}; from engine import decode_worker as worker"
         one_thread = ("MALLOC_ARENA_MAX", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         try:
             # Isolated, so that neither the environment nor the working folder decides what is
             # imported; in a session of its own, so that Ctrl-C is left to the main process.
             self._process = subprocess.Popen(  # noqa: S603 - nothing of it comes from outside
-                [sys.executable, "-I", "-S", "-c", code],
+                [sys.executable, "-I", "-S", "-c", f"{code}; worker.serve()"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env={**os.environ, **dict.fromkeys(one_thread, "1")},
-                pass_fds=() if shared_fd is None else (shared_fd,),
                 start_new_session=True,
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
         except OSError as exc:
             raise SetupProblem(f"no process can be started to decode: {exc.strerror}") from exc
-        finally:
-            if shared_fd is not None:
-                os.close(shared_fd)
         self.pid = self._process.pid
-        self._stdin = cast("Any", self._process.stdin)
-        self._stdout = cast("Any", self._process.stdout)
+        self._stdin = cast("BinaryIO", self._process.stdin)
+        self._stdout = cast("BufferedReader", self._process.stdout)
 
-    def usable(self, limits: DecodeLimits) -> bool:
-        return (
-            self._process.poll() is None
-            and self._resident_bytes < _RETIRED_FROM_BYTES
-            and limits.long_side_px <= self._long_side_px
-        )
+    def usable(self) -> bool:
+        return self._process.poll() is None and (self._resident_bytes or 0) < _RETIRED_FROM_BYTES
 
     def ended_by_photo(self) -> bool:
         return self._process.poll() is not None and not self._late
@@ -181,28 +151,27 @@ class _Worker:
 
         from engine.types import Photo
 
-        if not self._ready:
+        if self._resident_bytes is None:
             try:
-                self._ready = self._answer()["ready"]
+                self._resident_bytes = self._answer()["resident"]
             except (OSError, ValueError, KeyError, TypeError) as exc:
                 message = "the process that decodes pictures does not start"
                 raise SetupProblem(message) from exc
         timer = threading.Timer(3 * limits.seconds, self._end_late)
         timer.start()
         try:
-            self._send(json.dumps({**asdict(limits), "size": len(data)}).encode() + b"\n")
-            self._send(data)
+            self._send(json.dumps({**asdict(limits), "size": len(data)}).encode() + b"\n" + data)
             answer = self._answer()
+            width, height = map(int, answer.get("size", (0, 0)))
+            pixels = np.empty((height, width, 3), np.uint8)
+            self._stdout.readinto(pixels)
+            self._resident_bytes = self._answer()["resident"]
             if "problem" in answer:
                 kind = TooLarge if answer["problem"] == "TooLarge" else NotAnImage
                 raise kind(answer["message"], **answer["details"])
-            width, height = map(int, answer["size"])
-            count = 3 * width * height
-            source = self._shared or self._stdout.read(count)
-            pixels = np.frombuffer(source, np.uint8, count).reshape(height, width, 3)
             source_width, source_height = map(int, answer["source_size"])
-            return Photo(pixels.copy(), (source_width, source_height), str(answer["format"]))
-        except (OSError, ValueError, KeyError, TypeError) as exc:
+            return Photo(pixels, (source_width, source_height), str(answer["format"]))
+        except (OSError, ValueError, KeyError, TypeError, MemoryError) as exc:
             self._process.kill()
             if self._process.wait() == -24 or self._late:  # SIGXCPU: processor time is used up
                 message = "the picture takes too long to decode; send another one"
@@ -215,19 +184,16 @@ class _Worker:
     def stop(self) -> None:
         self._process.kill()
         self._process.wait()
-        for opened in (self._stdin, self._stdout, self._shared):
+        for pipe in (self._stdin, self._stdout):
             with contextlib.suppress(OSError):
-                if opened is not None:
-                    opened.close()
+                pipe.close()
 
     def _send(self, data: bytes) -> None:
         self._stdin.write(data)
         self._stdin.flush()
 
     def _answer(self) -> dict[str, Any]:
-        answer = json.loads(self._stdout.readline(_MOST_ANSWER_BYTES))
-        self._resident_bytes = answer["resident"]
-        return dict(answer)
+        return dict(json.loads(self._stdout.readline(_MOST_ANSWER_BYTES)))
 
     def _end_late(self) -> None:
         self._late = True

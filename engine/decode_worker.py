@@ -1,15 +1,13 @@
 """Reads untrusted bytes as a picture: Pillow and pillow-heif behind declared limits.
 
-The only code that opens pictures that people send. It runs in worker processes that
-``engine.decode`` starts (:func:`serve`), so that a codec that crashes, hangs or swells costs one
-photo. Header limits are checked before a pixel is decoded; what a header does not tell is left to
-the limits that the kernel keeps. What only some pictures need is imported when one of them comes.
+Runs in worker processes that ``engine.decode`` starts. Header limits are checked before a pixel is
+decoded; what a header does not tell is left to the limits that the kernel keeps. What only some
+pictures need is imported when one of them comes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import io
 import json
@@ -95,54 +93,45 @@ _KINDS = (
 )
 
 
-def serve(shared_fd: int | None) -> None:
+def serve() -> None:
     """The loop of a worker process: a file in, its pixels or its problem out, until stdin ends.
 
     Request: limits and "size" of the file as a line of JSON, then the file. Answer: a line of
-    JSON; pixels follow in the memory behind ``shared_fd``, or on stdout where there is none.
+    JSON, then pixels if there is no "problem". Before every request a line with the "resident"
+    memory in bytes.
     """
     Image.MAX_IMAGE_PIXELS = None  # checked here
     memory: Any = Image.core  # type: ignore[attr-defined] # documented: Pillow's block cache
     memory.set_blocks_max(1)  # a new picture takes the last one's memory: 10 ms less
-    shared = None if shared_fd is None else mmap.mmap(shared_fd, 0)
-    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
-    answer: dict[str, Any] = {"ready": True}
-    pixels = b""
     while True:
-        stdout.write(json.dumps({**answer, "resident": _memory_bytes(1)}).encode() + b"\n")
-        stdout.write(pixels if shared is None else b"")
-        stdout.flush()
-        pixels = b""
-        line = stdin.readline()
+        _send(resident=_memory_bytes(1))
+        sys.stdout.buffer.flush()
+        line = sys.stdin.buffer.readline()
         if not line:
             return
         request = json.loads(line)
-        data = stdin.read(request.pop("size"))
+        data = sys.stdin.buffer.read(request.pop("size"))
         limits = DecodeLimits(**request)
         _set_limits(limits)
         try:
             image, size_px, name = read(data, limits)
-            answer = {"size": image.size, "source_size": size_px, "format": name}
-            if shared is None:
-                pixels = image.tobytes()
-            else:
-                _write_strips(image, shared)
-            del image
+            _send(size=image.size, source_size=size_px, format=name)
+            # In strips below 128 KB, for which malloc asks the system for no memory: 5 ms.
+            step = max(1, 24_000 // image.width)
+            for top in range(0, image.height, step):
+                strip = image.crop((0, top, image.width, min(top + step, image.height)))
+                sys.stdout.buffer.write(strip.tobytes())
+            del image, strip
             if max(size_px) > limits.long_side_px:
                 memory.clear_cache()
         except PhotoProblem as problem:
-            answer = {"problem": type(problem).__name__, "message": str(problem)}
-            answer["details"] = problem.details
+            kind, details = type(problem).__name__, problem.details
+            _send(problem=kind, message=str(problem), details=details)
         del data
 
 
-def _write_strips(image: Image.Image, shared: mmap.mmap) -> None:
-    """Writes RGB in strips below 128 KB, for which malloc asks the system for no memory: 5 ms."""
-    width, height = image.size
-    step = max(1, 24_000 // width)
-    shared.seek(0)
-    for top in range(0, height, step):
-        shared.write(image.crop((0, top, width, min(top + step, height))).tobytes())
+def _send(**answer: Any) -> None:
+    sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
 
 
 def _set_limits(limits: DecodeLimits) -> None:
@@ -178,16 +167,11 @@ def read(data: bytes, limits: DecodeLimits) -> tuple[Image.Image, tuple[int, int
     Returns:
         A picture of mode RGB; width and height of the picture in the file, upright, as far as it
         arrived; the name of the format.
-
-    Raises:
-        NotAnImage: If there is no picture, none of a kind that is read, or a damaged one.
-        TooLarge: If the file exceeds the limits.
     """
     name = _format_of(data)
-    loaders = {"JPEG": _load_jpeg, "PNG": _load_png}
-    load = loaders.get(name) or functools.partial(_load, name)
+    load = {"JPEG": _load_jpeg, "PNG": _load_png}.get(name, _load)
     try:
-        image, rows, source_size_px = load(data, limits)
+        image, rows, source_size_px = load(name, data, limits)
         upright = _in_colour(image, rows, name, limits.long_side_px)
         orientation = exif_orientation(image.info.get("exif") or b"")
         if orientation in _UPRIGHT:
@@ -224,12 +208,12 @@ def _format_of(data: bytes) -> str:
     raise NotAnImage(f"the file is {what}; {wanted}", reason="kind", found=what)
 
 
-# Readers of the formats: data and limits -> picture, how many of its rows arrived, size in the file
-# as far as it arrived. Plugins are used directly: Image.open guesses formats and judges sizes by a
-# global of Pillow.
+_Loaded = tuple[Any, int, tuple[int, int]]
+"""A picture, how many of its rows arrived, its size in the file as far as it arrived."""
 
 
 def _opened(name: str, data: bytes) -> Any:
+    """A file by its plugin: Image.open guesses formats and judges sizes by a global of Pillow."""
     if name == "HEIC":
         import pillow_heif  # not register_heif_opener, which changes Pillow
 
@@ -254,7 +238,7 @@ def _opened_jpeg(data: bytes, limits: DecodeLimits) -> tuple[Any, int, int]:
     return image, width, height
 
 
-def _load_jpeg(data: bytes, limits: DecodeLimits) -> tuple[Any, int, tuple[int, int]]:
+def _load_jpeg(name: str, data: bytes, limits: DecodeLimits) -> _Loaded:
     """A file that ends early is decoded if more than half of the rows arrived.
 
     People do send half-downloaded photos, faces are mostly in the upper half, and chats show them.
@@ -263,9 +247,9 @@ def _load_jpeg(data: bytes, limits: DecodeLimits) -> tuple[Any, int, tuple[int, 
     # A progressive file's coefficients are kept until its last scan, 2 bytes each.
     coefficients = 2.0 * len(image.layer) if image.info.get("progressive") else 0.0
     drawn = 4.0 * image.width * image.height / (width * height)
-    _check("JPEG", (width, height), limits, coefficients + drawn)
+    _check(name, (width, height), limits, coefficients + drawn)
     if data.count(b"\xff\xda") * width * height > max(_MOST_JPEG_VISITS, 3 * limits.max_pixels):
-        raise NotAnImage("the JPEG file has too many scans", reason="damaged", found="JPEG")
+        raise NotAnImage("the JPEG file has too many scans", reason="damaged", found=name)
     try:
         image.load()
         rows = image.height
@@ -280,16 +264,16 @@ def _load_jpeg(data: bytes, limits: DecodeLimits) -> tuple[Any, int, tuple[int, 
     return image, rows, (width, math.ceil(height * rows / image.height))
 
 
-def _load_png(data: bytes, limits: DecodeLimits) -> tuple[Any, int, tuple[int, int]]:
+def _load_png(name: str, data: bytes, limits: DecodeLimits) -> _Loaded:
     """Of an animation the default picture; half a file as of JPEG, unless it is interlaced."""
     has_16_bits, is_interlaced = data[24:25] == b"\x10", data[28:29] != b"\0"
     # Pillow compares 16 bits of tRNS with the upper 8 of a pixel.
     clean, frames = _clean_png(data, _PNG_CHUNKS - {b"tRNS"} if has_16_bits else _PNG_CHUNKS)
     try:
-        image = _opened("PNG", clean)
+        image = _opened(name, clean)
     except Exception:  # noqa: BLE001 - a profile or transparency that makes no sense
-        image = _opened("PNG", _clean_png(data, _BARE_PNG_CHUNKS)[0])
-    _check("PNG", image.size, limits, _bytes_per_pixel("PNG", image), frames)
+        image = _opened(name, _clean_png(data, _BARE_PNG_CHUNKS)[0])
+    _check(name, image.size, limits, _bytes_per_pixel(name, image), frames)
     try:
         image.load()
         rows = image.height
@@ -321,7 +305,7 @@ def _clean_png(data: bytes, wanted: frozenset[bytes]) -> tuple[bytes, int]:
     return b"".join((*parts, b"\0\0\0\0IEND\xaeB`\x82")), frames
 
 
-def _load(name: str, data: bytes, limits: DecodeLimits) -> tuple[Any, int, tuple[int, int]]:
+def _load(name: str, data: bytes, limits: DecodeLimits) -> _Loaded:
     """A file of any other format."""
     if name == "WebP" and data[12:16] == b"VP8X":
         # Pillow makes two canvases of this size before it tells it. RFC 9649, section 2.7.
@@ -333,13 +317,14 @@ def _load(name: str, data: bytes, limits: DecodeLimits) -> tuple[Any, int, tuple
     if name == "TIFF" and int(image.tag_v2.get(259, 1)) not in _TIFF_COMPRESSIONS:
         message = "the TIFF file is compressed in a way that is not read; send it as JPEG or PNG"
         raise NotAnImage(message, reason="variety", found="TIFF")
-    _check(name, image.size, limits, _bytes_per_pixel(name, image))
+    pixel_bytes = _bytes_per_pixel(name, image)
+    _check(name, image.size, limits, pixel_bytes)
     if name != "GIF" or len(data) > limits.max_frames * _SHORTEST_GIF_FRAME_BYTES:
         counted = _opened(name, data) if name in {"GIF", "TIFF"} else image
         frames = 1
         with contextlib.suppress(Exception):  # broken later pictures do not matter
             frames = getattr(counted, "n_frames", 1)
-        _check(name, image.size, limits, frames=frames)
+        _check(name, image.size, limits, pixel_bytes, frames)
     image.load()
     return image, image.height, image.size
 
@@ -352,18 +337,13 @@ def _bytes_per_pixel(name: str, image: Any) -> float:
 
 
 def _check(
-    name: str,
-    size_px: tuple[int, int],
-    limits: DecodeLimits,
-    bytes_per_pixel: float = 1.0,
-    frames: int = 1,
+    name: str, size_px: tuple[int, int], limits: DecodeLimits, pixel_bytes: float, frames: int = 1
 ) -> None:
     """Passes a picture that is within the limits; its pixels are not decoded yet."""
-    width, height = size_px
-    if width <= 0 or height <= 0:
+    if min(size_px) <= 0:
         raise NotAnImage("the picture has no pixels", reason="damaged", found=name)
-    most_pixels = min(limits.max_pixels, _MEMORY_BYTES / bytes_per_pixel)
-    if width * height > most_pixels:
+    most_pixels = min(limits.max_pixels, _MEMORY_BYTES / pixel_bytes)
+    if math.prod(size_px) > most_pixels:
         limit = f"{most_pixels / 1e6:.3g} megapixels"
         message = f"the {name} picture has more than {limit}; send a smaller one"
         raise TooLarge(message, what="pixels", limit=limit)
@@ -389,8 +369,7 @@ def _in_colour(image: Any, rows: int, name: str, long_side_px: int) -> Image.Ima
     for top in range(0, rows if factor > 1 else 0, step):
         strip = _plain(image.crop((0, top, width, min(top + step, rows)))).reduce(factor)
         if top == 0:
-            size = math.ceil(width / factor), math.ceil(rows / factor)
-            picture = Image.new(strip.mode, size)
+            picture = Image.new(strip.mode, (strip.width, math.ceil(rows / factor)))
         picture.paste(strip, (0, top // factor))
     profile = image.info.get("icc_profile")
     if picture.mode in {"I", "F"}:
@@ -415,9 +394,8 @@ def _plain(strip: Image.Image) -> Image.Image:
 
         return _to_srgb(strip, ImageCms.createProfile("LAB"))
     if strip.has_transparency_data:
-        if strip.mode == "La":  # grey, premultiplied: Pillow converts it to nothing else
-            strip = strip.convert("LA")
-        strip = strip.convert("RGBA")
+        # From "La" (grey, premultiplied) Pillow converts to nothing but "LA".
+        strip = (strip.convert("LA") if strip.mode == "La" else strip).convert("RGBA")
         white = Image.new("RGB", strip.size, (255, 255, 255))
         white.paste(strip, mask=strip)
         return white
@@ -482,14 +460,14 @@ def exif_orientation(exif: bytes) -> int:
     ``exif_transpose`` parses, and writes again, everything).
     """
     exif = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2], "")
-    with contextlib.suppress(struct.error):
+    with contextlib.suppress(struct.error, KeyError):
+        order = {b"II": "<", b"MM": ">"}[exif[:2]]
         (directory,) = struct.unpack_from(f"{order}I", exif, 4)
         (entries,) = struct.unpack_from(f"{order}H", exif, directory)
         for position in range(directory + 2, directory + 2 + 12 * entries, 12):
             tag, kind = struct.unpack_from(f"{order}HH", exif, position)
             letter = {1: "B", 3: "H", 4: "I"}.get(kind)  # BYTE, SHORT, LONG; writers use all three
-            if order and tag == 274 and letter:
+            if tag == 274 and letter:
                 (value,) = struct.unpack_from(f"{order}{letter}", exif, position + 8)
                 return int(value) if 1 <= value <= 8 else 1
     return 1

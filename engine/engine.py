@@ -29,11 +29,6 @@ class Engine:
     """Decodes, detects and embeds; safe to call from several threads at once.
 
     The detector and each backbone are loaded at first use, under a lock, and kept.
-
-    Args:
-        load_detector: Makes the detector.
-        load_backbone: Makes a backbone by name; raises WeightsMissing or WeightsCorrupt.
-        limits: What is decoded at most.
     """
 
     def __init__(
@@ -52,24 +47,15 @@ class Engine:
         self._backbone_lock = threading.Lock()
 
     def decode(self, data: bytes) -> Photo:
-        """The picture in untrusted bytes, see :func:`engine.decode.decode`.
-
-        Raises:
-            NotAnImage: If there is no picture in them.
-            TooLarge: If they exceed the limits.
-        """
+        """The picture in untrusted bytes, see :func:`engine.decode.decode`."""
         return decoding.decode(data, self.limits)
 
     def load(self, backbone: str) -> None:
         """Loads the detector and a backbone, side by side, so that the first photo finds them.
 
-        A decode worker starts meanwhile.
-
-        Raises:
-            WeightsMissing: If weights are not on this machine.
-            WeightsCorrupt: If they are damaged.
+        A decode worker starts meanwhile. Raises WeightsMissing or WeightsCorrupt.
         """
-        decoding.start(self.limits)
+        decoding.start()
         with ThreadPoolExecutor(1) as beside:
             detector = beside.submit(self._loaded_detector)
             self.backbone(backbone)
@@ -87,20 +73,12 @@ class Engine:
         return self._detector
 
     def backbone(self, name: str) -> Backbone:
-        """The backbone of that name, loaded and ready.
-
-        Raises:
-            WeightsMissing: If its weights are not on this machine.
-            WeightsCorrupt: If they are damaged.
-        """
-        ready = self._backbones.get(name)
-        if ready is None:
+        """The backbone of that name, loaded and ready; raises WeightsMissing or WeightsCorrupt."""
+        if name not in self._backbones:
             with self._backbone_lock:
-                ready = self._backbones.get(name)
-                if ready is None:
-                    ready = self._load_backbone(name)
-                    self._backbones[name] = ready
-        return ready
+                if name not in self._backbones:
+                    self._backbones[name] = self._load_backbone(name)
+        return self._backbones[name]
 
     def why_unavailable(self, name: str) -> str | None:
         """Why that backbone can't be used, as a sentence; None if it is ready."""
@@ -123,9 +101,7 @@ class Engine:
 def comparable(faces: Sequence[Face]) -> tuple[Face, ...]:
     """The faces that are large enough to be compared, in the given order.
 
-    Raises:
-        NoFace: If there is no face at all.
-        FaceTooSmall: If every face is too small.
+    Raises NoFace if there is no face at all, FaceTooSmall if every face is too small.
     """
     if not faces:
         raise NoFace("there is no face in the picture")
@@ -159,7 +135,7 @@ def load_backbone(
     Raises:
         BadSettings: If there is no such backbone.
         WeightsMissing: If its weights are not on this machine.
-        WeightsCorrupt: If they are truncated, changed, of a wrong shape or not finite.
+        WeightsCorrupt: If they can't be used.
         SetupProblem: If the runtime is not installed.
     """
     from engine.backbones import weights  # loads hashing and the client of the mirror

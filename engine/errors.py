@@ -1,26 +1,4 @@
-"""Every error this project raises on purpose, sorted by who can mend it.
-
-::
-
-    LookalikeError
-    ├── PhotoProblem      the sender: send another photo
-    │   ├── NotAnImage        no picture, or a kind that is not read
-    │   ├── TooLarge          bytes, pixels or frames above the limits
-    │   ├── NoFace            a picture without a face
-    │   └── FaceTooSmall      faces, but none of them large enough
-    ├── SetupProblem      the operator: exit code 78
-    │   ├── BadSettings       an unknown key, a wrong value
-    │   ├── BadToken          a platform refused the token
-    │   ├── WeightsMissing    a backbone's weights are not there
-    │   ├── WeightsCorrupt    weights truncated, changed, of a wrong shape or not finite
-    │   ├── GalleryMissing    no gallery, or one without people
-    │   ├── GalleryCorrupt    a gallery whose files contradict each other
-    │   └── SpaceMismatch     vectors of two models were about to be compared
-    └── TryLater          time: the same request may work later
-        ├── Busy              the queue is full
-        │   └── TooFast           one person has asked too often
-        ├── Deadline          the answer took too long
-        └── SourceDown        a server that should answer does not
+"""Every error this project raises on purpose, sorted by who can mend it: sender, operator, time.
 
 The message is one sentence for the person who can mend it and names no photo, user or token.
 What the sender is told comes from ``bot/wording`` by ``key``; ``details`` fill its placeholders.
@@ -32,54 +10,40 @@ from typing import ClassVar
 
 
 class LookalikeError(Exception):
-    """Base of every error raised on purpose.
-
-    Attributes:
-        key: Name of the sentence in ``bot/wording`` that tells the sender.
-        details: Values for the sentence's placeholders.
-    """
+    """Base of every error raised on purpose; a class without a ``key`` has that of its base."""
 
     key: ClassVar[str] = "error.internal"
+
+    def __init_subclass__(cls, *, key: str = "") -> None:
+        cls.key = key or cls.key
 
     def __init__(self, message: str, **details: object) -> None:
         super().__init__(message)
         self.details: dict[str, object] = details
 
 
-class PhotoProblem(LookalikeError):
+class PhotoProblem(LookalikeError, key="error.photo"):
     """The sender can mend it with another photo."""
 
-    key = "error.photo"
 
-
-class NotAnImage(PhotoProblem):
+class NotAnImage(PhotoProblem, key="error.not_an_image"):
     """The bytes are no picture, or of a kind that is not read."""
 
-    key = "error.not_an_image"
 
-
-class TooLarge(PhotoProblem):
+class TooLarge(PhotoProblem, key="error.too_large"):
     """More bytes, pixels or frames than the settings allow."""
 
-    key = "error.too_large"
 
-
-class NoFace(PhotoProblem):
+class NoFace(PhotoProblem, key="error.no_face"):
     """There is no face in the picture."""
 
-    key = "error.no_face"
 
-
-class FaceTooSmall(PhotoProblem):
+class FaceTooSmall(PhotoProblem, key="error.face_too_small"):
     """There are faces, but none is large enough to be compared."""
 
-    key = "error.face_too_small"
 
-
-class SetupProblem(LookalikeError):
-    """The operator can mend it."""
-
-    key = "error.setup"
+class SetupProblem(LookalikeError, key="error.setup"):
+    """The operator can mend it: exit code 78."""
 
 
 class BadSettings(SetupProblem):
@@ -90,22 +54,16 @@ class BadToken(SetupProblem):
     """A platform refused the token."""
 
 
-class WeightsMissing(SetupProblem):
+class WeightsMissing(SetupProblem, key="error.weights_missing"):
     """The weights of a backbone are not on this machine."""
 
-    key = "error.weights_missing"
 
-
-class WeightsCorrupt(SetupProblem):
+class WeightsCorrupt(SetupProblem, key="error.weights_missing"):
     """A weight file is truncated, changed, of a wrong shape or not finite."""
 
-    key = "error.weights_missing"
 
-
-class GalleryMissing(SetupProblem):
+class GalleryMissing(SetupProblem, key="error.gallery_missing"):
     """There is no gallery, or nobody is in it."""
-
-    key = "error.gallery_missing"
 
 
 class GalleryCorrupt(SetupProblem):
@@ -116,28 +74,20 @@ class SpaceMismatch(SetupProblem):
     """Vectors of two embedding spaces were about to be compared."""
 
 
-class TryLater(LookalikeError):
+class TryLater(LookalikeError, key="error.try_later"):
     """The same request may work later."""
 
-    key = "error.try_later"
 
-
-class Busy(TryLater):
+class Busy(TryLater, key="error.busy"):
     """The queue is full."""
 
-    key = "error.busy"
 
-
-class TooFast(Busy):
+class TooFast(Busy, key="error.too_fast"):
     """One person has asked too often in a minute."""
 
-    key = "error.too_fast"
 
-
-class Deadline(TryLater):
+class Deadline(TryLater, key="error.deadline"):
     """The answer took longer than the deadline."""
-
-    key = "error.deadline"
 
 
 class SourceDown(TryLater):

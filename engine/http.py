@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import httpx
 
 T = TypeVar("T")
-Progress = Callable[[int, int | None], None]
+Progress = Callable[[int, int | None], object]
 """Called with the bytes that are there and the bytes there will be, if known."""
 
 _MOST_ANSWER_BYTES: Final = 60_000_000
@@ -49,13 +49,6 @@ class Patience:
     longest_pause_s: float = 60.0  # between two attempts, unless the server asks for more
     lag_pause_s: float = 5.0  # the least when a MediaWiki server says that its databases lag
     most_s: float = 900.0  # a server that asks for a longer pause is left alone
-
-
-class Answer(NamedTuple):
-    """The decompressed body of an answer with status 200, and its Retry-After in seconds."""
-
-    body: bytes
-    pause_s: float | None
 
 
 class Refused(Exception):  # noqa: N818 - named like the errors of engine/errors.py
@@ -96,14 +89,10 @@ class Retry(Exception):  # noqa: N818 - named like the errors of engine/errors.p
 class HttpClient(contextlib.AbstractContextManager["HttpClient"]):
     """Asks one server; safe to use from several threads, all of which pause when one must.
 
-    Redirects are followed, 20 at most, but never from https to http.
-
-    Args:
-        agent: The User-Agent.
-        connections: How many at once.
-        patience: Unless a question has its own.
-        stop: Ends every wait when it is set.
-        advice: What to do about a server that is down: the end of such a sentence.
+    Redirects are followed, 20 at most, but never from https to http. A server that does not answer
+    raises SourceDown, of which TooSlow and Failing say how; one that refuses Refused, or NotThere;
+    the stop event, which ends every wait, Stopped. ``advice`` ends the sentence about a server that
+    is down.
     """
 
     def __init__(
@@ -134,17 +123,13 @@ class HttpClient(contextlib.AbstractContextManager["HttpClient"]):
     def get(
         self,
         url: str,
-        read: Callable[[Answer], T],
+        read: Callable[[bytes, float | None], T],
         params: Mapping[str, str] | None = None,
         patience: Patience | None = None,
     ) -> T:
-        """What ``read`` makes of the answer, after as many attempts as ``patience`` has.
+        """What ``read`` makes of a body, at most 60 MB, and its Retry-After in seconds.
 
-        Raises:
-            NotThere: If there is nothing at that address.
-            Refused: If the server refuses, or the answer has more than 60 MB.
-            SourceDown: If it does not answer; ``TooSlow`` and ``Failing`` say how.
-            Stopped: If somebody wants the work to end.
+        ``read`` may raise Retry; there are as many attempts as ``patience`` has.
         """
         waits = patience or self._patience
 
@@ -156,12 +141,14 @@ class HttpClient(contextlib.AbstractContextManager["HttpClient"]):
                     if len(body) > _MOST_ANSWER_BYTES:
                         raise Refused(url, "too large", "is")
             _check_status(url, response, body)
-            return read(Answer(bytes(body), _retry_after_s(response)))
+            return read(bytes(body), _retry_after_s(response))
 
         return self._persist(url, attempt, waits)
 
-    def download(self, url: str, part: Path, progress: Progress | None = None) -> None:
-        """Downloads a file, going on where an earlier call for the same file stopped.
+    def download(
+        self, url: str, part: Path, progress: Progress = lambda _done, _total: None
+    ) -> None:
+        """Downloads a file of at most 1 GB, going on where an earlier call for it stopped.
 
         What has arrived is continued only while the server says, by ETag or date, that it still
         has the same file; otherwise the download starts again.
@@ -173,10 +160,7 @@ class HttpClient(contextlib.AbstractContextManager["HttpClient"]):
             progress: Told about every piece.
 
         Raises:
-            Refused: If the server refuses, the URL can't be used, or the file has more than 1 GB.
-            SourceDown: If the server does not answer, or stops answering again and again.
             SetupProblem: If the file can't be written.
-            Stopped: If somebody wants the work to end.
         """
         most = 0  # bytes that ever arrived
 
@@ -191,7 +175,7 @@ class HttpClient(contextlib.AbstractContextManager["HttpClient"]):
                 headers |= {"Range": f"bytes={have}-", "If-Range": known.validator}
             try:
                 with self._stream(url, self._patience, headers) as response:
-                    _receive(response, part, known, have, progress or (lambda _done, _total: None))
+                    _receive(response, part, known, have, progress)
             except Retry as problem:
                 problem.advanced = part.exists() and part.stat().st_size > most
                 raise
@@ -208,41 +192,30 @@ class HttpClient(contextlib.AbstractContextManager["HttpClient"]):
 
     def _persist(self, url: str, attempt: Callable[[], T], patience: Patience) -> T:
         """Repeats an attempt until it succeeds, or the patience ends; everybody pauses between."""
-        import stamina  # only to download
-
         failures: list[Retry] = []
-
-        def backoff(problem: Exception) -> bool | float:
-            if not isinstance(problem, Retry):
-                return False
-            failures[:] = [problem] if problem.advanced else [*failures, problem]
-            chance = 0.5 + random.random()  # noqa: S311 - to scatter, not to hide
-            grown_s = patience.first_pause_s * 2.0 ** (len(failures) - 1) * chance
-            pause_s = problem.pause_s or min(patience.longest_pause_s, grown_s)
-            limited = [one for one in failures if one.status == 429 and one.pause_s is None]
-            unanswered = [one for one in failures if one.status is None]
-            unreached = patience.tries_to_connect if self._reached else patience.tries_first
-            if (
-                len(failures) >= patience.tries
-                or len(limited) >= patience.tries_when_limited
-                or len(unanswered) >= unreached
-                or sum(one.slow for one in failures) >= patience.tries_when_slow
-                or pause_s > patience.most_s
-            ):
-                return False
-            self._resume_at = max(self._resume_at, time.monotonic() + pause_s)
-            return 0.0  # the pause is not stamina's: all threads share it, and the stop event
-
-        try:
-            for once in stamina.retry_context(on=backoff, attempts=None, timeout=None):
-                with once:
-                    while not self._stop.wait(max(0.0, self._resume_at - time.monotonic())):
-                        if self._resume_at <= time.monotonic():  # no other thread's is longer
-                            return attempt()
-                    raise Stopped
-        except Retry as problem:
-            raise self._source_down(problem, urlsplit(url).netloc) from problem
-        raise AssertionError  # pragma: no cover - the loop returns or raises
+        while True:
+            while (left_s := self._resume_at - time.monotonic()) > 0 and not self._stop.is_set():
+                self._stop.wait(left_s)
+            if self._stop.is_set():
+                raise Stopped
+            try:
+                return attempt()
+            except Retry as problem:
+                failures = [problem] if problem.advanced else [*failures, problem]
+                chance = 0.5 + random.random()  # noqa: S311 - to scatter, not to hide
+                grown_s = patience.first_pause_s * 2.0 ** (len(failures) - 1) * chance
+                pause_s = problem.pause_s or min(patience.longest_pause_s, grown_s)
+                limited = sum(one.status == 429 and one.pause_s is None for one in failures)
+                unreached = patience.tries_to_connect if self._reached else patience.tries_first
+                if (
+                    len(failures) >= patience.tries
+                    or limited >= patience.tries_when_limited
+                    or sum(one.status is None for one in failures) >= unreached
+                    or sum(one.slow for one in failures) >= patience.tries_when_slow
+                    or pause_s > patience.most_s
+                ):
+                    raise self._source_down(problem, urlsplit(url).netloc) from problem
+                self._resume_at = max(self._resume_at, time.monotonic() + pause_s)
 
     def _source_down(self, problem: Retry, host: str) -> SourceDown:
         """The sentence about a server that was given up."""
@@ -319,12 +292,7 @@ def _so_far(url: str, part: Path) -> tuple[_Identity, int]:
 def _receive(
     response: httpx.Response, part: Path, known: _Identity, have: int, progress: Progress
 ) -> None:
-    """Writes what an answer brings.
-
-    Raises:
-        Retry: If it ends early, or the file has changed on the server.
-        Refused: If it is an error for good, or too large.
-    """
+    """Writes what an answer brings; raises Retry if it ends early or is of another file."""
     status, url = response.status_code, known.url
     etag = response.headers.get("ETag")
     continued = bool(have) and status == 206

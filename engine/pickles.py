@@ -47,11 +47,7 @@ _OPCODES = frozenset(
 
 
 def pickled_strings(path: Path) -> list[str]:
-    """The strings of a pickled list.
-
-    Raises:
-        SetupProblem: If the file can't be read, or is anything else.
-    """
+    """The strings of a pickled list; raises SetupProblem if the file is anything else."""
     what = "a list of strings"
     content = _content(path, what)
     if not all(isinstance(one, str) and len(one) <= _MOST_CHARACTERS for one in content):
@@ -85,13 +81,10 @@ def pickled_vectors(path: Path) -> NDArray[np.float32]:
 
 
 def joblib_arrays(data: bytes) -> list[NDArray[np.float32]]:
-    """The list of float32 arrays in an uncompressed joblib file.
+    """The list of float32 arrays in an uncompressed joblib file; raises nearly anything if damaged.
 
     joblib writes each array as a pickled description followed by its raw bytes in the middle of
     the pickle stream; the stand-in for the description reads them when its state is set.
-
-    Raises:
-        Exception: Nearly anything, if the data are damaged or hold something else.
     """
     stream = io.BytesIO(data)
 
@@ -116,10 +109,10 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for a name; any other name is an error."""
-        try:
-            return self._names[module.replace("numpy.core", "numpy._core"), name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module[:60]}.{name[:60]}") from None
+        key = module.replace("numpy.core", "numpy._core"), name
+        if key not in self._names:
+            raise pickle.UnpicklingError(f"it asks for {module[:60]}.{name[:60]}")
+        return self._names[key]
 
 
 def _content(path: Path, what: str) -> list[Any]:
@@ -238,8 +231,7 @@ _NAMES: dict[tuple[str, str], Any] = {
     ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy._core.numeric", "_frombuffer"): _array,
     ("_codecs", "encode"): _encode,
-    # How Python 3 writes no bytes at all in protocol 2.
-    ("builtins", "bytes"): lambda: b"",
+    ("builtins", "bytes"): lambda: b"",  # how Python 3 writes no bytes at all in protocol 2
     ("__builtin__", "bytes"): lambda: b"",
 }
 

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -41,10 +41,6 @@ def load_reference(record: BackboneRecord, path: Path, sha256: str) -> Backbone:
     """keras-vggface with the weights in ``path``, whose SHA-256 was checked just now.
 
     Its space is the same as with OpenVINO: the vectors agree to a cosine distance of 1e-5 in f32.
-
-    Raises:
-        SetupProblem: If the extra is not installed.
-        WeightsCorrupt: If the weights do not fit the network.
     """
     model, preprocess = published_network(record, path), published_preprocess()
     import tensorflow as tf
@@ -60,12 +56,10 @@ def load_reference(record: BackboneRecord, path: Path, sha256: str) -> Backbone:
 
 
 class ReferenceDetector:
-    """The package mtcnn as it is, but for its answer: every face it finds, with sub-pixel points.
+    """The package mtcnn, its ``network`` made by :func:`published_detector`, but for its answer.
 
-    It is slow (0.2 to 3 s a photo) and was never made for several threads: calls take turns.
-
-    Args:
-        network: Made by :func:`published_detector`.
+    That is every face it finds, with sub-pixel points. It is slow (0.2 to 3 s a photo) and was
+    never made for several threads: calls take turns.
     """
 
     def __init__(self, network: Any) -> None:
@@ -96,11 +90,7 @@ class ReferenceDetector:
 
 
 def published_detector() -> Any:
-    """An ``MTCNN`` of the package mtcnn.
-
-    Raises:
-        SetupProblem: If the extra is not installed.
-    """
+    """An ``MTCNN`` of the package mtcnn; raises SetupProblem if the extra is not installed."""
     with _importing, _quiet():
         _import_tensorflow()
         import mtcnn
@@ -109,11 +99,7 @@ def published_detector() -> Any:
 
 
 def published_preprocess() -> Any:
-    """keras-vggface's own ``preprocess_input``.
-
-    Raises:
-        SetupProblem: If the extra is not installed.
-    """
+    """keras-vggface's own ``preprocess_input``."""
     return _keras_vggface().utils.preprocess_input
 
 
@@ -143,8 +129,7 @@ def published_network(record: BackboneRecord, path: Path | None) -> Any:
         if path is None:
             return model
         try:
-            layers = vggface.layers(vggface.VARIANTS[record.name])
-            matched_by, _ = vggface.read_weights(path, layers)
+            matched_by, _ = vggface.read_weights(path, vggface.layers(record.name))
             model.load_weights(str(path), by_name=matched_by == "name")
         except (Malformed, ValueError, OSError) as exc:
             raise weights.damaged(record, str(exc)) from exc
@@ -190,23 +175,19 @@ def _old_names() -> Iterator[None]:
     import tf_keras
     from tf_keras.src.applications import imagenet_utils
 
-    contents: Mapping[str, Mapping[str, object]] = {
-        "keras.utils": {},
-        "keras.utils.layer_utils": {},
-        "keras.utils.data_utils": {"get_file": _never_download},
-        "keras.engine": {},
-        "keras.engine.topology": {"get_source_inputs": tf_keras.utils.get_source_inputs},
-        "keras_applications": {},
-        "keras_applications.imagenet_utils": {
-            "_obtain_input_shape": imagenet_utils.obtain_input_shape
-        },
-    }
-    modules = {name: ModuleType(name) for name in contents}
-    for name, values in contents.items():
-        vars(modules[name]).update(values)
-    modules["keras"] = tf_keras
+    empty = (
+        *("keras.utils", "keras.utils.layer_utils", "keras.utils.data_utils"),
+        *("keras.engine", "keras.engine.topology"),
+        *("keras_applications", "keras_applications.imagenet_utils"),
+    )
+    modules: dict[str, Any] = {name: ModuleType(name) for name in empty}
     for name in ("layers", "models", "backend"):
         modules[f"keras.{name}"] = getattr(tf_keras, name)
+    modules["keras"] = tf_keras
+    modules["keras.utils.data_utils"].get_file = _never_download
+    modules["keras.engine.topology"].get_source_inputs = tf_keras.utils.get_source_inputs
+    shape = imagenet_utils.obtain_input_shape
+    modules["keras_applications.imagenet_utils"]._obtain_input_shape = shape  # noqa: SLF001
 
     def taken() -> list[str]:
         return [name for name in sys.modules if name.split(".")[0] in modules]

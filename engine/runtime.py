@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import zlib
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,12 +22,14 @@ import numpy as np
 from engine.errors import SetupProblem, WeightsCorrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
 Precision = Literal["auto", "f32", "bf16"]
 Node = Any  # an operator of OpenVINO, which is not typed
+
+_CONVERTER = "openvino.tools.ovc"
 
 _log = logging.getLogger(__name__)
 _core_lock = threading.Lock()
@@ -35,61 +37,32 @@ _core_once: list[Any] = []
 
 
 class Network:
-    """A compiled network; safe to call from several threads at once.
-
-    Made by :func:`compile_network`.
-
-    Attributes:
-        name: For messages.
-        precision: What the arithmetic is done in, ``"f32"`` or ``"bf16"``.
-    """
+    """A compiled network, made by :func:`compile_network`; safe to call from several threads."""
 
     def __init__(
         self, compiled: Any, *, name: str, precision: str, parallel: int, mapped: object = None
     ) -> None:
         self.name = name
-        self.precision = precision
+        self.precision = precision  # what the arithmetic is done in, "f32" or "bf16"
         self._compiled = compiled
         self._input_dtype = np.dtype(compiled.input(0).get_element_type().to_dtype())
-        self._input_shape = tuple(
-            None if side.is_dynamic else int(side.get_length())
-            for side in compiled.input(0).get_partial_shape()
-        )
-        self._outputs = len(compiled.outputs)
+        sides = compiled.input(0).get_partial_shape()
+        self._input_shape = tuple(None if s.is_dynamic else int(s.get_length()) for s in sides)
         self._idle: list[Any] = []  # last in, first out: the warmest request works next
         self._turn = threading.BoundedSemaphore(parallel)
         self._mapped = mapped  # OpenVINO uses the weights where they lie and does not hold them
 
     def run(self, batch: NDArray[Any]) -> tuple[NDArray[np.float32], ...]:
-        """The network's outputs for a batch.
+        """The network's outputs for a batch, in the graph's order; the caller owns them.
 
         Args:
             batch: Any number of inputs along axis 0, in the shape that the graph declares; cast
                 to the graph's input type where that loses nothing (uint8 to float32).
 
-        Returns:
-            One array per output of the graph, in its order; the caller owns them.
-
         Raises:
-            ValueError: If the batch has another shape than the graph's input, or a type that
-                can't be cast.
+            ValueError: If the batch has another shape, or a type that can't be cast.
             SetupProblem: If the runtime fails.
         """
-        batch = self._checked(batch)
-        with self._turn:
-            request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
-            try:
-                request.infer([batch], share_inputs=True)
-                return tuple(
-                    np.array(request.get_output_tensor(i).data, np.float32)
-                    for i in range(self._outputs)
-                )
-            except RuntimeError as exc:
-                raise SetupProblem(f"the network {self.name} can't be run: {_first(exc)}") from exc
-            finally:
-                self._idle.append(request)
-
-    def _checked(self, batch: NDArray[Any]) -> NDArray[Any]:
         fits = batch.ndim == len(self._input_shape) and all(
             want in (None, have) for want, have in zip(self._input_shape, batch.shape, strict=True)
         )
@@ -99,7 +72,16 @@ class Network:
         if not np.can_cast(batch.dtype, self._input_dtype, casting="same_kind"):
             message = f"the network {self.name} takes {self._input_dtype}, not {batch.dtype}"
             raise ValueError(message)
-        return np.ascontiguousarray(batch, self._input_dtype)
+        batch = np.ascontiguousarray(batch, self._input_dtype)
+        with self._turn:
+            request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
+            try:
+                request.infer([batch], share_inputs=True)
+                return tuple(np.array(one.data, np.float32) for one in request.output_tensors)
+            except RuntimeError as exc:
+                raise SetupProblem(f"the network {self.name} can't be run: {_first(exc)}") from exc
+            finally:
+                self._idle.append(request)
 
 
 def compile_network(
@@ -122,7 +104,7 @@ def compile_network(
             when several threads call :meth:`Network.run`.
         cache_folder: Where the compiled network is kept for the next start (a 94 MB ResNet-50 is
             then ready in 0.07 s instead of 0.5 s); None: nowhere. That it can't be written, or
-            that the file is damaged, is no error: the network is then built afresh.
+            that the file is damaged, is no error.
         key: Changes with everything that ``build`` depends on.
 
     Raises:
@@ -204,17 +186,13 @@ def operators() -> Any:
     return opset
 
 
-def pictures(
-    height_px: int, width_px: int, *, mean: Sequence[float] | None = None
-) -> tuple[Node, Node]:
-    """The input of a network, uint8 (N, height_px, width_px, 3), RGB; -1 px: any size.
+def pictures(edge_px: int, mean: Sequence[float] | None = None) -> tuple[Node, Node]:
+    """The input of a network, uint8 (N, edge_px, edge_px, 3), RGB; -1 px: any size.
 
-    Returns:
-        The input itself, and its values as float32 (N, 3, height_px, width_px), minus the mean of
-        each channel.
+    The second node is its values as float32 (N, 3, edge_px, edge_px), minus each channel's mean.
     """
     ops = operators()
-    pixels = ops.parameter([-1, height_px, width_px, 3], np.uint8, "pixels")
+    pixels = ops.parameter([-1, edge_px, edge_px, 3], np.uint8, "pixels")
     planes = ops.transpose(ops.convert(pixels, "f32"), [0, 3, 1, 2])
     if mean is not None:
         planes = ops.subtract(planes, np.array(mean, np.float32).reshape(1, 3, 1, 1))
@@ -229,14 +207,9 @@ def convolution(
     stride: int = 1,
     pads: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> Node:
-    """A convolution.
+    """A convolution of (N, in, h, w) by weights (out, in, height, width) and bias (out,).
 
-    Args:
-        x: Its input, (N, in, h, w).
-        weights: (out, in, height, width).
-        bias: (out,).
-        stride: Both ways.
-        pads: Zeros before and after: top, left, bottom, right.
+    ``pads``: rows and columns of zeros before and after, (top, left, bottom, right).
     """
     ops = operators()
     # Given as an array, OpenVINO would make a list of it first.
@@ -247,11 +220,9 @@ def convolution(
 
 def max_pool(x: Node, size: int, *, ceiling: bool = False) -> Node:
     """The largest of each window, at a stride of 2; ``ceiling``: a last, incomplete one counts."""
-    rounding = "ceil" if ceiling else "floor"
-    pooled = operators().max_pool(
-        x, [2, 2], [1, 1], [0, 0], [0, 0], [size, size], rounding_type=rounding
-    )
-    return pooled.output(0)
+    rounding, zeros = "ceil" if ceiling else "floor", [0, 0]
+    ops = operators()
+    return ops.max_pool(x, [2, 2], [1, 1], zeros, zeros, [size, size], rounding).output(0)
 
 
 def channel_means(x: Node) -> Node:
@@ -281,12 +252,17 @@ def cores() -> int:
 def _core() -> Any:
     with _core_lock:
         if not _core_once:
+            # ``openvino/__init__.py`` imports its model converter and tolerates its absence. That
+            # module reports the import to a server over the network and takes a third of the time.
+            sys.modules.setdefault(_CONVERTER, None)  # type: ignore[arg-type] # import fails
             try:
-                with _without_telemetry():
-                    import openvino
+                import openvino
             except (ImportError, OSError) as exc:
                 message = f"OpenVINO can't be loaded, reinstall the package openvino: {exc}"
                 raise SetupProblem(message) from exc
+            finally:
+                if sys.modules[_CONVERTER] is None:
+                    del sys.modules[_CONVERTER]
             # The first conversion of a type takes a lock of C++ and imports from Python under it:
             # two threads that do so at once wait for each other, one for that lock, one for the
             # interpreter's. Once it is done, no thread waits.
@@ -294,25 +270,6 @@ def _core() -> Any:
             openvino.Tensor(np.zeros(1, np.float32))
             _core_once.append(openvino.Core())
         return _core_once[0]
-
-
-@contextmanager
-def _without_telemetry() -> Iterator[None]:
-    """Imports inside skip OpenVINO's model converter.
-
-    ``openvino/__init__.py`` imports ``openvino.tools.ovc`` for ``convert_model`` and tolerates its
-    absence. That module reports the import to a server over the network and takes a third of the
-    import time; nothing here converts models.
-    """
-    converter = "openvino.tools.ovc"
-    hidden = converter not in sys.modules
-    if hidden:
-        sys.modules[converter] = None  # type: ignore[assignment] # documented: import fails
-    try:
-        yield
-    finally:
-        if hidden:
-            sys.modules.pop(converter, None)
 
 
 def _first(exc: RuntimeError) -> str:

@@ -13,19 +13,17 @@ from engine.errors import SpaceMismatch
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Photo:
-    """A decoded picture.
+    """A decoded picture; made from a C-contiguous array it shares its memory.
 
     Attributes:
-        pixels: uint8 (H, W, 3), RGB, upright, C-contiguous, read-only; never shown by repr. Made
-            from such an array it shares its memory, nothing is copied.
+        pixels: uint8 (H, W, 3), RGB, upright, C-contiguous, read-only; never shown by repr.
         source_size_px: Width and height of the picture in the file, upright, before any
             reduction; at least as large as ``pixels``.
-        format: Name of the file format, such as ``"JPEG"``.
     """
 
     pixels: NDArray[np.uint8] = field(repr=False)
     source_size_px: tuple[int, int]
-    format: str
+    format: str  # of the file, such as "JPEG"
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 3 or self.pixels.shape[2] != 3:
@@ -50,19 +48,12 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """An upright rectangle in photo pixels; it may reach beyond the photo's edges.
+    """An upright rectangle in photo pixels; it may reach beyond the photo's edges."""
 
-    Attributes:
-        x: Left edge, px.
-        y: Upper edge, px.
-        w: Width, px, above 0.
-        h: Height, px, above 0.
-    """
-
-    x: float
-    y: float
-    w: float
-    h: float
+    x: float  # left edge
+    y: float  # upper edge
+    w: float  # width, above 0
+    h: float  # height, above 0
 
     def __post_init__(self) -> None:
         if not (self.w > 0 and self.h > 0):
@@ -91,18 +82,14 @@ class Concern(StrEnum):
 class Face:
     """A face found in a photo.
 
-    Attributes:
-        box: Where it is, photo pixels.
-        landmarks: float32 (5, 2), photo pixels (x, y): left eye, right eye, nose tip, left and
-            right corner of the mouth; left and right as the viewer sees them.
-        confidence: In [0, 1], from the detector.
-        concerns: What is wrong with it; empty for a clear face.
+    Landmarks are left eye, right eye, nose tip, left and right corner of the mouth; left and right
+    as the viewer sees them.
     """
 
     box: Box
-    landmarks: NDArray[np.float32]
-    confidence: float
-    concerns: tuple[Concern, ...] = ()
+    landmarks: NDArray[np.float32]  # (5, 2), photo pixels (x, y)
+    confidence: float  # in [0, 1], from the detector
+    concerns: tuple[Concern, ...] = ()  # empty for a clear face
 
     def __post_init__(self) -> None:
         if self.landmarks.shape != (5, 2) or self.landmarks.dtype != np.float32:
@@ -112,19 +99,12 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Which vectors may be compared: same backbone, same weights, same recipe.
+    """Which vectors may be compared: same backbone, same weights, same recipe."""
 
-    Attributes:
-        backbone: Name in the registry, such as ``"dlib"``.
-        weights_sha256: SHA-256 of the weight file, 64 hexadecimal digits.
-        recipe: Version of crop, normalisation and averaging; raised when any of them changes.
-        dimensions: Length of a vector.
-    """
-
-    backbone: str
-    weights_sha256: str
-    recipe: int
-    dimensions: int
+    backbone: str  # name in the registry, such as "dlib"
+    weights_sha256: str  # of the weight file, 64 hexadecimal digits
+    recipe: int  # version of crop, normalisation and averaging; raised when any of them changes
+    dimensions: int  # length of a vector
 
     @property
     def id(self) -> str:
@@ -134,14 +114,9 @@ class Space:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedding:
-    """A face as a point on the unit sphere of one embedding space.
+    """A face as a point on the unit sphere of one embedding space; repr does not show it."""
 
-    Attributes:
-        vector: float32 (space.dimensions,), Euclidean length 1 within 1e-3; never shown by repr.
-        space: Which vectors it may be compared with.
-    """
-
-    vector: NDArray[np.float32] = field(repr=False)
+    vector: NDArray[np.float32] = field(repr=False)  # (space.dimensions,), length 1 within 1e-3
     space: Space
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import h5py
@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backbones import vggface
-from engine.backbones.vggface import KerasLayer
+from engine.backbones.vggface import Shapes
 
 Change = Callable[[str, str, NDArray[np.float32]], NDArray[np.generic]]
 
 
 def write_keras_file(
     path: Path,
-    layers: Sequence[KerasLayer],
+    layers: Mapping[str, Shapes],
     *,
     seed: int = 0,
     change: Change | None = None,
@@ -40,24 +40,22 @@ def write_keras_file(
     random = np.random.default_rng(seed)
     with h5py.File(path, "w") as file:
         group = file.create_group(root) if root else file
-        group.attrs["layer_names"] = np.array(
-            [stored_name(layer.name).encode() for layer in layers]
-        )
+        group.attrs["layer_names"] = np.array([stored_name(layer).encode() for layer in layers])
         group.attrs["backend"] = b"tensorflow"
         group.attrs["keras_version"] = b"2.1.3"
-        for layer in layers:
-            name = stored_name(layer.name)
+        for layer, shapes in layers.items():
+            name = stored_name(layer)
             folder = group.require_group(name)
-            weights = [f"{name}/{weight}:0".encode() for weight in layer.shapes]
+            weights = [f"{name}/{weight}:0".encode() for weight in shapes]
             folder.attrs["weight_names"] = np.array(weights)
-            for stored, (weight, shape) in zip(weights, layer.shapes.items(), strict=True):
+            for stored, (weight, shape) in zip(weights, shapes.items(), strict=True):
                 if np.prod(shape) > 10_000 and not large_kernels:
                     value = random.uniform(1e-4, 1e-3)
                     folder.create_dataset(stored.decode(), shape, np.float32, fillvalue=value)
                     continue
                 values: NDArray[np.generic] = _values(random, weight, shape)
                 if change is not None:
-                    values = change(layer.name, weight, values.astype(np.float32))
+                    values = change(layer, weight, values.astype(np.float32))
                 folder.create_dataset(stored.decode(), data=values, compression=1, chunks=True)
     return path
 
@@ -66,7 +64,7 @@ def write_network_file(
     path: Path, name: str, *, seed: int = 0, change: Change | None = None, runs: bool = False
 ) -> Path:
     """A weight file of ``resnet`` or ``senet``; its vectors differ from each other if ``runs``."""
-    layers = vggface.layers(vggface.VARIANTS[name])
+    layers = vggface.layers(name)
     return write_keras_file(path, layers, seed=seed, change=change, large_kernels=runs)
 
 

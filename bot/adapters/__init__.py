@@ -139,9 +139,6 @@ async def retry(
 ) -> T:
     """The result of a call, which is repeated after failures.
 
-    Not stamina's: its log record quotes the exception, and those of SDKs quote addresses that
-    hold the token.
-
     Args:
         call: Makes the request anew each time.
         pause_s: Seconds to wait after a failure, given it and the number of failures so far;

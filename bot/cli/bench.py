@@ -344,14 +344,14 @@ def write_made_up_weights(folder: Path, name: str) -> Path:
 
     path = folder / BACKBONES[name].file_name
     random = np.random.default_rng(_SEED)
-    layers = vggface.layers(vggface.VARIANTS[name])
+    layers = vggface.layers(name)
     with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = np.array([layer.name.encode() for layer in layers])
-        for layer in layers:
-            group = file.require_group(layer.name)
-            names = [f"{layer.name}/{weight}:0" for weight in layer.shapes]
+        file.attrs["layer_names"] = np.array([layer.encode() for layer in layers])
+        for layer, shapes in layers.items():
+            group = file.require_group(layer)
+            names = [f"{layer}/{weight}:0" for weight in shapes]
             group.attrs["weight_names"] = np.array([name.encode() for name in names])
-            for stored, (weight, shape) in zip(names, layer.shapes.items(), strict=True):
+            for stored, (weight, shape) in zip(names, shapes.items(), strict=True):
                 if weight == "kernel":
                     spread = np.sqrt(2 / np.prod(shape[:-1]))  # He et al. 2015
                     values = random.standard_normal(shape, np.float32) * spread

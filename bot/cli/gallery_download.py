@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,7 +108,6 @@ def download(
 
     wanted = chosen(table, names)
     order = Order(wanted, limit=limit, min_fame=min_fame, portraits=portraits)
-    logging.getLogger("stamina").setLevel(logging.ERROR)  # it announces every pause
     stopped = interruptible("Interrupted; run the same command again to go on.")
     with stopped, at_work(context, quiet=as_json) as (_, engine, gallery, show, _names):
         ask_for_contact(settings, gallery)

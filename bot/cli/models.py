@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -185,8 +184,6 @@ def _download(record: BackboneRecord, settings: Settings, *, again: bool, yes: b
         raise SetupProblem("nobody is here to accept these terms: run it again with --yes")
     if not yes:
         click.confirm("Download?", default=True, abort=True)
-    # What a retry means to people is what the bar shows.
-    logging.getLogger("stamina").setLevel(logging.ERROR)
     with download_bar(name) as progress:
         path = weights.download(
             name, folder, base_url=settings.models.base_url, progress=progress, again=again
@@ -209,12 +206,12 @@ def _verify(name: str, settings: Settings) -> None:
     )
     say(f"{name}: sound, SHA-256 {sha256}")
     try:
-        found = separation(backbone, free_portraits())
+        same, strangers = separation(backbone, free_portraits())
     except LookalikeError as problem:
         say(f"  warning: {problem}", err=True)
         return
-    cosines = f"same person >= {found.same:.3f}, strangers <= {found.strangers:.3f}"
-    if found.separates:
+    cosines = f"same person >= {same:.3f}, strangers <= {strangers:.3f}"
+    if same > strangers:
         say(f"  tells people apart: {cosines}")
     else:
         say(

@@ -6,9 +6,7 @@ what terms; its space says which vectors may be compared with its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 
 from engine.errors import BadSettings
 
@@ -19,43 +17,27 @@ class Malformed(Exception):  # noqa: N818 - named like the errors of engine/erro
 
 @dataclass(frozen=True, slots=True)
 class BackboneRecord:
-    """What is known of a backbone before it is loaded.
+    """What is known of a backbone before it is loaded."""
 
-    Attributes:
-        name: As settings and commands call it.
-        title: As people call it.
-        dimensions: Length of an embedding.
-        input_px: Edge of the square crop it takes.
-        recipe: Version of crop, normalisation and averaging; raised when any of them changes.
-        licence: Terms of code and weights.
-        training_data: What the weights were learned from.
-        source: Who published them, a URL.
-        file_name: The weight file's name, at the mirror and in the models folder; of a bundled
-            backbone the path inside ``package``.
-        size_bytes: Size of the weight file, about; exact for a bundled one. None if unknown.
-        bundled: Whether a Python package brings the weights, so that nothing is downloaded.
-        mirror: Whether an embedding is the sum over the crop and its mirror image.
-        closer: How much the crop is enlarged for a second view (and its mirror image) in that sum;
-            None for no second view.
-        package: The distribution that brings them, if bundled.
-        sha256: Of the weight file, where its publisher fixed it.
-    """
+    name: str  # as settings and commands call it
+    title: str  # as people call it
+    dimensions: int  # length of an embedding
+    input_px: int  # edge of the square crop it takes
+    recipe: int  # version of crop, normalisation and averaging; raised when any of them changes
+    licence: str  # terms of code and weights
+    training_data: str  # what the weights were learned from
+    source: str  # who published them, a URL
+    file_name: str  # at the mirror and in the models folder; if bundled, inside ``package``
+    size_bytes: int  # of the weight file, about; exact for a bundled one
+    package: str | None = None  # the distribution that brings them: nothing is downloaded
+    sha256: str | None = None  # of the weight file, where its publisher fixed it
+    mirror: bool = False  # whether an embedding is the sum over the crop and its mirror image
+    closer: float | None = None  # how much the crop is enlarged for a second view in that sum
 
-    name: str
-    title: str
-    dimensions: int
-    input_px: int
-    recipe: int
-    licence: str
-    training_data: str
-    source: str
-    file_name: str
-    size_bytes: int | None
-    bundled: bool
-    mirror: bool
-    package: str | None = None
-    sha256: str | None = None
-    closer: float | None = None
+    @property
+    def bundled(self) -> bool:
+        """Whether a Python package brings the weights."""
+        return self.package is not None
 
     @property
     def remedy(self) -> str:
@@ -65,70 +47,55 @@ class BackboneRecord:
         return f"run `lookalike models download {self.name} --again`"
 
 
-_VGGFACE2_LICENCE = (
-    "code MIT (Refik Can Malli); weights learned from VGGFace2, whose data were CC BY-SA 4.0"
+_RESNET = BackboneRecord(
+    name="resnet",
+    title="VGGFace2 ResNet-50",
+    dimensions=2048,
+    input_px=224,
+    recipe=1,
+    licence=(
+        "code MIT (Refik Can Malli); weights learned from VGGFace2, whose data were CC BY-SA 4.0"
+    ),
+    training_data=(
+        "VGGFace2 (Cao et al. 2018): 3.3 million photos of 9,131 people found on the web; "
+        "accuracy is uneven across groups of people"
+    ),
+    source="https://github.com/rcmalli/keras-vggface",
+    file_name="rcmalli_vggface_tf_notop_resnet50.h5",
+    size_bytes=95_000_000,
 )
-_VGGFACE2_DATA = (
-    "VGGFace2 (Cao et al. 2018): 3.3 million photos of 9,131 people found on the web; "
-    "accuracy is uneven across groups of people"
+_SENET = replace(
+    _RESNET,
+    name="senet",
+    title="VGGFace2 SE-ResNet-50",
+    file_name="rcmalli_vggface_tf_notop_senet50.h5",
+    size_bytes=105_000_000,
+)
+_DLIB = BackboneRecord(
+    name="dlib",
+    title="dlib face ResNet",
+    dimensions=128,
+    input_px=150,
+    recipe=2,
+    licence="CC0 1.0 (Davis King, dlib-models)",
+    training_data=(
+        "about 3 million photos of 7,485 people: FaceScrub, VGG Face and photos "
+        "found on the web by dlib's author"
+    ),
+    source="https://github.com/davisking/dlib-models",
+    file_name="models/dlib_face_recognition_resnet_model_v1.dat",
+    size_bytes=22_466_066,
+    mirror=True,
+    # Measured on 2,984 portraits of 597 people and on LFW's development view, as the log
+    # loss of telling pairs of one person from strangers', times 1,000: one view 35.4 and
+    # 43.1 at best (5 % closer), this and one 6, 10, 12 or 15 % closer 32.6 and 40.4 at 12.
+    # More views, shifted, turned, brightened or sharpened, gain no more.
+    closer=1.12,
+    package="face_recognition_models",
+    sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
 )
 
-BACKBONES: Mapping[str, BackboneRecord] = MappingProxyType(
-    {
-        "resnet": BackboneRecord(
-            name="resnet",
-            title="VGGFace2 ResNet-50",
-            dimensions=2048,
-            input_px=224,
-            recipe=1,
-            licence=_VGGFACE2_LICENCE,
-            training_data=_VGGFACE2_DATA,
-            source="https://github.com/rcmalli/keras-vggface",
-            file_name="rcmalli_vggface_tf_notop_resnet50.h5",
-            size_bytes=95_000_000,
-            bundled=False,
-            mirror=False,
-        ),
-        "senet": BackboneRecord(
-            name="senet",
-            title="VGGFace2 SE-ResNet-50",
-            dimensions=2048,
-            input_px=224,
-            recipe=1,
-            licence=_VGGFACE2_LICENCE,
-            training_data=_VGGFACE2_DATA,
-            source="https://github.com/rcmalli/keras-vggface",
-            file_name="rcmalli_vggface_tf_notop_senet50.h5",
-            size_bytes=105_000_000,
-            bundled=False,
-            mirror=False,
-        ),
-        "dlib": BackboneRecord(
-            name="dlib",
-            title="dlib face ResNet",
-            dimensions=128,
-            input_px=150,
-            recipe=2,
-            licence="CC0 1.0 (Davis King, dlib-models)",
-            training_data=(
-                "about 3 million photos of 7,485 people: FaceScrub, VGG Face and photos "
-                "found on the web by dlib's author"
-            ),
-            source="https://github.com/davisking/dlib-models",
-            file_name="models/dlib_face_recognition_resnet_model_v1.dat",
-            size_bytes=22_466_066,
-            bundled=True,
-            mirror=True,
-            # Measured on 2,984 portraits of 597 people and on LFW's development view, as the log
-            # loss of telling pairs of one person from strangers', times 1,000: one view 35.4 and
-            # 43.1 at best (5 % closer), this and one 6, 10, 12 or 15 % closer 32.6 and 40.4 at 12.
-            # More views, shifted, turned, brightened or sharpened, gain no more.
-            closer=1.12,
-            package="face_recognition_models",
-            sha256="55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
-        ),
-    }
-)
+BACKBONES = {record.name: record for record in (_RESNET, _SENET, _DLIB)}
 
 
 def find_record(name: str) -> BackboneRecord:

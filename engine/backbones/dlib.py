@@ -9,7 +9,6 @@ value but the weights is known beforehand, so any other value means that the fil
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,36 +39,16 @@ BLOCKS: tuple[tuple[int, bool], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Stage:
-    """A convolution with the affine layer after it folded in.
-
-    Attributes:
-        weights: float64 (out, in, height, width).
-        bias: float64 (out,).
-    """
-
-    weights: NDArray[np.float64]
-    bias: NDArray[np.float64]
+Stage = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
+"""A convolution with the affine layer after it folded in: (out, in, height, width), bias (out,)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DlibWeights:
-    """Everything the file has to say.
-
-    Attributes:
-        stem: The 7 x 7 convolution.
-        blocks: Two stages per residual block, from the input to the output.
-        output: float32 (256, 128), the fully connected layer without bias.
-    """
-
-    stem: Stage
-    blocks: tuple[tuple[Stage, Stage], ...]
-    output: NDArray[np.float32]
-
-
-def read_weights(data: bytes | bytearray) -> DlibWeights:
+def read_weights(data: bytes | bytearray) -> tuple[list[Stage], NDArray[np.float32]]:
     """The weights in a serialized ``anet_type``.
+
+    Returns:
+        The 7 x 7 convolution and two stages per residual block, from the input to the output; the
+        fully connected layer without bias, float32 (256, 128).
 
     Raises:
         Malformed: If anything in it differs from that network, is not finite, or is left over.
@@ -82,16 +61,15 @@ def read_weights(data: bytes | bytearray) -> DlibWeights:
     reader.text("input_rgb_image_sized")
     reader.reals(*MEAN_RGB)
     reader.integers(INPUT_PX, INPUT_PX)
-    stem = reader.stage(32, 3, 7, stride=2, padding=0, first=True)
+    stages = [reader.stage(32, 3, 7, stride=2, padding=0)]
     reader.plain_layer("relu_")
     reader.plain_layer("max_pool_2", 3, 3, 2, 2, 0, 0)
     channels = 32
-    blocks = []
     for width, halves in BLOCKS:
         stride, padding = (2, 0) if halves else (1, 1)
-        first = reader.stage(width, channels, 3, stride=stride, padding=padding)
+        stages.append(reader.stage(width, channels, 3, stride=stride, padding=padding))
         reader.plain_layer("relu_")
-        blocks.append((first, reader.stage(width, width, 3, stride=1, padding=1)))
+        stages.append(reader.stage(width, width, 3, stride=1, padding=1))
         if halves:
             reader.plain_layer("avg_pool_2", 2, 2, 2, 2, 0, 0)
         reader.plain_layer("add_prev_")
@@ -100,22 +78,24 @@ def read_weights(data: bytes | bytearray) -> DlibWeights:
     reader.plain_layer("avg_pool_2", 0, 0, 1, 1, 0, 0)
     output = reader.fully_connected(channels, DIMENSIONS)
     reader.expect(reader.at, len(data))
-    return DlibWeights(stem, tuple(blocks), output)
+    return stages, output
 
 
-def graph(weights: DlibWeights) -> Any:
+def graph(data: bytes | bytearray) -> Any:
     """The network, for :func:`engine.runtime.compile_network`.
 
     It takes uint8 (N, 150, 150, 3) RGB and gives float32 (N, 128), not normalised, as dlib's.
+    Raises what :func:`read_weights` does.
     """
+    ((weights, bias), *stages), output = read_weights(data)
     ops = runtime.operators()
-    pixels, x = runtime.pictures(INPUT_PX, INPUT_PX, mean=MEAN_RGB)
-    stem = runtime.convolution(x, SCALE * weights.stem.weights, weights.stem.bias, stride=2)
-    x = runtime.max_pool(ops.relu(stem), 3)
-    for (_, halves), stages in zip(BLOCKS, weights.blocks, strict=True):
-        x = _block(ops, x, *stages, halves=halves)
+    pixels, x = runtime.pictures(INPUT_PX, MEAN_RGB)
+    x = runtime.convolution(x, SCALE * weights, bias, stride=2)
+    x = runtime.max_pool(ops.relu(x), 3)
+    for (_, halves), first, second in zip(BLOCKS, stages[::2], stages[1::2], strict=True):
+        x = _block(ops, x, first, second, halves=halves)
     x = runtime.flat(runtime.channel_means(x))
-    return runtime.graph(pixels, ops.matmul(x, ops.constant(weights.output), False, False))
+    return runtime.graph(pixels, ops.matmul(x, ops.constant(output), False, False))
 
 
 def _block(ops: Any, x: runtime.Node, first: Stage, second: Stage, *, halves: bool) -> runtime.Node:
@@ -124,8 +104,8 @@ def _block(ops: Any, x: runtime.Node, first: Stage, second: Stage, *, halves: bo
     The smaller operand of the sum is padded with zeros at the end of rows, columns and channels.
     """
     stride, pads = (2, (0, 0, 0, 0)) if halves else (1, (1, 1, 1, 1))
-    main = runtime.convolution(x, first.weights, first.bias, stride=stride, pads=pads)
-    main = runtime.convolution(ops.relu(main), second.weights, second.bias, pads=(1, 1, 1, 1))
+    main = runtime.convolution(x, *first, stride=stride, pads=pads)
+    main = runtime.convolution(ops.relu(main), *second, pads=(1, 1, 1, 1))
     if halves:
         x = ops.avg_pool(x, [2, 2], [0, 0], [0, 0], [2, 2], exclude_pad=True)
         sizes = [node.get_output_partial_shape(0)[1:].to_shape() for node in (main, x)]
@@ -178,17 +158,8 @@ class _Reader:
         self.integers(*geometry)
         self._layer_end()
 
-    def stage(
-        self,
-        width: int,
-        channels: int,
-        edge: int,
-        *,
-        stride: int,
-        padding: int,
-        first: bool = False,
-    ) -> Stage:
-        """A convolution and its affine layer; the layer at the input ends with one value more."""
+    def stage(self, width: int, channels: int, edge: int, *, stride: int, padding: int) -> Stage:
+        """A convolution and its affine layer."""
         self.text("con_4")
         filters = width * channels * edge * edge
         values = self._tensor(filters + width, 1, 1, 1)
@@ -196,7 +167,7 @@ class _Reader:
         self.integers(1, width, channels, edge, edge, 1, 1, width, 1, 1)
         self.reals(*_RATES)
         self._layer_end()
-        if first:
+        if channels == 3:  # the layer at the input
             self.integers(1)  # samples made from one input
         self.text("affine_")
         affine = self._tensor(2 * width, 1, 1, 1)
@@ -204,7 +175,7 @@ class _Reader:
         self._layer_end()
         gamma, beta = affine[:width].astype(np.float64), affine[width:]
         weights = values[:filters].reshape(width, channels, edge, edge)
-        return Stage(weights * gamma.reshape(-1, 1, 1, 1), values[filters:] * gamma + beta)
+        return weights * gamma.reshape(-1, 1, 1, 1), values[filters:] * gamma + beta
 
     def fully_connected(self, inputs: int, outputs: int) -> NDArray[np.float32]:
         """The fully connected layer without bias."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from importlib import resources
 from itertools import combinations
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -26,6 +26,9 @@ from engine.types import Box, Embedding, Face, Photo, Space
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    Colour = tuple[float, float, float]
+    Change = Callable[[Photo, Face], tuple[Photo, Face]]
 
 _BATCH = 8  # more gains nothing on a processor and delays whoever waits for the first
 
@@ -38,11 +41,6 @@ class Backbone:
         sha256: Of its weight file.
         run: The network: uint8 (N, S, S, 3) RGB, S = ``record.input_px``, to float32 (N, D).
         precision: What its arithmetic is done in, ``"f32"`` or ``"bf16"``.
-
-    Attributes:
-        record: What is known of it.
-        space: Which vectors may be compared with its own.
-        precision: What the arithmetic is done in.
     """
 
     def __init__(
@@ -67,10 +65,7 @@ class Backbone:
         return align.vggface2_crop(photo, face.box)
 
     def embed(self, crops: Sequence[NDArray[np.uint8]]) -> tuple[Embedding, ...]:
-        """One embedding per crop, in the given order.
-
-        Args:
-            crops: uint8 (S, S, 3) RGB each; any number of them.
+        """One embedding per crop, uint8 (S, S, 3) RGB, in the given order.
 
         Raises:
             ValueError: If a crop has another shape or type.
@@ -155,30 +150,16 @@ def load_network(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Separation:
-    """How far a network holds people apart.
-
-    Attributes:
-        same: Lowest cosine between two conditions of one person.
-        strangers: Highest cosine between two people in one condition.
-    """
-
-    same: float
-    strangers: float
-
-    @property
-    def separates(self) -> bool:
-        """Whether every pair of the same person is more alike than every pair of strangers."""
-        return self.same > self.strangers
-
-
-def separation(backbone: Backbone, portraits: Sequence[tuple[Photo, Face]]) -> Separation:
+def separation(backbone: Backbone, portraits: Sequence[tuple[Photo, Face]]) -> tuple[float, float]:
     """How far the backbone holds the people of these portraits apart.
 
     Args:
         backbone: The loaded network.
         portraits: One clear face of each of at least two people.
+
+    Returns:
+        Lowest cosine between two conditions of one person, highest between two people in one
+        condition; a network that has learned faces has the first above the second.
     """
     people = []
     for photo, face in portraits:
@@ -188,41 +169,35 @@ def separation(backbone: Backbone, portraits: Sequence[tuple[Photo, Face]]) -> S
     strangers = max(
         float(np.einsum("ij,ij->i", one, other).max()) for one, other in combinations(people, 2)
     )
-    return Separation(same, strangers)
+    return same, strangers
 
 
 def portrait_jpeg(name: str) -> bytes:
-    """A public-domain portrait that comes with the program.
-
-    Args:
-        name: ``"grace_hopper"`` (512 x 600 px) or ``"eileen_collins"`` (512 x 512 px).
-    """
+    """The portrait in the public domain of ``grace_hopper`` or ``eileen_collins``."""
     return resources.files("engine.backbones").joinpath("portraits", f"{name}.jpg").read_bytes()
 
 
-def free_portraits() -> tuple[tuple[Photo, Face], ...]:
-    """The two public-domain portraits that come with the program.
+_FOUND = {  # boxes (x, y, w, h) and landmarks, found once by the package mtcnn 1.0.0
+    "grace_hopper": (
+        (178.4, 109.9, 173.0, 219.9),
+        ((220.4, 190.2), (308.2, 186.0), (268.3, 237.4), (231.7, 277.0), (303.6, 272.9)),
+    ),
+    "eileen_collins": (
+        (181.6, 63.7, 83.0, 107.4),
+        ((203.5, 100.1), (245.4, 102.2), (224.2, 126.4), (201.8, 138.6), (244.4, 140.4)),
+    ),
+}
 
-    Boxes and landmarks were found once by the package mtcnn 1.0.0.
-    """
+
+def free_portraits() -> tuple[tuple[Photo, Face], ...]:
+    """The two public-domain portraits that come with the program."""
     from PIL import Image
 
     portraits = []
-    for name, box, points in (
-        (
-            "grace_hopper",
-            Box(178.4, 109.9, 173.0, 219.9),
-            ((220.4, 190.2), (308.2, 186.0), (268.3, 237.4), (231.7, 277.0), (303.6, 272.9)),
-        ),
-        (
-            "eileen_collins",
-            Box(181.6, 63.7, 83.0, 107.4),
-            ((203.5, 100.1), (245.4, 102.2), (224.2, 126.4), (201.8, 138.6), (244.4, 140.4)),
-        ),
-    ):
+    for name, (box, points) in _FOUND.items():
         with Image.open(io.BytesIO(portrait_jpeg(name))) as picture:
             photo = Photo(np.asarray(picture.convert("RGB")), picture.size, "JPEG")
-        portraits.append((photo, Face(box, np.array(points, np.float32), 1.0)))
+        portraits.append((photo, Face(Box(*box), np.array(points, np.float32), 1.0)))
     return tuple(portraits)
 
 
@@ -233,14 +208,9 @@ def _mirrored(photo: Photo, face: Face) -> tuple[Photo, Face]:
     return replace(photo, pixels=photo.pixels[:, ::-1]), replace(face, box=box, landmarks=landmarks)
 
 
-def _tinted(
-    gain: Sequence[float], offset: Sequence[float] = (0, 0, 0)
-) -> Callable[[Photo, Face], tuple[Photo, Face]]:
-    def change(photo: Photo, face: Face) -> tuple[Photo, Face]:
-        tinted = np.clip(photo.pixels * np.array(gain) + np.array(offset), 0, 255)
-        return replace(photo, pixels=tinted.astype(np.uint8)), face
-
-    return change
+def _tinted(photo: Photo, face: Face, *, gain: Colour, offset: Colour) -> tuple[Photo, Face]:
+    tinted = np.clip(photo.pixels * np.array(gain) + np.array(offset), 0, 255)
+    return replace(photo, pixels=tinted.astype(np.uint8)), face
 
 
 def _grey(photo: Photo, face: Face) -> tuple[Photo, Face]:
@@ -251,25 +221,21 @@ def _grey(photo: Photo, face: Face) -> tuple[Photo, Face]:
 def _recompressed(photo: Photo, face: Face) -> tuple[Photo, Face]:
     from PIL import Image
 
-    size = photo.width_px, photo.height_px
-    edge_px = 60  # of the face: as small as in a group photo
-    small = min(1.0, edge_px / min(face.box.w, face.box.h))
-    reduced = (max(1, round(size[0] * small)), max(1, round(size[1] * small)))
-    picture = Image.fromarray(photo.pixels).resize(reduced, Image.Resampling.BOX)
+    picture = Image.fromarray(photo.pixels)
+    small = min(1.0, 60 / min(face.box.w, face.box.h))  # px: as small as in a group photo
+    reduced = (max(1, round(picture.width * small)), max(1, round(picture.height * small)))
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=40)
+    picture.resize(reduced, Image.Resampling.BOX).save(buffer, "JPEG", quality=40)
     with Image.open(buffer) as reopened:
-        large = reopened.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+        large = reopened.convert("RGB").resize(picture.size, Image.Resampling.BICUBIC)
     return replace(photo, pixels=np.asarray(large)), face
 
 
-CONDITIONS: Mapping[str, Callable[[Photo, Face], tuple[Photo, Face]]] = MappingProxyType(
-    {
-        "as it is": lambda photo, face: (photo, face),
-        "mirrored": _mirrored,
-        "dark": _tinted((0.5, 0.5, 0.5)),
-        "grey": _grey,
-        "warm": _tinted((1.15, 0.95, 0.7), (15, 0, 0)),
-        "recompressed": _recompressed,
-    }
-)
+CONDITIONS: dict[str, Change] = {
+    "as it is": lambda photo, face: (photo, face),
+    "mirrored": _mirrored,
+    "dark": partial(_tinted, gain=(0.5, 0.5, 0.5), offset=(0, 0, 0)),
+    "grey": _grey,
+    "warm": partial(_tinted, gain=(1.15, 0.95, 0.7), offset=(15, 0, 0)),
+    "recompressed": _recompressed,
+}

@@ -15,9 +15,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -30,8 +28,12 @@ if TYPE_CHECKING:
 
     Weights = dict[str, dict[str, NDArray[np.float32]]]
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of the weights of one layer by their names, in the order in which Keras saves them."""
+
 INPUT_PX = 224
 MEAN_BGR = (91.4953, 103.8827, 131.0912)
+EPSILON = {"resnet": 1e-3, "senet": 1e-4}  # added to every variance; 1e-3 is Keras' default
 
 # (stage, channels inside, channels outside, blocks); the first block of a stage projects.
 STAGES = ((2, 64, 256, 3), (3, 128, 512, 4), (4, 256, 1024, 6), (5, 512, 2048, 3))
@@ -42,30 +44,15 @@ _KNOWN_WEIGHTS = frozenset({"kernel", "bias", *_NORM})
 _MOST_NAMES = 10_000  # a 50-layer network has 300; keeps a hostile file from taking the memory
 
 
-@dataclass(frozen=True, slots=True)
-class KerasLayer:
-    """A layer that has weights.
-
-    Attributes:
-        name: As in the network's source.
-        shapes: Shape of each weight by its name, in the order in which Keras saves them.
-    """
-
-    name: str
-    shapes: Mapping[str, tuple[int, ...]]
-
-
 def read_weights(
-    path: Path, layers: Sequence[KerasLayer]
+    path: Path, layers: Mapping[str, Shapes]
 ) -> tuple[Literal["name", "order"], Weights]:
     """The weights in a file, by layer and name: float32, all finite, variances never negative.
 
     Keras-vggface loads by order, and released files may name layers differently (a suffix such as
     ``_1``), so names decide only where all of them fit.
 
-    Args:
-        path: The file. No link in it is followed, and nothing outside of it is opened.
-        layers: The network's layers that have weights, in model order.
+    No link in the file is followed, and nothing outside of it is opened.
 
     Returns:
         ``"name"`` if every layer of the network has its name in the file; otherwise ``"order"``:
@@ -86,7 +73,7 @@ def read_weights(
         raise Malformed(f"it can't be read as HDF5: {reason}") from exc
 
 
-def _read(file: Any, layers: Sequence[KerasLayer]) -> tuple[Literal["name", "order"], Weights]:
+def _read(file: Any, layers: Mapping[str, Shapes]) -> tuple[Literal["name", "order"], Weights]:
     whole_model = "layer_names" not in file.attrs and "model_weights" in file
     root = _descend(file, "model_weights") if whole_model else file
     stored: dict[str, list[str]] = {}
@@ -97,29 +84,29 @@ def _read(file: Any, layers: Sequence[KerasLayer]) -> tuple[Literal["name", "ord
     filled = [name for name, weights in stored.items() if weights]
     if len(filled) != len(layers):
         raise Malformed(f"it has {len(filled)} layers with weights instead of {len(layers)}")
-    by_name = {layer.name for layer in layers} == set(filled)
+    by_name = set(layers) == set(filled)
     found = {}
-    for layer, position in zip(layers, filled, strict=True):
-        name = layer.name if by_name else position
-        found[layer.name] = _layer_weights(_descend(root, name), stored[name], layer)
+    for (layer, shapes), position in zip(layers.items(), filled, strict=True):
+        name = layer if by_name else position
+        found[layer] = _layer_weights(layer, shapes, _descend(root, name), stored[name])
     return "name" if by_name else "order", found
 
 
 def _layer_weights(
-    group: Any, names: Sequence[str], layer: KerasLayer
+    layer: str, shapes: Shapes, group: Any, names: Sequence[str]
 ) -> dict[str, NDArray[np.float32]]:
     """One layer's weights by name; they are saved by position, as in Keras."""
     import h5py  # only when a network is built or a file verified
 
-    if len(names) != len(layer.shapes):
-        raise Malformed(f"{layer.name} has {len(names)} weights instead of {len(layer.shapes)}")
+    if len(names) != len(shapes):
+        raise Malformed(f"{layer} has {len(names)} weights instead of {len(shapes)}")
     weights = {}
-    for stored, (weight, shape) in zip(names, layer.shapes.items(), strict=True):
-        label = f"{layer.name}/{weight}"
+    for stored, (weight, shape) in zip(names, shapes.items(), strict=True):
+        label = f"{layer}/{weight}"
         # The weight's own name: ``kernel`` for ``conv1/7x7_s2_1/kernel_1:0``.
         plain = re.sub(r"(_\d+)?(:\d+)?$", "", stored.rsplit("/", 1)[-1])
         if plain in _KNOWN_WEIGHTS - {weight}:
-            raise Malformed(f"{layer.name} has {plain} in the place of {weight}")
+            raise Malformed(f"{layer} has {plain} in the place of {weight}")
         dataset = _descend(group, stored)
         if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
             raise Malformed(f"{label} is no array")
@@ -163,24 +150,6 @@ def _names(group: Any, attribute: str) -> list[str]:
     return [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in names]
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """In what the two networks differ.
-
-    Attributes:
-        squeezes: Whether blocks weigh their channels (squeeze and excitation, Hu et al. 2018).
-        epsilon: Added to every variance: the default of Keras in ResNet-50, a tenth in SENet-50.
-    """
-
-    squeezes: bool
-    epsilon: float
-
-
-VARIANTS: Mapping[str, Variant] = MappingProxyType(
-    {"resnet": Variant(squeezes=False, epsilon=1e-3), "senet": Variant(squeezes=True, epsilon=1e-4)}
-)
-
-
 def _blocks() -> Iterator[tuple[str, int, int, int, int, bool]]:
     """Name, channels at the input, inside and at the output, stride, whether it projects."""
     channels = 64
@@ -192,38 +161,36 @@ def _blocks() -> Iterator[tuple[str, int, int, int, int, bool]]:
             channels = outside
 
 
-def layers(variant: Variant) -> tuple[KerasLayer, ...]:
-    """The layers that have weights, in the order in which Keras lists and saves them.
+def layers(name: str) -> dict[str, Shapes]:
+    """The layers of ``resnet`` or ``senet`` that have weights, as Keras lists and saves them.
 
     Keras sorts layers by their depth below the output, so that the projection stands where it is
     as deep as its neighbour: beside the last convolution, or after a squeeze.
     """
     found = _with_norm("conv1/7x7_s2", 7, 3, 64)
-    for name, channels, inside, outside, _, projects in _blocks():
-        found += _with_norm(f"{name}_1x1_reduce", 1, channels, inside)
-        found += _with_norm(f"{name}_3x3", 3, inside, inside)
-        increase = _with_norm(f"{name}_1x1_increase", 1, inside, outside)
-        projection = _with_norm(f"{name}_1x1_proj", 1, channels, outside) if projects else []
-        if variant.squeezes:
+    for block, channels, inside, outside, _, projects in _blocks():
+        found |= _with_norm(f"{block}_1x1_reduce", 1, channels, inside)
+        found |= _with_norm(f"{block}_3x3", 3, inside, inside)
+        increase = _with_norm(f"{block}_1x1_increase", 1, inside, outside)
+        projection = _with_norm(f"{block}_1x1_proj", 1, channels, outside) if projects else {}
+        if name == "senet":
+            found |= increase
             squeezed = outside // SQUEEZE
-            down = {"kernel": (1, 1, outside, squeezed), "bias": (squeezed,)}
-            up = {"kernel": (1, 1, squeezed, outside), "bias": (outside,)}
-            found += increase
-            found += [KerasLayer(f"{name}_1x1_down", down), KerasLayer(f"{name}_1x1_up", up)]
-            found += projection
-        else:
-            found += [*increase[:1], *projection[:1], *increase[1:], *projection[1:]]
-    return tuple(found)
+            found[f"{block}_1x1_down"] = {"kernel": (1, 1, outside, squeezed), "bias": (squeezed,)}
+            found[f"{block}_1x1_up"] = {"kernel": (1, 1, squeezed, outside), "bias": (outside,)}
+            found |= projection
+        else:  # both convolutions, then both norms
+            both = [*increase.items(), *projection.items()]
+            found |= dict(both[::2]) | dict(both[1::2])
+    return found
 
 
-def _with_norm(name: str, edge: int, inputs: int, outputs: int) -> list[KerasLayer]:
-    return [
-        KerasLayer(name, {"kernel": (edge, edge, inputs, outputs)}),
-        KerasLayer(f"{name}/bn", dict.fromkeys(_NORM, (outputs,))),
-    ]
+def _with_norm(name: str, edge: int, inputs: int, outputs: int) -> dict[str, Shapes]:
+    kernel = {"kernel": (edge, edge, inputs, outputs)}
+    return {name: kernel, f"{name}/bn": dict.fromkeys(_NORM, (outputs,))}
 
 
-def graph(path: Path, variant: Variant) -> Any:
+def graph(path: Path, network: str) -> Any:
     """The network with the weights in a file, for :func:`engine.runtime.compile_network`.
 
     It takes uint8 (N, 224, 224, 3) RGB and gives float32 (N, 2048), not normalised.
@@ -231,23 +198,20 @@ def graph(path: Path, variant: Variant) -> Any:
     Raises:
         Malformed: If the file does not fit the network or a value can't be used.
     """
-    _, weights = read_weights(path, layers(variant))
-    pixels, x = runtime.pictures(INPUT_PX, INPUT_PX, mean=MEAN_BGR[::-1])
+    _, weights = read_weights(path, layers(network))
+    pixels, x = runtime.pictures(INPUT_PX, MEAN_BGR[::-1])
     ops = runtime.operators()
 
     def convolve(
         x: runtime.Node, name: str, *, stride: int = 1, pads: tuple[int, int, int, int] = (0,) * 4
     ) -> runtime.Node:
         """A convolution with the batch norm after it folded in, or with a bias."""
-        bias: NDArray[Any]
-        kernel: NDArray[Any]
-        layer, norm = weights.pop(name), weights.pop(f"{name}/bn", None)
-        if norm is None:
-            kernel, bias = layer["kernel"], layer["bias"]
-        else:
-            deviation = np.sqrt(norm["moving_variance"].astype(np.float64) + variant.epsilon)
-            scale = norm["gamma"] / deviation
-            kernel = layer["kernel"] * scale
+        layer: dict[str, Any] = weights.pop(name)
+        kernel, bias = layer["kernel"], layer.get("bias")
+        if norm := weights.pop(f"{name}/bn", None):
+            variance = norm["moving_variance"].astype(np.float64) + EPSILON[network]
+            scale = norm["gamma"] / np.sqrt(variance)
+            kernel = kernel * scale
             bias = norm["beta"] - norm["moving_mean"] * scale
         if name == "conv1/7x7_s2":  # its channels are BGR
             kernel = kernel[:, :, ::-1]
@@ -261,7 +225,7 @@ def graph(path: Path, variant: Variant) -> Any:
         main = ops.relu(convolve(x, f"{name}_1x1_reduce", stride=stride))
         main = ops.relu(convolve(main, f"{name}_3x3", pads=(1, 1, 1, 1)))
         main = convolve(main, f"{name}_1x1_increase")
-        if variant.squeezes:  # channels weighed by what the whole picture holds of them
+        if network == "senet":  # channels weighed by what the whole picture holds of them
             weight = ops.relu(convolve(runtime.channel_means(main), f"{name}_1x1_down"))
             main = ops.multiply(main, ops.sigmoid(convolve(weight, f"{name}_1x1_up")))
         if projects:

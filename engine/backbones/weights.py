@@ -12,7 +12,7 @@ import importlib.util
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 
 from engine.backbones import BackboneRecord, Malformed, find_record
 from engine.errors import Busy, SetupProblem, WeightsCorrupt, WeightsMissing
-from engine.http import HttpClient, Patience, Refused
+from engine.http import HttpClient, Patience, Progress, Refused
 
 LOCK_TIMEOUT_S = 1_800.0  # 100 MB at 60 kB/s
 
@@ -28,18 +28,13 @@ _log = logging.getLogger(__name__)
 
 
 def installed(name: str, models_folder: Path) -> Path:
-    """The weight file of a backbone; it exists, but was not looked into.
-
-    Raises:
-        BadSettings: If there is no such backbone.
-        WeightsMissing: If it is not there.
-    """
+    """The weight file of a backbone, not looked into; raises BadSettings or WeightsMissing."""
     record = find_record(name)
     folder, missing = models_folder, f"are not in {models_folder}"
     command = f"lookalike models download {name}"
-    if record.bundled:
+    if record.package:
         missing, command = "are missing", f"pip install {record.package}"
-        spec = importlib.util.find_spec(str(record.package))  # found, but not imported
+        spec = importlib.util.find_spec(record.package)  # found, but not imported
         if spec is not None and spec.submodule_search_locations:
             folder = Path(spec.submodule_search_locations[0])
     path = folder / record.file_name
@@ -69,10 +64,7 @@ def checked_sha256(name: str, path: Path) -> str:
 
 
 def verify(name: str, models_folder: Path) -> str:
-    """Checks a backbone's weights as thoroughly as files can be: hash, layers, shapes, values.
-
-    Returns:
-        The SHA-256.
+    """The SHA-256 of a backbone's weights, of which layers, shapes and values are checked too.
 
     Raises:
         WeightsMissing: If they are not there.
@@ -85,11 +77,7 @@ def verify(name: str, models_folder: Path) -> str:
 
 
 def build_graph(record: BackboneRecord, path: Path) -> Any:
-    """The record's network with the weights in ``path``, every one of which is read.
-
-    Raises:
-        WeightsCorrupt: If the file does not fit the network or a value can't be used.
-    """
+    """The record's network with the weights in ``path``, all of which are read and checked."""
     try:
         return _graph(record, path)
     except Malformed as exc:
@@ -105,10 +93,10 @@ def _graph(record: BackboneRecord, path: Path) -> Any:
     if record.name == "dlib":
         from engine.backbones import dlib  # only to look into files
 
-        return dlib.graph(dlib.read_weights(path.read_bytes()))
+        return dlib.graph(path.read_bytes())
     from engine.backbones import vggface  # only to look into files
 
-    return vggface.graph(path, vggface.VARIANTS[record.name])
+    return vggface.graph(path, record.name)
 
 
 def download(
@@ -116,7 +104,7 @@ def download(
     models_folder: Path,
     *,
     base_url: str,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress = lambda _done, _total: None,
     again: bool = False,
     patience: Patience | None = None,
 ) -> Path:
@@ -129,13 +117,10 @@ def download(
         name: The backbone; nothing is fetched for a bundled one.
         models_folder: Made if need be.
         base_url: The folder at the mirror.
-        progress: Called with the bytes there are and the bytes there will be, if known.
+        progress: Told about every piece.
         again: Fetch even if there is a file, and trust what comes even if it differs from the
             first download.
         patience: How long to wait for the server.
-
-    Returns:
-        The weight file.
 
     Raises:
         WeightsMissing: If the server has no such file, or the URL can't be used.
@@ -189,11 +174,7 @@ def download(
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, 64 hexadecimal digits.
-
-    Raises:
-        WeightsMissing: If it can't be read.
-    """
+    """The SHA-256 of a file, 64 hexadecimal digits; raises WeightsMissing."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -219,12 +200,8 @@ def recorded_sha256(path: Path) -> str | None:
 def _record(path: Path, sha256: str, *, source: str | None) -> None:
     """Remembers the hash; where it can't be written, the file is looked through at every load."""
     note = _note(path)
-    values = {
-        "sha256": sha256,
-        "size_bytes": path.stat().st_size,
-        "source": source,
-        "recorded_at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    values = {"sha256": sha256, "size_bytes": path.stat().st_size, "source": source}
+    values["recorded_at"] = datetime.now(UTC).isoformat(timespec="seconds")
     temporary = note.with_name(f"{note.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
@@ -253,11 +230,9 @@ def _alone(target: Path) -> Iterator[None]:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=LOCK_TIMEOUT_S)
     except Timeout as exc:
-        minutes = LOCK_TIMEOUT_S / 60
-        raise Busy(
-            f"another process has been downloading {target.name} for {minutes:.0f} minutes: wait "
-            "for it, or stop it if it hangs"
-        ) from exc
+        message = f"another process has been downloading {target.name} for"
+        message += f" {LOCK_TIMEOUT_S / 60:.0f} minutes: wait for it, or stop it if it hangs"
+        raise Busy(message) from exc
     except (OSError, NotImplementedError) as exc:
         raise SetupProblem(f"{target.parent} can't be written: {exc}") from exc
     try:

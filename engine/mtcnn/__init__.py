@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
 from importlib import metadata
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from engine.types import Photo
+
+    Findings = NDArray[np.void]  # of FINDING, surest first
 
 Stage = Literal["pnet", "rnet", "onet"]
 
@@ -90,57 +92,10 @@ _MOST_FACES = 1_000
 _BATCHES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)  # each other size would be compiled anew
 _MIRRORED = [1, 0, 2, 4, 3]  # the left eye of a mirror image is the right one
 _CLOSER = 0.95
-_SURE = 0.995  # see Findings.distinct
+_SURE = 0.995  # see _distinct
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Findings:
-    """Faces found, surest first.
-
-    Attributes:
-        boxes: float64 (N, 4): left, upper, right and lower edge.
-        scores: float64 (N,), O-Net's probability of a face, the mean of three looks.
-        landmarks: float64 (N, 5, 2).
-    """
-
-    boxes: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    landmarks: NDArray[np.float64]
-
-    @classmethod
-    def none(cls) -> Findings:
-        """No faces."""
-        return cls(np.zeros((0, 4)), np.zeros(0), np.zeros((0, 5, 2)))
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    def __getitem__(self, which: NDArray[np.intp] | NDArray[np.bool_]) -> Findings:
-        return Findings(self.boxes[which], self.scores[which], self.landmarks[which])
-
-    @property
-    def sides_px(self) -> NDArray[np.float64]:
-        """Longer side of each box, (N,)."""
-        return np.asarray((self.boxes[:, 2:] - self.boxes[:, :2]).max(axis=1))
-
-    def distinct(self) -> Findings:
-        """Each face once.
-
-        Of boxes that share more than 70 % of the smaller one the surest stays, but among those
-        that are sure the largest: a pattern within a face can look more like a face than it does.
-        """
-        areas = (self.boxes[:, 2:] - self.boxes[:, :2]).prod(axis=1)
-        ranks = np.where(self.scores > _SURE, 1.0 + areas, self.scores)
-        kept = self[survivors(self.boxes, ranks, _OVERLAP, share="smaller")]
-        return kept[np.argsort(-kept.scores, kind="stable")]
-
-    def joined(self, others: Findings) -> Findings:
-        """Both, each face once."""
-        return Findings(
-            np.concatenate([self.boxes, others.boxes]),
-            np.concatenate([self.scores, others.scores]),
-            np.concatenate([self.landmarks, others.landmarks]),
-        ).distinct()
+FINDING = np.dtype([("box", "f8", 4), ("score", "f8"), ("landmarks", "f8", (5, 2))])
+"""A face: its left, upper, right and lower edge; O-Net's probability, the mean of three looks."""
 
 
 class Detector:
@@ -152,10 +107,7 @@ class Detector:
             finds nothing or finds faces so small that there may be smaller ones.
         threads: Cores that work on one photo, see :func:`engine.runtime.compile_network`.
 
-    Raises:
-        ValueError: If ``min_face_px`` is below 12.
-        WeightsMissing: If the package mtcnn is not installed.
-        WeightsCorrupt: If its files are damaged.
+    Raises WeightsMissing if the package mtcnn is not installed, WeightsCorrupt if it is damaged.
     """
 
     def __init__(self, min_face_px: int | None = None, *, threads: int | None = None) -> None:
@@ -174,42 +126,41 @@ class Detector:
         self._onet = load("onet", "f32")
 
     def detect(self, photo: Photo) -> tuple[Face, ...]:
-        """Every face in the photo, largest box first; empty if there is none.
+        """Every face in the photo, largest box first.
 
-        Boxes may reach beyond the photo's edges. Where no upright face is sure, the photo may
-        lie on its side or its head: the faces of the direction with the surest one count.
+        Where no upright face is sure, the photo may lie on its side or its head: the faces of the
+        direction with the surest one count.
         """
         found = self._upright(Halvings(photo.pixels))
-        doubt = 1 - found.scores.max(initial=0.0)
+        doubt = 1 - found["score"].max(initial=0.0)
         if doubt > 1 - _UPRIGHT_SURE:
             turned = self._turned(photo, max(_TURNED_SURE, 1 - doubt / _TURNED_ODDS))
             found = turned if len(turned) else found
-        found = found[_seen(photo, found)]
+        x, y = found["landmarks"][..., 0], found["landmarks"][..., 1]
+        inside = (x > 0) & (y > 0) & (x < photo.width_px) & (y < photo.height_px)
         faces = []
-        for (left, upper, right, lower), points, score in zip(
-            found.boxes.tolist(), found.landmarks, found.scores.tolist(), strict=True
-        ):
-            box = Box(left, upper, right - left, lower - upper)
+        # Not those without an eye or the nose in the photo.
+        for (left, upper, right, lower), score, points in found[inside[:, :3].all(axis=1)]:
+            box = Box(float(left), float(upper), float(right - left), float(lower - upper))
             landmarks = (points - 0.5).astype(np.float32)  # as pixel indices
-            faces.append(Face(box, landmarks, score, concerns(photo, box, landmarks)))
+            faces.append(Face(box, landmarks, float(score), concerns(photo, box, landmarks)))
         return tuple(sorted(faces, key=lambda face: -face.box.area_px))
 
     def _upright(self, photo: Halvings) -> Findings:
-        longer = max(photo.width_px, photo.height_px)
         wanted = self._min_face_px
-        limit = float(wanted) if wanted is not None else max(SMALLEST_PX, longer * FIRST_LOOK)
+        limit = wanted or max(SMALLEST_PX, max(photo.width_px, photo.height_px) * FIRST_LOOK)
         found = self._find(photo, limit)
         while wanted is None and limit > SMALLEST_PX:
-            if len(found) and found.sides_px.min() > _NEAR_LIMIT * limit:
+            sides_px = (found["box"][:, 2:] - found["box"][:, :2]).max(axis=1)
+            if len(found) and sides_px.min() > _NEAR_LIMIT * limit:
                 break
             finer = limit * _FINER if limit * _FINER > _NOT_WORTH * SMALLEST_PX else SMALLEST_PX
             # Where there was nothing, sizes between those of the first look may have been missed.
             largest = limit if len(found) else math.inf
-            found = found.joined(self._find(photo, finer, largest))
+            found = _distinct(found, self._find(photo, finer, largest))
             limit = finer
             if len(found) >= _CROWD:
-                between = self._find(photo, finer * _HALF_STEP, largest)
-                found = found.joined(between)
+                found = _distinct(found, self._find(photo, finer * _HALF_STEP, largest))
         return found
 
     def _turned(self, photo: Photo, threshold: float) -> Findings:
@@ -217,16 +168,16 @@ class Detector:
 
         Those of the direction in which one is surest; none if it is not surer than a threshold.
         """
-        best = Findings.none()
+        best = np.zeros(0, FINDING)
         smallest = max(SMALLEST_PX, self._min_face_px or 0)
         for quarters in (2, 1, 3):
             turned = Halvings(np.ascontiguousarray(np.rot90(photo.pixels, quarters)))
             longer = max(turned.width_px, turned.height_px)
             found = self._find(turned, max(smallest, longer * _TURNED_LOOK))
-            if found.scores.max(initial=0.0) > threshold:
-                threshold = float(found.scores.max())
-                found = found[found.scores > _TURNED_SURE]
-                best = _turned_back(found, quarters, turned.width_px, turned.height_px)
+            if found["score"].max(initial=0.0) > threshold:
+                threshold = float(found["score"].max())
+                best = found[found["score"] > _TURNED_SURE]
+                _turn_back(best, quarters, turned.width_px, turned.height_px)
         return best
 
     def _find(self, photo: Halvings, smallest_px: float, largest_px: float = math.inf) -> Findings:
@@ -235,16 +186,16 @@ class Detector:
         if len(boxes):
             boxes = self._refined(photo, boxes)
         if len(boxes):
-            return self._looked_at_again(photo, self._judged(photo, boxes)).distinct()
-        return Findings.none()
+            return _distinct(self._looked_at_again(photo, self._judged(photo, boxes)))
+        return np.zeros(0, FINDING)
 
     def _proposed(
         self, photo: Halvings, smallest_px: float, largest_px: float
     ) -> NDArray[np.float64]:
-        found = []
-        for canvas in plan(photo.width_px, photo.height_px, smallest_px, largest_px):
-            offsets, face = self._pnet.run(canvas.drawn(photo))
-            found.append(canvas.boxes(face, offsets, PNET_THRESHOLD, photo))
+        found = [
+            canvas.boxes(*self._pnet.run(canvas.drawn(photo)), PNET_THRESHOLD, photo)
+            for canvas in plan(photo.width_px, photo.height_px, smallest_px, largest_px)
+        ]
         if not found:
             return np.zeros((0, 4))
         boxes, scores, levels = (np.concatenate(part) for part in zip(*found, strict=True))
@@ -267,8 +218,8 @@ class Detector:
         offsets, landmarks, face = _in_batches(self._onet, photo.squares(centres, sides, 48))
         scores = face[:, 0].astype(np.float64)
         points = _placed(_points(landmarks), centres, sides)
-        found = Findings(_moved(centres, sides, offsets), scores, points)[scores > ONET_THRESHOLD]
-        return found[survivors(found.boxes, found.scores, _SAME_FACE_OVERLAP)]
+        found = _findings(_moved(centres, sides, offsets), scores, points)[scores > ONET_THRESHOLD]
+        return found[survivors(found["box"], found["score"], _SAME_FACE_OVERLAP)]
 
     def _looked_at_again(self, photo: Halvings, found: Findings) -> Findings:
         """The same faces with steadier landmarks and scores, without those that lose by it.
@@ -281,35 +232,49 @@ class Detector:
         """
         if len(found) == 0:
             return found
-        centres, sides = _squared(found.boxes)
+        centres, sides = _squared(found["box"])
         sides = sides * _CLOSER
         crops = photo.squares(centres, sides, 48)
         both = np.concatenate([crops, crops[:, :, ::-1]])
         _, landmarks, face = _in_batches(self._onet, both)
         seen, mirrored = np.split(_points(landmarks), 2)
         mirrored = mirrored[:, _MIRRORED] * (-1, 1) + (1, 0)
-        scores = (found.scores + np.sum(np.split(face[:, 0], 2), axis=0)) / 3
+        scores = (found["score"] + np.sum(np.split(face[:, 0], 2), axis=0)) / 3
         points = _placed((seen + mirrored) / 2, centres, sides)
-        return Findings(found.boxes, scores, points)[scores > MEAN_THRESHOLD]
+        return _findings(found["box"], scores, points)[scores > MEAN_THRESHOLD]
 
 
-def _turned_back(found: Findings, quarters: int, width_px: int, height_px: int) -> Findings:
-    """Findings in a photo that was turned to the left by quarters, in the photo as it was."""
-    corners, points = found.boxes.reshape(-1, 2, 2), found.landmarks
+def _findings(
+    boxes: NDArray[np.float64], scores: NDArray[np.float64], landmarks: NDArray[np.float64]
+) -> Findings:
+    found = np.empty(len(scores), FINDING)
+    found["box"], found["score"], found["landmarks"] = boxes, scores, landmarks
+    return found
+
+
+def _distinct(*found: Findings) -> Findings:
+    """Each face once.
+
+    Of boxes that share more than 70 % of the smaller one the surest stays, but among those
+    that are sure the largest: a pattern within a face can look more like a face than it does.
+    """
+    joined = np.concatenate(found)
+    boxes, scores = joined["box"], joined["score"]
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    kept = joined[survivors_inside(boxes, np.where(scores > _SURE, 1.0 + areas, scores), _OVERLAP)]
+    return kept[np.argsort(-kept["score"], kind="stable")]
+
+
+def _turn_back(found: Findings, quarters: int, width_px: int, height_px: int) -> None:
+    """Moves findings in a photo that was turned to the left by quarters to where it was not."""
+    corners, points = found["box"].reshape(-1, 2, 2), found["landmarks"]
     for _ in range(quarters):
         # A quarter to the right: (x, y) goes to (height - y, x).
         corners = np.stack([height_px - corners[..., 1], corners[..., 0]], axis=-1)
         points = np.stack([height_px - points[..., 1], points[..., 0]], axis=-1)
         width_px, height_px = height_px, width_px
-    boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-    return Findings(boxes, found.scores, points)
-
-
-def _seen(photo: Photo, found: Findings) -> NDArray[np.bool_]:
-    """Which faces are in the photo: not those without an eye or the nose in it."""
-    x, y = found.landmarks[..., 0], found.landmarks[..., 1]
-    inside = (x > 0) & (y > 0) & (x < photo.width_px) & (y < photo.height_px)
-    return np.asarray(inside[:, :3].all(axis=1))
+    found["box"] = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    found["landmarks"] = points
 
 
 def _squared(boxes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -355,8 +320,6 @@ def survivors(
     boxes: NDArray[np.float64],
     scores: NDArray[np.float64],
     threshold: float,
-    *,
-    share: Literal["union", "smaller"] = "union",
     groups: NDArray[np.intp] | None = None,
 ) -> NDArray[np.intp]:
     """Which boxes stay when each removes the less sure ones that overlap it too much.
@@ -365,32 +328,25 @@ def survivors(
 
     Args:
         boxes: float64 (N, 4): left, upper, right and lower edge.
-        scores: (N,), above 0.
-        threshold: A box goes if it shares more than this part of the union, or of the smaller of
-            the two boxes, with a surer one that stays.
-        share: What the overlap is measured against.
-        groups: (N,), not negative; boxes of different groups never remove each other. None: one
-            group. Only with ``share="union"``.
-
-    Returns:
-        Indices of those that stay, by falling score.
+        scores: (N,), above 0; the indices that are returned go by falling score.
+        threshold: A box goes if it shares more than this part of the union with a surer one.
+        groups: (N,), not negative; boxes of different groups never remove each other.
     """
     if len(boxes) == 0:
         return np.zeros(0, np.intp)
-    if share == "smaller":
-        return _by_smaller(boxes, scores, threshold)
     import cv2
 
     corner_and_size: Any = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
-    sure: Any = scores
+    sure: Any = np.ascontiguousarray(scores)
     group: Any = np.zeros(len(boxes), np.intc) if groups is None else groups
     kept = cv2.dnn.NMSBoxesBatched(corner_and_size, sure, group, 0.0, threshold)
     return np.asarray(kept, np.intp).reshape(-1)
 
 
-def _by_smaller(
+def survivors_inside(
     boxes: NDArray[np.float64], scores: NDArray[np.float64], threshold: float
 ) -> NDArray[np.intp]:
+    """As :func:`survivors`, but the overlap is measured against the smaller of two boxes."""
     order = np.argsort(-scores, kind="stable")
     left, upper, right, lower = boxes[order].T
     area = (right - left) * (lower - upper)
@@ -406,48 +362,26 @@ def _by_smaller(
     return order[stays]
 
 
-_SHAPES: dict[Stage, tuple[tuple[int, ...], ...]] = {
-    "pnet": (
-        *((3, 3, 3, 10), (10,), (1, 1, 10)),
-        *((3, 3, 10, 16), (16,), (1, 1, 16)),
-        *((3, 3, 16, 32), (32,), (1, 1, 32)),
-        *((1, 1, 32, 4), (4,), (1, 1, 32, 2), (2,)),
-    ),
-    "rnet": (
-        *((3, 3, 3, 28), (28,), (1, 1, 28)),
-        *((3, 3, 28, 48), (48,), (1, 1, 48)),
-        *((2, 2, 48, 64), (64,), (1, 1, 64)),
-        *((576, 128), (128,), (128,)),
-        *((128, 4), (4,), (128, 2), (2,)),
-    ),
+_Convolutions = tuple[tuple[int, int, int, bool], ...]
+_NETWORKS: dict[Stage, tuple[int, _Convolutions, int, tuple[int, ...]]] = {
+    "pnet": (-1, ((3, 10, 2, True), (3, 16, 0, False), (3, 32, 0, False)), 0, (4, 2)),
+    "rnet": (24, ((3, 28, 3, True), (3, 48, 3, False), (2, 64, 0, False)), 128, (4, 2)),
     "onet": (
-        *((3, 3, 3, 32), (32,), (1, 1, 32)),
-        *((3, 3, 32, 64), (64,), (1, 1, 64)),
-        *((3, 3, 64, 64), (64,), (1, 1, 64)),
-        *((2, 2, 64, 128), (128,), (1, 1, 128)),
-        *((1152, 256), (256,), (256,)),
-        *((256, 4), (4,), (256, 10), (10,), (256, 2), (2,)),
+        48,
+        ((3, 32, 3, True), (3, 64, 3, False), (3, 64, 2, True), (2, 128, 0, False)),
+        256,
+        (4, 10, 2),
     ),
 }
-"""Kernel (height, width, in, out) or (in, out), bias, PReLU slope; the heads without slope."""
+"""Edge of the input, px; of each convolution the kernel's edge, channels, the edge of the pool
+after it and whether a last, incomplete window counts (Keras' padding "same" at these sizes); width
+of the dense layer; widths of the heads. All but the heads have PReLU."""
 
-_INPUT_PX: dict[Stage, int] = {"pnet": -1, "rnet": 24, "onet": 48}
-_POOLS: dict[Stage, tuple[tuple[int, bool] | None, ...]] = {
-    # Kernel and whether a last, incomplete window counts: Keras' padding "same" at these sizes.
-    "pnet": ((2, True), None, None),
-    "rnet": ((3, True), (3, False), None),
-    "onet": ((3, True), (3, False), (2, True), None),
-}
 _MEAN, _RANGE = 127.5, 128.0
 
 
 def read_weights(stage: Stage) -> list[NDArray[np.float32]]:
-    """One network's tensors as the package mtcnn holds them, in Keras' order and layout.
-
-    Raises:
-        WeightsMissing: If the package is not installed.
-        WeightsCorrupt: If the file is not what it should be.
-    """
+    """One network's tensors as the package mtcnn holds them, in Keras' order and layout."""
     try:
         path = metadata.distribution("mtcnn").locate_file(f"mtcnn/assets/weights/{stage}.lz4")
         with open(str(path), "rb") as file:  # noqa: PTH123 - locate_file promises no Path
@@ -461,10 +395,25 @@ def read_weights(stage: Stage) -> list[NDArray[np.float32]]:
         tensors = joblib_arrays(lz4.frame.decompress(packed))
     except Exception as exc:  # a damaged pickle raises nearly anything
         raise WeightsCorrupt(message) from exc
-    shapes = tuple(tensor.shape for tensor in tensors)
-    if shapes != _SHAPES[stage] or not all(np.isfinite(tensor).all() for tensor in tensors):
+    shapes = [tensor.shape for tensor in tensors]
+    if shapes != weight_shapes(stage) or not all(np.isfinite(tensor).all() for tensor in tensors):
         raise WeightsCorrupt(message)
     return tensors
+
+
+def weight_shapes(stage: Stage) -> list[tuple[int, ...]]:
+    """Of one network's tensors: kernels (height, width, in, out) or (in, out), biases, slopes."""
+    _, convolutions, dense, heads = _NETWORKS[stage]
+    shapes: list[tuple[int, ...]] = []
+    channels = 3
+    for edge, outputs, *_ in convolutions:
+        shapes += [(edge, edge, channels, outputs), (outputs,), (1, 1, outputs)]
+        channels = outputs
+    if dense:
+        shapes += [(9 * channels, dense), (dense,), (dense,)]
+    for outputs in heads:
+        shapes += [(dense, outputs) if dense else (1, 1, channels, outputs), (outputs,)]
+    return shapes
 
 
 def network_graph(stage: Stage) -> Any:
@@ -476,41 +425,30 @@ def network_graph(stage: Stage) -> Any:
     Its outputs are float32, (N, C, h, w) for P-Net and (N, C) for the others: 4 shifts of the
     window's left, upper, right and lower edge as parts of its side; for O-Net the landmarks, 5 x
     and then 5 y as parts of the side; the probability of a face.
-
-    Raises:
-        WeightsMissing: If the package mtcnn is not installed.
-        WeightsCorrupt: If its files are not what they should be.
     """
-    ops, tensors = runtime.operators(), read_weights(stage)
-    edge, pools = _INPUT_PX[stage], _POOLS[stage]
-    pixels, x = runtime.pictures(edge, edge)
-    for i, pool in enumerate(pools):
-        kernel, bias, slope = tensors[3 * i : 3 * i + 3]
+    ops, tensors = runtime.operators(), iter(read_weights(stage))
+    edge, convolutions, dense, _ = _NETWORKS[stage]
+    pixels, x = runtime.pictures(edge)
+    for i, (_, _, pool, incomplete) in enumerate(convolutions):
+        kernel, bias, slope = islice(tensors, 3)
         if i == 0:
             bias = bias - _MEAN / _RANGE * kernel.sum(axis=(0, 1, 2))
             kernel = kernel / np.float32(_RANGE)
         x = ops.prelu(_convolution(x, kernel, bias), slope.ravel())
-        if pool is not None:
-            x = runtime.max_pool(x, pool[0], ceiling=pool[1])
-    rest = tensors[3 * len(pools) :]
-    if stage != "pnet":
-        kernel, bias, slope = rest[:3]
-        rest = rest[3:]
-        # A dense layer over the whole picture before it. Keras flattens (height, width, channel);
-        # the package permutes to (width, height, channel) first.
-        channels = tensors[3 * len(pools) - 2].size
-        side = round((len(kernel) / channels) ** 0.5)
-        kernel = kernel.reshape(side, side, channels, -1).transpose(1, 0, 2, 3)
+        if pool:
+            x = runtime.max_pool(x, pool, ceiling=incomplete)
+    if dense:
+        kernel, bias, slope = islice(tensors, 3)
+        # Over the whole 3 x 3 picture before it. Keras flattens (height, width, channel); the
+        # package permutes to (width, height, channel) first.
+        kernel = kernel.reshape(3, 3, -1, dense).transpose(1, 0, 2, 3)
         x = ops.prelu(_convolution(x, kernel, bias), slope)
     # Softmax over two classes is the logistic function of their difference.
-    heads = [*rest[:-2], np.diff(rest[-2]), np.diff(rest[-1])]
-    outputs = [
-        _convolution(x, kernel, bias) for kernel, bias in zip(heads[::2], heads[1::2], strict=True)
-    ]
+    *heads, kernel, bias = tensors
+    heads += [np.diff(kernel), np.diff(bias)]
+    outputs = [_convolution(x, *head) for head in zip(heads[::2], heads[1::2], strict=True)]
     outputs[-1] = ops.sigmoid(outputs[-1])
-    if stage != "pnet":
-        outputs = [runtime.flat(output) for output in outputs]
-    return runtime.graph(pixels, *outputs)
+    return runtime.graph(pixels, *(map(runtime.flat, outputs) if dense else outputs))
 
 
 def _convolution(

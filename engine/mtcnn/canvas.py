@@ -28,15 +28,7 @@ _SMALLEST_COPY_PX = 12
 
 
 class Halvings:
-    """A photo and its copies at a half, a quarter, an eighth ... of its size.
-
-    Args:
-        pixels: uint8 (H, W, 3).
-
-    Attributes:
-        width_px: Of the photo.
-        height_px: Of the photo.
-    """
+    """A photo, uint8 (H, W, 3), and its copies at a half, a quarter, an eighth ... of its size."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
         import cv2
@@ -57,10 +49,8 @@ class Halvings:
 
         size = (width_px, height_px)
         if size not in self._resized:
-            fitting = [
-                c for c in self._copies if c.shape[1] >= width_px and c.shape[0] >= height_px
-            ]
-            source = fitting[-1] if fitting else self._copies[0]
+            large = (c for c in self._copies if c.shape[1] >= width_px and c.shape[0] >= height_px)
+            *_, source = (self._copies[0], *large)
             small = cv2.resize(source, size, interpolation=cv2.INTER_AREA)
             self._resized[size] = np.asarray(small, np.uint8)
         return self._resized[size]
@@ -76,32 +66,21 @@ class Halvings:
         Args:
             centres: (N, 2), photo pixels counted from the photo's upper left edge.
             sides: (N,), photo pixels, above 0.
-            edge_px: Size of the result.
-
-        Returns:
-            uint8 (N, edge_px, edge_px, 3).
+            edge_px: Of the result, uint8 (N, edge_px, edge_px, 3).
         """
         import cv2
 
         crops = np.empty((len(sides), edge_px, edge_px, 3), np.uint8)
-        size = (edge_px, edge_px)
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        flags, grey = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, (GREY, GREY, GREY)
+        size, copies = (edge_px, edge_px), self._copies
         for i, ((x, y), side) in enumerate(zip(centres.tolist(), sides.tolist(), strict=True)):
-            halved = min(max(0, math.floor(math.log2(side / edge_px))), len(self._copies) - 1)
+            halved = min(max(0, math.floor(math.log2(side / edge_px))), len(copies) - 1)
             unit = 2**halved
             step = side / unit / edge_px
             left = (x - side / 2) / unit + step / 2 - 0.5
             upper = (y - side / 2) / unit + step / 2 - 0.5
             back = np.array([[step, 0.0, left], [0.0, step, upper]])
-            cv2.warpAffine(
-                self._copies[halved],
-                back,
-                size,
-                dst=crops[i],
-                flags=flags,
-                borderMode=cv2.BORDER_CONSTANT,
-                borderValue=(GREY, GREY, GREY),
-            )
+            cv2.warpAffine(copies[halved], back, size, crops[i], flags, borderValue=grey)
         return crops
 
 
@@ -125,33 +104,19 @@ _MARGIN_BELOW_PX = 3 * WINDOW_PX
 _GAP = 0.95  # a copy that close to the other look's first would show the same again
 _REACH = 1.4  # faces of up to so many times the photo's shorter side
 
-_Place = tuple[int, int, int, int]  # top, left, height, width
-
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A part of one reduced copy and its place in the canvas; all px.
+    """A part of one reduced copy and its place in the canvas; all px, all edges even."""
 
-    Attributes:
-        level: Index of the copy.
-        copy_width: Width of the whole copy.
-        copy_height: Height of the whole copy.
-        x: Left edge in the copy, even; negative where the tile begins with a grey margin.
-        y: Upper edge in the copy, likewise.
-        width: Of the tile, with margins.
-        height: Of the tile, with margins.
-        left: Left edge in the canvas, even.
-        top: Upper edge in the canvas, even.
-    """
-
-    level: int
+    level: int  # index of the copy
     copy_width: int
     copy_height: int
-    x: int
-    y: int
-    width: int
+    x: int  # left edge in the copy; negative where the tile begins with a grey margin
+    y: int  # upper edge in the copy, likewise
+    width: int  # of the tile, with margins
     height: int
-    left: int = 0
+    left: int = 0  # edge in the canvas
     top: int = 0
 
 
@@ -160,16 +125,13 @@ class Canvas:
     """What P-Net sees at once.
 
     Attributes:
-        width_px: Of the canvas.
-        height_px: Of the canvas.
-        tiles: What is drawn on it; they do not overlap.
         owner: int8 (rows, columns), index of the tile that the window in that cell of P-Net's
             output lies in, -1 where it lies in none or in two.
     """
 
     width_px: int
     height_px: int
-    tiles: tuple[Tile, ...]
+    tiles: tuple[Tile, ...]  # they do not overlap
     owner: NDArray[np.int8]
 
     def drawn(self, photo: Halvings) -> NDArray[np.uint8]:
@@ -185,16 +147,16 @@ class Canvas:
 
     def boxes(
         self,
-        face: NDArray[np.float32],
         offsets: NDArray[np.float32],
+        face: NDArray[np.float32],
         threshold: float,
         photo: Halvings,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
         """P-Net's findings in photo pixels.
 
         Args:
-            face: (1, 1, rows, columns), probability of a face.
             offsets: (1, 4, rows, columns).
+            face: (1, 1, rows, columns), probability of a face.
             threshold: Windows of a lower probability are left out.
             photo: For its size.
 
@@ -205,9 +167,9 @@ class Canvas:
         found = (face[0, 0, :rows, :columns] > threshold) & (self.owner >= 0)
         y, x = np.nonzero(found)
         owners = self.owner[y, x]
-        shifts = np.array([(tile.x - tile.left, tile.y - tile.top) for tile in self.tiles])
-        copies = np.array([(tile.copy_width, tile.copy_height) for tile in self.tiles])
-        levels = np.array([tile.level for tile in self.tiles], np.intp)
+        shifts = np.array([(t.x - t.left, t.y - t.top) for t in self.tiles])
+        copies = np.array([(t.copy_width, t.copy_height) for t in self.tiles])
+        levels = np.array([t.level for t in self.tiles], np.intp)
         corner = STRIDE_PX * np.stack([x, y], axis=1) + shifts[owners] + _SHIFT_PX
         edges = np.hstack([corner, corner + WINDOW_PX]) + WINDOW_PX * offsets[0][:, y, x].T
         boxes = edges * np.tile(((photo.width_px, photo.height_px) / copies)[owners], 2)
@@ -218,16 +180,13 @@ class Canvas:
 def plan(
     width_px: int, height_px: int, smallest_px: float, largest_px: float = math.inf
 ) -> tuple[Canvas, ...]:
-    """Canvases that show faces of all sizes in a range.
+    """Canvases that show faces of all sizes in a range; none if the photo is smaller than these.
 
     Args:
         width_px: Of the photo.
         height_px: Of the photo.
         smallest_px: Smallest face to be found, above 0.
         largest_px: Largest face to be found; where another look for faces from there on was taken.
-
-    Returns:
-        None at all if the photo is smaller than the smallest face.
     """
     copies = []
     window_px = smallest_px
@@ -237,15 +196,10 @@ def plan(
         copies.append((max(1, round(width_px * scale)), max(1, round(height_px * scale))))
         window_px /= _FACTOR
     packings = []
-    for canvas_width in _CANVAS_WIDTHS_PX:
-        tiles = [
-            tile
-            for level, (width, height) in enumerate(copies)
-            for tile in _tiles(level, width, height, canvas_width)
-        ]
-        packings.append([_canvas(canvas_width, packed) for packed in _packed(tiles, canvas_width)])
-    best = min(packings, key=lambda canvases: sum(c.width_px * c.height_px for c in canvases))
-    return tuple(best)
+    for width in _CANVAS_WIDTHS_PX:
+        tiles = [tile for level, copy in enumerate(copies) for tile in _tiles(level, *copy, width)]
+        packings.append(tuple(_canvas(width, packed) for packed in _packed(tiles, width)))
+    return min(packings, key=lambda canvases: sum(c.width_px * c.height_px for c in canvases))
 
 
 def _tiles(level: int, width: int, height: int, canvas_width: int) -> list[Tile]:
@@ -264,16 +218,9 @@ def _tiles(level: int, width: int, height: int, canvas_width: int) -> list[Tile]
     down = max(1, math.ceil((height - shared) / (_CANVAS_HEIGHT_PX - shared)))
     step_x, step_y = _even((width - shared) / across), _even((height - shared) / down)
     corners = itertools.product(range(0, step_x * across, step_x), range(0, step_y * down, step_y))
+    wide, high = step_x + shared, step_y + shared
     return [
-        Tile(
-            level,
-            width,
-            height,
-            x,
-            y,
-            min(step_x + shared, width - x),
-            min(step_y + shared, height - y),
-        )
+        Tile(level, width, height, x, y, min(wide, width - x), min(high, height - y))
         for x, y in corners
     ]
 
@@ -285,20 +232,19 @@ def _packed(tiles: list[Tile], canvas_width: int) -> list[list[Tile]]:
     rest below it as wide as the place.
     """
     canvases: list[list[Tile]] = []
-    free: list[_Place] = []
+    free: list[tuple[int, int, int, int]] = []  # top, left, height, width
     for tile in sorted(tiles, key=lambda tile: (-tile.height, tile.level, tile.y, tile.x)):
         wide, high = _even(tile.width), _even(tile.height)
         fitting = [place for place in free if high <= place[2] and wide <= place[3]]
         if not fitting:
             canvases.append([])
             free = fitting = [(0, 0, _CANVAS_HEIGHT_PX, canvas_width)]
-        place = min(fitting)
-        top, left, height, width = place
+        place = top, left, height, width = min(fitting)
         canvases[-1].append(replace(tile, left=left, top=top))
         right = (top, left + wide, high, width - wide)
         below = (top + high, left, height - high, width)
-        others = [other for other in free if other != place]
-        free = [*others, *(rest for rest in (right, below) if min(rest[2:]) >= WINDOW_PX)]
+        free.remove(place)
+        free += [rest for rest in (right, below) if min(rest[2:]) >= WINDOW_PX]
     return canvases
 
 

@@ -48,13 +48,13 @@ def part(tmp_path: Path) -> Path:
 
 
 def download(
-    url: str, part: Path, patience: Patience = QUICK, progress: Progress | None = None
+    url: str, part: Path, patience: Patience = QUICK, progress: Progress = lambda *_: None
 ) -> None:
     with HttpClient("tests", patience=patience, advice="try again later") as client:
         client.download(url, part, progress)
 
 
-def get(source: Source, part: Path, progress: Progress | None = None) -> bytes:
+def get(source: Source, part: Path, progress: Progress = lambda *_: None) -> bytes:
     download(f"{source.url}weights.h5", part, progress=progress)
     return part.read_bytes()
 
@@ -397,7 +397,7 @@ HURRIED = Patience(
 
 def ask(source: Source, patience: Patience = HURRIED, stop: threading.Event | None = None) -> bytes:
     with HttpClient("tests", connections=2, patience=patience, stop=stop) as client:
-        return client.get(source.url, lambda answer: answer.body)
+        return client.get(source.url, lambda body, _pause_s: body)
 
 
 def test_pauses_are_as_long_as_the_server_says(source: Source) -> None:

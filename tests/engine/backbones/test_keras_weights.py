@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from keras_files import write_keras_file
 
 from engine.backbones import Malformed
-from engine.backbones.vggface import KerasLayer, read_weights
+from engine.backbones.vggface import Shapes, read_weights
 
 BN = ("gamma", "beta", "moving_mean", "moving_variance")
 # A name inside another's folder, as in the released files.
-LAYERS = (
-    KerasLayer("conv1/7x7_s2", {"kernel": (7, 7, 3, 4)}),
-    KerasLayer("conv1/7x7_s2/bn", dict.fromkeys(BN, (4,))),
-    KerasLayer("down", {"kernel": (1, 1, 4, 4), "bias": (4,)}),
-    KerasLayer("up", {"kernel": (1, 1, 4, 4), "bias": (4,)}),
-)
+LAYERS: dict[str, Shapes] = {
+    "conv1/7x7_s2": {"kernel": (7, 7, 3, 4)},
+    "conv1/7x7_s2/bn": dict.fromkeys(BN, (4,)),
+    "down": {"kernel": (1, 1, 4, 4), "bias": (4,)},
+    "up": {"kernel": (1, 1, 4, 4), "bias": (4,)},
+}
 
 
 def read_all(path: Path) -> dict[str, dict[str, np.ndarray]]:
@@ -57,7 +57,7 @@ def test_values_and_types_survive(tmp_path: Path) -> None:
 
 def test_names_decide_where_all_fit(tmp_path: Path) -> None:
     """A file with the layers in another order is matched by name."""
-    path = write_keras_file(tmp_path / "w.h5", LAYERS[::-1])
+    path = write_keras_file(tmp_path / "w.h5", dict(reversed(LAYERS.items())))
 
     assert matched_by(path) == "name"
     with h5py.File(path) as file:
@@ -84,7 +84,7 @@ def test_layers_without_weights_do_not_count(file: Path) -> None:
         opened.attrs["layer_names"] = [b"input_1", *opened.attrs["layer_names"]]
         opened.create_group("input_1").attrs["weight_names"] = np.array([], "S1")
 
-    assert set(read_all(file)) == {layer.name for layer in LAYERS}
+    assert set(read_all(file)) == set(LAYERS)
 
 
 def test_a_saved_model_is_read(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_split_attributes_are_read(file: Path) -> None:
         del opened.attrs["layer_names"]
         opened.attrs["layer_names0"], opened.attrs["layer_names1"] = names[:1], names[1:]
 
-    assert set(read_all(file)) == {layer.name for layer in LAYERS}
+    assert set(read_all(file)) == set(LAYERS)
 
 
 def _drop_layer(file: h5py.File) -> None:
