@@ -164,7 +164,7 @@ def download_starter(
     """
     from gallery.progress import no_progress
     from gallery.wikimedia.categories import chosen
-    from gallery.wikimedia.download import Order, download
+    from gallery.wikimedia.download import Download, Order
 
     if not starter_wanted(gallery):
         return None
@@ -182,16 +182,11 @@ def download_starter(
         fairly=True,
         credited=tuple(table.values()),
     )
-    done = download(
-        gallery,
-        engine,
-        order,
-        servers,
-        backbones=backbones,
-        progress=progress or no_progress,
-        warn=lambda sentence: log.warning("table of categories", extra={"reason": sentence}),
-        stop=stop,
-    )
+    told = progress or no_progress
+    with Download(gallery, engine, order, servers, backbones, progress=told, stop=stop) as running:
+        done = running.run(
+            warn=lambda sentence: log.warning("table of categories", extra={"reason": sentence})
+        )
     if not done.report.interrupted:
         _note(gallery, "starter", "done")
     return done

@@ -78,15 +78,8 @@ def similarity(
 
     The solution of Umeyama, "Least-squares estimation of transformation parameters between two
     point patterns", IEEE TPAMI 13 (1991), which in the plane is a quotient of complex numbers. It
-    never mirrors.
-
-    Args:
-        source: (N, 2), at least two different points.
-        target: (N, 2).
-        weights: (N,), not negative; None: all alike.
-
-    Returns:
-        float64 (2, 3), ``[[a, -b, x], [b, a, y]]``.
+    never mirrors. Points are (N, 2), weights (N,), not negative; the matrix is float64 (2, 3),
+    ``[[a, -b, x], [b, a, y]]``.
 
     Raises:
         ValueError: If the shapes do not fit, or all source points of positive weight coincide.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from engine import decode as decoding
 from engine.backbones import find_record
@@ -123,14 +124,10 @@ def load_backbone(
 ) -> Backbone:
     """A backbone, checked and ready to embed.
 
-    Args:
-        name: ``"resnet"``, ``"senet"`` or ``"dlib"``.
-        models_folder: Where downloaded weights are.
-        cache_folder: Where graphs and compiled networks are kept for the next start.
-        runtime: ``"tensorflow"`` runs the published package keras-vggface itself, in f32;
-            ``dlib`` was never published for TensorFlow and runs on OpenVINO either way.
-        precision: For OpenVINO; ``"auto"`` is bf16 where the processor computes in it.
-        threads: Cores for one batch; None: all of them.
+    A compiled network is kept in the cache folder under the hash of the weights, every one of which
+    was checked when it was built, so a later start need not read them again. ``tensorflow`` runs
+    the published package keras-vggface itself, in f32; ``dlib`` was never published for TensorFlow
+    and runs on OpenVINO either way. Precision and threads: see ``runtime.compile_network``.
 
     Raises:
         BadSettings: If there is no such backbone.
@@ -147,8 +144,27 @@ def load_backbone(
         from engine.reference import load_reference  # needs the extra
 
         return load_reference(record, path, sha256)
-    from engine.backbones.network import load_network  # loads OpenVINO
+    from engine.backbones.network import Backbone
+    from engine.runtime import __file__ as runtime_file  # loads OpenVINO
+    from engine.runtime import compile_network
 
-    return load_network(
-        record, path, sha256, cache_folder=cache_folder, precision=precision, threads=threads
+    def build() -> Any:
+        graph = weights.build_graph(record, path)
+        # The file may have been replaced between the check and the reading.
+        if weights.file_sha256(path) != sha256:
+            raise weights.damaged(record, "the file changed while it was read")
+        return graph
+
+    key = hashlib.sha256(sha256.encode())
+    # A network built by older code is not used.
+    for source in (*sorted(Path(weights.__file__).parent.glob("*.py")), Path(runtime_file)):
+        key.update(source.read_bytes())
+    network = compile_network(
+        build,
+        name=name,
+        precision=precision,
+        threads=threads,
+        cache_folder=cache_folder,
+        key=key.hexdigest(),
     )
+    return Backbone(record, sha256, lambda crops: network.run(crops)[0], network.precision)

@@ -106,8 +106,8 @@ class HttpClient(contextlib.AbstractContextManager["HttpClient"]):
     ) -> None:
         import httpx  # only to download
 
-        self._patience = patience or Patience()
-        self._stop = stop or threading.Event()
+        self.patience = patience or Patience()
+        self.stop = stop or threading.Event()
         self._advice = advice
         self._resume_at = 0.0
         self._reached = False
@@ -131,7 +131,7 @@ class HttpClient(contextlib.AbstractContextManager["HttpClient"]):
 
         ``read`` may raise Retry; there are as many attempts as ``patience`` has.
         """
-        waits = patience or self._patience
+        waits = patience or self.patience
 
         def attempt() -> T:
             with self._stream(url, waits, {"Accept-Encoding": "gzip"}, params) as response:
@@ -151,16 +151,9 @@ class HttpClient(contextlib.AbstractContextManager["HttpClient"]):
         """Downloads a file of at most 1 GB, going on where an earlier call for it stopped.
 
         What has arrived is continued only while the server says, by ETag or date, that it still
-        has the same file; otherwise the download starts again.
-
-        Args:
-            url: http or https.
-            part: The file that grows; whole when this returns. Beside it ``<part>.json`` remembers
-                which file it belongs to.
-            progress: Told about every piece.
-
-        Raises:
-            SetupProblem: If the file can't be written.
+        has the same file; otherwise the download starts again. ``part`` grows and is whole when
+        this returns; beside it ``<part>.json`` remembers which file it belongs to. SetupProblem is
+        raised if they can't be written.
         """
         most = 0  # bytes that ever arrived
 
@@ -174,14 +167,14 @@ class HttpClient(contextlib.AbstractContextManager["HttpClient"]):
             if have and known.validator is not None:
                 headers |= {"Range": f"bytes={have}-", "If-Range": known.validator}
             try:
-                with self._stream(url, self._patience, headers) as response:
+                with self._stream(url, self.patience, headers) as response:
                     _receive(response, part, known, have, progress)
             except Retry as problem:
                 problem.advanced = part.exists() and part.stat().st_size > most
                 raise
 
         try:
-            self._persist(url, attempt, self._patience)
+            self._persist(url, attempt, self.patience)
         except OSError as problem:
             full = problem.errno == errno.ENOSPC
             reason = "the disk is full" if full else problem.strerror or problem
@@ -194,9 +187,9 @@ class HttpClient(contextlib.AbstractContextManager["HttpClient"]):
         """Repeats an attempt until it succeeds, or the patience ends; everybody pauses between."""
         failures: list[Retry] = []
         while True:
-            while (left_s := self._resume_at - time.monotonic()) > 0 and not self._stop.is_set():
-                self._stop.wait(left_s)
-            if self._stop.is_set():
+            while (left_s := self._resume_at - time.monotonic()) > 0 and not self.stop.is_set():
+                self.stop.wait(left_s)
+            if self.stop.is_set():
                 raise Stopped
             try:
                 return attempt()
@@ -220,7 +213,7 @@ class HttpClient(contextlib.AbstractContextManager["HttpClient"]):
     def _source_down(self, problem: Retry, host: str) -> SourceDown:
         """The sentence about a server that was given up."""
         last = {"status": problem.status, "reason": problem.reason}
-        if problem.pause_s and problem.pause_s > self._patience.most_s:
+        if problem.pause_s and problem.pause_s > self.patience.most_s:
             return SourceDown(
                 f"{host} asks to be left alone for {problem.pause_s / 60:.0f} minutes: try again "
                 "then; what has arrived is kept"

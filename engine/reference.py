@@ -91,8 +91,7 @@ class ReferenceDetector:
 
 def published_detector() -> Any:
     """An ``MTCNN`` of the package mtcnn; raises SetupProblem if the extra is not installed."""
-    with _importing, _quiet():
-        _import_tensorflow()
+    with _quiet_tensorflow():
         import mtcnn
 
         return mtcnn.MTCNN()
@@ -118,7 +117,7 @@ def published_network(record: BackboneRecord, path: Path | None) -> Any:
     from engine.backbones import vggface, weights
 
     published = _keras_vggface()
-    with _quiet():
+    with _quiet_tensorflow():
         model = published.vggface.VGGFace(
             model=_ARCHITECTURES[record.name],
             include_top=False,
@@ -143,27 +142,12 @@ def _keras_vggface() -> ModuleType:
     keras-vggface 0.6 was written for Keras 2 under its old names. It runs unchanged on tf-keras
     when those names lead there while it is imported; afterwards they are what they were.
     """
-    packages = ("tensorflow", "tf_keras", "keras_vggface")
-    # Before TensorFlow takes seconds to start.
-    if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
-        raise SetupProblem(
-            f'runtime = "tensorflow" needs {", ".join(missing)}: '
-            'run `pip install "lookalike[tensorflow]"`'
-        )
-    with _importing, _quiet():
-        _import_tensorflow()
-        with _broken_extra(), _old_names():
-            import keras_vggface
-            import keras_vggface.utils
-            import keras_vggface.vggface
+    with _quiet_tensorflow(), _old_names():
+        import keras_vggface
+        import keras_vggface.utils
+        import keras_vggface.vggface
     package: ModuleType = keras_vggface
     return package
-
-
-def _import_tensorflow() -> None:
-    with _broken_extra():
-        import tensorflow as tf
-    tf.get_logger().setLevel(logging.ERROR)
 
 
 @contextmanager
@@ -180,10 +164,9 @@ def _old_names() -> Iterator[None]:
         *("keras.engine", "keras.engine.topology"),
         *("keras_applications", "keras_applications.imagenet_utils"),
     )
-    modules: dict[str, Any] = {name: ModuleType(name) for name in empty}
+    modules: dict[str, Any] = {"keras": tf_keras} | {name: ModuleType(name) for name in empty}
     for name in ("layers", "models", "backend"):
         modules[f"keras.{name}"] = getattr(tf_keras, name)
-    modules["keras"] = tf_keras
     modules["keras.utils.data_utils"].get_file = _never_download
     modules["keras.engine.topology"].get_source_inputs = tf_keras.utils.get_source_inputs
     shape = imagenet_utils.obtain_input_shape
@@ -207,35 +190,39 @@ def _never_download(*_: Any, **__: Any) -> str:
 
 
 @contextmanager
-def _broken_extra() -> Iterator[None]:
-    try:
-        yield
-    except ImportError as exc:
-        raise SetupProblem(
-            f"TensorFlow's packages can't be imported ({exc}): "
-            'run `pip install --force-reinstall "lookalike[tensorflow]"`'
-        ) from exc
+def _quiet_tensorflow() -> Iterator[None]:
+    """One thread at a time imports from the extra, or builds; SetupProblem if that can't be done.
 
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps TensorFlow's start-up notes from standard error; its C++ part heeds no Python setting.
-
-    Lines written there by other threads meanwhile are lost as well; that is why it lasts no longer
-    than importing and building.
+    TensorFlow's start-up notes are kept from standard error; its C++ part heeds no Python setting.
+    Lines written there by other threads meanwhile are lost as well.
     """
-    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = level or "3"
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a path of the system
-            os.dup2(nowhere.fileno(), 2)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    extra = ("tensorflow", "tf_keras", "keras_vggface", "mtcnn")
+    # Before TensorFlow takes seconds to start.
+    if missing := [package for package in extra if importlib.util.find_spec(package) is None]:
+        raise SetupProblem(
+            f'runtime = "tensorflow" needs {", ".join(missing)}: '
+            'run `pip install "lookalike[tensorflow]"`'
+        )
+    with _importing, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        level = os.environ.get("TF_CPP_MIN_LOG_LEVEL")
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = level or "3"
+        sys.stderr.flush()
+        kept = os.dup(2)
+        try:
+            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a path of the system
+                os.dup2(nowhere.fileno(), 2)
+            import tensorflow as tf
+
+            tf.get_logger().setLevel(logging.ERROR)
             yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        if level is None:
-            os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
+        except ImportError as exc:
+            raise SetupProblem(
+                f"TensorFlow's packages can't be imported ({exc}): "
+                'run `pip install --force-reinstall "lookalike[tensorflow]"`'
+            ) from exc
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            if level is None:
+                os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)

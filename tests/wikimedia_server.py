@@ -15,11 +15,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+if TYPE_CHECKING:
+    from gallery.gallery import Gallery
 
 WIDTHS_PX = (20, 40, 60, 120, 250, 330, 500, 960, 1280, 1920, 3840)
 AGENT = re.compile(r"Lookalike/\S+ \(\S*[@:]\S*\) httpx/\d\S*")
+
+
+def kept_pictures(gallery: Gallery) -> set[str]:
+    """Titles of the pictures whose bytes are in the cache."""
+    from gallery.wikimedia.cache import cache_of
+
+    with cache_of(gallery) as cache:
+        rows = cache._connection.execute("SELECT key FROM answer WHERE kind = 'picture'")
+        return {title for (title,) in rows}
 
 
 @dataclass

@@ -103,8 +103,7 @@ def download(
     if list_them:
         _list(settings, table, as_json=as_json)
         return
-    from gallery.wikimedia.download import Order
-    from gallery.wikimedia.download import download as download_people
+    from gallery.wikimedia.download import Download, Order
 
     wanted = chosen(table, names)
     order = Order(wanted, limit=limit, min_fame=min_fame, portraits=portraits)
@@ -113,16 +112,10 @@ def download(
         ask_for_contact(settings, gallery)
         servers = servers_of(settings, gallery)
         used = usable(engine, settings, models)
-        report = download_people(
-            gallery,
-            engine,
-            order,
-            servers,
-            backbones=used,
-            progress=show,
-            warn=lambda sentence: say(f"Warning: {sentence}", err=True),
-            refresh=refresh,
-        )
+        with Download(gallery, engine, order, servers, used, progress=show) as running:
+            report = running.run(
+                warn=lambda sentence: say(f"Warning: {sentence}", err=True), refresh=refresh
+            )
     content, interrupted = {"models": used, **report.to_json()}, report.report.interrupted
     finish(content, _lines(report, used), as_json=as_json, interrupted=interrupted)
 
@@ -189,7 +182,7 @@ def _lines(done: DownloadReport, models: Sequence[str]) -> Iterator[str]:
     if done.left_out:
         yield f"left out   {people_of(len(done.left_out))}"
         for reason, count in done.reasons().most_common():
-            whom = [one.name for one in done.left_out if one.reason.startswith(reason)]
+            whom = [one.person for one in done.left_out if one.reason.startswith(reason)]
             yield f"  {reason}: {count:,} ({some(whom, counted=False)})"
     yield from add_lines(done.report, models)
 

@@ -8,15 +8,13 @@ it is the other way round: the condition decides.
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import resources
 from itertools import combinations
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -48,7 +46,6 @@ class Backbone:
         record: BackboneRecord,
         sha256: str,
         run: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
-        *,
         precision: str,
     ) -> None:
         self.record = record
@@ -105,57 +102,8 @@ class Backbone:
         return Embedding((row / length).astype(np.float32), self.space)
 
 
-def load_network(
-    record: BackboneRecord,
-    path: Path,
-    sha256: str,
-    *,
-    cache_folder: Path,
-    precision: Literal["auto", "f32", "bf16"] = "auto",
-    threads: int | None = None,
-) -> Backbone:
-    """The backbone on OpenVINO with the weights in ``path``, whose SHA-256 was checked just now.
-
-    A network kept under that hash was built from these very weights after each of them was
-    checked, so a later start need not read them again.
-
-    Raises:
-        WeightsCorrupt: If the weights do not fit the network or can't be used.
-        SetupProblem: If the runtime can't be loaded.
-    """
-    from engine import runtime  # 'models list' needs no runtime
-
-    def build() -> Any:
-        from engine.backbones import weights  # only when a network is built
-
-        graph = weights.build_graph(record, path)
-        # The file may have been replaced between the check and the reading.
-        if weights.file_sha256(path) != sha256:
-            raise weights.damaged(record, "the file changed while it was read")
-        return graph
-
-    code = hashlib.sha256()  # a network built by older code is not used
-    for source in (*sorted(Path(__file__).parent.glob("*.py")), Path(runtime.__file__)):
-        code.update(source.read_bytes())
-    network = runtime.compile_network(
-        build,
-        name=record.name,
-        precision=precision,
-        threads=threads,
-        cache_folder=cache_folder,
-        key=f"{sha256} {code.hexdigest()}",
-    )
-    return Backbone(
-        record, sha256, lambda batch: network.run(batch)[0], precision=network.precision
-    )
-
-
 def separation(backbone: Backbone, portraits: Sequence[tuple[Photo, Face]]) -> tuple[float, float]:
-    """How far the backbone holds the people of these portraits apart.
-
-    Args:
-        backbone: The loaded network.
-        portraits: One clear face of each of at least two people.
+    """How far the backbone holds people apart, of each of whom there is one clear face.
 
     Returns:
         Lowest cosine between two conditions of one person, highest between two people in one

@@ -113,14 +113,8 @@ def download(
     Resumes what an earlier call left. The file appears in its place only when it is whole and
     every layer, shape and value was checked. Of several processes one downloads, the others wait.
 
-    Args:
-        name: The backbone; nothing is fetched for a bundled one.
-        models_folder: Made if need be.
-        base_url: The folder at the mirror.
-        progress: Told about every piece.
-        again: Fetch even if there is a file, and trust what comes even if it differs from the
-            first download.
-        patience: How long to wait for the server.
+    Nothing is fetched for a bundled backbone. ``base_url`` is the folder at the mirror. ``again``:
+    fetch even if there is a file, and trust what comes even if it differs from the first download.
 
     Raises:
         WeightsMissing: If the server has no such file, or the URL can't be used.

@@ -101,11 +101,9 @@ FINDING = np.dtype([("box", "f8", 4), ("score", "f8"), ("landmarks", "f8", (5, 2
 class Detector:
     """Finds faces; safe to call from several threads at once.
 
-    Args:
-        min_face_px: Smallest face, px of the longer side of its box, at least 12. None: a 12th
-            of the photo's longer side, and smaller ones, down to 20 px, where the first look
-            finds nothing or finds faces so small that there may be smaller ones.
-        threads: Cores that work on one photo, see :func:`engine.runtime.compile_network`.
+    ``min_face_px`` is the longer side of the smallest face's box, at least 12. None: a 12th of the
+    photo's longer side, and smaller ones, down to 20 px, where the first look finds nothing or
+    finds faces so small that there may be smaller ones. ``threads`` work on one photo.
 
     Raises WeightsMissing if the package mtcnn is not installed, WeightsCorrupt if it is damaged.
     """

@@ -61,12 +61,9 @@ class Halvings:
         """Squares of the photo at one size; grey beyond the photo's edges.
 
         Each is sampled between pixels, from the smallest copy that is no smaller than wanted: so
-        a square need not be rounded to pixels, which matters for faces of 15 px.
-
-        Args:
-            centres: (N, 2), photo pixels counted from the photo's upper left edge.
-            sides: (N,), photo pixels, above 0.
-            edge_px: Of the result, uint8 (N, edge_px, edge_px, 3).
+        a square need not be rounded to pixels, which matters for faces of 15 px. Centres (N, 2) are
+        photo pixels counted from the photo's upper left edge; the result is uint8 (N, edge_px,
+        edge_px, 3).
         """
         import cv2
 
@@ -152,16 +149,9 @@ class Canvas:
         threshold: float,
         photo: Halvings,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
-        """P-Net's findings in photo pixels.
+        """P-Net's findings above a threshold: boxes (N, 4), photo pixels; scores and levels (N,).
 
-        Args:
-            offsets: (1, 4, rows, columns).
-            face: (1, 1, rows, columns), probability of a face.
-            threshold: Windows of a lower probability are left out.
-            photo: For its size.
-
-        Returns:
-            Boxes (N, 4), left, upper, right, lower edge; scores (N,); levels (N,).
+        ``offsets`` are (1, 4, rows, columns), the probability of a face (1, 1, rows, columns).
         """
         rows, columns = self.owner.shape
         found = (face[0, 0, :rows, :columns] > threshold) & (self.owner >= 0)
@@ -182,11 +172,7 @@ def plan(
 ) -> tuple[Canvas, ...]:
     """Canvases that show faces of all sizes in a range; none if the photo is smaller than these.
 
-    Args:
-        width_px: Of the photo.
-        height_px: Of the photo.
-        smallest_px: Smallest face to be found, above 0.
-        largest_px: Largest face to be found; where another look for faces from there on was taken.
+    ``largest_px`` is given where another look for faces from there on was taken.
     """
     copies = []
     window_px = smallest_px

@@ -1,9 +1,5 @@
 """Famous people from Wikidata, with free portraits from Wikimedia Commons.
 
-``categories`` (who is looked for) and ``cache`` (what was asked and fetched) serve ``wikidata``
-(people by fame) and ``commons`` (pictures, authors, licences); ``choose`` decides which pictures
-become somebody's portraits; ``download`` does it for thousands of people.
-
 Wikimedia's rules for robots that are kept here: a User-Agent with a contact, at most 3 connections
 to the API and 2 to the pictures, pauses when told to, nothing asked twice
 (https://www.mediawiki.org/wiki/API:Etiquette,
@@ -28,15 +24,9 @@ CONTACT_ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Whom to ask, and as whom.
+    """Whom to ask, and as whom; addresses that are bare hosts get the usual path."""
 
-    Attributes:
-        contact: E-mail address or web page of whoever runs this.
-        wikidata_url: Of the query service; a bare host gets the usual path.
-        commons_url: Of the API; likewise.
-    """
-
-    contact: str
+    contact: str  # e-mail address or web page of whoever runs this
     wikidata_url: str = "https://query.wikidata.org/sparql"
     commons_url: str = "https://commons.wikimedia.org/w/api.php"
 
@@ -56,8 +46,7 @@ def refusals(url: str, setting: str) -> Iterator[None]:
 def user_agent(contact: str) -> str:
     """How this program names itself: ``Lookalike/0.1.0 (you@example.org) httpx/0.28.1``.
 
-    Raises:
-        BadSettings: If the contact is neither an e-mail address nor a web address.
+    Raises BadSettings if the contact is neither an e-mail address nor a web address.
     """
     from importlib.metadata import version
 

@@ -21,7 +21,6 @@ from engine.errors import BadSettings, TooLarge
 if TYPE_CHECKING:
     from gallery.gallery import Gallery
 
-_CHUNK: Final = 500  # values in one IN (...); SQLite's oldest limit is 999
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 _LASTING: Final = frozenset({"note", "refusal", "sha256", "picture"})
 _SCHEMA: Final = """
@@ -33,6 +32,10 @@ _SCHEMA: Final = """
         PRIMARY KEY (kind, key)
     );
 """
+_GET: Final = """
+    SELECT key, value FROM answer
+    WHERE kind = ? AND at > ? AND key IN (SELECT value FROM json_each(?))
+"""
 
 
 class Cache(AbstractContextManager["Cache"]):
@@ -42,23 +45,11 @@ class Cache(AbstractContextManager["Cache"]):
     ``refusal`` (why a picture is not somebody's portrait), ``picture`` (its bytes until they are
     dropped), ``sha256`` (of a picture ever fetched), ``note`` (the contact, the starter).
 
-    Args:
-        file: In a folder that exists; made if it is missing or damaged.
-        lasting: Kinds that are remembered for ever.
-        lifetime_s: What is older is not remembered, but for these.
-
-    Raises:
-        BadSettings: If the file can't be opened or written.
+    The file is made if it is missing or damaged; BadSettings is raised if it can't be used. What is
+    older than ``lifetime_s`` is not remembered, but for notes, refusals and pictures.
     """
 
-    def __init__(
-        self,
-        file: Path,
-        *,
-        lasting: frozenset[str] = _LASTING,
-        lifetime_s: float = 30 * 86_400.0,
-    ) -> None:
-        self._lasting = lasting
+    def __init__(self, file: Path, *, lifetime_s: float = 30 * 86_400.0) -> None:
         self._lifetime_s = lifetime_s
         self._lock = threading.Lock()
         try:
@@ -80,19 +71,10 @@ class Cache(AbstractContextManager["Cache"]):
 
     def get_many(self, kind: str, keys: Iterable[str]) -> dict[str, Any]:
         """What is remembered of these keys."""
-        wanted = list(dict.fromkeys(keys))
-        since = 0.0 if kind in self._lasting else time.time() - self._lifetime_s
-        found: dict[str, Any] = {}
-        for start in range(0, len(wanted), _CHUNK):
-            chunk = wanted[start : start + _CHUNK]
-            marks = ",".join("?" * len(chunk))
-            query = f"SELECT key, value FROM answer WHERE kind = ? AND at > ? AND key IN ({marks})"  # noqa: S608 - question marks only
-            with self._lock:
-                rows = self._connection.execute(query, [kind, since, *chunk]).fetchall()
-            found |= {
-                key: value if isinstance(value, bytes) else json.loads(value) for key, value in rows
-            }
-        return found
+        since = 0.0 if kind in _LASTING else time.time() - self._lifetime_s
+        with self._lock:
+            rows = self._connection.execute(_GET, (kind, since, json.dumps([*keys]))).fetchall()
+        return {key: v if isinstance(v, bytes) else json.loads(v) for key, v in rows}
 
     def put(self, kind: str, key: str, value: Any) -> None:
         """Remembers a value in place of what was there."""
@@ -115,12 +97,6 @@ class Cache(AbstractContextManager["Cache"]):
         self.put("sha256", title, hashlib.sha256(content).hexdigest())
         self.put("picture", title, content)
 
-    def picture_titles(self) -> list[str]:
-        """Titles of the pictures whose bytes are kept."""
-        with self._lock:
-            query = "SELECT key FROM answer WHERE kind = 'picture'"
-            return [title for (title,) in self._connection.execute(query)]
-
     def read_picture(self, title: str, most_bytes: int) -> bytes:
         """A picture that is kept; raises TooLarge, or FileNotFoundError if it is not kept."""
         content: bytes | None = self.get("picture", title)
@@ -132,8 +108,8 @@ class Cache(AbstractContextManager["Cache"]):
 
     def drop_pictures(self, titles: Iterable[str]) -> None:
         """Gives up the bytes of pictures that are not needed any more."""
-        query = "DELETE FROM answer WHERE kind = 'picture' AND key = ?"
-        self._change(query, [(title,) for title in titles])
+        rows = [("picture", title) for title in titles]
+        self._change("DELETE FROM answer WHERE kind = ? AND key = ?", rows)
 
     def _change(self, query: str, rows: Iterable[tuple[Any, ...]]) -> None:
         with self._lock, self._connection as connection:

@@ -51,13 +51,10 @@ class Celebrity:
 
 
 def load_categories(extra: Path | None = None) -> dict[str, Category]:
-    """The table that comes with the program and what a file of the same form adds to it.
+    """The table that comes with the program and what a TOML file of the same form adds to it.
 
-    Args:
-        extra: TOML; it need not exist. What it calls like something there replaces it.
-
-    Raises:
-        BadSettings: If the file can't be used; the sentence says why.
+    The file need not exist; what it calls like something in the table replaces it. BadSettings is
+    raised if it can't be used.
     """
     shipped = resources.files(__package__).joinpath("categories.toml").read_text(encoding="utf-8")
     table = tomllib.loads(shipped)
@@ -71,11 +68,7 @@ def load_categories(extra: Path | None = None) -> dict[str, Category]:
 
 
 def chosen(table: Mapping[str, Category], names: Collection[str]) -> tuple[Category, ...]:
-    """The categories of these names, each once; all of the table if there are no names.
-
-    Raises:
-        BadSettings: If there is no category of a name.
-    """
+    """The categories of these names, each once; all of the table if there are no names."""
     wanted = dict.fromkeys(category_name(name) for name in names)
     for name in wanted:
         if name not in table:
@@ -86,12 +79,7 @@ def chosen(table: Mapping[str, Category], names: Collection[str]) -> tuple[Categ
 def misfits(
     categories: Iterable[Category], labels: Mapping[str, Collection[str]]
 ) -> tuple[str, ...]:
-    """Sentences on ids that the table calls by a name which Wikidata does not know them by.
-
-    Args:
-        categories: Of the table.
-        labels: By id: what Wikidata calls it; ids without are passed over.
-    """
+    """Sentences on ids that the table calls by a name which none of Wikidata's ``labels`` is."""
     names = dict.fromkeys(pair for category in categories for pair in category.names)
     return tuple(
         f"{q_id} stands for {name!r} in the table of categories, but Wikidata calls it "
@@ -104,34 +92,27 @@ def misfits(
 def merged(
     rows: Mapping[str, Iterable[Row]], categories: Sequence[Category]
 ) -> tuple[Celebrity, ...]:
-    """Everybody that rows are about, each once, the most famous first.
+    """Everybody that rows, by the category asked for, are about: each once, most famous first.
 
-    Args:
-        rows: By the name of the category they were asked for.
-        categories: Those that people may belong to; who belongs to none is left out.
+    Who belongs to none of the categories is left out.
     """
-    people: dict[str, list[tuple[str, Row]]] = {}
+    people: dict[str, dict[str, list[Row]]] = {}
     for name, answers in rows.items():
         for row in answers:
-            people.setdefault(row.q_id, []).append((name, row))
-    found = [_celebrity(told, categories) for told in people.values()]
-    return tuple(
-        sorted(
-            (one for one in found if one.categories),
-            key=lambda one: (-one.fame, int(one.q_id[1:])),
-        )
-    )
+            people.setdefault(row.q_id, {}).setdefault(name, []).append(row)
+    found = (_celebrity(told, categories) for told in people.values())
+    known = (one for one in found if one.categories)
+    return tuple(sorted(known, key=lambda one: (-one.fame, int(one.q_id[1:]))))
 
 
-def _celebrity(told: Sequence[tuple[str, Row]], categories: Iterable[Category]) -> Celebrity:
-    """What rows about one person, each with the category asked for, say together."""
-    asked = {name for name, _ in told}
-    rows = [row for _, row in told]
+def _celebrity(told: Mapping[str, Sequence[Row]], categories: Iterable[Category]) -> Celebrity:
+    """What rows about one person, by the category asked for, say together."""
+    rows = [row for some in told.values() for row in some]
     occupations = {row.occupation for row in rows if row.occupation is not None}
     countries = {row.country for row in rows if row.country is not None}
 
     def belongs(category: Category) -> bool:
-        if category.name not in asked:
+        if category.name not in told:
             return category.holds(occupations, countries)
         # Where rows don't say, the question counts.
         return category.holds(occupations or category.occupations, countries or category.countries)

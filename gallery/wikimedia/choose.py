@@ -44,19 +44,13 @@ class _Chosen:
 
 
 class Chooser:
-    """Chooses portraits that the gallery lacks; safe to use from several threads.
-
-    ``backbone`` compares faces; the cache remembers why pictures are not taken.
-    """
+    """Chooses portraits that the gallery lacks; ``backbone`` compares faces. Safe to share."""
 
     def __init__(
         self, gallery: Gallery, engine: Engine, backbone: str, cache: Cache, commons: Commons
     ) -> None:
-        self._gallery = gallery
-        self._engine = engine
-        self._backbone = backbone
-        self._cache = cache
-        self._commons = commons
+        self._gallery, self._engine, self._backbone = gallery, engine, backbone
+        self._cache, self._commons = cache, commons
         # The prior, not what the gallery has learned: the outcome must not change as it grows.
         self._strangers = prior(engine.backbone(backbone).space)
         self._lock = threading.Lock()
@@ -75,8 +69,8 @@ class Chooser:
             name=celebrity.name or celebrity.q_id,
             categories=celebrity.categories,
             wikidata_id=celebrity.q_id,
-            country=None if celebrity.country is None else celebrity.country[:100],
-            gender=None if celebrity.gender is None else celebrity.gender[:50],
+            country=celebrity.country and celebrity.country[:100],
+            gender=celebrity.gender and celebrity.gender[:50],
             fame=celebrity.fame,
         )
 
@@ -99,14 +93,8 @@ class Chooser:
     ) -> list[FoundPortrait]:
         """The pictures of somebody that the gallery lacks, looked at as far as need be.
 
-        Args:
-            celebrity: Who.
-            own: Wikidata's pictures, best first: they need no comparison.
-            others: Asks for those of the person's category on Commons; only if they are needed.
-            each: So many portraits, with those in the gallery.
-
-        Raises:
-            SourceDown: If the server does not answer.
+        There will be ``each`` portraits, with those in the gallery. ``own`` are Wikidata's, best
+        first, which need no comparison; ``others`` asks for those of the person's category.
         """
         chosen = _Chosen(celebrity)
         for file in own:
@@ -225,15 +213,10 @@ class Chooser:
         self._cache.drop_pictures([file.title])
 
     def _claim(self, celebrity: Celebrity, face: Embedding) -> None:
-        """Knows somebody of that name whom no Q-id names as this one, if the face is the same.
-
-        Two people of one name stay two.
-        """
+        """Knows somebody of that name whom no Q-id names as this one, if the face is the same."""
         with self._lock:
             namesakes = self._unclaimed.get(folded(celebrity.name or ""), [])
-            if celebrity.q_id in self._keys:
-                return
-            for person in namesakes:
+            for person in namesakes if celebrity.q_id not in self._keys else ():
                 faces = map(self._face_in, self._gallery.portraits(person.id))
                 if any(one is not None and self._same(one, face) for one in faces):
                     self._keys[celebrity.q_id] = person.key

@@ -6,17 +6,19 @@ Manual:Maxlag_parameter; https://commons.wikimedia.org/wiki/Commons:Machine-read
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html.parser import HTMLParser
+from itertools import accumulate
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from engine.errors import SourceDown
-from engine.http import Answer, Failing, HttpClient, NotThere, Patience, Refused, Retry
+from engine.http import Failing, HttpClient, NotThere, Refused, Retry
 from gallery.wikimedia import CONTACT_ADVICE, refusals
 from gallery.wikimedia.cache import Cache
 
@@ -25,9 +27,7 @@ _MOST_LETTERS: Final = 6_000  # of a URL; servers refuse some above 8,000
 _WIDTH_PX: Final = 500  # one of those at which thumbnails are kept; others are refused
 _MOST_PAGES: Final = 20  # of one answer
 _WAYS: Final = (("list", "cm", "categorymembers"), ("generator", "gcm", "pages"))
-_FORMATS: Final = frozenset(
-    ["image/jpeg", "image/png", "image/webp", "image/tiff", "image/gif", "image/x-png"]
-)
+_FORMATS: Final = tuple(f"image/{one}" for one in ("jpeg", "png", "webp", "tiff", "gif", "x-png"))
 _PASSING: Final = frozenset({"ratelimited", "readonly", "internal_api_error", "timeout"})
 _METADATA: Final = (
     "Artist|LicenseShortName|LicenseUrl|Credit|AttributionRequired|Restrictions|UsageTerms"
@@ -84,24 +84,13 @@ class CommonsFile:
 
 
 class Commons:
-    """Asks the API, and fetches pictures, each once; safe to use from several threads.
+    """Asks the API at ``url``, and fetches pictures, each once; safe to use from several threads.
 
-    Args:
-        client: To the API.
-        url: Of the API.
-        pictures: The client to the server that has the pictures.
-        cache: Remembers the answers, and keeps the pictures.
-        patience: As the clients'.
+    ``pictures`` is the client to the server that has them.
     """
 
-    def __init__(
-        self, client: HttpClient, url: str, pictures: HttpClient, cache: Cache, patience: Patience
-    ) -> None:
-        self._client = client
-        self._url = url
-        self._pictures = pictures
-        self._cache = cache
-        self._lag_pause_s = patience.lag_pause_s
+    def __init__(self, client: HttpClient, url: str, pictures: HttpClient, cache: Cache) -> None:
+        self._client, self._url, self._pictures, self._cache = client, url, pictures, cache
         self._lock = threading.Lock()
         self._turns: dict[str, threading.Lock] = {}  # so that two people's picture comes once
         self._failed: dict[str, str] = {}  # pictures to ask for again in the next run
@@ -115,7 +104,10 @@ class Commons:
         wanted = list(dict.fromkeys(titles))
         known = self._cache.get_many("file", wanted)
         unknown = [title for title in wanted if title not in known]
-        for chunk in _chunks(unknown):
+        while unknown:
+            letters = accumulate(len(quote(title)) + 10 for title in unknown[:_TITLES])
+            count = max(1, sum(total <= _MOST_LETTERS for total in letters))
+            chunk, unknown = unknown[:count], unknown[count:]
             fresh = {title: asdict(file) for title, file in self._asked(chunk).items()}
             self._cache.put_many("file", fresh)
             known |= fresh
@@ -125,16 +117,14 @@ class Commons:
         """Titles of the first 50 pictures in a category, without namespace; none if it is gone."""
         known = self._cache.get("members", category)
         if known is None:
-            whose = f"Category:{category}"
-            entries: list[Mapping[str, Any]] = []
             # Some servers know only the second way to ask.
             for way, prefix, key in _WAYS:
-                asked = {"title": whose, "type": "file", "limit": "50"}
-                names = {f"{prefix}{name}": value for name, value in asked.items()}
-                answer = next(self._answers({way: "categorymembers", **names}))
-                entries = _listed(answer.get(key))
+                asked = {way: "categorymembers", f"{prefix}title": f"Category:{category}"}
+                asked |= {f"{prefix}type": "file", f"{prefix}limit": "50"}
+                answer = next(self._answers(asked))
                 if key in answer:
                     break
+            entries = _listed(answer.get(key))
             known = [_bare(entry["title"]) for entry in entries if "title" in entry]
             self._cache.put("members", category, known)
         return tuple(known)
@@ -146,42 +136,31 @@ class Commons:
             SourceDown: If the server does not answer, or refuses every picture.
         """
         with self._turns.setdefault(file.title, threading.Lock()):
-            return self._fetched(file)
+            found: bytes | str | None = self.missing(file.title)
+            found = found or self._cache.get("picture", file.title)
+            if found is not None:
+                return found
+            if self._down is not None:
+                raise self._down
+            try:
+                found = self._pictures.get(str(file.thumb_url), lambda body, _pause_s: body)
+                self._cache.put_picture(file.title, found)
+            except NotThere:
+                found = "the picture was deleted"
+            except (Refused, Failing) as problem:
+                return self._not_delivered(file, problem)
+            with self._lock:  # the server is well: what it refused need not be asked for again
+                missing, self._refused, self._failures = self._refused, {}, 0
+                self._delivers = True
+            if isinstance(found, str):
+                missing[file.title] = found
+            self._cache.put_many("missing", missing)
+            return found
 
     def missing(self, title: str) -> str | None:
         """Why a picture could not be had when it was fetched; None if it could, or never was."""
         known: str | None = self._failed.get(title) or self._cache.get("missing", title)
         return known
-
-    def _fetched(self, file: CommonsFile) -> bytes | str:
-        known = self.missing(file.title)
-        if known is not None:
-            return known
-        kept: bytes | None = self._cache.get("picture", file.title)
-        if kept is not None:
-            return kept
-        if self._down is not None:
-            raise self._down
-        assert file.thumb_url is not None
-        try:
-            content = self._pictures.get(file.thumb_url, lambda answer: answer.body)
-        except NotThere:
-            reason = "the picture was deleted"
-            self._delivered({file.title: reason})
-            return reason
-        except (Refused, Failing) as problem:
-            return self._not_delivered(file, problem)
-        self._cache.put_picture(file.title, content)
-        self._delivered({})
-        return content
-
-    def _delivered(self, missing: dict[str, str]) -> None:
-        """The server is well: what it refused so far need not be asked for again."""
-        with self._lock:
-            refused, self._refused = self._refused, {}
-            self._failures = 0
-            self._delivers = True
-        self._cache.put_many("missing", refused | missing)
 
     def _not_delivered(self, file: CommonsFile, problem: Refused | Failing) -> str:
         """Why one picture can't be had, unless the server is to blame.
@@ -229,13 +208,10 @@ class Commons:
             for page in _listed(answer.get("pages")):
                 title = _bare(page.get("title", ""))
                 pages[title] = {**pages.get(title, {}), **page}
-        found = {}
-        for title in titles:
-            now = title
-            for _ in renamed:  # so many steps at most, also where they lead in a circle
-                now = renamed.get(now, now)
-            found[title] = _file(pages, now)
-        return found
+        now = {title: title for title in titles}
+        for _ in renamed:  # so many steps at most, also where they lead in a circle
+            now = {title: renamed.get(name, name) for title, name in now.items()}
+        return {title: _file(pages, name) for title, name in now.items()}
 
     def _answers(self, parameters: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
         """An answer, part after part."""
@@ -250,12 +226,11 @@ class Commons:
                 return
             more = {name: str(value) for name, value in following.items()}
 
-    def _judged(self, answer: Answer) -> Mapping[str, Any]:
+    def _judged(self, body: bytes, pause_s: float | None) -> Mapping[str, Any]:
         """The answer, if it is none of the errors that come with status 200."""
-        try:
-            content = json.loads(answer.body)
-        except ValueError:
-            content = None
+        content: Any = None
+        with contextlib.suppress(ValueError):
+            content = json.loads(body)
         if not isinstance(content, Mapping):
             raise Retry("it sends no JSON answer", status=200)
         error = content.get("error")
@@ -264,27 +239,14 @@ class Commons:
         error = error if isinstance(error, Mapping) else {"code": error}
         code = str(error.get("code"))
         if code == "maxlag":
-            pause_s = max(self._lag_pause_s, answer.pause_s or 0.0)
-            raise Retry("its databases lag", pause_s, status=200)
+            lag_pause_s = max(self._client.patience.lag_pause_s, pause_s or 0.0)
+            raise Retry("its databases lag", lag_pause_s, status=200)
         if code.startswith("invalid"):  # there is nothing of that title
             return {}
         if any(code.startswith(known) for known in _PASSING):
-            raise Retry(code, answer.pause_s, status=200)
+            raise Retry(code, pause_s, status=200)
         host = urlsplit(self._url).netloc
         raise SourceDown(f"{host} refuses ({code}): {error.get('info', 'without a reason')}")
-
-
-def _chunks(titles: Iterable[str]) -> Iterator[list[str]]:
-    """As many titles as one question may have, and a URL may hold."""
-    chunk: list[str] = []
-    for title in titles:
-        letters = sum(len(quote(one)) + 10 for one in (*chunk, title))
-        if chunk and (len(chunk) == _TITLES or letters > _MOST_LETTERS):
-            yield chunk
-            chunk = []
-        chunk.append(title)
-    if chunk:
-        yield chunk
 
 
 def _file(pages: Mapping[str, Mapping[str, Any]], title: str) -> CommonsFile:
@@ -294,13 +256,20 @@ def _file(pages: Mapping[str, Mapping[str, Any]], title: str) -> CommonsFile:
     source_url = f"https://commons.wikimedia.org/wiki/File:{quote(title.replace(' ', '_'))}"
     versions = _listed(page.get("imageinfo"))
     if not versions:
-        gone = page.get("missing") or "missing" in page
-        problem = "the picture was deleted" if gone else "the picture is not on Commons"
-        return CommonsFile(title, source_url=source_url, problem=problem)
+        problem = "was deleted" if "missing" in page else "is not on Commons"
+        return CommonsFile(title, source_url=source_url, problem=f"the picture {problem}")
     version = versions[0]
     metadata = version.get("extmetadata") or {}
     licence = _text(metadata, "LicenseShortName") or _text(metadata, "UsageTerms")
     thumb_url = web_address(str(version.get("thumburl") or ""), 4000)
+    mime = version.get("mime") or "image/jpeg"
+    problem: str | None = None
+    if not is_free(licence):
+        problem = f"no free picture ({licence[:60] or 'no licence is given'})"
+    elif mime not in _FORMATS:
+        problem = f"no photo ({mime})"
+    elif thumb_url is None:
+        problem = "there is no small copy of the picture"
     author = _text(metadata, "Artist") or _text(metadata, "Credit") or str(version.get("user", ""))
     return CommonsFile(
         title=title,
@@ -309,16 +278,8 @@ def _file(pages: Mapping[str, Mapping[str, Any]], title: str) -> CommonsFile:
         licence=licence[:200] or None,
         licence_url=web_address(_text(metadata, "LicenseUrl")),
         source_url=web_address(str(version.get("descriptionurl") or ""), 2000) or source_url,
-        problem=_problem(licence, version.get("mime"), thumb_url),
+        problem=problem,
     )
-
-
-def _problem(licence: str, mime: object, thumb_url: str | None) -> str | None:
-    if not is_free(licence):
-        return f"no free picture ({licence[:60] or 'no licence is given'})"
-    if mime is not None and mime not in _FORMATS:
-        return f"no photo ({mime})"
-    return None if thumb_url else "there is no small copy of the picture"
 
 
 def _text(metadata: Mapping[str, Any], name: str) -> str:

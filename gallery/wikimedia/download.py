@@ -10,7 +10,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import chain
@@ -64,8 +64,8 @@ class Order:
 class LeftOut(NamedTuple):
     """Somebody without a portrait, and why."""
 
-    name: str
-    q_id: str
+    person: str
+    wikidata_id: str
     reason: str
 
 
@@ -85,63 +85,23 @@ class DownloadReport:
 
     def to_json(self) -> dict[str, Any]:
         """As printed with ``--json``."""
-        names = ("person", "wikidata_id", "reason")
         return {
             "people": self.wanted,
             "in_gallery": self.there,
-            "left_out": [dict(zip(names, one, strict=True)) for one in self.left_out],
+            "left_out": [one._asdict() for one in self.left_out],
             "left_out_by_reason": dict(self.reasons().most_common()),
             "warnings": list(self.warnings),
             **self.report.to_json(),
         }
 
 
-def download(
-    gallery: Gallery,
-    engine: Engine,
-    order: Order,
-    servers: Servers,
-    *,
-    backbones: Sequence[str],
-    progress: Progress = no_progress,
-    warn: Callable[[str], None] = lambda _: None,
-    refresh: bool = False,
-    patience: Patience | None = None,
-    stop: threading.Event | None = None,
-) -> DownloadReport:
-    """Adds the people of an order; may be stopped at any moment and goes on from there.
-
-    Args:
-        gallery: Where.
-        engine: Sees and embeds.
-        order: Who.
-        servers: Whom to ask.
-        backbones: Names, at least one; the first compares faces, dlib if it is among them.
-        progress: Told about lists, people and vectors.
-        warn: Told at once what may be wrong with the table of categories.
-        refresh: Ask again what was answered in the last 30 days.
-        patience: How long to wait for the servers.
-        stop: Ends the work, pauses included, when somebody sets it; it is set afterwards.
-
-    Raises:
-        SourceDown: If a server does not answer, or refuses; what was done is kept.
-        Busy: If another process is downloading, or changing the gallery.
-        SetupProblem: If something has to be set up first.
-    """
-    with Download(gallery, engine, order, servers, backbones, progress, patience, stop) as running:
-        if refresh:
-            running.cache.forget("people", "members", "file", "missing", "refusal", "labels")
-        try:
-            return running.run(warn)
-        except Stopped:
-            return DownloadReport(report=Report(interrupted=True))
-
-
 class Download(AbstractContextManager["Download"]):
-    """One download; a context, within which nobody else downloads for this gallery.
+    """Adds the people of an order; a context, within which nobody else downloads for the gallery.
 
-    Arguments as for ``download``. Raises BadSettings if contact or addresses can't be used, Busy if
-    another process is downloading.
+    Of the backbones, at least one, dlib or the first compares faces. Lists, people and vectors are
+    told to ``progress``. ``stop`` ends the work, pauses included, when somebody sets it; it is set
+    afterwards. Raises BadSettings if contact or addresses can't be used, Busy if another process
+    downloads.
     """
 
     def __init__(
@@ -151,41 +111,44 @@ class Download(AbstractContextManager["Download"]):
         order: Order,
         servers: Servers,
         backbones: Sequence[str],
+        *,
         progress: Progress = no_progress,
         patience: Patience | None = None,
         stop: threading.Event | None = None,
     ) -> None:
-        self._gallery = gallery
-        self._engine = engine
-        self._order = order
-        self._backbones = backbones
-        self._progress = progress
+        import filelock
+
+        self._gallery, self._engine, self._order = gallery, engine, order
+        self._backbones, self._progress = backbones, progress
         self._done = DownloadReport()
         self._offered: list[str] = []  # titles of pictures the gallery has to decide about
         stop = stop or threading.Event()
-        patience = patience or Patience()
         query_service = service_url(servers.wikidata_url, "/sparql", "gallery.wikidata_url")
         api = service_url(servers.commons_url, "/w/api.php", "gallery.commons_url")
         agent = user_agent(servers.contact)
         with ExitStack() as stack:
 
             def client(connections: int) -> HttpClient:
-                return stack.enter_context(
-                    HttpClient(agent, connections=connections, patience=patience, stop=stop)
-                )
+                made = HttpClient(agent, connections=connections, patience=patience, stop=stop)
+                return stack.enter_context(made)
 
             def pool(threads: int) -> ThreadPoolExecutor:
                 made = ThreadPoolExecutor(threads, thread_name_prefix="wikimedia")
                 stack.callback(made.shutdown, cancel_futures=True)
                 return made
 
-            stack.enter_context(_alone(gallery))
-            self.cache = stack.enter_context(cache_of(gallery))
-            self._wikidata = Wikidata(client(1), query_service, self.cache, patience, stop)
+            try:
+                lock = filelock.FileLock(folder_of(gallery) / "download.lock", timeout=0)
+                stack.enter_context(lock)
+            except filelock.Timeout as problem:
+                message = "another `lookalike gallery download` is at work on this gallery"
+                raise Busy(f"{message}: wait until it is done") from problem
+            self._cache = stack.enter_context(cache_of(gallery))
+            self._wikidata = Wikidata(client(1), query_service, self._cache)
             to_api, to_pictures = client(_API_CONNECTIONS), client(_PICTURE_CONNECTIONS)
-            self._commons = Commons(to_api, api, to_pictures, self.cache, patience)
+            self._commons = Commons(to_api, api, to_pictures, self._cache)
             judge = "dlib" if "dlib" in backbones else backbones[0]
-            self._chooser = Chooser(gallery, engine, judge, self.cache, self._commons)
+            self._chooser = Chooser(gallery, engine, judge, self._cache, self._commons)
             self._askers, self._planner, self._choosers = pool(_API_CONNECTIONS), pool(1), pool(4)
             stack.callback(stop.set)  # first of all, so that nobody waits for a pause
             self._stack = stack.pop_all()
@@ -204,8 +167,24 @@ class Download(AbstractContextManager["Download"]):
         self._progress("lists", len(order.categories), len(order.categories))
         return merged(rows, tuple(dict.fromkeys((*order.categories, *order.credited))))
 
-    def run(self, warn: Callable[[str], None]) -> DownloadReport:
-        """Takes people in by fame; for those who can't be had the next ones, within reason."""
+    def run(
+        self, *, warn: Callable[[str], None] = lambda _: None, refresh: bool = False
+    ) -> DownloadReport:
+        """Takes people in by fame; for those who can't be had the next ones, within reason.
+
+        ``warn`` is told at once what may be wrong with the table of categories; ``refresh`` asks
+        again what was answered in the last 30 days. Raises SourceDown if a server does not answer
+        (what was done is kept), Busy if another process is changing the gallery.
+        """
+        if refresh:
+            self._cache.forget("people", "members", "file", "missing", "refusal", "labels")
+        try:
+            self._run(warn)
+        except Stopped:
+            self._done.report.interrupted = True
+        return self._done
+
+    def _run(self, warn: Callable[[str], None]) -> None:
         order, done = self._order, self._done
         away = self._gallery.banned()
         most = order.limit + order.limit // _MORE_OF + _MORE
@@ -230,7 +209,6 @@ class Download(AbstractContextManager["Download"]):
             for one in found[: order.limit]
             if self._chooser.person(one) in away
         ]
-        return done
 
     def _take_in(self, people: Sequence[Celebrity]) -> None:
         self._complete(people)
@@ -242,22 +220,20 @@ class Download(AbstractContextManager["Download"]):
             elif what != "photos":
                 self._progress(what, done, total)
 
-        portraits = self._portraits(people, people_only)
+        interrupted, portraits = True, self._portraits(people, people_only)
+        models = self._backbones
         try:
             report = add(
-                self._gallery,
-                self._engine,
-                portraits,
-                backbones=self._backbones,
-                progress=people_only,
+                self._gallery, self._engine, portraits, backbones=models, progress=people_only
             )
-        except BaseException:
-            self._drop_pictures(decided=False)
-            raise
+            interrupted = report.interrupted
         finally:
             portraits.close()
-        self._drop_pictures(decided=not report.interrupted)
-        self._done.report = _joined(self._done.report, report)
+            self._drop_pictures(decided=not interrupted)
+        whole = self._done.report
+        for one in fields(whole):
+            setattr(whole, one.name, getattr(whole, one.name) + getattr(report, one.name))
+        whole.interrupted = bool(whole.interrupted)
         self._account(people)
 
     def _complete(self, people: Sequence[Celebrity]) -> None:
@@ -306,16 +282,13 @@ class Download(AbstractContextManager["Download"]):
         """Deletes all fetched pictures, or if not all are decided those that the gallery knows."""
         if decided:
             self._offered.clear()
-            self.cache.drop_pictures(self.cache.picture_titles())
+            self._cache.forget("picture")
             return
         known = self._gallery.known
-        done = {
-            title
-            for title in self._offered
-            if known(self.cache.get("sha256", title) or "", SCREENING) is not None
-        }
+        sha256 = self._cache.get_many("sha256", self._offered)
+        done = {title for title in self._offered if known(sha256.get(title, ""), SCREENING)}
         self._offered = [title for title in self._offered if title not in done]
-        self.cache.drop_pictures(done)
+        self._cache.drop_pictures(done)
 
     def _planned(self, people: Sequence[Celebrity]) -> list[Callable[[], list[FoundPortrait]]]:
         """How everybody's are chosen; categories that will be needed are asked for together."""
@@ -353,20 +326,6 @@ class Download(AbstractContextManager["Download"]):
         return photos[: _TRIED * wanted]
 
 
-@contextmanager
-def _alone(gallery: Gallery) -> Iterator[None]:
-    """Nobody else downloads for this gallery, or Busy is raised."""
-    import filelock
-
-    try:
-        with filelock.FileLock(folder_of(gallery) / "download.lock", timeout=0):
-            yield
-    except filelock.Timeout as problem:
-        raise Busy(
-            "another `lookalike gallery download` is at work on this gallery: wait until it is done"
-        ) from problem
-
-
 def _in_order(
     pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
 ) -> Iterator[Result]:
@@ -378,9 +337,3 @@ def _in_order(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-def _joined(one: Report, other: Report) -> Report:
-    """What two runs did together."""
-    sums = {each.name: getattr(one, each.name) + getattr(other, each.name) for each in fields(one)}
-    return Report(**sums | {"interrupted": one.interrupted or other.interrupted})

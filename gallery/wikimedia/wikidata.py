@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from engine.errors import SourceDown
-from engine.http import Answer, HttpClient, Patience, Retry, TooSlow
+from engine.http import HttpClient, Patience, Retry, TooSlow
 from gallery.wikimedia import refusals
 from gallery.wikimedia.cache import Cache
 
@@ -28,7 +26,6 @@ _SMALLEST_PAGE: Final = 20
 _MINUTE_S: Final = 60.0
 _QUERY_S_A_MINUTE: Final = 50.0  # of the 60 s that are allowed
 _GENDERS: Final = {"Q6581097": "male", "Q6581072": "female"}
-_LANGUAGES: Final = "en,mul,es,fr,de,pt,it,ru,hi,ja,ko,zh"
 
 # Whom a page is about is found first, without labels: labels for a list that is sorted and cut
 # afterwards are what makes queries run out of time. Rows repeat per occupation, country and image.
@@ -56,7 +53,9 @@ WHERE {{
   OPTIONAL {{ ?p wdt:P27 ?country. }}
   OPTIONAL {{ ?p wdt:P21 ?gender. }}
   OPTIONAL {{ ?p wdt:P373 ?commons. }}
-  SERVICE wikibase:label {{ bd:serviceParam wikibase:language "{languages}". }}
+  SERVICE wikibase:label {{
+    bd:serviceParam wikibase:language "en,mul,es,fr,de,pt,it,ru,hi,ja,ko,zh".
+  }}
 }}
 ORDER BY DESC(?n) ?p
 """
@@ -88,34 +87,21 @@ class Row(NamedTuple):
 
 
 class Wikidata:
-    """Asks the query service at ``url``, one question at a time; ``stop`` ends every wait."""
+    """Asks the query service at ``url``, one question at a time."""
 
-    def __init__(
-        self, client: HttpClient, url: str, cache: Cache, patience: Patience, stop: threading.Event
-    ) -> None:
-        self._client = client
-        self._url = url
-        self._cache = cache
-        self._patience = replace(patience, stall_s=_QUERY_S, tries_when_slow=1)
-        self._once = replace(patience, stall_s=20.0, tries=1)
-        self._stop = stop
-        self._spent: deque[tuple[float, float]] = deque()  # when a query ended, how long it took
+    def __init__(self, client: HttpClient, url: str, cache: Cache) -> None:
+        self._client, self._url, self._cache = client, url, cache
+        self._patience = replace(client.patience, stall_s=_QUERY_S, tries_when_slow=1)
+        self._once = replace(client.patience, stall_s=20.0, tries=1)
+        self._spent: list[tuple[float, float]] = []  # when a query ended, how long it took
 
     def most_famous(
         self, occupations: Sequence[str], countries: Sequence[str], *, min_fame: int, people: int
     ) -> list[Row]:
         """Rows about the most famous people with one of the occupations, in any order.
 
-        The famous are asked for first, which is a small question.
-
-        Args:
-            occupations: Q-ids, at least one.
-            countries: Q-ids; empty for citizens of any country.
-            min_fame: Nobody with articles in fewer wikis.
-            people: So many are enough; there may be more.
-
-        Raises:
-            SourceDown: If the service does not answer.
+        The famous are asked for first, which is a small question; ``people`` are enough. Without
+        countries, citizens of any.
         """
         found: list[Row] = []
         for floor in (*(fame for fame in _FAMOUS if fame > min_fame), min_fame):
@@ -137,7 +123,7 @@ class Wikidata:
             with contextlib.suppress(SourceDown):
                 for binding in self._asked(query, self._once):
                     q_id, label = _q_id(binding, "item"), _value(binding, "label")
-                    if q_id is not None and label is not None:
+                    if q_id and label:
                         known.setdefault(q_id, []).append(label)
             self._cache.put("labels", query, known)
         return known
@@ -156,16 +142,13 @@ class Wikidata:
                 min_fame=min_fame,
                 limit=size,
                 offset=offset,
-                languages=_LANGUAGES,
             )
             try:
                 rows, counts = self._page(query)
             except TooSlow:
-                if len(occupations) > 1:
-                    middle = len(occupations) // 2
-                    halves = (occupations[:middle], occupations[middle:])
-                    parts = [self._rows(half, countries, min_fame, people) for half in halves]
-                    return [row for part in parts for row in part]
+                if middle := len(occupations) // 2:
+                    first = self._rows(occupations[:middle], countries, min_fame, people)
+                    return first + self._rows(occupations[middle:], countries, min_fame, people)
                 if size <= _SMALLEST_PAGE:
                     raise SourceDown(
                         f"{urlsplit(self._url).netloc} has no time for this: try again later, or "
@@ -194,23 +177,17 @@ class Wikidata:
 
     def _asked(self, query: str, patience: Patience) -> list[Mapping[str, Any]]:
         """Rows of an answer; raises TooSlow where the service says that the query took too long."""
-        self._afford()
-        began = time.monotonic()
+        now, allowed = time.monotonic, _QUERY_S_A_MINUTE
+        while sum(took for ended, took in self._spent if now() - ended <= _MINUTE_S) >= allowed:
+            if self._client.stop.wait(1.0):
+                break  # the client raises Stopped
+        began = now()
         asked = {"query": query, "format": "json"}
         try:
             with refusals(self._url, "gallery.wikidata_url"):
                 return self._client.get(self._url, _bindings, asked, patience)
         finally:
-            self._spent.append((time.monotonic(), time.monotonic() - began))
-
-    def _afford(self) -> None:
-        """Waits until another query fits into what is allowed in a minute."""
-        while self._spent:
-            now = time.monotonic()
-            while self._spent and now - self._spent[0][0] > _MINUTE_S:
-                self._spent.popleft()
-            if sum(took for _, took in self._spent) < _QUERY_S_A_MINUTE or self._stop.wait(1.0):
-                return  # the client raises Stopped
+            self._spent.append((now(), now() - began))
 
 
 def file_title(address: str) -> str:
@@ -223,12 +200,12 @@ def _values(variable: str, q_ids: Iterable[str]) -> str:
     return f"VALUES ?{variable} {{ {' '.join(f'wd:{q_id}' for q_id in q_ids)} }}"
 
 
-def _bindings(answer: Answer) -> list[Mapping[str, Any]]:
+def _bindings(body: bytes, _pause_s: float | None) -> list[Mapping[str, Any]]:
     """Rows of an answer in the SPARQL 1.1 query results JSON format."""
     try:
-        bindings: list[Mapping[str, Any]] = json.loads(answer.body)["results"]["bindings"]
+        bindings: list[Mapping[str, Any]] = json.loads(body)["results"]["bindings"]
     except (ValueError, KeyError, TypeError):
-        late = b"TimeoutException" in answer.body  # it had begun to answer when time ran out
+        late = b"TimeoutException" in body  # it had begun to answer when time ran out
         raise Retry("it sends no results", status=200, slow=late) from None
     return bindings
 

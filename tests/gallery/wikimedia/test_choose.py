@@ -15,7 +15,7 @@ from gallery.records import FoundPerson, FoundPortrait
 from gallery.sources.bundled import bundled_portraits
 from gallery.wikimedia import Servers
 from gallery.wikimedia.categories import chosen, load_categories
-from gallery.wikimedia.download import DownloadReport, Order, download
+from gallery.wikimedia.download import Download, DownloadReport, Order
 
 Variant = Callable[[int], bytes]
 
@@ -35,7 +35,8 @@ def fetch(
 ) -> DownloadReport:
     order = Order(chosen(load_categories(), ["film", "space"]), limit, portraits=portraits)
     servers = Servers("tests@example.org", wiki.url, wiki.url)
-    return download(gallery, engine, order, servers, backbones=["dlib"], patience=HURRIED)
+    with Download(gallery, engine, order, servers, ["dlib"], patience=HURRIED) as running:
+        return running.run()
 
 
 def pages(gallery: Gallery, q_id: str) -> set[str]:
@@ -98,7 +99,7 @@ def test_a_single_picture_counts_if_it_is_called_like_the_person_alone(
     }
     harvest = fetch(gallery, engine, wiki)
     assert [person.name for person in gallery.people()] == ["Sam Doe"]
-    assert {one.q_id: one.reason for one in harvest.left_out} == {
+    assert {one.wikidata_id: one.reason for one in harvest.left_out} == {
         "Q2": "the picture was deleted",
         "Q3": "the picture was deleted",
     }
@@ -155,7 +156,7 @@ def test_who_can_not_be_had_gives_way_to_the_next_in_fame(
     assert (harvest.wanted, harvest.there) == (4, 4)
     there = {person.wikidata_id for person in gallery.people()}
     assert there == {"Q2", "Q5", "Q6", "Q9"}
-    assert {one.q_id for one in harvest.left_out} == {"Q1", "Q3", "Q4", "Q7", "Q8"}
+    assert {one.wikidata_id for one in harvest.left_out} == {"Q1", "Q3", "Q4", "Q7", "Q8"}
     assert harvest.report.added == 4
     wiki.requests.clear()
     again = fetch(gallery, engine, wiki, limit=4)

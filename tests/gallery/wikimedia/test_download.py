@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from wikimedia_server import MAXLAG, Fact, Odd, Picture, Wiki, playing
+from wikimedia_server import MAXLAG, Fact, Odd, Picture, Wiki, kept_pictures, playing
 
 from engine.engine import Engine
 from engine.errors import BadSettings, Busy, SourceDown
@@ -21,9 +21,8 @@ from gallery.gallery import Gallery
 from gallery.progress import Progress, no_progress
 from gallery.records import REMOVED
 from gallery.wikimedia import Servers, user_agent
-from gallery.wikimedia.cache import cache_of
 from gallery.wikimedia.categories import chosen, load_categories
-from gallery.wikimedia.download import Download, DownloadReport, Order, download
+from gallery.wikimedia.download import Download, DownloadReport, Order
 
 Variant = Callable[[int], bytes]
 
@@ -91,16 +90,17 @@ def fetch(
         chosen(load_categories(), names or ("film",)), limit, portraits=portraits, fairly=fairly
     )
     servers = Servers("tests@example.org", wiki.url, wiki.url)
-    return download(
+    with Download(
         gallery,
         engine,
         order,
         servers,
-        backbones=["dlib"],
+        ["dlib"],
         patience=HURRIED,
         progress=progress,
         stop=stop,
-    )
+    ) as running:
+        return running.run()
 
 
 def test_people_come_with_all_that_is_known_and_reasons_for_the_rest(
@@ -117,7 +117,7 @@ def test_people_come_with_all_that_is_known_and_reasons_for_the_rest(
     assert (second.key, second.name, second.categories) == ("Q9", "Sam Doe", ("bollywood", "film"))
     assert second.wikidata_id == "Q9"
     assert (harvest.wanted, harvest.there) == (7, 2)
-    assert {one.q_id: one.reason for one in harvest.left_out} == {
+    assert {one.wikidata_id: one.reason for one in harvest.left_out} == {
         "Q11": "no face",
         "Q12": "no free picture (Fair use)",
         "Q13": "the picture was deleted",
@@ -151,8 +151,7 @@ def test_a_second_run_asks_for_nothing(gallery: Gallery, engine: Engine, famous:
     assert len(set(asked)) == len(asked)
     assert again.left_out == first.left_out
     assert (again.there, again.report.added) == (first.there, 0)
-    with cache_of(gallery) as cache:
-        assert not cache.picture_titles()
+    assert not kept_pictures(gallery)
 
 
 def test_somebody_found_again_in_another_category_joins_it(
@@ -340,7 +339,7 @@ def test_who_asked_to_be_removed_is_not_even_asked_about(
     remove(gallery, sam)
     famous.requests.clear()
     harvest = fetch(gallery, engine, famous, limit=2)
-    assert ("Q10", REMOVED) in {(one.q_id, one.reason) for one in harvest.left_out}
+    assert ("Q10", REMOVED) in {(one.wikidata_id, one.reason) for one in harvest.left_out}
     assert gallery.find_person("Q10") is None
     assert not any("Sam_A" in path or "Sam A" in path for path in famous.asked("picture"))
 
@@ -404,7 +403,7 @@ def test_one_picture_that_is_refused_for_ever_costs_that_picture(
     famous.bad = {"Blank.jpg": Odd(status)}
     report = fetch(gallery, engine, famous)
     assert report.there == 2
-    reasons = {one.q_id: one.reason for one in report.left_out}
+    reasons = {one.wikidata_id: one.reason for one in report.left_out}
     assert re.fullmatch(rf"the picture can't be fetched \(.*{status}.*\)", reasons["Q11"])
     assert report.reasons()["the picture can't be fetched"] == 1
     famous.requests.clear()
@@ -422,7 +421,7 @@ def test_one_picture_that_never_comes_whole_costs_that_picture(
     famous.bad = {"Blank.jpg": replace(answer, body=b"no gzip")}
     report = fetch(gallery, engine, famous)
     assert report.there == 2
-    reasons = {one.q_id: one.reason for one in report.left_out}
+    reasons = {one.wikidata_id: one.reason for one in report.left_out}
     assert reasons["Q11"].startswith("the picture can't be fetched (")
 
 
@@ -474,8 +473,7 @@ def test_a_server_that_refuses_later_is_told_from_bad_pictures(
     wiki.bad = {f"{n}.jpg": Odd(403) for n in range(5, 41)}
     with pytest.raises(SourceDown, match=r"gallery\.contact"):
         fetch(gallery, engine, wiki, limit=40)
-    with cache_of(gallery) as cache:
-        assert sorted(cache.picture_titles()) == ["1.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    assert kept_pictures(gallery) == {"1.jpg", "2.jpg", "3.jpg", "4.jpg"}
     wiki.bad = {}
     assert fetch(gallery, engine, wiki, limit=40).there >= 36
 

@@ -12,10 +12,9 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from wikimedia_server import Fact, Picture, Wiki, playing
+from wikimedia_server import Fact, Picture, Wiki, kept_pictures, playing
 
 from gallery.gallery import Gallery
-from gallery.wikimedia.cache import cache_of
 
 Variant = Callable[[int], bytes]
 
@@ -116,8 +115,8 @@ def test_kills_at_random_moments_cost_nothing_and_change_nothing(
             again = sum(count - 1 for (kind, _), count in asked.items() if kind == what)
             assert again <= lost * kills, (what, again, kills)
     assert catalogue(killed_home) == catalogue(undisturbed)
-    with Gallery.open(killed_home / "gallery") as gallery, cache_of(gallery) as cache:
-        assert not cache.picture_titles()
+    with Gallery.open(killed_home / "gallery") as gallery:
+        assert not kept_pictures(gallery)
 
 
 def wait_for(process: subprocess.Popen[str], wiki: Wiki, questions: int) -> None:
