@@ -160,7 +160,8 @@ class _Worker:
         timer = threading.Timer(3 * limits.seconds, self._end_late)
         timer.start()
         try:
-            self._send(json.dumps({**asdict(limits), "size": len(data)}).encode() + b"\n" + data)
+            self._send(json.dumps({**asdict(limits), "size": len(data)}).encode() + b"\n")
+            self._send(data)
             answer = self._answer()
             width, height = map(int, answer.get("size", (0, 0)))
             pixels = np.empty((height, width, 3), np.uint8)

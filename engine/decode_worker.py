@@ -382,7 +382,8 @@ def _in_colour(image: Any, rows: int, name: str, long_side_px: int) -> Image.Ima
     if picture.mode == "CMYK":
         picture = picture.convert("RGB")
     scale = min(1.0, long_side_px / max(width, rows))
-    return _resized(picture, (max(1, round(width * scale)), max(1, round(rows * scale))))
+    size = max(1, round(width * scale)), max(1, round(rows * scale))
+    return picture if size == picture.size else _resized(picture, size)
 
 
 def _plain(strip: Image.Image) -> Image.Image:
@@ -441,8 +442,6 @@ def _grey_of_levels(image: Image.Image, *, full_range: bool) -> Image.Image:
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """A picture (L or RGB) at that size, averaged if it is much smaller."""
-    if size == image.size:
-        return image
     import cv2  # 30 MB and a tenth of a second, for large pictures only; 8 times as fast as Pillow
     import numpy as np
 

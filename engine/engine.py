@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -26,26 +27,21 @@ class FaceFinder(Protocol):
         """Every face in the photo, largest first; empty if there is none."""
 
 
+@dataclass(kw_only=True, eq=False)
 class Engine:
     """Decodes, detects and embeds; safe to call from several threads at once.
 
     The detector and each backbone are loaded at first use, under a lock, and kept.
     """
 
-    def __init__(
-        self,
-        *,
-        load_detector: Callable[[], FaceFinder],
-        load_backbone: Callable[[str], Backbone],
-        limits: DecodeLimits | None = None,
-    ) -> None:
-        self.limits = limits or DecodeLimits()
-        self._load_detector = load_detector
-        self._load_backbone = load_backbone
+    load_detector: Callable[[], FaceFinder]
+    load_backbone: Callable[[str], Backbone]
+    limits: DecodeLimits = field(default_factory=DecodeLimits)
+
+    def __post_init__(self) -> None:
         self._detector: FaceFinder | None = None
         self._backbones: dict[str, Backbone] = {}
-        self._detector_lock = threading.Lock()
-        self._backbone_lock = threading.Lock()
+        self._detector_lock, self._backbone_lock = threading.Lock(), threading.Lock()
 
     def decode(self, data: bytes) -> Photo:
         """The picture in untrusted bytes, see :func:`engine.decode.decode`."""
@@ -70,7 +66,7 @@ class Engine:
         if self._detector is None:
             with self._detector_lock:
                 if self._detector is None:
-                    self._detector = self._load_detector()
+                    self._detector = self.load_detector()
         return self._detector
 
     def backbone(self, name: str) -> Backbone:
@@ -78,7 +74,7 @@ class Engine:
         if name not in self._backbones:
             with self._backbone_lock:
                 if name not in self._backbones:
-                    self._backbones[name] = self._load_backbone(name)
+                    self._backbones[name] = self.load_backbone(name)
         return self._backbones[name]
 
     def why_unavailable(self, name: str) -> str | None:

@@ -58,10 +58,8 @@ def pickled_strings(path: Path) -> list[str]:
 def pickled_vectors(path: Path) -> NDArray[np.float32]:
     """The vectors of a pickled list of arrays, or of one array of two dimensions: float32 (n, D).
 
-    Raises:
-        SetupProblem: If the file can't be read, is anything else, repeats an array so often that
-            it would take 500 MB more than the file, or the vectors differ in length or are not
-            finite.
+    Raises SetupProblem if the file is anything else, or repeats an array so often that it would
+    take 500 MB more than the file.
     """
     what = "a list of vectors"
     arrays = [getattr(one, "content", one) for one in _content(path, what)]

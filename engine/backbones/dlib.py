@@ -148,12 +148,10 @@ class _Reader:
                 self.expect(abs(exponent) < 64 and round(mantissa * 2.0**exponent, 5), value)
 
     def text(self, expected: str) -> None:
-        """A string of known value."""
         self.integers(len(expected))
         self.expect(bytes(self._take(len(expected))), expected.encode("ascii"))
 
     def plain_layer(self, kind: str, *geometry: int) -> None:
-        """A layer without weights."""
         self.text(kind)
         self.integers(*geometry)
         self._layer_end()
@@ -178,7 +176,6 @@ class _Reader:
         return weights * gamma.reshape(-1, 1, 1, 1), values[filters:] * gamma + beta
 
     def fully_connected(self, inputs: int, outputs: int) -> NDArray[np.float32]:
-        """The fully connected layer without bias."""
         self.text("fc_2")
         self.integers(outputs, inputs)
         values = self._tensor(inputs, outputs, 1, 1)

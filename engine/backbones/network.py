@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
 from itertools import combinations
@@ -31,27 +31,19 @@ if TYPE_CHECKING:
 _BATCH = 8  # more gains nothing on a processor and delays whoever waits for the first
 
 
+@dataclass(eq=False)
 class Backbone:
-    """Turns crops of faces into unit vectors; safe to use from several threads at once.
+    """Turns crops of faces into unit vectors; safe to use from several threads at once."""
 
-    Args:
-        record: What is known of it.
-        sha256: Of its weight file.
-        run: The network: uint8 (N, S, S, 3) RGB, S = ``record.input_px``, to float32 (N, D).
-        precision: What its arithmetic is done in, ``"f32"`` or ``"bf16"``.
-    """
+    record: BackboneRecord
+    sha256: str  # of its weight file
+    run: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    """The network: (N, S, S, 3) RGB, S = ``record.input_px``, to (N, D)."""
+    precision: str  # what its arithmetic is done in, "f32" or "bf16"
 
-    def __init__(
-        self,
-        record: BackboneRecord,
-        sha256: str,
-        run: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
-        precision: str,
-    ) -> None:
-        self.record = record
-        self.space = Space(record.name, sha256, record.recipe, record.dimensions)
-        self.precision = precision
-        self._run = run
+    def __post_init__(self) -> None:
+        record = self.record
+        self.space = Space(record.name, self.sha256, record.recipe, record.dimensions)
 
     def crop(self, photo: Photo, face: Face) -> NDArray[np.uint8]:
         """The face as the network wants it: uint8 (S, S, 3) RGB, S = ``record.input_px``."""
@@ -76,7 +68,7 @@ class Backbone:
         embeddings: list[Embedding] = []
         for start in range(0, len(crops), _BATCH):
             views = self._views(np.stack(crops[start : start + _BATCH]))
-            raw = self._run(np.concatenate(views))
+            raw = self.run(np.concatenate(views))
             rows = raw.reshape(len(views), -1, self.record.dimensions).sum(axis=0)
             embeddings += map(self._embedding, rows)
         return tuple(embeddings)

@@ -9,7 +9,7 @@ https://foundation.wikimedia.org/wiki/Policy:User-Agent_policy).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
@@ -61,10 +61,8 @@ def user_agent(contact: str) -> str:
 
 def service_url(url: str, usual_path: str, setting: str) -> str:
     """The address of a service, with the usual path if it is a bare host; raises BadSettings."""
-    try:
+    with suppress(ValueError):
         parts = urlsplit(url)
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadSettings(f"{setting} should be a web address, not {url!r}")
-    return url if parts.path.strip("/") else urlunsplit(parts._replace(path=usual_path))
+        if parts.scheme in ("http", "https") and parts.hostname:
+            return url if parts.path.strip("/") else urlunsplit(parts._replace(path=usual_path))
+    raise BadSettings(f"{setting} should be a web address, not {url!r}")

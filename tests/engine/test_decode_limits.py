@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import resource
 import struct
@@ -16,7 +17,8 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from engine.decode import DecodeLimits, decode, idle_workers, stop
+from engine import decode as decoding
+from engine.decode import DecodeLimits, decode, idle_workers
 from engine.errors import NotAnImage, PhotoProblem, TooLarge
 
 LONGEST_S = 5.0
@@ -33,9 +35,11 @@ def measured(paths: list[Path]) -> list[tuple[str, str, float, float]]:
     """Name, outcome, seconds and MiB beyond an idle worker for each file, one after the other."""
     rows = []
     for path in paths:
-        stop()
+        while len(idle_workers()) > 1:
+            decoding._idle.pop().stop()
         decode(saved(Image.new("RGB", (8, 8)), "JPEG"))
         (pid,) = idle_workers()
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak is counted anew
         idle, peaks, done = peak_mib(pid), [0.0], threading.Event()
 
         def watch(pid: int = pid, peaks: list[float] = peaks) -> None:
@@ -45,7 +49,7 @@ def measured(paths: list[Path]) -> list[tuple[str, str, float, float]]:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        before = cpu_seconds()
+        before = cpu_seconds(pid)
         try:
             photo = decode(path.read_bytes())
             outcome = f"{photo.format} {photo.width_px}x{photo.height_px}"
@@ -56,15 +60,18 @@ def measured(paths: list[Path]) -> list[tuple[str, str, float, float]]:
             watcher.join()
         with contextlib.suppress(OSError, TypeError):
             peaks.append(peak_mib(pid))
-        stop()  # so that its processor time is counted
-        rows.append((str(path), outcome, cpu_seconds() - before, max(peaks) - idle))
+        rows.append((str(path), outcome, cpu_seconds(pid) - before, max(peaks) - idle))
     return rows
 
 
-def cpu_seconds() -> float:
-    """Processor time of the child processes that have ended."""
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a child process, and of those that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    ticks = 0
+    with contextlib.suppress(OSError):  # it has ended
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks = int(fields[11]) + int(fields[12])
+    return used.ru_utime + used.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def chunk(name: bytes, content: bytes) -> bytes:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,12 +21,15 @@ from engine.errors import NotAnImage, PhotoProblem, SetupProblem, TooLarge
 GIF = b"GIF89a" + b"\x0a\0\x0a\0" + bytes(3) + b"!\xfe\0"
 
 
-@pytest.fixture(autouse=True)
-def _fresh_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    stop()
-    monkeypatch.setattr(decoding, "_refused", {})
-    yield
-    stop()
+@pytest.fixture
+def pid() -> int:
+    """Of the one worker that is idle, as at the beginning; the other tests share them all."""
+    while len(idle_workers()) > 1:
+        decoding._idle.pop().stop()
+    start()
+    decode(jpeg())
+    (pid,) = idle_workers()
+    return pid
 
 
 def jpeg(colour: str = "teal", size: tuple[int, int] = (64, 48)) -> bytes:
@@ -37,9 +39,7 @@ def jpeg(colour: str = "teal", size: tuple[int, int] = (64, 48)) -> bytes:
     return stream.getvalue()
 
 
-def test_a_worker_that_is_killed_while_idle_costs_nobody_a_photo() -> None:
-    decode(jpeg())
-    (pid,) = idle_workers()
+def test_a_worker_that_is_killed_while_idle_costs_nobody_a_photo(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert decode(jpeg("red")).width_px == 64
@@ -47,18 +47,16 @@ def test_a_worker_that_is_killed_while_idle_costs_nobody_a_photo() -> None:
 
 
 def test_a_photo_that_ends_a_worker_is_told_and_never_tried_again(
-    monkeypatch: pytest.MonkeyPatch,
+    pid: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The codec's crash is simulated: the worker gets a signal while it works."""
-    start()
-    (pid,) = idle_workers()
+    monkeypatch.setattr(decoding, "_refused", {})
     send = decoding._Worker._send
 
     def deadly(worker: decoding._Worker, data: bytes) -> None:
         os.kill(worker.pid, signal.SIGSEGV)
         send(worker, data)
 
-    decode(jpeg())
     with monkeypatch.context() as patch:
         patch.setattr(decoding._Worker, "_send", deadly)
         with pytest.raises(NotAnImage, match="can't be decoded"):
@@ -85,9 +83,7 @@ def test_a_file_that_takes_too_long_is_refused_and_others_are_answered_meanwhile
     assert time.monotonic() - began < 60
 
 
-def test_a_worker_that_hangs_is_ended_by_the_clock() -> None:
-    decode(jpeg())
-    (pid,) = idle_workers()
+def test_a_worker_that_hangs_is_ended_by_the_clock(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(TooLarge, match="too long"):
         decode(jpeg("red"), DecodeLimits(seconds=0.1))
@@ -126,23 +122,13 @@ def test_a_worker_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
 def test_a_decoder_that_does_not_start_is_the_operators_problem(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    stop()
     monkeypatch.setattr(sys, "path", [])
     with pytest.raises(SetupProblem, match="does not start"):
         decode(jpeg())
 
 
-def test_without_shared_memory_pixels_come_through_the_pipe(
-    monkeypatch: pytest.MonkeyPatch, hopper_jpeg: bytes
-) -> None:
-    shared = decode(hopper_jpeg)
-    stop()
-    monkeypatch.delattr(os, "memfd_create")
-    piped = decode(hopper_jpeg)
-    assert (piped.pixels == shared.pixels).all()
-
-
-def test_an_idle_worker_is_small(hopper_jpeg: bytes) -> None:
+def test_an_idle_worker_is_small(pid: int, hopper_jpeg: bytes) -> None:
     decode(hopper_jpeg)
-    (pid,) = idle_workers()
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     assert pages * os.sysconf("SC_PAGE_SIZE") < 60_000_000

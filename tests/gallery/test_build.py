@@ -167,7 +167,7 @@ def test_what_is_not_taken_has_a_reason_that_is_remembered(
         def decode(self, data: bytes) -> None:  # type: ignore[override]
             raise AssertionError(len(data))
 
-    blind = Blind(load_detector=engine._load_detector, load_backbone=engine._load_backbone)
+    blind = Blind(load_detector=engine.load_detector, load_backbone=engine.load_backbone)
     second = put(gallery, blind, folder)
     assert {one.photo: one.reason for one in second.rejected} == {
         one.photo: one.reason for one in report.rejected
