@@ -139,6 +139,11 @@ class _Worker:
         self.pid = self._process.pid
         self._stdin = cast("BinaryIO", self._process.stdin)
         self._stdout = cast("BufferedReader", self._process.stdout)
+        for pipe in (self._stdin, self._stdout):  # 10 ms less a photo than with Linux' usual 64 KB
+            with contextlib.suppress(ImportError, AttributeError, OSError):
+                import fcntl  # not on Windows
+
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1_048_576)
 
     def usable(self) -> bool:
         return self._process.poll() is None and (self._resident_bytes or 0) < _RETIRED_FROM_BYTES
