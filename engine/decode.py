@@ -170,7 +170,7 @@ class _Worker:
             answer = self._answer()
             width, height = map(int, answer.get("size", (0, 0)))
             pixels = np.empty((height, width, 3), np.uint8)
-            self._stdout.readinto(pixels)
+            self._stdout.readinto(pixels.data)
             self._resident_bytes = self._answer()["resident"]
             if "problem" in answer:
                 kind = TooLarge if answer["problem"] == "TooLarge" else NotAnImage

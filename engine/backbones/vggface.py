@@ -206,8 +206,9 @@ def graph(path: Path, network: str) -> Any:
         x: runtime.Node, name: str, *, stride: int = 1, pads: tuple[int, int, int, int] = (0,) * 4
     ) -> runtime.Node:
         """A convolution with the batch norm after it folded in, or with a bias."""
-        layer: dict[str, Any] = weights.pop(name)
-        kernel, bias = layer["kernel"], layer.get("bias")
+        layer = weights.pop(name)
+        kernel: Any = layer["kernel"]
+        bias: Any = layer.get("bias")
         if norm := weights.pop(f"{name}/bn", None):
             variance = norm["moving_variance"].astype(np.float64) + EPSILON[network]
             scale = norm["gamma"] / np.sqrt(variance)

@@ -191,7 +191,7 @@ class Detector:
         self, photo: Halvings, smallest_px: float, largest_px: float
     ) -> NDArray[np.float64]:
         found = [
-            canvas.boxes(*self._pnet.run(canvas.drawn(photo)), PNET_THRESHOLD, photo)
+            canvas.boxes(photo, PNET_THRESHOLD, *self._pnet.run(canvas.drawn(photo)))
             for canvas in plan(photo.width_px, photo.height_px, smallest_px, largest_px)
         ]
         if not found:
@@ -237,7 +237,8 @@ class Detector:
         _, landmarks, face = _in_batches(self._onet, both)
         seen, mirrored = np.split(_points(landmarks), 2)
         mirrored = mirrored[:, _MIRRORED] * (-1, 1) + (1, 0)
-        scores = (found["score"] + np.sum(np.split(face[:, 0], 2), axis=0)) / 3
+        scores: NDArray[np.float64] = found["score"] + np.sum(np.split(face[:, 0], 2), axis=0)
+        scores = scores / 3
         points = _placed((seen + mirrored) / 2, centres, sides)
         return _findings(found["box"], scores, points)[scores > MEAN_THRESHOLD]
 

@@ -144,10 +144,10 @@ class Canvas:
 
     def boxes(
         self,
+        photo: Halvings,
+        threshold: float,
         offsets: NDArray[np.float32],
         face: NDArray[np.float32],
-        threshold: float,
-        photo: Halvings,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
         """P-Net's findings above a threshold: boxes (N, 4), photo pixels; scores and levels (N,).
 

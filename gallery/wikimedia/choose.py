@@ -7,10 +7,11 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from engine.errors import PhotoProblem, TooLarge
-from engine.types import Embedding, Face, Photo
+from engine.types import Embedding, Face
 from gallery.records import FoundPerson, FoundPortrait, Person, Portrait, Rejected, folded
 from gallery.scores import prior
 from gallery.screen import SCREENING, Reason, clear_face
@@ -31,6 +32,8 @@ _NOBODY_TO_COMPARE: Final = "nothing shows that it is the person"
 
 _COMPANY: Final = re.compile(r"[&,;+]|\b(?:and|with|und|mit|et|avec|con|e|y|i)\b", re.IGNORECASE)
 """In a title: the picture may be of somebody else as well."""
+
+_credit: Final = attrgetter("author", "licence", "licence_url", "source_url")
 
 
 @dataclass(slots=True)
@@ -104,16 +107,10 @@ class Chooser:
             self._try_others(chosen, others(), each)
         if chosen.face is not None:
             self._claim(celebrity, chosen.face)
-        person = self.person(celebrity)
+        person, read_picture = self.person(celebrity), self._cache.read_picture
         return [
             FoundPortrait(
-                person=person,
-                origin=f"File:{file.title}",
-                read=partial(self._cache.read_picture, file.title),
-                author=file.author,
-                licence=file.licence,
-                licence_url=file.licence_url,
-                source_url=file.source_url,
+                person, f"File:{file.title}", partial(read_picture, file.title), *_credit(file)
             )
             for file in chosen.files
         ]
@@ -188,7 +185,9 @@ class Chooser:
         except PhotoProblem:
             return Reason.UNREADABLE
         face = clear_face(photo, self._engine.detect(photo))
-        return face if isinstance(face, Reason) else self._embedded(photo, face)
+        if isinstance(face, Reason):
+            return face
+        return self._engine.embed([(photo, face)], self._backbone)[0]
 
     def _fate(self, celebrity: Celebrity, file: CommonsFile) -> Person | str | None:
         """Whose portrait a picture is, or why it is not taken; None if that is not decided."""
@@ -229,9 +228,7 @@ class Chooser:
             photo = self._engine.decode(self._gallery.photo(portrait) or b"")
         except PhotoProblem:
             return None
-        return self._embedded(photo, Face(portrait.box, portrait.landmarks, confidence=1.0))
-
-    def _embedded(self, photo: Photo, face: Face) -> Embedding:
+        face = Face(portrait.box, portrait.landmarks, confidence=1.0)
         return self._engine.embed([(photo, face)], self._backbone)[0]
 
     def _same(self, one: Embedding, other: Embedding) -> bool:

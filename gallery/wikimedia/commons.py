@@ -159,8 +159,7 @@ class Commons:
 
     def missing(self, title: str) -> str | None:
         """Why a picture could not be had when it was fetched; None if it could, or never was."""
-        known: str | None = self._failed.get(title) or self._cache.get("missing", title)
-        return known
+        return self._failed.get(title) or self._cache.get("missing", title)
 
     def _not_delivered(self, file: CommonsFile, problem: Refused | Failing) -> str:
         """Why one picture can't be had, unless the server is to blame.
@@ -256,8 +255,8 @@ def _file(pages: Mapping[str, Mapping[str, Any]], title: str) -> CommonsFile:
     source_url = f"https://commons.wikimedia.org/wiki/File:{quote(title.replace(' ', '_'))}"
     versions = _listed(page.get("imageinfo"))
     if not versions:
-        problem = "was deleted" if "missing" in page else "is not on Commons"
-        return CommonsFile(title, source_url=source_url, problem=f"the picture {problem}")
+        fate = "was deleted" if "missing" in page else "is not on Commons"
+        return CommonsFile(title, source_url=source_url, problem=f"the picture {fate}")
     version = versions[0]
     metadata = version.get("extmetadata") or {}
     licence = _text(metadata, "LicenseShortName") or _text(metadata, "UsageTerms")

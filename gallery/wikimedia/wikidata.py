@@ -122,7 +122,7 @@ class Wikidata:
             known = {}
             with contextlib.suppress(SourceDown):
                 for binding in self._asked(query, self._once):
-                    q_id, label = _q_id(binding, "item"), _value(binding, "label")
+                    q_id, label = _q_id(binding, "item"), binding.get("label")
                     if q_id and label:
                         known.setdefault(q_id, []).append(label)
             self._cache.put("labels", query, known)
@@ -175,7 +175,7 @@ class Wikidata:
         rows, counts = known
         return rows, counts
 
-    def _asked(self, query: str, patience: Patience) -> list[Mapping[str, Any]]:
+    def _asked(self, query: str, patience: Patience) -> list[dict[str, str]]:
         """Rows of an answer; raises TooSlow where the service says that the query took too long."""
         now, allowed = time.monotonic, _QUERY_S_A_MINUTE
         while sum(took for ended, took in self._spent if now() - ended <= _MINUTE_S) >= allowed:
@@ -200,22 +200,24 @@ def _values(variable: str, q_ids: Iterable[str]) -> str:
     return f"VALUES ?{variable} {{ {' '.join(f'wd:{q_id}' for q_id in q_ids)} }}"
 
 
-def _bindings(body: bytes, _pause_s: float | None) -> list[Mapping[str, Any]]:
-    """Rows of an answer in the SPARQL 1.1 query results JSON format."""
+def _bindings(body: bytes, _pause_s: float | None) -> list[dict[str, str]]:
+    """Texts by variable, on one line, of an answer in the SPARQL 1.1 query results JSON format."""
     try:
-        bindings: list[Mapping[str, Any]] = json.loads(body)["results"]["bindings"]
-    except (ValueError, KeyError, TypeError):
+        return [
+            {name: " ".join(str(term.get("value", "")).split()) for name, term in row.items()}
+            for row in json.loads(body)["results"]["bindings"]
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError):
         late = b"TimeoutException" in body  # it had begun to answer when time ran out
         raise Retry("it sends no results", status=200, slow=late) from None
-    return bindings
 
 
-def _row(binding: Mapping[str, Any]) -> Row | None:
+def _row(binding: Mapping[str, str]) -> Row | None:
     """None if the person or the picture is unknown."""
-    q_id, image = _q_id(binding, "p"), _value(binding, "image")
-    if q_id is None or image is None:
+    q_id, image = _q_id(binding, "p"), binding.get("image")
+    if q_id is None or not image:
         return None
-    name, fame = _value(binding, "pLabel"), _value(binding, "n") or ""
+    name, fame = binding.get("pLabel") or None, binding.get("n", "")
     country, gender = _q_id(binding, "country"), _q_id(binding, "gender")
     return Row(
         q_id=q_id,
@@ -224,21 +226,13 @@ def _row(binding: Mapping[str, Any]) -> Row | None:
         fame=int(float(fame)) if fame.replace(".", "", 1).isdecimal() else 0,
         occupation=_q_id(binding, "occupation"),
         country=country,
-        country_name=_value(binding, "countryLabel") or country,
-        gender=_GENDERS.get(gender or "") or _value(binding, "genderLabel") or gender,
-        commons=_value(binding, "commons"),
+        country_name=binding.get("countryLabel") or country,
+        gender=_GENDERS.get(gender or "") or binding.get("genderLabel") or gender,
+        commons=binding.get("commons") or None,
     )
 
 
-def _value(binding: Mapping[str, Any], variable: str) -> str | None:
-    """The text of a variable on one line; None if there is none."""
-    term = binding.get(variable)
-    value = term.get("value") if isinstance(term, Mapping) else None
-    text = "" if value is None else " ".join(str(value).split())
-    return text or None
-
-
-def _q_id(binding: Mapping[str, Any], variable: str) -> str | None:
+def _q_id(binding: Mapping[str, str], variable: str) -> str | None:
     """``Q42`` of ``http://www.wikidata.org/entity/Q42``; None for unknown values."""
-    last = (_value(binding, variable) or "").rpartition("/")[2]
+    last = binding.get(variable, "").rpartition("/")[2]
     return last if last[:1] == "Q" and last[1:].isdecimal() else None

@@ -53,7 +53,7 @@ class _Command:
         return os.system, ("exit 1",)
 
 
-_GOOD = _packed([np.zeros(shape, np.float32) for shape in mtcnn._SHAPES["pnet"]])
+_GOOD = _packed([np.zeros(shape, np.float32) for shape in mtcnn.weight_shapes("pnet")])
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ _GOOD = _packed([np.zeros(shape, np.float32) for shape in mtcnn._SHAPES["pnet"]]
         _GOOD[: len(_GOOD) // 2],
         _packed([]),
         _packed([np.zeros(3, np.float32)]),
-        _packed([np.zeros(shape) for shape in mtcnn._SHAPES["pnet"]]),
-        _packed([np.full(s, np.nan, np.float32) for s in mtcnn._SHAPES["pnet"]]),
+        _packed([np.zeros(shape) for shape in mtcnn.weight_shapes("pnet")]),
+        _packed([np.full(s, np.nan, np.float32) for s in mtcnn.weight_shapes("pnet")]),
         _packed(_Command()),
         bytes(lz4.frame.compress(pickle.dumps([_Command()]))),
         _packed({"a": 1}),

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engine.mtcnn import survivors
+from engine.mtcnn import survivors, survivors_inside
+
+BY_SHARE = {"union": survivors, "smaller": survivors_inside}
 
 Boxes = NDArray[np.float64]
 
@@ -57,7 +59,7 @@ def test_those_stay_that_the_definition_lets_stay(
     boxes, scores, groups = crowd
     one_group = np.zeros_like(groups)
 
-    found = survivors(boxes, scores, threshold, share=share)
+    found = BY_SHARE[share](boxes, scores, threshold)
 
     assert found.tolist() == _by_definition(boxes, scores, threshold, share, one_group)
     if share == "union":
@@ -70,7 +72,7 @@ def test_a_suppressed_box_suppresses_nothing(share: Literal["union", "smaller"])
     """Three boxes in a row: the first removes the second, which would have removed the third."""
     boxes = np.array([(0, 0, 10, 10), (4, 0, 14, 10), (8, 0, 18, 10)], np.float64)
 
-    assert survivors(boxes, np.array([0.9, 0.8, 0.7]), 0.4, share=share).tolist() == [0, 2]
+    assert BY_SHARE[share](boxes, np.array([0.9, 0.8, 0.7]), 0.4).tolist() == [0, 2]
 
 
 def test_no_boxes_are_no_error() -> None:
