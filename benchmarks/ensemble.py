@@ -90,7 +90,7 @@ def cost(folder: Path, people: int, portraits: int) -> dict[str, object]:
             both.append(time.perf_counter() - between)
     return {
         "people": people,
-        "portraits": len(index.portrait_ids),
+        "portraits": len(gallery.embedded(index.space)),
         "trial_s": trial_s,
         "outcome": str(trial.outcome),
         "query_2048_ms": 1e3 * statistics.median(alone),

@@ -38,7 +38,7 @@ from gallery.add import add
 from gallery.build import learn_scores
 from gallery.changes import Transaction
 from gallery.gallery import Gallery
-from gallery.records import FoundPerson, FoundPortrait
+from gallery.records import FoundPerson, FoundPortrait, Thumbnail
 from gallery.search.cache import newest_cache
 from gallery.search.index import GalleryIndex
 from gallery.tables import PersonRow, PortraitRow
@@ -141,7 +141,7 @@ def by_looking_at_all(
     """Who is found without the cache, and how many milliseconds that takes."""
     (path,) = index.file.folder.glob("cache-*")
     aside = path.rename(path.with_name("aside"))
-    plain = GalleryIndex(index.file, index.roster, index.revision)
+    plain = GalleryIndex(index.file, index.rows, index.revision)
     found, times = [], []
     for probe in probes:
         started = time.perf_counter()
@@ -176,9 +176,9 @@ def measured(crowd: MadePeople, folder: Path, people: int, each: int) -> dict[st
         }
         index = gallery.index(space)
         assert isinstance(index, GalleryIndex)
-        if cache := newest_cache(index.file, index.roster.row_count, index.revision):
-            figures["approximate"] = cache.finder is not None
-            figures["cache_mb"] = size_mb(cache.path)
+        if cache := newest_cache(index.file, index.rows.row_count, index.revision):
+            figures["approximate"] = cache.people is not None
+            figures["cache_mb"] = sum(map(size_mb, index.file.folder.glob("cache-*")))
             expected, plain_ms = by_looking_at_all(index, probes[:EXACT_PROBES])
             kept = [len(set(a) & set(b)) / 3 for a, b in zip(found, expected, strict=False)]
             figures["recall_at_3"] = statistics.fmean(kept)
@@ -239,10 +239,8 @@ def enrol(gallery: Gallery, crowd: MadePeople, first: int, people: int, each: in
                     changes.add_portrait(
                         row,
                         found,
-                        sha256=sha256,
-                        size_px=(300, 300),
-                        landmarks=[[1, 1]] * 5,
-                        box=Box(1, 1, 9, 9),
+                        sha256,
+                        Thumbnail(None, 300, 300, np.ones((5, 2), np.float32), Box(1, 1, 9, 9)),
                     )
                 )
         changes.add_vectors(space_of(crowd.dimensions), crowd.shots(people, each), portraits)

@@ -20,6 +20,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from figures import record
 from made_people import MadePeople
 from PIL import Image
@@ -30,7 +31,7 @@ from engine.types import Box, Space
 from gallery.add import add
 from gallery.gallery import Gallery
 from gallery.progress import no_progress
-from gallery.records import FoundPerson, FoundPortrait
+from gallery.records import FoundPerson, FoundPortrait, Thumbnail
 from gallery.sources.folder import PHOTO_ENDINGS, person_name
 from gallery.verify import verify
 from gallery.verify.checks import Finding, Kind, owners_of, space_findings
@@ -153,17 +154,15 @@ def made_up_run(count: int, each: int = 5) -> dict[str, object]:
         with gallery.transaction() as changes:
             for first in range(0, count, 1000):
                 people = min(1000, count - first)
-                portraits = []
+                portraits, landmarks = [], np.ones((5, 2), np.float32)
                 for number in range(first, first + people):
                     person = changes.add_person(FoundPerson(f"name:{number}", f"Person {number}"))
                     portraits += [
                         changes.add_portrait(
                             person,
                             FoundPortrait(FoundPerson("x", "x"), "x", lambda _: b""),
-                            sha256=f"{number:032x}{shot:032x}",
-                            size_px=(200, 200),
-                            landmarks=[[1.0, 1.0]] * 5,
-                            box=Box(0, 0, 100, 100),
+                            f"{number:032x}{shot:032x}",
+                            Thumbnail(None, 200, 200, landmarks, Box(0, 0, 100, 100)),
                         )
                         for shot in range(each)
                     ]

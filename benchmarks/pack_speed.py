@@ -24,7 +24,7 @@ from PIL import Image
 
 from engine.types import Box, Space
 from gallery.gallery import Gallery
-from gallery.records import FoundPerson, FoundPortrait
+from gallery.records import Credit, FoundPerson, Thumbnail
 from gallery.scores import Learned, prior
 from gallery.transfer import copy_gallery, export_gallery, import_file
 
@@ -118,20 +118,19 @@ def fill(folder: Path, people: int, portraits: int) -> int:
                         ids.append(
                             changes.add_portrait(
                                 owner,
-                                FoundPortrait(
-                                    person,
-                                    "",
-                                    lambda _: b"",
+                                Credit(
                                     author="Somebody Somewhere",
                                     licence="CC BY-SA 4.0",
                                     licence_url="https://creativecommons.org/licenses/by-sa/4.0",
                                     source_url=f"https://commons.wikimedia.org/wiki/File:{number}",
                                 ),
-                                sha256=sha256,
-                                size_px=SIZE_PX,
-                                landmarks=(100 + 60 * rng.random((5, 2))).tolist(),
-                                box=Box(90.0, 80.0, 140.0, 180.0),
-                                jpeg=jpeg,
+                                sha256,
+                                Thumbnail(
+                                    jpeg,
+                                    *SIZE_PX,
+                                    100 + 60 * rng.random((5, 2), np.float32),
+                                    Box(90.0, 80.0, 140.0, 180.0),
+                                ),
                             )
                         )
                 vectors = np.abs(rng.standard_normal((len(ids), SPACE.dimensions)))

@@ -24,8 +24,7 @@ from sqlalchemy import insert, text
 
 from engine.types import Embedding, Space
 from gallery.gallery import Gallery
-from gallery.search import SearchIndex
-from gallery.search.pgvector import make_index
+from gallery.search import SearchIndex, pgvector
 from gallery.tables import PersonRow, PortraitRow
 
 K = 3
@@ -83,9 +82,8 @@ def measure(gallery: Gallery, space: Space, people: int, portraits: int) -> dict
     queries = [Embedding(vector, space) for vector in looked]
     exact, figures["exact_ms"] = searched(gallery.index(space), queries)
     started = time.perf_counter()
-    with gallery.transaction() as changes:
-        make_index(changes.connection, space)
-        changes.note_vectors(space)
+    pgvector.INDEX_FROM_NUMBERS = 1
+    gallery.settle(space)
     figures["hnsw_build_s"] = time.perf_counter() - started
     gallery.refresh()
     found, figures["hnsw_ms"] = searched(gallery.index(space), queries)

@@ -29,7 +29,7 @@ from bot.settings import Settings
 from engine.types import Box, Space
 from gallery.build import learn_scores
 from gallery.gallery import Gallery
-from gallery.records import FoundPerson, FoundPortrait
+from gallery.records import FoundPerson, FoundPortrait, Thumbnail
 
 PEOPLE, PORTRAITS = 10_000, 5
 CHUNK = 100
@@ -56,10 +56,8 @@ def fill(gallery: Gallery, space: Space) -> None:
                             changes.add_portrait(
                                 row,
                                 found,
-                                sha256=hashlib.sha256(key).hexdigest(),
-                                size_px=(300, 300),
-                                landmarks=[[1, 1]] * 5,
-                                box=Box(1, 1, 9, 9),
+                                hashlib.sha256(key).hexdigest(),
+                                Thumbnail(None, 300, 300, np.ones((5, 2)), Box(1, 1, 9, 9)),
                             )
                         )
                 changes.add_vectors(space, vectors, portraits)

@@ -42,7 +42,6 @@ from gallery.database import (
     DRIVER,
     STORE_TURN,
     address,
-    need_packages,
     take_turn,
     tell_plainly,
 )
@@ -249,8 +248,6 @@ def _connect(url: sa.URL) -> AsyncEngine:
     """An engine for that address; nothing is connected yet."""
     is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
     is_postgres = url.drivername == DRIVER
-    if is_postgres:
-        need_packages()
     try:
         if is_file:  # readable by its owner only; SQLite gives its log the same mode
             path = Path(str(url.database))

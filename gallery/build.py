@@ -7,13 +7,14 @@ by a kill: running the command again goes on.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.backbones.network import Backbone
 from engine.decode import decode
 from engine.engine import Engine
 from engine.errors import GalleryCorrupt, LookalikeError, SetupProblem
@@ -71,19 +72,19 @@ def build(
     return report
 
 
-def remove(gallery: Gallery, person: Person) -> int:
-    """Removes a person, their portraits and thumbnails.
+def remove(gallery: Gallery, person: Person, *, never_again: bool = False) -> int:
+    """Removes a person, their portraits and thumbnails; with ``never_again`` bans them, too.
 
-    They are not found from now on; their vectors leave the file at the next ``build``.
-
-    Returns:
-        How many portraits they had.
+    They are not found from now on; their vectors leave the file at the next ``build``. How many
+    portraits they had.
 
     Raises:
         Busy: If another process is changing the gallery.
     """
     with gallery.writing():
         with gallery.transaction() as changes:
+            if never_again:
+                changes.ban(person.key, person.name, person.wikidata_id)
             portraits = changes.remove_person(person.id)
         gallery.refresh()
     return portraits
@@ -101,29 +102,21 @@ def complete(
     Where all have vectors it takes one transaction, and one more to try several backbones.
     """
     spaces = {name: engine.backbone(name).space for name in backbones}
-    together = False
-    with gallery.transaction() as changes:
-        lacking = [name for name, space in spaces.items() if len(gallery.unembedded(space))]
-        if not lacking:
-            together = _settle(gallery, changes, spaces.values(), progress)
-    if lacking:
+    while True:
+        with gallery.transaction() as changes:
+            lacking = [name for name, space in spaces.items() if len(gallery.unembedded(space))]
+            if not lacking:
+                gallery.refresh()
+                for space in spaces.values():
+                    gallery.settle(space, progress)
+                    _learn(gallery, changes, space)
+                # There may be something to find out about several backbones, or to forget.
+                several = len(gallery.spaces()) > 1 or gallery.finding(BEST) is not None
+                break
         for name in lacking:
             embed_missing(gallery, engine, name, report, progress)
-        with gallery.transaction() as changes:
-            together = _settle(gallery, changes, spaces.values(), progress)
-    if together:
+    if several:
         try_ensemble(gallery)
-
-
-def _settle(
-    gallery: Gallery, changes: Transaction, spaces: Iterable[Space], progress: Progress
-) -> bool:
-    """Whether there may be something to find out about, or to forget of, several backbones."""
-    gallery.refresh()
-    for space in spaces:
-        gallery.settle(space, progress)
-        _learn(gallery, changes, space)
-    return len(gallery.spaces()) > 1 or gallery.finding(BEST) is not None
 
 
 def embed_missing(
@@ -138,56 +131,42 @@ def embed_missing(
     A portrait whose thumbnail can't be read is removed and reported; one that came without its
     photo is left as it is.
     """
-    missing = gallery.unembedded(engine.backbone(backbone).space).tolist()
+    network = engine.backbone(backbone)
+    missing = gallery.unembedded(network.space).tolist()
     with ThreadPoolExecutor() as pool:
         for done in range(0, len(missing), _BATCH):
             progress(backbone, done, len(missing))
             batch = missing[done : done + _BATCH]
             with gallery.reading():
                 portraits, photos = gallery.portraits_by_id(batch), gallery.photos(batch)
-            pairs = [(portraits[one], photos[one]) for one in batch]
-            crops = list(pool.map(lambda pair: _crop(engine, backbone, *pair), pairs))
-            _append(gallery, engine, backbone, [one for one, _ in pairs], crops, report)
+            pairs = [(network, portraits[one], photos[one]) for one in batch]
+            crops = pool.map(_crop, *zip(*pairs, strict=True))
+            whole = {one: crop for one, crop in zip(batch, crops, strict=True) if crop is not None}
+            lost = [one for one in batch if one not in whole]
+            vectors = network.embed(list(whole.values())) if whole else []
+            with gallery.transaction() as changes:
+                if whole:
+                    rows = np.stack([one.vector for one in vectors])
+                    changes.add_vectors(network.space, rows, list(whole))
+                owners = gallery.people_by_id({portraits[one].person_id for one in lost})
+                changes.remove_portraits(lost)
+            report.dropped += [owners[portraits[one].person_id].name for one in lost]
+            report.embedded[backbone] += len(whole)
     if missing:
         progress(backbone, len(missing), len(missing))
 
 
-def _crop(
-    engine: Engine, backbone: str, portrait: Portrait, jpeg: bytes
-) -> NDArray[np.uint8] | None:
+def _crop(network: Backbone, portrait: Portrait, jpeg: bytes) -> NDArray[np.uint8] | None:
+    """What the network embeds of a thumbnail; None if that can't be read."""
     try:
         photo = decode(jpeg)  # the settings limit what others send
         if (photo.width_px, photo.height_px) != (portrait.width_px, portrait.height_px):
             return None
-        face = Face(portrait.box, portrait.landmarks, confidence=1.0)
-        return engine.backbone(backbone).crop(photo, face)
+        return network.crop(photo, Face(portrait.box, portrait.landmarks, confidence=1.0))
     except SetupProblem:
         raise
     except LookalikeError:
         return None
-
-
-def _append(
-    gallery: Gallery,
-    engine: Engine,
-    backbone: str,
-    portraits: Sequence[Portrait],
-    crops: Sequence[NDArray[np.uint8] | None],
-    report: Report,
-) -> None:
-    network = engine.backbone(backbone)
-    whole = [crop for crop in crops if crop is not None]
-    pairs = list(zip(portraits, crops, strict=True))
-    lost = [portrait for portrait, crop in pairs if crop is None]
-    vectors = network.embed(whole) if whole else []
-    with gallery.transaction() as changes:
-        if whole:
-            ids = [portrait.id for portrait, crop in pairs if crop is not None]
-            changes.add_vectors(network.space, np.stack([one.vector for one in vectors]), ids)
-        owners = gallery.people_by_id({portrait.person_id for portrait in lost})
-        changes.remove_portraits([portrait.id for portrait in lost])
-    report.dropped += [owners[portrait.person_id].name for portrait in lost]
-    report.embedded[backbone] += len(whole)
 
 
 def learn_scores(gallery: Gallery, space: Space) -> None:

@@ -6,18 +6,18 @@ A vector is appended to its space's file before the transaction that names its r
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
-from engine.types import Box, Space
-from gallery.records import FoundPerson, FoundPortrait, Person, Portrait, category_name, folded
+from engine.types import Space
+from gallery.records import Credit, FoundPerson, Person, Thumbnail, category_name, folded
 from gallery.search.cache import remove_caches
-from gallery.search.pgvector import add_vectors, settle_index, sum_up
+from gallery.search.pgvector import add_vectors, sum_up
 from gallery.store import CHUNK, SpaceState, Store, missing, named
 from gallery.tables import (
     BannedRow,
@@ -38,17 +38,16 @@ _NEW_PORTRAIT: Final = insert(PortraitRow).returning(PortraitRow.id)
 
 
 class Transaction:
-    """Writes.
+    """Writes; whether anything has ``changed``, so that readers look again; new people are counted.
 
-    Attributes:
-        connection: For statements of the caller's own.
-        changed: Whether anything has changed, so that readers look again.
+    ``connection`` is for statements of the caller's own.
     """
 
     def __init__(self, store: Store, connection: Connection) -> None:
         self._store = store
         self.connection = connection
         self.changed = False
+        self.people_added = 0
 
     def run(self, statement: Any, values: Any = None) -> Any:
         """Executes a statement that changes something."""
@@ -61,25 +60,24 @@ class Transaction:
         self.run(delete(table).where(getattr(table, key) == value))
         self.run(insert(table), values)
 
-    def _delete(self, table: Any, column: Any, values: Collection[Any], *where: Any) -> list[int]:
+    def _delete(self, table: Any, column: Any, values: Sequence[int], *where: Any) -> list[int]:
         """Deletes the rows where a column has one of the values; these, of each row."""
-        listed, gone = list(values), list[int]()
-        for start in range(0, len(listed), CHUNK):
-            few = column.in_(listed[start : start + CHUNK])
+        gone: list[int] = []
+        for start in range(0, len(values), CHUNK):
+            few = column.in_(values[start : start + CHUNK])
             gone += self.run(delete(table).where(few, *where).returning(column)).scalars()
         return gone
 
     def add_person(self, person: FoundPerson) -> int:
         """The person's id; they are added if they are new, and completed if more is known now."""
-        row = self.connection.execute(
-            select(PersonRow).where(PersonRow.key == person.key)
-        ).one_or_none()
-        fields = ("wikidata_id", "country", "gender", "fame")
-        known = {field: getattr(person, field) for field in fields}
+        query = select(PersonRow).where(PersonRow.key == person.key)
+        row = self.connection.execute(query).one_or_none()
+        known = {name: getattr(person, name) for name in FoundPerson.LEARNED}
         if row is None:
             name = unicodedata.normalize("NFC", person.name)
             new = {"key": person.key, "name": name, "folded_name": folded(name), **known}
             person_id: int = self.run(insert(PersonRow).returning(PersonRow.id), new).scalar_one()
+            self.people_added += 1
         else:
             person_id = row.id
             news = {k: v for k, v in known.items() if v not in (None, getattr(row, k))}
@@ -104,107 +102,74 @@ class Transaction:
             self.run(insert(PersonCategoryRow), values)
 
     def add_portrait(
-        self,
-        person_id: int,
-        found: FoundPortrait | Portrait,
-        *,
-        sha256: str,
-        size_px: tuple[int, int],
-        landmarks: Sequence[Sequence[float]],
-        box: Box,
-        jpeg: bytes | None = None,
+        self, person_id: int, credit: Credit, sha256: str, thumbnail: Thumbnail
     ) -> int:
-        """Adds a portrait and returns its id.
+        """Adds a portrait of a person, with its photo if there is one, and returns its id.
 
-        Args:
-            person_id: Whose.
-            found: Author, licence and source.
-            sha256: Of the original bytes; not in the gallery yet.
-            size_px: Width and height of the thumbnail.
-            landmarks: Five pairs (x, y), thumbnail pixels.
-            box: The face, thumbnail pixels.
-            jpeg: The thumbnail; None for a portrait without its photo.
+        ``sha256`` is of the original bytes, which are not in the gallery yet.
         """
+        self.run(delete(RejectionRow).where(RejectionRow.sha256 == sha256))
         # Given as parameters, not as values(...): so the statement is put together only once.
         content = {
             "person_id": person_id,
             "sha256": sha256,
-            **_geometry(size_px, landmarks, box),
-            "author": found.author,
-            "licence": found.licence,
-            "licence_url": found.licence_url,
-            "source_url": found.source_url,
+            **{name: getattr(credit, name) for name in Credit.__slots__},
+            **_geometry(thumbnail),
         }
         portrait_id: int = self.run(_NEW_PORTRAIT, content).scalar_one()
-        if jpeg is not None:
-            self.run(insert(ThumbnailRow), {"portrait_id": portrait_id, "jpeg": jpeg})
+        if thumbnail.jpeg is not None:
+            content = {"portrait_id": portrait_id, "jpeg": thumbnail.jpeg}
+            self.run(insert(ThumbnailRow), content)
         return portrait_id
 
-    def set_photo(
-        self,
-        portrait_id: int,
-        jpeg: bytes,
-        *,
-        size_px: tuple[int, int],
-        landmarks: Sequence[Sequence[float]],
-        box: Box,
-    ) -> None:
-        """Gives a portrait its photo, in place of an earlier one; see ``add_portrait``."""
-        geometry = _geometry(size_px, landmarks, box)
-        self.run(update(PortraitRow).where(PortraitRow.id == portrait_id).values(**geometry))
-        self._replace(ThumbnailRow, portrait_id=portrait_id, jpeg=jpeg)
+    def set_photo(self, portrait_id: int, thumbnail: Thumbnail) -> None:
+        """Gives a portrait its photo, in place of an earlier one."""
+        mine = PortraitRow.id == portrait_id
+        self.run(update(PortraitRow).where(mine).values(**_geometry(thumbnail)))
+        self._replace(ThumbnailRow, portrait_id=portrait_id, jpeg=thumbnail.jpeg)
 
     def reject(self, sha256: str, reason: str, screening: int) -> None:
         """Remembers why a picture was not taken, in place of what was remembered before."""
         self._replace(RejectionRow, sha256=sha256, reason=reason, screening=screening)
 
-    def forget_rejection(self, sha256: str) -> None:
-        """Forgets that a picture was not taken."""
-        self.connection.execute(delete(RejectionRow).where(RejectionRow.sha256 == sha256))
-
-    def person_count(self) -> int:
-        """How many people there are."""
-        return self.connection.scalar(select(func.count()).select_from(PersonRow)) or 0
-
     def add_vectors(
         self, space: Space, vectors: NDArray[np.float32], portrait_ids: Sequence[int]
     ) -> None:
-        """Adds vectors of portraits to a space, which is made if there is none of it yet.
+        """Adds vectors, float32 (n, D) of unit length, of portraits that have none in the space.
 
-        Args:
-            space: Which.
-            vectors: float32 (n, D), n >= 1, unit length.
-            portrait_ids: n of them; none has a vector in the space yet.
+        The space is made if there is none of it yet.
 
         Raises:
             GalleryCorrupt: If the vectors that should be there are gone or damaged.
         """
         state = self._store.space_state(space) or self._add_space(space)
         if self._store.shared:
-            persons = self._store.person_ids(portrait_ids)
-            whose = [persons[one] for one in portrait_ids]
-            add_vectors(self.connection, space, vectors, portrait_ids, whose)
+            add_vectors(self.connection, space, vectors, portrait_ids)
+            sum_up(self.connection, space, self._store.person_ids(portrait_ids).values())
             self.note_vectors(space, len(vectors))
             return
         file = self._store.vector_file(state)
         # A cache of rows that are about to be overwritten: the database is an older copy.
         remove_caches(file.folder, beyond=state.row_count)
         try:
-            row_count = file.append(state.row_count, vectors)
+            file.append(state.row_count, vectors)
         except FileNotFoundError as problem:
             raise missing(space) from problem
-        self._name_rows(space, portrait_ids, state.row_count)
-        self._set_space(space, generation=state.generation, row_count=row_count)
+        self._name_rows(space, portrait_ids, state.generation, state.row_count)
 
     def remove_person(self, person_id: int) -> int:
         """Removes a person with all their portraits; how many these were."""
         query = select(PortraitRow.id).where(PortraitRow.person_id == person_id)
-        portrait_ids = list(self.connection.scalars(query))
+        portrait_ids = self.connection.scalars(query).all()
         self.remove_portraits(portrait_ids)
         self.run(delete(PersonRow).where(PersonRow.id == person_id))
-        unused = select(PersonCategoryRow.category_id)
-        self.run(delete(CategoryRow).where(CategoryRow.id.not_in(unused)))
+        self.remove_unused_categories()
         return len(portrait_ids)
+
+    def remove_unused_categories(self) -> None:
+        """Removes the categories in which nobody is."""
+        used = select(PersonCategoryRow.category_id)
+        self.run(delete(CategoryRow).where(CategoryRow.id.not_in(used)))
 
     def remove_portraits(self, portrait_ids: Sequence[int]) -> None:
         """Removes portraits, their thumbnails and vectors."""
@@ -222,40 +187,24 @@ class Transaction:
                 self.note_vectors(state.space, -len(gone))
 
     def merge_people(self, kept: Person, other: Person) -> None:
-        """Gives the portraits of one person to another, who is then all there is of both.
-
-        Args:
-            kept: Takes everything over: categories, and what was not known of them.
-            other: Is gone afterwards.
-        """
-        query = select(PortraitRow.id).where(PortraitRow.person_id == other.id)
-        moved = list(self.connection.scalars(query))
+        """Gives a person the portraits, categories and what else is known of another, who goes."""
+        theirs = PortraitRow.person_id == other.id
+        moved = self.connection.scalars(select(PortraitRow.id).where(theirs)).all()
         held = []
         for state in self._store.space_states():
-            mine = select(VectorRow.portrait_id).where(
-                VectorRow.space_id == state.space.id, VectorRow.portrait_id.in_(query)
-            )
-            ids = np.array(self.connection.scalars(mine).all(), np.int64)
+            ids = np.intersect1d(self._store.embedded(state.space), np.array(moved, np.int64))
             held.append((state.space, ids, self._store.vectors(state.space, ids)))
         # New rows, so that whoever has the old ones in memory sees that they are other people's.
         self.remove_vectors(moved)
-        self.run(
-            update(PortraitRow).where(PortraitRow.person_id == other.id).values(person_id=kept.id)
-        )
+        self.run(update(PortraitRow).where(theirs).values(person_id=kept.id))
         for space, ids, vectors in held:
             if len(ids):
                 self.add_vectors(space, vectors, ids.tolist())
         self.run(delete(PersonRow).where(PersonRow.id == other.id))
         fame = [one.fame for one in (kept, other) if one.fame is not None]
-        both = replace(
-            kept,
-            categories=other.categories,
-            wikidata_id=kept.wikidata_id or other.wikidata_id,
-            country=kept.country or other.country,
-            gender=kept.gender or other.gender,
-            fame=max(fame, default=None),
-        )
-        self.add_person(both)
+        known = {name: getattr(kept, name) or getattr(other, name) for name in Person.LEARNED}
+        known |= {"fame": max(fame, default=None), "categories": other.categories}
+        self.add_person(replace(kept, **known))
 
     def remove_space(self, space: Space) -> None:
         """Forgets a space; its file is swept by the next build."""
@@ -264,8 +213,7 @@ class Transaction:
     def renumber(self, space: Space, generation: int, portrait_ids: Sequence[int]) -> None:
         """Switches a space to a new file, whose rows are those of these portraits."""
         self.run(delete(VectorRow).where(VectorRow.space_id == space.id))
-        self._name_rows(space, portrait_ids, 0)
-        self._set_space(space, generation=generation, row_count=len(portrait_ids))
+        self._name_rows(space, portrait_ids, generation, 0)
 
     def keep_calibration(self, space: Space, content: bytes) -> None:
         """Keeps what was learned of a space's scores; the space must be there."""
@@ -279,10 +227,9 @@ class Transaction:
             self._replace(FindingRow, name=name, content=content)
 
     def ban(self, key: str, name: str, wikidata_id: str | None) -> None:
-        """Remembers that no source brings somebody back."""
-        self._replace(
-            BannedRow, key=key, name=name, folded_name=folded(name), wikidata_id=wikidata_id
-        )
+        """Remembers that no source brings somebody back; it does not remove them."""
+        values = {"name": name, "folded_name": folded(name), "wikidata_id": wikidata_id}
+        self._replace(BannedRow, key=key, **values)
 
     def unban(self, name: str) -> int:
         """Forgets bans of those of a name, key or Wikidata id; how many there were."""
@@ -293,24 +240,19 @@ class Transaction:
         generation = 0
         if not self._store.shared:
             generation = VectorFile.create(self._store.space_folder(space), space).generation
-        values = {
-            "id": space.id,
-            "backbone": space.backbone,
-            "weights_sha256": space.weights_sha256,
-            "recipe": space.recipe,
-            "dimensions": space.dimensions,
-            "generation": generation,
-            "row_count": 0,
-        }
-        self.run(insert(SpaceRow), values)
+        state = {"generation": generation, "row_count": 0}
+        self.run(insert(SpaceRow), {"id": space.id, **asdict(space), **state})
         return SpaceState(space, generation, 0, filled=False)
 
-    def _name_rows(self, space: Space, portrait_ids: Sequence[int], first: int) -> None:
-        """Lets rows of the space's file count, from the first on."""
+    def _name_rows(
+        self, space: Space, portrait_ids: Sequence[int], generation: int, first: int
+    ) -> None:
+        """Lets rows of a space's file count, from the first on; they are the file's last."""
         rows = enumerate(portrait_ids, first)
         values = [{"space_id": space.id, "portrait_id": one, "row": row} for row, one in rows]
         if values:
             self.run(insert(VectorRow), values)
+        self._set_space(space, generation=generation, row_count=first + len(values))
 
     def _set_space(self, space: Space, **values: Any) -> None:
         self.run(update(SpaceRow).where(SpaceRow.id == space.id).values(**values))
@@ -320,25 +262,12 @@ class Transaction:
 
         Whoever has the space's people in memory sees by the generation that they changed.
         """
-        self._set_space(
-            space, generation=SpaceRow.generation + 1, row_count=SpaceRow.row_count + more
-        )
-
-    def settle_index(self, space: Space) -> None:
-        """Makes or drops PostgreSQL's index of many people."""
-        if settle_index(self.connection, space):
-            self.note_vectors(space)
+        generation, row_count = SpaceRow.generation + 1, SpaceRow.row_count + more
+        self._set_space(space, generation=generation, row_count=row_count)
 
 
-def _geometry(
-    size_px: tuple[int, int], landmarks: Sequence[Sequence[float]], box: Box
-) -> dict[str, Any]:
-    return {
-        "width_px": size_px[0],
-        "height_px": size_px[1],
-        "landmarks": [[float(x), float(y)] for x, y in landmarks],
-        "box_x": box.x,
-        "box_y": box.y,
-        "box_w": box.w,
-        "box_h": box.h,
-    }
+def _geometry(thumbnail: Thumbnail) -> dict[str, Any]:
+    landmarks = np.asarray(thumbnail.landmarks, np.float64).tolist()
+    box = {f"box_{side}": getattr(thumbnail.box, side) for side in "xywh"}
+    size = {"width_px": thumbnail.width_px, "height_px": thumbnail.height_px}
+    return {**size, "landmarks": landmarks, **box}

@@ -20,21 +20,15 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from engine.errors import BadSettings, GalleryCorrupt, LookalikeError, TryLater
-from migrations import current, head, upgrade, version_table
+from migrations import current, head, upgrade
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import ExceptionContext
 
 _BUSY_TIMEOUT_S: Final = 15.0
-_UNUSABLE: Final = frozenset(
-    {
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-    }
-)
+_PRAGMAS: Final = ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON")
+_UNUSABLE: Final = ("CANTOPEN", "READONLY", "PERM", "FULL", "IOERR")  # SQLite's codes
+_DAMAGED: Final = ("NOTADB", "CORRUPT")
 
 DRIVER: Final = "postgresql+psycopg"
 
@@ -52,13 +46,14 @@ CONNECTING: Final = MappingProxyType(
         "prepare_threshold": None,
     }
 )
-_MOST_CONNECTIONS: Final = 30
 
 # First halves of advisory locks; the second is the schema, so that galleries in two schemas of one
 # database don't wait for each other. Any numbers that nobody else is likely to use would do.
 GALLERY_WRITER: Final = 0x10_0CA1  # held by whoever changes the gallery, for as long as it takes
 GALLERY_TURN: Final = 0x10_0CA2  # held for one transaction that writes
 STORE_TURN: Final = 0x10_0CA3  # the same, in the store
+
+_SCHEMA: Final = sa.func.hashtext(sa.func.coalesce(sa.func.current_schema(), ""))
 
 _REFUSED = re.compile(
     r"authentication|password|no pg_hba\.conf entry|(role|database|user) .*does not exist"
@@ -94,16 +89,27 @@ def connect(file: Path) -> Engine:
     Write-ahead logging, so that others read while one writes; foreign keys are checked. One in a
     folder that can't be written (a read-only mount) can be read, if nobody is writing it.
     """
-    options = {"timeout": _BUSY_TIMEOUT_S}
-    if _is_read_only(file):
+    unfinished = file.with_name(f"{file.name}-wal")  # immutable=1 would not see what is in it
+    read_only = file.is_file() and not os.access(file.parent, os.W_OK) and not unfinished.exists()
+    url = URL.create("sqlite", database=str(file))
+    if read_only:
         query = {"uri": "true", "mode": "ro", "immutable": "1"}
         url = URL.create("sqlite", database=f"file:{quote(str(file))}", query=query)
-        database = create_engine(url, connect_args=options)
-        event.listen(database, "connect", _on_read_only_connect)
-    else:
-        database = create_engine(URL.create("sqlite", database=str(file)), connect_args=options)
-        event.listen(database, "connect", _on_connect)
-    event.listen(database, "begin", _on_begin)
+    database = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
+
+    def prepare(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # transactions begin where ``begin`` says
+        for pragma in () if read_only else _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    def begin(connection: Connection) -> None:
+        # A transaction that reads first and writes later fails when somebody else wrote in
+        # between, whatever the timeout; one that is going to write says so at once.
+        writes = connection.get_execution_options().get("lookalike_writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    event.listen(database, "connect", prepare)
+    event.listen(database, "begin", begin)
     return database
 
 
@@ -111,7 +117,7 @@ def migrate(database: Engine) -> None:
     """Brings the tables up to date; the caller holds the gallery's lock where that matters."""
     if database.dialect.name == "sqlite":
         # One statement rather than a transaction: every command does this at its start.
-        query = f"SELECT version_num FROM {version_table('gallery')}"  # noqa: S608 - a fixed name
+        query = "SELECT version_num FROM alembic_version_gallery"
         with suppress(sqlite3.Error), closing(database.raw_connection()) as connection:
             if connection.cursor().execute(query).fetchall() == [(head("gallery"),)]:
                 return
@@ -126,30 +132,24 @@ def migrate(database: Engine) -> None:
 @contextmanager
 def changing(database: Engine) -> Iterator[Connection]:
     """A transaction that will write: all of it counts, or nothing; one at a time."""
-    if database.dialect.name == "postgresql":
-        # What was committed while this one waited for its turn must be seen.
-        with database.execution_options(isolation_level="READ COMMITTED").begin() as connection:
+    shared = database.dialect.name == "postgresql"
+    # What was committed while this one waited for its turn must be seen.
+    options = {"isolation_level": "READ COMMITTED"} if shared else {"lookalike_writes": True}
+    with database.execution_options(**options).begin() as connection:
+        if shared:
             take_turn(connection, GALLERY_TURN)
-            yield connection
-        return
-    with database.execution_options(lookalike_writes=True).begin() as connection:
         yield connection
 
 
 @contextmanager
 def translated(file: Path) -> Iterator[None]:
-    """Turns what SQLite says of a bad file into a sentence for the operator.
-
-    Raises:
-        BadSettings: If the file can't be opened or written.
-        GalleryCorrupt: If it is no database.
-    """
+    """Raises what SQLite says of a bad file as BadSettings, or GalleryCorrupt: as a sentence."""
     try:
         yield
     except DatabaseError as problem:
         reason = problem.orig
-        code = getattr(reason, "sqlite_errorcode", 0) & 0xFF
-        if code in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
+        code = getattr(reason, "sqlite_errorname", "").removeprefix("SQLITE_").split("_")[0]
+        if code in _DAMAGED:
             raise GalleryCorrupt(
                 f"{file} is damaged: restore it from a backup, or move the folder away and add "
                 "the people again"
@@ -165,33 +165,27 @@ def translated(file: Path) -> Iterator[None]:
 def address(url: str, setting: str) -> sa.URL:
     """A database's address, with psycopg as the driver of PostgreSQL.
 
-    Args:
-        url: As set; ``postgres://`` means ``postgresql://``.
-        setting: Its name, for the sentence.
+    ``postgres://`` means ``postgresql://``; ``setting`` is the URL's name, for the sentence.
 
     Raises:
-        BadSettings: If the URL can't be read; its password is not shown.
+        BadSettings: If the URL can't be read, whose password is not shown, or what talks to
+            PostgreSQL is not installed.
     """
     try:
         read = sa.make_url(url)
     except (ArgumentError, ValueError):
         raise BadSettings(f"{setting} is not an address that SQLAlchemy can read") from None
-    return read.set(drivername=DRIVER) if read.drivername in {"postgres", "postgresql"} else read
-
-
-def need_packages() -> None:
-    """Makes sure that what talks to PostgreSQL is installed.
-
-    Raises:
-        BadSettings: If it is not.
-    """
+    if read.drivername in {"postgres", "postgresql"}:
+        read = read.set(drivername=DRIVER)
     try:
-        import pgvector  # noqa: F401 - the tables need it
-        import psycopg  # noqa: F401 - SQLAlchemy needs it
+        if read.drivername == DRIVER:
+            import pgvector  # noqa: F401 - the tables need it
+            import psycopg  # noqa: F401 - SQLAlchemy needs it
     except ImportError as problem:
         raise BadSettings(
             f"PostgreSQL needs the package {problem.name}: run `pip install 'lookalike[postgres]'`"
         ) from None
+    return read
 
 
 def masked(url: sa.URL) -> str:
@@ -200,15 +194,16 @@ def masked(url: sa.URL) -> str:
     return shown.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
 
 
-def connect_server(url: sa.URL) -> Engine:
-    """The gallery's database; nothing is connected yet.
+def connect_server(setting: str) -> Engine:
+    """The gallery's database at the address ``gallery.url``; nothing is connected yet.
 
     Readers see one moment from a transaction's begin to its end; ``changing`` lets writers take
     turns. What psycopg complains of becomes a sentence (``told``).
 
     Raises:
-        BadSettings: If it is no PostgreSQL.
+        BadSettings: If it is no PostgreSQL, or see ``address``.
     """
+    url = address(setting, "gallery.url")
     if url.get_backend_name() != "postgresql":
         raise BadSettings("gallery.url must begin with postgresql://")
     engine = sa.create_engine(
@@ -216,7 +211,7 @@ def connect_server(url: sa.URL) -> Engine:
         connect_args=dict(CONNECTING),
         hide_parameters=True,  # vectors of people's faces stay out of every message
         isolation_level="REPEATABLE READ",
-        max_overflow=_MOST_CONNECTIONS - 5,
+        max_overflow=25,  # connections besides the 5 that are kept
         pool_pre_ping=True,
     )
     tell_plainly(engine, url)
@@ -236,15 +231,10 @@ def tell_plainly(engine: Engine, url: sa.URL) -> None:
 
 
 def told(problem: BaseException, place: str) -> LookalikeError | None:
-    """What psycopg complains of, as a sentence for the operator.
+    """What psycopg complains of, as a sentence for the operator; ``place`` shows no password.
 
-    Args:
-        problem: As raised.
-        place: The database, without its password.
-
-    Returns:
-        TryLater if it may pass, BadSettings if somebody has to mend it; None for faults of this
-        program, whose own words help more.
+    TryLater if it may pass, BadSettings if somebody has to mend it; None for faults of this
+    program, whose own words help more.
     """
     import psycopg
 
@@ -254,65 +244,27 @@ def told(problem: BaseException, place: str) -> LookalikeError | None:
     mends = _WITHOUT_PGVECTOR if '"vector"' in str(problem) else _MENDS
     if state in mends:
         return BadSettings(f"the database {place} {mends[state]}")
+    said = type(problem).__name__
     if not state and isinstance(problem, psycopg.OperationalError):
-        return _unconnected(_first_line(problem), place)
-    if state.startswith(_LATER):
-        return TryLater(f"the database {place} does not answer ({type(problem).__name__})")
-    return None
-
-
-def _unconnected(said: str, place: str) -> LookalikeError:
-    """Without a connection there are no codes, only words."""
-    if _REFUSED.search(said):
-        return BadSettings(
-            f"the database {place} refuses the connection ({said}): put the right user, password "
-            "and database into its URL"
-        )
+        # Without a connection there are no codes, only libpq's words, hints below them; a colon
+        # would part the sentence from its mend.
+        said = (str(problem).strip().splitlines() or [said])[0].removeprefix("connection failed: ")
+        said = said.strip().replace(": ", ", ")
+        if _REFUSED.search(said):
+            return BadSettings(
+                f"the database {place} refuses the connection ({said}): put the right user, "
+                "password and database into its URL"
+            )
+    elif not state.startswith(_LATER):
+        return None
     return TryLater(f"the database {place} does not answer ({said})")
 
 
 def try_turn(connection: Connection, lock: int) -> bool:
     """Takes a lock until the transaction ends, unless somebody else has it."""
-    taken: Any = connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(lock, _schema())))
-    return bool(taken)
+    return bool(connection.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(lock, _SCHEMA))))
 
 
 def take_turn(connection: Connection, lock: int) -> None:
     """Waits for a lock, and has it until the transaction ends."""
-    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock, _schema())))
-
-
-def _schema() -> sa.Function[int]:
-    return sa.func.hashtext(sa.func.coalesce(sa.func.current_schema(), ""))
-
-
-def _first_line(problem: BaseException) -> str:
-    """What libpq says, without "connection failed:" before and hints after it; no password."""
-    line = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
-    # A colon would part the sentence from its mend.
-    return line.removeprefix("connection failed: ").strip().replace(": ", ", ")
-
-
-def _is_read_only(file: Path) -> bool:
-    unfinished = file.with_name(f"{file.name}-wal")  # immutable=1 would not see what is in it
-    return file.is_file() and not os.access(file.parent, os.W_OK) and not unfinished.exists()
-
-
-def _on_read_only_connect(connection: Any, _record: object) -> None:
-    connection.isolation_level = None
-
-
-def _on_connect(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # transactions begin where _on_begin says, not where sqlite3
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
-
-
-def _on_begin(connection: Connection) -> None:
-    # A transaction that reads first and writes later fails when somebody else wrote in between,
-    # whatever the timeout; one that is going to write says so at once.
-    writes = connection.get_execution_options().get("lookalike_writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock, _SCHEMA)))

@@ -8,7 +8,7 @@ import functools
 import os
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,35 +17,40 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from engine.errors import Busy, GalleryCorrupt, GalleryMissing, SpaceMismatch
+from engine.errors import BadSettings, Busy, GalleryCorrupt, GalleryMissing, SpaceMismatch
 from engine.types import Embedding, Space
 from gallery.changes import Transaction
 from gallery.database import GALLERY_WRITER, changing, translated, try_turn
 from gallery.progress import Progress, no_progress
 from gallery.records import Hit, Match, Person, Portrait
-from gallery.scores import read_learned
+from gallery.scores import Calibration, prior, read_learned
 from gallery.search import SearchIndex
-from gallery.search.index import GalleryIndex, is_large
-from gallery.search.pgvector import PostgresIndex, counted
+from gallery.search.index import GalleryIndex, counted_rows
+from gallery.search.pgvector import PostgresIndex, counted, settle_index
 from gallery.silhouette import draw_silhouette
 from gallery.store import DATABASE, SpaceState, Store, missing
-from gallery.tables import PortraitRow, RevisionRow, VectorRow
-from gallery.vector_file import VectorFile, unwritable
+from gallery.tables import RevisionRow
+from gallery.vector_file import VectorFile
 
 if TYPE_CHECKING:
-    from gallery.scores import Calibration
-    from gallery.scores.ensemble import Ensemble, FusedHit, MemberScore
+    from gallery.scores.ensemble import Ensemble, MemberScore
     from gallery.scores.trial import Trial
 
 _ATTEMPTS: Final = 5
 _REMEMBERED: Final = 2_000  # portraits; more are forgotten and read again
 _CHUNK_ROWS: Final = 4_096
+Genders = frozenset[str] | None
+Found = tuple[Sequence[Hit], Calibration, "dict[int, tuple[MemberScore, ...]]"]
 
 
 class Snapshot:
     """The gallery at one revision; what follows from it is made at first use.
 
     Threads share it. Indexes of an earlier snapshot are taken over where they still hold.
+
+    Attributes:
+        spaces: The spaces in which somebody can be found.
+        indexes: Those in use or of use, by space id.
     """
 
     def __init__(self, store: Store, before: Snapshot | None = None) -> None:
@@ -53,42 +58,29 @@ class Snapshot:
         with store.reading():
             self.revision = store.revision()
             self._states = {state.space.id: state for state in store.space_states()}
-        self._before: dict[str, SearchIndex] = before.indexes() if before else {}
-        self._indexes: dict[str, SearchIndex] = {}
+        self.spaces = tuple(state.space for state in self._states.values() if state.filled)
+        self.indexes: dict[str, SearchIndex] = dict(before.indexes) if before else {}
+        self._current: set[str] = set()
         self._calibrations: dict[str, Calibration] = {}
-        self._allowed: dict[tuple[str, str | None, frozenset[str] | None], NDArray[np.bool_]] = {}
+        self._allowed: dict[tuple[str, str | None, Genders], NDArray[np.bool_]] = {}
         self._people: dict[int, Person] = {}
         self._portraits: dict[int, Portrait] = {}
         self._lock = threading.Lock()
 
-    def indexes(self) -> dict[str, SearchIndex]:
-        """The indexes in use or of use, by space id."""
-        return self._before | self._indexes
-
-    @functools.cached_property
-    def spaces(self) -> tuple[Space, ...]:
-        """The spaces in which somebody can be found."""
-        return tuple(state.space for state in self._states.values() if state.filled)
-
     def index(self, space: Space) -> SearchIndex:
-        """The vectors of a space.
-
-        Raises:
-            GalleryMissing: If there are none.
-            SpaceMismatch: If there are none, but some of other weights or another recipe.
-            GalleryCorrupt: If there should be some.
-        """
+        """The vectors of a space; see ``Gallery.top_matches`` for the errors."""
         state = self._states.get(space.id)
         if state is None or not state.filled:
             raise self._why_missing(space)
         with self._lock:
-            if space.id not in self._indexes:
-                before = self._before.pop(space.id, None)
-                self._indexes[space.id] = _open_index(self._store, state, before)
-            return self._indexes[space.id]
+            if space.id not in self._current:
+                before = self.indexes.get(space.id)
+                self.indexes[space.id] = _open_index(self._store, state, before)
+                self._current.add(space.id)
+            return self.indexes[space.id]
 
     def allowed(
-        self, index: SearchIndex, category: str | None, genders: frozenset[str] | None = None
+        self, index: SearchIndex, category: str | None, genders: Genders = None
     ) -> NDArray[np.bool_] | None:
         """Who of an index may be found: bool (len(index),); None if everybody may be.
 
@@ -103,16 +95,14 @@ class Snapshot:
         if key not in self._allowed:
             mask = np.ones(len(index), dtype=np.bool_)
             if category is not None:
-                members = self._store.category_person_ids(category)
-                mask &= np.isin(index.person_ids, members)
+                mask &= np.isin(index.person_ids, self._store.category_person_ids(category))
             if not mask.any():
                 known = ", ".join(self._store.categories()) or "none"
                 raise GalleryMissing(
                     f"nobody in the gallery is in the category {category}; its categories: {known}"
                 )
             if genders is not None:
-                members = self._store.gender_person_ids(genders)
-                mask &= np.isin(index.person_ids, members)
+                mask &= np.isin(index.person_ids, self._store.gender_person_ids(genders))
             if not mask.any():
                 raise GalleryMissing(
                     "the gallery says of nobody here that they are of that gender: `lookalike "
@@ -144,14 +134,8 @@ class Snapshot:
         ]
 
     def calibration(self, space: Space) -> Calibration:
-        """What this gallery taught about a space's cosines, else what the program comes with.
-
-        Raises:
-            GalleryCorrupt: If what was kept makes no sense.
-        """
+        """What this gallery taught about a space's cosines, else what the program comes with."""
         if space.id not in self._calibrations:
-            from gallery.scores import prior
-
             learned = read_learned(self._store, space)
             self._calibrations[space.id] = learned.calibration if learned else prior(space)
         return self._calibrations[space.id]
@@ -184,9 +168,7 @@ class Gallery(Store):
     by ``refresh``. See ``Store`` for the arguments and errors.
     """
 
-    def __init__(self, folder: Path, url: str | None = None) -> None:
-        super().__init__(folder, url)
-        self._latest: Snapshot | None = None
+    _latest: Snapshot | None = None
 
     @classmethod
     def open(cls, folder: Path, url: str | None = None) -> Gallery:
@@ -206,7 +188,10 @@ class Gallery(Store):
         return self._snapshot.trial
 
     def calibration(self, space: Space) -> Calibration:
-        """How cosines of a space become scores: as learned from this gallery, else as shipped."""
+        """How cosines of a space become scores: as learned from this gallery, else as shipped.
+
+        Raises GalleryCorrupt if what was learned makes no sense.
+        """
         return self._snapshot.calibration(space)
 
     def index(self, space: Space) -> SearchIndex:
@@ -233,24 +218,18 @@ class Gallery(Store):
         return self._latest
 
     def top_matches(
-        self,
-        query: Embedding,
-        k: int,
-        *,
-        category: str | None = None,
-        genders: frozenset[str] | None = None,
+        self, query: Embedding, k: int, *, category: str | None = None, genders: Genders = None
     ) -> tuple[Match, ...]:
         """The k people nearest to the query, nearest first; each person once.
 
+        Fewer if there are fewer people; equal cosines by person id.
+
         Args:
             query: Of one of ``spaces()``.
-            k: At least 1; fewer are returned if there are fewer people.
+            k: At least 1.
             category: Only people in this category; None for everybody.
             genders: Only people of whom the gallery says one of these, such as
                 ``gallery.records.WOMEN``; None for everybody.
-
-        Returns:
-            Matches by falling cosine; equal cosines by person id.
 
         Raises:
             GalleryMissing: If nobody can be found: the gallery or the category is empty, or not
@@ -259,13 +238,12 @@ class Gallery(Store):
             GalleryCorrupt: If vectors that should be there are not.
         """
 
-        def search(snapshot: Snapshot) -> tuple[Hit, ...]:
+        def search(snapshot: Snapshot) -> Found:
             index = snapshot.index(query.space)
-            return index.top(query, k, allowed=snapshot.allowed(index, category, genders))
+            hits = index.top(query, k, allowed=snapshot.allowed(index, category, genders))
+            return hits, snapshot.calibration(query.space), {}
 
-        snapshot, found = self._recalled(search)
-        calibration = snapshot.calibration(query.space)
-        return tuple(self._match(*one, calibration) for one in found)
+        return self._matches(search)
 
     def fused_matches(
         self,
@@ -274,7 +252,7 @@ class Gallery(Store):
         k: int,
         *,
         category: str | None = None,
-        genders: frozenset[str] | None = None,
+        genders: Genders = None,
     ) -> tuple[Match, ...]:
         """The k people most like a face by several backbones together; else as ``top_matches``.
 
@@ -282,52 +260,35 @@ class Gallery(Store):
         """
         from gallery.scores.ensemble import fused_top
 
-        fused: dict[int, FusedHit] = {}
-
-        def search(snapshot: Snapshot) -> tuple[Hit, ...]:
+        def search(snapshot: Snapshot) -> Found:
             indexes = [snapshot.index(space) for space in ensemble.spaces]
             allowed = [snapshot.allowed(index, category, genders) for index in indexes]
-            hits = fused_top(ensemble, indexes, queries, k, allowed=allowed)
-            fused.update((one.hit.person_id, one) for one in hits)
-            return tuple(one.hit for one in hits)
+            found = fused_top(ensemble, indexes, queries, k, allowed=allowed)
+            scores = {one.hit.person_id: ensemble.member_scores(one.cosines) for one in found}
+            return [one.hit for one in found], ensemble.calibration, scores
 
-        _, found = self._recalled(search)
-        return tuple(
-            self._match(
-                *one, ensemble.calibration, ensemble.member_scores(fused[one[0].person_id].cosines)
-            )
-            for one in found
-        )
+        return self._matches(search)
 
-    def _recalled(
-        self, search: Callable[[Snapshot], tuple[Hit, ...]]
-    ) -> tuple[Snapshot, list[tuple[Hit, Person, Portrait]]]:
-        """Who a search finds, and at which snapshot: again where somebody was removed since."""
+    def _matches(self, search: Callable[[Snapshot], Found]) -> tuple[Match, ...]:
+        """Who a search finds: again where somebody was removed since."""
         for _ in range(_ATTEMPTS):
             self.refresh()
             snapshot = self._snapshot
-            hits = search(snapshot)
+            hits, calibration, member_scores = search(snapshot)
             found = snapshot.recall(hits)
             if len(found) == len(hits):
                 break
-        return snapshot, found
-
-    def _match(
-        self,
-        hit: Hit,
-        person: Person,
-        portrait: Portrait,
-        calibration: Calibration,
-        member_scores: tuple[MemberScore, ...] = (),
-    ) -> Match:
-        return Match(
-            person=person,
-            portrait=portrait,
-            thumbnail=functools.partial(self.thumbnail, portrait),
-            cosine=hit.cosine,
-            score=calibration.score(hit.cosine),
-            one_in=calibration.one_in(hit.cosine),
-            member_scores=member_scores,
+        return tuple(
+            Match(
+                person=person,
+                portrait=portrait,
+                thumbnail=functools.partial(self.thumbnail, portrait),
+                cosine=hit.cosine,
+                score=calibration.score(hit.cosine),
+                one_in=calibration.one_in(hit.cosine),
+                member_scores=member_scores.get(person.id, ()),
+            )
+            for hit, person, portrait in found
         )
 
     @contextmanager
@@ -340,12 +301,14 @@ class Gallery(Store):
         if within is not None:
             yield within
             return
-        with changing(self.database) as connection, self._shared_by_thread(connection):
-            changes = self._local.changes = Transaction(self, connection)
+        before = getattr(self._local, "connection", None)
+        with changing(self.database) as connection:
+            changes = Transaction(self, connection)
+            self._local.connection, self._local.changes = connection, changes
             try:
                 yield changes
             finally:
-                self._local.changes = None
+                self._local.connection, self._local.changes = before, None
             if changes.changed:
                 raised = sa.update(RevisionRow).values(number=RevisionRow.number + 1)
                 connection.execute(raised)
@@ -358,53 +321,34 @@ class Gallery(Store):
             Busy: If another process is changing it.
             BadSettings: If it can't be written.
         """
-        with self._server_lock() if self.shared else self._folder_lock():
-            yield
-
-    @contextmanager
-    def _folder_lock(self) -> Iterator[None]:
+        busy = Busy(
+            "another `lookalike gallery` command is changing this gallery: wait until it is done, "
+            "then try again"
+        )
+        if self.shared:
+            # A transaction's lock, not a session's, so that it works through a pooler, too.
+            options = self.database.execution_options(isolation_level="READ COMMITTED")
+            with options.connect() as connection:
+                connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+                if not try_turn(connection, GALLERY_WRITER):
+                    raise busy
+                yield
+            return
         import filelock
 
         try:
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(errno.EACCES, "Permission denied")
-            with (
-                filelock.FileLock(self.folder / "gallery.lock", timeout=0),
-                translated(self.folder / DATABASE),
-            ):
+            lock = filelock.FileLock(self.folder / "gallery.lock", timeout=0)
+            with lock, translated(self.folder / DATABASE):
                 yield
         except filelock.Timeout as problem:
-            raise _busy() from problem
+            raise busy from problem
         except OSError as problem:
-            raise unwritable(self.folder, problem) from problem
-
-    @contextmanager
-    def _server_lock(self) -> Iterator[None]:
-        """A transaction's lock, not a session's, so that it works through a pooler, too."""
-        options = self.database.execution_options(isolation_level="READ COMMITTED")
-        with options.connect() as connection:
-            connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-            if not try_turn(connection, GALLERY_WRITER):
-                raise _busy()
-            yield
-
-    def ban(self, person: Person) -> None:
-        """Remembers that no source brings somebody back; it does not remove them.
-
-        Raises:
-            Busy: If another process is changing the gallery.
-        """
-        with self.writing(), self.transaction() as changes:
-            changes.ban(person.key, person.name, person.wikidata_id)
-
-    def unban(self, names: Collection[str]) -> int:
-        """Lets sources bring those of a name, key or Wikidata id again; how many there were.
-
-        Raises:
-            Busy: If another process is changing the gallery.
-        """
-        with self.writing(), self.transaction() as changes:
-            return sum(changes.unban(name) for name in names)
+            raise BadSettings(
+                f"the gallery's folder {self.folder} can't be written ({problem.strerror}): check "
+                "its rights and free space, or choose another data folder with --home"
+            ) from problem
 
     def settle(self, space: Space, progress: Progress = no_progress) -> None:
         """Prepares the search of a space for as many people as it has now.
@@ -415,10 +359,9 @@ class Gallery(Store):
             return
         if self.shared:
             with self.transaction() as changes:
-                changes.settle_index(space)
-        elif is_large(space, self.vector_count(space)):
-            index = self.index(space)
-            assert isinstance(index, GalleryIndex)
+                if settle_index(changes.connection, space):
+                    changes.note_vectors(space)
+        elif isinstance(index := self.index(space), GalleryIndex):
             index.settle(progress)
 
     def drop_damaged(self, space: Space) -> None:
@@ -439,17 +382,12 @@ class Gallery(Store):
         """Drops dead rows from a space's file; PostgreSQL does so by itself."""
         if self.shared:
             return False
-        query = (
-            sa.select(PortraitRow.person_id, VectorRow.portrait_id, VectorRow.row)
-            .join(PortraitRow, PortraitRow.id == VectorRow.portrait_id)
-            .where(VectorRow.space_id == space.id)
-        )
         with self.transaction() as changes:
             state = self.space_state(space)
             if state is None or self.vector_count(space) == state.row_count:
                 return False
-            rows = [tuple(row) for row in changes.connection.execute(query)]
-            found = np.array(sorted(rows), np.int64).reshape(-1, 3)
+            found = counted_rows(changes.connection, space)
+            found = found[np.lexsort((found[:, 1], found[:, 0]))]
             old = self.vector_file(state)
             fresh = VectorFile.create(old.folder, space)
             for start in range(0, len(found), _CHUNK_ROWS):
@@ -467,19 +405,8 @@ class Gallery(Store):
         return len(stray)
 
 
-def _busy() -> Busy:
-    return Busy(
-        "another `lookalike gallery` command is changing this gallery: wait until it is done, "
-        "then try again"
-    )
-
-
 def _open_index(store: Store, state: SpaceState, before: SearchIndex | None) -> SearchIndex:
-    """The index of a space in that state, or of a newer one.
-
-    Raises:
-        GalleryCorrupt: If vectors are missing or damaged.
-    """
+    """The index of a space in that state, or of a newer one."""
     if store.shared:
         if isinstance(before, PostgresIndex) and before.generation == state.generation:
             return before

@@ -18,12 +18,9 @@ def no_progress(what: str, done: int, total: int | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A photo that did not become a portrait.
+    """A photo that did not become somebody's portrait, as its source calls it.
 
-    Attributes:
-        photo: Where it is, as its source says.
-        person: Whose portrait it would have been.
-        reason: Why not; ``gallery.screen.Reason``, for duplicates followed by whose it is.
+    The reason is a ``gallery.screen.Reason``, for duplicates followed by whose it is.
     """
 
     photo: str
@@ -58,11 +55,11 @@ class Report:
     rejected: list[Rejection] = field(default_factory=list)
     embedded: Counter[str] = field(default_factory=Counter)
     dropped: list[str] = field(default_factory=list)
-    astray: tuple[str, ...] = ()
-    closed: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-    strangers: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    astray: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     swept: int = 0
     seconds: float = 0.0
     interrupted: bool = False

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +36,11 @@ class FoundPerson:
         name: As shown.
         categories: Any case; they are added to those the person already has.
         wikidata_id: Such as ``Q11641``.
-        country: As the source says.
-        gender: As the source says.
+        country, gender: As the source says.
         fame: Larger is more famous (number of Wikipedia articles).
     """
+
+    LEARNED: ClassVar = ("wikidata_id", "country", "gender", "fame")  # by what is found later, too
 
     key: str
     name: str
@@ -54,29 +55,50 @@ class FoundPerson:
 class Person(FoundPerson):
     """Somebody in the gallery: names in Unicode NFC, categories in lower case, sorted.
 
-    Attributes:
-        id: Never given to anybody else, even after removal.
+    The id is never given to anybody else, even after removal.
     """
 
     id: int = field(kw_only=True)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Portrait:
-    """One picture of one person.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Credit:
+    """What a source says of a picture; None where it says nothing.
 
     Attributes:
-        id: Never given to another portrait.
-        person_id: Whose.
-        sha256: Of the original file's bytes, 64 hexadecimal digits.
-        width_px: Width of the thumbnail.
-        height_px: Height of the thumbnail.
-        landmarks: float32 (5, 2), thumbnail pixels, in the order of ``engine.types.Face``.
-        box: The face, thumbnail pixels.
-        author: Who made the picture, plain text, or None.
-        licence: Short name such as ``CC BY-SA 4.0``, or None.
-        licence_url: Where the licence is, or None.
-        source_url: The page the picture comes from, or None.
+        author: Who made it, plain text.
+        licence: Short name such as ``CC BY-SA 4.0``.
+        licence_url: Where the licence is.
+        source_url: The page the picture comes from.
+    """
+
+    author: str | None = None
+    licence: str | None = None
+    licence_url: str | None = None
+    source_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Thumbnail:
+    """What is kept of a picture, and where the face is in it, in its pixels.
+
+    Attributes:
+        jpeg: The file; None of a portrait without its photo.
+        landmarks: float32 (5, 2), in the order of ``engine.types.Face``.
+    """
+
+    jpeg: bytes | None
+    width_px: int
+    height_px: int
+    landmarks: NDArray[np.float32]
+    box: Box
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Portrait(Credit):
+    """One picture of one person; its id is never given to another.
+
+    ``sha256`` is of the original file's bytes, in hexadecimal; the rest is as in ``Thumbnail``.
     """
 
     id: int
@@ -86,52 +108,26 @@ class Portrait:
     height_px: int
     landmarks: NDArray[np.float32]
     box: Box
-    author: str | None = None
-    licence: str | None = None
-    licence_url: str | None = None
-    source_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
-    """A picture that an earlier run did not take, and why."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class FoundPortrait:
+class FoundPortrait(Credit):
     """A picture that should show one person.
 
     Attributes:
-        person: Whom.
         origin: How reports name the picture: a path below the folder, or a page.
         read: The bytes of the picture; raises PhotoProblem if there are too many (the argument
             is the most that will be looked at) and OSError if it can't be read.
-        author: Who made it, plain text.
-        licence: Short name.
-        licence_url: Where the licence is.
-        source_url: The page it comes from.
     """
 
     person: FoundPerson
     origin: str
     read: Callable[[int], bytes] = field(repr=False)
-    author: str | None = None
-    licence: str | None = None
-    licence_url: str | None = None
-    source_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A person found.
-
-    Attributes:
-        person_id: Who.
-        portrait_id: Their portrait that is most like the face.
-        cosine: The likeness to the person, in [-1, 1] (gallery/likeness.py).
-    """
+    """A person found: their portrait most like the face, and the likeness to them, in [-1, 1]."""
 
     person_id: int
     portrait_id: int
@@ -143,15 +139,13 @@ class Match:
     """A person who resembles the face that was asked about.
 
     Attributes:
-        person: Who.
         portrait: Their portrait that is most like it.
         cosine: Likeness to the person, in [-1, 1] (gallery/likeness.py); of an ensemble the fused
             value (gallery/scores/ensemble.py).
         score: 0 to 100, the same meaning in every space.
         one_in: A likeness this high is found between one in so many strangers; at least 1.
         thumbnail: Reads the portrait's JPEG, see ``gallery.gallery.Gallery.thumbnail``.
-        member_scores: What each backbone of an ensemble says, the weightiest first; none of one
-            backbone.
+        member_scores: What each backbone of an ensemble says, the weightiest first.
     """
 
     person: Person
@@ -165,14 +159,9 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What there is.
+    """How many people and portraits there are.
 
-    Attributes:
-        people: How many.
-        portraits: How many.
-        categories: People per category.
-        vectors: Portraits that can be searched, per space.
-        rejections: Pictures that were not taken, by reason.
+    People per category, searchable portraits per space, pictures that were not taken by reason.
     """
 
     people: int
@@ -184,19 +173,9 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Banned:
-    """People who asked to be removed: no source brings them back.
+    """People who asked to be removed: folded name and Wikidata id, if it is known, by key."""
 
-    Attributes:
-        keys: Of people.
-        wikidata_ids: Theirs, as far as they are known.
-        names: Folded names of all of them.
-        bare_names: Folded names of those without a Wikidata id.
-    """
-
-    keys: frozenset[str]
-    wikidata_ids: frozenset[str]
-    names: frozenset[str]
-    bare_names: frozenset[str]
+    keys: Mapping[str, tuple[str, str | None]]
 
     def __contains__(self, person: FoundPerson) -> bool:
         """Whether somebody is one of them.
@@ -204,13 +183,11 @@ class Banned:
         Two people with Wikidata ids are told apart by these; where one of the two has none, the
         same name means the same person: rather one too many stays away.
         """
-        if person.key in self.keys:
-            return True
-        if person.wikidata_id is not None:
-            return person.wikidata_id in self.wikidata_ids or (
-                folded(person.name) in self.bare_names
-            )
-        return folded(person.name) in self.names
+        mine, called = person.wikidata_id, folded(person.name)
+        return person.key in self.keys or any(
+            mine == theirs if mine and theirs else called == name
+            for name, theirs in self.keys.values()
+        )
 
 
 def folded(name: str) -> str:

@@ -25,20 +25,12 @@ from typing import Any, Final, Self
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Select, func, or_, select
+from sqlalchemy import Connection, Select, exists, func, or_, select
 
 from engine.errors import BadSettings, GalleryCorrupt
 from engine.types import Box, Space
-from gallery.database import (
-    address,
-    connect,
-    connect_server,
-    masked,
-    migrate,
-    need_packages,
-    translated,
-)
-from gallery.records import Banned, Person, Portrait, Rejected, Stats, category_name, folded
+from gallery.database import connect, connect_server, masked, migrate, translated
+from gallery.records import Banned, Person, Portrait, Stats, category_name, folded
 from gallery.tables import (
     BannedRow,
     CalibrationRow,
@@ -59,18 +51,14 @@ from gallery.vector_file import VectorFile, generation_of
 DATABASE: Final = "gallery.db"
 _OLDEST_PGVECTOR: Final = (0, 5)  # the first with HNSW
 CHUNK: Final = 500  # values in one IN (...); SQLite's oldest limit is 999
+_PERSON: Final = select(
+    *(getattr(PersonRow, name) for name in ("id", "key", "name", *Person.LEARNED))
+)
 
 
 @dataclass(frozen=True, slots=True)
 class SpaceState:
-    """What counts of one space's vectors.
-
-    Attributes:
-        space: Which space.
-        generation: See ``gallery.tables.SpaceRow``.
-        row_count: See there.
-        filled: Whether any portrait has a vector.
-    """
+    """What counts of one space's vectors (``gallery.tables.SpaceRow``), and whether any does."""
 
     space: Space
     generation: int
@@ -104,14 +92,27 @@ class Store:
         self.folder = folder.absolute()
         self.shared = url is not None
         self._local = threading.local()
-        if url is None:
-            self.place = str(self.folder)
-            self.database = _open_folder(self.folder)
+        if url is not None:
+            self.database = connect_server(url)
+            self.place = masked(self.database.url)
         else:
-            need_packages()
-            where = address(url, "gallery.url")
-            self.place = masked(where)
-            self.database = _open_server(where, self.place)
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as problem:
+                raise BadSettings(
+                    f"the gallery's folder {folder} can't be made ({problem.strerror}): choose "
+                    "another data folder with --home"
+                ) from problem
+            self.place, self.database = str(self.folder), connect(self.folder / DATABASE)
+        try:
+            if self.shared:
+                self._prepare_server()
+            else:
+                with translated(self.folder / DATABASE):
+                    migrate(self.database)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -122,6 +123,22 @@ class Store:
     def close(self) -> None:
         """Lets go of the database; the gallery can't be used any more."""
         self.database.dispose()
+
+    def _prepare_server(self) -> None:
+        encoding = self._scalar(select(func.current_setting("server_encoding")))
+        if encoding != "UTF8":
+            raise BadSettings(
+                f"the database {self.place} can't hold every name, for its encoding is {encoding}: "
+                "make one with ENCODING 'UTF8' TEMPLATE template0"
+            )
+        migrate(self.database)
+        extension = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
+        version = str(self._scalar(sa.text(extension)) or "0")
+        if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_PGVECTOR:
+            raise BadSettings(
+                f"the database {self.place} has pgvector {version}, which is too old: install 0.5 "
+                "or newer and run `ALTER EXTENSION vector UPDATE`"
+            )
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -134,17 +151,12 @@ class Store:
         if within is not None:
             yield within
             return
-        with self.database.connect() as connection, self._shared_by_thread(connection):
-            yield connection
-
-    @contextmanager
-    def _shared_by_thread(self, connection: Connection) -> Iterator[None]:
-        before = getattr(self._local, "connection", None)
-        self._local.connection = connection
-        try:
-            yield
-        finally:
-            self._local.connection = before
+        with self.database.connect() as connection:
+            self._local.connection = connection
+            try:
+                yield connection
+            finally:
+                self._local.connection = None
 
     def _fetch(
         self, query: Any, column: Any = None, values: Collection[Any] | None = None
@@ -154,11 +166,9 @@ class Store:
             if values is None:
                 return list(connection.execute(query))
             listed = list(values)
-            rows: list[Any] = []
-            for start in range(0, len(listed), CHUNK):
-                chunk = listed[start : start + CHUNK]
-                rows += connection.execute(query.where(column.in_(chunk)))
-            return rows
+            chunks = (listed[at : at + CHUNK] for at in range(0, len(listed), CHUNK))
+            queries = (query.where(column.in_(chunk)) for chunk in chunks)
+            return [row for one in queries for row in connection.execute(one)]
 
     def _fetch_pairs(
         self, query: Any, column: Any = None, values: Collection[Any] | None = None
@@ -166,7 +176,7 @@ class Store:
         """See ``_fetch``, of a query for two columns."""
         return dict(map(tuple, self._fetch(query, column, values)))
 
-    def _scalar(self, query: Select[Any]) -> Any:
+    def _scalar(self, query: sa.Executable) -> Any:
         with self.reading() as connection:
             return connection.scalar(query)
 
@@ -188,14 +198,14 @@ class Store:
 
     def people(self, category: str | None = None) -> tuple[Person, ...]:
         """Everybody, or everybody in a category, by name."""
-        query = select(PersonRow).order_by(PersonRow.folded_name, PersonRow.id)
+        query = _PERSON.order_by(PersonRow.folded_name, PersonRow.id)
         if category is not None:
             query = query.where(PersonRow.id.in_(_in_category(category)))
         return self._people(query)
 
     def people_by_id(self, ids: Collection[int]) -> dict[int, Person]:
         """The people with these ids; whoever is gone is missing."""
-        return {one.id: one for one in self._people(select(PersonRow), ids)}
+        return {one.id: one for one in self._people(_PERSON, ids)}
 
     def _people(self, query: Select[Any], ids: Collection[int] | None = None) -> tuple[Person, ...]:
         with self.reading():
@@ -207,13 +217,8 @@ class Store:
             )
             for person_id, name in self._fetch(joined, member, categories):
                 categories[person_id].append(name)
-        fields = ("id", "key", "name", "wikidata_id", "country", "gender", "fame")
         return tuple(
-            Person(
-                categories=tuple(sorted(categories[row.id])),
-                **{field: getattr(row, field) for field in fields},
-            )
-            for row in rows
+            Person(**row._asdict(), categories=tuple(sorted(categories[row.id]))) for row in rows
         )
 
     def find_person(self, name: str) -> Person | None:
@@ -221,18 +226,13 @@ class Store:
 
         Case and accents don't matter, unless somebody is called exactly like that.
         """
-        query = (
-            select(PersonRow)
-            .where(named(PersonRow, name))
-            .order_by(
-                PersonRow.key != name,
-                PersonRow.name != unicodedata.normalize("NFC", name),
-                func.coalesce(PersonRow.fame, -1).desc(),
-                PersonRow.id,
-            )
-            .limit(1)
+        query = _PERSON.where(named(PersonRow, name)).order_by(
+            PersonRow.key != name,
+            PersonRow.name != unicodedata.normalize("NFC", name),
+            func.coalesce(PersonRow.fame, -1).desc(),
+            PersonRow.id,
         )
-        return next(iter(self._people(query)), None)
+        return next(iter(self._people(query.limit(1))), None)
 
     def close_names(self, name: str, count: int = 3) -> tuple[str, ...]:
         """Names like this one, most alike first; those that contain it lead."""
@@ -285,9 +285,8 @@ class Store:
 
     def without_photo(self) -> NDArray[np.int64]:
         """Ids of the portraits that came without a photo, rising."""
-        photo = ThumbnailRow.portrait_id
-        query = select(PortraitRow.id).outerjoin(ThumbnailRow, photo == PortraitRow.id)
-        return self._ids(query.where(photo.is_(None)))
+        photo = exists().where(ThumbnailRow.portrait_id == PortraitRow.id)
+        return self._ids(select(PortraitRow.id).where(~photo))
 
     def categories(self) -> tuple[str, ...]:
         """Every category that somebody is in, by name."""
@@ -314,9 +313,8 @@ class Store:
 
     def gender_person_ids(self, genders: Collection[str]) -> NDArray[np.int64]:
         """Ids of the people whose gender is one of these words (lower case), rising."""
-        return self._ids(
-            select(PersonRow.id).where(func.lower(PersonRow.gender).in_(sorted(genders)))
-        )
+        said = func.lower(PersonRow.gender).in_(sorted(genders))
+        return self._ids(select(PersonRow.id).where(said))
 
     def counts(self) -> tuple[int, int]:
         """How many people and portraits there are."""
@@ -330,33 +328,21 @@ class Store:
         rejected = select(RejectionRow.reason, func.count()).group_by(RejectionRow.reason)
         embedded = select(VectorRow.space_id, func.count()).group_by(VectorRow.space_id)
         with self.reading():
-            vectors = self._fetch_pairs(embedded)
-            people, portraits = self.counts()
-            return Stats(
-                people=people,
-                portraits=portraits,
-                categories=self.category_sizes(),
-                vectors={s.space: vectors.get(s.space.id, 0) for s in self.space_states()},
-                rejections=self._fetch_pairs(rejected),
-            )
+            sizes = self._fetch_pairs(embedded)
+            vectors = {one.space: sizes.get(one.space.id, 0) for one in self.space_states()}
+            rejections = self._fetch_pairs(rejected)
+            return Stats(*self.counts(), self.category_sizes(), vectors, rejections)
 
-    def known(self, sha256: str, screening: int) -> Person | Rejected | None:
-        """What became of a picture when it was seen before.
+    def known(self, sha256: str, screening: int) -> Person | str | None:
+        """Whose portrait a picture is, or why it was not taken; None if it is new.
 
-        Args:
-            sha256: Of its bytes.
-            screening: Version of the rules; what others rejected is not known.
-
-        Returns:
-            Whose portrait it is, or why it was not taken; None if it is new.
+        What was rejected by another version of the rules (``screening``) is not known.
         """
         query = select(RejectionRow.reason).where(
             RejectionRow.sha256 == sha256, RejectionRow.screening == screening
         )
         with self.reading():
-            owner = self.owners([sha256]).get(sha256)
-            reason = None if owner else self._scalar(query)
-        return owner if reason is None else Rejected(reason)
+            return self.owners([sha256]).get(sha256) or self._scalar(query)
 
     def owners(self, hashes: Collection[str]) -> dict[str, Person]:
         """Whose portraits pictures are, by their hashes; what is new is missing."""
@@ -369,19 +355,13 @@ class Store:
     def banned(self) -> Banned:
         """Who asked to be removed, so that no source brings them back."""
         rows = self._fetch(select(BannedRow))
-        return Banned(
-            keys=frozenset(row.key for row in rows),
-            wikidata_ids=frozenset(row.wikidata_id for row in rows if row.wikidata_id is not None),
-            names=frozenset(row.folded_name for row in rows),
-            bare_names=frozenset(row.folded_name for row in rows if row.wikidata_id is None),
-        )
+        return Banned({row.key: (row.folded_name, row.wikidata_id) for row in rows})
 
     def finding(self, name: str) -> dict[str, Any] | None:
         """What ``Transaction.keep_finding`` kept under a name."""
-        content: dict[str, Any] | None = self._scalar(
-            select(FindingRow.content).where(FindingRow.name == name)
-        )
-        return content
+        query = select(FindingRow.content).where(FindingRow.name == name)
+        found: dict[str, Any] | None = self._scalar(query)
+        return found
 
     def read_calibration(self, space: Space) -> bytes | None:
         """What ``Transaction.keep_calibration`` kept of a space; None without."""
@@ -389,22 +369,13 @@ class Store:
         content: str | None = self._scalar(query)
         return None if content is None else content.encode()
 
-    def calibration_place(self, space: Space) -> str:
-        """How the operator calls what ``read_calibration`` reads."""
-        return f"the calibration of {space.id} in {self.place}"
-
     def space_states(self) -> tuple[SpaceState, ...]:
         """Every embedding space, by id."""
-        filled = select(VectorRow.portrait_id).where(VectorRow.space_id == SpaceRow.id).exists()
+        filled = exists().where(VectorRow.space_id == SpaceRow.id)
         query = select(SpaceRow, filled.label("filled")).order_by(SpaceRow.id)
         return tuple(
-            SpaceState(
-                Space(row.backbone, row.weights_sha256, row.recipe, row.dimensions),
-                row.generation,
-                row.row_count,
-                filled=bool(row.filled),
-            )
-            for row in self._fetch(query)
+            SpaceState(Space(*described), generation, row_count, filled=bool(filled))
+            for _, *described, generation, row_count, filled in self._fetch(query)
         )
 
     def space_state(self, space: Space) -> SpaceState | None:
@@ -413,11 +384,9 @@ class Store:
 
     def unembedded(self, space: Space) -> NDArray[np.int64]:
         """Ids of the portraits with a photo that have no vector in a space, rising."""
-        vector = (VectorRow.portrait_id == ThumbnailRow.portrait_id) & (
-            VectorRow.space_id == space.id
-        )
-        query = select(ThumbnailRow.portrait_id).outerjoin(VectorRow, vector)
-        return self._ids(query.where(VectorRow.portrait_id.is_(None)))
+        photo = ThumbnailRow.portrait_id
+        vector = exists().where(VectorRow.portrait_id == photo, VectorRow.space_id == space.id)
+        return self._ids(select(photo).where(~vector))
 
     def vector_count(self, space: Space) -> int:
         """How many portraits have a vector in a space."""
@@ -429,10 +398,6 @@ class Store:
 
     def vectors(self, space: Space, portrait_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of portraits, in that order: float32 (len(portrait_ids), D).
-
-        Args:
-            space: Whose vectors.
-            portrait_ids: int64 (n,); every one of them in ``embedded(space)``.
 
         Raises:
             KeyError: If a portrait has none.
@@ -447,14 +412,12 @@ class Store:
             state, ids = self.space_state(space), portrait_ids.tolist()
             few = len(ids) <= 20 * CHUNK
             rows = self._fetch_pairs(query, VectorRow.portrait_id, ids if few else None)
-        try:
-            numbers = np.array([rows[one] for one in ids], np.int64)
-        except KeyError:
-            raise KeyError(f"a portrait has no vector in {space.id}") from None
-        if state is None:
+        if state is None and not ids:
             return np.empty((0, space.dimensions), np.float32)
+        if state is None or not rows.keys() >= set(ids):
+            raise KeyError(f"a portrait has no vector in {space.id}")
         try:
-            return self.vector_file(state).rows(numbers)
+            return self.vector_file(state).rows(np.array([rows[one] for one in ids], np.int64))
         except FileNotFoundError as problem:
             raise missing(space) from problem
 
@@ -485,20 +448,15 @@ class Store:
 def named(table: type[PersonRow | BannedRow], name: str) -> sa.ColumnElement[bool]:
     """Those of that name, key or Wikidata id."""
     return or_(
-        table.key == name,
-        table.wikidata_id == name.upper(),
-        table.folded_name == folded(name),
+        table.key == name, table.wikidata_id == name.upper(), table.folded_name == folded(name)
     )
 
 
 def _portrait(row: sa.Row[Any]) -> Portrait:
-    names = ("id", "person_id", "sha256", "width_px", "height_px")
-    credit = ("author", "licence", "licence_url", "source_url")
-    return Portrait(
-        landmarks=np.asarray(row.landmarks, dtype=np.float32),
-        box=Box(row.box_x, row.box_y, row.box_w, row.box_h),
-        **{name: getattr(row, name) for name in names + credit},
-    )
+    content = row._asdict()
+    content["landmarks"] = np.asarray(row.landmarks, dtype=np.float32)
+    box = Box(*(content.pop(f"box_{side}") for side in "xywh"))
+    return Portrait(**content, box=box)
 
 
 def _in_category(category: str) -> Select[Any]:
@@ -514,52 +472,3 @@ def missing(space: Space) -> GalleryCorrupt:
     return GalleryCorrupt(
         f"vectors of {space.id} are missing: run `lookalike gallery build --model {space.backbone}`"
     )
-
-
-def _open_folder(folder: Path) -> sa.Engine:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise BadSettings(
-            f"the gallery's folder {folder} can't be made ({problem.strerror}): choose another "
-            "data folder with --home"
-        ) from problem
-    file = folder / DATABASE
-    database = connect(file)
-    try:
-        with translated(file):
-            migrate(database)
-    except BaseException:
-        database.dispose()
-        raise
-    return database
-
-
-def _open_server(where: sa.URL, place: str) -> sa.Engine:
-    database = connect_server(where)
-    try:
-        _prepare_server(database, place)
-    except BaseException:
-        database.dispose()
-        raise
-    return database
-
-
-def _prepare_server(database: sa.Engine, place: str) -> None:
-    extension = sa.text("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
-    with database.connect() as connection:
-        encoding = connection.scalar(select(func.current_setting("server_encoding")))
-    if encoding != "UTF8":
-        raise BadSettings(
-            f"the database {place} can't hold every name, for its encoding is {encoding}: make one "
-            "with ENCODING 'UTF8' TEMPLATE template0"
-        )
-    migrate(database)
-    with database.connect() as connection:
-        version = connection.scalar(extension)
-    numbers = tuple(int(part) for part in str(version or "0").split(".")[:2] if part.isdigit())
-    if numbers < _OLDEST_PGVECTOR:
-        raise BadSettings(
-            f"the database {place} has pgvector {version}, which is too old: install 0.5 or newer "
-            "and run `ALTER EXTENSION vector UPDATE`"
-        )

@@ -8,27 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    CheckConstraint,
-    Double,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Text,
-    UniqueConstraint,
-    text,
-)
+import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class GalleryTables(DeclarativeBase):
     """Base of every table of the gallery; constraints carry names so that they can be altered."""
 
-    metadata = MetaData(
+    metadata = sa.MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_name)s",
             "uq": "uq_%(table_name)s_%(column_0_name)s",
@@ -39,18 +26,23 @@ class GalleryTables(DeclarativeBase):
     )
 
 
-def _text(usual_chars: int) -> String:
+def _text(usual_chars: int) -> sa.String:
     """SQLite does not mind a longer text; PostgreSQL would, and would sort by its locale."""
-    return String(usual_chars).with_variant(Text(collation="C"), "postgresql")
+    return sa.String(usual_chars).with_variant(sa.Text(collation="C"), "postgresql")
+
+
+def _of(table: str, *kind: Any, **options: Any) -> Any:
+    """The id of a row of another table, with which this one goes."""
+    return mapped_column(*kind, sa.ForeignKey(f"{table}.id", ondelete="CASCADE"), **options)
 
 
 class PersonRow(GalleryTables):
     """Somebody; ids are never given twice, because vectors and histories remember them."""
 
     __tablename__ = "person"
-    __table_args__ = (UniqueConstraint("key"), {"sqlite_autoincrement": True})
+    __table_args__ = (sa.UniqueConstraint("key"), {"sqlite_autoincrement": True})
 
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
     key: Mapped[str] = mapped_column(_text(400))
     name: Mapped[str] = mapped_column(_text(400))
     folded_name: Mapped[str] = mapped_column(_text(800), index=True)
@@ -64,9 +56,9 @@ class CategoryRow(GalleryTables):
     """A kind of people, such as film."""
 
     __tablename__ = "category"
-    __table_args__ = (UniqueConstraint("name"),)
+    __table_args__ = (sa.UniqueConstraint("name"),)
 
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
     name: Mapped[str] = mapped_column(_text(200))
 
 
@@ -75,12 +67,8 @@ class PersonCategoryRow(GalleryTables):
 
     __tablename__ = "person_category"
 
-    person_id: Mapped[int] = mapped_column(
-        ForeignKey("person.id", ondelete="CASCADE"), primary_key=True
-    )
-    category_id: Mapped[int] = mapped_column(
-        ForeignKey("category.id", ondelete="CASCADE"), primary_key=True, index=True
-    )
+    person_id: Mapped[int] = _of("person", primary_key=True)
+    category_id: Mapped[int] = _of("category", primary_key=True, index=True)
 
 
 class PortraitRow(GalleryTables):
@@ -92,21 +80,21 @@ class PortraitRow(GalleryTables):
 
     __tablename__ = "portrait"
     __table_args__ = (
-        UniqueConstraint("sha256"),
-        CheckConstraint("width_px > 0 AND height_px > 0", name="size"),
+        sa.UniqueConstraint("sha256"),
+        sa.CheckConstraint("width_px > 0 AND height_px > 0", name="size"),
         {"sqlite_autoincrement": True},
     )
 
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    person_id: Mapped[int] = mapped_column(ForeignKey("person.id", ondelete="CASCADE"), index=True)
-    sha256: Mapped[str] = mapped_column(String(64))
+    id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
+    person_id: Mapped[int] = _of("person", index=True)
+    sha256: Mapped[str] = mapped_column(sa.String(64))
     width_px: Mapped[int]
     height_px: Mapped[int]
-    landmarks: Mapped[list[list[float]]] = mapped_column(JSON)
-    box_x: Mapped[float] = mapped_column(Double)
-    box_y: Mapped[float] = mapped_column(Double)
-    box_w: Mapped[float] = mapped_column(Double)
-    box_h: Mapped[float] = mapped_column(Double)
+    landmarks: Mapped[list[list[float]]] = mapped_column(sa.JSON)
+    box_x: Mapped[float] = mapped_column(sa.Double)
+    box_y: Mapped[float] = mapped_column(sa.Double)
+    box_w: Mapped[float] = mapped_column(sa.Double)
+    box_h: Mapped[float] = mapped_column(sa.Double)
     author: Mapped[str | None] = mapped_column(_text(1000))
     licence: Mapped[str | None] = mapped_column(_text(200))
     licence_url: Mapped[str | None] = mapped_column(_text(1000))
@@ -118,7 +106,7 @@ class RejectionRow(GalleryTables):
 
     __tablename__ = "rejection"
 
-    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sha256: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
     reason: Mapped[str] = mapped_column(_text(40))
     screening: Mapped[int]
 
@@ -128,10 +116,8 @@ class ThumbnailRow(GalleryTables):
 
     __tablename__ = "thumbnail"
 
-    portrait_id: Mapped[int] = mapped_column(
-        ForeignKey("portrait.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
-    )
-    jpeg: Mapped[bytes] = mapped_column(LargeBinary)
+    portrait_id: Mapped[int] = _of("portrait", primary_key=True, autoincrement=False)
+    jpeg: Mapped[bytes] = mapped_column(sa.LargeBinary)
 
 
 class BannedRow(GalleryTables):
@@ -154,11 +140,11 @@ class SpaceRow(GalleryTables):
     """
 
     __tablename__ = "space"
-    __table_args__ = (CheckConstraint("row_count >= 0", name="row_count"),)
+    __table_args__ = (sa.CheckConstraint("row_count >= 0", name="row_count"),)
 
-    id: Mapped[str] = mapped_column(String(100), primary_key=True)
-    backbone: Mapped[str] = mapped_column(String(50))
-    weights_sha256: Mapped[str] = mapped_column(String(64))
+    id: Mapped[str] = mapped_column(sa.String(100), primary_key=True)
+    backbone: Mapped[str] = mapped_column(sa.String(50))
+    weights_sha256: Mapped[str] = mapped_column(sa.String(64))
     recipe: Mapped[int]
     dimensions: Mapped[int]
     generation: Mapped[int]
@@ -176,24 +162,20 @@ class VectorRow(GalleryTables):
     __tablename__ = "portrait_vector"
     __table_args__ = (
         # Readers ask for the rows that are new since they last looked.
-        Index(
+        sa.Index(
             "ix_portrait_vector_space_id",
             "space_id",
             "row",
             unique=True,
-            sqlite_where=text("row IS NOT NULL"),
-            postgresql_where=text("row IS NOT NULL"),
+            sqlite_where=sa.text("row IS NOT NULL"),
+            postgresql_where=sa.text("row IS NOT NULL"),
         ),
     )
 
-    portrait_id: Mapped[int] = mapped_column(
-        ForeignKey("portrait.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
-    )
-    space_id: Mapped[str] = mapped_column(
-        String(100), ForeignKey("space.id", ondelete="CASCADE"), primary_key=True
-    )
+    portrait_id: Mapped[int] = _of("portrait", primary_key=True, autoincrement=False)
+    space_id: Mapped[str] = _of("space", sa.String(100), primary_key=True)
     row: Mapped[int | None]
-    value: Mapped[bytes | None] = mapped_column(LargeBinary)
+    value: Mapped[bytes | None] = mapped_column(sa.LargeBinary)
 
 
 class CalibrationRow(GalleryTables):
@@ -201,9 +183,7 @@ class CalibrationRow(GalleryTables):
 
     __tablename__ = "calibration"
 
-    space_id: Mapped[str] = mapped_column(
-        String(100), ForeignKey("space.id", ondelete="CASCADE"), primary_key=True
-    )
+    space_id: Mapped[str] = _of("space", sa.String(100), primary_key=True)
     content: Mapped[str] = mapped_column(_text(100_000))
 
 
@@ -212,15 +192,15 @@ class FindingRow(GalleryTables):
 
     __tablename__ = "finding"
 
-    name: Mapped[str] = mapped_column(String(40), primary_key=True)
-    content: Mapped[dict[str, Any]] = mapped_column(JSON)
+    name: Mapped[str] = mapped_column(sa.String(40), primary_key=True)
+    content: Mapped[dict[str, Any]] = mapped_column(sa.JSON)
 
 
 class RevisionRow(GalleryTables):
     """One row, whose number rises with every change: readers compare it to theirs."""
 
     __tablename__ = "revision"
-    __table_args__ = (CheckConstraint("id = 1", name="single"),)
+    __table_args__ = (sa.CheckConstraint("id = 1", name="single"),)
 
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    id: Mapped[int] = mapped_column(sa.Integer, primary_key=True)
     number: Mapped[int]

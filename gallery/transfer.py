@@ -26,7 +26,7 @@ from gallery.changes import Transaction
 from gallery.gallery import Gallery
 from gallery.pack import PackReader, write_pack
 from gallery.progress import Progress, Rejection, Report, no_progress
-from gallery.records import REMOVED, Person, Portrait
+from gallery.records import REMOVED, Person, Portrait, Thumbnail
 from gallery.scores import read_learned
 from gallery.scores.trial import try_ensemble
 from gallery.screen import Reason
@@ -286,7 +286,7 @@ class _Intake:
         """Makes a batch count in one transaction; what is there already changes nothing."""
         added: dict[Space, int] = {}
         with self._gallery.transaction() as changes:
-            before = changes.person_count()
+            before = changes.people_added
             person_ids = {one: changes.add_person(one) for one in dict.fromkeys(people)}
             ids = [_enrol(changes, one, person_ids[one.person]) for one in candidates]
             theirs = np.asarray([one.portrait.id for one in candidates], np.int64)
@@ -297,7 +297,7 @@ class _Intake:
                     vectors = self._source.vectors(space, theirs[wanted])
                     changes.add_vectors(space, vectors, mine[wanted].tolist())
                     added[space] = len(vectors)
-            newcomers = changes.person_count() - before
+            newcomers = changes.people_added - before
         self._report.people_added += newcomers
         self._report.vectors.update(added)
 
@@ -316,17 +316,8 @@ class _Intake:
 
 def _enrol(changes: Transaction, one: _Candidate, person_id: int) -> int:
     """Adds a portrait, or the photo that it lacked; its id."""
-    portrait = one.portrait
-    geometry: dict[str, Any] = {
-        "size_px": (portrait.width_px, portrait.height_px),
-        "landmarks": portrait.landmarks.tolist(),
-        "box": portrait.box,
-    }
+    it = one.portrait
+    thumbnail = Thumbnail(one.jpeg, it.width_px, it.height_px, it.landmarks, it.box)
     if one.id and one.jpeg is not None:
-        changes.set_photo(one.id, one.jpeg, **geometry)
-    if one.id:
-        return one.id
-    changes.forget_rejection(portrait.sha256)
-    return changes.add_portrait(
-        person_id, portrait, sha256=portrait.sha256, jpeg=one.jpeg, **geometry
-    )
+        changes.set_photo(one.id, thumbnail)
+    return one.id or changes.add_portrait(person_id, it, it.sha256, thumbnail)

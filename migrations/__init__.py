@@ -38,23 +38,15 @@ def current(room: Room, connection: Connection) -> str | None:
     """The revision that the database records, or None for one without the room's tables."""
     import sqlalchemy as sa
 
-    table = version_table(room)
-    if not sa.inspect(connection).has_table(table):
-        return None
-    revision: str | None = connection.scalar(
-        sa.select(sa.column("version_num")).select_from(sa.table(table))
-    )
-    return revision
+    table = sa.table(version_table(room), sa.column("version_num"))
+    known = sa.inspect(connection).has_table(table.name)
+    return connection.scalar(sa.select(table.c.version_num)) if known else None
 
 
 def upgrade(room: Room, connection: Connection) -> None:
-    """Makes the room's tables those of this program, in the connection's transaction.
+    """Makes the room's tables those of this program; the caller commits.
 
     A database that is up to date costs two look-ups; Alembic is imported only for one that isn't.
-
-    Args:
-        room: Whose tables.
-        connection: A synchronous connection; the caller commits.
 
     Raises:
         SetupProblem: If a newer program made the database.

@@ -12,7 +12,7 @@ from sqlalchemy import delete, insert
 
 from engine.types import Box, Space
 from gallery.gallery import Gallery
-from gallery.records import FoundPerson, FoundPortrait, Portrait
+from gallery.records import FoundPerson, FoundPortrait, Portrait, Thumbnail
 from gallery.tables import ThumbnailRow
 
 __all__ = ["MadeUp", "alike", "bad", "fill", "independent", "person_ids", "put_photo", "unit"]
@@ -78,7 +78,7 @@ def fill(
     whose = person_ids(people, portraits)
     buffer = io.BytesIO()
     Image.new("RGB", (112, 112), "teal").save(buffer, "JPEG")
-    landmarks = [[40, 45], [70, 45], [55, 65], [43, 85], [67, 85]]
+    landmarks = np.array([[40, 45], [70, 45], [55, 65], [43, 85], [67, 85]], np.float32)
     with gallery.writing(), gallery.transaction() as changes:
         persons, rows = [], []
         for number in range(people):
@@ -97,11 +97,8 @@ def fill(
                 changes.add_portrait(
                     persons[owner],
                     found,
-                    sha256=portrait_sha256,
-                    size_px=(112, 112),
-                    landmarks=landmarks,
-                    box=Box(30, 20, 50, 75),
-                    jpeg=buffer.getvalue(),
+                    portrait_sha256,
+                    Thumbnail(buffer.getvalue(), 112, 112, landmarks, Box(30, 20, 50, 75)),
                 )
             )
         for backbone, vectors in make(whose).items():

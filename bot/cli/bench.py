@@ -304,15 +304,16 @@ def _people(dimensions: int) -> NDArray[np.float32]:
 def _index(backbone: Backbone) -> Iterator[GalleryIndex]:
     import numpy as np
 
-    from gallery.search.cache import Roster
+    from gallery.search.cache import PersonRows
     from gallery.search.index import GalleryIndex
     from gallery.vector_file import VectorFile
 
     ids = np.arange(PEOPLE, dtype=np.int64)
     with tempfile.TemporaryDirectory() as folder:
         file = VectorFile.create(Path(folder) / "vectors", backbone.space)
-        rows = file.append(0, _people(backbone.space.dimensions))
-        index = GalleryIndex(file, Roster.of(rows, ids, ids, ids, file, None), 1)
+        file.append(0, _people(backbone.space.dimensions))
+        rows = PersonRows.of(file, PEOPLE, np.stack([ids] * 3, axis=1))
+        index = GalleryIndex(file, rows, 1)
         index.settle()
         yield index
 

@@ -180,9 +180,7 @@ def remove(
         if not yes and sys.stdin.isatty():
             count = numbered(len(gallery.portraits(person.id)), "portrait")
             click.confirm(f"Remove {person.name} ({count})?", abort=True, err=True)
-        if never_again:
-            gallery.ban(person)
-        portraits = remove_person(gallery, person)
+        portraits = remove_person(gallery, person, never_again=never_again)
     lines = [f"Removed {person.name} and {numbered(portraits, 'portrait')}."]
     lines += ["No source will bring them back."] * never_again
     finish({**asdict(person), "portraits": portraits}, lines, as_json=as_json)

@@ -150,8 +150,12 @@ def credits_command(context: Context, html: Path | None, as_json: bool) -> None:
 def permit(context: Context, name: Sequence[str]) -> None:
     """Let a PERSON come back who was removed with --never-again."""
     whom = " ".join(name)
-    with opened(context.settings()) as gallery:
-        if not gallery.unban([whom]):
+    with (
+        opened(context.settings()) as gallery,
+        gallery.writing(),
+        gallery.transaction() as changes,
+    ):
+        if not changes.unban(whom):
             raise GalleryMissing(f"nobody called {whom!r} was removed with --never-again")
     say(f"{whom} may come back: add or download them again.")
 

@@ -225,7 +225,7 @@ def read_labels(
     """
     contents = scan(folder)
     portraits: Sequence[FoundPortrait] = contents.portraits
-    unmatched = contents.strangers
+    unmatched: Sequence[str] = contents.strangers
     if file is not None:
         portraits, unmatched = described(portraits, file)
     elif (folder / PEOPLE_FILE).is_file():
@@ -243,7 +243,9 @@ def read_labels(
         "the gallery": told,
         f"the file {file.name if file else ''}": file is not None,
     }
-    return PeopleLabels(labels, tuple(name for name, used in sources.items() if used), unmatched)
+    return PeopleLabels(
+        labels, tuple(name for name, used in sources.items() if used), tuple(unmatched)
+    )
 
 
 def _describe(

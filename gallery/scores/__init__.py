@@ -284,8 +284,8 @@ def read_learned(gallery: Store, space: Space) -> Learned | None:
         GalleryCorrupt: If it makes no sense.
     """
     damaged = GalleryCorrupt(
-        f"{gallery.calibration_place(space)} is damaged: run `lookalike gallery build --model "
-        f"{space.backbone}`"
+        f"the calibration of {space.id} in {gallery.place} is damaged: run "
+        f"`lookalike gallery build --model {space.backbone}`"
     )
     try:
         content = gallery.read_calibration(space)

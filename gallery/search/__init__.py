@@ -6,7 +6,8 @@ An index proposes people, by scanning codes or asking faiss (gallery/search/inde
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from abc import ABC, abstractmethod
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,83 +17,86 @@ from engine.types import Embedding, Space
 from gallery.likeness import person_cosines
 from gallery.records import Hit
 
+Vectors = NDArray[np.float32]
+Floats = NDArray[np.float64]
+Ids = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
 _DECIMALS: Final = 7  # likenesses closer than that are equal, and ids decide
 
 
-class SearchIndex(Protocol):
+class SearchIndex(ABC):
     """One space's people at one revision; safe to use from several threads.
 
     Attributes:
         space: Whose vectors.
         person_ids: int64 (len(self),), rising.
-        portrait_ids: int64 (N,), by person, then rising.
     """
 
     space: Space
+    person_ids: Ids
 
-    @property
-    def person_ids(self) -> NDArray[np.int64]: ...  # noqa: D102 - said above
+    def __len__(self) -> int:
+        return len(self.person_ids)
 
-    @property
-    def portrait_ids(self) -> NDArray[np.int64]: ...  # noqa: D102 - said above
-
-    def __len__(self) -> int: ...
-
-    def top(
-        self, query: Embedding, k: int, *, allowed: NDArray[np.bool_] | None = None
-    ) -> tuple[Hit, ...]:
+    @abstractmethod
+    def top(self, query: Embedding, k: int, *, allowed: Mask | None = None) -> tuple[Hit, ...]:
         """The k people most like the query, most alike first.
+
+        Fewer are found if there are fewer; equally alike ones come by rising person id.
 
         Args:
             query: In ``space``.
-            k: At least 1; fewer are found if there are fewer people.
-            allowed: bool (len(self),): who may be found, in the order of ``person_ids``; None
-                for everybody.
-
-        Returns:
-            By falling cosine; equal ones by rising person id.
+            k: At least 1.
+            allowed: bool (len(self),), who may be found; None for everybody.
 
         Raises:
             SpaceMismatch: If the query comes from another space.
             ValueError: If k is below 1.
         """
-        ...
 
-    def likenesses(self, query: Embedding, person_ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    def likenesses(self, query: Embedding, person_ids: Ids) -> Floats:
         """The likeness to certain people, exactly as ``top`` finds it.
 
-        Args:
-            query: In ``space``.
-            person_ids: int64 (n,), in any order.
-
-        Returns:
-            float64 (n,), in [-1, 1]; NaN for those who are not here.
+        float64 (len(person_ids),), in [-1, 1]; NaN for those who are not here.
 
         Raises:
             SpaceMismatch: If the query comes from another space.
         """
-        ...
+        self._check(query)
+        hits = self._compared_by_id(query.vector, person_ids)
+        cosines = {hit.person_id: hit.cosine for hit in hits}
+        return np.array([cosines.get(one, np.nan) for one in person_ids.tolist()], np.float64)
 
-    def training_rows(self, limit: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Vectors to learn from: all of them, or all those of evenly chosen people.
+    @abstractmethod
+    def _compared_by_id(self, vector: Vectors, person_ids: Ids) -> list[Hit]:
+        """Those of some people who are here, in any order."""
 
-        Args:
-            limit: About how many vectors at most.
+    @abstractmethod
+    def training_rows(self, limit: int) -> tuple[Vectors, Ids]:
+        """Vectors to learn from: about ``limit`` at most, all those of evenly chosen people.
 
-        Returns:
-            float32 (N, D) and int64 (N,): vectors by person, and whose they are.
+        float32 (N, D) and int64 (N,): vectors by person, and whose they are.
         """
-        ...
+
+    def _check(self, query: Embedding, k: int = 1) -> None:
+        if query.space != self.space:
+            raise SpaceMismatch(
+                f"a vector of {query.space.id} can't be compared with the gallery's of "
+                f"{self.space.id}; run `lookalike gallery build --model {query.space.backbone}`"
+            )
+        if k < 1:
+            raise ValueError("at least one person must be asked for")
 
 
 def compared(
-    vector: NDArray[np.float32],
+    vector: Vectors,
     vectors: NDArray[np.floating],
     person_ids: NDArray[np.integer],
     portrait_ids: NDArray[np.integer],
-    norms: NDArray[np.float64],
+    norms: Floats,
 ) -> list[Hit]:
-    """Exact likenesses of a few people in float64, best first; equal ones by person id.
+    """Exact likenesses of a few people in float64, by rising person id.
 
     Args:
         vector: float32 (D,), the face.
@@ -111,27 +115,10 @@ def compared(
     likenesses = np.round(person_cosines(cosines, index, norms), _DECIMALS)
     # For each person the first of their portraits that are equally near.
     best = np.lexsort((portrait_ids, -np.round(cosines, _DECIMALS), index))[starts]
-    found = zip(person_ids[best].tolist(), portrait_ids[best].tolist(), likenesses, strict=True)
-    hits = [Hit(person, portrait, float(likeness)) for person, portrait, likeness in found]
-    return sorted(hits, key=rank)
+    columns = person_ids[best].tolist(), portrait_ids[best].tolist(), likenesses.tolist()
+    return [Hit(*found) for found in zip(*columns, strict=True)]
 
 
 def rank(hit: Hit) -> tuple[float, int]:
     """Sorts the most alike first, equal ones by person id."""
     return -hit.cosine, hit.person_id
-
-
-def check_query(query: Embedding, space: Space, k: int = 1) -> None:
-    """Makes sure that a face can be searched in a space.
-
-    Raises:
-        SpaceMismatch: If the query comes from another space.
-        ValueError: If k is below 1.
-    """
-    if query.space != space:
-        raise SpaceMismatch(
-            f"a vector of {query.space.id} can't be compared with the gallery's of {space.id}; "
-            f"run `lookalike gallery build --model {query.space.backbone}`"
-        )
-    if k < 1:
-        raise ValueError("at least one person must be asked for")

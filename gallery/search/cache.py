@@ -1,9 +1,18 @@
-"""The derived cache of a space: whose row is where, codes, and the faiss index of very many people.
+"""The derived cache of a space: whose row is where, int8 codes, and the faiss index of very many.
 
-A folder ``cache-GGGGGG-R`` beside the vectors of generation G, of arrays as NumPy keeps them, made
-when the gallery had revision R. It may be deleted at any time: a search then reads the vectors, and
-`gallery build` makes it anew. Rows that were added or died since are known from the table
-``portrait_vector``; their people are compared without the cache.
+A folder ``cache-GGGGGG-R-N`` of NumPy's arrays beside the vectors of generation G, made of their
+first N rows when the gallery had revision R. It may be deleted at any time: a search then reads the
+vectors, and `gallery build` makes it anew. Rows that were added or died since are known from the
+table ``portrait_vector``; their people are compared without the cache.
+
+- Codes: one byte a dimension of a vector x without what all vectors have in common (the centre c).
+  With y = q - c, z = x - c and their codes y', z': ``q . x = y . z + c . x + y . c``, and
+  ``y . z`` is about ``y' . z'``.
+- faiss: product quantization, half a byte for two of the principal components, so that a million
+  people fit into tens of megabytes and are looked at in a millisecond or two (André et al., "Cache
+  locality is not enough: high-performance nearest neighbor search with product quantization fast
+  scan", VLDB 2015). Graphs and inverted lists were slower and missed more of the nearest strangers,
+  who are all about equally far: benchmarks/candidate_indexes.py.
 """
 
 from __future__ import annotations
@@ -12,7 +21,7 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Self
@@ -21,20 +30,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gallery.likeness import SHORTEST_SUM, evened_norms
-from gallery.search.candidates import Codes, nearest, principal_components, quantized, trained
+from gallery.progress import Progress, no_progress
+from gallery.search import Floats, Ids, Mask, Vectors
 from gallery.vector_file import VectorFile
 
 SCANNED_BYTES: Final = 32_000_000
 """Codes of so many portraits are scanned whole; of more, faiss names candidates.
 benchmarks/gallery_scale.py."""
 
-_NAME = re.compile(r"cache-(\d{6})-(\d+)")
+_NAME = re.compile(r"cache-(\d{6})-(\d+)-(\d+)")
 _DAMAGED: Final = (OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError)
-_INDEXES: Final = ("people", "portraits")
+_THREADS: Final = min(4, os.cpu_count() or 1)  # more wait for the same memory
+# Several threads gain little below, and lose much where the cores are busy: they wait for the last.
+_ONE_THREAD_BYTES: Final = 64_000_000
+_SMALLEST: Final = np.float32(1e-30)
+_DEVIATIONS: Final = 5.0  # errors of single dimensions add up like noise; so far they never go
 _SAMPLE: Final = 8_192  # vectors from which the centre and the components are learned
 _COMPONENTS: Final = 256
 _PORTRAIT_COMPONENTS: Final = 128  # nearly the same picture is told by fewer
-_CHUNK_ROWS: Final = 4_096
+_BLOCK_ROWS: Final = 4_096
 # Candidates, so that of the best 3 at least 0.99 are among them: benchmarks/gallery_scale.py.
 _FEWEST: Final = 2_048
 _SHARE: Final = 1 / 200  # of everybody, if that is more
@@ -45,84 +59,58 @@ _NEAREST_PORTRAITS: Final = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Roster:
-    """Whose rows are where in a space's file: those that count, by person, then by portrait.
+class PersonRows:
+    """Whose rows of a space's file count: by person, then by portrait.
 
     Attributes:
         row_count: Of how many rows of the file.
-        rows: int64 (N,), their numbers.
+        numbers: int64 (N,), the rows.
         portrait_ids: int64 (N,), in the same order.
         person_ids: int64 (P,), rising.
-        starts: int64 (P + 1,): the rows of person p are ``rows[starts[p] : starts[p + 1]]``.
+        starts: int64 (P + 1,): the rows of person p are ``numbers[starts[p] : starts[p + 1]]``.
         sum_norms: float64 (P,), length of the sum of each person's vectors.
     """
 
     row_count: int
-    rows: NDArray[np.int64]
-    portrait_ids: NDArray[np.int64]
-    person_ids: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    sum_norms: NDArray[np.float64]
+    numbers: Ids
+    portrait_ids: Ids
+    person_ids: Ids
+    starts: Ids
+    sum_norms: Floats
 
     def __len__(self) -> int:
-        """How many people there are."""
         return len(self.person_ids)
 
     @classmethod
     def of(
-        cls,
-        row_count: int,
-        persons: NDArray[np.int64],
-        portraits: NDArray[np.int64],
-        rows: NDArray[np.int64],
-        file: VectorFile,
-        before: Roster | None,
+        cls, file: VectorFile, row_count: int, found: Ids, before: PersonRows | None = None
     ) -> Self:
-        """The roster of the rows that count.
+        """Puts in order what counts: int64 (N, 3), person, portrait and row.
 
-        Args:
-            row_count: See ``row_count``.
-            persons: int64 (N,), whose each is; in any order.
-            portraits: int64 (N,).
-            rows: int64 (N,).
-            file: Of the vectors, whose sums are not known.
-            before: An earlier roster of the same file, whose sums are taken over.
+        Sums of people who were the same before are taken over.
         """
-        steps = np.diff(persons)
-        if not np.all((steps > 0) | ((steps == 0) & (np.diff(portraits) > 0))):
-            order = np.lexsort((portraits, persons))
-            persons, portraits, rows = persons[order], portraits[order], rows[order]
-        firsts = np.flatnonzero(np.diff(persons, prepend=-1) != 0)
-        ids, starts = persons[firsts], np.append(firsts, len(rows))
-        made = cls(row_count, rows, portraits, ids, starts, np.zeros(len(ids)))
-        late = np.arange(len(ids))
+        order = np.lexsort((found[:, 1], found[:, 0]))
+        persons, portraits, numbers = np.ascontiguousarray(found[order].T)
+        firsts = np.flatnonzero(np.diff(persons, prepend=-1))
+        starts, sum_norms = np.append(firsts, len(numbers)), np.zeros(len(firsts))
+        made = cls(row_count, numbers, portraits, persons[firsts], starts, sum_norms)
+        late = np.arange(len(made))
         if before is not None:
             places = made.places_in(before)
-            known = np.flatnonzero(places >= 0)
-            made.sum_norms[known] = before.sum_norms[places[known]]
-            late = np.flatnonzero(places < 0)
-        for some in chunks(made.counts[late], _CHUNK_ROWS):
-            people = late[some]
-            made.sum_norms[people] = np.linalg.norm(made.sums(file, people), axis=1)
+            known, late = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
+            sum_norms[known] = before.sum_norms[places[known]]
+        for some in made.blocks(late):
+            sums = _sums(made.vectors(file, some), made.counts(some))
+            sum_norms[some] = np.linalg.norm(sums, axis=1)
         return made
 
-    def is_whole(self) -> bool:
-        """Whether the arrays, read from a file, belong together."""
-        people, rows = len(self.person_ids), len(self.rows)
-        return (
-            self.rows.shape == self.portrait_ids.shape == (rows,)
-            and self.person_ids.shape == self.sum_norms.shape == (people,)
-            and self.starts.shape == (people + 1,)
-            and int(self.starts[-1]) == rows
-        )
+    def counts(self, people: NDArray[np.integer]) -> Ids:
+        """How many rows people have."""
+        counts: Ids = self.starts[people + 1] - self.starts[people]
+        return counts
 
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """How many rows each person has: int64 (P,)."""
-        return np.diff(self.starts)
-
-    def places_in(self, other: Roster) -> NDArray[np.int64]:
-        """Where in an earlier roster of the same file people are, unchanged: int64 (P,), else -1.
+    def places_in(self, other: PersonRows) -> Ids:
+        """Where in earlier rows of the same file people are, unchanged: int64 (P,), else -1.
 
         A row never counts again once it is dead: whoever has as many as before, none of them new,
         has the same.
@@ -132,68 +120,81 @@ class Roster:
         places = np.searchsorted(other.person_ids, self.person_ids)
         places = np.minimum(places, len(other) - 1)
         same = other.person_ids[places] == self.person_ids
-        same &= other.counts[places] == self.counts
-        same &= np.maximum.reduceat(self.rows, self.starts[:-1]) < other.row_count
+        same &= other.counts(places) == np.diff(self.starts)
+        same &= np.maximum.reduceat(self.numbers, self.starts[:-1]) < other.row_count
         return np.where(same, places, -1)
 
-    def portraits_of(self, people: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Places of the rows of people, one person behind the other."""
-        counts = self.counts[people]
+    def places(self, people: NDArray[np.integer]) -> Ids:
+        """Where the rows of people are, one person behind the other."""
+        counts = self.counts(people)
         before = np.cumsum(counts) - counts
         return np.repeat(self.starts[people] - before, counts) + np.arange(counts.sum())
 
-    def sums(self, file: VectorFile, people: NDArray[np.integer]) -> NDArray[np.float64]:
-        """What the vectors of people add up to: float64 (len(people), D)."""
-        if len(people) == 0:
-            return np.empty((0, file.space.dimensions))
-        counts = self.counts[people]
-        vectors = file.rows(self.rows[self.portraits_of(people)])
-        return np.add.reduceat(vectors.astype(np.float64), np.cumsum(counts) - counts)
+    def vectors(self, file: VectorFile, people: NDArray[np.integer]) -> Vectors:
+        """The vectors of people, one person behind the other: float32 (n, D)."""
+        return file.rows(self.numbers[self.places(people)])
+
+    def blocks(self, people: NDArray[np.integer]) -> list[NDArray[Any]]:
+        """People in groups of about 4,096 rows."""
+        ends = np.cumsum(self.counts(people))
+        groups = np.split(people, np.flatnonzero(np.diff(ends // _BLOCK_ROWS)) + 1)
+        return [group for group in groups if len(group)]
 
 
-def chunks(counts: NDArray[np.int64], rows: int) -> Iterator[slice]:
-    """People in groups of about so many rows, at least one person each."""
-    ends, first = np.cumsum(counts), 0
-    while first < len(counts):
-        done = ends[first - 1] if first else 0
-        last = max(int(np.searchsorted(ends, done + rows, side="right")), first + 1)
-        yield slice(first, last)
-        first = last
+def _sums(vectors: Vectors, counts: Ids) -> Floats:
+    """What the vectors of each person add up to: float64 (len(counts), D)."""
+    return np.add.reduceat(vectors.astype(np.float64), np.cumsum(counts) - counts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Finder:
-    """Names candidates among very many people.
+class Codes:
+    """Vectors in one byte a dimension.
 
     Attributes:
-        components: float32 (M, D), principal components of the vectors.
-        people: A faiss index of each person's direction.
-        portraits: One of every portrait of people who have several.
-        owners: int32, whose these are, as places among the people of the cache.
+        centre: float32 (D,), about the mean of the vectors.
+        codes: int8 (N, D), of each vector less the centre.
+        scales: float32 (N,), of the codes.
+        offsets: float32 (N,), centre times vector.
+        error: About the most that a product of codes is off, for a face of the usual kind.
     """
 
-    components: NDArray[np.float32]
-    people: Any
-    portraits: Any
-    owners: NDArray[np.int32]
+    centre: Vectors
+    codes: NDArray[np.int8]
+    scales: Vectors
+    offsets: Vectors
+    error: float
 
-    def nearest(self, codes: Codes, vector: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-        """Places of about the most alike."""
-        seen = np.einsum("md,d->m", self.components, vector)
-        query = np.append(seen, [codes.centre @ vector, 0]).astype(np.float32)
-        return nearest(self.people, query, count)
+    def products(self, vector: Vectors, places: NDArray[np.integer] | None = None) -> Vectors:
+        """Products of a face with the vectors, or with those at some places: float32 (n,)."""
+        import simsimd  # only large galleries need it
 
-    def same_picture(self, codes: Codes, vector: NDArray[np.float32]) -> NDArray[np.int32]:
-        """Places of who may have nearly the same picture, each once."""
-        seen = np.einsum("md,d->m", self.components, vector - codes.centre)
-        query = np.ascontiguousarray(seen[:_PORTRAIT_COMPONENTS])
-        return np.unique(self.owners[nearest(self.portraits, query, _NEAREST_PORTRAITS)])
+        less = vector - self.centre
+        code, scale, _ = quantized(less[None])
+        at: Any = slice(None) if places is None else places
+        codes = self.codes[at]
+        if len(codes) == 0:
+            return np.empty(0, np.float32)
+        threads = _THREADS if codes.size > _ONE_THREAD_BYTES else 1
+        found = simsimd.cdist(code, codes, metric="dot", out_dtype="float32", threads=threads)
+        products: Vectors = np.asarray(found)[0]
+        products *= self.scales[at] * scale[0]
+        products += self.offsets[at]
+        products += np.float32(less @ self.centre)
+        return products
 
 
-def _people_entries(seen: NDArray[np.float32], factors: NDArray[np.float64]) -> NDArray[np.float32]:
-    """What the query of ``Finder.nearest`` is multiplied with: about a likeness."""
-    one = np.broadcast_to(np.array([1, 0], np.float32), (len(seen), 2))
-    return np.asarray(np.hstack([seen, one]) * factors[:, None], np.float32)
+def quantized(vectors: Vectors) -> tuple[NDArray[np.int8], Vectors, float]:
+    """Vectors, float32 (n, D) with n >= 1, in one byte a dimension.
+
+    Returns:
+        Codes, int8 (n, D); scales, float32 (n,), that times the codes are about the vectors; and
+        about the most that a product of two such vectors, of length 1 at most, is off.
+    """
+    scales = np.maximum(np.abs(vectors).max(axis=1) / 127, _SMALLEST).astype(np.float32)
+    codes = np.rint(vectors / scales[:, None]).astype(np.int8)
+    # A number is off by scale / sqrt(12) in the mean; twice, for both vectors have codes.
+    error = _DEVIATIONS * float(np.median(scales)) / 12**0.5 * 2**0.5
+    return codes, scales, error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -201,76 +202,83 @@ class Cache:
     """What a search reads first.
 
     Attributes:
-        path: Of the folder.
         revision: Of the gallery, when it was made.
-        roster: As of then.
-        codes: Of every portrait in the roster's order; with a finder of each person's direction.
-        finder: Where there are too many to scan.
+        rows: As of then.
+        codes: Of every portrait in the order of ``rows``; with faiss of each person's direction.
+        components: float32 (M, D), principal components of the vectors, for faiss.
+        people: A faiss index of each person's direction; None where few enough are scanned.
+        portraits: One of every portrait of people who have several.
+        owners: int32, whose these are, as places among the people of the cache.
     """
 
-    path: Path
     revision: int
-    roster: Roster
+    rows: PersonRows
     codes: Codes
-    finder: Finder | None
+    components: Vectors | None = None
+    people: Any = None
+    portraits: Any = None
+    owners: Any = None
 
     @classmethod
     def read(cls, path: Path, dimensions: int) -> Self:
-        """Maps the arrays.
-
-        Raises:
-            OSError: If a file is missing.
-            ValueError: If one makes no sense.
-        """
-
-        def array(name: str) -> NDArray[Any]:
-            loaded: NDArray[Any] = np.load(path / f"{name}.npy", mmap_mode="r")
-            return loaded
-
-        match = _NAME.fullmatch(path.name)
-        if match is None:
-            raise ValueError("no cache")
-        arrays = {one.name: array(one.name) for one in fields(Roster)[1:]}
-        roster = Roster(int(array("row_count")[()]), **arrays)
-        small = {name: np.array(array(name)) for name in ("centre", "error")}
-        codes = Codes(
-            small["centre"],
-            array("codes"),
-            array("scales"),
-            array("offsets"),
-            float(small["error"]),
-        )
-        finder = None
-        if (path / "components.npy").exists():
-            import faiss
-
-            faiss.omp_set_num_threads(1)
-            people, portraits = (faiss.deserialize_index(array(one)) for one in _INDEXES)
-            finder = Finder(np.array(array("components")), people, portraits, array("owners"))
-        size = len(roster) if finder else len(roster.rows)
-        if codes.codes.shape != (size, dimensions) or not roster.is_whole():
+        """Maps the arrays; raises one of ``_DAMAGED`` if any is missing or makes no sense."""
+        _, revision, row_count = _made_of(path)
+        arrays = {one.stem: np.load(one, mmap_mode="r") for one in path.glob("*.npy")}
+        rows = PersonRows(row_count, *(arrays[one.name] for one in fields(PersonRows)[1:]))
+        small = np.array(arrays["centre"]), float(arrays["error"])
+        codes = Codes(small[0], arrays["codes"], arrays["scales"], arrays["offsets"], small[1])
+        approximate = "components" in arrays
+        if (
+            codes.codes.shape != (len(rows) if approximate else len(rows.numbers), dimensions)
+            or not rows.numbers.shape == rows.portrait_ids.shape == (int(rows.starts[-1]),)
+            or not rows.person_ids.shape == rows.sum_norms.shape == (len(rows.starts) - 1,)
+        ):
             raise ValueError("of another space, or damaged")
-        return cls(path, int(match[2]), roster, codes, finder)
+        if not approximate:
+            return cls(revision, rows, codes)
+        import faiss
 
-    def candidates(
-        self, vector: NDArray[np.float32], k: int, wanted: NDArray[np.bool_] | None
-    ) -> NDArray[np.int64]:
+        faiss.omp_set_num_threads(1)
+        people, portraits = map(faiss.deserialize_index, (arrays["people"], arrays["portraits"]))
+        components, owners = np.array(arrays["components"]), arrays["owners"]
+        return cls(revision, rows, codes, components, people, portraits, owners)
+
+    def candidates(self, vector: Vectors, k: int, wanted: Mask | None) -> Ids:
         """Places of people to whom the likeness may be greatest, for k of them.
 
-        ``wanted``, bool (len(roster),), says who may be found; None for everybody.
+        ``wanted``, bool (len(rows),), says who may be found; None for everybody.
         """
-        assert self.finder is not None
-        count = max(_FEWEST, int(_SHARE * len(self.roster)), _PER_WANTED * k)
+        assert self.components is not None
+        seen = np.einsum("md,d->m", self.components, vector)
+        query = np.append(seen, [self.codes.centre @ vector, 0]).astype(np.float32)
+        count = max(_FEWEST, int(_SHARE * len(self.rows)), _PER_WANTED * k)
         if wanted is None:
-            return self.finder.nearest(self.codes, vector, count)
+            return _nearest(self.people, query, count)
         few = int(np.count_nonzero(wanted))
         if few > _FEW:
             asked = int(count * len(wanted) / few * _SPARE)
-            places = self.finder.nearest(self.codes, vector, asked)
+            places = _nearest(self.people, query, asked)
             places = places[wanted[places]]
             if len(places) >= count:
                 return places
         return np.flatnonzero(wanted)  # few, or not where the others are
+
+    def same_picture(self, vector: Vectors) -> NDArray[np.int32]:
+        """Places of who may have nearly the same picture, each once."""
+        assert self.components is not None
+        seen = np.einsum("md,d->m", self.components, vector - self.codes.centre)
+        query = np.ascontiguousarray(seen[:_PORTRAIT_COMPONENTS])
+        found = _nearest(self.portraits, query, _NEAREST_PORTRAITS)
+        return np.unique(self.owners[found])
+
+
+def _nearest(index: Any, query: Vectors, count: int) -> Ids:
+    """Places of about the greatest products with a query, in any order: at most ``count``."""
+    count = min(count, int(index.ntotal))
+    if count == 0:
+        return np.empty(0, np.int64)
+    places: Ids = index.search(query[None], count)[1][0]
+    return places[places >= 0]
 
 
 def newest_cache(file: VectorFile, row_count: int, revision: int) -> Cache | None:
@@ -278,62 +286,34 @@ def newest_cache(file: VectorFile, row_count: int, revision: int) -> Cache | Non
 
     It can be made anew, so one that makes no sense counts as none.
     """
-    found = [
-        (int(match[2]), path)
-        for path in _caches(file.folder)
-        if (match := _NAME.fullmatch(path.name)) and int(match[1]) == file.generation
-    ]
-    for made, path in sorted(found, reverse=True):
-        with contextlib.suppress(*_DAMAGED):
-            cache = Cache.read(path, file.space.dimensions)
-            if made <= revision and cache.roster.row_count <= row_count:
-                return cache
+    found = [(_made_of(path), path) for path in file.folder.glob("cache-*")]
+    for (generation, made, rows), path in sorted(found, reverse=True):
+        if generation == file.generation and made <= revision and rows <= row_count:
+            with contextlib.suppress(*_DAMAGED):
+                return Cache.read(path, file.space.dimensions)
     return None
 
 
-def remove_caches(folder: Path, *, but: Path | None = None, beyond: int | None = None) -> int:
-    """Removes caches of a space's folder; how many there were.
-
-    Args:
-        folder: Of the space.
-        but: One that stays.
-        beyond: Only those of more rows than so many: the database is an older copy.
-    """
-    removed = 0
-    for path in _caches(folder):
-        if path == but:
-            continue
-        if beyond is not None:
-            with contextlib.suppress(OSError, ValueError):
-                if int(np.load(path / "row_count.npy")) <= beyond:
-                    continue
-        shutil.rmtree(path, ignore_errors=True)
-        removed += 1
-    return removed
+def _made_of(path: Path) -> tuple[int, int, int]:
+    """Generation, revision and number of rows of a cache; of an unfinished one too many rows."""
+    match = _NAME.fullmatch(path.name)
+    return (int(match[1]), int(match[2]), int(match[3])) if match else (0, 0, sys.maxsize)
 
 
-def _caches(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("cache-*") if path.is_dir()]
+def remove_caches(folder: Path, *, but: Path | None = None, beyond: int = -1) -> None:
+    """Removes the caches of a space's folder, but for one, and for those of so few rows."""
+    for path in folder.glob("cache-*"):
+        if path != but and _made_of(path)[2] > beyond:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def write_cache(
-    file: VectorFile,
-    roster: Roster,
-    revision: int,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
-    *,
-    with_finder: bool | None = None,
-) -> Path:
-    """Makes the cache of a roster of at least one person, in place of earlier ones.
-
-    ``progress`` is told how many portraits of how many are done. ``with_finder`` says whether
-    faiss names candidates; None for what is quicker.
-    """
+    file: VectorFile, rows: PersonRows, revision: int, progress: Progress = no_progress
+) -> None:
+    """Makes the cache of at least one person, in place of earlier ones."""
     from threadpoolctl import threadpool_limits
 
-    if with_finder is None:
-        with_finder = len(roster.rows) * file.space.dimensions > SCANNED_BYTES
-    path = file.folder / f"cache-{file.generation:06d}-{revision}"
+    path = file.folder / f"cache-{file.generation:06d}-{revision}-{rows.row_count}"
     part = path.with_name(f"{path.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
@@ -341,109 +321,103 @@ def write_cache(
         # Where a bot keeps the cores busy, several threads took ten times as long as one: they
         # wait for each other at every step.
         with threadpool_limits(1, "blas"):
-            _write(file, roster, part, progress, with_finder=with_finder)
+            _write(part, file, rows, progress)
         for name in part.iterdir():
             with name.open("rb") as written:
                 os.fsync(written.fileno())
         shutil.rmtree(path, ignore_errors=True)
         part.rename(path)
-    except BaseException:
+    finally:
         shutil.rmtree(part, ignore_errors=True)
-        raise
     remove_caches(file.folder, but=path)
-    return path
 
 
-def _write(
-    file: VectorFile,
-    roster: Roster,
-    folder: Path,
-    progress: Callable[[int, int], None],
-    *,
-    with_finder: bool,
-) -> None:
-    for one in fields(Roster):
-        np.save(folder / f"{one.name}.npy", getattr(roster, one.name))
-    dimensions, total = file.space.dimensions, len(roster.rows)
+def _write(folder: Path, file: VectorFile, rows: PersonRows, progress: Progress) -> None:
+    dimensions, total = file.space.dimensions, len(rows.numbers)
     chosen = np.linspace(0, total - 1, min(_SAMPLE, total)).astype(np.int64)
-    sample = file.rows(np.sort(roster.rows[chosen]))
+    sample = file.rows(np.sort(rows.numbers[chosen]))
     centre = sample.mean(axis=0)
     sample -= centre
-    np.save(folder / "centre.npy", centre)
-    np.save(folder / "error.npy", quantized(sample)[2])
-    finding = _Finding(file, roster, centre, sample) if with_finder else None
-    size = len(roster) if finding else total
-
-    def planned(name: str, dtype: str, *shape: int) -> NDArray[Any]:
-        return np.lib.format.open_memmap(
-            folder / f"{name}.npy", mode="w+", dtype=np.dtype(dtype), shape=shape
-        )
-
-    codes = planned("codes", "i1", size, dimensions)
-    scales, offsets = planned("scales", "<f4", size), planned("offsets", "<f4", size)
-    done = 0
-    for some in chunks(roster.counts, _CHUNK_ROWS):
-        people = np.arange(len(roster))[some]
-        vectors = file.rows(roster.rows[roster.portraits_of(people)])
-        at = some
+    arrays = {one.name: getattr(rows, one.name) for one in fields(PersonRows)[1:]}
+    arrays |= {"centre": centre, "error": quantized(sample)[2]}
+    finding = _Finding(file, rows, centre, sample) if total * dimensions > SCANNED_BYTES else None
+    size, i1 = len(rows) if finding else total, np.dtype("i1")
+    codes = np.lib.format.open_memmap(folder / "codes.npy", "w+", i1, (size, dimensions))
+    arrays["scales"], arrays["offsets"] = scales, offsets = np.empty((2, size), np.float32)
+    for some in rows.blocks(np.arange(len(rows))):
+        vectors = rows.vectors(file, some)
+        at, done = slice(some[0], some[-1] + 1), int(rows.starts[some[-1] + 1])
         if finding is None:
-            at = slice(int(roster.starts[some.start]), int(roster.starts[some.stop]))
+            at = slice(int(rows.starts[some[0]]), done)
         else:
-            vectors = finding.take(people, vectors)
+            vectors = finding.take(some, vectors)
         codes[at], scales[at], _ = quantized(vectors - centre)
         offsets[at] = vectors @ centre
-        done = int(roster.starts[some.stop])
-        progress(done, total)
-    for array in (codes, scales, offsets):
-        array.flush()  # type: ignore[attr-defined]
-    if finding is not None:
-        finding.save(folder)
+        progress("search", done, total)
+    codes.flush()
+    for name, content in (arrays | (finding.arrays() if finding else {})).items():
+        np.save(folder / f"{name}.npy", content)
 
 
 class _Finding:
-    """Makes the arrays of a ``Finder``, some people at a time."""
+    """Makes the arrays for faiss, some people at a time."""
 
     def __init__(
-        self,
-        file: VectorFile,
-        roster: Roster,
-        centre: NDArray[np.float32],
-        sample: NDArray[np.float32],
+        self, file: VectorFile, rows: PersonRows, centre: Vectors, sample: Vectors
     ) -> None:
-        self._roster, self._centre = roster, centre
-        evened = evened_norms(roster.sum_norms, roster.counts, file.space.backbone)
-        self._factors = roster.sum_norms / np.maximum(evened, SHORTEST_SUM)
-        self._components = principal_components(sample, min(_COMPONENTS, file.space.dimensions))
+        self._rows, self._centre = rows, centre
+        evened = evened_norms(rows.sum_norms, np.diff(rows.starts), file.space.backbone)
+        self._factors = rows.sum_norms / np.maximum(evened, SHORTEST_SUM)
+        # Directions in which vectors differ most, the most first.
+        directions = np.linalg.eigh(sample.T @ sample)[1][:, : -_COMPONENTS - 1 : -1]
+        self._components = np.ascontiguousarray(directions.T, dtype=np.float32)
         seen = sample @ self._components.T
-        likely = self._factors[np.linspace(0, len(roster) - 1, len(seen)).astype(int)]
-        self._people = trained(_people_entries(seen, likely))
-        self._portraits = trained(seen[:, :_PORTRAIT_COMPONENTS])
+        likely = self._factors[np.linspace(0, len(rows) - 1, len(seen)).astype(int)]
+        self._people = _trained(_entries(seen, likely))
+        self._portraits = _trained(seen[:, :_PORTRAIT_COMPONENTS])
         self._owners: list[NDArray[np.int32]] = []
 
-    def take(self, people: NDArray[np.int64], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    def take(self, people: Ids, vectors: Vectors) -> Vectors:
         """Takes in people with all their vectors; their directions: float32 (len(people), D)."""
-        counts = self._roster.counts[people]
-        starts = np.cumsum(counts) - counts
-        sums = np.add.reduceat(vectors.astype(np.float64), starts, axis=0)
-        norms = self._roster.sum_norms[people][:, None]
+        counts, norms = self._rows.counts(people), self._rows.sum_norms[people][:, None]
+        means = _sums(vectors, counts) / np.maximum(norms, SHORTEST_SUM)
         # Vectors that cancel each other out have no direction: the first stands for all.
-        directions = np.where(
-            norms < SHORTEST_SUM, vectors[starts], sums / np.maximum(norms, SHORTEST_SUM)
-        ).astype(np.float32)
+        firsts = vectors[np.cumsum(counts) - counts]
+        directions = np.where(norms < SHORTEST_SUM, firsts, means).astype(np.float32)
         several = np.repeat(counts > 1, counts)
-        seen = [
+        seen, portraits = (
             (some - self._centre) @ self._components.T for some in (directions, vectors[several])
-        ]
-        self._people.add(_people_entries(seen[0].astype(np.float32), self._factors[people]))
-        if len(seen[1]):
-            self._portraits.add(np.ascontiguousarray(seen[1][:, :_PORTRAIT_COMPONENTS]))
+        )
+        self._people.add(_entries(seen, self._factors[people]))
+        if len(portraits):
+            self._portraits.add(np.ascontiguousarray(portraits[:, :_PORTRAIT_COMPONENTS]))
         self._owners.append(np.repeat(people.astype(np.int32), counts)[several])
         return directions
 
-    def save(self, folder: Path) -> None:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         import faiss
 
-        for name, index in zip(_INDEXES, (self._people, self._portraits), strict=True):
-            np.save(folder / f"{name}.npy", faiss.serialize_index(index))
-        np.save(folder / "owners.npy", np.concatenate(self._owners))
-        np.save(folder / "components.npy", self._components)
+        return {
+            "people": faiss.serialize_index(self._people),
+            "portraits": faiss.serialize_index(self._portraits),
+            "owners": np.concatenate(self._owners),
+            "components": self._components,
+        }
+
+
+def _entries(seen: NDArray[np.floating], factors: Floats) -> Vectors:
+    """What the query of ``Cache.candidates`` is multiplied with: about a likeness."""
+    one = np.broadcast_to(np.array([1, 0], np.float32), (len(seen), 2))
+    return np.asarray(np.hstack([seen, one]) * factors[:, None], np.float32)
+
+
+def _trained(sample: Vectors) -> Any:
+    """An empty faiss index for vectors like these: (n, M), M even, n at least a few hundred."""
+    import faiss
+
+    # It is little work, and where cores are busy threads wait for each other a hundred times.
+    faiss.omp_set_num_threads(1)
+    size = sample.shape[1]
+    index = faiss.index_factory(size, f"PQ{size // 2}x4fs", faiss.METRIC_INNER_PRODUCT)
+    index.train(np.ascontiguousarray(sample))
+    return index

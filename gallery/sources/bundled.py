@@ -11,31 +11,26 @@ from gallery.records import FoundPerson, FoundPortrait
 
 def bundled_portraits() -> tuple[FoundPortrait, ...]:
     """Grace Hopper and Eileen Collins; both pictures are works of the US government."""
-    hopper = FoundPerson(
-        "name:grace hopper", "Grace Hopper", categories=("science",), wikidata_id="Q11641"
-    )
-    collins = FoundPerson("name:eileen collins", "Eileen Collins", categories=("space", "science"))
-    template = "https://commons.wikimedia.org/wiki/Template"
+    hopper = FoundPerson("name:grace hopper", "Grace Hopper", ("science",), wikidata_id="Q11641")
+    collins = FoundPerson("name:eileen collins", "Eileen Collins", ("space", "science"))
+    commons = "https://commons.wikimedia.org/wiki"
     return (
         FoundPortrait(
-            person=hopper,
-            origin="starter/grace_hopper.jpg",
-            read=partial(_read, "grace_hopper", hopper),
+            hopper,
+            "starter/grace_hopper.jpg",
+            partial(_read, "grace_hopper", hopper),
             author="James S. Davis, U.S. Navy",
             licence="public domain",
-            licence_url=f"{template}:PD-USGov-Military-Navy",
-            source_url=(
-                "https://commons.wikimedia.org/wiki/"
-                "File:Commodore_Grace_M._Hopper,_USN_(covered).jpg"
-            ),
+            licence_url=f"{commons}/Template:PD-USGov-Military-Navy",
+            source_url=f"{commons}/File:Commodore_Grace_M._Hopper,_USN_(covered).jpg",
         ),
         FoundPortrait(
-            person=collins,
-            origin="starter/eileen_collins.jpg",
-            read=partial(_read, "eileen_collins", collins),
+            collins,
+            "starter/eileen_collins.jpg",
+            partial(_read, "eileen_collins", collins),
             author="NASA",
             licence="public domain",
-            licence_url=f"{template}:PD-USGov-NASA",
+            licence_url=f"{commons}/Template:PD-USGov-NASA",
             source_url="https://flic.kr/p/r9qvLn",
         ),
     )

@@ -22,7 +22,7 @@ import re
 import stat
 import unicodedata
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -78,42 +78,21 @@ class UnreadableTable(SetupProblem):
     """A CSV file that can't be read as text."""
 
 
-@dataclass(slots=True)
-class FolderContents:
-    """What was found in a folder; paths are those below it.
-
-    Attributes:
-        portraits: Photos of people, by person and file name.
-        astray: Photos that are in nobody's folder.
-        closed: Folders that can't be read.
-        ignored: Files and folders that were not taken, each with the reason.
-        strangers: Names in people.csv that are nobody's here.
-        notes: What was joined, and how people.csv was read, if that is not certain.
-    """
-
-    portraits: tuple[FoundPortrait, ...] = ()
-    astray: tuple[str, ...] = ()
-    closed: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-    strangers: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
 @dataclass(frozen=True, slots=True)
 class _Branch:
     """One folder of the tree: its own photos, and the folders in it that hold photos."""
 
     path: Path
-    photos: list[Path]
-    branches: list[_Branch]
+    photos: list[Path] = field(default_factory=list)
+    branches: list[_Branch] = field(default_factory=list)
 
     def all_photos(self) -> list[Path]:
         return [*self.photos, *(path for branch in self.branches for path in branch.all_photos())]
 
     def is_category(self) -> bool:
         """Whether the folders in it are those of people."""
-        names = [branch.path.name for branch in self.branches]
-        names = [person_name(name) for name in names if _looks_like_a_name(name)]
+        names = [person_name(branch.path.name) for branch in self.branches]
+        names = [name for name in names if _looks_like_a_name(name)]
         many = len(names) > 1 or any(len(name.split()) > 1 for name in names)
         return not self.photos or (many and 2 * len(names) >= len(self.branches))
 
@@ -122,11 +101,8 @@ def scan(folder: Path, *, category: str | None = None) -> FolderContents:
     """The photos in a folder of people; files without a known ending are opened to see their kind.
 
     Hidden files and folders are passed over, and so are links that lead out of the folder. A
-    people.csv in no known encoding is passed over with a note.
-
-    Args:
-        folder: The folder above the people's folders.
-        category: Of everybody in it, besides the categories that folders name.
+    people.csv in no known encoding is passed over with a note. ``category`` is everybody's, besides
+    those that folders name.
 
     Raises:
         SetupProblem: If there is no such folder, or no photo of anybody in it, or its people.csv
@@ -134,29 +110,33 @@ def scan(folder: Path, *, category: str | None = None) -> FolderContents:
     """
     if not folder.is_dir():
         raise SetupProblem(f"there is no folder {folder}")
-    scanner = _Scanner(folder.resolve())
-    tree = scanner.walk(scanner.root)
-    scanner.astray += map(scanner.below, tree.photos)
+    contents = FolderContents(folder.resolve())
+    tree = contents.walk(contents.root)
+    contents.astray += map(contents.below, tree.photos)
     for branch in tree.branches:
-        scanner.collect(branch, () if category is None else (category,))
-    portraits = scanner.without_copies()
-    if not portraits:
-        raise SetupProblem(_why_nobody(folder, scanner.astray))
-    listed = scanner.root / PEOPLE_FILE
-    strangers: tuple[str, ...] = ()
+        contents.collect(branch, () if category is None else (category,))
+    contents.join_copies()
+    if not contents.portraits:
+        why = f"there are no photos in {folder}: it should be"
+        if contents.astray:
+            why = (
+                f"the photos in {folder} are in nobody's folder: give the folder above the "
+                "people's,"
+            )
+        raise SetupProblem(
+            f"{why} arranged as FOLDER/Person_Name/photo.jpg or "
+            "FOLDER/Category/Person_Name/photo.jpg"
+        )
+    listed = contents.root / PEOPLE_FILE
     if listed.is_file():
         try:
-            portraits, strangers = described(portraits, listed, scanner.notes)
+            contents.portraits, contents.strangers = described(
+                contents.portraits, listed, contents.notes
+            )
         except UnreadableTable as problem:
-            scanner.notes.append(f"{problem}; people were added without it")
-    return FolderContents(
-        portraits=tuple(portraits),
-        astray=tuple(scanner.astray),
-        closed=tuple(scanner.closed),
-        ignored=tuple(scanner.ignored),
-        strangers=strangers,
-        notes=tuple(dict.fromkeys(scanner.notes)),
-    )
+            contents.notes.append(f"{problem}; people were added without it")
+    contents.notes = list(dict.fromkeys(contents.notes))
+    return contents
 
 
 def read_photo(path: Path, max_bytes: int) -> bytes:
@@ -168,23 +148,28 @@ def read_photo(path: Path, max_bytes: int) -> bytes:
         return file.read(max_bytes + 1)
 
 
-class _Scanner:
-    """Walks the tree, and remembers what is to be said of it."""
+@dataclass(slots=True)
+class FolderContents:
+    """What was found in a folder, the portraits by person and file name; paths are below ``root``.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.portraits: list[FoundPortrait] = []
-        self.astray: list[str] = []
-        self.closed: list[str] = []
-        self.ignored: list[str] = []
-        self.notes: list[str] = []
+    The other lists are as in ``gallery.progress.Report``.
+    """
+
+    root: Path
+    portraits: list[FoundPortrait] = field(default_factory=list)
+    astray: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def below(self, path: Path) -> str:
         """The path below the root, in Unicode."""
         return os.fsencode(path.relative_to(self.root)).decode("utf-8", "replace")
 
     def walk(self, folder: Path) -> _Branch:
-        branch = _Branch(folder, [], [])
+        """The tree of a folder's photos."""
+        branch = _Branch(folder)
         try:
             with os.scandir(folder) as listed:
                 entries = sorted(listed, key=lambda entry: entry.name)
@@ -193,7 +178,7 @@ class _Scanner:
             return branch
         for entry in entries:
             path = Path(entry.path)
-            reason = self._why_not(entry, path)
+            reason = _why_not(entry, self.root)
             if reason is not None:
                 if path != self.root / PEOPLE_FILE:
                     self.ignored.append(f"{self.below(path)} ({reason})")
@@ -221,51 +206,40 @@ class _Scanner:
             for path in branch.all_photos()
         ]
 
-    def without_copies(self) -> list[FoundPortrait]:
-        """The portraits, those of ``Grace Hopper (2)`` with Grace Hopper's, if she is there."""
+    def join_copies(self) -> None:
+        """Gives the portraits of ``Grace Hopper (2)`` to Grace Hopper, if she is there."""
         names = {one.person.key: one.person.name for one in reversed(self.portraits)}
-        settled = []
-        for portrait in self.portraits:
+        for place, portrait in enumerate(self.portraits):
             person = portrait.person
             key = _COPY.sub("", person.key)
             if key in names and key != person.key:
                 self.notes.append(f"{person.name} was taken for {names[key]}")
                 person = replace(person, key=key, name=names[key])
-            settled.append(replace(portrait, person=person))
-        return settled
-
-    def _why_not(self, entry: os.DirEntry[str], path: Path) -> str | None:
-        """Why a file or folder is not taken: all but photos and folders of this tree."""
-        if entry.name.startswith("."):
-            return "hidden"
-        if entry.is_dir(follow_symlinks=False):
-            system = _SYSTEM_FOLDERS.fullmatch(entry.name)
-            return "a folder of the system" if system else None
-        reason = None
-        try:
-            if entry.is_symlink() and not path.resolve(strict=True).is_relative_to(self.root):
-                reason = "a link out of the folder"
-            elif entry.is_symlink() and path.is_dir():
-                reason = "a link to a folder"
-            elif not stat.S_ISREG(entry.stat().st_mode):
-                reason = "no regular file"
-            elif path.suffix.lower() not in PHOTO_ENDINGS:
-                with path.open("rb") as file:
-                    known = _PHOTO_START.match(file.read(16))
-                reason = None if known else "not a kind of photo that is read"
-        except (OSError, RuntimeError):  # a link in a circle, for instance
-            reason = "a link to nothing" if entry.is_symlink() else "it can't be read"
-        return reason
+                self.portraits[place] = replace(portrait, person=person)
 
 
-def _why_nobody(folder: Path, astray: list[str]) -> str:
-    layout = "FOLDER/Person_Name/photo.jpg or FOLDER/Category/Person_Name/photo.jpg"
-    if astray:
-        return (
-            f"the photos in {folder} are in nobody's folder: give the folder above the people's, "
-            f"arranged as {layout}"
-        )
-    return f"there are no photos in {folder}: it should be arranged as {layout}"
+def _why_not(entry: os.DirEntry[str], root: Path) -> str | None:
+    """Why a file or folder is not taken: all but photos and folders of this tree."""
+    path = Path(entry.path)
+    if entry.name.startswith("."):
+        return "hidden"
+    if entry.is_dir(follow_symlinks=False):
+        return "a folder of the system" if _SYSTEM_FOLDERS.fullmatch(entry.name) else None
+    reason = None
+    try:
+        if entry.is_symlink() and not path.resolve(strict=True).is_relative_to(root):
+            reason = "a link out of the folder"
+        elif entry.is_symlink() and path.is_dir():
+            reason = "a link to a folder"
+        elif not stat.S_ISREG(entry.stat().st_mode):
+            reason = "no regular file"
+        elif path.suffix.lower() not in PHOTO_ENDINGS:
+            with path.open("rb") as file:
+                known = _PHOTO_START.match(file.read(16))
+            reason = None if known else "not a kind of photo that is read"
+    except (OSError, RuntimeError):  # a link in a circle, for instance
+        reason = "a link to nothing" if entry.is_symlink() else "it can't be read"
+    return reason
 
 
 def _looks_like_a_name(folder_name: str) -> bool:
@@ -284,19 +258,11 @@ def person_name(folder_name: str) -> str:
 
 def described(
     portraits: Sequence[FoundPortrait], file: Path, notes: list[str] | None = None
-) -> tuple[list[FoundPortrait], tuple[str, ...]]:
-    """The portraits, their people completed by what the file says; and whom nobody knows.
+) -> tuple[list[FoundPortrait], list[str]]:
+    """The portraits, their people completed by what a CSV file says; its names that are nobody's.
 
     Case, accents and underscores of names don't matter. The file's categories are added to those
-    of the folders.
-
-    Args:
-        portraits: Of a folder.
-        file: CSV; semicolons and tabs serve as well as commas.
-        notes: Gets a sentence where the encoding had to be guessed.
-
-    Returns:
-        The portraits in the same order; the file's names that are nobody's.
+    of the folders. ``notes`` gets a sentence where the encoding had to be guessed.
 
     Raises:
         SetupProblem: If it can't be read, has none of the columns, or a Wikidata id in it is none.
@@ -310,17 +276,16 @@ def described(
         )
     said: dict[str, list[dict[str, str]]] = {}
     for row in rows:
-        name = person_name(row["person"])
-        short = folded(_NUMBER_AT_END.sub("", name))
-        is_short = folded(name) not in known and short in known
-        said.setdefault(short if is_short else folded(name), []).append(row)
+        name = folded(row["person"])
+        short = folded(_NUMBER_AT_END.sub("", person_name(row["person"])))
+        said.setdefault(short if name not in known and short in known else name, []).append(row)
     completed = []
     for portrait in portraits:
         person = portrait.person
         for row in said.get(folded(person.name), ()):
             person = _completed(person, row, file)
         completed.append(replace(portrait, person=person))
-    return completed, tuple(said[name][0]["person"] for name in said if name not in known)
+    return completed, [said[name][0]["person"] for name in said if name not in known]
 
 
 def _completed(person: FoundPerson, row: dict[str, str], file: Path) -> FoundPerson:
@@ -345,12 +310,9 @@ def read_table(
 ) -> list[dict[str, str]]:
     """The lines of a CSV file by column name in lower case; empty cells are left out.
 
-    Semicolons and tabs serve as well as commas, and every encoding that spreadsheets save.
-
-    Args:
-        file: The file.
-        known: Folded names that may stand in it: the encoding that shows most of them is right.
-        notes: Gets a sentence where the encoding had to be guessed.
+    Semicolons and tabs serve as well as commas, and every encoding that spreadsheets save: the one
+    that shows most of the folded names ``known`` is right. ``notes`` gets a sentence if that had to
+    be guessed.
 
     Raises:
         UnreadableTable: If it can't be read.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from engine.errors import PhotoProblem, TooLarge
 from engine.types import Embedding, Face
-from gallery.records import FoundPerson, FoundPortrait, Person, Portrait, Rejected, folded
+from gallery.records import FoundPerson, FoundPortrait, Person, Portrait, folded
 from gallery.scores import prior
 from gallery.screen import SCREENING, Reason, clear_face
 from gallery.wikimedia.cache import Cache
@@ -200,9 +200,7 @@ class Chooser:
         if sha256 is None:
             return reason
         known = self._gallery.known(sha256, SCREENING)
-        if isinstance(known, Rejected):
-            return known.reason
-        if known is not None and known.key != self.person(celebrity).key:
+        if isinstance(known, Person) and known.key != self.person(celebrity).key:
             return f"{Reason.DUPLICATE} {known.name}"
         return known
 

@@ -21,7 +21,6 @@ CREATE TABLE person_vector (
     space_id varchar(100) NOT NULL REFERENCES space ON DELETE CASCADE,
     portraits integer NOT NULL,
     sum_norm double precision NOT NULL,
-    length double precision NOT NULL,
     nearness double precision NOT NULL,
     vector vector NOT NULL,
     PRIMARY KEY (person_id, space_id)

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from alembic import op
 
+from bot.store import StoreTables
+
 revision = "store_0001"
 down_revision = None
 
 
 def upgrade() -> None:
     """Creates the tables."""
-    from bot.store import StoreTables
-
     StoreTables.metadata.create_all(op.get_bind())
 
 
 def downgrade() -> None:
     """Drops the tables."""
-    from bot.store import StoreTables
-
     StoreTables.metadata.drop_all(op.get_bind())

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.types import Space
-from gallery.search.cache import Roster
+from gallery.search.cache import PersonRows
 from gallery.search.index import GalleryIndex
 from gallery.vector_file import VectorFile
 
@@ -40,7 +40,7 @@ def index_of(
     dead: NDArray[np.int64] = NONE,
     *,
     revision: int = 1,
-    before: Roster | None = None,
+    before: PersonRows | None = None,
 ) -> GalleryIndex:
     """An index of rows, whose portrait ids are 1000 + the row.
 
@@ -49,8 +49,9 @@ def index_of(
         persons: Whose each row is.
         dead: Rows that don't count.
         revision: Of the gallery.
-        before: See ``Roster.of``.
+        before: See ``PersonRows.of``.
     """
     rows = np.setdiff1d(np.arange(len(persons)), dead)
-    roster = Roster.of(len(persons), persons[rows], rows + 1000, rows, file, before)
-    return GalleryIndex(file, roster, revision)
+    found = np.stack([persons[rows], rows + 1000, rows], axis=1)
+    made = PersonRows.of(file, len(persons), found, before)
+    return GalleryIndex(file, made, revision)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from engine.types import Box, Space
 from gallery.gallery import Gallery
-from gallery.records import FoundPerson, FoundPortrait
+from gallery.records import FoundPerson, FoundPortrait, Thumbnail
 
 __all__ = ["DLIB", "RESNET", "everything", "fill", "jpeg", "units"]
 
@@ -61,11 +61,13 @@ def fill(gallery: Gallery, people: int, portraits: int, *spaces: Space, seed: in
                     changes.add_portrait(
                         owner,
                         found,
-                        sha256=digest,
-                        size_px=(48, 60),
-                        landmarks=(20 + 10 * rng.random((5, 2))).astype(np.float32).tolist(),
-                        box=Box(10.5, 12.25, 20.0, 30.0),
-                        jpeg=jpeg(number * portraits + one),
+                        digest,
+                        Thumbnail(
+                            jpeg(number * portraits + one),
+                            *(48, 60),
+                            (20 + 10 * rng.random((5, 2))).astype(np.float32),
+                            Box(10.5, 12.25, 20.0, 30.0),
+                        ),
                     )
                 )
         for space in spaces:

@@ -53,14 +53,13 @@ def uninterrupted(
 def contents(gallery: Gallery) -> dict[str, tuple[str, NDArray[np.float32]]]:
     """Person and vector of every portrait, by hash."""
     (space,) = gallery.spaces()
-    index = gallery.index(space)
-    vectors, _ = index.training_rows(10**6)
-    portraits = gallery.portraits_by_id(index.portrait_ids.tolist())
+    ids = gallery.embedded(space)
+    portraits = gallery.portraits_by_id(ids.tolist())
     people = {person.id: person.key for person in gallery.people()}
-    assert len(index.portrait_ids) == len(portraits) == gallery.stats().portraits
+    assert len(ids) == len(portraits) == gallery.stats().portraits
     return {
-        portraits[one].sha256: (people[portraits[one].person_id], vectors[place])
-        for place, one in enumerate(index.portrait_ids.tolist())
+        portraits[one].sha256: (people[portraits[one].person_id], vector)
+        for one, vector in zip(ids.tolist(), gallery.vectors(space, ids), strict=True)
     }
 
 

@@ -28,8 +28,7 @@ def test_a_removed_person_is_refused_from_every_source_until_permitted(
     )
     person = gallery.find_person("Grace Hopper")
     assert person is not None
-    gallery.ban(person)
-    remove(gallery, person)
+    remove(gallery, person, never_again=True)
     sources = [
         found(variant(0), "Q11641", "Grace Hopper", "Q11641"),
         found(variant(2), "name:grace hopper", "Grace Hopper"),
@@ -38,7 +37,8 @@ def test_a_removed_person_is_refused_from_every_source_until_permitted(
     report = add(gallery, engine, sources, backbones=["dlib"])
     assert [rejection.reason for rejection in report.rejected] == [REMOVED] * 3
     assert gallery.people() == ()
-    assert gallery.unban(["grace hopper"]) == 1
+    with gallery.writing(), gallery.transaction() as changes:
+        assert changes.unban("grace hopper") == 1
     assert add(gallery, engine, sources[:1], backbones=["dlib"]).added == 1
 
 
@@ -67,7 +67,7 @@ def test_who_is_meant(
         found(variant(1), "name:bo katan", "Bo Katan"),
     ]
     add(gallery, engine, people, backbones=["dlib"])
-    for person in gallery.people():
-        gallery.ban(person)
-        gallery.ban(person)  # twice is once
+    with gallery.writing(), gallery.transaction() as changes:
+        for person in gallery.people() * 2:  # twice is once
+            changes.ban(person.key, person.name, person.wikidata_id)
     assert (FoundPerson(key=key, name=name, wikidata_id=q_id) in gallery.banned()) is stays_away

@@ -64,7 +64,7 @@ def execute(gallery: Gallery, statement: str) -> None:
 
 
 def test_migrations_make_the_tables_of_the_models_beside_the_stores(postgres_url: str) -> None:
-    database = connect_server(address(postgres_url, "gallery.url"))
+    database = connect_server(postgres_url)
     with changing(database) as connection:
         for room in ("store", "gallery"):
             upgrade(room, connection)
@@ -246,7 +246,7 @@ def test_a_server_without_a_usable_pgvector_says_what_to_do(
     postgres.run("UPDATE pg_extension SET extversion = '0.4.4' WHERE extname = 'vector'", name)
     with pytest.raises(BadSettings, match=r"pgvector 0\.4\.4, which is too old"):
         Gallery.open(tmp_path, postgres_url)
-    database = connect_server(address(postgres_url, "gallery.url"))
+    database = connect_server(postgres_url)
     with database.connect() as connection, pytest.raises(sa.exc.DBAPIError) as problem:
         connection.execute(sa.text("CREATE EXTENSION nosuchvector"))
     missing = type(problem.value.orig)('extension "vector" is not available')

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from engine.types import Box, Embedding, Space
 from gallery.gallery import Gallery
-from gallery.records import FoundPerson, FoundPortrait
-from gallery.search.cache import write_cache
+from gallery.records import FoundPerson, FoundPortrait, Thumbnail
+from gallery.search import cache as search_cache
 
 home = Path(sys.argv[1])
 space = Space("resnet", "c" * 64, 1, 512)
@@ -41,16 +41,16 @@ def enrol(gallery, numbers):
             for shot in range(3):
                 found = FoundPortrait(person, "made up", lambda _: b"")
                 sha256 = hashlib.sha256(f"{number}/{shot}".encode()).hexdigest()
-                box = Box(1, 1, 9, 9)
-                portraits.append(changes.add_portrait(row, found, sha256=sha256,
-                    size_px=(300, 300), landmarks=[[1, 1]] * 5, box=box))
+                picture = Thumbnail(None, 300, 300, np.ones((5, 2)), Box(1, 1, 9, 9))
+                portraits.append(changes.add_portrait(row, found, sha256, picture))
         vectors = np.concatenate([shots(number, 3) for number in numbers])
         changes.add_vectors(space, vectors, portraits)
 
 def cache(gallery, with_finder):
     gallery.refresh()
     index = gallery.index(space)
-    write_cache(index.file, index.roster, index.revision, with_finder=with_finder)
+    search_cache.SCANNED_BYTES = 0 if with_finder else 2**60
+    search_cache.write_cache(index.file, index.rows, index.revision)
 
 with Gallery.open(home) as gallery, gallery.writing():
     enrol(gallery, range(40))
@@ -85,7 +85,7 @@ with Gallery.open(home) as gallery:
         people = len(gallery.index(space))
         assert people >= last - 1, (people, last)  # one is removed at a time
         last = people
-        cached = cached or gallery.index(space).cached
+        cached = cached or gallery.index(space)._scan.cache is not None
         (home / f"reading{sys.argv[2]}").touch()
         if finished:
             break

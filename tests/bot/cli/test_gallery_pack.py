@@ -269,7 +269,7 @@ def test_ctrl_c_leaves_no_half_file(own_home: Path, tmp_path: Path) -> None:
     """A gallery large enough that the signal arrives in the middle."""
     from engine.types import Box
     from gallery.gallery import Gallery
-    from gallery.records import FoundPerson, FoundPortrait
+    from gallery.records import Credit, FoundPerson, Thumbnail
 
     person = FoundPerson("name:x", "X")
     with (
@@ -281,12 +281,9 @@ def test_ctrl_c_leaves_no_half_file(own_home: Path, tmp_path: Path) -> None:
         for number in range(3000):
             changes.add_portrait(
                 owner,
-                FoundPortrait(person, "", lambda _: b""),
-                sha256=f"{number:064x}",
-                size_px=(9, 9),
-                landmarks=[[1, 1]] * 5,
-                box=Box(1, 1, 5, 5),
-                jpeg=bytes(30_000),
+                Credit(),
+                f"{number:064x}",
+                Thumbnail(bytes(30_000), 9, 9, np.ones((5, 2), np.float32), Box(1, 1, 5, 5)),
             )
     folder = tmp_path / "out"
     folder.mkdir()

@@ -31,7 +31,7 @@ from gallery.scores.trial import (
     run_trial,
     try_ensemble,
 )
-from gallery.search.cache import Roster
+from gallery.search.cache import PersonRows
 from gallery.search.index import GalleryIndex
 from gallery.vector_file import VectorFile
 
@@ -59,7 +59,8 @@ def index_of(
     file = VectorFile.create(folder, where)
     portraits = 2 * persons + np.arange(len(persons)) % 2  # the same ids in every space
     rows = np.arange(file.append(0, vectors))
-    return GalleryIndex(file, Roster.of(len(rows), persons, portraits, rows, file, None), 1)
+    found = np.stack([persons, portraits, rows], axis=1)
+    return GalleryIndex(file, PersonRows.of(file, len(rows), found), 1)
 
 
 @settings(deadline=None, max_examples=60)

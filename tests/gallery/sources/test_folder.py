@@ -55,8 +55,8 @@ def test_both_side_by_side_with_photos_astray(tmp_path: Path) -> None:
     )
     contents = scan(tmp_path)
     assert [one.person.name for one in contents.portraits] == ["Grace Hopper", "Zoe", "Tom Hanks"]
-    assert contents.astray == ("loose.jpg", "film/stray.png")
-    assert contents.ignored == ("Zoe/notes/readme.txt (not a kind of photo that is read)",)
+    assert contents.astray == ["loose.jpg", "film/stray.png"]
+    assert contents.ignored == ["Zoe/notes/readme.txt (not a kind of photo that is read)"]
 
 
 def test_what_is_no_photo_or_hidden_is_passed_over(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_what_is_below_a_persons_folder_is_theirs(tmp_path: Path, below: str) ->
         ("Bo", ("film",)),
     }
     assert len(contents.portraits) == 3
-    assert contents.astray == ()
+    assert contents.astray == []
     (note,) = contents.notes
     assert "taken as photos of Grace Hopper" in note
 
@@ -207,7 +207,7 @@ def test_spellings_of_one_name_are_one_person(tmp_path: Path) -> None:
     plant(tmp_path, "Tom_Hanks/1.jpg", "film/tom hanks/2.jpg", "music/Tom Hanks (2)/3.jpg")
     contents = scan(tmp_path)
     assert {one.person.key for one in contents.portraits} == {"name:tom hanks"}
-    assert contents.notes == ("Tom Hanks (2) was taken for Tom Hanks",)
+    assert contents.notes == ["Tom Hanks (2) was taken for Tom Hanks"]
 
 
 def test_numbers_belong_to_names(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_numbers_belong_to_names(tmp_path: Path) -> None:
     assert [name for name, _, _ in found(tmp_path)] == sorted(
         name.replace("_", " ") for name in names
     )
-    assert scan(tmp_path).notes == ()
+    assert scan(tmp_path).notes == []
 
 
 def test_names_that_are_no_unicode_are_read(tmp_path: Path) -> None:
@@ -268,6 +268,6 @@ def test_a_folder_that_is_closed_is_named(tmp_path: Path) -> None:
     plant(tmp_path, "A/1.jpg", "B/1.jpg")
     (tmp_path / "B").chmod(0)
     try:
-        assert scan(tmp_path).closed == ("B",)
+        assert scan(tmp_path).closed == ["B"]
     finally:
         (tmp_path / "B").chmod(0o700)

@@ -41,8 +41,8 @@ def test_what_the_file_says_completes_what_the_folders_say(tmp_path: Path) -> No
     assert (ann.categories, ann.wikidata_id) == (("music",), "Q42")
     assert (jose.name, jose.categories) == ("José Díaz", ("film", "theatre,stage"))
     assert (jose.country, jose.gender, jose.wikidata_id) == ("Spain", "male", None)
-    assert contents.ignored == contents.notes == ()
-    assert contents.strangers == ()
+    assert contents.ignored == contents.notes == []
+    assert contents.strangers == []
 
 
 def test_several_lines_and_folders_of_one_person(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_several_lines_and_folders_of_one_person(tmp_path: Path) -> None:
 
 def test_names_that_are_nobodys_are_told(tmp_path: Path) -> None:
     contents = scan(folder(tmp_path, "person,gender\nAnn Leigh,female\nAnn Lee,female\n,male\n"))
-    assert contents.strangers == ("Ann Leigh",)
+    assert contents.strangers == ["Ann Leigh"]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_file_is_read_as_spreadsheets_save_it(
     table = f"person{delimiter}country\r\n{person}{delimiter}{country}\r\n".encode(encoding)
     contents = scan(folder(tmp_path, table, person))
     (portrait,) = contents.portraits
-    assert (portrait.person.country, contents.strangers) == (country, ())
+    assert (portrait.person.country, contents.strangers) == (country, [])
 
 
 def test_a_file_that_is_no_text_is_said_and_people_come_without_it(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_gallery_learns_it_also_of_people_it_has_already(
         assert gallery.genders() == frozenset()
         (root / "people.csv").write_text("person,gender\nann lee,Female\nben low,m\nEve,f\n")
         report = add_folder(gallery, engine, root, backbones=["dlib"])
-        assert (report.added, report.unchanged, report.strangers) == (0, 2, ("Eve",))
+        assert (report.added, report.unchanged, report.strangers) == (0, 2, ["Eve"])
         assert gallery.genders() == {"female", "m"}
         photo = engine.decode(hopper_jpeg)
         (query,) = engine.embed([(photo, engine.detect(photo)[0])], "dlib")

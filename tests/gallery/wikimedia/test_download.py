@@ -335,8 +335,7 @@ def test_who_asked_to_be_removed_is_not_even_asked_about(
     fetch(gallery, engine, famous, limit=2)
     sam = gallery.find_person("Q10")
     assert sam is not None
-    gallery.ban(sam)
-    remove(gallery, sam)
+    remove(gallery, sam, never_again=True)
     famous.requests.clear()
     harvest = fetch(gallery, engine, famous, limit=2)
     assert ("Q10", REMOVED) in {(one.wikidata_id, one.reason) for one in harvest.left_out}
