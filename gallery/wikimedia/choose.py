@@ -7,12 +7,11 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from engine.errors import PhotoProblem, TooLarge
 from engine.types import Embedding, Face
-from gallery.records import FoundPerson, FoundPortrait, Person, Portrait, folded
+from gallery.records import Credit, FoundPerson, FoundPortrait, Person, Portrait, folded
 from gallery.scores import prior
 from gallery.screen import SCREENING, Reason, clear_face
 from gallery.wikimedia.cache import Cache
@@ -32,8 +31,6 @@ _NOBODY_TO_COMPARE: Final = "nothing shows that it is the person"
 
 _COMPANY: Final = re.compile(r"[&,;+]|\b(?:and|with|und|mit|et|avec|con|e|y|i)\b", re.IGNORECASE)
 """In a title: the picture may be of somebody else as well."""
-
-_credit: Final = attrgetter("author", "licence", "licence_url", "source_url")
 
 
 @dataclass(slots=True)
@@ -110,7 +107,10 @@ class Chooser:
         person, read_picture = self.person(celebrity), self._cache.read_picture
         return [
             FoundPortrait(
-                person, f"File:{file.title}", partial(read_picture, file.title), *_credit(file)
+                person,
+                f"File:{file.title}",
+                partial(read_picture, file.title),
+                **{name: getattr(file, name) for name in Credit.__slots__},
             )
             for file in chosen.files
         ]
