@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import logging
 import signal
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
     from bot.conversation import Conversation
     from bot.memory import TwinsGroups
     from bot.settings import Settings
+    from bot.store import Store
     from engine.engine import Engine
     from gallery.gallery import Gallery
 
 
 def open_engine(settings: Settings) -> Engine:
     """The engine as configured; networks are loaded at first use."""
-    from engine.backbones.network import Backbone
     from engine.decode import DecodeLimits
     from engine.engine import Engine, FaceFinder, load_backbone
     from engine.mtcnn import Detector
@@ -40,23 +41,16 @@ def open_engine(settings: Settings) -> Engine:
             return ReferenceDetector(published_detector())
         return Detector(settings.detector.min_face_px)
 
-    def backbone(name: str) -> Backbone:
-        return load_backbone(
-            name,
-            models_folder=settings.models_folder,
-            cache_folder=settings.cache_folder,
-            runtime=settings.models.runtime,
-            precision=settings.models.precision,
-        )
-
-    limits = DecodeLimits(
-        max_bytes=settings.photo.max_bytes,
-        max_pixels=settings.photo.max_pixels,
-        max_frames=settings.photo.max_frames,
-        long_side_px=settings.photo.long_side_px,
-        seconds=settings.photo.decode_seconds,
-        worker_bytes=settings.photo.decode_megabytes * 1_000_000,
+    backbone = functools.partial(
+        load_backbone,
+        models_folder=settings.models_folder,
+        cache_folder=settings.cache_folder,
+        runtime=settings.models.runtime,
+        precision=settings.models.precision,
     )
+    photo = settings.photo.model_dump()
+    seconds, megabytes = photo.pop("decode_seconds"), photo.pop("decode_megabytes")
+    limits = DecodeLimits(seconds=seconds, worker_bytes=megabytes * 1_000_000, **photo)
     return Engine(load_detector=detector, load_backbone=backbone, limits=limits)
 
 
@@ -72,6 +66,16 @@ def open_gallery(settings: Settings) -> Gallery:
     return Gallery.open(settings.gallery_folder, settings.gallery_url)
 
 
+def open_store(settings: Settings) -> contextlib.AbstractAsyncContextManager[Store]:
+    """The database of choices and history as configured, see ``Store.open``."""
+    from bot.store import Identity, Store, database_url, secret_key
+
+    given = settings.database.key
+    key = secret_key(settings.home / "secret.key", given.get_secret_value() if given else None)
+    url = database_url(settings.database_url, settings.home)
+    return Store.open(url, Identity(key), history_days=settings.database.history_days)
+
+
 @contextlib.asynccontextmanager
 async def open_conversation(
     settings: Settings, *, fills_gallery: bool = False, twins: TwinsGroups | None = None
@@ -79,20 +83,14 @@ async def open_conversation(
     """Everything behind the adapters, ready to answer; put away in order at the end.
 
     While it is open it also looks after itself: missing weights are fetched, what other processes
-    add to the gallery is embedded, what is too old is deleted.
-
-    Args:
-        settings: In force.
-        fills_gallery: Whether a gallery that is still that of a fresh machine is filled from
-            Wikimedia in the background, where the settings allow it.
-        twins: Who takes part in ``/twins``; nobody yet if it is left out.
+    add to the gallery is embedded, what is too old is deleted. With ``fills_gallery`` a gallery
+    that is still that of a fresh machine is filled from Wikimedia, where the settings allow it.
 
     Raises:
         SetupProblem: If the database, its key or a package is missing or can't be used.
     """
     try:
         from bot.conversation import Conversation
-        from bot.store import Store, database_url
     except ModuleNotFoundError as missing:
         raise SetupProblem(
             f"the package {missing.name} is missing: run `pip install 'lookalike[chat]'`"
@@ -102,53 +100,28 @@ async def open_conversation(
     from bot.memory import RecentPhotos, TwinsGroups
     from bot.models import Models
     from bot.recognizer import Recognizer
-    from bot.store import Identity, secret_key
     from bot.text import Wording
 
     async with contextlib.AsyncExitStack() as stack:
-        key = settings.database.key
-        identity = Identity(
-            secret_key(settings.home / "secret.key", key.get_secret_value() if key else None)
-        )
-        store = await stack.enter_async_context(
-            Store.open(
-                database_url(settings.database_url, settings.home),
-                identity,
-                history_days=settings.database.history_days,
-            )
-        )
+        store = await stack.enter_async_context(open_store(settings))
         engine = open_engine(settings)
         gallery = await asyncio.to_thread(open_gallery, settings)
         stack.callback(gallery.close)
-        recognizer = Recognizer(
-            engine,
-            length=settings.queue.length,
-            per_minute=settings.queue.photos_per_minute,
-            deadline_s=settings.queue.deadline_s,
-        )
+        recognizer = Recognizer(engine, **settings.queue.model_dump())
         stack.push_async_callback(recognizer.close)
-        models = Models(
-            engine,
-            gallery,
-            configured=settings.models.configured,
-            default=settings.default_model,
-            models_folder=settings.models_folder,
-            base_url=settings.models.base_url,
-            fetch=settings.models.fetch,
-        )
+        models = Models(engine, gallery, settings)
         stack.push_async_callback(models.close)
         await models.open()
+        memory = settings.memory
         services = Services(
             wording=Wording.load(),
-            identity=identity,
             store=store,
             engine=engine,
             gallery=gallery,
             recognizer=recognizer,
             models=models,
             recent=RecentPhotos(
-                lifetime_s=settings.memory.minutes * 60,
-                most_bytes=settings.memory.megabytes * 1_000_000,
+                lifetime_s=memory.minutes * 60, most_bytes=memory.megabytes * 10**6
             ),
             twins=TwinsGroups() if twins is None else twins,
             starter=threading.Event(),
@@ -173,7 +146,7 @@ ADAPTERS = {
 }
 
 
-class Crash(Exception):  # noqa: N818 - it is what it says
+class Crash(Exception):  # noqa: N818
     """An adapter failed for an unexpected reason; the log says where."""
 
 
@@ -184,15 +157,14 @@ async def serve(settings: Settings) -> None:
         SetupProblem: If a token, a setting or a package is wrong or missing.
         Crash: If an adapter failed for another reason.
     """
-    wanted = adapters_wanted(settings)
-    makers = [_adapter_class(name) for name in wanted]
-    stop = asyncio.Event()
+    wanted, stop = adapters_wanted(settings), asyncio.Event()
+    makers = {name: _adapter_class(name) for name in wanted}
     async with (
         _stopped_by_signals(stop),
         open_conversation(settings, fills_gallery=True) as conversation,
     ):
         adapters = []
-        for name, make in zip(wanted, makers, strict=True):
+        for name, make in makers.items():
             extra: dict[str, Any] = {"alone": len(wanted) == 1} if name == "web" else {}
             extra["cache_folder"] = settings.cache_folder
             adapters.append(make(conversation, getattr(settings, name), **extra))
@@ -203,18 +175,14 @@ async def serve(settings: Settings) -> None:
 
 def adapters_wanted(settings: Settings) -> tuple[str, ...]:
     """Names of the adapters to run: those with a token, and the web chat if told or if alone."""
-    platforms = [
-        name
-        for name, section in (("telegram", settings.telegram), ("discord", settings.discord))
-        if section.token is not None
-    ]
-    web = settings.web.enabled if settings.web.enabled is not None else not platforms
-    wanted = (*platforms, "web") if web else tuple(platforms)
+    wanted = [name for name in ("telegram", "discord") if getattr(settings, name).token is not None]
+    if settings.web.enabled or (settings.web.enabled is None and not wanted):
+        wanted.append("web")
     if not wanted:
         raise SetupProblem(
             "there is nothing to run: set a token for Telegram or Discord, or web.enabled = true"
         )
-    return wanted
+    return tuple(wanted)
 
 
 async def run_adapters(adapters: Sequence[Adapter], stop: asyncio.Event) -> None:
@@ -265,18 +233,15 @@ def _adapter_class(name: str) -> Callable[..., Adapter]:
 @contextlib.asynccontextmanager
 async def _stopped_by_signals(stop: asyncio.Event) -> AsyncIterator[None]:
     """The first SIGINT or SIGTERM sets ``stop``; a second SIGINT interrupts as usual."""
-    loop = asyncio.get_running_loop()
-    watched = (signal.SIGINT, signal.SIGTERM)
+    loop, installed = asyncio.get_running_loop(), []
 
-    def asked(_number: int) -> None:
+    def asked() -> None:
         stop.set()
-        with contextlib.suppress(NotImplementedError):
-            loop.remove_signal_handler(signal.SIGINT)
+        loop.remove_signal_handler(signal.SIGINT)
 
-    installed = []
-    for number in watched:
+    for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # Windows
-            loop.add_signal_handler(number, asked, number)
+            loop.add_signal_handler(number, asked)
             installed.append(number)
     try:
         yield

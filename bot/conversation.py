@@ -97,7 +97,7 @@ async def my_data(services: Services, turn: Turn) -> Reply:
 
 async def ask_to_forget(services: Services, turn: Turn) -> Reply:
     """Asks for confirmation; only the asker's press counts."""
-    tag = services.identity.tag("forget", turn.who)
+    tag = services.store.identity.tag("forget", turn.who)
     buttons = (
         Button(turn.say("button.forget_yes"), Action.of("forget", "yes", tag).encode()),
         Button(turn.say("button.forget_no"), Action.of("forget", "no", tag).encode()),
@@ -107,7 +107,7 @@ async def ask_to_forget(services: Services, turn: Turn) -> Reply:
 
 async def press_forget(services: Services, turn: Turn, action: Action) -> Reply:
     """Deletes everything, or nothing."""
-    if action.text(1) != services.identity.tag("forget", turn.who):
+    if action.text(1) != services.store.identity.tag("forget", turn.who):
         raise refusal(turn, "forget.not_yours")
     if action.text(0) != "yes":
         return Reply(text=turn.say("forget.kept"), replaces=True, private=True)
@@ -233,7 +233,7 @@ class Conversation:
 
     def cookie_secret(self) -> str:
         """What a front end of our own signs its cookies with, the same after a restart."""
-        return self._services.identity.cookie_secret()
+        return self._services.store.identity.keyed("cookie").hex()
 
     def decode(self, photo: bytes) -> Photo:
         """The picture in untrusted bytes, within the bot's limits; raises PhotoProblem."""
@@ -245,7 +245,7 @@ class Conversation:
         Never raises for a person's mistake, a missing model, a full queue or a fault of ours: the
         reply says what to do. Only cancellation passes through.
         """
-        who = self._services.identity.who(request.sender)
+        who = self._services.store.identity.who(request.sender)
         say = functools.partial(self.wording.text, language=request.sender.language)
         turn = Turn(request, limits, who, self.wording, say)
         started = time.perf_counter()

@@ -6,7 +6,6 @@ Bounded by age and by size. Nothing here is ever written anywhere or logged.
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
@@ -36,45 +35,39 @@ class KeptPhoto:
     """A photo reduced to what the buttons need, its faces, and their embeddings so far."""
 
     def __init__(self, photo: Photo, faces: tuple[Face, ...]) -> None:
-        self._photo: Photo | None
-        self._photo, self.faces = _reduced(photo, faces)
+        # A JPEG once it is packed: one reference, so that threads need no lock.
+        self._held: Photo | bytes
+        self._held, self.faces = _reduced(photo, faces)
         self._source_size_px, self._format = photo.source_size_px, photo.format
-        self._jpeg: bytes | None = None
-        self._lock = threading.Lock()
         self.embeddings: dict[tuple[int, str], Embedding] = {}
         # In the history already: face, model, and whether for /parents, such as (1, "best", False).
         self.answered: set[tuple[int, str, bool]] = set()
 
     def photo(self) -> Photo:
         """The reduced photo; a few milliseconds once it is packed, so not for the event loop."""
-        with self._lock:
-            photo, jpeg = self._photo, self._jpeg
-        if photo is not None:
-            return photo
-        pixels = cv2.imdecode(np.frombuffer(jpeg or b"", np.uint8), cv2.IMREAD_COLOR)
+        held = self._held
+        if isinstance(held, Photo):
+            return held
+        pixels = cv2.imdecode(np.frombuffer(held, np.uint8), cv2.IMREAD_COLOR)
         assert pixels is not None  # it is our own encoding
         rgb = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
         return Photo(rgb, self._source_size_px, self._format)
 
     def pack(self) -> None:
         """Compresses the photo to a tenth of its size; not for the event loop."""
-        with self._lock:
-            photo = self._photo
-        if photo is None:
-            return
-        bgr = cv2.cvtColor(photo.pixels, cv2.COLOR_RGB2BGR)
-        done, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        assert done
-        with self._lock:
-            self._jpeg, self._photo = jpeg.tobytes(), None
+        held = self._held
+        if isinstance(held, Photo):
+            bgr = cv2.cvtColor(held.pixels, cv2.COLOR_RGB2BGR)
+            done, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+            assert done
+            self._held = jpeg.tobytes()
 
     @property
     def size_bytes(self) -> int:
         """Memory held once it is packed, roughly."""
-        with self._lock:
-            photo, jpeg = self._photo, self._jpeg
-        held = len(jpeg or b"") if photo is None else photo.pixels.nbytes // PACKED_SHARE
-        return held + len(self.embeddings) * EMBEDDING_BYTES
+        held = self._held
+        size = held.pixels.nbytes // PACKED_SHARE if isinstance(held, Photo) else len(held)
+        return size + len(self.embeddings) * EMBEDDING_BYTES
 
 
 @dataclass(slots=True)
@@ -116,11 +109,10 @@ class RecentPhotos:
     def find(self, token: str) -> RecentAnswer | None:
         """What the token names, or None if it is forgotten."""
         self.tidy()
-        found = self._kept.get(token)
-        if found is None:
+        if token not in self._kept:
             return None
         self._kept.move_to_end(token)  # what is used is kept longest where memory is short
-        return found[1]
+        return self._kept[token][1]
 
     def latest(self, owner: bytes) -> RecentAnswer | None:
         """The one photo of a person that was answered or asked about last; None if forgotten."""
@@ -166,10 +158,6 @@ def _reduced(photo: Photo, faces: tuple[Face, ...]) -> tuple[Photo, tuple[Face, 
     return Photo(np.asarray(pixels, np.uint8), photo.source_size_px, photo.format), smaller
 
 
-class GroupFull(Exception):  # noqa: N818 - no error of ours: the asker is told
-    """As many take part in a chat as can be compared at a glance."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Member:
     """A person who takes part in ``/twins`` in one chat.
@@ -196,50 +184,43 @@ class Pair:
 class TwinsGroups:
     """Members of ``/twins`` by chat and person, for one event loop.
 
-    Args:
-        lifetime_s: How long a person takes part after joining or after their newest photo.
-        most: How many may take part in all chats; then those leave whose time ends first.
-        clock: Unix time, since a monotonic clock stands still while the machine sleeps.
+    A person takes part for a day after joining or after their newest photo. At ``most`` in all
+    chats those leave whose time ends first. The clock is Unix time, since a monotonic one stands
+    still while the machine sleeps.
     """
 
     def __init__(
         self,
         *,
-        lifetime_s: float = DAY_S,
         most_in_a_chat: int = MOST_IN_A_CHAT,
         most: int = MOST_MEMBERS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._lifetime_s = lifetime_s
         self._most_in_a_chat = most_in_a_chat
         self._most = most
         self._clock = clock
-        self._rooms: dict[bytes, dict[bytes, Member]] = {}
+        self._members: dict[tuple[bytes, bytes], Member] = {}  # by room and user, oldest first
 
-    def join(self, room: bytes, user: bytes, name: str) -> None:
-        """Lets a person take part, or raises GroupFull; a member keeps their photo and time."""
-        self.tidy()
-        members = self._rooms.get(room, {})
-        if user in members:
-            return
-        if len(members) >= self._most_in_a_chat:
-            raise GroupFull
-        self._put(room, user, Member(name, self._clock()))
+    def join(self, room: bytes, user: bytes, name: str) -> bool:
+        """Lets a person take part; a member keeps their photo and time. False if it is full."""
+        members = self.members(room)
+        if user not in members and len(members) < self._most_in_a_chat:
+            self._put(room, user, Member(name, self._clock()))
+        return (room, user) in self._members
 
     def leave(self, room: bytes, user: bytes) -> bool:
         """Removes a person from a chat; whether they took part."""
         self.tidy()
-        return self._drop(room, user)
+        return self._members.pop((room, user), None) is not None
 
     def forget(self, user: bytes) -> None:
         """Removes a person from every chat."""
-        for room in list(self._rooms):
-            self._drop(room, user)
+        self._members = {key: one for key, one in self._members.items() if key[1] != user}
 
     def member(self, room: bytes, user: bytes) -> Member | None:
         """A person's membership in a chat; None if they don't take part."""
         self.tidy()
-        return self._rooms.get(room, {}).get(user)
+        return self._members.get((room, user))
 
     def count(
         self, room: bytes, user: bytes, member: Member, embedding: Embedding, name: str
@@ -257,43 +238,30 @@ class TwinsGroups:
     def members(self, room: bytes) -> dict[bytes, Member]:
         """Everybody who takes part in a chat, by key."""
         self.tidy()
-        return dict(self._rooms.get(room, {}))
+        return {user: one for (where, user), one in self._members.items() if where == room}
 
     def until_s(self, user: bytes) -> tuple[float, ...]:
         """When a person's membership ends in each chat, Unix time, rising."""
         self.tidy()
-        mine = [members[user] for members in self._rooms.values() if user in members]
-        return tuple(sorted(member.since_s + self._lifetime_s for member in mine))
+        mine = (member for (_, who), member in self._members.items() if who == user)
+        return tuple(sorted(member.since_s + DAY_S for member in mine))
 
     def tidy(self) -> None:
         """Drops everybody whose time is over, or was set back behind its beginning."""
         now_s = self._clock()
-        for room, members in list(self._rooms.items()):
-            for user, member in list(members.items()):
-                if not member.since_s <= now_s < member.since_s + self._lifetime_s:
-                    self._drop(room, user)
+        for key, member in list(self._members.items()):
+            if not member.since_s <= now_s < member.since_s + DAY_S:
+                del self._members[key]
 
     def _put(self, room: bytes, user: bytes, member: Member) -> None:
-        self._rooms.setdefault(room, {})[user] = member
+        self._members.pop((room, user), None)
+        self._members[room, user] = member
         if len(self) > self._most:
-            since = {
-                (since_room, someone): one.since_s
-                for since_room, members in self._rooms.items()
-                for someone, one in members.items()
-                if one is not member
-            }
-            self._drop(*min(since, key=since.__getitem__))
-
-    def _drop(self, room: bytes, user: bytes) -> bool:
-        members = self._rooms.get(room, {})
-        dropped = members.pop(user, None)
-        if not members:
-            self._rooms.pop(room, None)
-        return dropped is not None
+            del self._members[min(self._members, key=lambda key: self._members[key].since_s)]
 
     def __len__(self) -> int:
         """How many take part, counted once for every chat."""
-        return sum(map(len, self._rooms.values()))
+        return len(self._members)
 
 
 def closest_pairs(embeddings: Mapping[bytes, Embedding], most: int) -> tuple[Pair, ...]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import itertools
 import logging
 import threading
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bot.background import in_daemon_thread
@@ -28,6 +27,7 @@ from engine.errors import (
 from gallery.scores.ensemble import BEST
 
 if TYPE_CHECKING:
+    from bot.settings import Settings
     from engine.engine import Engine
     from gallery.gallery import Gallery
     from gallery.scores.ensemble import Ensemble
@@ -46,7 +46,7 @@ LEAVING_S = 2.0
 
 
 class State(StrEnum):
-    """What a backbone is doing; the value names its sentence."""
+    """What a backbone is doing; the value is the key of its sentence."""
 
     READY = "model.ready"
     FETCHING = "model.fetching"
@@ -71,39 +71,16 @@ class _Stopped(Exception):  # noqa: N818 - no error: the program is ending
 
 
 class Models:
-    """Knows which backbones are ready.
-
-    Args:
-        engine: Loads them.
-        gallery: Gets their vectors.
-        configured: Names, in the order in which they are prepared.
-        default: Answers those who chose nothing.
-        models_folder: Where weights are kept.
-        base_url: Where missing weights come from.
-        fetch: Whether missing weights are fetched.
-        refresh_s: How often the gallery is looked at for what other processes added.
-    """
+    """Knows which backbones are ready; every ``refresh_s`` it looks at what others added."""
 
     def __init__(
-        self,
-        engine: Engine,
-        gallery: Gallery,
-        *,
-        configured: Iterable[str],
-        default: str,
-        models_folder: Path,
-        base_url: str,
-        fetch: bool,
-        refresh_s: float = REFRESH_S,
+        self, engine: Engine, gallery: Gallery, settings: Settings, refresh_s: float = REFRESH_S
     ) -> None:
         self._engine = engine
         self._gallery = gallery
-        self._trial: Trial | None = None
-        self.default = default
-        self._models_folder = models_folder
-        self._base_url = base_url
-        self._fetch = fetch
+        self._settings = settings
         self._refresh_s = refresh_s
+        self._trial: Trial | None = None
         self._stopping = threading.Event()
         # Held by the thread that downloads or builds: one at a time.
         self._working = threading.Lock()
@@ -112,7 +89,7 @@ class Models:
         # Could not be fetched when it was last tried.
         self._failed: set[str] = set()
         self._opening: asyncio.Task[None] | None = None
-        names = dict.fromkeys((*configured, FALLBACK_MODEL))
+        names = (*settings.models.configured, FALLBACK_MODEL)
         self._statuses = {
             name: ModelStatus(name, BACKBONES[name].title, State.MISSING) for name in names
         }
@@ -133,18 +110,14 @@ class Models:
         return tuple(one.name for one in self.statuses() if one.state is State.READY)
 
     def ensemble(self) -> Ensemble:
-        """The backbones behind ``best``.
-
-        Raises:
-            WeightsMissing: If they don't answer together (any more).
-        """
+        """The backbones behind ``best``; raises WeightsMissing if they don't answer together."""
         ensemble = self._offered()
         if ensemble is None:
             raise WeightsMissing("the backbones do not answer together")
         return ensemble
 
-    def why_not_best(self) -> WhyNot:
-        """Why ``best`` is not among ``statuses``."""
+    def why_not_best(self) -> tuple[str, dict[str, object]]:
+        """Why ``best`` is not among ``statuses``, see ``why_not``."""
         return why_not(self._trial, self._backbones_ready())
 
     def _offered(self) -> Ensemble | None:
@@ -154,13 +127,12 @@ class Models:
         return tuple(one.name for one in self._statuses.values() if one.state is State.READY)
 
     def answering(self, wanted: str | None = None) -> str:
-        """The backbone that answers a person who wants this one: it, the default, or another.
+        """The model that answers a person who wants this one: it, the default, or another.
 
-        Raises:
-            WeightsMissing: If none is ready.
+        Raises WeightsMissing if none is ready.
         """
         ready = self.ready()
-        for name in (wanted, self.default, FALLBACK_MODEL, *ready):
+        for name in (wanted, self._settings.default_model, FALLBACK_MODEL, *ready):
             if name in ready:
                 return name
         raise WeightsMissing("no backbone is ready yet")
@@ -168,21 +140,29 @@ class Models:
     def is_coming(self, name: str) -> bool:
         """Whether a model answers now, or is being fetched or built."""
         status = self.status(name)
-        if status is None:
-            return False
-        if status.state is State.MISSING:
-            return self._fetch and name not in self._failed
-        return status.state is not State.BROKEN
+        if status is not None and status.state is State.MISSING:
+            return self._settings.models.fetch and name not in self._failed
+        return status is not None and status.state is not State.BROKEN
 
     def named(self, chosen: str | None = None) -> str:
         """The model that menus name: the chosen one if it is coming, else the one that answers."""
         if chosen is not None and self.is_coming(chosen):
             return chosen
-        return self.answering() if self.ready() else self.default
+        return self.answering() if self.ready() else self._settings.default_model
 
     async def open(self, patience_s: float = OPENING_S) -> None:
         """Prepares the backbones on this machine; after ``patience_s`` in the background."""
-        self._opening = asyncio.create_task(self._prepare_installed())
+
+        async def prepare() -> None:
+            try:
+                await in_daemon_thread(self._add_bundled_portraits)
+            except LookalikeError as problem:
+                log.warning("no starter gallery", extra={"reason": str(problem)})
+            for name in (FALLBACK_MODEL, *self._in_order()):
+                if self._statuses[name].state is State.MISSING:
+                    await self._prepare(name, fetch=False)
+
+        self._opening = asyncio.create_task(prepare())
         await asyncio.wait({self._opening}, timeout=patience_s)
 
     async def close(self) -> None:
@@ -192,31 +172,18 @@ class Models:
             self._opening.cancel()
         await in_daemon_thread(lambda: self._working.acquire(timeout=LEAVING_S))
 
-    async def _prepare_installed(self) -> None:
-        try:
-            await in_daemon_thread(self._add_bundled_portraits)
-        except LookalikeError as problem:
-            log.warning("no starter gallery", extra={"reason": str(problem)})
-        for name in (FALLBACK_MODEL, *self._in_order()):
-            if self._statuses[name].state is State.MISSING:
-                await self._prepare(name, fetch=False)
-
     async def keep_up(self) -> None:
         """Prepares what is missing and follows what other processes add, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._refresh_often())
-            group.create_task(self._complete())
-
-    async def _refresh_often(self) -> None:
-        """Follows what other processes add or remove, also during a long download."""
 
         def refresh() -> None:
             self._gallery.refresh()
             self._trial = self._gallery.trial()
 
-        while True:
-            await asyncio.sleep(self._refresh_s)
-            await in_daemon_thread(refresh)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._complete())
+            while True:  # also during a long download
+                await asyncio.sleep(self._refresh_s)
+                await in_daemon_thread(refresh)
 
     async def _complete(self) -> None:
         """Fetches, prepares and builds, one thing after the other."""
@@ -228,12 +195,11 @@ class Models:
         seen = await in_daemon_thread(self._gallery.revision)
         while True:
             while self._unfinished:
-                name = self._unfinished.pop()
-                await in_daemon_thread(functools.partial(self._build_again, name))
+                await in_daemon_thread(partial(self._build_again, self._unfinished.pop()))
             for name in due:
                 waiting = self._statuses[name].state in (State.MISSING, State.BROKEN)
                 if waiting and due[name] <= loop.time():
-                    await self._prepare(name, fetch=self._fetch)
+                    await self._prepare(name, fetch=self._settings.models.fetch)
                     due[name] = loop.time() + next(pauses[name])
             await asyncio.sleep(self._refresh_s)
             revision = await in_daemon_thread(self._gallery.revision)
@@ -243,7 +209,7 @@ class Models:
 
     def _in_order(self) -> list[str]:
         """Names in the order of preparing: the default first."""
-        return sorted(self._statuses, key=lambda name: name != self.default)
+        return sorted(self._statuses, key=lambda name: name != self._settings.default_model)
 
     async def _prepare(self, name: str, *, fetch: bool) -> None:
         """Weights, then the network, then the gallery's vectors; whatever fails is noted."""
@@ -273,7 +239,7 @@ class Models:
         with self._working:
             self._check()
             try:
-                weights.installed(name, self._models_folder)
+                weights.installed(name, self._settings.models_folder)
             except WeightsMissing:
                 if not fetch:
                     raise
@@ -312,7 +278,8 @@ class Models:
             percent = min(100, done * 100 // total) if total else None
             self._note(name, State.FETCHING, percent=percent)
 
-        weights.download(name, self._models_folder, base_url=self._base_url, progress=progress)
+        folder, base_url = self._settings.models_folder, self._settings.models.base_url
+        weights.download(name, folder, base_url=base_url, progress=progress)
 
     def _build(self, name: str) -> None:
         """The vectors that the gallery lacks; an empty gallery lacks none."""
@@ -331,21 +298,12 @@ class Models:
     def _note(
         self, name: str, state: State, *, percent: int | None = None, reason: str | None = None
     ) -> None:
-        self._statuses[name] = replace(
-            self._statuses[name], state=state, percent=percent, reason=reason
-        )
+        title = BACKBONES[name].title
+        self._statuses[name] = ModelStatus(name, title, state, percent, reason)
 
     def _check(self) -> None:
         if self._stopping.is_set():
             raise _Stopped
-
-
-@dataclass(frozen=True, slots=True)
-class WhyNot:
-    """Why there is no ensemble to answer: a sentence's key, and what fills it."""
-
-    key: str
-    details: dict[str, object] = field(default_factory=dict)
 
 
 def offered(trial: Trial | None, engine: Engine, ready: Collection[str]) -> Ensemble | None:
@@ -359,49 +317,41 @@ def offered(trial: Trial | None, engine: Engine, ready: Collection[str]) -> Ense
     return None
 
 
-def why_not(trial: Trial | None, ready: Collection[str]) -> WhyNot:
-    """Why the ensemble of a trial is not offered while these backbones can answer."""
+def why_not(trial: Trial | None, ready: Collection[str]) -> tuple[str, dict[str, object]]:
+    """Why a trial's ensemble is not offered while these backbones can answer.
+
+    Returns the key of a sentence and what fills it.
+    """
     from gallery.scores.trial import FEWEST_PEOPLE, Outcome
 
     if len(ready) < 2:
-        return WhyNot("best.one_model")
+        return "best.one_model", {}
     if trial is None:
-        return WhyNot("best.untried")
+        return "best.untried", {}
     if trial.outcome is Outcome.TOO_FEW:
-        return WhyNot("best.too_few", {"count": trial.people, "least": FEWEST_PEOPLE})
-    if trial.offered is None:
-        return _measured(trial)
-    missing = [name for name in trial.offered.backbones if name not in ready]
-    if not missing:  # their weights are others since
-        return WhyNot("best.untried")
-    models = display_name(trial.offered)
-    return WhyNot("best.not_ready", {"models": models, "missing": missing[0]})
-
-
-def _measured(trial: Trial) -> WhyNot:
-    """What the figures say of models that are no better together."""
+        return "best.too_few", {"count": trial.people, "least": FEWEST_PEOPLE}
+    if trial.offered is not None:
+        missing = [name for name in trial.offered.backbones if name not in ready]
+        if not missing:  # their weights are others since
+            return "best.untried", {}
+        return "best.not_ready", {"models": display_name(trial.offered), "missing": missing[0]}
     rival, best = trial.best_alone, trial.figures.get(BEST)
     assert rival is not None  # there were enough people
     if best is None:
-        return WhyNot("best.no_use", {"model": rival})
-    details = {"alone": trial.figures[rival].right, "together": best.right}
-    shown = {name: f"{100 * share:.1f}" for name, share in details.items()}
-    return WhyNot("best.not_better", {"model": rival, **shown})
+        return "best.no_use", {"model": rival}
+    alone, together = (f"{100 * one.right:.1f}" for one in (trial.figures[rival], best))
+    return "best.not_better", {"model": rival, "alone": alone, "together": together}
 
 
 def find_ensemble(engine: Engine, gallery: Gallery) -> Ensemble:
-    """The backbones that answer together, loaded.
-
-    Raises:
-        SetupProblem: If they don't: why, in one sentence.
-    """
+    """The backbones that answer together, loaded; raises SetupProblem that says why they don't."""
     from bot.text import Wording
 
     trial = gallery.trial()
     ensemble = trial.offered if trial else None
     if ensemble is None:
-        why = why_not(trial, {space.backbone for space in gallery.spaces()})
-        raise SetupProblem(Wording.load().text(why.key, None, **why.details))
+        key, details = why_not(trial, {space.backbone for space in gallery.spaces()})
+        raise SetupProblem(Wording.load().text(key, **details))
     for space in ensemble.spaces:
         if engine.backbone(space.backbone).space != space:
             raise SpaceMismatch(

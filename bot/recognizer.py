@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -88,7 +88,7 @@ class Recognizer:
 
     Args:
         length: Most photos and presses that are in work or wait; beyond it Busy is raised at once.
-        per_minute: Most photos of one person in a minute.
+        photos_per_minute: Of one person, at most.
         deadline_s: Longest time from asking to answer.
         workers: Threads for decoding and detecting; the processor's cores by default.
     """
@@ -98,14 +98,14 @@ class Recognizer:
         engine: Engine,
         *,
         length: int = 64,
-        per_minute: int = 20,
+        photos_per_minute: int = 20,
         deadline_s: float = 30.0,
         workers: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._length = length
-        self._per_minute = per_minute
+        self._photos_per_minute = photos_per_minute
         self._deadline_s = deadline_s
         self._clock = clock
         self._workers = workers or cores()
@@ -116,10 +116,10 @@ class Recognizer:
         # One more than look at photos, so that answers are finished while odd photos take long;
         # not more, because every thread that wants the interpreter makes the event loop wait.
         self._threads = ThreadPoolExecutor(self._workers + 1, thread_name_prefix="recognizer")
-        self._waiting: dict[str, deque[Waiting]] = {}
+        self._waiting: defaultdict[str, deque[Waiting]] = defaultdict(deque)
         self._batches: dict[str, asyncio.Task[None]] = {}
         self._packing: set[asyncio.Task[None]] = set()
-        self._asked: OrderedDict[tuple[bytes, str], deque[float]] = OrderedDict()
+        self._asked: defaultdict[tuple[bytes, bool], deque[float]] = defaultdict(deque)
         self._inside = 0
         self._empty = asyncio.Event()
         self._empty.set()
@@ -131,12 +131,9 @@ class Recognizer:
     async def admitted(
         self, person: bytes, *, photos: int = 1, press: bool = False
     ) -> AsyncIterator[Slot]:
-        """The place in the queue and the deadline of a question about ``photos`` photos.
+        """The place in the queue and the deadline of a question about so many photos.
 
-        Args:
-            person: The asker's key.
-            photos: How many count against the person's limit.
-            press: For a button: it counts against a more generous limit.
+        ``person`` is the asker's key; a pressed button counts against a more generous limit.
 
         Raises:
             TooFast: At once, if this person has asked too often in the last minute.
@@ -144,8 +141,15 @@ class Recognizer:
             Deadline: If what is done inside takes too long.
         """
         if self._closed or self._inside >= self._length:
-            raise Busy("the queue is full", seconds=self.wait_s())
-        self._count(person, "press" if press else "photo", photos)
+            # About how long a new photo would wait, from what the last ones took.
+            wait_s = max(1.0, self._inside * self._cost_s / self._workers)
+            raise Busy("the queue is full", seconds=wait_s)
+        now, times = self._clock(), self._asked[person, press]
+        while times and times[0] <= now - WINDOW_S:
+            times.popleft()
+        if len(times) >= self._photos_per_minute * (PRESSES_PER_PHOTO if press else 1):
+            raise TooFast("one person has asked too often", seconds=times[0] + WINDOW_S - now)
+        times.extend([now] * photos)
         self._inside += 1
         self._empty.clear()
         slot = Slot(self, person)
@@ -163,45 +167,42 @@ class Recognizer:
             self._cost_s += SMOOTHING * (self._work_s - self._cost_s)
             self._work_s = 0.0
 
-    def wait_s(self) -> float:
-        """About how long a new photo would wait, from what the last ones took."""
-        return max(1.0, self._inside * self._cost_s / self._workers)
-
     async def detect(
         self, slot: Slot, fetch: Callable[[], Awaitable[bytes]], ms: dict[str, float] | None = None
     ) -> DetectedPhoto:
         """Fetches and decodes a photo and finds its faces.
 
-        Args:
-            slot: Of the question.
-            fetch: Downloads the bytes.
-            ms: Gets the milliseconds of the steps fetch, wait, decode and detect added.
+        The milliseconds of the steps fetch, wait, decode and detect are added to ``ms``.
 
         Raises:
             PhotoProblem: If it is no picture or too large, or shows no face that is large enough.
             TryLater: If the platform does not hand it over.
         """
-        began = time.perf_counter()
+        began, spent_ms = time.perf_counter(), dict[str, float]()
+
+        def decode_and_detect() -> DetectedPhoto:
+            with timed(spent_ms, "decode"):
+                photo = self._engine.decode(data.pop())
+            with timed(spent_ms, "detect"):
+                faces = comparable(self._engine.detect(photo))
+                kept = KeptPhoto(photo, faces)
+            return DetectedPhoto(lambda: photo, faces, kept, fresh=True)
+
         await self._fetching.enter(slot.person)
         try:
-            entered = time.perf_counter()
             # A list, so that the thread that decodes can drop the only reference to the bytes. A
             # task, so that each chunk from the network wakes up the download alone.
-            data = [await asyncio.ensure_future(fetch())]
-            fetched = time.perf_counter()
+            with timed(spent_ms, "fetch"):
+                data = [await asyncio.ensure_future(fetch())]
             await slot.begin()
             await self._detecting.enter(slot.person)
-            (photo, faces), kept, spent_ms = await self._in_thread(
-                lambda: self._decode_and_detect(data), self._detecting.leave
-            )
+            found = await self._in_thread(decode_and_detect, self._detecting.leave)
         finally:
             self._fetching.leave()
-        ended = time.perf_counter()
-        spent_ms["fetch"] = (fetched - entered) * 1000
-        spent_ms["wait"] = (ended - began) * 1000 - sum(spent_ms.values())
+        spent_ms["wait"] = (time.perf_counter() - began) * 1000 - sum(spent_ms.values())
         if ms is not None:
             ms |= {step: ms.get(step, 0.0) + step_ms for step, step_ms in spent_ms.items()}
-        return DetectedPhoto(lambda: photo, faces, kept, fresh=True)
+        return found
 
     async def embeddings(
         self, photo: DetectedPhoto, number: int, models: Iterable[str], ms: dict[str, float]
@@ -216,20 +217,17 @@ class Recognizer:
                 continue
             with timed(ms, "embed"):
                 pixels = photo.photo() if photo.fresh else await self.finish(photo.photo)
-                (embedding,) = await self.embed([(pixels, photo.faces[number - 1])], model)
-            known[number, model] = embedding
+                known[number, model] = await self.embed((pixels, photo.faces[number - 1]), model)
         return tuple(known[number, model] for model in models)
 
-    async def embed(self, faces: Sequence[PhotoFace], model: str) -> tuple[Embedding, ...]:
-        """One embedding per face; faces of other people that wait meanwhile share the batch."""
-        loop = asyncio.get_running_loop()
-        queue = self._waiting.setdefault(model, deque())
-        futures = [loop.create_future() for _ in faces]
-        queue.extend(zip(faces, futures, strict=True))
+    async def embed(self, face: PhotoFace, model: str) -> Embedding:
+        """A face's embedding; faces of other people that wait meanwhile share the batch."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[model].append((face, future))
         running = self._batches.get(model)
         if running is None or running.done():
             self._batches[model] = asyncio.create_task(self._embed_waiting(model))
-        return tuple(await asyncio.gather(*futures))
+        return await future
 
     async def finish(
         self, function: Callable[[], T], ms: dict[str, float] | None = None, step: str = ""
@@ -280,41 +278,25 @@ class Recognizer:
         for key in [key for key, times in self._asked.items() if times[-1] < oldest]:
             del self._asked[key]
 
-    def _decode_and_detect(
-        self, data: list[bytes]
-    ) -> tuple[tuple[Photo, tuple[Face, ...]], KeptPhoto, dict[str, float]]:
-        started = time.perf_counter()
-        photo = self._engine.decode(data.pop())
-        decoded = time.perf_counter()
-        faces = comparable(self._engine.detect(photo))
-        kept = KeptPhoto(photo, faces)
-        detected = time.perf_counter()
-        ms = {"decode": (decoded - started) * 1000, "detect": (detected - decoded) * 1000}
-        return (photo, faces), kept, ms
-
     async def _embed_waiting(self, model: str) -> None:
         """Embeds in batches until nobody waits for this model."""
         queue = self._waiting[model]
         while queue:
             batch = [queue.popleft() for _ in range(min(len(queue), MOST_FACES_PER_BATCH))]
             batch = [(face, future) for face, future in batch if not future.done()]
-            if not await self._embed_batch(batch, model):
+            if batch and not await self._embed_batch(batch, model):
                 for single in batch:  # so that one odd photo harms nobody else's
                     await self._embed_batch([single], model)
 
     async def _embed_batch(self, batch: Sequence[Waiting], model: str) -> bool:
         """Embeds them at once; False if that failed and may succeed one by one."""
-        if not batch:
-            return True
-        faces = [face for face, _ in batch]
         try:
+            faces = [face for face, _ in batch]
             embeddings = await self._in_thread(lambda: self._engine.embed(faces, model))
         except Exception as problem:  # noqa: BLE001 - handed to whoever waits for it
-            if len(batch) > 1:
-                return False
-            if not batch[0][1].done():
+            if len(batch) == 1 and not batch[0][1].done():
                 batch[0][1].set_exception(problem)
-            return True
+            return len(batch) == 1
         for (_, future), embedding in zip(batch, embeddings, strict=True):
             if not future.done():
                 future.set_result(embedding)
@@ -324,34 +306,23 @@ class Recognizer:
         self, function: Callable[[], T], leave: Callable[[], object] | None = None
     ) -> T:
         """Runs it in a thread; ``leave`` is called when the thread is free, not before."""
-        loop = asyncio.get_running_loop()
+        loop, ms = asyncio.get_running_loop(), dict[str, float]()
 
-        def timed() -> tuple[T, float]:
-            started = time.perf_counter()
-            result = function()
-            return result, time.perf_counter() - started
+        def run() -> T:
+            with timed(ms, "work"):
+                return function()
 
         def free(_: object) -> None:
             assert leave is not None
             with suppress(RuntimeError):  # the loop is gone, and so is everybody who waits
                 loop.call_soon_threadsafe(leave)
 
-        future = self._threads.submit(timed)
+        future = self._threads.submit(run)
         if leave is not None:
             future.add_done_callback(free)
-        result, spent_s = await asyncio.wrap_future(future)
-        self._work_s += spent_s
+        result = await asyncio.wrap_future(future)
+        self._work_s += ms["work"] / 1000
         return result
-
-    def _count(self, person: bytes, kind: str, asked: int) -> None:
-        most = self._per_minute * (PRESSES_PER_PHOTO if kind == "press" else 1)
-        now = self._clock()
-        times = self._asked.setdefault((person, kind), deque())
-        while times and times[0] <= now - WINDOW_S:
-            times.popleft()
-        if len(times) >= most:
-            raise TooFast("one person has asked too often", seconds=times[0] + WINDOW_S - now)
-        times.extend([now] * asked)
 
 
 @contextmanager
@@ -369,9 +340,6 @@ class FairSemaphore:
 
     A person with a hundred photos in the queue so delays another person's photo by one photo, not
     by a hundred. Used from one event loop.
-
-    Args:
-        places: How many may be inside.
     """
 
     def __init__(self, places: int) -> None:

@@ -23,12 +23,7 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from engine.errors import BadSettings
 
@@ -36,14 +31,9 @@ BackboneName = Literal["resnet", "senet", "dlib"]
 BACKBONES: tuple[BackboneName, ...] = ("resnet", "senet", "dlib")
 
 
-def _unset_if_empty(value: object) -> object:
-    """Container files often set a variable to nothing; that means not set."""
-    return None if isinstance(value, str) and not value.strip() else value
-
-
 def _stripped(value: object) -> object:
-    """A token copied with the line's end."""
-    return _unset_if_empty(value.strip() if isinstance(value, str) else value)
+    """A token copied with the line's end; set to nothing, as container files do, means not set."""
+    return value.strip() or None if isinstance(value, str) else value
 
 
 # In a database's URL: user:password@host, or the option ?password=...
@@ -170,7 +160,9 @@ class Settings(BaseSettings):
         validate_default=True,
     )
 
-    home: Path = Field(default_factory=lambda: default_home())  # noqa: PLW0108 - defined below
+    home: Path = Field(
+        default_factory=lambda: platformdirs.user_data_path("lookalike", appauthor=False)
+    )
     default_model: BackboneName = "resnet"
     photo: PhotoSettings = PhotoSettings()
     detector: DetectorSettings = DetectorSettings()
@@ -190,16 +182,9 @@ class Settings(BaseSettings):
         return home.expanduser().absolute()
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        *_: Any,
-        **__: Any,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
+    def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
         """The environment before the file; nothing else is read."""
-        return (env_settings, init_settings)
+        return (sources["env_settings"], sources["init_settings"])
 
     @property
     def gallery_url(self) -> str | None:
@@ -227,23 +212,24 @@ class Settings(BaseSettings):
         return self.home / "cache"
 
 
-def default_home() -> Path:
-    """The platform's folder for a user's data."""
-    return Path(platformdirs.user_data_dir("lookalike", appauthor=False))
-
-
 def load_settings(config: Path | None = None, *, home: Path | None = None) -> Settings:
-    """The settings in force.
+    """The settings in force; ``home``, the data folder, wins over file and environment.
 
-    Args:
-        config: A TOML file; without it ``config.toml`` in the working folder, if there is one.
-        home: The data folder; wins over file and environment.
+    The file is ``config.toml`` in the working folder unless one is named.
 
     Raises:
         BadSettings: If the file can't be read, a key is unknown or a value is wrong; the
             sentence names the key and never shows a secret's value.
     """
-    values = _read(config)
+    path = config or Path("config.toml")
+    values: dict[str, Any] = {}
+    try:
+        if config is not None or path.is_file():
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise BadSettings(f"the settings file {path} can't be read: {problem.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise BadSettings(f"the settings file {path} is no TOML: {problem}") from None
     _refuse_unknown_environment()
     try:
         settings = Settings(**values)
@@ -270,12 +256,8 @@ def known_settings(model: type[BaseModel] = Settings, prefix: str = "") -> dict[
 
 def secrets_of(settings: Settings) -> tuple[str, ...]:
     """Every secret that is set, so that it can be kept out of the log."""
-    found = [
-        settings.telegram.token,
-        settings.telegram.webhook.secret,
-        settings.discord.token,
-        settings.database.key,
-    ]
+    telegram = settings.telegram
+    found = (telegram.token, telegram.webhook.secret, settings.discord.token, settings.database.key)
     plain = [secret.get_secret_value() for secret in found if secret is not None]
     for url in (settings.gallery_url, settings.database_url):
         passwords = [next(filter(None, found)) for found in _PASSWORD.findall(url or "")]
@@ -284,48 +266,28 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(plain))
 
 
-def _read(config: Path | None) -> dict[str, Any]:
-    path = config or Path("config.toml")
-    if config is None and not path.is_file():
-        return {}
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise BadSettings(f"the settings file {path} can't be read: {problem.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise BadSettings(f"the settings file {path} is no TOML: {problem}") from None
-
-
 def _sentence(problem: ValidationError) -> str:
-    parts = []
+    """What is wrong; for an unknown key a name much like it, or the same in another section."""
+    parts, known = [], [*known_settings(), *Settings.model_fields]
     for error in problem.errors(include_input=False, include_url=False, include_context=False):
-        key = ".".join(map(str, error["loc"]))
-        unknown = error["type"] == "extra_forbidden"
-        what = f"unknown{_suggestion(key)}" if unknown else f"wrong: {error['msg']}"
+        key, what = ".".join(map(str, error["loc"])), f"wrong: {error['msg']}"
+        if error["type"] == "extra_forbidden":
+            same = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.75) or same
+            what = f"unknown; did you mean {near[0]}?" if near else "unknown"
         parts.append(f"the setting {key} is {what}")
     return "; ".join(parts) + " (config.example.toml explains every setting)"
-
-
-def _suggestion(key: str) -> str:
-    """What may have been meant: a name much like it, or the same name in another section."""
-    known = [*known_settings(), *Settings.model_fields]
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
-    if not near:
-        last = key.rpartition(".")[2]
-        near = [name for name in known if name.rpartition(".")[2] == last]
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _refuse_unknown_environment() -> None:
     """A misspelt variable would otherwise be passed over in silence."""
     known = {name.replace(".", "__") for name in known_settings()}
-    sections = {name.rpartition("__")[0] for name in known} - {""}
+    known_or_section = {*known, *(name.rpartition("__")[0] for name in known)} - {""}
     for variable in os.environ:
-        if not variable.upper().startswith("LOOKALIKE_"):
-            continue
-        name = variable.upper().removeprefix("LOOKALIKE_").lower()
-        if name in known or name in sections or name in Settings.model_fields:
-            continue
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-        hint = f"; did you mean LOOKALIKE_{near[0].upper()}?" if near else ""
-        raise BadSettings(f"the environment variable {variable} sets nothing that is known{hint}")
+        name = variable.lower().removeprefix("lookalike_")
+        if name != variable.lower() and name not in known_or_section:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+            hint = f"; did you mean LOOKALIKE_{near[0].upper()}?" if near else ""
+            raise BadSettings(
+                f"the environment variable {variable} sets nothing that is known{hint}"
+            )

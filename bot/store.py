@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import hmac
 import json
 import os
 import secrets
 import time
+from collections import ChainMap
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import sqlalchemy as sa
 from cryptography.exceptions import InvalidTag
@@ -32,7 +32,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from filelock import AsyncFileLock
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import migrations
 from bot.values import Sender
@@ -76,33 +75,25 @@ class Identity:
     def who(self, sender: Sender) -> Who:
         """The keys of a sender."""
         return Who(
-            user=self._keyed("user", sender.platform, sender.user_id),
-            chat=self._keyed("chat", sender.platform, sender.user_id, sender.chat_id),
-            room=self._keyed("room", sender.platform, sender.chat_id),
+            user=self.keyed("user", sender.platform, sender.user_id),
+            chat=self.keyed("chat", sender.platform, sender.user_id, sender.chat_id),
+            room=self.keyed("room", sender.platform, sender.chat_id),
         )
 
     def tag(self, purpose: str, who: Who) -> str:
         """A short proof that a button was made for that person: 12 hexadecimal digits."""
-        return self._keyed("tag", purpose, who.user.hex()).hex()[:12]
-
-    def fingerprint(self) -> str:
-        """A hash that identifies the secret without revealing it."""
-        return self._keyed("fingerprint").hex()
+        return self.keyed("tag", purpose, who.user.hex()).hex()[:12]
 
     def sealing_key(self, user: bytes) -> bytes:
         """The AES-256 key of a person's rows."""
-        return self._keyed("seal", user.hex())
+        return self.keyed("seal", user.hex())
 
-    def cookie_secret(self) -> str:
-        """Signs the cookies by which the web chat tells one browser from another."""
-        return self._keyed("cookie").hex()
-
-    def _keyed(self, *parts: str) -> bytes:
+    def keyed(self, *parts: str) -> bytes:
+        """A hash of the parts, 32 bytes, that reveals neither them nor the secret."""
         # Lengths keep ("ab", "c") and ("a", "bc") apart.
-        message = b"".join(
-            len(raw).to_bytes(4, "big") + raw for raw in [part.encode() for part in parts]
-        )
-        return hmac.digest(self._secret, message, hashlib.sha256)
+        raw = [part.encode() for part in parts]
+        message = b"".join(len(part).to_bytes(4, "big") + part for part in raw)
+        return hmac.digest(self._secret, message, "sha256")
 
 
 def secret_key(path: Path, given: str | None = None) -> bytes:
@@ -119,8 +110,19 @@ def secret_key(path: Path, given: str | None = None) -> bytes:
             raise BadSettings(f"database.key has fewer than {LEAST_KEY_CHARS} characters")
         return given.encode()
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            _make_secret(path)
+            draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+            handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                with os.fdopen(handle, "w", encoding="ascii") as file:
+                    file.write(secrets.token_hex(32) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                with contextlib.suppress(FileExistsError):
+                    os.link(draft, path)  # fails if another was first; rename would overwrite
+            finally:
+                draft.unlink()
         found = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else "it is not text"
@@ -130,34 +132,15 @@ def secret_key(path: Path, given: str | None = None) -> bytes:
     return found.encode()
 
 
-def _make_secret(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(32) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)  # fails if somebody else was first; rename would overwrite
-    finally:
-        draft.unlink()
-
-
 def seal(key: bytes, place: str, content: dict[str, Any]) -> bytes:
-    """The content as nonce and ciphertext, under 32 bytes of key, for that table alone."""
+    """The content as nonce and ciphertext, under 32 bytes of key, for that place alone."""
     nonce = os.urandom(NONCE_BYTES)
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
     return nonce + AESGCM(key).encrypt(nonce, text, place.encode())
 
 
 def unseal(key: bytes, place: str, sealed: bytes) -> dict[str, Any]:
-    """What was sealed.
-
-    Raises:
-        SetupProblem: If it was sealed with another key, for another place, or was changed.
-    """
+    """What was sealed; raises SetupProblem if it was for another key or place, or was changed."""
     try:
         text = AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], place.encode())
     except (InvalidTag, ValueError):
@@ -166,77 +149,39 @@ def unseal(key: bytes, place: str, sealed: bytes) -> dict[str, Any]:
     return content
 
 
-class StoreTables(DeclarativeBase):
-    """Base of every table of the store."""
+METADATA = sa.MetaData()
 
-    metadata = sa.MetaData(
-        naming_convention={
-            "ix": "ix_%(column_0_label)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map: ClassVar = {str: sa.String(64), bytes: sa.LargeBinary}  # str: hex keys
-
-
-class KeyRow(StoreTables):
-    """One row: the fingerprint of the secret under which everything here is filed."""
-
-    __tablename__ = "store_key"
-    __table_args__ = (sa.CheckConstraint("id = 1", name="single"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    fingerprint: Mapped[str]
-
-
-class UserChoiceRow(StoreTables):
-    """A person's choices for every chat: the model, how cards are drawn."""
-
-    __tablename__ = "user_choice"
-
-    user_key: Mapped[str] = mapped_column(primary_key=True)
-    sealed: Mapped[bytes]
-
-
-class ChatChoiceRow(StoreTables):
-    """A person's choices for one chat: how many matches, which category."""
-
-    __tablename__ = "chat_choice"
-
-    chat_key: Mapped[str] = mapped_column(primary_key=True)
-    user_key: Mapped[str] = mapped_column(index=True)
-    sealed: Mapped[bytes]
-
-
-class PastMatchRow(StoreTables):
-    """A match of the history: who, score and model are sealed; the time is needed to expire it."""
-
-    __tablename__ = "past_match"
-    __table_args__ = (
-        sa.Index("ix_past_match_user_key", "user_key", "at_s"),
-        sa.Index("ix_past_match_at_s", "at_s"),
-    )
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    user_key: Mapped[str]
-    at_s: Mapped[int] = mapped_column(sa.BigInteger)
-    sealed: Mapped[bytes]
-
-
-USER_CHOICES = StoreTables.metadata.tables[UserChoiceRow.__tablename__]
-CHAT_CHOICES = StoreTables.metadata.tables[ChatChoiceRow.__tablename__]
-MATCHES = PastMatchRow.__tablename__
+# One row: the fingerprint of the secret under which everything here is filed.
+STORE_KEY = sa.Table(
+    "store_key",
+    METADATA,
+    sa.Column("id", sa.Integer, sa.CheckConstraint("id = 1"), primary_key=True),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+)
+# A person's choices for every chat under their own key, and those for one chat under its key.
+CHOICES = sa.Table(
+    "choice",
+    METADATA,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("user_key", sa.String(64), nullable=False, index=True),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
+# The history: who, score and model are sealed; the time is needed to expire a match.
+MATCHES = sa.Table(
+    "past_match",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("user_key", sa.String(64), nullable=False),
+    sa.Column("at_s", sa.BigInteger, nullable=False, index=True),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Index("ix_past_match_user_key", "user_key", "at_s"),
+)
 
 
 def database_url(url: str | None, home: Path) -> sa.URL:
-    """The database's address with a driver that works with asyncio.
+    """A SQLAlchemy URL, or the SQLite file in the data folder, with a driver for asyncio.
 
-    Args:
-        url: Any SQLAlchemy URL; None for a SQLite file in the data folder.
-        home: The data folder.
-
-    Raises:
-        BadSettings: If the URL can't be read; its password is not shown.
+    Raises BadSettings if the URL can't be read; its password is not shown.
     """
     if url is None:
         return sa.URL.create("sqlite+aiosqlite", database=str(home / "lookalike.db"))
@@ -266,24 +211,20 @@ def _connect(url: sa.URL) -> AsyncEngine:
         raise BadSettings(f"the database can't be made: {problem.strerror}") from None
     except SQLAlchemyError as problem:
         raise BadSettings(_why(problem)) from None
-    if url.get_backend_name() == "sqlite":
-        sa.event.listen(engine.sync_engine, "connect", _tune_sqlite)
     if is_postgres:
         tell_plainly(engine.sync_engine, url)
+    if url.get_backend_name() == "sqlite":
+
+        @sa.event.listens_for(engine.sync_engine, "connect")
+        def tune(connection: Any, _record: object) -> None:
+            """Readers never wait for a writer; deleted content is overwritten."""
+            cursor = connection.cursor()
+            for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "secure_delete = ON"):
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            cursor.close()
+
     return engine
-
-
-def _tune_sqlite(connection: Any, _record: object) -> None:
-    """Write-ahead log: readers never wait for a writer. Deleted content is overwritten."""
-    cursor = connection.cursor()
-    for pragma in (
-        "journal_mode = WAL",
-        "synchronous = NORMAL",
-        f"busy_timeout = {BUSY_TIMEOUT_MS}",
-        "secure_delete = ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
 
 
 async def _prepare(engine: AsyncEngine, url: sa.URL, fingerprint: str) -> None:
@@ -296,9 +237,9 @@ async def _prepare(engine: AsyncEngine, url: sa.URL, fingerprint: str) -> None:
         if url.get_backend_name() == "postgresql":
             await connection.run_sync(lambda plain: take_turn(plain, STORE_TURN))
         await connection.run_sync(lambda plain: migrations.upgrade("store", plain))
-        recorded = await connection.scalar(sa.select(KeyRow.fingerprint))
+        recorded = await connection.scalar(sa.select(STORE_KEY.c.fingerprint))
         if recorded is None:
-            await connection.execute(sa.insert(KeyRow).values(id=1, fingerprint=fingerprint))
+            await connection.execute(STORE_KEY.insert().values(id=1, fingerprint=fingerprint))
         elif recorded != fingerprint:
             raise BadSettings(
                 "the database was written with another secret key: put the right secret.key (or "
@@ -345,7 +286,7 @@ class Store:
         self, engine: AsyncEngine, identity: Identity, *, history_days: int, clock: Clock
     ) -> None:
         self._engine = engine
-        self._identity = identity
+        self.identity = identity
         self.history_days = history_days
         self._clock = clock
         self._writing = asyncio.Lock()
@@ -357,11 +298,7 @@ class Store:
     ) -> AsyncIterator[Store]:
         """Connects, brings the tables up to date, deletes what is too old; closes at the end.
 
-        Args:
-            url: From ``database_url``.
-            identity: Whose secret files and seals the rows.
-            history_days: How long matches are kept; 0 keeps none.
-            clock: Seconds since 1970.
+        ``url`` is from ``database_url``; the secret of ``identity`` files and seals the rows.
 
         Raises:
             BadSettings: If the database can't be opened, or belongs to another secret.
@@ -370,7 +307,7 @@ class Store:
         engine = _connect(url)
         try:
             try:
-                await _prepare(engine, url, identity.fingerprint())
+                await _prepare(engine, url, identity.keyed("fingerprint").hex())
             except SQLAlchemyError as problem:
                 raise BadSettings(_why(problem)) from None
             store = cls(engine, identity, history_days=history_days, clock=clock)
@@ -381,17 +318,8 @@ class Store:
 
     async def choice(self, who: Who) -> Choice:
         """A person's choices, in this chat and everywhere."""
-        everywhere = sa.select(sa.literal(USER_CHOICES.name), UserChoiceRow.sealed)
-        here = sa.select(sa.literal(CHAT_CHOICES.name), ChatChoiceRow.sealed)
-        both = sa.union_all(
-            everywhere.where(UserChoiceRow.user_key == who.user.hex()),
-            here.where(ChatChoiceRow.chat_key == who.chat.hex()),
-        )
-        async with self._transaction() as connection:
-            found = (await connection.execute(both)).all()
-        content: dict[str, Any] = {}
-        for table, sealed in found:
-            content |= self._unseal(table, who, sealed)
+        found = await self._choices(who, CHOICES.c.key.in_([who.user.hex(), who.chat.hex()]))
+        content = ChainMap(*found.values())
         return Choice(*(content.get(name) for name in ("model", "top", "category", "style")))
 
     async def choose(self, who: Who, **choices: object) -> None:
@@ -399,13 +327,10 @@ class Store:
 
         The model and the style hold in every chat, the others in this one.
         """
-        everywhere = {name: value for name, value in choices.items() if name in EVERYWHERE}
-        here = {name: value for name, value in choices.items() if name not in EVERYWHERE}
-        if everywhere:
-            await self._change(USER_CHOICES, {"user_key": who.user.hex()}, who, everywhere)
-        if here:
-            keys = {"chat_key": who.chat.hex(), "user_key": who.user.hex()}
-            await self._change(CHAT_CHOICES, keys, who, here)
+        for key, everywhere in ((who.user.hex(), True), (who.chat.hex(), False)):
+            change = {name: v for name, v in choices.items() if (name in EVERYWHERE) is everywhere}
+            if change:
+                await self._change(key, who, change)
 
     async def remember(self, who: Who, *matches: PastMatch) -> None:
         """Adds matches to the history; nothing where none is kept."""
@@ -414,56 +339,44 @@ class Store:
         rows = []
         for match in matches:
             content = {"person": match.person, "score": round(match.score, 1), "model": match.model}
-            sealed = self._seal(MATCHES, who, content)
+            sealed = seal(self.identity.sealing_key(who.user), MATCHES.name, content)
             rows.append({"user_key": who.user.hex(), "at_s": match.at_s, "sealed": sealed})
         async with self._transaction() as connection:
-            await connection.execute(sa.insert(PastMatchRow), rows)
+            await connection.execute(MATCHES.insert(), rows)
 
     async def history(self, who: Who, limit: int | None = None) -> tuple[PastMatch, ...]:
         """A person's matches that are not expired, newest first."""
+        young = (MATCHES.c.user_key == who.user.hex()) & (MATCHES.c.at_s >= self._oldest())
+        newest_first = (MATCHES.c.at_s.desc(), MATCHES.c.id.desc())
+        query = sa.select(MATCHES.c.at_s, MATCHES.c.sealed).where(young).order_by(*newest_first)
         async with self._transaction() as connection:
-            rows = await connection.execute(
-                sa.select(PastMatchRow.at_s, PastMatchRow.sealed)
-                .where(PastMatchRow.user_key == who.user.hex(), PastMatchRow.at_s >= self._oldest())
-                .order_by(PastMatchRow.at_s.desc(), PastMatchRow.id.desc())
-                .limit(limit)
-            )
-            found = rows.all()
-        return tuple(
-            PastMatch(at_s=at_s, **self._unseal(MATCHES, who, sealed)) for at_s, sealed in found
-        )
+            rows = (await connection.execute(query.limit(limit))).all()
+        key = self.identity.sealing_key(who.user)
+        return tuple(PastMatch(at_s=at_s, **unseal(key, MATCHES.name, one)) for at_s, one in rows)
 
     async def export(self, who: Who) -> dict[str, Any]:
         """Everything stored about a person, in every chat, as values for JSON."""
-        found = {}
-        async with self._transaction() as connection:
-            for table in (USER_CHOICES, CHAT_CHOICES):
-                mine = sa.select(table.c.sealed).where(table.c.user_key == who.user.hex())
-                rows = (await connection.scalars(mine)).all()
-                found[table] = [self._unseal(table.name, who, sealed) for sealed in rows]
+        choices = await self._choices(who, CHOICES.c.user_key == who.user.hex())
         matches = [asdict(match) for match in await self.history(who)]
         for match in matches:
             at = time.gmtime(match.pop("at_s"))
             match["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", at)
-        return {
-            "choices": next(iter(found[USER_CHOICES]), {}),
-            "choices_by_chat": found[CHAT_CHOICES],
-            "matches": matches,
-        }
+        everywhere = choices.pop(who.user.hex(), {})
+        by_chat = list(choices.values())
+        return {"choices": everywhere, "choices_by_chat": by_chat, "matches": matches}
 
     async def forget(self, who: Who) -> None:
         """Deletes everything stored about a person, in every chat."""
         async with self._transaction() as connection:
-            for table in (PastMatchRow, ChatChoiceRow, UserChoiceRow):
-                await connection.execute(sa.delete(table).where(table.user_key == who.user.hex()))
+            for table in (MATCHES, CHOICES):
+                await connection.execute(table.delete().where(table.c.user_key == who.user.hex()))
         await self._empty_log()
 
     async def sweep(self) -> int:
         """Deletes matches that are too old; how many there were."""
         async with self._transaction() as connection:
-            result = await connection.execute(
-                sa.delete(PastMatchRow).where(PastMatchRow.at_s < self._oldest())
-            )
+            old = MATCHES.delete().where(MATCHES.c.at_s < self._oldest())
+            result = await connection.execute(old)
         if result.rowcount:
             await self._empty_log()
         return int(result.rowcount)
@@ -477,33 +390,30 @@ class Store:
             return 2**62  # nothing is young enough
         return self.now_s() - self.history_days * DAY_S
 
-    async def _change(
-        self, table: sa.Table, keys: dict[str, str], who: Who, change: dict[str, object]
-    ) -> None:
-        """Reads, changes and writes one row of choices; an empty one is deleted.
+    async def _choices(self, who: Who, which: sa.ColumnElement[bool]) -> dict[str, dict[str, Any]]:
+        """Rows of a person's choices by key."""
+        async with self._transaction() as connection:
+            query = sa.select(CHOICES.c.key, CHOICES.c.sealed).where(which)
+            rows = (await connection.execute(query)).all()
+        key = self.identity.sealing_key(who.user)
+        return {place: unseal(key, place, sealed) for place, sealed in rows}
 
-        The first of ``keys`` is the primary key's; None in ``change`` deletes a choice.
-        """
-        name, key = next(iter(keys.items()))
-        row = table.c[name] == key
+    async def _change(self, key: str, who: Who, change: dict[str, object]) -> None:
+        """Reads, changes and writes a row of choices; None deletes one, an empty row goes."""
+        row, sealing_key = CHOICES.c.key == key, self.identity.sealing_key(who.user)
         # Two presses by one person at once must not lose one: writers take turns.
         async with self._writing, self._transaction() as connection:
             if self._engine.dialect.name == "postgresql":  # other processes may write, too
                 lock = int.from_bytes(bytes.fromhex(key)[:8], signed=True)
                 await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock)))
-            sealed = await connection.scalar(sa.select(table.c.sealed).where(row))
-            content = {} if sealed is None else self._unseal(table.name, who, sealed)
+            sealed = await connection.scalar(sa.select(CHOICES.c.sealed).where(row))
+            content = {} if sealed is None else unseal(sealing_key, key, sealed)
             content = {name: one for name, one in (content | change).items() if one is not None}
-            await connection.execute(sa.delete(table).where(row))
+            await connection.execute(CHOICES.delete().where(row))
             if content:
-                sealed = self._seal(table.name, who, content)
-                await connection.execute(sa.insert(table).values(**keys, sealed=sealed))
-
-    def _seal(self, table: str, who: Who, content: dict[str, Any]) -> bytes:
-        return seal(self._identity.sealing_key(who.user), table, content)
-
-    def _unseal(self, table: str, who: Who, sealed: bytes) -> dict[str, Any]:
-        return unseal(self._identity.sealing_key(who.user), table, sealed)
+                values = {"key": key, "user_key": who.user.hex()}
+                values["sealed"] = seal(sealing_key, key, content)
+                await connection.execute(CHOICES.insert().values(values))
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:

@@ -119,8 +119,8 @@ def _together(settings: Settings) -> list[dict[str, Any]]:
     ensemble = trial.offered if trial else None
     reason = None
     if ensemble is None:
-        why = why_not(trial, built)
-        reason = Wording.load().text(why.key, None, **why.details)
+        key, details = why_not(trial, built)
+        reason = Wording.load().text(key, **details)
     return [
         {
             "name": BEST,

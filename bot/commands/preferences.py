@@ -109,7 +109,7 @@ async def settings(services: Services, turn: Turn) -> Reply:
 
 async def choices(services: Services, sender: Sender) -> Choices:
     """A person's choices and what there is to choose, for front ends with menus."""
-    choice = await services.store.choice(services.identity.who(sender))
+    choice = await services.store.choice(services.store.identity.who(sender))
     return Choices(
         models=tuple(
             ModelChoice(
@@ -149,8 +149,8 @@ async def _parse_model(services: Services, turn: Turn, given: str) -> str:
     names = [status.name for status in services.models.statuses()]
     name = read_model(given, names)
     if name is None and means_best(given):
-        why = services.models.why_not_best()
-        raise Refusal(Reply(text=turn.say(why.key, **why.details)))
+        key, details = services.models.why_not_best()
+        raise Refusal(Reply(text=turn.say(key, **details)))
     if name is None:
         raise _unknown(turn, "model", given, models=names)
     turn.notes["model"] = name

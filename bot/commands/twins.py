@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bot.commands import Refusal, Services, Turn, refusal
 from bot.commands.answers import grid
-from bot.memory import GroupFull, Member, Pair, closest_pairs
+from bot.memory import Member, Pair, closest_pairs
 from bot.models import FALLBACK_MODEL
 from bot.text import isolate, plain, word_key
 from bot.values import Action, Button, Reply
@@ -123,10 +123,8 @@ def _join(services: Services, turn: Turn) -> str:
     name = turn.request.sender.name
     if not name:
         raise refusal(turn, "twins.nameless")
-    try:
-        services.twins.join(turn.who.room, turn.who.user, shown_name(name))
-    except GroupFull:
-        raise refusal(turn, "twins.full") from None
+    if not services.twins.join(turn.who.room, turn.who.user, shown_name(name)):
+        raise refusal(turn, "twins.full")
     return turn.say("twins.joined")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from alembic import op
 
-from bot.store import StoreTables
+from bot.store import METADATA
 
 revision = "store_0001"
 down_revision = None
@@ -16,9 +16,9 @@ down_revision = None
 
 def upgrade() -> None:
     """Creates the tables."""
-    StoreTables.metadata.create_all(op.get_bind())
+    METADATA.create_all(op.get_bind())
 
 
 def downgrade() -> None:
     """Drops the tables."""
-    StoreTables.metadata.drop_all(op.get_bind())
+    METADATA.drop_all(op.get_bind())

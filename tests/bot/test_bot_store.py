@@ -15,11 +15,11 @@ from postgres_server import PostgresServer, name_of
 
 import migrations
 from bot.store import (
+    METADATA,
     Choice,
     Identity,
     PastMatch,
     Store,
-    StoreTables,
     Who,
     database_url,
     seal,
@@ -153,7 +153,7 @@ async def test_export_holds_everything_and_forgetting_leaves_nothing(
         assert await store.export(elsewhere) == empty
         assert len((await store.export(somebody))["matches"]) == 1
     assert _count(database, "past_match") == 1
-    assert _count(database, "chat_choice") == 0
+    assert _count(database, "choice") == 0
 
 
 async def test_the_files_say_nothing_without_the_key(
@@ -191,7 +191,7 @@ async def test_a_row_moved_to_another_person_does_not_open(database: sa.URL, who
     other = IDENTITY.who(Sender("telegram", "another person", CHAT_ID))
     async with opened(database) as store:
         await store.choose(who, model="senet")
-    _execute(database, f"UPDATE user_choice SET user_key = '{other.user.hex()}'")
+    _execute(database, f"UPDATE choice SET key = '{other.user.hex()}'")
     async with opened(database) as store:
         with pytest.raises(SetupProblem, match="sealed elsewhere"):
             await store.choice(other)
@@ -247,7 +247,7 @@ async def test_the_migrations_make_the_tables_of_the_code(database: sa.URL) -> N
             connection, opts={"version_table": migrations.version_table("store")}
         )
         assert migrations.current("store", connection) == migrations.head("store")
-        assert compare_metadata(context, StoreTables.metadata) == []
+        assert compare_metadata(context, METADATA) == []
     engine.dispose()
 
 
@@ -269,7 +269,7 @@ async def test_a_damaged_database_is_a_sentence(file: sa.URL, tmp_path: Path) ->
 
 async def test_a_database_that_is_gone_means_try_later(database: sa.URL, who: Who) -> None:
     async with opened(database) as store:
-        _execute(database, "DROP TABLE user_choice")
+        _execute(database, "DROP TABLE choice")
         with pytest.raises(TryLater) as problem:
             await store.choice(who)
     assert who.user.hex() not in str(problem.value)

@@ -481,7 +481,7 @@ async def test_the_log_says_how_long_it_took_and_not_who_asked(
         user_id,
         chat_id,
         "Hopper",
-        conversation._services.identity.who(ann.sender).user.hex(),
+        conversation._services.store.identity.who(ann.sender).user.hex(),
     ):
         assert secret not in stream.getvalue()
 

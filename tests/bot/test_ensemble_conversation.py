@@ -211,11 +211,11 @@ def test_every_reason_has_its_sentence() -> None:
         ensemble=None,
     )
     both = ("dlib", "senet")
-    assert why_not(trial, ("dlib",)).key == "best.one_model"
-    assert why_not(None, both).key == "best.untried"
-    why = why_not(trial, both)
-    assert why.key == "best.not_better"
-    assert why.details == {"model": "dlib", "alone": "95.5", "together": "95.0"}
+    assert why_not(trial, ("dlib",))[0] == "best.one_model"
+    assert why_not(None, both)[0] == "best.untried"
+    key, details = why_not(trial, both)
+    assert key == "best.not_better"
+    assert details == {"model": "dlib", "alone": "95.5", "together": "95.0"}
 
 
 def test_what_is_ready_is_looked_up_at_every_question(helping_home: Path) -> None:
@@ -226,8 +226,8 @@ def test_what_is_ready_is_looked_up_at_every_question(helping_home: Path) -> Non
         assert offered(None, engine, ("dlib", "resnet")) is None  # nobody has looked yet
         assert offered(trial, engine, ("dlib", "resnet")) is not None
         assert offered(trial, engine, ("dlib", "senet")) is None
-        why = why_not(trial, ("dlib", "senet"))
-        assert (why.key, why.details["missing"]) == ("best.not_ready", "resnet")
+        key, details = why_not(trial, ("dlib", "senet"))
+        assert (key, details["missing"]) == ("best.not_ready", "resnet")
 
 
 def test_the_terminal_asks_them_together_too(

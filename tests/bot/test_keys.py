@@ -79,7 +79,7 @@ def test_keys_depend_on_the_secret_and_show_nothing() -> None:
     assert one.user != two.user
     assert repr(one) == "Who()"
     assert "123456789" not in repr(sender)
-    assert Identity(b"a" * 32).fingerprint() != Identity(b"b" * 32).fingerprint()
+    assert Identity(b"a" * 32).keyed("x") != Identity(b"b" * 32).keyed("x")
 
 
 def test_a_tag_belongs_to_one_person_and_one_purpose() -> None:

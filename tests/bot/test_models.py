@@ -46,18 +46,10 @@ async def models_at(
     home: Path, url: str = "http://127.0.0.1:1/", *, fetch: bool = True
 ) -> AsyncIterator[Models]:
     """Models for senet and dlib on a data folder, with its upkeep running."""
-    settings = Settings(home=home)
+    section = ModelsSettings(configured=("senet", "dlib"), base_url=url, fetch=fetch)
+    settings = Settings(home=home, default_model="senet", models=section)
     with open_gallery(settings) as gallery:
-        models = Models(
-            open_engine(settings),
-            gallery,
-            configured=("senet", "dlib"),
-            default="senet",
-            models_folder=settings.models_folder,
-            base_url=url,
-            fetch=fetch,
-            refresh_s=0.05,
-        )
+        models = Models(open_engine(settings), gallery, settings, refresh_s=0.05)
         await models.open()
         upkeep = asyncio.create_task(models.keep_up())
         try:
@@ -227,17 +219,10 @@ async def test_people_added_by_another_process_are_found(
 
 
 async def test_no_model_at_all_is_an_error_that_says_so(own_home: Path) -> None:
-    settings = Settings(home=own_home)
+    section = ModelsSettings(configured=("dlib",), fetch=False)
+    settings = Settings(home=own_home, default_model="dlib", models=section)
     with open_gallery(settings) as gallery:
-        models = Models(
-            open_engine(settings),
-            gallery,
-            configured=("dlib",),
-            default="dlib",
-            models_folder=settings.models_folder,
-            base_url="",
-            fetch=False,
-        )
+        models = Models(open_engine(settings), gallery, settings)
         with pytest.raises(WeightsMissing):
             models.answering()  # nothing was opened
 

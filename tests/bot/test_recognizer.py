@@ -54,9 +54,9 @@ async def test_faces_of_different_people_share_a_batch(engine: Engine, hopper_jp
         async with recognizer.admitted(b"ann") as slot:
             seen = await slot.detect(giving(hopper_jpeg))
         pair = (seen.photo(), seen.faces[0])
-        alone = await recognizer.embed([pair], "dlib")
-        together = await asyncio.gather(*(recognizer.embed([pair], "dlib") for _ in range(20)))
-    assert all(one[0].cosine(alone[0]) > 0.9999 for one in together)
+        alone = await recognizer.embed(pair, "dlib")
+        together = await asyncio.gather(*(recognizer.embed(pair, "dlib") for _ in range(20)))
+    assert all(one.cosine(alone) > 0.9999 for one in together)
 
 
 async def test_one_odd_photo_harms_nobody_elses(engine: Engine, hopper_jpeg: bytes) -> None:
@@ -65,9 +65,9 @@ async def test_one_odd_photo_harms_nobody_elses(engine: Engine, hopper_jpeg: byt
             seen = await slot.detect(giving(hopper_jpeg))
         good, odd = (seen.photo(), seen.faces[0]), (seen.photo(), None)
         outcomes = await asyncio.gather(
-            recognizer.embed([good], "dlib"),
-            recognizer.embed([odd], "dlib"),  # type: ignore[list-item]
-            recognizer.embed([good], "dlib"),
+            recognizer.embed(good, "dlib"),
+            recognizer.embed(odd, "dlib"),  # type: ignore[arg-type]
+            recognizer.embed(good, "dlib"),
             return_exceptions=True,
         )
     assert [isinstance(outcome, Exception) for outcome in outcomes] == [False, True, False]
@@ -85,7 +85,7 @@ async def test_a_full_queue_says_so_at_once(engine: Engine) -> None:
 
 async def test_one_person_is_held_back_and_others_are_not(engine: Engine) -> None:
     now = [1000.0]
-    async with running(engine, per_minute=3, clock=lambda: now[0]) as recognizer:
+    async with running(engine, photos_per_minute=3, clock=lambda: now[0]) as recognizer:
 
         async def ask(person: bytes, *, press: bool = False, photos: int = 1) -> None:
             async with recognizer.admitted(person, press=press, photos=photos):
@@ -149,7 +149,7 @@ async def test_the_bytes_are_dropped_as_soon_as_they_are_decoded(
 async def test_who_sends_one_photo_does_not_wait_for_who_sends_many(
     engine: Engine, hopper_jpeg: bytes
 ) -> None:
-    async with running(engine, per_minute=100, workers=1) as recognizer:
+    async with running(engine, photos_per_minute=100, workers=1) as recognizer:
         order: list[bytes] = []
 
         async def ask(person: bytes) -> None:

@@ -194,4 +194,4 @@ def test_the_database_is_upgraded_as_often_as_one_likes(run: Run, tmp_path: Path
     connection = sqlite3.connect(tmp_path / "home" / "lookalike.db")
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     connection.close()
-    assert {"user_choice", "chat_choice", "past_match", "alembic_version_store"} <= tables
+    assert {"choice", "past_match", "alembic_version_store"} <= tables

@@ -220,9 +220,9 @@ async def test_choices_made_before_there_were_styles_are_kept(
         await Person(conversation, sender).says("/model dlib")
         await Person(conversation, sender).says("/top 2")
     with sqlite3.connect(home / "lookalike.db") as database:
-        columns = [row[1] for row in database.execute("PRAGMA table_info(user_choice)")]
+        columns = [row[1] for row in database.execute("PRAGMA table_info(choice)")]
     database.close()
-    assert columns == ["user_key", "sealed"]
+    assert columns == ["key", "user_key", "sealed"]
     async with chatting(home) as conversation:
         ann = Person(conversation, sender)
         assert "Drawn: side by side" in (await ann.says("/settings")).text

@@ -324,7 +324,7 @@ async def test_nothing_of_it_is_written_or_logged(
         logging.captureWarnings(capture=False)
     secrets = [b"Zebulon", b"Quux", b"Xyzzy", b"id of", b"-100777888999"]
     for person in people:
-        who = conversation._services.identity.who(person.sender)
+        who = conversation._services.store.identity.who(person.sender)
         member = groups.member(who.room, who.user)
         assert member is not None
         assert member.embedding is not None
