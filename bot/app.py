@@ -113,6 +113,7 @@ async def open_conversation(
         stack.push_async_callback(models.close)
         await models.open()
         memory = settings.memory
+        recent = RecentPhotos(lifetime_s=memory.minutes * 60, most_bytes=memory.megabytes * 10**6)
         services = Services(
             wording=Wording.load(),
             store=store,
@@ -120,9 +121,7 @@ async def open_conversation(
             gallery=gallery,
             recognizer=recognizer,
             models=models,
-            recent=RecentPhotos(
-                lifetime_s=memory.minutes * 60, most_bytes=memory.megabytes * 10**6
-            ),
+            recent=recent,
             twins=TwinsGroups() if twins is None else twins,
             starter=threading.Event(),
         )

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from bot.settings import Settings
     from engine.engine import Engine
     from gallery.gallery import Gallery
-    from gallery.progress import Progress
     from gallery.wikimedia import Servers
     from gallery.wikimedia.categories import Category
     from gallery.wikimedia.download import DownloadReport
@@ -62,22 +61,23 @@ STARTER_MIN_FAME = 20  # keeps the questions small
 def categories_of(settings: Settings) -> dict[str, Category]:
     """The table of categories, with what the data folder's ``categories.toml`` adds.
 
-    Raises:
-        BadSettings: If that file can't be used.
+    Raises BadSettings if that file can't be used.
     """
     from gallery.wikimedia.categories import load_categories
 
     return load_categories(settings.home / "categories.toml")
 
 
-def _noted(gallery: Gallery, name: str) -> Any:
+def noted(gallery: Gallery, name: str) -> Any:
+    """What was noted beside the gallery under that name; None if nothing was."""
     from gallery.wikimedia.cache import cache_of
 
     with cache_of(gallery) as cache:
         return cache.get("note", name)
 
 
-def _note(gallery: Gallery, name: str, value: object) -> None:
+def note(gallery: Gallery, name: str, value: object) -> None:
+    """Keeps a value beside the gallery, such as that no contact is given."""
     from gallery.wikimedia.cache import cache_of
 
     with cache_of(gallery) as cache:
@@ -86,7 +86,7 @@ def _note(gallery: Gallery, name: str, value: object) -> None:
 
 def contact_of(settings: Settings, gallery: Gallery) -> str | None:
     """Whom Wikimedia can reach about this machine: as set, else as once answered."""
-    return settings.gallery.contact or _noted(gallery, "contact")
+    return settings.gallery.contact or noted(gallery, "contact")
 
 
 def remember_contact(gallery: Gallery, contact: str) -> None:
@@ -94,25 +94,11 @@ def remember_contact(gallery: Gallery, contact: str) -> None:
     from gallery.wikimedia import user_agent
 
     user_agent(contact)
-    _note(gallery, "contact", contact.strip())
-
-
-def decline(gallery: Gallery) -> None:
-    """Stores that no contact is given, so that the question is not asked again."""
-    _note(gallery, "contact declined", value=True)
-
-
-def declined(gallery: Gallery) -> bool:
-    """Whether the question for a contact was declined."""
-    return bool(_noted(gallery, "contact declined"))
+    note(gallery, "contact", contact.strip())
 
 
 def servers_of(settings: Settings, gallery: Gallery) -> Servers:
-    """Whom to ask, and as whom.
-
-    Raises:
-        BadSettings: If no contact is known.
-    """
+    """Whom to ask, and as whom; raises BadSettings if no contact is known."""
     from gallery.wikimedia import Servers
 
     contact = contact_of(settings, gallery)
@@ -128,41 +114,25 @@ def starter_wanted(gallery: Gallery) -> bool:
     """Whether the starter gallery has yet to be downloaded, or was begun and not finished."""
     from gallery.sources.bundled import bundled_portraits
 
-    state = _noted(gallery, "starter")
+    state = noted(gallery, "starter")
     few = gallery.stats().people <= len(bundled_portraits())
     return bool(state == "begun" or (state is None and few))
 
 
 def download_starter(
-    gallery: Gallery,
-    engine: Engine,
-    settings: Settings,
-    limit: int = STARTER_PEOPLE,
-    progress: Progress | None = None,
-    stop: threading.Event | None = None,
+    gallery: Gallery, engine: Engine, settings: Settings, stop: threading.Event | None = None
 ) -> DownloadReport | None:
     """Downloads the most famous people of the main categories, one portrait each.
 
     For a thread in the background: people can be found as soon as they are enrolled (after
-    ``gallery.refresh``). It may be killed at any moment; the next call goes on.
-
-    Args:
-        gallery: Where.
-        engine: With every configured backbone whose weights are there.
-        settings: In force.
-        limit: How many people.
-        progress: Told how far it is.
-        stop: Set it to end the work, then wait for the thread; it is set afterwards.
-
-    Returns:
-        None if there was nothing to do.
+    ``gallery.refresh``). It may be killed at any moment; the next call goes on. Setting ``stop``
+    ends the work; it is set afterwards. None if there was nothing to do.
 
     Raises:
         SourceDown: If there is no network; what was done is kept.
         Busy: If another process is changing the gallery.
         SetupProblem: If ``gallery.contact`` is missing, or no backbone can be used.
     """
-    from gallery.progress import no_progress
     from gallery.wikimedia.categories import chosen
     from gallery.wikimedia.download import Download, Order
 
@@ -172,23 +142,22 @@ def download_starter(
     backbones = [name for name in settings.models.configured if not engine.why_unavailable(name)]
     if not backbones:
         raise SetupProblem("no backbone can be used: run `lookalike models list`")
-    _note(gallery, "starter", "begun")
+    note(gallery, "starter", "begun")
     table = categories_of(settings)
     order = Order(
         categories=chosen(table, STARTER_CATEGORIES),
-        limit=limit,
+        limit=STARTER_PEOPLE,
         min_fame=STARTER_MIN_FAME,
         portraits=1,
         fairly=True,
         credited=tuple(table.values()),
     )
-    told = progress or no_progress
-    with Download(gallery, engine, order, servers, backbones, progress=told, stop=stop) as running:
+    with Download(gallery, engine, order, servers, backbones, stop=stop) as running:
         done = running.run(
             warn=lambda sentence: log.warning("table of categories", extra={"reason": sentence})
         )
     if not done.report.interrupted:
-        _note(gallery, "starter", "done")
+        note(gallery, "starter", "done")
     return done
 
 
@@ -200,12 +169,21 @@ async def keep_up(services: Services) -> AsyncIterator[None]:
     """
 
     async def tidy() -> None:
-        services.recent.tidy()
-        services.twins.tidy()
-        services.recognizer.tidy()
+        for tidy_one in (services.recent.tidy, services.twins.tidy, services.recognizer.tidy):
+            tidy_one()
+
+    async def again_and_again(work: Callable[[], Awaitable[object]], pause_s: float) -> None:
+        while True:
+            try:
+                await work()
+            except LookalikeError as problem:
+                log.warning("background task failed", extra={"reason": str(problem)})
+            except Exception as problem:  # noqa: BLE001 - it must not end the program, nor itself
+                log.error("background task failed", extra={"fault": where(problem)})  # noqa: TRY400
+            await asyncio.sleep(pause_s)
 
     recurring = ((services.models.keep_up, 60.0), (services.store.sweep, SWEEP_S), (tidy, TIDY_S))
-    tasks = [asyncio.create_task(_again_and_again(*one)) for one in recurring]
+    tasks = [asyncio.create_task(again_and_again(*one)) for one in recurring]
     try:
         yield
     finally:
@@ -221,13 +199,7 @@ async def downloading_starter(
     """Downloads in the background, if the gallery is that of a fresh machine.
 
     The bot answers meanwhile with whom it has; what is fetched joins as it comes. Without a contact
-    or a network the log says in one sentence how to add people.
-
-    Args:
-        gallery: What is filled.
-        engine: With the backbones that are there.
-        settings: In force.
-        downloading: Set while it downloads.
+    or a network the log says in one sentence how to add people. ``downloading`` is set meanwhile.
     """
     stop = threading.Event()
 
@@ -256,17 +228,6 @@ async def downloading_starter(
     finally:
         stop.set()  # the thread ends at the next picture; it can't be cancelled
         await task
-
-
-async def _again_and_again(work: Callable[[], Awaitable[object]], pause_s: float) -> None:
-    while True:
-        try:
-            await work()
-        except LookalikeError as problem:
-            log.warning("background task failed", extra={"reason": str(problem)})
-        except Exception as problem:  # noqa: BLE001 - it must not end the program, nor itself
-            log.error("background task failed", extra={"fault": where(problem)})  # noqa: TRY400
-        await asyncio.sleep(pause_s)
 
 
 async def in_daemon_thread(function: Callable[[], T]) -> T:

@@ -15,8 +15,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from bot import __version__
 from bot.commands import (
@@ -35,7 +34,6 @@ from bot.text import Wording, fit, isolate, plain
 from bot.values import (
     Action,
     Button,
-    ChatCommand,
     Choices,
     Document,
     Limits,
@@ -62,17 +60,12 @@ async def history(services: Services, turn: Turn) -> Reply:
     matches = await services.store.history(turn.who, HISTORY_LINES)
     if not matches:
         return Reply(text=turn.say("history.empty"), private=True)
-    lines = [
-        turn.say(
-            "history.line",
-            date=time.strftime("%Y-%m-%d", time.gmtime(match.at_s)),
-            name=isolate(match.person),
-            score=round(match.score),
-            model=match.model,
-        )
-        for match in matches
-    ]
-    return Reply(text="\n".join((turn.say("history.title"), *lines)), private=True)
+    lines = [turn.say("history.title")]
+    for match in matches:
+        date = time.strftime("%Y-%m-%d", time.gmtime(match.at_s))
+        said = {"name": isolate(match.person), "score": round(match.score), "model": match.model}
+        lines.append(turn.say("history.line", date=date, **said))
+    return Reply(text="\n".join(lines), private=True)
 
 
 async def privacy(services: Services, turn: Turn) -> Reply:
@@ -125,10 +118,9 @@ async def start(_services: Services, turn: Turn) -> Reply:
 
 async def show_help(_services: Services, turn: Turn) -> Reply:
     """``/help``: every command."""
+    commands = described(turn.wording, turn.request.sender.language)
     lines = [
-        f"/{command.name} - {command.description}"
-        for command in chat_commands(turn.wording, turn.request.sender.language)
-        if command.name not in {"start", "help"}
+        f"/{name} - {what}" for name, what in commands.items() if name not in {"start", "help"}
     ]
     parts = (turn.say("help.intro"), "\n".join(lines), turn.say("help.outro"))
     return Reply(text="\n\n".join(parts))
@@ -136,55 +128,38 @@ async def show_help(_services: Services, turn: Turn) -> Reply:
 
 async def about(services: Services, turn: Turn) -> Reply:
     """``/about``: version, people, models and their licences, whose the portraits are."""
-    models = [
-        turn.say(
-            "about.model",
-            name=status.name,
-            title=status.title,
-            licence=BACKBONES[status.name].licence,
-        )
-        if status.name in BACKBONES
-        else turn.say("about.together", name=status.name, models=status.title)
-        for status in services.models.statuses()
-    ]
+    models = []
+    for status in services.models.statuses():
+        name, title = status.name, status.title
+        if name in BACKBONES:
+            licence = BACKBONES[name].licence
+            models.append(turn.say("about.model", name=name, title=title, licence=licence))
+        else:
+            models.append(turn.say("about.together", name=name, models=title))
     stats = await asyncio.to_thread(services.gallery.stats)
     people = turn.say("about.people", count=stats.people)
     text = turn.say("about.text", version=__version__, people=people, models="\n".join(models))
     return Reply(text=text)
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A row of the table of commands."""
-
-    answer: Callable[[Services, Turn], Awaitable[Reply]]  # what it does
-    photos: Literal[0, 1, 2] = 0  # how many photos it can take
-    hint: bool = False  # whether something may follow it (wording key ``command.NAME.hint``)
-    private: bool = False  # whether the answer is nobody else's business
-
-
 # The order is that of menus and of /help.
-COMMANDS: dict[str, Command] = {
-    "lookalike": Command(photo.lookalike, photos=1),
-    "compare": Command(compare.compare, photos=2),
-    "morph": Command(photo.morph, photos=1, hint=True),
-    "parents": Command(photo.parents, photos=1, hint=True),
-    "twins": Command(twins.twins, photos=1, hint=True),
-    **{
-        preference.name: Command(preference.command, photos=1, hint=True)
-        for preference in preferences.PREFERENCES
-    },
-    "settings": Command(preferences.settings),
-    "history": Command(history, private=True),
-    "about": Command(about),
-    "privacy": Command(privacy),
-    "mydata": Command(my_data, private=True),
-    "forget": Command(ask_to_forget, private=True),
-    "help": Command(show_help),
-    "start": Command(start),
+COMMANDS: dict[str, Callable[[Services, Turn], Awaitable[Reply]]] = {
+    "lookalike": photo.lookalike,
+    "compare": compare.compare,
+    "morph": photo.morph,
+    "parents": photo.parents,
+    "twins": twins.twins,
+    **{preference.name: preference.command for preference in preferences.PREFERENCES},
+    "settings": preferences.settings,
+    "history": history,
+    "about": about,
+    "privacy": privacy,
+    "mydata": my_data,
+    "forget": ask_to_forget,
+    "help": show_help,
+    "start": start,
 }
-CHAT_COMMANDS = {name: command.photos for name, command in COMMANDS.items()}
-PRIVATE = frozenset(name for name, command in COMMANDS.items() if command.private)
+PRIVATE = frozenset({"history", "mydata", "forget"})  # the answer is nobody else's business
 
 # By the verb of their action.
 BUTTONS: dict[str, Callable[[Services, Turn, Action], Awaitable[Reply]]] = {
@@ -199,18 +174,9 @@ BUTTONS: dict[str, Callable[[Services, Turn, Action], Awaitable[Reply]]] = {
 }
 
 
-def chat_commands(wording: Wording, language: str | None = None) -> tuple[ChatCommand, ...]:
-    """Every command, in the order of menus, described in that language."""
-    return tuple(
-        ChatCommand(
-            name=name,
-            description=wording.text(f"command.{name}.description", language),
-            argument=wording.text(f"command.{name}.hint", language) if command.hint else None,
-            photos=command.photos,
-            private=command.private,
-        )
-        for name, command in COMMANDS.items()
-    )
+def described(wording: Wording, language: str | None = None) -> dict[str, str]:
+    """Every command in the order of menus, with its description (100 characters at most)."""
+    return {name: wording.text(f"command.{name}.description", language) for name in COMMANDS}
 
 
 class Conversation:
@@ -222,10 +188,6 @@ class Conversation:
     def __init__(self, services: Services) -> None:
         self.wording = services.wording
         self._services = services
-
-    def chat_commands(self, language: str | None = None) -> tuple[ChatCommand, ...]:
-        """Every command in the order of menus, described in that language, for registration."""
-        return chat_commands(self.wording, language)
 
     async def choices(self, sender: Sender) -> Choices:
         """What the sender has chosen and could choose."""
@@ -268,42 +230,43 @@ class Conversation:
             reply = Reply(text=turn.say("error.internal"))
             outcome = "fault"
         finally:
-            self._log(turn, outcome, started)
+            log.info(
+                "answer",
+                extra={
+                    "platform": request.sender.platform,
+                    "group": request.sender.is_group,
+                    "outcome": outcome,
+                    **turn.notes,
+                    **{f"{step}_ms": round(ms, 1) for step, ms in turn.ms.items()},
+                    "total_ms": round((time.perf_counter() - started) * 1000, 1),
+                },
+            )
         spoiler = any(photo.spoiler for photo in request.photos)
         return dataclasses.replace(fit(reply, limits), spoiler=spoiler)
 
     async def _reply(self, turn: Turn) -> Reply:
+        services, name = self._services, turn.request.command
         if turn.request.action is not None:
-            return await self._pressed(turn, turn.request.action)
-        if turn.request.command is not None:
-            return await self._commanded(turn, turn.request.command)
-        turn.notes["asked"] = "photo" if turn.request.photos else "text"
-        if turn.request.photos:
-            return await photo.lookalike(self._services, turn)
-        return Reply(text=turn.say("hint.send_photo"))
-
-    async def _pressed(self, turn: Turn, text: str) -> Reply:
-        action = Action.parse(text)
-        press = BUTTONS.get(action.verb) if action else None
-        if action is None or press is None:
-            turn.notes["asked"] = "stale button"
-            return Reply(text=turn.say("stale.button"), private=True)
-        turn.notes["asked"] = f"button {action.verb}"
-        return await press(self._services, turn, action)
-
-    async def _commanded(self, turn: Turn, name: str) -> Reply:
-        command = COMMANDS.get(name)
-        if command is None:
-            turn.notes["asked"] = "unknown command"
-            return self._unknown(turn, name)
-        turn.notes["asked"] = name
-        # /forget shows nothing of what is stored: it may be asked for anywhere.
-        if turn.public and command.private and name != "forget":
-            return Reply(text=turn.say("private.ask_privately"))
-        return await command.answer(self._services, turn)
-
-    def _unknown(self, turn: Turn, given: str) -> Reply:
-        given = plain(given)[:UNKNOWN_CHARS]
+            action = Action.parse(turn.request.action)
+            press = BUTTONS.get(action.verb) if action else None
+            if action is None or press is None:
+                turn.notes["asked"] = "stale button"
+                return Reply(text=turn.say("stale.button"), private=True)
+            turn.notes["asked"] = f"button {action.verb}"
+            return await press(services, turn, action)
+        if name is None:
+            turn.notes["asked"] = "photo" if turn.request.photos else "text"
+            if turn.request.photos:
+                return await photo.lookalike(services, turn)
+            return Reply(text=turn.say("hint.send_photo"))
+        if name in COMMANDS:
+            turn.notes["asked"] = name
+            # /forget shows nothing of what is stored: it may be asked for anywhere.
+            if turn.public and name in PRIVATE and name != "forget":
+                return Reply(text=turn.say("private.ask_privately"))
+            return await COMMANDS[name](services, turn)
+        turn.notes["asked"] = "unknown command"
+        given = plain(name)[:UNKNOWN_CHARS]
         near = difflib.get_close_matches(given, COMMANDS, n=1, cutoff=0.6)
         if near:
             return Reply(text=turn.say("error.unknown_command_near", given=given, near=near[0]))
@@ -315,17 +278,3 @@ class Conversation:
             details["count"] = max(1, round(float(str(details.get("seconds", 1)))))
         text = turn.say(problem.key, **details)
         return Reply(text=text, private=True) if turn.request.action is None else notice(text)
-
-    def _log(self, turn: Turn, outcome: str, started: float) -> None:
-        sender = turn.request.sender
-        log.info(
-            "answer",
-            extra={
-                "platform": sender.platform,
-                "group": sender.is_group,
-                "outcome": outcome,
-                **turn.notes,
-                **{f"{step}_ms": round(ms, 1) for step, ms in turn.ms.items()},
-                "total_ms": round((time.perf_counter() - started) * 1000, 1),
-            },
-        )

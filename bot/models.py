@@ -326,15 +326,14 @@ def why_not(trial: Trial | None, ready: Collection[str]) -> tuple[str, dict[str,
 
     if len(ready) < 2:
         return "best.one_model", {}
-    if trial is None:
+    ensemble = trial.offered if trial else None
+    missing = [name for name in ensemble.backbones if name not in ready] if ensemble else []
+    if trial is None or (ensemble and not missing):  # then their weights are others since
         return "best.untried", {}
     if trial.outcome is Outcome.TOO_FEW:
         return "best.too_few", {"count": trial.people, "least": FEWEST_PEOPLE}
-    if trial.offered is not None:
-        missing = [name for name in trial.offered.backbones if name not in ready]
-        if not missing:  # their weights are others since
-            return "best.untried", {}
-        return "best.not_ready", {"models": display_name(trial.offered), "missing": missing[0]}
+    if ensemble:
+        return "best.not_ready", {"models": display_name(ensemble), "missing": missing[0]}
     rival, best = trial.best_alone, trial.figures.get(BEST)
     assert rival is not None  # there were enough people
     if best is None:

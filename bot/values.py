@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gallery.scores.ensemble import MemberScore
@@ -273,14 +273,3 @@ class Choices:
     top: int
     category: str | None
     style: str = SIDE
-
-
-@dataclass(frozen=True, slots=True)
-class ChatCommand:
-    """A command as a platform's menu shows it."""
-
-    name: str  # without slash, such as ``"top"``; equals ``Request.command``
-    description: str  # in the asker's language; 256 characters at most, on Discord 100
-    argument: str | None = None  # what may follow it, in the asker's language, such as ``"number"``
-    photos: Literal[0, 1, 2] = 0  # how many photos it can take, 0 to 2
-    private: bool = False  # whether the answer is meant for the asker alone

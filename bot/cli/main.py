@@ -307,10 +307,10 @@ def _ask_before_running(settings: Settings) -> None:
     """Asks once in the life of a gallery, if the starter gallery needs it and somebody is there."""
     if not settings.gallery.starter or not sys.stdin.isatty():
         return
-    from bot.background import STARTER_PEOPLE, contact_of, decline, declined, starter_wanted
+    from bot.background import STARTER_PEOPLE, contact_of, note, noted, starter_wanted
 
     with opened(settings) as gallery:
-        known = contact_of(settings, gallery) is not None or declined(gallery)
+        known = contact_of(settings, gallery) is not None or noted(gallery, "contact declined")
         if known or not starter_wanted(gallery):
             return
         say(
@@ -319,7 +319,7 @@ def _ask_before_running(settings: Settings) -> None:
             err=True,
         )
         if not _ask(gallery, optional=True):
-            decline(gallery)
+            note(gallery, "contact declined", value=True)
 
 
 def _ask(gallery: Gallery, *, optional: bool) -> bool:

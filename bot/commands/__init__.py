@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bot.memory import RecentAnswer, RecentPhotos, TwinsGroups
     from bot.models import Models
     from bot.recognizer import DetectedPhoto, Recognizer
-    from bot.store import Identity, Store, Who
+    from bot.store import Store, Who
     from bot.values import Attachment
     from engine.engine import Engine
     from gallery.gallery import Gallery
@@ -34,7 +34,6 @@ class Services:
     """
 
     wording: Wording
-    identity: Identity
     store: Store
     engine: Engine
     gallery: Gallery

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.commands.answers import CONCERNS
-from bot.conversation import COMMANDS, chat_commands
+from bot.conversation import COMMANDS, described
 from bot.models import State
 from bot.text import LANGUAGES, WORDS, Wording, isolate, placeholders, plain
 from engine import errors
@@ -108,9 +108,8 @@ def test_plural_forms_are_complete(wording: Wording, language: str) -> None:
 def test_every_sentence_is_spoken_somewhere_and_every_spoken_one_exists(wording: Wording) -> None:
     """Keys in the code, in the tables that name keys, and in the files are the same set."""
     literals = set().union(*map(spoken_in, code()))
-    described = {f"command.{name}.description" for name in COMMANDS}
-    described |= {f"command.{name}.hint" for name, command in COMMANDS.items() if command.hint}
-    named = ERROR_KEYS | described | {key for _, key in WORDS} | set(CONCERNS.values())
+    commands = {f"command.{name}.description" for name in COMMANDS}
+    named = ERROR_KEYS | commands | {key for _, key in WORDS} | set(CONCERNS.values())
     named |= {state.value for state in State}
     assert named <= wording.keys()
     said = {key for path in code() for key in said_in(path)}
@@ -165,10 +164,9 @@ def test_grouping_keeps_the_digits(value: int, language: str) -> None:
 def test_commands_fit_the_menus_of_both_platforms(wording: Wording) -> None:
     """Telegram: 1 to 32 characters, description 256; Discord: 100."""
     for language in LANGUAGES:
-        for command in chat_commands(wording, language):
-            assert re.fullmatch(r"[a-z]{1,32}", command.name)
-            assert 1 <= len(command.description) <= 100
-            assert len(command.argument or "") <= 32
+        for name, description in described(wording, language).items():
+            assert re.fullmatch(r"[a-z]{1,32}", name)
+            assert 1 <= len(description) <= 100
 
 
 def test_words_go_down_with_the_score() -> None:

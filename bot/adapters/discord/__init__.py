@@ -20,7 +20,7 @@ from discord import app_commands
 from bot.adapters import backoff_s, or_stop, retry
 from bot.adapters.discord.sender import FAILURES
 from bot.adapters.discord.session import AnyInteraction, Session, attachment, avatar, pictures
-from bot.conversation import chat_commands
+from bot.conversation import COMMANDS
 from bot.logs import where
 from bot.settings import DiscordSettings
 from bot.text import FALLBACK, LANGUAGES, Wording
@@ -307,11 +307,11 @@ def _add_commands(tree: app_commands.CommandTree[Any], session: Session, wording
     async def of_user(interaction: AnyInteraction, user: discord.User) -> None:
         await session.ask(interaction, "lookalike", "", [avatar(user)])
 
-    for listed in chat_commands(wording):
-        description = _words(wording, f"command.{listed.name}.description")
-        callback = _callback(session, listed.name, wording)
+    for name in COMMANDS:
+        description = _words(wording, f"command.{name}.description")
+        callback = _callback(session, name, wording)
         tree.add_command(
-            app_commands.Command(name=listed.name, description=description, callback=callback)
+            app_commands.Command(name=name, description=description, callback=callback)
         )
     for key, menu in (("discord.message_menu", of_message), ("discord.user_menu", of_user)):
         tree.add_command(app_commands.ContextMenu(name=_words(wording, key), callback=menu))

@@ -15,7 +15,7 @@ from discord import app_commands
 from bot.adapters import InFlight, fetch, is_picture, no_picture
 from bot.adapters.discord import sender
 from bot.adapters.discord.sender import FAILURES, LIMITS
-from bot.conversation import CHAT_COMMANDS, PRIVATE
+from bot.conversation import COMMANDS, PRIVATE
 from bot.text import Wording
 from bot.values import Attachment, Limits, Reply, Request, Sender
 from engine.errors import NotAnImage
@@ -189,7 +189,7 @@ def _parse_message(text: str) -> tuple[str | None, str]:
     """The command in what was written, with or without slash, and what follows it."""
     first, _, rest = text.strip().partition(" ")
     name = first.lstrip("/!").lower()
-    if name in CHAT_COMMANDS or first.startswith("/"):
+    if name in COMMANDS or first.startswith("/"):
         return name, rest.strip()
     return None, text.strip()
 

@@ -27,7 +27,7 @@ from telegram.request import HTTPXRequest
 from bot.adapters import listening_socket, or_stop
 from bot.adapters.telegram.sender import ChatRateLimiter
 from bot.adapters.telegram.session import ALLOWED_UPDATES, REFUSED_TOKEN, Polling, Session, insist
-from bot.conversation import chat_commands
+from bot.conversation import PRIVATE, described
 from bot.settings import TelegramSettings
 from bot.text import FALLBACK, LANGUAGES, Wording
 from engine.errors import BadSettings, BadToken
@@ -190,15 +190,17 @@ class TelegramAdapter:
     async def _publish_commands(self, bot: Bot, stop: asyncio.Event) -> None:
         """Registers the menu for private chats and groups in every language."""
         for language in LANGUAGES:
-            commands = chat_commands(self._wording, language)
-            in_groups = tuple(c for c in commands if not c.private and c.name != "start")
+            commands = described(self._wording, language)
+            in_groups = {
+                name: commands[name] for name in commands if name not in {*PRIVATE, "start"}
+            }
             for scope, chosen in (
                 (BotCommandScopeAllPrivateChats(), commands),
                 (BotCommandScopeAllGroupChats(), in_groups),
             ):
                 publish = partial(
                     bot.set_my_commands,
-                    [BotCommand(command.name, command.description) for command in chosen],
+                    [BotCommand(*command) for command in chosen.items()],
                     scope=scope,
                     # English is for everybody whose language is not spoken.
                     language_code=None if language == FALLBACK else language,

@@ -29,7 +29,7 @@ from telegram.constants import ChatType, MessageEntityType
 from telegram.error import BadRequest, RetryAfter, TelegramError
 
 from bot.adapters import DOWNLOAD_LIMIT_BYTES, fetch, is_picture, no_picture, refuse_too_large
-from bot.conversation import CHAT_COMMANDS
+from bot.conversation import COMMANDS
 from bot.values import Attachment, Request, Sender
 
 COMMAND = re.compile(
@@ -229,7 +229,7 @@ class Reader:
         if said.to_me:
             return True
         if said.command is not None:
-            return said.command in CHAT_COMMANDS
+            return said.command in COMMANDS
         original = message.reply_to_message
         author = original.from_user if original and not original.forum_topic_created else None
         return bool(attached) and author is not None and author.id == self._bot.id

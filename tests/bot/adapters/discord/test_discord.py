@@ -16,7 +16,7 @@ from PIL import Image
 
 from bot.adapters.discord import DiscordAdapter
 from bot.app import open_conversation
-from bot.conversation import CHAT_COMMANDS
+from bot.conversation import COMMANDS
 from bot.settings import DiscordSettings, Settings
 from bot.text import Wording
 from engine.errors import BadToken
@@ -237,7 +237,7 @@ async def test_commands_are_registered_once(discord: Discord, own_home: Path) ->
                     await asyncio.sleep(0.02)
     assert discord.syncs == 1
     assert discord.commands is not None
-    assert len([c for c in discord.commands if c.get("type", 1) == 1]) == len(CHAT_COMMANDS)
+    assert len([c for c in discord.commands if c.get("type", 1) == 1]) == len(COMMANDS)
     assert all(set(c["integration_types"]) == {0, 1} for c in discord.commands)
 
 
