@@ -33,7 +33,6 @@ from bot.logs import where
 from bot.text import Wording, fit, isolate, plain
 from bot.values import (
     Action,
-    Button,
     Choices,
     Document,
     Limits,
@@ -91,11 +90,9 @@ async def my_data(services: Services, turn: Turn) -> Reply:
 async def ask_to_forget(services: Services, turn: Turn) -> Reply:
     """Asks for confirmation; only the asker's press counts."""
     tag = services.store.identity.tag("forget", turn.who)
-    buttons = (
-        Button(turn.say("button.forget_yes"), Action.of("forget", "yes", tag).encode()),
-        Button(turn.say("button.forget_no"), Action.of("forget", "no", tag).encode()),
-    )
-    return Reply(text=turn.say("forget.ask"), buttons=(buttons,), private=True)
+    yes = turn.button("button.forget_yes", "forget", "yes", tag)
+    no = turn.button("button.forget_no", "forget", "no", tag)
+    return Reply(text=turn.say("forget.ask"), buttons=((yes, no),), private=True)
 
 
 async def press_forget(services: Services, turn: Turn, action: Action) -> Reply:
@@ -119,9 +116,8 @@ async def start(_services: Services, turn: Turn) -> Reply:
 async def show_help(_services: Services, turn: Turn) -> Reply:
     """``/help``: every command."""
     commands = described(turn.wording, turn.request.sender.language)
-    lines = [
-        f"/{name} - {what}" for name, what in commands.items() if name not in {"start", "help"}
-    ]
+    del commands["start"], commands["help"]
+    lines = [f"/{name} - {what}" for name, what in commands.items()]
     parts = (turn.say("help.intro"), "\n".join(lines), turn.say("help.outro"))
     return Reply(text="\n\n".join(parts))
 
@@ -256,9 +252,8 @@ class Conversation:
             return await press(services, turn, action)
         if name is None:
             turn.notes["asked"] = "photo" if turn.request.photos else "text"
-            if turn.request.photos:
-                return await photo.lookalike(services, turn)
-            return Reply(text=turn.say("hint.send_photo"))
+            hint = Reply(text=turn.say("hint.send_photo"))
+            return await photo.lookalike(services, turn) if turn.request.photos else hint
         if name in COMMANDS:
             turn.notes["asked"] = name
             # /forget shows nothing of what is stored: it may be asked for anywhere.
@@ -268,9 +263,8 @@ class Conversation:
         turn.notes["asked"] = "unknown command"
         given = plain(name)[:UNKNOWN_CHARS]
         near = difflib.get_close_matches(given, COMMANDS, n=1, cutoff=0.6)
-        if near:
-            return Reply(text=turn.say("error.unknown_command_near", given=given, near=near[0]))
-        return Reply(text=turn.say("error.unknown_command", given=given))
+        key = "error.unknown_command_near" if near else "error.unknown_command"
+        return Reply(text=turn.say(key, given=given, near="".join(near)))
 
     def _apology(self, turn: Turn, problem: LookalikeError) -> Reply:
         details = dict(problem.details)

@@ -101,6 +101,10 @@ class Models:
             return backbones
         return (*backbones, ModelStatus(BEST, display_name(ensemble), State.READY))
 
+    def names(self) -> tuple[str, ...]:
+        """Names of ``statuses``."""
+        return tuple(status.name for status in self.statuses())
+
     def status(self, name: str) -> ModelStatus | None:
         """One of ``statuses``; None if it is not among them."""
         return next((one for one in self.statuses() if one.name == name), None)

@@ -212,11 +212,6 @@ class Action:
     arguments: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, verb: str, *arguments: str | int) -> Action:
-        """An action from its parts."""
-        return cls(verb, tuple(str(argument) for argument in arguments))
-
-    @classmethod
     def parse(cls, text: str) -> Action | None:
         """The action in what a platform hands back; None if it is none of ours."""
         if not _ALLOWED.fullmatch(text):
@@ -224,15 +219,12 @@ class Action:
         verb, *arguments = text.split(":")
         return cls(verb, tuple(arguments))
 
-    def encode(self) -> str:
-        """At most 64 bytes of ``[A-Za-z0-9_.:-]``.
-
-        Raises:
-            ValueError: If the parts don't fit.
-        """
-        text = ":".join((self.verb, *self.arguments))
+    @staticmethod
+    def encode(verb: str, *arguments: str | int) -> str:
+        """At most 64 bytes of ``[A-Za-z0-9_.:-]``; raises ValueError if the parts don't fit."""
+        text = ":".join((verb, *map(str, arguments)))
         if not _ALLOWED.fullmatch(text):
-            raise ValueError(f"a button can't carry the action {self.verb}")
+            raise ValueError(f"a button can't carry the action {verb}")
         return text
 
     def text(self, position: int) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from bot.text import NOTICE_CHARS, Wording
-from bot.values import SIDE, Limits, MatchAnswer, Reply, Request
+from bot.values import SIDE, Action, Button, Limits, MatchAnswer, Reply, Request
 
 if TYPE_CHECKING:
     from bot.memory import RecentAnswer, RecentPhotos, TwinsGroups
@@ -60,6 +60,10 @@ class Turn:
     def number(self, value: int) -> str:
         """A whole number as the asker's language writes it."""
         return self.wording.number(value, self.request.sender.language)
+
+    def button(self, key: str, verb: str, *arguments: str | int, **details: object) -> Button:
+        """A button that is called as that sentence and carries an action."""
+        return Button(self.say(key, **details), Action.encode(verb, *arguments))
 
     @property
     def public(self) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bot.commands import Found, Services, Turn, notice
 from bot.recognizer import timed
 from bot.text import credit_of, isolate, plain, shown_model, word_key
-from bot.values import MOST_MATCHES, SIDE, SPLIT, Action, Button, FaceAnswer, MatchAnswer, Reply
+from bot.values import MOST_MATCHES, SIDE, SPLIT, Button, FaceAnswer, MatchAnswer, Reply
 from engine.types import Concern
 from gallery.records import MEN, WOMEN
 
@@ -43,19 +43,12 @@ async def show_card(services: Services, turn: Turn, _slot: Slot, found: Found) -
         from bot.pictures.card import draw_card
         from bot.pictures.split import suits
 
-        face = found.photo.faces[question.number - 1]
-        entries = [_card_entry(services, *pair) for pair in _pairs(found)]
-        style = SIDE
-        if question.style == SPLIT and suits(face.landmarks, found.matches[0].portrait.landmarks):
-            style = SPLIT
+        photo, faces, at = found.photo.photo(), found.photo.faces, question.number - 1
+        entries = _entries(services, found)
+        landmarks = faces[at].landmarks, found.matches[0].portrait.landmarks
+        style = SPLIT if question.style == SPLIT and suits(*landmarks) else SIDE
         split = style == SPLIT and not entries[0].silhouette
-        picture = draw_card(
-            found.photo.photo(),
-            found.photo.faces,
-            entries,
-            answered=question.number - 1,
-            split=split,
-        )
+        picture = draw_card(photo, faces, entries, answered=at, split=split)
         names = [isolate(answer.name) for answer in found.answers]
         if len(names) > 1:
             alt = turn.say("style.alt_many" if split else "answer.alt_many", names=", ".join(names))
@@ -84,20 +77,14 @@ async def show_parents(services: Services, turn: Turn, _slot: Slot, found: Found
     def draw() -> Reply:
         from bot.pictures.card import draw_family_card
 
-        first, second = [_card_entry(services, *pair) for pair in _pairs(found)]
-        picture = draw_family_card(
-            found.photo.photo(),
-            found.photo.faces,
-            (first, second),
-            answered=found.question.number - 1,
-            title=turn.say("parents.card"),
-        )
+        photo, faces, at = found.photo.photo(), found.photo.faces, found.question.number - 1
+        first, second = _entries(services, found)
+        title = turn.say("parents.card")
+        picture = draw_family_card(photo, faces, (first, second), answered=at, title=title)
         alt = turn.say("parents.alt", first=isolate(first.name), second=isolate(second.name))
         picture = dataclasses.replace(picture, alt=alt)
-        answers = [
-            _face_answer(found, (dataclasses.replace(one, rank=1),)) for one in found.answers
-        ]
-        return Reply(picture=picture, answers=tuple(answers))
+        each = [dataclasses.replace(answer, rank=1) for answer in found.answers]
+        return Reply(picture=picture, answers=tuple(_face_answer(found, (one,)) for one in each))
 
     reply = await services.recognizer.finish(draw, turn.ms, "draw")
     buttons = answer_buttons(turn, found, _others(services, found))
@@ -106,7 +93,7 @@ async def show_parents(services: Services, turn: Turn, _slot: Slot, found: Found
 
 async def show_film(services: Services, turn: Turn, slot: Slot, found: Found) -> Reply:
     """The face becomes its best match and itself again; a button leads to the card."""
-    question, (pair,) = found.question, _pairs(found)
+    question = found.question
 
     def draw() -> Reply:
         from bot.pictures.framing import with_chin
@@ -114,14 +101,14 @@ async def show_film(services: Services, turn: Turn, slot: Slot, found: Found) ->
 
         face = found.photo.faces[question.number - 1]
         pixels_and_shape = (found.photo.photo().pixels, with_chin(face.landmarks, face.box))
-        entry = _card_entry(services, *pair)
+        (entry,) = _entries(services, found)
         alt = turn.say("morph.alt", name=isolate(entry.name), score=round(entry.score))
         return Reply(animation=make_morph(pixels_and_shape, entry, alt=alt))
 
     with timed(turn.ms, "draw"):
         reply = await services.recognizer.lengthy(slot, draw)
-    card = Action.of("see", found.token, question.number, question.model, 1, 0).encode()
-    button = Button(turn.say("button.card"), card)
+    card = ("see", found.token, question.number, question.model, 1, 0)
+    button = turn.button("button.card", *card)
     return dataclasses.replace(reply, text=caption(turn, found), buttons=((button,),))
 
 
@@ -138,14 +125,9 @@ def _face_answer(found: Found, answers: tuple[MatchAnswer, ...], style: str = SI
     """The matches for front ends; may decode the photo, so not for the event loop."""
     number, photo = found.question.number, found.photo.photo()
     box, width, height = found.photo.faces[number - 1].box, photo.width_px, photo.height_px
-    return FaceAnswer(
-        face=number,
-        faces=len(found.photo.faces),
-        model=found.question.model,
-        box=(box.x / width, box.y / height, box.w / width, box.h / height),
-        matches=answers,
-        style=style,
-    )
+    shares = (box.x / width, box.y / height, box.w / width, box.h / height)
+    faces, model = len(found.photo.faces), found.question.model
+    return FaceAnswer(number, faces, model, box=shares, matches=answers, style=style)
 
 
 def _others(services: Services, found: Found) -> list[str]:
@@ -153,15 +135,14 @@ def _others(services: Services, found: Found) -> list[str]:
     return [name for name in services.models.ready() if name != found.question.model]
 
 
-def _pairs(found: Found) -> Iterable[tuple[Match, MatchAnswer]]:
-    return zip(found.matches, found.answers, strict=True)
-
-
-def _card_entry(services: Services, match: Match, answer: MatchAnswer) -> CardEntry:
+def _entries(services: Services, found: Found) -> list[CardEntry]:
     from bot.pictures.card import entry_of
 
-    said = {"name": answer.name, "word": answer.word, "credit": answer.credit}
-    return entry_of(services.engine, match, **said)
+    entries = []
+    for match, one in zip(found.matches, found.answers, strict=True):
+        said = {"name": one.name, "word": one.word, "credit": one.credit}
+        entries.append(entry_of(services.engine, match, **said))
+    return entries
 
 
 def match_answers(turn: Turn, matches: Sequence[Match]) -> tuple[MatchAnswer, ...]:
@@ -258,18 +239,15 @@ def answer_buttons(
 ) -> Rows:
     """Other faces, photos and models, more matches, raw numbers, morph, parents.
 
-    Args:
-        turn: Who asks, and what the platform can carry.
-        found: What is shown.
-        others: Models that could answer, too.
-        parents: Whether the gallery says who is a woman and who is a man.
+    ``others`` are the models that could answer, too; ``parents`` is whether the gallery says who is
+    a woman and who is a man.
     """
     question, count = found.question, min(len(found.photo.faces), MOST_FACES)
     number, model, top, page = question.number, question.model, question.top, question.page
     again = "parents" if question.parents else "see"
 
     def button(key: str, verb: str, *arguments: str | int, **details: object) -> Button:
-        return Button(turn.say(key, **details), Action.of(verb, found.token, *arguments).encode())
+        return turn.button(key, verb, found.token, *arguments, **details)
 
     photos: list[Button] = []
     last: list[Button] = []
@@ -314,9 +292,6 @@ def answer_buttons(
 
 def pair_buttons(turn: Turn, token: str, *, model: str, others: Sequence[str]) -> Rows:
     """Other models and raw numbers, under a comparison."""
-    models = [
-        Button(turn.say("button.other_model", model=name), Action.of("pair", token, name).encode())
-        for name in others
-    ]
-    raw = Button(turn.say("button.numbers"), Action.of("rawpair", token, model).encode())
+    models = [turn.button("button.other_model", "pair", token, one, model=one) for one in others]
+    raw = turn.button("button.numbers", "rawpair", token, model)
     return (*grid(models, turn.limits.buttons_per_row), (raw,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bot.commands import Refusal, Services, Turn, notice, refusal
@@ -18,17 +19,8 @@ if TYPE_CHECKING:
     from bot.recognizer import Slot
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Pair:
-    """Two faces: the largest of two photos, or the two largest of one."""
-
-    first: DetectedPhoto
-    second: DetectedPhoto
-
-    @property
-    def numbers(self) -> tuple[int, int]:
-        """Number of the face in each photo."""
-        return (1, 2) if self.first.kept is self.second.kept else (1, 1)
+Two = tuple[tuple[DetectedPhoto, int], tuple[DetectedPhoto, int]]
+"""Photo and number of two faces: the largest of two photos, or the two largest of one."""
 
 
 async def compare(services: Services, turn: Turn) -> Reply:
@@ -48,9 +40,9 @@ async def both(services: Services, turn: Turn, action: Action) -> Reply:
         raise refusal(turn, "stale.photo")
     wanted = (await services.store.choice(turn.who)).model
     async with services.recognizer.admitted(turn.who.user) as slot:
-        second = await detect(turn, slot, recent.rest[0])
-        both_photos = Pair(DetectedPhoto.from_kept(recent.photos[0]), second)
-        return await _answer(services, turn, both_photos, wanted)
+        first = DetectedPhoto.from_kept(recent.photos[0])
+        two = (first, 1), (await detect(turn, slot, recent.rest[0]), 1)
+        return await _answer(services, turn, two, wanted)
 
 
 async def pair(services: Services, turn: Turn, action: Action) -> Reply:
@@ -75,39 +67,52 @@ async def raw_pair(services: Services, turn: Turn, action: Action) -> Reply:
 
 async def _recalled(
     services: Services, turn: Turn, slot: Slot, token: str
-) -> tuple[Pair, bool | None]:
-    """The two photos, and whether they are the asker's; None where they came again."""
+) -> tuple[Two, bool | None]:
+    """The two faces, and whether the photos are the asker's; None where they came again."""
     recent = services.recent.find(token)
-    if recent is None:
-        if not turn.request.photos:
-            raise refusal(turn, "stale.photo")
+    if recent is None and turn.request.photos:
         return await _detect(turn, slot, turn.request.photos), None
-    await slot.begin()
-    photos = [DetectedPhoto.from_kept(kept) for kept in recent.photos]
-    if len(photos) == 1 and len(photos[0].faces) < 2:
+    if recent is None:
         raise refusal(turn, "stale.photo")
-    return Pair(photos[0], photos[-1]), recent.owner == turn.who.user
+    await slot.begin()
+    two = _two_of([DetectedPhoto.from_kept(kept) for kept in recent.photos])
+    if two is None:
+        raise refusal(turn, "stale.photo")
+    return two, recent.owner == turn.who.user
 
 
-async def _detect(turn: Turn, slot: Slot, photos: tuple[Attachment, ...]) -> Pair:
-    first = await detect(turn, slot, photos[0])
-    if len(photos) > 1:
-        return Pair(first, await detect(turn, slot, photos[1]))
-    if len(first.faces) < 2:
+async def _detect(turn: Turn, slot: Slot, photos: tuple[Attachment, ...]) -> Two:
+    two = _two_of([await detect(turn, slot, photo) for photo in photos[:2]])
+    if two is None:
         raise Refusal(Reply(text=turn.say("compare.need_two")))
-    return Pair(first, first)
+    return two
+
+
+def _two_of(photos: Sequence[DetectedPhoto]) -> Two | None:
+    """The largest face of each, or the two largest of one; None if that has a single face."""
+    if len(photos) > 1:
+        return (photos[0], 1), (photos[1], 1)
+    return ((photos[0], 1), (photos[0], 2)) if len(photos[0].faces) > 1 else None
 
 
 async def _answer(
-    services: Services, turn: Turn, two: Pair, wanted: str | None, token: str = ""
+    services: Services, turn: Turn, two: Two, wanted: str | None, token: str = ""
 ) -> Reply:
     model = services.models.answering(wanted)
     turn.notes["model"] = model
     answer = await _measure(services, turn, two, model)
-    alt = turn.say("compare.alt", score=round(answer.score))
-    picture = await services.recognizer.finish(lambda: _draw(two, answer), turn.ms, "draw")
+
+    def draw() -> Picture:
+        from bot.pictures.card import draw_comparison
+
+        faces = [(photo.photo(), photo.faces[number - 1]) for photo, number in two]
+        picture = draw_comparison(faces[0], faces[1], answer.score, answer.word)
+        alt = turn.say("compare.alt", score=round(answer.score))
+        return dataclasses.replace(picture, alt=alt)
+
+    picture = await services.recognizer.finish(draw, turn.ms, "draw")
     if not token:
-        kept = tuple(dict.fromkeys((two.first.kept, two.second.kept)))
+        kept = tuple(dict.fromkeys(photo.kept for photo, _ in two))
         token = remember(services, RecentAnswer(turn.who.user, kept))
     lines = [
         turn.say("compare.result", score=round(answer.score), word=answer.word),
@@ -115,24 +120,22 @@ async def _answer(
     ]
     if wanted and wanted != model and services.models.is_coming(wanted):
         lines.append(turn.say("answer.fallback", wanted=wanted, model=model))
-    if two.numbers == (1, 1) and max(len(two.first.faces), len(two.second.faces)) > 1:
+    if two[1][1] == 1 and max(len(photo.faces) for photo, _ in two) > 1:
         lines.append(turn.say("compare.largest"))
     others = [name for name in services.models.ready() if name != model]
     return Reply(
         text="\n".join(lines),
-        picture=dataclasses.replace(picture, alt=alt),
+        picture=picture,
         buttons=pair_buttons(turn, token, model=model, others=others),
         answers=(FaceAnswer(face=1, faces=1, model=model, box=None, matches=(answer,)),),
     )
 
 
-async def _measure(services: Services, turn: Turn, two: Pair, model: str) -> MatchAnswer:
-    first, second = two.numbers
+async def _measure(services: Services, turn: Turn, two: Two, model: str) -> MatchAnswer:
     ensemble = services.models.ensemble() if model == BEST else None
     models = ensemble.backbones if ensemble else (model,)
     embeddings = services.recognizer.embeddings
-    ones = await embeddings(two.first, first, models, turn.ms)
-    others = await embeddings(two.second, second, models, turn.ms)
+    ones, others = [await embeddings(*face, models, turn.ms) for face in two]
     cosines = [one.cosine(other) for one, other in zip(ones, others, strict=True)]
     if ensemble is None:
         cosine, calibration = cosines[0], services.gallery.calibration(ones[0].space)
@@ -147,18 +150,4 @@ async def _measure(services: Services, turn: Turn, two: Pair, model: str) -> Mat
         cosine=cosine,
         one_in=calibration.one_in(cosine),
         member_scores=ensemble.member_scores(cosines) if ensemble else (),
-    )
-
-
-def _draw(two: Pair, answer: MatchAnswer) -> Picture:
-    from bot.pictures.card import draw_comparison
-
-    first, second = two.numbers
-    return draw_comparison(
-        two.first.photo(),
-        two.first.faces[first - 1],
-        two.second.photo(),
-        two.second.faces[second - 1],
-        answer.score,
-        answer.word,
     )

@@ -25,7 +25,7 @@ from bot.commands.twins import count_photo
 from bot.commands.words import read_wish, unknown_sentence
 from bot.memory import RecentAnswer
 from bot.recognizer import DetectedPhoto, timed
-from bot.store import PastMatch
+from bot.store import Choice, PastMatch
 from bot.text import isolate
 from bot.values import MOST_MATCHES, SIDE, Action, Reply
 from engine.errors import GalleryMissing, LookalikeError
@@ -34,7 +34,6 @@ from gallery.scores.ensemble import BEST
 
 if TYPE_CHECKING:
     from bot.recognizer import Slot
-    from bot.store import Choice
     from bot.values import Attachment
     from gallery.records import Match
 
@@ -160,14 +159,15 @@ async def noted(turn: Turn, noting: asyncio.Task[None]) -> None:
 
 async def lookalike(services: Services, turn: Turn) -> Reply:
     """A photo, or ``/lookalike`` with one; ``/lookalike 3 senet film`` holds for it alone."""
-    choice, remarks = await wished(services, turn, arguments=bool(turn.request.command))
+    choice, remarks = await wished(services, turn)
     return await answer_photo(services, turn, choice, remarks=remarks)
 
 
 async def morph(services: Services, turn: Turn) -> Reply:
     """``/morph`` with a photo; ``/morph senet film`` holds for it alone."""
     choice, remarks = await wished(services, turn)
-    return await answer_photo(services, turn, choice, top=1, show="film", rest=(), remarks=remarks)
+    film = AGAIN["morph"] | {"rest": (), "remarks": remarks}
+    return await answer_photo(services, turn, choice, **film)
 
 
 async def parents(services: Services, turn: Turn) -> Reply:
@@ -176,13 +176,7 @@ async def parents(services: Services, turn: Turn) -> Reply:
     What follows, such as in ``/parents senet film``, holds for this answer alone.
     """
     choice, remarks = await wished(services, turn)
-    shown: dict[str, Any] = {
-        "top": 1,
-        "show": "parents",
-        "parents": True,
-        "rest": (),
-        "remarks": remarks,
-    }
+    shown = AGAIN["parents"] | {"rest": (), "remarks": remarks}
     if not turn.request.photos and not turn.request.sender.is_group:
         recent = services.recent.latest(turn.who.user)
         if recent is not None:
@@ -204,30 +198,20 @@ async def answer_photo(services: Services, turn: Turn, choice: Choice, **changed
     return await ask(services, turn, chosen(services, choice, **asked))
 
 
-def chosen(services: Services, choice: Choice, *, top: int | None = None, **asked: Any) -> Question:
-    """The question that a person's settings ask."""
+def chosen(services: Services, choice: Choice, **asked: Any) -> Question:
+    """The question that a person's settings ask, with what else is asked."""
     model = services.models.answering(choice.model)
-    question = Question(
-        model=model,
-        wanted=_wanted(services, choice.model, model),
-        top=top or choice.top or 1,
-        category=choice.category,
-        style=choice.style or SIDE,
-    )
-    return dataclasses.replace(question, **asked)
+    # A model that can't be had is not named as waited for.
+    coming = choice.model is not None and services.models.is_coming(choice.model)
+    wanted = choice.model if coming and choice.model else model
+    usual = {"top": choice.top or 1, "category": choice.category, "style": choice.style or SIDE}
+    return Question(model, wanted, **(usual | asked))
 
 
-def _wanted(services: Services, wanted: str | None, model: str) -> str:
-    """The model to be named as waited for: none but the answering one if it can't be had."""
-    return wanted if wanted is not None and services.models.is_coming(wanted) else model
-
-
-async def wished(
-    services: Services, turn: Turn, *, arguments: bool = True
-) -> tuple[Choice, tuple[str, ...]]:
+async def wished(services: Services, turn: Turn) -> tuple[Choice, tuple[str, ...]]:
     """The settings, changed by what a command says, and remarks on what was not understood."""
     choice = await asyncio.ensure_future(services.store.choice(turn.who))
-    if not turn.request.arguments or not arguments:
+    if not turn.request.command or not turn.request.arguments:
         return choice, ()
     return await changed_by(services, turn, choice, turn.request.arguments)
 
@@ -236,13 +220,14 @@ async def changed_by(
     services: Services, turn: Turn, choice: Choice, text: str
 ) -> tuple[Choice, tuple[str, ...]]:
     """Settings changed by words such as ``3 senet film``, and remarks on the other words."""
-    names = [status.name for status in services.models.statuses()]
     categories = await services.recognizer.finish(services.gallery.categories)
-    wish = read_wish(text, models=names, categories=categories)
-    remarks = []
-    for kind, given in wish.unknown.items():
-        setting = kind or ("category" if categories else "model")
-        remarks.append(unknown_sentence(turn, setting, given, models=names, categories=categories))
+    known = {"models": services.models.names(), "categories": categories}
+    wish = read_wish(text, **known)
+    usual = "category" if categories else "model"
+    remarks = [
+        unknown_sentence(turn, kind or usual, given, **known)
+        for kind, given in wish.unknown.items()
+    ]
     choice = dataclasses.replace(
         choice,
         model=wish.model or choice.model,
@@ -278,14 +263,9 @@ async def next_photo(services: Services, turn: Turn, action: Action) -> Reply:
     number = action.number(1, least=2, most=MOST_ALBUM)
     if recent is None or number is None or number - 2 >= len(recent.rest):
         raise refusal(turn, "stale.photo")
-    question = chosen(
-        services,
-        await services.store.choice(turn.who),
-        photo=recent.rest[number - 2],
-        mine=recent.owner == turn.who.user,
-        style=recent.style,
-    )
-    return await ask(services, turn, question)
+    choice = dataclasses.replace(await services.store.choice(turn.who), style=recent.style)
+    photo, mine = recent.rest[number - 2], recent.owner == turn.who.user
+    return await ask(services, turn, chosen(services, choice, photo=photo, mine=mine))
 
 
 async def asked_again(services: Services, turn: Turn, action: Action) -> Question:
@@ -299,28 +279,24 @@ async def asked_again(services: Services, turn: Turn, action: Action) -> Questio
     if services.models.status(wanted) is None:
         raise refusal(turn, "stale.button", toast=False)
     if recent is not None:
-        category, style = recent.category, recent.style
+        choice = Choice(wanted, category=recent.category, style=recent.style)
         mine = recent.owner == turn.who.user
     elif turn.request.photos:
         # Whose it was is forgotten; in a private chat it can be nobody else's.
-        choice = await services.store.choice(turn.who)
-        category, style = choice.category, choice.style or SIDE
+        choice = dataclasses.replace(await services.store.choice(turn.who), model=wanted)
         mine = not turn.request.sender.is_group
     else:
         raise refusal(turn, "stale.photo")
-    model = services.models.answering(wanted)
-    return Question(
-        model=model,
-        wanted=_wanted(services, wanted, model),
+    return chosen(
+        services,
+        choice,
         photo=None if recent is not None else turn.request.photos[0],
         recent=recent,
         token=token if recent is not None else "",
         top=action.number(3, least=1, most=MOST_MATCHES) or 1,
-        category=category,
         number=action.number(1, least=1, most=MOST_FACES) or 1,
         page=action.number(4, most=MOST_FACES) or 0,
         mine=mine,
         # Somebody else's press answers them and leaves the asker's answer alone.
         replaces=mine or recent is None,
-        style=style,
     )

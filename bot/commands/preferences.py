@@ -60,7 +60,11 @@ class Preference:
         if stored and not request.arguments:
             choice = await services.store.choice(who)
             return await self.menu(services, turn, self.current(services, choice))
-        value, others = await self._parsed(services, turn)
+        given, others = request.arguments, ""
+        first, _, rest = given.partition(" ")
+        if self.name == "top" and rest and read_top(first) is not None:  # as in /top 3 film
+            given, others = first, rest
+        value = await self.parse(services, turn, given)
         lines: Sequence[str] = ()
         if stored:
             await services.store.choose(who, **{self.name: value})
@@ -73,14 +77,6 @@ class Preference:
         if others:
             choice, lines = await changed_by(services, turn, choice, others)
         return await answer_photo(services, turn, choice, remarks=lines)
-
-    async def _parsed(self, services: Services, turn: Turn) -> tuple[Any, str]:
-        """The value meant, and what follows it, as in ``/top 3 film``."""
-        given = turn.request.arguments
-        first, _, others = given.partition(" ")
-        if self.name == "top" and others and read_top(first) is not None:
-            return await self.parse(services, turn, first), others
-        return await self.parse(services, turn, given), ""
 
     async def press(self, services: Services, turn: Turn, action: Action) -> Reply:
         """A button of the menu."""
@@ -110,16 +106,12 @@ async def settings(services: Services, turn: Turn) -> Reply:
 async def choices(services: Services, sender: Sender) -> Choices:
     """A person's choices and what there is to choose, for front ends with menus."""
     choice = await services.store.choice(services.store.identity.who(sender))
+    models = []
+    for one in services.models.statuses():
+        state = _state(one, services.wording, sender.language)
+        models.append(ModelChoice(one.name, one.title, one.state is State.READY, state))
     return Choices(
-        models=tuple(
-            ModelChoice(
-                name=status.name,
-                title=status.title,
-                ready=status.state is State.READY,
-                state=_state(status, services.wording, sender.language),
-            )
-            for status in services.models.statuses()
-        ),
+        models=tuple(models),
         categories=await _categories(services),
         model=services.models.named(choice.model),
         top=choice.top or 1,
@@ -141,12 +133,15 @@ async def _choose_others(services: Services, turn: Turn, others: str) -> list[st
     return [*lines, *remarks]
 
 
-def _unknown(turn: Turn, setting: str, given: str, **known: Sequence[str]) -> Refusal:
-    return Refusal(Reply(text=unknown_sentence(turn, setting, given, **known)))
+def _unknown(
+    turn: Turn, setting: str, given: str, models: Sequence[str] = (), categories: Sequence[str] = ()
+) -> Refusal:
+    said = unknown_sentence(turn, setting, given, models=models, categories=categories)
+    return Refusal(Reply(text=said))
 
 
 async def _parse_model(services: Services, turn: Turn, given: str) -> str:
-    names = [status.name for status in services.models.statuses()]
+    names = services.models.names()
     name = read_model(given, names)
     if name is None and means_best(given):
         key, details = services.models.why_not_best()
@@ -169,12 +164,12 @@ def _model_sentence(services: Services, turn: Turn, model: str) -> str:
 
 
 async def _model_menu(services: Services, turn: Turn, chosen: str) -> Reply:
-    lines, options = [turn.say("model.choose", model=chosen)], []
-    for status in services.models.statuses():
+    lines, statuses = [turn.say("model.choose", model=chosen)], services.models.statuses()
+    for status in statuses:
         mark = CHOSEN if status.name == chosen else NOT_CHOSEN
         lines.append(_model_line(turn, status, mark))
-        options.append((status.name, status.name, status.name == chosen))
-    return _menu(turn, "model", "\n".join(lines), options)
+    options = {status.name: status.name for status in statuses}
+    return _menu(turn, "model", "\n".join(lines), options, chosen)
 
 
 def _model_line(turn: Turn, status: ModelStatus, mark: str) -> str:
@@ -188,29 +183,27 @@ def _state(status: ModelStatus, wording: Wording, language: str | None) -> str:
     return wording.text(status.state.value, language)
 
 
-async def _parse_top(_services: Services, turn: Turn, given: str) -> int:
-    top = read_top(given)
-    if top is None:
-        raise _unknown(turn, "top", given)
-    return top
+def _parser(
+    setting: str, read: Callable[[str], Any]
+) -> Callable[[Services, Turn, str], Awaitable[Any]]:
+    async def parse(_services: Services, turn: Turn, given: str) -> Any:
+        value = read(given)
+        if value is None:
+            raise _unknown(turn, setting, given)
+        return value
+
+    return parse
 
 
 async def _top_menu(_services: Services, turn: Turn, chosen: int) -> Reply:
-    options = [(str(top), str(top), top == chosen) for top in TOPS]
-    return _menu(turn, "top", turn.say("top.now", count=chosen), options)
-
-
-async def _parse_style(_services: Services, turn: Turn, given: str) -> str:
-    style = read_style(given)
-    if style is None:
-        raise _unknown(turn, "style", given)
-    return style
+    options = {str(top): str(top) for top in TOPS}
+    return _menu(turn, "top", turn.say("top.now", count=chosen), options, str(chosen))
 
 
 async def _style_menu(_services: Services, turn: Turn, chosen: str) -> Reply:
-    options = [(turn.say(style_key(style)), style, style == chosen) for style in STYLES]
-    text = turn.say("style.choose", style=turn.say(style_key(chosen)))
-    return _menu(turn, "style", text, options)
+    options = {style: turn.say(style_key(style)) for style in STYLES}
+    text = turn.say("style.choose", style=options[chosen])
+    return _menu(turn, "style", text, options, chosen)
 
 
 async def _parse_category(services: Services, turn: Turn, given: str) -> str | None:
@@ -234,13 +227,14 @@ async def _category_menu(services: Services, turn: Turn, chosen: str | None) -> 
     columns, rows = turn.limits.buttons_per_row, turn.limits.button_rows
     if len(names) >= rows * columns:
         text += "\n\n" + ", ".join(isolate(name) for name in (*names, ALL))
-    options = [(turn.say("category.all"), ALL, chosen is None)]
-    options += [(name, category_tag(name), name == chosen) for name in names[: rows * columns - 1]]
+    options = {ALL: turn.say("category.all")}
+    options |= {category_tag(name): name for name in names[: rows * columns - 1]}
     # Names are long: three side by side can be read on a phone, if all then have room.
     per_row = min(NAMES_PER_ROW, columns)
     if len(options) > per_row * rows:
         per_row = columns
-    return _menu(turn, "category", text, options, per_row)
+    tag = ALL if chosen is None else category_tag(chosen)
+    return _menu(turn, "category", text, options, tag, per_row)
 
 
 async def _categories(services: Services) -> tuple[str, ...]:
@@ -252,17 +246,13 @@ def _category_name(turn: Turn, category: str | None) -> str:
 
 
 def _menu(
-    turn: Turn,
-    verb: str,
-    text: str,
-    options: Sequence[tuple[str, str, bool]],
-    per_row: int | None = None,
+    turn: Turn, verb: str, text: str, options: dict[str, str], chosen: str, per_row: int = 0
 ) -> Reply:
-    """A text with a button per option: its label, its argument, whether it is chosen."""
-    buttons = [
-        Button(f"{CHOSEN if chosen else NOT_CHOSEN} {label}", Action.of(verb, argument).encode())
-        for label, argument, chosen in options
-    ]
+    """A text with a button per option, by its argument; the chosen one is marked."""
+    buttons = []
+    for argument, label in options.items():
+        mark = CHOSEN if argument == chosen else NOT_CHOSEN
+        buttons.append(Button(f"{mark} {label}", Action.encode(verb, argument)))
     return Reply(text=text, buttons=grid(buttons, per_row or turn.limits.buttons_per_row))
 
 
@@ -270,7 +260,7 @@ PREFERENCES = (
     Preference(
         name="top",
         current=lambda _, choice: choice.top or 1,
-        parse=_parse_top,
+        parse=_parser("top", read_top),
         sentence=lambda _, turn, top: turn.say("top.chosen", count=top),
         menu=_top_menu,
         sticks_with_photo=False,
@@ -294,7 +284,7 @@ PREFERENCES = (
     Preference(
         name="style",
         current=lambda _, choice: choice.style if choice.style in STYLES else SIDE,
-        parse=_parse_style,
+        parse=_parser("style", read_style),
         sentence=lambda _, turn, style: turn.say(STYLE_KEYS[style][1]),
         menu=_style_menu,
     ),

@@ -175,12 +175,6 @@ def shown_name(name: str) -> str:
 
 
 def _buttons(turn: Turn) -> tuple[tuple[Button, ...], ...]:
-    choices = [
-        Button(turn.say(key), Action.of("twins", what).encode())
-        for what, key in (
-            ("on", "button.twins_on"),
-            ("off", "button.twins_off"),
-            ("show", "button.twins_show"),
-        )
-    ]
+    keys = {"on": "button.twins_on", "off": "button.twins_off", "show": "button.twins_show"}
+    choices = [turn.button(key, "twins", what) for what, key in keys.items()]
     return grid(choices, turn.limits.buttons_per_row)

@@ -152,17 +152,11 @@ def _read(
 
 
 def unknown_sentence(
-    turn: Turn,
-    setting: str,
-    given: str,
-    *,
-    models: Sequence[str] = (),
-    categories: Sequence[str] = (),
+    turn: Turn, setting: str, given: str, *, models: Sequence[str], categories: Sequence[str]
 ) -> str:
     """What to say about a value of ``SETTINGS`` that is none of the models and categories."""
     short = " ".join(given.split())
-    shown = short if len(short) <= SHOWN_GIVEN_CHARS else short[:SHOWN_GIVEN_CHARS] + "…"
-    given = isolate(shown)
+    given = isolate(short[:SHOWN_GIVEN_CHARS] + "…" * (len(short) > SHOWN_GIVEN_CHARS))
     if setting == "top":
         return turn.say("top.out_of_range", most=MOST_MATCHES)
     if setting == "model":

@@ -191,9 +191,8 @@ class TelegramAdapter:
         """Registers the menu for private chats and groups in every language."""
         for language in LANGUAGES:
             commands = described(self._wording, language)
-            in_groups = {
-                name: commands[name] for name in commands if name not in {*PRIVATE, "start"}
-            }
+            hidden = {*PRIVATE, "start"}
+            in_groups = {name: what for name, what in commands.items() if name not in hidden}
             for scope, chosen in (
                 (BotCommandScopeAllPrivateChats(), commands),
                 (BotCommandScopeAllGroupChats(), in_groups),

@@ -130,26 +130,25 @@ words = st.from_regex(r"[A-Za-z0-9_.-]{0,9}", fullmatch=True)
 
 @given(st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.lists(words, max_size=5))
 def test_an_action_comes_back_as_it_was(verb: str, arguments: list[str]) -> None:
-    action = Action.of(verb, *arguments)
-    encoded = action.encode()
+    encoded = Action.encode(verb, *arguments)
     assert re.fullmatch(r"[A-Za-z0-9_:.-]{1,64}", encoded)
-    assert Action.parse(encoded) == action
+    assert Action.parse(encoded) == Action(verb, tuple(arguments))
 
 
 @given(st.text(max_size=100))
 def test_whatever_a_platform_hands_back_is_an_action_or_none(text: str) -> None:
     action = Action.parse(text)
     if action is not None:
-        assert action.encode() == text
+        assert Action.encode(action.verb, *action.arguments) == text
         assert action.number(0) is None or 0 <= action.number(0) <= 10_000  # type: ignore[operator]
         assert action.text(99) == ""
 
 
 def test_an_action_that_fits_nowhere_is_refused() -> None:
     with pytest.raises(ValueError, match="see"):
-        Action.of("see", "x" * 64).encode()
+        Action.encode("see", "x" * 64)
     with pytest.raises(ValueError, match="category"):
-        Action.of("category", "боевики").encode()
+        Action.encode("category", "боевики")
 
 
 @given(st.text(max_size=300))
