@@ -42,29 +42,17 @@ _COLUMN = _HALF - _FAMILY_PAD - _FAMILY_PAD // 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CardEntry:
-    """A match as the card shows it, in the words of the person who asked.
+    """A match as the card shows it, in the words of the person who asked."""
 
-    Attributes:
-        portrait: uint8 (H, W, 3), RGB.
-        portrait_landmarks: float32 (5, 2), portrait pixels, in the order of ``Face.landmarks``.
-        name: Of the celebrity, in any script.
-        score: 0 to 100.
-        word: What the score means; may be empty.
-        credit: Whose photo it is and under which licence; may be empty.
-        rank: Number to show; None: counted from 1 where there are several entries.
-        portrait_box: Where the face is in the portrait, if that is known.
-        silhouette: Whether the portrait is no photo, so that no face can be made of it.
-    """
-
-    portrait: Pixels = field(repr=False)
+    portrait: Pixels = field(repr=False)  # uint8 (H, W, 3), RGB
+    # float32 (5, 2), portrait pixels, in the order of ``Face.landmarks``
     portrait_landmarks: NDArray[np.float32] = field(repr=False)
-    name: str
-    score: float
-    word: str
-    credit: str
-    rank: int | None = None
-    portrait_box: Box | None = None
-    silhouette: bool = False
+    name: str  # of the celebrity, in any script
+    score: float  # 0 to 100
+    word: str  # what the score means; may be empty
+    credit: str  # whose photo it is and under which licence; may be empty
+    portrait_box: Box | None = None  # where the face is in the portrait, if that is known
+    silhouette: bool = False  # whether it is no photo, so that no face can be made of it
 
     @property
     def face(self) -> FaceInPhoto:
@@ -78,16 +66,10 @@ def entry_of(engine: Engine, match: Match, *, name: str, word: str, credit: str)
     pixels = engine.decode(jpeg).pixels
     # The settings may make decoding reduce even a thumbnail.
     scale = pixels.shape[1] / portrait.width_px
-    return CardEntry(
-        portrait=pixels,
-        portrait_landmarks=(portrait.landmarks * scale).astype(np.float32),
-        name=name,
-        score=match.score,
-        word=word,
-        credit=credit,
-        portrait_box=Box(*(side * scale for side in astuple(portrait.box))),
-        silhouette=is_silhouette(jpeg),
-    )
+    landmarks = (portrait.landmarks * scale).astype(np.float32)
+    box = Box(*(side * scale for side in astuple(portrait.box)))
+    said = (name, match.score, word, credit)
+    return CardEntry(pixels, landmarks, *said, box, silhouette=is_silhouette(jpeg))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,40 +83,23 @@ class Fit:
 
     def set(self, text: str, width: int, *, most: int = 1000, bold: bool = False) -> Block:
         """The text in a box of that width, in at most that size (px)."""
-        return set_text(
-            text,
-            width_px=width,
-            height_px=self.height,
-            size_px=min(self.size, most),
-            min_size_px=self.least,
-            lines=self.lines,
-            bold=bold,
-        )
+        box = {"width_px": width, "height_px": self.height}
+        sizes = {"size_px": min(self.size, most), "min_size_px": self.least}
+        return set_text(text, **box, **sizes, lines=self.lines, bold=bold)
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How a match is told.
-
-    Attributes:
-        name: Of the celebrity.
-        word: What the score means; None leaves it out.
-        credit: Below the bar.
-        bar: Height of the bar, px, and what stands free above and below it.
-        score: Size of the score; 0: it stands elsewhere.
-        of: Size of "/100" behind it; 0: none.
-        digits: What the score takes above and below its baseline, px.
-        apart: Between name and score, px.
-    """
+    """How a match is told; lengths are px."""
 
     name: Fit
-    word: Fit | None
-    credit: Fit
-    bar: tuple[int, int, int]
-    score: int = 0
-    of: int = 0
-    digits: tuple[int, int] = (0, 0)
-    apart: int = 0
+    word: Fit | None  # what the score means; None leaves it out
+    credit: Fit  # below the bar
+    bar: tuple[int, int, int]  # height of the bar, and what stands free above and below it
+    score: int = 0  # size of the score; 0: it stands elsewhere
+    of: int = 0  # size of "/100" behind it; 0: none
+    digits: tuple[int, int] = (0, 0)  # what the score takes above and below its baseline
+    apart: int = 0  # between name and score
 
 
 _CAPTION = Style(
@@ -215,7 +180,9 @@ def draw_card(
 ) -> Picture:
     """The face with its best match; further matches below, each with its rank.
 
-    With several faces in the photo it stands above, its faces numbered from 1.
+    With several faces in the photo it stands above, its faces numbered from 1. Split, the left half
+    of the face is joined with the right half of the best match's, instead of both side by side;
+    further matches that are turned too far aside for that, or lack a photo, show their portrait.
 
     Args:
         photo: The sender's photo.
@@ -223,21 +190,12 @@ def draw_card(
         entries: At least one match of the face that was answered, best first; ten at most are
             drawn.
         answered: Which of ``faces`` that is, counted from 0.
-        split: Whether the left half of the face is joined with the right half of the best match's,
-            instead of both side by side. Further matches that are turned too far aside for that,
-            or lack a photo, show their portrait.
-
-    Raises:
-        ValueError: If there is no entry.
-        IndexError: If there is no such face.
+        split: Whether the best match is joined with the face.
     """
-    if not entries:
-        raise ValueError("a card shows at least one match")
     best, *others = entries[:_MOST_ENTRIES]
     face = _face(photo, faces[answered])
-    sheet, top, several = Sheet(_WIDTH), 0, len(faces) > 1
-    if several:
-        top = draw_numbered(sheet, photo, faces, highest_px=_BAND, selected=answered) + _GAP
+    sheet, several = Sheet(_WIDTH), len(faces) > 1
+    top = _draw_several(sheet, photo, faces, answered)
     alone, shared = _SPLIT_PX if split else _PAIR_PX
     height = shared if others or several else alone
     rank_x = _HALF + _GAP + 20
@@ -248,9 +206,8 @@ def draw_card(
         _draw_pair(sheet, top, (face, best.face), height)
     if several:
         sheet.badge(answered + 1, 20, top + 20, _BADGE, selected=True)
-    rank = best.rank or (1 if others else None)
-    if rank is not None:
-        sheet.badge(rank, rank_x, top + 20, _BADGE)
+    if others:
+        sheet.badge(1, rank_x, top + 20, _BADGE)
     end = _draw_caption(sheet, top + height, best.name, best.score, best.word, best.credit)
     if others:
         end = _draw_rows(sheet, end, others, face if split else None)
@@ -258,11 +215,11 @@ def draw_card(
 
 
 def draw_comparison(
-    photo_a: Photo, face_a: Face, photo_b: Photo, face_b: Face, score: float, word: str
+    first: tuple[Photo, Face], second: tuple[Photo, Face], score: float, word: str
 ) -> Picture:
     """Two senders' faces side by side, how alike they are (0 to 100) and what that means."""
     sheet, height = Sheet(_WIDTH), _PAIR_PX[0]
-    _draw_pair(sheet, 0, (_face(photo_a, face_a), _face(photo_b, face_b)), height)
+    _draw_pair(sheet, 0, (_face(*first), _face(*second)), height)
     end = _draw_caption(sheet, height, word, score, "", "")
     return sheet.picture(end, f"{score:.0f}/100, {word}")
 
@@ -277,20 +234,11 @@ def draw_family_card(
 ) -> Picture:
     """The two most alike, the face between them; with several faces the numbered photo above.
 
-    Args:
-        photo: The sender's photo.
-        faces: In the order of their numbers.
-        parents: Whom the picture shows on the left and on the right.
-        answered: Which of ``faces`` is between them, counted from 0.
-        title: What they are.
-
-    Raises:
-        IndexError: If there is no such face.
+    The parents are shown on the left and on the right; see ``draw_card``.
     """
     child = _face(photo, faces[answered])
-    sheet, top, pad = Sheet(_WIDTH), 0, _FAMILY_PAD
-    if len(faces) > 1:
-        top = draw_numbered(sheet, photo, faces, highest_px=_BAND, selected=answered) + _GAP
+    sheet, pad = Sheet(_WIDTH), _FAMILY_PAD
+    top = _draw_several(sheet, photo, faces, answered)
     heading = Fit(46, 26, 80, 1).set(title, _WIDTH - 2 * pad, bold=True)
     sheet.block(heading, pad, top + 18, INK)
     top += heading.height_px + 36
@@ -315,6 +263,13 @@ def draw_family_card(
 
 def _face(photo: Photo, face: Face) -> FaceInPhoto:
     return photo.pixels, with_chin(face.landmarks, face.box)
+
+
+def _draw_several(sheet: Sheet, photo: Photo, faces: Sequence[Face], answered: int) -> int:
+    """Draws the photo with its faces numbered, if there are several; returns where it ends."""
+    if len(faces) < 2:
+        return 0
+    return draw_numbered(sheet, photo, faces, highest_px=_BAND, selected=answered) + _GAP
 
 
 def _alt_text(entries: Sequence[CardEntry]) -> str:
@@ -356,7 +311,7 @@ def _draw_rows(
         else:
             picture = frame_face(*entry.face, frame)
         sheet.photo(picture, x, y)
-        sheet.badge(entry.rank or at + 2, x + 10, y + 10, badge)
+        sheet.badge(at + 2, x + 10, y + 10, badge)
         left = height + inset
         said = (entry.name, entry.score, entry.word, entry.credit)
         words = Words(*said, width - margin - left, style)

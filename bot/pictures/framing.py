@@ -10,7 +10,6 @@ points are the five landmarks of ``engine.types.Face`` and the chin.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +50,7 @@ _HEAD_WEIGHT = 0.02  # of the face's own pixels: skin is no background
 
 _WEIGHTS = np.array([3.0, 3.0, 0.5, 1.5, 1.5])
 """Of the landmarks where a face is placed: the eyes first; the nose moves as a head turns."""
-_MOST_BEND = 0.16
+_BEND = 0.16
 """Of the distance between the eyes: no point is moved further, or a face becomes a caricature."""
 _STILL_AT = 2.3  # distances between the eyes from the middle of the face
 _MIRRORED_FROM = 8.0  # degrees of turn, to opposite sides, from which one of them is mirrored
@@ -121,6 +120,13 @@ def covered_share(pixels: Pixels, matrix: Points, size_px: tuple[int, int]) -> f
     return float(area) / (size_px[0] * size_px[1])
 
 
+def _seen_corners(matrix: Points, size_px: tuple[int, int]) -> tuple[Points, Points, float]:
+    """From frame to photo: the matrix, the frame's corners in the photo, and frame px to one."""
+    inverse = np.asarray(cv2.invertAffineTransform(matrix), np.float64)
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    return inverse, _corners(*size_px) @ inverse[:, :2].T + inverse[:, 2], scale
+
+
 def _corners(width_px: int, height_px: int) -> Points:
     right, lower = width_px - 0.5, height_px - 0.5
     return np.array([(-0.5, -0.5), (right, -0.5), (right, lower), (-0.5, lower)])
@@ -141,18 +147,13 @@ def continued_warp(
     *,
     head: tuple[float, float, float] | None = None,
 ) -> Pixels:
-    """The picture through a similarity; beyond its edges its colours go on, blurred.
+    """The picture through a similarity (2, 3); beyond its edges its colours go on, blurred.
 
-    Args:
-        pixels: uint8 (H, W, 3).
-        matrix: float64 (2, 3), from the picture to the result.
-        size_px: Width and height of the result.
-        head: Centre (x, y) of a face in the result, whose colours do not go on, and the distance
-            between its eyes.
+    ``size_px`` is width and height of the result; ``head`` the centre (x, y) of a face in it, whose
+    colours do not go on, and the distance between its eyes.
     """
     part, matrix = _seen_part(pixels, matrix, size_px)
-    edges = cv2.BORDER_REPLICATE
-    warped = cv2.warpAffine(part, matrix, size_px, flags=cv2.INTER_LINEAR, borderMode=edges)
+    warped = cv2.warpAffine(part, matrix, size_px, borderMode=cv2.BORDER_REPLICATE)
     inside = _inside(part.shape, matrix, size_px)
     if inside is not None:
         warped = cv2.blendLinear(warped, _ambience(warped, inside, head), inside, 1 - inside)
@@ -166,9 +167,7 @@ def _seen_part(pixels: Pixels, matrix: Points, size_px: tuple[int, int]) -> tupl
     the same while turning.
     """
     height, width = pixels.shape[:2]
-    inverse = cv2.invertAffineTransform(matrix)
-    seen = _corners(*size_px) @ inverse[:, :2].T + inverse[:, 2]
-    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    _, seen, scale = _seen_corners(matrix, size_px)
     margin = 3 + 2 / scale
     x0, y0 = np.clip(np.floor(seen.min(axis=0) - margin), 0, (width - 1, height - 1)).astype(int)
     x1, y1 = np.clip(np.ceil(seen.max(axis=0) + margin), (x0 + 1, y0 + 1), (width, height))
@@ -191,9 +190,7 @@ def _inside(
 ) -> NDArray[np.float32] | None:
     """Weight of the photo, falling to 0 at its edges; None where no edge is seen."""
     width, height = size_px
-    inverse = cv2.invertAffineTransform(matrix)
-    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    seen = _corners(width, height) @ inverse[:, :2].T + inverse[:, 2]
+    inverse, seen, scale = _seen_corners(matrix, size_px)
     centre = (_COARSE - 1) / 2
     xs = np.arange(0, width + _COARSE, _COARSE, dtype=np.float32) + centre
     ys = np.arange(0, height + _COARSE, _COARSE, dtype=np.float32)[:, None] + centre
@@ -260,11 +257,6 @@ def upright(points: Points) -> Points:
     return np.stack([turned.real, turned.imag], axis=1)
 
 
-def placed_shape(shape: Points, middle_px: tuple[float, float], apart_px: float) -> Points:
-    """An upright shape (6, 2) with the middle of its eyes there, so far apart if seen frontally."""
-    return shape * apart_px + np.asarray(middle_px, np.float64)
-
-
 def face_away(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
     """Whether two faces, given by their landmarks, are clearly turned to opposite sides."""
     one, other = yaw_degrees(first[:5]), yaw_degrees(second[:5])
@@ -292,12 +284,8 @@ def bent_face(
 ) -> Pixels:
     """The photo with its face brought to a shape; beyond its edges its colours go on, blurred.
 
-    Args:
-        pixels: uint8 (H, W, 3).
-        landmarks: (5, 2) or with the chin (6, 2), in those pixels.
-        target: (6, 2), where they go, frame pixels.
-        size_px: Width and height of the frame.
-        apart_px: Distance between the eyes of a frontal face in the frame.
+    ``target`` (6, 2) is where its landmarks go in a frame of that width and height, ``apart_px``
+    the distance between the eyes of a frontal face there.
     """
     matrix = placing(landmarks, target)
     x, y = target[:5].mean(axis=0)
@@ -320,18 +308,12 @@ def placing(landmarks: NDArray[np.float32], target: Points) -> Points:
 
 
 def bend(
-    points: Points,
-    target: Points,
-    size_px: tuple[int, int],
-    apart_px: float,
-    most: float = _MOST_BEND,
+    points: Points, target: Points, size_px: tuple[int, int], apart_px: float, most: float = _BEND
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Where each pixel of the frame comes from, so that ``points`` (6, 2) come to ``target``.
 
     No point is moved further than ``most`` of the distance between the eyes of a frontal face.
-
-    Returns:
-        Columns and rows, float32 (height, width) each, as ``cv2.remap`` takes them.
+    Returns columns and rows, float32 (height, width) each, as ``cv2.remap`` takes them.
     """
     moved = np.clip(points - target, -most * apart_px, most * apart_px)
     width, height = size_px
@@ -339,8 +321,8 @@ def bend(
     shift = _thin_plate(target, moved, apart_px, grid)
     whole = (grid[0] * _BEND_STEP, grid[1] * _BEND_STEP)
     wide = cv2.resize(shift, whole, interpolation=cv2.INTER_LINEAR)[:height, :width]
-    across, down = _identity(width, height)
-    return across + wide[..., 0], down + wide[..., 1]
+    columns, rows = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+    return columns + wide[..., 0], rows[:, None] + wide[..., 1]
 
 
 def with_chin(landmarks: NDArray[np.float32], box: Box | None) -> NDArray[np.float32]:
@@ -389,12 +371,6 @@ def _thin_plate(
 def _kernel(squared: Points) -> Points:
     """r^2 log r, 0 at 0."""
     return np.asarray(0.5 * squared * np.log(np.maximum(squared, 1e-12)), np.float64)
-
-
-@functools.lru_cache(maxsize=4)
-def _identity(width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    rows, columns = np.indices((height, width), np.float32)
-    return columns, rows
 
 
 def _six(landmarks: NDArray[np.float32]) -> Points:

@@ -30,19 +30,12 @@ _LOCK = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Typeface:
-    """One font family in a file.
+    """One font family in a file."""
 
-    Attributes:
-        package: Import package whose folder holds the file.
-        regular: File name of the regular weight, or of the variable font.
-        bold: File name of the bold weight; None for a variable font.
-        index: Number of the font in a collection.
-    """
-
-    package: str
-    regular: str
-    bold: str | None = None
-    index: int = 0
+    package: str  # import package whose folder holds the file
+    regular: str  # file name of the regular weight, or of the variable font
+    bold: str | None = None  # file name of the bold weight; None for a variable font
+    index: int = 0  # number of the font in a collection
 
     def file(self, *, bold: bool) -> Path | None:
         """The file of that weight; None if its package is not installed."""
@@ -126,11 +119,7 @@ def han_typeface(text: str) -> Typeface:
 
 @cache
 def opened(typeface: Typeface, *, bold: bool) -> uharfbuzz.Font:
-    """The typeface in that weight, opened once, with 4,096 units to its size.
-
-    Raises:
-        OSError: If the typeface is not installed.
-    """
+    """The typeface in that weight, opened once, with 4,096 units to its size."""
     path = typeface.file(bold=bold)
     if path is None:
         raise OSError(f"the font {typeface.regular} is not installed")
@@ -152,26 +141,18 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class ShapedRun:
-    """A run as glyphs, whatever its size; lengths are sizes of the font.
-
-    Attributes:
-        glyphs: From left to right: id in the font (0 would be the empty rectangle), and x and y
-            (upwards) from the start of the baseline.
-        advance: Where the next run starts.
-        left: Leftmost ink, at most 0.
-        right: Rightmost ink, at least 0.
-        ascent: Ink above the baseline.
-        descent: Ink below it.
-    """
+    """A run as glyphs, whatever its size; lengths are sizes of the font."""
 
     run: Run
     bold: bool
+    # From left to right: id in the font (0 would be the empty rectangle), and x and y (upwards)
+    # from the start of the baseline
     glyphs: tuple[tuple[int, float, float], ...]
-    advance: float
-    left: float
-    right: float
-    ascent: float
-    descent: float
+    advance: float  # where the next run starts
+    left: float  # leftmost ink, at most 0
+    right: float  # rightmost ink, at least 0
+    ascent: float  # ink above the baseline
+    descent: float  # ink below it
 
 
 @lru_cache(maxsize=512)

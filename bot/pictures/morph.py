@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Final
 
 import cv2
@@ -30,7 +30,6 @@ from bot.pictures.framing import (
     face_away,
     head_shift,
     mirrored,
-    placed_shape,
     placing,
     remapped,
     shape_of,
@@ -89,13 +88,9 @@ _COLOURS_FROM = 6  # frames that the palette of a GIF is taken from
 def make_morph(
     first: FaceInPhoto, second: CardEntry, *, alt: str, kind: Format | None = None
 ) -> Animation:
-    """The film. Takes some tenths of a second: not for the event loop.
+    """The film from the sender to the celebrity, whose words stand on the last frame.
 
-    Args:
-        first: The sender.
-        second: The celebrity, with the words that stand on the last frame.
-        alt: What the film shows, for those who can't see it.
-        kind: ``MP4`` or ``GIF``; None: MP4 where PyAV is installed.
+    It takes some tenths of a second: not for the event loop. It is an MP4 where PyAV is installed.
     """
     kind = kind or (MP4 if encodes_mp4() else GIF)
     count = round(_WAY_S * kind.per_second)
@@ -107,15 +102,9 @@ def make_morph(
     morph = _Morph(first, second, kind)
     frames = [morph.frame(_eased(step / count)) for step in range(count + 1)]
     encode = encode_mp4 if kind.media_type == MP4.media_type else encode_gif
-    return Animation(
-        content=encode(frames, order, kind.per_second),
-        media_type=kind.media_type,
-        filename=f"lookalike{kind.suffix}",
-        width_px=kind.width_px,
-        height_px=kind.height_px,
-        duration_s=len(order) / kind.per_second,
-        alt=alt,
-    )
+    content, name = encode(frames, order, kind.per_second), f"lookalike{kind.suffix}"
+    size, duration_s = (kind.width_px, kind.height_px), len(order) / kind.per_second
+    return Animation(content, kind.media_type, name, *size, duration_s, alt)
 
 
 def _eased(share: float) -> float:
@@ -134,16 +123,17 @@ class _Morph:
         self._apart_px, one, two = self._places(first, other)
         self._shapes = (one, two)
         self._placed = (self._placed_face(first, one), self._placed_face(other, two))
-        left, right = (face[0] for face in self._placed)
-        tones = [skin_tone(face[0], face[1]) for face in self._placed]
-        if not any(map(is_grey, tones)):  # a portrait much darker than the photo is brought nearer
-            nearer = between(tones[1], tones[0], _NEARER)
-            right, tones[1] = toned(right, tones[1], nearer), nearer
+        (left, _), (right, _) = self._placed
+        mine, theirs = (skin_tone(*face) for face in self._placed)
+        if not is_grey(mine) and not is_grey(theirs):
+            # A portrait much darker than the photo is brought nearer.
+            nearer = between(theirs, mine, _NEARER)
+            right, theirs = toned(right, theirs, nearer), nearer
         self._faces = (left, right)
         # What each looks like in the light of the other, where it has nearly given way.
         self._relit = (
-            toned(left, tones[0], between(tones[0], tones[1], _EQUALISED)),
-            toned(right, tones[1], between(tones[1], tones[0], _EQUALISED)),
+            toned(left, mine, between(mine, theirs, _EQUALISED)),
+            toned(right, theirs, between(theirs, mine, _EQUALISED)),
         )
         self._ink, self._cover = _words_band(second, self._size)
 
@@ -177,7 +167,7 @@ class _Morph:
             apart = view * (width * height) ** 0.5
             middles = [width / 2 + head_shift(shape) * apart for shape in shapes]
             one, two = (
-                placed_shape(shape, (middle, _EYES_DOWN * height), apart)
+                shape * apart + (middle, _EYES_DOWN * height)
                 for shape, middle in zip(shapes, middles, strict=True)
             )
             covered = min(
@@ -198,8 +188,7 @@ class _Morph:
 def _words_band(entry: CardEntry, size_px: tuple[int, int]) -> tuple[_Floats, _Floats]:
     """Name, score, bar and credit on a band that darkens towards the frame's lower edge.
 
-    Returns:
-        Colours (H, W, 3) from 0 to 255, and how much they cover (H, W, 1) from 0 to 1.
+    Returns colours (H, W, 3) from 0 to 255, and how much they cover (H, W, 1) from 0 to 1.
     """
     width, height = size_px
     band = height - round((1 - _BAND) * height)
@@ -239,13 +228,8 @@ def encodes_mp4() -> bool:
 def encode_mp4(frames: Sequence[Pixels], order: Sequence[int], per_second: int) -> bytes:
     """An MP4 that every platform plays: H.264 with yuv420p, its index at the front, no sound.
 
-    Args:
-        frames: uint8 (H, W, 3), RGB, all of one size with even sides.
-        order: Which frame is shown when; one may be shown several times.
-        per_second: Frames.
-
-    Raises:
-        ValueError: If sizes are odd or differ, or there are too many frames.
+    Frames are uint8 (H, W, 3), RGB, of one size with even sides; ``order`` says which is shown
+    when. Raises ValueError if sizes are odd or differ, or there are too many frames.
     """
     import av
 
@@ -268,15 +252,11 @@ def encode_gif(frames: Sequence[Pixels], order: Sequence[int], per_second: int) 
     """A GIF that loops for ever; see ``encode_mp4``.
 
     It counts in hundredths of a second, so 10, 20 or 25 frames per second are exact.
-
-    Raises:
-        ValueError: If sizes differ, or there are too many frames.
     """
     _checked(frames, order)
     some = np.linspace(0, len(frames) - 1, min(_COLOURS_FROM, len(frames))).round().astype(int)
-    palette = Image.fromarray(np.concatenate([frames[at] for at in some])).quantize(
-        255, Image.Quantize.MEDIANCUT
-    )
+    several = Image.fromarray(np.concatenate([frames[at] for at in some]))
+    palette = several.quantize(255, Image.Quantize.MEDIANCUT)
     reduced = {
         at: Image.fromarray(frames[at]).quantize(palette=palette, dither=Image.Dither.NONE)
         for at in set(order)
@@ -286,24 +266,16 @@ def encode_gif(frames: Sequence[Pixels], order: Sequence[int], per_second: int) 
     times = [round(100 * at / per_second) for at in (*starts, len(order))]
     file = io.BytesIO()
     first, *rest = (reduced[order[at]] for at in starts)
-    first.save(
-        file,
-        "GIF",
-        save_all=True,
-        append_images=rest,
-        duration=[10 * (end - start) for start, end in pairwise(times)],
-        loop=0,
-        optimize=False,
-    )
+    lasts = [10 * (end - start) for start, end in pairwise(times)]  # ms
+    options = {"append_images": rest, "duration": lasts, "loop": 0, "optimize": False}
+    first.save(file, "GIF", save_all=True, **options)
     return file.getvalue()
 
 
 def _checked(frames: Sequence[Pixels], order: Sequence[int]) -> tuple[int, int]:
     """Height and width of all frames."""
-    sizes = {frame.shape for frame in frames}
-    if len(sizes) != 1:
-        raise ValueError("the frames of a film are of one size")
-    ((height, width, _),) = sizes
-    if max(height, width) > MOST_EDGE_PX or len(order) > MOST_FRAMES or not order:
-        raise ValueError(f"a film of {len(order)} frames of {width} x {height} px is not made")
-    return height, width
+    sizes = {frame.shape[:2] for frame in frames}
+    longest = max(chain(*sizes), default=0)
+    if len(sizes) != 1 or longest > MOST_EDGE_PX or not 0 < len(order) <= MOST_FRAMES:
+        raise ValueError(f"no film is made of {len(order)} frames of {sorted(sizes)} px")
+    return sizes.pop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 
 import cv2
@@ -47,8 +48,9 @@ def score_colour(score: float) -> Colour:
 
 def _colours(scores: NDArray[np.float64]) -> Pixels:
     """The colours (N, 3) of scores (N,)."""
-    channels = zip(*_SCALE_COLOURS, strict=True)
-    columns = [np.interp(scores, _SCALE_SCORES, channel) for channel in channels]
+    columns = [
+        np.interp(scores, _SCALE_SCORES, channel) for channel in np.transpose(_SCALE_COLOURS)
+    ]
     return np.round(np.stack(columns, axis=1)).astype(np.uint8)
 
 
@@ -132,16 +134,13 @@ def _capsule(width_px: int, height_px: int) -> Image.Image:
 
 
 def _jpeg(paper: Image.Image) -> bytes:
-    wanted = 1.0
+    wanted, size = 1.0, _MOST_BYTES + 1
     for quality, share in _QUALITIES:
-        if share > wanted:
-            continue
-        buffer = io.BytesIO()
-        paper.save(buffer, "JPEG", quality=quality)
-        size = len(buffer.getbuffer())
-        if size <= _MOST_BYTES:
-            break
-        wanted = min(wanted, share * _MOST_BYTES / size)
+        if size > _MOST_BYTES and share <= wanted:
+            buffer = io.BytesIO()
+            paper.save(buffer, "JPEG", quality=quality)
+            size = len(buffer.getbuffer())
+            wanted = min(wanted, share * _MOST_BYTES / size)
     return buffer.getvalue()
 
 
@@ -155,18 +154,9 @@ def draw_numbered(
 ) -> int:
     """Draws the photo across the sheet's top with a numbered frame around each face.
 
-    All of the photo is shown if it fits the height; otherwise the part with the faces. In a crowd
-    only those faces are marked whose numbers hide no others.
-
-    Args:
-        sheet: Where to draw.
-        photo: The photo.
-        faces: In the order of their numbers, which count from 1.
-        highest_px: What the photo may take of the sheet.
-        selected: The face to stress, counted from 0.
-
-    Returns:
-        Height that the photo takes.
+    All of the photo is shown if it fits ``highest_px``; otherwise the part with the faces. In a
+    crowd only those faces are marked whose numbers hide no others. Numbers count from 1,
+    ``selected``, the face to stress, from 0. Returns the height that the photo takes.
     """
     matrix, height_px = _view(photo, faces, sheet.width_px, highest_px)
     pixels = continued_warp(photo.pixels, matrix, (sheet.width_px, height_px)).copy()
@@ -248,11 +238,10 @@ def _places(
     above = min(box.y - height_px / 2, upper - height_px - 1)
     below = max(box.y + box.h - height_px / 2, upper + inner_px + 1)
     places = []
-    for corner_x in (box.x, box.x + box.w):
-        for top in (above, below):
-            x = np.clip(corner_x - width_px / 2, 6, picture_px[0] - width_px - 6)
-            y = np.clip(top, 6, picture_px[1] - height_px - 6)
-            places.append((round(float(x)), round(float(y)), width_px, height_px))
+    for corner_x, top in itertools.product((box.x, box.x + box.w), (above, below)):
+        x = np.clip(corner_x - width_px / 2, 6, picture_px[0] - width_px - 6)
+        y = np.clip(top, 6, picture_px[1] - height_px - 6)
+        places.append((round(float(x)), round(float(y)), width_px, height_px))
     return places
 
 

@@ -11,9 +11,6 @@ CIE L*a*b*, measured on skin and held within limits, so that a face keeps its ow
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +23,6 @@ from bot.pictures.framing import (
     covered_share,
     face_away,
     mirrored,
-    placed_shape,
     placing,
     shape_of,
     upright,
@@ -61,11 +57,13 @@ _SEAM = 6  # px within which lines pass over
 
 _REDUCED = 4  # px of the frame to one of the measurement
 _GREY_CHROMA = 3.5  # of 128; a grey photo's skin has none, a pale face some 10
-_STRETCH = (0.75, 1.35)  # of contrast; more shows grain and blocks
-_COLOUR_STRETCH = (0.6, 1.6)
+_STRETCHES = ((0.75, 1.35), (0.6, 1.6), (0.6, 1.6))  # of L*, a*, b*; more shows grain and blocks
 _SHARPER = 2.0
 _BLUR_PER_PX = 0.35  # standard deviation of what enlarging by 1 more pixel looks like
 _MOST_BLUR_PX = 3.0
+
+Tone = NDArray[np.float64]
+"""What a skin looks like (2, 3): mean and deviation of L*, a*, b* on OpenCV's scale to 255."""
 
 
 def suits(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
@@ -77,10 +75,8 @@ def suits(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
 def split_face(first: FaceInPhoto, second: FaceInPhoto, size_px: tuple[int, int]) -> Pixels:
     """The left half of the first face (the sender) and the right half of the second.
 
-    Where they are turned to opposite sides, the second is shown as in a mirror.
-
-    Returns:
-        uint8 (height, width, 3).
+    Where they are turned to opposite sides, the second is shown as in a mirror. The result is uint8
+    (height, width, 3).
     """
     if face_away(first[1], second[1]):
         second = mirrored(*second)
@@ -116,11 +112,9 @@ def _drawn(
         halves.append(bent_face(*face, place, (part_px, height), apart_px))
         tones.append(skin_tone(halves[-1], place))
         scales.append(_scale(face, place))
-    wanted = between(tones[0], tones[1], _MEETING)
-    left, right = (
-        softened(toned(half, tone, wanted), scale, other / scale)
-        for half, tone, scale, other in zip(halves, tones, scales, scales[::-1], strict=True)
-    )
+    wanted, coarser = between(*tones, _MEETING), (scales[1] / scales[0], scales[0] / scales[1])
+    toned_halves = (toned(half, tone, wanted) for half, tone in zip(halves, tones, strict=True))
+    left, right = map(softened, toned_halves, scales, coarser)
     joined = np.empty((height, width, 3), np.uint8)
     joined[:, :start], joined[:, end:] = left[:, :start], right[:, end - start :]
     joined[:, start:end] = _joined(left[:, start:], right[:, : end - start], seam - start)
@@ -144,7 +138,7 @@ def _view(
     half = (width // 2, height)
     for apart, down, enough in _VIEWS:
         apart_px = apart * (width * height) ** 0.5
-        target = placed_shape(shape, (width / 2, down * height), apart_px)
+        target = shape * apart_px + (width / 2, down * height)
         covered = min(
             covered_share(first[0], placing(first[1], target), half),
             covered_share(second[0], placing(second[1], target - (width - half[0], 0)), half),
@@ -156,13 +150,11 @@ def _view(
 
 def _seam(target: Points, height_px: int) -> Points:
     """The middle of the face, row by row: through the nose and between the eyes and lips."""
-    eyes, mouth = target[:2].mean(axis=0), target[3:5].mean(axis=0)
-    nose = target[2]
+    eyes, nose, mouth = target[:2].mean(axis=0), target[2], target[3:5].mean(axis=0)
     if not eyes[1] < nose[1] < mouth[1]:
         nose = (eyes + mouth) / 2
-    rows = np.interp(
-        np.arange(height_px), (eyes[1], nose[1], mouth[1]), (eyes[0], nose[0], mouth[0])
-    )
+    xs, ys = np.transpose([eyes, nose, mouth])
+    rows = np.interp(np.arange(height_px), ys, xs)
     around = max(1, height_px // 40)
     window = np.hanning(2 * around + 3)[1:-1]
     return np.convolve(np.pad(rows, around, mode="edge"), window / window.sum(), "valid")
@@ -176,26 +168,15 @@ def _joined(left: Pixels, right: Pixels, seam: Points) -> Pixels:
     other: cv2.typing.MatLike = right.astype(np.float32)
     details: list[cv2.typing.MatLike] = []
     while len(details) < _LEVELS and min(one.shape[:2]) >= 4:
-        size = (one.shape[1], one.shape[0])
-        smaller = cv2.pyrDown(one), cv2.pyrDown(other)
-        one, other = (
-            full - cv2.pyrUp(small, dstsize=size)
-            for full, small in zip((one, other), smaller, strict=True)
-        )
+        size, small, small_other = one.shape[1::-1], cv2.pyrDown(one), cv2.pyrDown(other)
+        one = one - cv2.pyrUp(small, dstsize=size)
+        other = other - cv2.pyrUp(small_other, dstsize=size)
         details.append(cv2.blendLinear(one, other, weight, 1 - weight))
-        (one, other), weight = smaller, cv2.pyrDown(weight)
+        one, other, weight = small, small_other, cv2.pyrDown(weight)
     joined = cv2.blendLinear(one, other, weight, 1 - weight)
     for detail in reversed(details):
         joined = cv2.pyrUp(joined, dstsize=(detail.shape[1], detail.shape[0])) + detail
     return np.clip(np.round(joined), 0, 255).astype(np.uint8)
-
-
-@dataclass(frozen=True, slots=True)
-class Tone:
-    """What a skin looks like: mean and deviation of L*, a*, b* on OpenCV's scale of 0 to 255."""
-
-    mean: tuple[float, float, float]
-    deviation: tuple[float, float, float]
 
 
 def skin_tone(frame: Pixels, shape: Points) -> Tone:
@@ -210,13 +191,7 @@ def skin_tone(frame: Pixels, shape: Points) -> Tone:
     # Between the 15th and 90th percentile of lightness: glasses, beards and highlights lie outside.
     low, high = np.percentile(lab[:, 0], (15, 90))
     kept = lab[(lab[:, 0] >= low) & (lab[:, 0] <= high)]
-    mean, deviation = kept.mean(axis=0), kept.std(axis=0)
-    return Tone(_three(mean), _three(deviation))
-
-
-def _three(values: Iterable[float]) -> tuple[float, float, float]:
-    first, second, third = map(float, values)
-    return first, second, third
+    return np.stack([kept.mean(axis=0), kept.std(axis=0)])
 
 
 def _skin(points: Points, size: tuple[int, ...]) -> Pixels:
@@ -238,10 +213,7 @@ def _skin(points: Points, size: tuple[int, ...]) -> Pixels:
 
 def is_grey(tone: Tone) -> bool:
     """Whether a photo has no colours: black and white, or nearly."""
-    return (
-        float(np.hypot(tone.mean[1] - 128, tone.mean[2] - 128)) < _GREY_CHROMA
-        and max(tone.deviation[1:]) < _GREY_CHROMA
-    )
+    return bool(max(np.hypot(*(tone[0, 1:] - 128)), *tone[1, 1:]) < _GREY_CHROMA)
 
 
 def between(one: Tone, other: Tone, share: float) -> Tone:
@@ -249,13 +221,10 @@ def between(one: Tone, other: Tone, share: float) -> Tone:
 
     Where one of them has no colour, nor has what lies between.
     """
-    mean, spread = (
-        [(1 - share) * a + share * b for a, b in zip(*pair, strict=True)]
-        for pair in ((one.mean, other.mean), (one.deviation, other.deviation))
-    )
+    tone = (1 - share) * one + share * other
     if is_grey(one) or is_grey(other):
-        mean[1:], spread[1:] = [128.0, 128.0], [0.0, 0.0]
-    return Tone(_three(mean), _three(spread))
+        tone[:, 1:] = [[128.0], [0.0]]
+    return tone
 
 
 def toned(frame: Pixels, tone: Tone, wanted: Tone) -> Pixels:
@@ -265,15 +234,12 @@ def toned(frame: Pixels, tone: Tone, wanted: Tone) -> Pixels:
     """
     levels = np.arange(256, dtype=np.float64)
     table = np.empty((1, 256, 3), np.uint8)
-    for channel in range(3):
-        limits = _COLOUR_STRETCH if channel else _STRETCH
-        stretch = wanted.deviation[channel] / max(tone.deviation[channel], 1.0)
-        stretch = 0.0 if channel and is_grey(wanted) else float(np.clip(stretch, *limits))
-        if channel:
-            mapped = wanted.mean[channel] + stretch * (levels - tone.mean[channel])
-        else:
-            mapped = _light_curve(levels, tone.mean[0], wanted.mean[0], stretch)
-        table[0, :, channel] = np.clip(np.round(mapped), 0, 255)
+    stretch = np.clip(wanted[1] / np.maximum(tone[1], 1.0), *np.transpose(_STRETCHES))
+    if is_grey(wanted):
+        stretch[1:] = 0.0
+    mapped = wanted[0] + stretch * (levels[:, None] - tone[0])
+    mapped[:, 0] = _light_curve(levels, tone[0, 0], wanted[0, 0], stretch[0])
+    table[0] = np.clip(np.round(mapped), 0, 255)
     lab = cv2.LUT(cv2.cvtColor(frame, cv2.COLOR_RGB2LAB), table)
     return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), np.uint8)
 

@@ -19,6 +19,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 
 from PIL import Image
 
@@ -41,6 +42,7 @@ has a glyph for every character of it."""
 _MARKS_PER_LETTER = 4  # more on one letter are decoration that climbs out of its line
 _LONGEST = 400  # characters of a text that are looked at; more never fits a box
 _JOINERS = {"\u200c", "\u200d"}
+_FLAG = re.compile("[\U0001f1e6-\U0001f1ff]{2}")
 _VIRAMA = 9  # canonical combining class
 
 _ONE_LINE_DOWN_TO = 0.75  # of its size: text is set on one line if that costs no more
@@ -61,22 +63,15 @@ def cleaned(text: str) -> str:
     for char in unicodedata.normalize("NFC", text[: 4 * _LONGEST]):
         category = unicodedata.category(char)
         marks = marks + 1 if category in {"Mn", "Me"} else 0
-        if char.isspace():
-            kept.append(" ")
-        elif marks > _MARKS_PER_LETTER:
-            continue
-        elif category[0] != "C" or char in _JOINERS or _is_tag(char):
-            kept.append(char)
+        drawn = char.isspace() or category[0] != "C" or char in _JOINERS or _is_tag(char)
+        if drawn and marks <= _MARKS_PER_LETTER:
+            kept.append(" " if char.isspace() else char)
     return " ".join("".join(kept)[:_LONGEST].split())
 
 
 def _is_tag(char: str) -> bool:
     """The characters that spell the flags of England, Scotland and Wales."""
     return 0xE0020 <= ord(char) <= 0xE007F
-
-
-def _is_regional(text: str) -> bool:
-    return len(text) == 1 and 0x1F1E6 <= ord(text) <= 0x1F1FF
 
 
 def _belongs(char: str, cluster: str) -> bool:
@@ -89,18 +84,8 @@ def _belongs(char: str, cluster: str) -> bool:
         or (cluster[-1] == "\u200d" and category != "Z")
         or 0x1F3FB <= ord(char) <= 0x1F3FF  # skin tones
         or (category == "L" and unicodedata.combining(cluster[-1]) == _VIRAMA)
-        or (_is_regional(char) and _is_regional(cluster))
+        or bool(_FLAG.fullmatch(cluster + char))
     )
-
-
-def _split(text: str) -> list[str]:
-    found: list[str] = []
-    for char in text:
-        if found and _belongs(char, found[-1]):
-            found[-1] += char
-        else:
-            found.append(char)
-    return found
 
 
 def _choose(cluster: str, han: Typeface, current: Typeface | None) -> Typeface | None:
@@ -129,28 +114,28 @@ def clusters_of(text: str) -> Clusters:
     found = _with_typefaces(text)
     if any(char.isalnum() for cluster, _ in found for char in cluster):
         return found
-    return found if not any(map(str.isalnum, text)) else _with_typefaces(_spelled(text))
+    if not any(map(str.isalnum, text)):
+        return found
+    words = []
+    for word in text.split():  # each letter as the last word of its name, or its code
+        letters = (unicodedata.name(char, f"U+{ord(char):04X}").split()[-1] for char in word)
+        words.append("".join(letters).capitalize())
+    return _with_typefaces(" ".join(words))
 
 
 def _with_typefaces(text: str) -> Clusters:
-    han = han_typeface(text)
+    han, split = han_typeface(text), list[str]()
+    for char in text:
+        cluster = split.pop() if split and _belongs(char, split[-1]) else ""
+        split.append(cluster + char)
     found: list[tuple[str, Typeface]] = []
-    for cluster in _split(text):
+    for cluster in split:
         for drawn in (cluster, unicodedata.normalize("NFKC", cluster), cluster[0]):
             face = _choose(drawn, han, found[-1][1] if found else None)
             if face is not None:
                 found.append((drawn, face))
                 break
     return tuple(found)
-
-
-def _spelled(text: str) -> str:
-    """Each letter as the last word of its name, or its code."""
-    words = []
-    for word in text.split():
-        letters = (unicodedata.name(char, f"U+{ord(char):04X}").split()[-1] for char in word)
-        words.append("".join(letters).capitalize())
-    return " ".join(words)
 
 
 # One letter for each of Unicode's classes of direction; every other class is neutral.
@@ -252,11 +237,9 @@ def runs_of(clusters: Sequence[tuple[str, Typeface]], base: int | None = None) -
 
 def line_breaks(clusters: Sequence[tuple[str, Typeface]]) -> Iterator[int]:
     """Where a line may end: after a space or hyphen, and between ideographs, kana and emoji."""
-    for at in range(1, len(clusters)):
-        before, after = clusters[at - 1][0], clusters[at][0]
-        if after == " ":
-            continue
-        if before in {" ", "-"} or (_stands_alone(before) and _stands_alone(after)):
+    for at, ((before, _), (after, _)) in enumerate(pairwise(clusters), 1):
+        alone = _stands_alone(before) and _stands_alone(after)
+        if after != " " and (before in {" ", "-"} or alone):
             yield at
 
 
@@ -268,22 +251,14 @@ def _stands_alone(cluster: str) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Text set into a box.
+    """Text set into a box."""
 
-    Attributes:
-        mask: Coverage, mode L, as wide as the box and as high as the lines need; 0 where there is
-            no ink.
-        lines: What is drawn, line by line, in the order of reading.
-        size_px: Size of the font.
-        baseline_px: Of the first line, from the top of the mask.
-        width_px: Of the longest line, from the left edge of the mask.
-    """
-
+    # Coverage, mode L, as wide as the box, as high as the lines need; 0 where there is no ink
     mask: Image.Image = field(repr=False)
-    lines: tuple[str, ...]
-    size_px: int
-    baseline_px: int
-    width_px: int
+    lines: tuple[str, ...]  # what is drawn, line by line, in the order of reading
+    size_px: int  # of the font
+    baseline_px: int  # of the first line, from the top of the mask
+    width_px: int  # of the longest line, from the left edge of the mask
 
     @property
     def height_px(self) -> int:
@@ -377,18 +352,16 @@ class _Paragraph:
         return places[fitting - 1] if fitting else start
 
 
-def _largest(lines: Sequence[_Line], sizes_px: range, width_px: int, height_px: int) -> int | None:
-    """The largest of the sizes at which the lines fit; None if none does."""
+def _largest(lines: Sequence[_Line], sizes_px: range, width_px: int, height_px: int) -> int:
+    """The largest of the sizes at which the lines fit; 0 if none does."""
     wide = max(line.right - line.left for line in lines)
     high = sum(line.ascent + line.descent for line in lines)
     most = math.floor(min(width_px / max(wide, 1e-6), height_px / high))
-    for size in range(min(sizes_px[-1], most), sizes_px[0] - 1, -1):
-        # Once or twice: pixels are whole.
-        if max(line.width_px(size) for line in lines) > width_px:
-            continue
-        if sum(line.height_px(size) for line in lines) <= height_px:
+    for size in range(min(sizes_px[-1], most), sizes_px[0] - 1, -1):  # one or two: pixels are whole
+        narrow = max(line.width_px(size) for line in lines) <= width_px
+        if narrow and sum(line.height_px(size) for line in lines) <= height_px:
             return size
-    return None
+    return 0
 
 
 def set_text(
@@ -417,15 +390,15 @@ def set_text(
     paragraph = _Paragraph(text, bold=bold)
     one = paragraph.one()
     size = _largest(one, sizes, *box)
-    if lines > 1 and (size is None or size < _ONE_LINE_DOWN_TO * size_px):
+    if lines > 1 and size < _ONE_LINE_DOWN_TO * size_px:
         two = paragraph.two()
         size_of_two = _largest(two, sizes, *box)
-        if size_of_two is not None and size_of_two > (size or 0):
+        if size_of_two > size:
             return _drawn(two, size_of_two, *box)
-    if size is not None:
+    if size:
         return _drawn(one, size, *box)
     rest = paragraph.cut(least, width_px, lines)
-    if _largest(rest, range(least, least + 1), *box) is None:
+    if not _largest(rest, range(least, least + 1), *box):
         rest = paragraph.cut(least, width_px, 1)
     return _drawn(rest, least, *box)
 

@@ -15,7 +15,6 @@ from bot.pictures.framing import (
     face_away,
     head_shift,
     mirrored,
-    placed_shape,
     shape_of,
     with_chin,
 )
@@ -23,7 +22,7 @@ from engine.types import Box
 
 SIZE = (540, 600)
 APART = 120.0
-TARGET = placed_shape(shape_of(placed(60, 0, 100, 100)), (270, 250), APART)
+TARGET = shape_of(placed(60, 0, 100, 100)) * APART + (270, 250)
 
 faces = st.builds(
     placed, st.floats(6, 400), st.floats(-80, 80), st.floats(0, 900), st.floats(0, 900)

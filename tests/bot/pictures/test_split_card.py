@@ -86,7 +86,7 @@ def test_several_faces_are_numbered_above(hopper: Photo, collins: Photo) -> None
 
 def test_a_card_of_nobody_is_refused(hopper: Photo) -> None:
     """There is always a best match."""
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="at least 1"):
         draw_card(hopper, [face_at(HOPPER)], [], split=True)
 
 
