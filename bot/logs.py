@@ -34,11 +34,7 @@ _STANDARD = frozenset(
 
 
 class RedactingFormatter(logging.Formatter):
-    """A record as one line of ``key=value`` pairs, without secrets.
-
-    Args:
-        secrets: Strings that must never appear, such as tokens.
-    """
+    """A record as one line of ``key=value`` pairs, without secrets, such as tokens."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         super().__init__()
@@ -48,9 +44,9 @@ class RedactingFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
         ours = record.name.partition(".")[0] in OURS
+        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         fields: dict[str, object] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-            + f".{int(record.msecs):03d}Z",
+            "time": f"{at}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "event": record.getMessage() if ours else _IDS.sub(REDACTED, record.getMessage()),
         }
@@ -66,13 +62,7 @@ class RedactingFormatter(logging.Formatter):
 
 
 def set_up_logs(level: str, *, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
-    """Sends our lines from ``level`` on, and everybody else's from WARNING on, to one stream.
-
-    Args:
-        level: Such as ``"INFO"``.
-        secrets: Strings that must never appear, such as tokens.
-        stream: Standard error by default.
-    """
+    """Sends our lines from ``level`` on, and everybody else's from WARNING on, to one stream."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(RedactingFormatter(secrets))
     root = logging.getLogger()
@@ -80,14 +70,12 @@ def set_up_logs(level: str, *, secrets: Iterable[str] = (), stream: TextIO | Non
     root.setLevel(logging.WARNING)
     for name in OURS:
         logging.getLogger(name).setLevel(level)
-    # A library may have set a level of its own, which would win over the root's.
-    for name in list(logging.root.manager.loggerDict):
-        if name.partition(".")[0] not in OURS:
-            library = logging.getLogger(name)
-            if library.level and library.level < logging.WARNING:
-                library.setLevel(logging.WARNING)
-    for name in ("httpx", "httpcore", "telegram", "discord", "aiosqlite", "nicegui", "uvicorn"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # A library may have set a level of its own, or will, which would win over the root's.
+    named = ("httpx", "httpcore", "telegram", "discord", "aiosqlite", "nicegui", "uvicorn")
+    for name in (*logging.root.manager.loggerDict, *named):
+        library = logging.getLogger(name)
+        if name in named or (library.name.partition(".")[0] not in OURS and library.level):
+            library.setLevel(max(library.level, logging.WARNING))
     logging.captureWarnings(capture=True)
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import string
 import tomllib
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from bot.values import SIDE, SPLIT, Button, Limits, Reply
+from bot.values import SIDE, STYLES, Button, Limits, Reply
 
 if TYPE_CHECKING:
     from gallery.records import Portrait
@@ -27,9 +27,8 @@ FALLBACK = "en"
 
 PLURALS = frozenset({"zero", "one", "two", "few", "many", "other"})
 
-# Thousands separators by CLDR 46 (common/main/*.xml): Spanish groups from five digits on.
-_THIN_SPACE = "\N{NARROW NO-BREAK SPACE}"
-_NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
+# Thousands separators by CLDR 46 (common/main/*.xml); Spanish groups from five digits on.
+_SEPARATORS = {"ru": "\N{NO-BREAK SPACE}", "es": "\N{NARROW NO-BREAK SPACE}"}
 
 # Letters of right-to-left scripts (Unicode blocks from Hebrew to Arabic Extended-A, the
 # presentation forms and the supplementary right-to-left planes).
@@ -60,89 +59,50 @@ def isolate(text: str) -> str:
 
 
 class Wording:
-    """Every sentence in every language.
-
-    Args:
-        sentences: Language -> key -> template, or plural category -> template.
-    """
+    """Every sentence: language -> key -> template, or plural category -> template."""
 
     def __init__(self, sentences: Mapping[str, Mapping[str, str | Mapping[str, str]]]) -> None:
-        self._sentences = sentences
+        self.sentences = sentences
 
     @classmethod
     @lru_cache(maxsize=1)
     def load(cls) -> Wording:
         """The sentences that come with the program."""
-        return cls({language: dict(_flat(_read(language))) for language in LANGUAGES})
+        folder, sentences = resources.files("bot") / "wording", {}
+        for language in LANGUAGES:
+            text = (folder / f"{language}.toml").read_text(encoding="utf-8")
+            sentences[language] = dict(_flat(tomllib.loads(text)))
+        return cls(sentences)
 
     def language(self, tag: str | None) -> str:
         """The language spoken to somebody whose platform says ``tag``, such as ``"es-MX"``."""
         base = re.split("[-_]", tag or "", maxsplit=1)[0].lower()
-        return base if base in self._sentences else FALLBACK
-
-    def keys(self, language: str = FALLBACK) -> frozenset[str]:
-        """Every key of that language."""
-        return frozenset(self._sentences[language])
-
-    def templates(self, key: str, language: str) -> Mapping[str, str]:
-        """The templates of a key by plural category; ``"other"`` alone where there is one."""
-        found = self._sentences[language][key]
-        return {"other": found} if isinstance(found, str) else found
+        return base if base in self.sentences else FALLBACK
 
     def text(self, key: str, language: str | None = None, **details: object) -> str:
-        """A sentence.
+        """A sentence, such as ``"error.no_face"``, in the language of a BCP 47 tag, or in English.
 
-        Args:
-            key: Such as ``"error.no_face"``.
-            language: BCP 47 tag; English where it is not spoken.
-            **details: Values of the placeholders. Integers are grouped as the language does;
-                ``count`` chooses the plural. Strings stand as they are.
-
-        Raises:
-            KeyError: If the key, or a placeholder's value, is missing.
+        ``details`` are the values of the placeholders. Integers are grouped as the language does;
+        ``count`` chooses the plural. Raises KeyError if the key or a value is missing.
         """
         spoken = self.language(language)
-        forms = self.templates(key, spoken)
-        count = details.get("count")
-        category = plural_category(spoken, count) if isinstance(count, int) else "other"
-        template = forms.get(category) or forms["other"]
-        return template.format_map(
-            {
-                name: self.number(value, spoken)
-                if isinstance(value, int) and not isinstance(value, bool)
-                else value
-                for name, value in details.items()
-            }
-        )
+        forms, count = self.sentences[spoken][key], details.get("count")
+        if not isinstance(forms, str):
+            category = plural_category(spoken, count) if isinstance(count, int) else "other"
+            forms = forms.get(category) or forms["other"]
+        for name, value in details.items():
+            if isinstance(value, int):
+                details[name] = self.number(value, spoken)
+        return forms.format_map(details)
 
     def number(self, value: int, language: str | None = None) -> str:
         """A whole number with the thousands separators of the language."""
         spoken = self.language(language)
-        if spoken == "hi":
-            return _indian(value)
-        if spoken == "ru":
-            return f"{value:,}".replace(",", _NO_BREAK_SPACE)
-        if spoken == "es":
-            return str(value) if abs(value) < 10_000 else f"{value:,}".replace(",", _THIN_SPACE)
-        return f"{value:,}"
-
-
-def placeholders(template: str) -> frozenset[str]:
-    """Names of the placeholders of a template."""
-    return frozenset(name for _, name, _, _ in string.Formatter().parse(template) if name)
-
-
-def _indian(value: int) -> str:
-    """12,34,567: the last three digits, then pairs."""
-    sign, digits = ("-" if value < 0 else ""), str(abs(value))
-    head, tail = digits[:-3], digits[-3:]
-    pairs = re.sub(r"(?<=\d)(?=(?:\d\d)+$)", ",", head)
-    return sign + (f"{pairs},{tail}" if pairs else tail)
-
-
-def _read(language: str) -> dict[str, Any]:
-    file = resources.files("bot") / "wording" / f"{language}.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8"))
+        if spoken == "hi":  # 12,34,567: the last three digits, then pairs
+            return re.sub(r"(?<=\d)(?=(\d\d)*\d{3}$)", ",", str(value))
+        if spoken == "es" and abs(value) < 10_000:
+            return str(value)
+        return f"{value:,}".replace(",", _SEPARATORS.get(spoken, ","))
 
 
 def _flat(
@@ -164,21 +124,15 @@ def plural_category(language: str, count: int) -> str:
     Source: Unicode CLDR 46, common/supplemental/plurals.xml.
     """
     if language == "ru":
-        return _russian(abs(count))
+        tens, ones = abs(count) % 100, abs(count) % 10
+        if 2 <= ones <= 4 and not 12 <= tens <= 14:
+            return "few"
+        return "one" if ones == 1 and tens != 11 else "many"
     if language == "hi":
         return "one" if count in (0, 1) else "other"
     if language == "es" and count and count % 1_000_000 == 0:
         return "many"
     return "one" if abs(count) == 1 else "other"
-
-
-def _russian(count: int) -> str:
-    tens, ones = count % 100, count % 10
-    if ones == 1 and tens != 11:
-        return "one"
-    if 2 <= ones <= 4 and not 12 <= tens <= 14:
-        return "few"
-    return "many"
 
 
 # Lowest score -> what it is called. Strangers reach 75 once in 10,000 pairs and the same person 95
@@ -213,9 +167,6 @@ def shown_model(model: str, member_scores: Sequence[MemberScore]) -> str:
     return f"{model} ({backbones})" if member_scores else model
 
 
-ELLIPSIS = "…"
-_FIRST_STRONG_ISOLATE = "\N{FIRST STRONG ISOLATE}"
-_POP_ISOLATE = "\N{POP DIRECTIONAL ISOLATE}"
 NOTICE_CHARS = 200
 
 
@@ -231,23 +182,21 @@ def shorten(text: str, most: int) -> str:
     """
     if utf16_length(text) <= most:
         return text
-    import regex
-
-    room = most - utf16_length(ELLIPSIS)
-    kept: list[str] = []
-    open_isolates = 0
-    for grapheme in regex.findall(r"\X", text):
-        opened = open_isolates + grapheme.count(_FIRST_STRONG_ISOLATE)
-        opened = max(0, opened - grapheme.count(_POP_ISOLATE))
-        # Each isolate that is still open needs one more unit to be closed.
-        if utf16_length(grapheme) + opened - open_isolates > room:
-            break
-        room -= utf16_length(grapheme) + opened - open_isolates
-        open_isolates = opened
-        kept.append(grapheme)
     if most < 1:
         return ""
-    return "".join(kept).rstrip() + ELLIPSIS + _POP_ISOLATE * open_isolates
+    import regex
+
+    room = most - 1  # for the ellipsis
+    kept, open_isolates = "", 0
+    for grapheme in regex.findall(r"\X", text):
+        opened = open_isolates + grapheme.count("\N{FIRST STRONG ISOLATE}")
+        opened = max(0, opened - grapheme.count("\N{POP DIRECTIONAL ISOLATE}"))
+        # Each isolate that is still open needs one more unit to be closed.
+        room -= utf16_length(grapheme) + opened - open_isolates
+        if room < 0:
+            break
+        kept, open_isolates = kept + grapheme, opened
+    return kept.rstrip() + "…" + "\N{POP DIRECTIONAL ISOLATE}" * open_isolates
 
 
 def fit(reply: Reply, limits: Limits) -> Reply:
@@ -283,15 +232,13 @@ def _fit_lines(text: str, most: int) -> str:
     if utf16_length(text) <= most:
         return text
     lines = text.split("\n")
-    # The largest line length at which the whole fits, found by halving.
-    short, long = 24, max(map(utf16_length, lines))
-    while short < long:
-        middle = (short + long + 1) // 2
-        if utf16_length("\n".join(shorten(line, middle) for line in lines)) <= most:
-            short = middle
-        else:
-            long = middle - 1
-    return shorten("\n".join(shorten(line, short) for line in lines), most)
+
+    def cut(line_chars: int) -> str:
+        return "\n".join(shorten(line, line_chars) for line in lines)
+
+    # The largest line length at which the whole fits.
+    sizes = range(25, max(map(utf16_length, lines)) + 1)
+    return shorten(cut(24 + bisect_right(sizes, most, key=lambda n: utf16_length(cut(n)))), most)
 
 
 def _fit_buttons(
@@ -311,13 +258,6 @@ def _fit_buttons(
     return tuple(fitting[: limits.button_rows])
 
 
-# Key of what a style is called, and of what is said when it is chosen.
-STYLE_KEYS = {
-    SIDE: ("style.side", "style.chosen_side"),
-    SPLIT: ("style.split", "style.chosen_split"),
-}
-
-
 def style_key(style: str | None) -> str:
     """Key of what a style is called; none, or one of a newer program, counts as the default."""
-    return STYLE_KEYS.get(style or SIDE, STYLE_KEYS[SIDE])[0]
+    return f"style.{style if style in STYLES else SIDE}"

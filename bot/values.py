@@ -24,12 +24,7 @@ STYLES = (SIDE, SPLIT)
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who asks and where. Lives in memory only; repr shows no id.
-
-    Attributes:
-        name: As the platform shows the person to this chat; "" where it does not say who writes (an
-            anonymous administrator, a channel), or where the bot is but a guest.
-    """
+    """Who asks and where. Lives in memory only; repr shows no id."""
 
     platform: str  # ``"telegram"``, ``"discord"``, ``"web"`` or ``"terminal"``
     user_id: str = field(repr=False)
@@ -37,44 +32,34 @@ class Sender:
     # BCP 47 tag that the platform says the person uses, such as ``"pt-BR"``
     language: str | None = None
     is_group: bool = False  # whether others read along
+    # As the platform shows the person to this chat; "" where it does not say who writes (an
+    # anonymous administrator, a channel), or where the bot is but a guest
     name: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A picture that the platform holds for us; fetched only when it is needed.
-
-    Attributes:
-        own: Whether the asker sent it, and did not forward it from somebody else; False where that
-            is not known.
-    """
+    """A picture that the platform holds for us; fetched only when it is needed."""
 
     # Downloads the bytes; raises TooLarge, or TryLater when the platform is down
     fetch: Callable[[], Awaitable[bytes]] = field(repr=False)
     size_bytes: int | None = None  # as the platform says
     media_type: str | None = None  # as the platform says, such as ``"image/jpeg"``
-    own: bool = False
+    own: bool = False  # whether the asker is known to have sent it, not forwarded it from another
     spoiler: bool = False  # whether the platform hides it until somebody asks to see it
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One thing asked.
-
-    Attributes:
-        command: Name of the command without slash, lower case, such as ``"model"``; None for a bare
-            photo or bare text.
-        photos: The photos meant, in the order of sending: attached, of the album, of the message
-            replied to, or both for ``compare``.
-        action: For a pressed button, its ``Button.action``; else None. ``photos`` then holds the
-            photo of the message that was answered, if the platform still knows it.
-    """
+    """One thing asked."""
 
     sender: Sender  # who asks
-    command: str | None = None
+    command: str | None = None  # without slash, lower case; None for a bare photo or bare text
     arguments: str = ""  # what stood after the command, stripped
+    # The photos meant, in the order of sending: attached, of the album, of the message replied to,
+    # or both for ``compare``; for a button that of the message that was answered, if still known
     photos: tuple[Attachment, ...] = ()
-    action: str | None = None
+    action: str | None = None  # of a pressed ``Button``
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,16 +143,12 @@ class MatchAnswer:
 
 @dataclass(frozen=True, slots=True)
 class FaceAnswer:
-    """The matches of one face, for front ends that draw the answer themselves.
-
-    Attributes:
-        box: Where the face is, (x, y, w, h) as fractions of the photo's width and height; None
-            where two photos were compared.
-    """
+    """The matches of one face, for front ends that draw the answer themselves."""
 
     face: int  # number of the face in the photo, from 1, largest first
     faces: int  # how many faces the photo has
     model: str
+    # x, y, w, h as fractions of the photo's width and height; None where two were compared
     box: tuple[float, float, float, float] | None
     matches: tuple[MatchAnswer, ...]  # best first
     style: str = SIDE  # how the picture shows it, one of ``STYLES``
@@ -175,29 +156,22 @@ class FaceAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One message.
-
-    Attributes:
-        replaces: For the answer to a button: whether it takes the place of the message that carried
-            the button (True) or is a message of its own (False).
-        notice: Short text (200 characters at most) for a pressed button that needs no message:
-            shown as a toast where the platform has one, else as ``text``.
-        spoiler: Whether picture or animation are hidden until somebody asks to see them, where the
-            platform can do that: the photo that they answer was.
-    """
+    """One message."""
 
     text: str = ""  # plain text, no markup; the caption where there is a picture
     # Never together with a document or an animation, nor these two together
     picture: Picture | None = None
     buttons: tuple[tuple[Button, ...], ...] = ()  # in rows
     document: Document | None = None
-    replaces: bool = False
+    replaces: bool = False  # whether it takes the place of the message that carried the button
+    # Short text (200 characters at most) for a pressed button that needs no message: shown as a
+    # toast where the platform has one, else as ``text``
     notice: str | None = None
     private: bool = False  # meant for the asker alone, where the platform can do that
     # What the picture shows, as values; empty where it shows no answer
     answers: tuple[FaceAnswer, ...] = ()
     animation: Animation | None = None
-    spoiler: bool = False
+    spoiler: bool = False  # whether picture or animation are hidden, as the photo was
 
 
 ALL = "all"

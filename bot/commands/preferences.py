@@ -25,7 +25,7 @@ from bot.commands.words import (
     unknown_sentence,
 )
 from bot.models import State
-from bot.text import STYLE_KEYS, isolate, style_key
+from bot.text import isolate, style_key
 from bot.values import ALL, SIDE, STYLES, Action, Button, Choices, ModelChoice, Reply, category_tag
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ PREFERENCES = (
         name="style",
         current=lambda _, choice: choice.style if choice.style in STYLES else SIDE,
         parse=_parser("style", read_style),
-        sentence=lambda _, turn, style: turn.say(STYLE_KEYS[style][1]),
+        sentence=lambda _, turn, style: turn.say(f"style.chosen_{style}"),
         menu=_style_menu,
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import string
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from bot.commands.answers import CONCERNS
 from bot.conversation import COMMANDS, described
 from bot.models import State
-from bot.text import LANGUAGES, WORDS, Wording, isolate, placeholders, plain
+from bot.text import LANGUAGES, WORDS, Wording, isolate, plain
 from engine import errors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +75,17 @@ def said_in(path: Path) -> set[str]:
     }
 
 
+def placeholders(template: str) -> frozenset[str]:
+    """Names of the placeholders of a template."""
+    return frozenset(name for _, name, _, _ in string.Formatter().parse(template) if name)
+
+
+def templates(wording: Wording, key: str, language: str) -> Mapping[str, str]:
+    """The templates of a key by plural category; ``"other"`` alone where there is one."""
+    found = wording.sentences[language][key]
+    return {"other": found} if isinstance(found, str) else found
+
+
 def code() -> list[Path]:
     """The files of the bot that may say something."""
     files = [path for path in (ROOT / "bot").rglob("*.py") if "cli" not in path.parts]
@@ -83,7 +95,7 @@ def code() -> list[Path]:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_language_has_the_same_keys(wording: Wording, language: str) -> None:
-    assert wording.keys(language) == wording.keys("en")
+    assert wording.sentences[language].keys() == wording.sentences["en"].keys()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -91,17 +103,17 @@ def test_every_template_has_the_placeholders_of_the_english_one(
     wording: Wording, language: str
 ) -> None:
     """In a plural form the count may be left out ("the other one"), nothing else."""
-    for key in wording.keys("en"):
-        english = frozenset().union(*map(placeholders, wording.templates(key, "en").values()))
-        for category, template in wording.templates(key, language).items():
+    for key in wording.sentences["en"]:
+        english = frozenset().union(*map(placeholders, templates(wording, key, "en").values()))
+        for category, template in templates(wording, key, language).items():
             assert placeholders(template) <= english, (key, category)
             assert english - placeholders(template) <= {"count"}, (key, category)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_plural_forms_are_complete(wording: Wording, language: str) -> None:
-    for key in wording.keys(language):
-        forms = set(wording.templates(key, language))
+    for key in wording.sentences[language]:
+        forms = set(templates(wording, key, language))
         assert forms in ({"other"}, CATEGORIES[language]), key
 
 
@@ -111,19 +123,19 @@ def test_every_sentence_is_spoken_somewhere_and_every_spoken_one_exists(wording:
     commands = {f"command.{name}.description" for name in COMMANDS}
     named = ERROR_KEYS | commands | {key for _, key in WORDS} | set(CONCERNS.values())
     named |= {state.value for state in State}
-    assert named <= wording.keys()
+    assert named <= wording.sentences["en"].keys()
     said = {key for path in code() for key in said_in(path)}
     assert len(said) > 50, "the sentences were not found in the code"
-    assert said - wording.keys() == set(), "spoken, but not written"
-    assert wording.keys() - literals - named == set(), "written, but never spoken"
+    assert said - wording.sentences["en"].keys() == set(), "spoken, but not written"
+    assert wording.sentences["en"].keys() - literals - named == set(), "written, but never spoken"
 
 
 @pytest.mark.parametrize("language", [*LANGUAGES, "pt-BR", "", None, "zh-Hant-TW"])
 def test_every_sentence_can_be_said(wording: Wording, language: str | None) -> None:
-    for key in sorted(wording.keys()):
+    for key in sorted(wording.sentences["en"].keys()):
         for count in (0, 1, 2, 5, 11, 21, 1_000_000):
             spoken = wording.language(language)
-            template = wording.templates(key, spoken)
+            template = templates(wording, key, spoken)
             names = frozenset().union(*map(placeholders, template.values())) - {"count"}
             text = wording.text(key, language, count=count, **dict.fromkeys(names, "x"))
             assert text.strip() == text
