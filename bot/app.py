@@ -11,7 +11,6 @@ import functools
 import importlib
 import logging
 import signal
-import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -114,16 +113,9 @@ async def open_conversation(
         await models.open()
         memory = settings.memory
         recent = RecentPhotos(lifetime_s=memory.minutes * 60, most_bytes=memory.megabytes * 10**6)
+        twins = TwinsGroups() if twins is None else twins
         services = Services(
-            wording=Wording.load(),
-            store=store,
-            engine=engine,
-            gallery=gallery,
-            recognizer=recognizer,
-            models=models,
-            recent=recent,
-            twins=TwinsGroups() if twins is None else twins,
-            starter=threading.Event(),
+            Wording.load(), store, engine, gallery, recognizer, models, recent, twins
         )
         await stack.enter_async_context(keep_up(services))
         if fills_gallery:

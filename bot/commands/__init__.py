@@ -41,7 +41,7 @@ class Services:
     models: Models
     recent: RecentPhotos
     twins: TwinsGroups
-    starter: threading.Event
+    starter: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bot.commands import Refusal, Services, Turn, refusal
 from bot.commands.answers import grid
-from bot.memory import Member, Pair, closest_pairs
+from bot.memory import Member, closest_pairs
 from bot.models import FALLBACK_MODEL
 from bot.text import isolate, plain, word_key
 from bot.values import Action, Button, Reply
@@ -33,13 +33,9 @@ LEAVE = frozenset({"off", "no", "leave", "out", "stop", "нет", "выкл", "�
 # Platforms make mentions, commands, tags and addresses of these even in plain text, and would
 # ping somebody who merely stands in another's name; their likenesses mean nothing to them.
 _HARMLESS = str.maketrans(
-    {
-        "@": "\N{FULLWIDTH COMMERCIAL AT}",
-        "/": "\N{DIVISION SLASH}",
-        "#": "\N{FULLWIDTH NUMBER SIGN}",
-        ":": "\N{RATIO}",
-        ".": "\N{ONE DOT LEADER}",
-    }
+    "@/#:.",
+    "\N{FULLWIDTH COMMERCIAL AT}\N{DIVISION SLASH}\N{FULLWIDTH NUMBER SIGN}\N{RATIO}"
+    "\N{ONE DOT LEADER}",
 )
 
 
@@ -50,10 +46,8 @@ async def twins(services: Services, turn: Turn) -> Reply:
     if given in LEAVE:
         return Reply(text=_leave(services, turn))
     if given in JOIN:
-        lines = [_join(services, turn), turn.say("twins.kept")]
-        if counted := await _count_sent(services, turn):
-            lines.append(counted)
-        return Reply(text="\n".join(lines), buttons=_buttons(turn))
+        lines = (_join(services, turn), turn.say("twins.kept"), await _count_sent(services, turn))
+        return Reply(text="\n".join(filter(None, lines)), buttons=_buttons(turn))
     if given:
         raise Refusal(Reply(text=turn.say("twins.usage"), buttons=_buttons(turn)))
     counted = await _count_sent(services, turn)
@@ -138,33 +132,18 @@ def _show(services: Services, turn: Turn) -> Reply:
     seen = {key: one.embedding for key, one in members.items() if one.embedding is not None}
     pairs = closest_pairs(seen, MOST_PAIRS)
     turn.notes["members"] = len(members)
-    if not pairs:
-        lines = [turn.say("twins.too_few", count=len(seen))]
-    else:
-        lines = [turn.say("twins.title"), *_lines(services, turn, pairs, members)]
+    calibration = services.gallery.calibration
+    scored = [(calibration(pair.space).score(pair.cosine), pair) for pair in pairs]
+    scored = sorted(scored, key=lambda one: -one[0])[:MOST_PAIRS]
+    key = "twins.title" if scored else "twins.too_few"
+    lines = [turn.say(key, count=len(seen))]
+    for score, pair in scored:
+        first, second = (isolate(members[one].name) for one in (pair.first, pair.second))
+        rank, word = 1 + sum(better > score for better, _ in scored), turn.say(word_key(score))
+        said = {"first": first, "second": second, "score": round(score), "word": word}
+        lines.append(turn.say("twins.pair", rank=rank, **said))
     lines.append(turn.say("twins.takers", count=len(members)))
     return Reply(text="\n".join(lines), buttons=_buttons(turn))
-
-
-def _lines(
-    services: Services, turn: Turn, pairs: tuple[Pair, ...], members: dict[bytes, Member]
-) -> list[str]:
-    calibration = services.gallery.calibration
-    scored = sorted(
-        ((calibration(pair.space).score(pair.cosine), pair) for pair in pairs),
-        key=lambda one: -one[0],
-    )[:MOST_PAIRS]
-    return [
-        turn.say(
-            "twins.pair",
-            rank=1 + sum(better > score for better, _ in scored),
-            first=isolate(members[pair.first].name),
-            second=isolate(members[pair.second].name),
-            score=round(score),
-            word=turn.say(word_key(score)),
-        )
-        for score, pair in scored
-    ]
 
 
 def shown_name(name: str) -> str:

@@ -38,18 +38,14 @@ EVERYBODY = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is wanted for one photo; None where the settings hold.
-
-    Attributes:
-        unknown: What was understood as none of these, as written; ``"top"``, ``"model"``,
-            ``"category"`` or ``"style"`` -> the words; "" for those that name no setting.
-    """
+    """What is wanted for one photo; None where the settings hold."""
 
     model: str | None = None
     top: int | None = None
     category: str | None = None
     everybody: bool = False  # whether all categories are to be searched, whatever the settings say
     style: str | None = None
+    # One of ``SETTINGS``, or "" for words that name none -> what was not understood, as written
     unknown: Mapping[str, str] = field(default_factory=dict)
 
 
