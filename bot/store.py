@@ -100,10 +100,7 @@ def secret_key(path: Path, given: str | None = None) -> bytes:
     """The secret: the given one, else that of the file, made at first use.
 
     The file is made complete, for its owner alone (mode 600), and by one process only, however
-    many start at once.
-
-    Raises:
-        BadSettings: If the given one is too short, or the file can't be read, made or used.
+    many start at once. Raises BadSettings if the given one is too short, or the file unusable.
     """
     if given is not None:
         if len(given) < LEAST_KEY_CHARS:
@@ -274,12 +271,9 @@ class PastMatch:
 
 
 class Store:
-    """Choices and history, for any number of tasks at once.
+    """Choices and history, for any number of tasks at once; matches are kept ``history_days``.
 
     ``Store.open`` makes one. Every method raises TryLater when the database does not answer.
-
-    Attributes:
-        history_days: How long matches are kept; 0 keeps none.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.pictures.framing import FaceInPhoto, Pixels, frame_face, shared_frame, with_chin
-from bot.pictures.sheet import INK, MUTED, Sheet, draw_numbered, score_colour
+from bot.pictures.sheet import INK, MUTED, Colour, Sheet, draw_numbered, score_colour
 from bot.pictures.split import split_face, suits
 from bot.pictures.text import Block, set_text
 from bot.values import Picture
@@ -112,23 +112,20 @@ _FEW = Style(
 _MANY = Style(Fit(38, 21, 57), None, Fit(19, 15, 51), (12, 6, 6), 48, 0, (36, 10), 20)
 
 
-class _Score:
-    """A score as a whole number, with or without "/100"."""
+def _score_blocks(
+    score: float, size_px: int, of_px: int
+) -> tuple[list[tuple[Block, int, Colour]], int]:
+    """A score as a whole number, and "/100" where that has a size.
 
-    def __init__(self, score: float, size_px: int, of_px: int) -> None:
-        number = Fit(size_px, size_px, 2 * size_px, lines=1)
-        self._number = number.set(f"{score:.0f}", 3 * size_px, bold=True)
-        self._colour, self._of = score_colour(score), None
-        self.width_px = self._number.width_px
-        if of_px:
-            self._of = Fit(of_px, of_px, 2 * of_px, lines=1).set("/100", 4 * of_px)
-            self.width_px += 8 + self._of.width_px
-
-    def draw(self, sheet: Sheet, x: int, baseline: int) -> None:
-        sheet.block(self._number, x, baseline - self._number.baseline_px, self._colour)
-        if self._of:
-            x += self.width_px - self._of.width_px
-            sheet.block(self._of, x, baseline - self._of.baseline_px, MUTED)
+    Returns each with its left edge and colour, to be set on one baseline, and how wide they are.
+    """
+    number = Fit(size_px, size_px, 2 * size_px, 1).set(f"{score:.0f}", 3 * size_px, bold=True)
+    blocks, width_px = [(number, 0, score_colour(score))], number.width_px
+    if of_px:
+        of = Fit(of_px, of_px, 2 * of_px, 1).set("/100", 4 * of_px)
+        blocks.append((of, width_px + 8, MUTED))
+        width_px += 8 + of.width_px
+    return blocks, width_px
 
 
 class Words:
@@ -137,37 +134,34 @@ class Words:
     def __init__(
         self, name: str, score: float, word: str, credit: str, width: int, style: Style
     ) -> None:
-        self._score, self._width, self._style = score, width, style
-        self._number = _Score(score, style.score, style.of) if style.score else None
-        taken = self._number.width_px + style.apart if self._number else 0
-        self._name = style.name.set(name, width - taken, bold=True)
-        self._word = self._credit = None
+        digits, taken = _score_blocks(score, style.score, style.of) if style.score else ([], 0)
+        title = style.name.set(name, width - taken - style.apart, bold=True)
+        baseline = max(title.baseline_px, style.digits[0])
+        top = baseline - title.baseline_px if len(title.lines) == 1 else 0
+        self._blocks = [(title, 0, top, INK)]
+        for one, left, colour in digits:
+            self._blocks.append((one, width - taken + left, baseline - one.baseline_px, colour))
+        y = max(top + title.height_px, baseline + style.digits[1])
         if word and style.word:
             capital = word[:1].title() + word[1:]
-            self._word = style.word.set(capital, width, most=self._name.size_px - 2)
+            said = style.word.set(capital, width, most=title.size_px - 2)
+            self._blocks.append((said, 0, y, INK))
+            y += said.height_px
+        bar, above, below = style.bar
+        self._bar = (score, y + above, width, bar)
+        y += above + bar + below
         if credit:
-            self._credit = style.credit.set(_CAMERA + credit, width)
-        above, below = style.digits
-        self._baseline = max(self._name.baseline_px, above)
-        one_line = len(self._name.lines) == 1
-        self._name_top = self._baseline - self._name.baseline_px if one_line else 0
-        self._head = max(self._name_top + self._name.height_px, self._baseline + below)
-        blocks = [block.height_px for block in (self._word, self._credit) if block]
-        self.height_px = self._head + sum(blocks) + sum(style.bar)
+            said = style.credit.set(_CAMERA + credit, width)
+            self._blocks.append((said, 0, y, MUTED))
+            y += said.height_px
+        self.height_px = y
 
     def draw(self, sheet: Sheet, x: int, y: int) -> None:
         """Puts the words with their upper left corner there."""
-        bar, above, below = self._style.bar
-        sheet.block(self._name, x, y + self._name_top, INK)
-        if self._number:
-            self._number.draw(sheet, x + self._width - self._number.width_px, y + self._baseline)
-        y += self._head
-        if self._word:
-            sheet.block(self._word, x, y, INK)
-            y += self._word.height_px
-        sheet.bar(self._score, x, y + above, self._width, bar)
-        if self._credit:
-            sheet.block(self._credit, x, y + above + bar + below, MUTED)
+        for block, left, top, colour in self._blocks:
+            sheet.block(block, x + left, y + top, colour)
+        score, top, *size_px = self._bar
+        sheet.bar(score, x, y + top, *size_px)
 
 
 def draw_card(
@@ -251,9 +245,10 @@ def draw_family_card(
         sheet.badge(answered + 1, x, y, _FAMILY_BADGE, selected=True)
     end = 0
     for parent, left in zip(parents, (pad, _HALF + _GAP + pad // 2), strict=True):
-        score = _Score(parent.score, 92, 32)
-        x = left if left < _HALF else _WIDTH - pad - score.width_px
-        score.draw(sheet, x, below + 104)
+        digits, width = _score_blocks(parent.score, 92, 32)
+        x = left if left < _HALF else _WIDTH - pad - width
+        for one, at, colour in digits:
+            sheet.block(one, x + at, below + 104 - one.baseline_px, colour)
         said = (parent.name, parent.score, parent.word, parent.credit)
         words = Words(*said, _COLUMN, _PARENT)
         words.draw(sheet, left, below + _CHILD_BELOW + 16)

@@ -290,21 +290,6 @@ class _Line:
         return self.ascent_px(size_px) + math.ceil(self.descent * size_px)
 
 
-def _line(clusters: Clusters, base: int, *, bold: bool) -> _Line:
-    letters = [at for at, (cluster, _) in enumerate(clusters) if cluster != " "]
-    clusters = clusters[letters[0] : letters[-1] + 1] if letters else ()
-    pen, left, right, ascent, descent = 0.0, 0.0, 0.0, _ASCENT, _DESCENT
-    runs = []
-    for run in runs_of(clusters, base):
-        one = shaped(run, bold=bold)
-        left, right = min(left, pen + one.left), max(right, pen + one.right)
-        ascent, descent = max(ascent, one.ascent), max(descent, one.descent)
-        runs.append((one, pen))
-        pen += one.advance
-    text = "".join(cluster for cluster, _ in clusters)
-    return _Line(text, tuple(runs), left, max(right, pen), ascent, descent)
-
-
 class _Paragraph:
     """One text, to be set on one or two lines."""
 
@@ -335,10 +320,20 @@ class _Paragraph:
         return (*full, self._part(start, end, cut=True))
 
     def _part(self, start: int, end: int, *, cut: bool = False) -> _Line:
-        while cut and end > start and self.clusters[end - 1][0] == " ":
-            end -= 1
-        clusters = self.clusters[start:end] + (clusters_of(_ELLIPSIS) if cut else ())
-        return _line(clusters, self.base, bold=self.bold)
+        """Those clusters without spaces around them, with an ellipsis where they are cut."""
+        letters = [at for at in range(start, end) if self.clusters[at][0] != " "]
+        clusters = self.clusters[letters[0] : letters[-1] + 1] if letters else ()
+        clusters += clusters_of(_ELLIPSIS) if cut else ()
+        pen, left, right, ascent, descent = 0.0, 0.0, 0.0, _ASCENT, _DESCENT
+        runs = []
+        for run in runs_of(clusters, self.base):
+            one = shaped(run, bold=self.bold)
+            left, right = min(left, pen + one.left), max(right, pen + one.right)
+            ascent, descent = max(ascent, one.ascent), max(descent, one.descent)
+            runs.append((one, pen))
+            pen += one.advance
+        text = "".join(cluster for cluster, _ in clusters)
+        return _Line(text, tuple(runs), left, max(right, pen), ascent, descent)
 
     def _longest(
         self, start: int, size_px: int, width_px: int, places: Sequence[int], *, cut: bool = False
@@ -376,14 +371,8 @@ def set_text(
 ) -> Block:
     """The text in a box: at the given size if it fits, else on two lines, smaller or cut.
 
-    Args:
-        text: Anything; what can't be drawn is left out.
-        width_px: Of the box.
-        height_px: Of the box; what is too high even at the smallest size is clipped.
-        size_px: Of the font, where there is room.
-        min_size_px: Below this the text is cut with an ellipsis instead; None: ``size_px``.
-        lines: 1 or 2.
-        bold: Weight 700 instead of 400.
+    Below ``min_size_px`` (None: ``size_px``) it is cut with an ellipsis; what is too high even then
+    is clipped. There are 1 or 2 lines; bold is weight 700 instead of 400.
     """
     least = size_px if min_size_px is None else min_size_px
     sizes, box = range(least, size_px + 1), (width_px, height_px)
@@ -392,8 +381,7 @@ def set_text(
     size = _largest(one, sizes, *box)
     if lines > 1 and size < _ONE_LINE_DOWN_TO * size_px:
         two = paragraph.two()
-        size_of_two = _largest(two, sizes, *box)
-        if size_of_two > size:
+        if (size_of_two := _largest(two, sizes, *box)) > size:
             return _drawn(two, size_of_two, *box)
     if size:
         return _drawn(one, size, *box)
@@ -411,10 +399,7 @@ def _drawn(lines: Sequence[_Line], size_px: int, width_px: int, height_px: int) 
         baseline = float(top + line.ascent_px(size_px))
         placed += [(run, pen * size_px - left, baseline) for run, pen in line.runs]
         top += line.height_px(size_px)
-    return Block(
-        mask=Image.fromarray(rasterised(placed, size_px, width_px, min(height_px, top))),
-        lines=tuple(line.text for line in lines),
-        size_px=size_px,
-        baseline_px=lines[0].ascent_px(size_px),
-        width_px=min(width_px, max(line.width_px(size_px) for line in lines)),
-    )
+    mask = Image.fromarray(rasterised(placed, size_px, width_px, min(height_px, top)))
+    texts, baseline_px = tuple(line.text for line in lines), lines[0].ascent_px(size_px)
+    widest_px = max(line.width_px(size_px) for line in lines)
+    return Block(mask, texts, size_px, baseline_px, min(width_px, widest_px))
