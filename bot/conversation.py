@@ -31,15 +31,7 @@ from bot.commands import (
 )
 from bot.logs import where
 from bot.text import Wording, fit, isolate, plain
-from bot.values import (
-    Action,
-    Choices,
-    Document,
-    Limits,
-    Reply,
-    Request,
-    Sender,
-)
+from bot.values import Action, Choices, Document, Limits, Reply, Request, Sender
 from engine.backbones import BACKBONES
 from engine.errors import Busy, LookalikeError, SetupProblem
 

@@ -354,7 +354,7 @@ def find_ensemble(engine: Engine, gallery: Gallery) -> Ensemble:
     ensemble = trial.offered if trial else None
     if ensemble is None:
         key, details = why_not(trial, {space.backbone for space in gallery.spaces()})
-        raise SetupProblem(Wording.load().text(key, **details))
+        raise SetupProblem(Wording.load().text(key, None, **details))
     for space in ensemble.spaces:
         if engine.backbone(space.backbone).space != space:
             raise SpaceMismatch(

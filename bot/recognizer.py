@@ -222,7 +222,7 @@ class Recognizer:
 
     async def embed(self, face: PhotoFace, model: str) -> Embedding:
         """A face's embedding; faces of other people that wait meanwhile share the batch."""
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Embedding] = asyncio.get_running_loop().create_future()
         self._waiting[model].append((face, future))
         running = self._batches.get(model)
         if running is None or running.done():

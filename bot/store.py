@@ -405,9 +405,9 @@ class Store:
             content = {name: one for name, one in (content | change).items() if one is not None}
             await connection.execute(CHOICES.delete().where(row))
             if content:
-                values = {"key": key, "user_key": who.user.hex()}
-                values["sealed"] = seal(sealing_key, key, content)
-                await connection.execute(CHOICES.insert().values(values))
+                sealed, user = seal(sealing_key, key, content), who.user.hex()
+                insert = CHOICES.insert().values(key=key, user_key=user, sealed=sealed)
+                await connection.execute(insert)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:

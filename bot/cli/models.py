@@ -120,7 +120,7 @@ def _together(settings: Settings) -> list[dict[str, Any]]:
     reason = None
     if ensemble is None:
         key, details = why_not(trial, built)
-        reason = Wording.load().text(key, **details)
+        reason = Wording.load().text(key, None, **details)
     return [
         {
             "name": BEST,

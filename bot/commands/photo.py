@@ -222,20 +222,10 @@ async def changed_by(
     """Settings changed by words such as ``3 senet film``, and remarks on the other words."""
     categories = await services.recognizer.finish(services.gallery.categories)
     known = {"models": services.models.names(), "categories": categories}
-    wish = read_wish(text, **known)
+    changes, unknown = read_wish(text, **known)
     usual = "category" if categories else "model"
-    remarks = [
-        unknown_sentence(turn, kind or usual, given, **known)
-        for kind, given in wish.unknown.items()
-    ]
-    choice = dataclasses.replace(
-        choice,
-        model=wish.model or choice.model,
-        top=wish.top or choice.top,
-        category=None if wish.everybody else wish.category or choice.category,
-        style=wish.style or choice.style,
-    )
-    return choice, tuple(remarks)
+    remarks = [unknown_sentence(turn, kind or usual, one, **known) for kind, one in unknown.items()]
+    return dataclasses.replace(choice, **changes), tuple(remarks)
 
 
 # Verb of a button -> what it changes in the question about the photo of the answer above it.

@@ -92,15 +92,9 @@ class Preference:
 async def settings(services: Services, turn: Turn) -> Reply:
     """``/settings``."""
     choice = await services.store.choice(turn.who)
-    return Reply(
-        text=turn.say(
-            "settings.text",
-            model=services.models.named(choice.model),
-            count=choice.top or 1,
-            category=_category_name(turn, choice.category),
-            style=turn.say(style_key(choice.style)),
-        )
-    )
+    category, style = _category_name(turn, choice.category), turn.say(style_key(choice.style))
+    said = {"model": services.models.named(choice.model), "count": choice.top or 1}
+    return Reply(text=turn.say("settings.text", category=category, style=style, **said))
 
 
 async def choices(services: Services, sender: Sender) -> Choices:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bot.text import isolate
@@ -34,19 +33,6 @@ EVERYBODY = frozenset(
     | {"все", "всех", "всё", "любые"}
     | {"सब", "सभी"}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What is wanted for one photo; None where the settings hold."""
-
-    model: str | None = None
-    top: int | None = None
-    category: str | None = None
-    everybody: bool = False  # whether all categories are to be searched, whatever the settings say
-    style: str | None = None
-    # One of ``SETTINGS``, or "" for words that name none -> what was not understood, as written
-    unknown: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_top(text: str) -> int | None:
@@ -97,18 +83,21 @@ def read_style(text: str) -> str | None:
 
 def read_category(text: str, names: Sequence[str]) -> str | None:
     """The category meant, whatever its case and accents; None if it is none of the names."""
-    wanted = _folded(text)
-    for name in names:
-        if _folded(name) == wanted:
-            return name
-    near = difflib.get_close_matches(wanted, [_folded(name) for name in names], n=1, cutoff=0.8)
-    return next((name for name in names if near and _folded(name) == near[0]), None)
+    folded = {_folded(name): name for name in reversed(names)}
+    near = difflib.get_close_matches(_folded(text), folded, n=1, cutoff=0.8)
+    return folded[near[0]] if near else None
 
 
-def read_wish(text: str, *, models: Sequence[str], categories: Sequence[str]) -> Wish:
-    """What ``/lookalike 3 senet bollywood`` or ``/lookalike top:3 model:senet`` asks for."""
+def read_wish(
+    text: str, *, models: Sequence[str], categories: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What ``/lookalike 3 senet bollywood`` or ``/lookalike top:3 model:senet`` asks for.
+
+    Returns values of ``SETTINGS``, a category of None for all, and what was understood as none of
+    these, as written: by setting, or "" for words that name none.
+    """
     found: dict[str, Any] = {}
-    unknown: dict[str, list[str]] = {}
+    unknown: dict[str, str] = {}
     for word in text.split():
         name, colon, value = word.partition(":")
         if not (colon and value and name.casefold() in SETTINGS):
@@ -121,17 +110,13 @@ def read_wish(text: str, *, models: Sequence[str], categories: Sequence[str]) ->
                     break
         else:
             kind = "top" if not name and value.isdecimal() else name.casefold()
-            unknown.setdefault(kind, []).append(value)
+            unknown[kind] = f"{unknown.get(kind, '')} {value}".strip()
     if "category" not in found and "" in unknown:  # it may have several words
-        several = read_category(" ".join(unknown[""]), categories)
+        several = read_category(unknown[""], categories)
         if several is not None:
             found["category"] = several
             del unknown[""]
-    everybody = found.get("category") == ""
-    if everybody:
-        del found["category"]
-    joined = {kind: " ".join(words) for kind, words in unknown.items()}
-    return Wish(**found, everybody=everybody, unknown=joined)
+    return {setting: None if value == "" else value for setting, value in found.items()}, unknown
 
 
 def _read(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.commands.words import (
-    Wish,
     means_best,
     means_everybody,
     read_category,
@@ -101,20 +101,21 @@ def test_all_models_together_are_meant_by_their_names_alone(given: str) -> None:
 
 
 def test_wishes() -> None:
-    def wish(text: str) -> Wish:
+    def wish(text: str) -> tuple[dict[str, Any], dict[str, str]]:
         return read_wish(text, models=MODELS, categories=CATEGORIES)
 
-    assert wish("3 SENet bollywood") == Wish("senet", 3, "bollywood")
-    polite = Wish(top=5, category="bollywood", unknown={"": "please"})
+    assert wish("3 SENet bollywood") == ({"model": "senet", "top": 3, "category": "bollywood"}, {})
+    polite = {"top": 5, "category": "bollywood"}, {"": "please"}
     assert wish("bollywood please 5") == polite
-    assert wish("who is this?") == Wish(unknown={"": "who is this?"})
-    assert wish("top:99 senet") == Wish("senet", unknown={"top": "99"})
-    assert wish("99 model:vggface category:film") == Wish(
-        "resnet", category="film", unknown={"top": "99"}
+    assert wish("who is this?") == ({}, {"": "who is this?"})
+    assert wish("top:99 senet") == ({"model": "senet"}, {"top": "99"})
+    assert wish("99 model:vggface category:film") == (
+        {"model": "resnet", "category": "film"},
+        {"top": "99"},
     )
-    assert wish("rock and roll 3") == Wish(top=3, category="rock and roll")
-    assert wish("all") == Wish(everybody=True)
-    assert wish("") == Wish()
+    assert wish("rock and roll 3") == ({"top": 3, "category": "rock and roll"}, {})
+    assert wish("all") == ({"category": None}, {})
+    assert wish("") == ({}, {})
 
 
 @given(st.text(max_size=60))
