@@ -129,15 +129,8 @@ log = logging.getLogger(__name__)
 # With what comes after it the whole end stays below the 10 s that supervisors grant.
 PATIENCE_S = 7.0
 
-# Adapter -> its module, class and the extra that brings its SDK.
-ADAPTERS = {
-    "telegram": ("bot.adapters.telegram", "TelegramAdapter"),
-    "discord": ("bot.adapters.discord", "DiscordAdapter"),
-    "web": ("bot.adapters.web", "WebAdapter"),
-}
 
-
-class Crash(Exception):  # noqa: N818
+class Crash(Exception):  # noqa: N818 - it is what it says
     """An adapter failed for an unexpected reason; the log says where."""
 
 
@@ -209,15 +202,15 @@ async def run_adapters(adapters: Sequence[Adapter], stop: asyncio.Event) -> None
 
 
 def _adapter_class(name: str) -> Callable[..., Adapter]:
-    module, attribute = ADAPTERS[name]
     try:
-        found: Callable[..., Adapter] = getattr(importlib.import_module(module), attribute)
+        module = importlib.import_module(f"bot.adapters.{name}")
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] == "bot":
             raise
         raise SetupProblem(
             f"the package {missing.name} is missing: run `pip install 'lookalike[{name}]'`"
         ) from None
+    found: Callable[..., Adapter] = getattr(module, f"{name.title()}Adapter")
     return found
 
 

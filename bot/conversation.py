@@ -249,7 +249,8 @@ class Conversation:
         if name in COMMANDS:
             turn.notes["asked"] = name
             # /forget shows nothing of what is stored: it may be asked for anywhere.
-            if turn.public and name in PRIVATE and name != "forget":
+            overheard = turn.request.sender.is_group and not turn.limits.whispers
+            if overheard and name in PRIVATE and name != "forget":
                 return Reply(text=turn.say("private.ask_privately"))
             return await COMMANDS[name](services, turn)
         turn.notes["asked"] = "unknown command"

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import cv2
 import numpy as np
@@ -257,7 +258,7 @@ class TwinsGroups:
         self._members.pop((room, user), None)
         self._members[room, user] = member
         if len(self) > self._most:
-            del self._members[min(self._members, key=lambda key: self._members[key].since_s)]
+            del self._members[next(iter(self._members))]
 
     def __len__(self) -> int:
         """How many take part, counted once for every chat."""
@@ -270,12 +271,10 @@ def closest_pairs(embeddings: Mapping[bytes, Embedding], most: int) -> tuple[Pai
     They come by space in the order of their ids, then by falling cosine; equal ones by key. The
     order of ``embeddings`` does not matter.
     """
-    spaces: defaultdict[Space, list[bytes]] = defaultdict(list)
-    for key in sorted(embeddings):
-        spaces[embeddings[key].space].append(key)
     pairs: list[Pair] = []
-    for space in sorted(spaces, key=lambda one: one.id):
-        keys = spaces[space]
+    in_order = sorted(embeddings, key=lambda key: (embeddings[key].space.id, key))
+    for space, group in groupby(in_order, key=lambda key: embeddings[key].space):
+        keys = list(group)
         vectors = np.stack([embeddings[key].vector for key in keys]).astype(np.float64)
         first, second = np.triu_indices(len(keys), k=1)
         # Sums in another order may differ in the last digits: those closer than that are equal.

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bot.background import in_daemon_thread
 from bot.logs import where
@@ -157,9 +157,20 @@ class Models:
     async def open(self, patience_s: float = OPENING_S) -> None:
         """Prepares the backbones on this machine; after ``patience_s`` in the background."""
 
+        def add_bundled_portraits() -> None:
+            """To an empty gallery, so that a fresh bot has an answer."""
+            from gallery.add import add
+            from gallery.sources.bundled import bundled_portraits
+
+            with self._working:
+                if not self._gallery.stats().portraits:
+                    names = (FALLBACK_MODEL,)
+                    add(self._gallery, self._engine, bundled_portraits(), backbones=names)
+                    log.info("starter gallery added")
+
         async def prepare() -> None:
             try:
-                await in_daemon_thread(self._add_bundled_portraits)
+                await in_daemon_thread(add_bundled_portraits)
             except LookalikeError as problem:
                 log.warning("no starter gallery", extra={"reason": str(problem)})
             for name in (FALLBACK_MODEL, *self._in_order()):
@@ -260,21 +271,11 @@ class Models:
             self._note(name, State.READY)
         log.info("model ready", extra={"model": name})
 
-    def _add_bundled_portraits(self) -> None:
-        """To an empty gallery, so that a fresh bot has an answer."""
-        from gallery.add import add
-        from gallery.sources.bundled import bundled_portraits
-
-        with self._working:
-            if not self._gallery.stats().portraits:
-                add(self._gallery, self._engine, bundled_portraits(), backbones=(FALLBACK_MODEL,))
-                log.info("starter gallery added")
-
     def _download(self, name: str) -> None:
         from engine.backbones import weights
 
-        record = BACKBONES[name]
-        log.info("fetching weights", extra={"model": name, "licence": record.licence})
+        licence = BACKBONES[name].licence
+        log.info("fetching weights", extra={"model": name, "licence": licence})
         self._note(name, State.FETCHING)
 
         def progress(done: int, total: int | None) -> None:
@@ -299,11 +300,8 @@ class Models:
             self._build(name)
             self._trial = self._gallery.trial()
 
-    def _note(
-        self, name: str, state: State, *, percent: int | None = None, reason: str | None = None
-    ) -> None:
-        title = BACKBONES[name].title
-        self._statuses[name] = ModelStatus(name, title, state, percent, reason)
+    def _note(self, name: str, state: State, **details: Any) -> None:
+        self._statuses[name] = ModelStatus(name, BACKBONES[name].title, state, **details)
 
     def _check(self) -> None:
         if self._stopping.is_set():

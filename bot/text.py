@@ -16,7 +16,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from bot.values import SIDE, STYLES, Button, Limits, Reply
+from bot.values import SIDE, STYLES, Button, Limits, Reply, Rows
 
 if TYPE_CHECKING:
     from gallery.records import Portrait
@@ -241,9 +241,12 @@ def _fit_lines(text: str, most: int) -> str:
     return shorten(cut(24 + bisect_right(sizes, most, key=lambda n: utf16_length(cut(n)))), most)
 
 
-def _fit_buttons(
-    rows: tuple[tuple[Button, ...], ...], limits: Limits
-) -> tuple[tuple[Button, ...], ...]:
+def grid(buttons: Sequence[Button], per_row: int) -> Rows:
+    """Buttons in rows."""
+    return tuple(tuple(buttons[at : at + per_row]) for at in range(0, len(buttons), per_row))
+
+
+def _fit_buttons(rows: Rows, limits: Limits) -> Rows:
     fitting: list[tuple[Button, ...]] = []
     for row in rows:
         usable = [
@@ -251,10 +254,7 @@ def _fit_buttons(
             for button in row
             if len(button.action.encode()) <= limits.action_bytes
         ]
-        fitting += [
-            tuple(usable[start : start + limits.buttons_per_row])
-            for start in range(0, len(usable), limits.buttons_per_row)
-        ]
+        fitting += grid(usable, limits.buttons_per_row)
     return tuple(fitting[: limits.button_rows])
 
 

@@ -87,6 +87,9 @@ class Button:
     action: str
 
 
+Rows = tuple[tuple[Button, ...], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A JPEG file ready to be sent; ``alt`` is what is on it, for those who can't see it."""
@@ -161,7 +164,7 @@ class Reply:
     text: str = ""  # plain text, no markup; the caption where there is a picture
     # Never together with a document or an animation, nor these two together
     picture: Picture | None = None
-    buttons: tuple[tuple[Button, ...], ...] = ()  # in rows
+    buttons: Rows = ()
     document: Document | None = None
     replaces: bool = False  # whether it takes the place of the message that carried the button
     # Short text (200 characters at most) for a pressed button that needs no message: shown as a
@@ -208,9 +211,7 @@ class Action:
     def number(self, position: int, *, least: int = 0, most: int = 10_000) -> int | None:
         """The argument there as a whole number in [least, most]; None if it is none."""
         text = self.text(position)
-        if not (text.isascii() and text.isdecimal() and len(text) <= 5):
-            return None
-        number = int(text)
+        number = int(text) if re.fullmatch("[0-9]{1,5}", text) else -1
         return number if least <= number <= most else None
 
 

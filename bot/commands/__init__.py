@@ -65,11 +65,6 @@ class Turn:
         """A button that is called as that sentence and carries an action."""
         return Button(self.say(key, **details), Action.encode(verb, *arguments))
 
-    @property
-    def public(self) -> bool:
-        """Whether others would read the reply."""
-        return self.request.sender.is_group and not self.limits.whispers
-
 
 class Refusal(Exception):  # noqa: N818 - not an error of ours: the asker is told what to do
     """Ends a turn with a reply that says what to do instead."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bot.commands import Found, Services, Turn, notice
 from bot.recognizer import timed
-from bot.text import credit_of, isolate, plain, shown_model, word_key
-from bot.values import MOST_MATCHES, SIDE, SPLIT, Button, FaceAnswer, MatchAnswer, Reply
+from bot.text import credit_of, grid, isolate, plain, shown_model, word_key
+from bot.values import MOST_MATCHES, SIDE, SPLIT, Button, FaceAnswer, MatchAnswer, Reply, Rows
 from engine.types import Concern
 from gallery.records import MEN, WOMEN
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from bot.pictures.card import CardEntry
     from bot.recognizer import Slot
     from gallery.records import Match
-
-Rows = tuple[tuple[Button, ...], ...]
 
 MORE_MATCHES = 5
 MOST_FACES = 200
@@ -185,15 +183,14 @@ def caption(turn: Turn, found: Found) -> str:
     if category is not None:
         lines.append(turn.say("answer.category", category=isolate(category)))
     credited = [(answer, isolate(answer.credit)) for answer in answers if answer.credit]
-    if credited and question.parents:
+    key = "answer.credit" if len(answers) == 1 else "answer.credits"
+    listed = [f"{answer.rank}. {credit}" for answer, credit in credited]
+    if question.parents:
         listed = [f"{isolate(answer.name)}: {credit}" for answer, credit in credited]
-        lines.append(turn.say("answer.credits", credit="; ".join(listed)))
     elif len(credited) == len(answers) and len({credit for _, credit in credited}) == 1:
-        key = "answer.credit" if len(answers) == 1 else "answer.credits"
-        lines.append(turn.say(key, credit=credited[0][1]))
-    elif credited:
-        listed = [f"{answer.rank}. {credit}" for answer, credit in credited]
-        lines.append(turn.say("answer.credits", credit="; ".join(listed)))
+        listed = [credited[0][1]]
+    if listed:
+        lines.append(turn.say(key, credit="; ".join(listed)))
     concerns = faces[question.number - 1].concerns
     lines += [turn.say(key) for concern, key in CONCERNS.items() if concern in concerns]
     return "\n".join(lines)
@@ -204,16 +201,10 @@ def numbers(turn: Turn, answers: Sequence[MatchAnswer], model: str) -> str:
     lines = []
     for answer in answers:
         of_one, of_several = ("line", "fused") if answer.name else ("compared", "fused_compared")
-        lines.append(
-            turn.say(
-                f"numbers.{of_several if answer.member_scores else of_one}",
-                name=isolate(answer.name),
-                score=f"{answer.score:.1f}",
-                cosine=f"{answer.cosine:.4f}",
-                model=model,
-                strangers=_roughly(turn, answer.one_in),
-            )
-        )
+        key = f"numbers.{of_several if answer.member_scores else of_one}"
+        name, strangers = isolate(answer.name), _roughly(turn, answer.one_in)
+        said = {"score": f"{answer.score:.1f}", "cosine": f"{answer.cosine:.4f}", "model": model}
+        lines.append(turn.say(key, name=name, strangers=strangers, **said))
         for part in answer.member_scores:
             score, cosine = f"{part.score:.1f}", f"{part.cosine:.4f}"
             lines.append(turn.say("numbers.part", model=part.backbone, score=score, cosine=cosine))
@@ -226,12 +217,6 @@ def _roughly(turn: Turn, one_in: float) -> str:
         return f">{turn.number(RAREST)}"
     digits = max(0, math.floor(math.log10(max(1.0, one_in))) - 1)
     return turn.number(max(1, round(one_in / 10**digits) * 10**digits))
-
-
-def grid(buttons: Iterable[Button], per_row: int) -> Rows:
-    """Buttons in rows."""
-    row = list(buttons)
-    return tuple(tuple(row[at : at + per_row]) for at in range(0, len(row), per_row))
 
 
 def answer_buttons(

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bot.commands import Refusal, Services, Turn, notice, refusal
-from bot.commands.answers import grid
 from bot.commands.photo import answer_photo, changed_by
 from bot.commands.words import (
     means_best,
@@ -25,7 +24,7 @@ from bot.commands.words import (
     unknown_sentence,
 )
 from bot.models import State
-from bot.text import isolate, style_key
+from bot.text import grid, isolate, style_key
 from bot.values import ALL, SIDE, STYLES, Action, Button, Choices, ModelChoice, Reply, category_tag
 
 if TYPE_CHECKING:

@@ -12,10 +12,9 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from bot.commands import Refusal, Services, Turn, refusal
-from bot.commands.answers import grid
 from bot.memory import Member, closest_pairs
 from bot.models import FALLBACK_MODEL
-from bot.text import isolate, plain, word_key
+from bot.text import grid, isolate, plain, word_key
 from bot.values import Action, Button, Reply
 from engine.backbones import BACKBONES
 from engine.errors import LookalikeError
@@ -41,7 +40,8 @@ _HARMLESS = str.maketrans(
 
 async def twins(services: Services, turn: Turn) -> Reply:
     """``/twins`` shows who look most alike; ``on`` and ``off`` begin and end taking part."""
-    _refuse_alone(turn)
+    if not turn.request.sender.is_group:
+        raise refusal(turn, "twins.where")
     given = turn.request.arguments.casefold().strip(" .!")
     if given in LEAVE:
         return Reply(text=_leave(services, turn))
@@ -57,7 +57,8 @@ async def twins(services: Services, turn: Turn) -> Reply:
 
 async def press_twins(services: Services, turn: Turn, action: Action) -> Reply:
     """A button: it counts for whoever presses it."""
-    _refuse_alone(turn)
+    if not turn.request.sender.is_group:
+        raise refusal(turn, "twins.where")
     if action.text(0) == "show":
         return dataclasses.replace(_show(services, turn), replaces=True)
     text = _join(services, turn) if action.text(0) == "on" else _leave(services, turn)
@@ -106,11 +107,6 @@ def _member(services: Services, turn: Turn) -> Member | None:
     if not sender.is_group or not sender.name or turn.request.action is not None:
         return None
     return services.twins.member(who.room, who.user)
-
-
-def _refuse_alone(turn: Turn) -> None:
-    if not turn.request.sender.is_group:
-        raise refusal(turn, "twins.where")
 
 
 def _join(services: Services, turn: Turn) -> str:

@@ -177,14 +177,7 @@ def draw_card(
     With several faces in the photo it stands above, its faces numbered from 1. Split, the left half
     of the face is joined with the right half of the best match's, instead of both side by side;
     further matches that are turned too far aside for that, or lack a photo, show their portrait.
-
-    Args:
-        photo: The sender's photo.
-        faces: In the order of their numbers.
-        entries: At least one match of the face that was answered, best first; ten at most are
-            drawn.
-        answered: Which of ``faces`` that is, counted from 0.
-        split: Whether the best match is joined with the face.
+    ``answered`` counts from 0; its ``entries`` are at least one, best first; ten at most are drawn.
     """
     best, *others = entries[:_MOST_ENTRIES]
     face = _face(photo, faces[answered])

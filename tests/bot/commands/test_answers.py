@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.commands import Found, Question, Turn
-from bot.commands.answers import Rows, answer_buttons, pair_buttons
+from bot.commands.answers import answer_buttons, pair_buttons
 from bot.store import Identity
 from bot.text import Wording
-from bot.values import Action, Attachment, Limits, Request, Sender
+from bot.values import Action, Attachment, Limits, Request, Rows, Sender
 
 TOKEN = "abcdefghijkl"
 SENDER = Sender("web", "1", "c", "en")

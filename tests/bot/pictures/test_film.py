@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
-from bot.pictures.morph import MOST_FRAMES, encode_gif, encode_mp4, encodes_mp4
+from bot.pictures.morph import encode_gif, encode_mp4, encodes_mp4
 
 
 def greys(levels: Sequence[int], width: int = 48, height: int = 32) -> list[NDArray[np.uint8]]:
@@ -47,10 +47,10 @@ def test_an_mp4_shows_each_frame_in_order(
 
 def test_a_long_film_still_begins_with_its_index() -> None:
     """The room that is kept for it is enough, or encoding would fail."""
-    order = [at % 2 for at in range(MOST_FRAMES)]
+    order = [at % 2 for at in range(200)]
     content = encode_mp4(greys((10, 240)), order, 25)
     assert 0 < content.find(b"moov") < content.find(b"mdat")
-    assert len(seen(content).frames) == MOST_FRAMES
+    assert len(seen(content).frames) == 200
 
 
 @settings(deadline=None, max_examples=15)
@@ -65,27 +65,6 @@ def test_a_gif_loops_and_lasts_as_long(order: list[int], per_second: int) -> Non
         if changes > 1:
             assert film.info["loop"] == 0
             assert sum(lasts) == pytest.approx(1000 * len(order) / per_second, abs=11)
-
-
-@pytest.mark.parametrize("encode", [encode_mp4, encode_gif])
-def test_what_no_film_can_be_made_of_is_refused(encode: type) -> None:
-    """Too many frames, too large, of different sizes, or none."""
-    small, large = greys([1]), greys([1], 1500, 20)
-    for frames, order in (
-        (small, [0] * (MOST_FRAMES + 1)),
-        (large, [0]),
-        (small + large, [0]),
-        (small, []),
-        ([], []),
-    ):
-        with pytest.raises(ValueError, match="film"):
-            encode(frames, order, 10)
-
-
-def test_odd_sides_are_refused() -> None:
-    """With yuv420p two pixels share one colour."""
-    with pytest.raises(ValueError, match="even"):
-        encode_mp4(greys([1], 47, 32), [0], 10)
 
 
 def test_it_is_known_whether_there_is_an_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
