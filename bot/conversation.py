@@ -205,7 +205,11 @@ class Conversation:
             reply = await asyncio.create_task(self._reply(turn))
             outcome = "answered"
         except LookalikeError as problem:
-            reply = self._apology(turn, problem)
+            details = dict(problem.details)
+            if isinstance(problem, Busy):
+                details["count"] = max(1, round(float(str(details.get("seconds", 1)))))
+            text = turn.say(problem.key, **details)
+            reply = Reply(text=text, private=True) if request.action is None else notice(text)
             outcome = type(problem).__name__
             if isinstance(problem, SetupProblem):
                 log.warning("cannot answer", extra={"reason": str(problem)})
@@ -258,10 +262,3 @@ class Conversation:
         near = difflib.get_close_matches(given, COMMANDS, n=1, cutoff=0.6)
         key = "error.unknown_command_near" if near else "error.unknown_command"
         return Reply(text=turn.say(key, given=given, near="".join(near)))
-
-    def _apology(self, turn: Turn, problem: LookalikeError) -> Reply:
-        details = dict(problem.details)
-        if isinstance(problem, Busy):
-            details["count"] = max(1, round(float(str(details.get("seconds", 1)))))
-        text = turn.say(problem.key, **details)
-        return Reply(text=text, private=True) if turn.request.action is None else notice(text)
