@@ -284,23 +284,24 @@ class Recognizer:
         while queue:
             batch = [queue.popleft() for _ in range(min(len(queue), MOST_FACES_PER_BATCH))]
             batch = [(face, future) for face, future in batch if not future.done()]
-            if batch and not await self._embed_batch(batch, model):
-                for single in batch:  # so that one odd photo harms nobody else's
-                    await self._embed_batch([single], model)
+            if batch:
+                await self._embed_batch(batch, model)
 
-    async def _embed_batch(self, batch: Sequence[Waiting], model: str) -> bool:
-        """Embeds them at once; False if that failed and may succeed one by one."""
+    async def _embed_batch(self, batch: Sequence[Waiting], model: str) -> None:
+        """Embeds them at once; if that fails one by one, so that one harms nobody else's."""
         try:
             faces = [face for face, _ in batch]
             embeddings = await self._in_thread(lambda: self._engine.embed(faces, model))
         except Exception as problem:  # noqa: BLE001 - handed to whoever waits for it
-            if len(batch) == 1 and not batch[0][1].done():
+            if len(batch) > 1:
+                for single in batch:
+                    await self._embed_batch([single], model)
+            elif not batch[0][1].done():
                 batch[0][1].set_exception(problem)
-            return len(batch) == 1
+            return
         for (_, future), embedding in zip(batch, embeddings, strict=True):
             if not future.done():
                 future.set_result(embedding)
-        return True
 
     async def _in_thread(
         self, function: Callable[[], T], leave: Callable[[], object] | None = None

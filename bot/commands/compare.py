@@ -142,12 +142,6 @@ async def _measure(services: Services, turn: Turn, two: Two, model: str) -> Matc
     else:
         cosine, calibration = float(ensemble.fused(cosines)), ensemble.calibration
     score = calibration.score(cosine)
-    return MatchAnswer(
-        rank=1,
-        name="",
-        score=score,
-        word=turn.say(word_key(score)),
-        cosine=cosine,
-        one_in=calibration.one_in(cosine),
-        member_scores=ensemble.member_scores(cosines) if ensemble else (),
-    )
+    word, one_in = turn.say(word_key(score)), calibration.one_in(cosine)
+    members = ensemble.member_scores(cosines) if ensemble else ()
+    return MatchAnswer(1, "", score, word, cosine, one_in, members)

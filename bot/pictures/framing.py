@@ -290,15 +290,8 @@ def bent_face(
     matrix = placing(landmarks, target)
     x, y = target[:5].mean(axis=0)
     placed = continued_warp(pixels, matrix, size_px, head=(x, y - 0.1 * apart_px, apart_px))
-    across, down = bend(through(matrix, landmarks), target, size_px, apart_px)
-    return remapped(placed, across, down)
-
-
-def remapped(
-    picture: cv2.typing.MatLike, across: NDArray[np.float32], down: NDArray[np.float32]
-) -> Pixels:
-    """The picture bent by what ``bend`` returned; its edges go on."""
-    bent = cv2.remap(picture, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    maps = bend(through(matrix, landmarks), target, size_px, apart_px)
+    bent = cv2.remap(placed, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(bent, np.uint8)
 
 

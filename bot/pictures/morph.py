@@ -31,7 +31,6 @@ from bot.pictures.framing import (
     head_shift,
     mirrored,
     placing,
-    remapped,
     shape_of,
     through,
 )
@@ -143,8 +142,9 @@ class _Morph:
             if along > 0:
                 lit = cv2.addWeighted(face, 1 - along, self._relit[at], along, 0)
                 points = self._placed[at][1]
-                across, down = bend(points, target, self._size, self._apart_px, _MOST_BEND)
-                face = remapped(lit, across, down)
+                maps = bend(points, target, self._size, self._apart_px, _MOST_BEND)
+                bent = cv2.remap(lit, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+                face = np.asarray(bent, np.uint8)
             parts.append(face)
         dissolved = share * share * (3 - 2 * share)
         picture = cv2.addWeighted(parts[0], 1 - dissolved, parts[1], dissolved, 0)
@@ -162,10 +162,9 @@ class _Morph:
         shapes = shape_of(first[1]), shape_of(second[1])
         for view, enough in _VIEWS:
             apart = view * (width * height) ** 0.5
-            middles = [width / 2 + head_shift(shape) * apart for shape in shapes]
             one, two = (
-                shape * apart + (middle, _EYES_DOWN * height)
-                for shape, middle in zip(shapes, middles, strict=True)
+                shape * apart + (width / 2 + head_shift(shape) * apart, _EYES_DOWN * height)
+                for shape in shapes
             )
             covered = min(
                 covered_share(face[0], placing(face[1], place), self._size)
