@@ -160,9 +160,7 @@ class Settings(BaseSettings):
         validate_default=True,
     )
 
-    home: Path = Field(
-        default_factory=lambda: platformdirs.user_data_path("lookalike", appauthor=False)
-    )
+    home: Path = Field(default_factory=lambda: platformdirs.user_data_path("lookalike", False))
     default_model: BackboneName = "resnet"
     photo: PhotoSettings = PhotoSettings()
     detector: DetectorSettings = DetectorSettings()

@@ -65,7 +65,7 @@ async def show_card(services: Services, turn: Turn, _slot: Slot, found: Found) -
         lines.append(turn.say("style.turned"))
     if question.rest:
         lines.append(turn.say("answer.album", count=len(question.rest)))
-    buttons = answer_buttons(turn, found, _others(services, found), parents=parents)
+    buttons = answer_buttons(turn, found, services.models.ready(), parents=parents)
     return dataclasses.replace(reply, text="\n".join(lines), buttons=buttons)
 
 
@@ -85,7 +85,7 @@ async def show_parents(services: Services, turn: Turn, _slot: Slot, found: Found
         return Reply(picture=picture, answers=tuple(_face_answer(found, (one,)) for one in each))
 
     reply = await services.recognizer.finish(draw, turn.ms, "draw")
-    buttons = answer_buttons(turn, found, _others(services, found))
+    buttons = answer_buttons(turn, found, services.models.ready())
     return dataclasses.replace(reply, text=caption(turn, found), buttons=buttons)
 
 
@@ -126,11 +126,6 @@ def _face_answer(found: Found, answers: tuple[MatchAnswer, ...], style: str = SI
     shares = (box.x / width, box.y / height, box.w / width, box.h / height)
     faces, model = len(found.photo.faces), found.question.model
     return FaceAnswer(number, faces, model, box=shares, matches=answers, style=style)
-
-
-def _others(services: Services, found: Found) -> list[str]:
-    """Models that could answer, too."""
-    return [name for name in services.models.ready() if name != found.question.model]
 
 
 def _entries(services: Services, found: Found) -> list[CardEntry]:
@@ -220,12 +215,12 @@ def _roughly(turn: Turn, one_in: float) -> str:
 
 
 def answer_buttons(
-    turn: Turn, found: Found, others: Sequence[str], *, parents: bool = False
+    turn: Turn, found: Found, ready: Sequence[str], *, parents: bool = False
 ) -> Rows:
     """Other faces, photos and models, more matches, raw numbers, morph, parents.
 
-    ``others`` are the models that could answer, too; ``parents`` is whether the gallery says who is
-    a woman and who is a man.
+    ``ready`` are the models that can answer; ``parents`` is whether the gallery says who is a woman
+    and who is a man.
     """
     question, count = found.question, min(len(found.photo.faces), MOST_FACES)
     number, model, top, page = question.number, question.model, question.top, question.page
@@ -253,7 +248,9 @@ def answer_buttons(
         if len(question.rest) == 1:
             photos.append(button("button.compare", "both"))
     models = [
-        button("button.other_model", again, number, name, top, page, model=name) for name in others
+        button("button.other_model", again, number, name, top, page, model=name)
+        for name in ready
+        if name != model
     ]
     per_row = turn.limits.buttons_per_row
     below = (*grid(photos, per_row), *grid(models, per_row), *grid(last, per_row))

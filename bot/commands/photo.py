@@ -202,8 +202,7 @@ def chosen(services: Services, choice: Choice, **asked: Any) -> Question:
     """The question that a person's settings ask, with what else is asked."""
     model = services.models.answering(choice.model)
     # A model that can't be had is not named as waited for.
-    coming = choice.model is not None and services.models.is_coming(choice.model)
-    wanted = choice.model if coming and choice.model else model
+    wanted = choice.model if choice.model and services.models.is_coming(choice.model) else model
     usual = {"top": choice.top or 1, "category": choice.category, "style": choice.style or SIDE}
     return Question(model, wanted, **(usual | asked))
 
