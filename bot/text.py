@@ -16,7 +16,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from bot.values import SIDE, STYLES, Button, Limits, Reply, Rows
+from bot.values import SPLIT, Button, Limits, Reply, Rows
 
 if TYPE_CHECKING:
     from gallery.records import Portrait
@@ -260,4 +260,4 @@ def _fit_buttons(rows: Rows, limits: Limits) -> Rows:
 
 def style_key(style: str | None) -> str:
     """Key of what a style is called; none, or one of a newer program, counts as the default."""
-    return f"style.{style if style in STYLES else SIDE}"
+    return "style.split" if style == SPLIT else "style.side"

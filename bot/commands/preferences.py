@@ -12,17 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bot.commands import Refusal, Services, Turn, notice, refusal
+from bot.commands import Refusal, Services, Turn, notice, refusal, words
 from bot.commands.photo import answer_photo, changed_by
-from bot.commands.words import (
-    means_best,
-    means_everybody,
-    read_category,
-    read_model,
-    read_style,
-    read_top,
-    unknown_sentence,
-)
 from bot.models import State
 from bot.text import grid, isolate, style_key
 from bot.values import ALL, SIDE, STYLES, Action, Button, Choices, ModelChoice, Reply, category_tag
@@ -61,7 +52,7 @@ class Preference:
             return await self.menu(services, turn, self.current(services, choice))
         given, others = request.arguments, ""
         first, _, rest = given.partition(" ")
-        if self.name == "top" and rest and read_top(first) is not None:  # as in /top 3 film
+        if self.name == "top" and rest and words.read_top(first) is not None:  # as in /top 3 film
             given, others = first, rest
         value = await self.parse(services, turn, given)
         lines: Sequence[str] = ()
@@ -129,14 +120,14 @@ async def _choose_others(services: Services, turn: Turn, others: str) -> list[st
 def _unknown(
     turn: Turn, setting: str, given: str, models: Sequence[str] = (), categories: Sequence[str] = ()
 ) -> Refusal:
-    said = unknown_sentence(turn, setting, given, models=models, categories=categories)
+    said = words.unknown_sentence(turn, setting, given, models=models, categories=categories)
     return Refusal(Reply(text=said))
 
 
 async def _parse_model(services: Services, turn: Turn, given: str) -> str:
     names = services.models.names()
-    name = read_model(given, names)
-    if name is None and means_best(given):
+    name = words.read_model(given, names)
+    if name is None and words.means_best(given):
         key, details = services.models.why_not_best()
         raise Refusal(Reply(text=turn.say(key, **details)))
     if name is None:
@@ -206,8 +197,8 @@ async def _parse_category(services: Services, turn: Turn, given: str) -> str | N
         if given != ALL and given not in tags:
             raise refusal(turn, "stale.button", toast=False)
         return tags.get(given)
-    name = read_category(given, names)
-    if name is None and not means_everybody(given):
+    name = words.read_category(given, names)
+    if name is None and not words.means_everybody(given):
         raise _unknown(turn, "category", given, categories=names)
     return name
 
@@ -253,7 +244,7 @@ PREFERENCES = (
     Preference(
         name="top",
         current=lambda _, choice: choice.top or 1,
-        parse=_parser("top", read_top),
+        parse=_parser("top", words.read_top),
         sentence=lambda _, turn, top: turn.say("top.chosen", count=top),
         menu=_top_menu,
         sticks_with_photo=False,
@@ -277,8 +268,10 @@ PREFERENCES = (
     Preference(
         name="style",
         current=lambda _, choice: choice.style if choice.style in STYLES else SIDE,
-        parse=_parser("style", read_style),
-        sentence=lambda _, turn, style: turn.say(f"style.chosen_{style}"),
+        parse=_parser("style", words.read_style),
+        sentence=lambda _, turn, style: turn.say(
+            "style.chosen_side" if style == SIDE else "style.chosen_split"
+        ),
         menu=_style_menu,
     ),
 )
