@@ -149,9 +149,8 @@ async def serve(settings: Settings) -> None:
     ):
         adapters = []
         for name, make in makers.items():
-            extra: dict[str, Any] = {"alone": len(wanted) == 1} if name == "web" else {}
-            extra["cache_folder"] = settings.cache_folder
-            adapters.append(make(conversation, getattr(settings, name), **extra))
+            section, alone = getattr(settings, name), len(wanted) == 1
+            adapters.append(make(conversation, section, settings.cache_folder, alone=alone))
         log.info("serving", extra={"adapters": ",".join(wanted)})
         await run_adapters(adapters, stop)
         log.info("stopping")
@@ -169,7 +168,7 @@ def adapters_wanted(settings: Settings) -> tuple[str, ...]:
     return tuple(wanted)
 
 
-async def run_adapters(adapters: Sequence[Adapter], stop: asyncio.Event) -> None:
+async def run_adapters(adapters: Sequence[Adapter[Any]], stop: asyncio.Event) -> None:
     """Runs them side by side until ``stop``; if one ends or fails, all end.
 
     Raises:
@@ -201,7 +200,7 @@ async def run_adapters(adapters: Sequence[Adapter], stop: asyncio.Event) -> None
         raise next((one for one in failures if isinstance(one, SetupProblem)), failures[0])
 
 
-def _adapter_class(name: str) -> Callable[..., Adapter]:
+def _adapter_class(name: str) -> Callable[..., Adapter[Any]]:
     try:
         module = importlib.import_module(f"bot.adapters.{name}")
     except ModuleNotFoundError as missing:
@@ -210,7 +209,7 @@ def _adapter_class(name: str) -> Callable[..., Adapter]:
         raise SetupProblem(
             f"the package {missing.name} is missing: run `pip install 'lookalike[{name}]'`"
         ) from None
-    found: Callable[..., Adapter] = getattr(module, f"{name.title()}Adapter")
+    found: Callable[..., Adapter[Any]] = getattr(module, f"{name.title()}Adapter")
     return found
 
 

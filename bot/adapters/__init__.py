@@ -1,26 +1,32 @@
 """Front ends, one per platform, and what they share.
 
-A front end turns updates into requests and replies into messages. ``bot.app`` makes one as
-``Adapter(conversation, section, cache_folder=...)``, where ``section`` is the platform's part of
-the settings. Each imports its platform's SDK at the top and is imported only when it is used; this
-module imports none.
+A front end turns updates into requests and replies into messages. Each imports its platform's SDK
+at the top and is imported only when it is used; this module imports none.
 """
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
+import itertools
 import logging
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from bot.logs import where
 from bot.values import Attachment
 from engine.errors import NotAnImage, SourceDown, TooLarge
 
+if TYPE_CHECKING:
+    from bot.conversation import Conversation
+
 log = logging.getLogger(__name__)
+S = TypeVar("S")
 T = TypeVar("T")
 W = TypeVar("W")
 
@@ -38,11 +44,18 @@ _PICTURE_SUFFIX = re.compile(
 _VAGUE_TYPES = frozenset({"", "application/octet-stream", "binary/octet-stream"})
 
 
-class Adapter(Protocol):
+@dataclass
+class Adapter(abc.ABC, Generic[S]):
     """A front end; its name, such as ``"telegram"``, is used in the log."""
 
-    name: str
+    conversation: Conversation
+    settings: S  # the platform's section
+    cache_folder: Path | None = None
+    alone: bool = False  # whether no other adapter runs
+    grace_s: float = 4.5  # how long a stop waits for unanswered requests
+    name: ClassVar[str]
 
+    @abc.abstractmethod
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until ``stop`` is set, finishes or tells what is in flight, then returns.
 
@@ -58,8 +71,7 @@ class Adapter(Protocol):
 class InFlight(Generic[W]):
     """The requests being answered, so that a stop finishes them or tells who waits.
 
-    Args:
-        tell: Sends the sentence of a wording key to whoever asked.
+    ``tell`` sends the sentence of a wording key to whoever asked.
     """
 
     def __init__(self, tell: Callable[[W, str], Awaitable[None]]) -> None:
@@ -101,20 +113,17 @@ class InFlight(Generic[W]):
         A call's failure is ignored. The last call is not cancelled with the block, which would
         cost its connection.
         """
-        loop = asyncio.get_running_loop()
-        timer: asyncio.Handle | None = None
 
-        def repeat() -> None:
-            nonlocal timer
-            self.keep(asyncio.gather(call(), return_exceptions=True))
-            timer = loop.call_later(every_s, repeat)
+        async def repeat() -> None:
+            while True:
+                self.keep(asyncio.gather(call(), return_exceptions=True))
+                await asyncio.sleep(every_s)
 
-        repeat()
+        repeated = asyncio.create_task(repeat())
         try:
             yield
         finally:
-            if timer:
-                timer.cancel()
+            repeated.cancel()
 
     async def finish(self, grace_s: float) -> None:
         """Waits for what is in flight; who has no answer after ``grace_s`` is told to ask again.
@@ -139,21 +148,18 @@ async def retry(
 ) -> T:
     """The result of a call, which is repeated after failures.
 
-    Args:
-        call: Makes the request anew each time.
-        pause_s: Seconds to wait after a failure, given it and the number of failures so far;
-            None where it is of no use to try again. The failure is raised then.
+    ``pause_s`` gives the seconds to wait after a failure, given it and how many there are by now;
+    None raises it.
     """
-    failures = 0
-    while True:
+    for failures in itertools.count(1):
         try:
             return await call()
         except Exception as problem:
-            failures += 1
             wait_s = pause_s(problem, failures)
             if wait_s is None:
                 raise
         await asyncio.sleep(wait_s)
+    raise AssertionError("unreachable")
 
 
 def backoff_s(failures: int, first_s: float, longest_s: float) -> float:
@@ -169,30 +175,25 @@ async def fetch(
 ) -> bytes:
     """The bytes of a file that a platform holds; a failed download is repeated for 10 s.
 
-    Args:
-        download: Makes the request anew each time.
-        size_bytes: As the platform says, or None.
-        failing: What ``download`` raises where platform or network fail.
-        lasting: Those of them after which it is of no use to try again.
+    ``download`` makes the request anew each time; ``failing`` is what it raises where platform or
+    network fail, ``lasting`` those of them after which it is of no use to try again.
 
     Raises:
         TooLarge: If the file is above the limit, before anything is asked where that is known.
         SourceDown: If the platform does not hand it over.
     """
+
+    def pause_s(problem: Exception, failures: int) -> float | None:
+        passing = isinstance(problem, failing) and not isinstance(problem, lasting)
+        return FETCH_PAUSES_S[failures - 1] if passing and failures <= 5 else None
+
     refuse_too_large(size_bytes)
-    for pause_s in (*FETCH_PAUSES_S, None):
-        try:
-            # As a task of its own, since whatever awaits is woken by every chunk.
-            content = await asyncio.create_task(download())
-        except failing as problem:
-            if pause_s is None or isinstance(problem, lasting):
-                break
-        else:
-            refuse_too_large(len(content))
-            return content
-        await asyncio.sleep(pause_s)
-    # Outside of the handler: Telegram's would carry the file's address as its cause, and so the
-    # token.
+    # As a task of its own, since whatever awaits is woken by every chunk. From outside of the
+    # handler: Telegram's would carry the file's address as its cause, and so the token.
+    with contextlib.suppress(*failing):
+        content = await retry(lambda: asyncio.create_task(download()), pause_s)
+        refuse_too_large(len(content))
+        return content
     raise SourceDown("the platform does not hand over a file")
 
 

@@ -7,6 +7,7 @@ import contextlib
 import getpass
 import locale
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -27,22 +28,18 @@ LEAVE = frozenset({"/quit", "/exit", "/bye"})
 class TerminalAdapter:
     """The conversation on standard input and output, of a terminal or of pipes.
 
-    Args:
-        conversation: Answers.
-        home: Where a card goes that can't be written beside its photo, and other files.
+    A card goes beside its photo; where it can't be written there, and other files, into ``home``.
     """
 
     name = "terminal"
 
     def __init__(self, conversation: Conversation, *, home: Path) -> None:
-        self._conversation = conversation
-        self._home = home
-        self._sender = Sender(
-            platform="terminal",
-            user_id=_user(),
-            chat_id="terminal",
-            language=_language(),
-        )
+        self._conversation, self._home = conversation, home
+        try:
+            user = getpass.getuser()
+        except (OSError, KeyError):  # a container without a user database
+            user = "somebody"
+        self._sender = Sender("terminal", user, chat_id="terminal", language=_language())
         self._buttons: tuple[Button, ...] = ()
         self._photos: tuple[Path, ...] = ()
 
@@ -68,19 +65,19 @@ class TerminalAdapter:
         return reply
 
     def _parse(self, line: str) -> tuple[Request, tuple[Path, ...]]:
-        """The request in a line, and the photos it is about."""
         if line.isdecimal() and 1 <= int(line) <= len(self._buttons):
             action = self._buttons[int(line) - 1].action
             photos = tuple(map(_attachment, self._photos))
             return Request(self._sender, photos=photos, action=action), self._photos
-        if _is_command(line):
-            command, _, rest = line[1:].partition(" ")
-            words, paths = _split(rest)
-            photos = tuple(map(_attachment, paths))
-            return Request(self._sender, command.lower(), words, photos), paths
-        _, paths = _split(line)
-        unread = (Path(line),) if not paths and _looks_like_path(line) else ()
-        return Request(self._sender, photos=tuple(map(_attachment, paths or unread))), paths
+        command = None
+        named = re.match(r"/([^\s/.\\]*)(?:\s|$)", line)  # other lines with a slash are paths
+        if named:
+            command, line = named[1].lower(), line[named.end() :]
+        words, paths = _split(line)
+        photos = tuple(map(_attachment, paths))
+        if command is None and not paths and " " not in line and re.search(r"[./\\]", line):
+            photos = (_attachment(Path(line)),)  # looks like a path, and can't be read
+        return Request(self._sender, command, words if command is not None else "", photos), paths
 
     def _show(self, reply: Reply, photos: tuple[Path, ...]) -> None:
         click.echo(reply.text)
@@ -100,14 +97,12 @@ class TerminalAdapter:
 
     def _write(self, content: bytes, name: str, photos: tuple[Path, ...]) -> Path:
         """Writes a card or film beside its photo, or into the data folder; returns its path."""
-        places = [self._home / name]
-        if photos:
-            places.insert(0, photos[0].with_name(f"{photos[0].stem}.{name}"))
-        for place in places:
+        beside = [photo.with_name(f"{photo.stem}.{name}") for photo in photos[:1]]
+        for place in (*beside, self._home / name):
             with contextlib.suppress(OSError):
                 place.write_bytes(content)
                 return place
-        raise NotAnImage(f"the file can't be written to {places[-1].parent}")
+        raise NotAnImage(f"the file can't be written to {self._home}")
 
 
 def _attachment(path: Path) -> Attachment:
@@ -118,14 +113,6 @@ def _attachment(path: Path) -> Attachment:
             raise NotAnImage("the file can't be read") from None
 
     return Attachment(fetch)
-
-
-def _is_command(line: str) -> bool:
-    """Whether it is ``/name ...`` and no path that begins with a slash."""
-    if not line.startswith("/"):
-        return False
-    first = line[1:].split(maxsplit=1)[0] if line[1:].strip() else ""
-    return not any(mark in first for mark in "/.\\")
 
 
 def _split(line: str) -> tuple[str, tuple[Path, ...]]:
@@ -146,7 +133,6 @@ def _split(line: str) -> tuple[str, tuple[Path, ...]]:
 
 
 def _as_path(text: str) -> Path | None:
-    """The file of that name, if there is one."""
     text = text.strip().strip("'\"")
     if text.startswith("file://"):
         text = unquote(urlsplit(text).path)
@@ -155,10 +141,6 @@ def _as_path(text: str) -> Path | None:
         return path if path.is_file() else None
     except (OSError, ValueError, RuntimeError):
         return None
-
-
-def _looks_like_path(line: str) -> bool:
-    return " " not in line and ("." in line or "/" in line or "\\" in line)
 
 
 def _read_line() -> str | None:
@@ -177,10 +159,3 @@ def _language() -> str | None:
         if value := os.environ.get(name):
             return value.partition(".")[0].replace("_", "-")
     return (locale.getlocale()[0] or "").replace("_", "-") or None
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container without a user database
-        return "somebody"

@@ -85,45 +85,34 @@ async def answer_message(message: discord.Message, reply: Reply, say: Callable[[
     Where the bot may not attach files, the text goes with a sentence that names the permission.
     """
     reference = message.to_reference(fail_if_not_exists=False)
-
-    async def send(shown: Reply, more: dict[str, Any]) -> None:
-        await message.channel.send(**_message(shown), **more)
-
+    as_reply = {"reference": reference, "mention_author": False}
     shown = [reply]
     if _files(reply):
         sentence = say("discord.no_files")
         text = f"{reply.text}\n{sentence}" if reply.text else sentence
         shown.append(fit(Reply(text, buttons=reply.buttons), LIMITS))
-    as_reply = {"reference": reference, "mention_author": False}
-    for one, more in itertools.product(shown, (as_reply, {})):
+
+    async def send(one: Reply, more: dict[str, Any]) -> None:
+        await message.channel.send(**_message(one), **more)
+
+    ways = itertools.product(shown, (as_reply, {}))
+    await _deliver(*(partial(send, one, more) for one, more in ways))
+
+
+async def _deliver(*ways: Callable[[], Awaitable[object]]) -> bool:
+    """Whether one of the ways leads there; after a missing permission the next is tried."""
+    for send in ways:
         try:
-            await retry(partial(send, one, more), _pause_s)
+            await retry(send, _pause_s)
         except FAILURES as problem:
-            if not _is_forbidden(problem):
+            nowhere = isinstance(problem, (discord.NotFound, discord.Forbidden))
+            if not nowhere and getattr(problem, "code", None) != NO_HISTORY_CODE:
                 log.warning("discord: not delivered", extra={"fault": type(problem).__name__})
-                return
+                return False
         else:
-            return
+            return True
     log.info("discord: an answer had nowhere to go")
-
-
-def _is_forbidden(problem: Exception) -> bool:
-    """Whether a permission is missing; Discord tells that of replies with a code of its own."""
-    return isinstance(problem, discord.Forbidden) or (
-        isinstance(problem, discord.HTTPException) and problem.code == NO_HISTORY_CODE
-    )
-
-
-async def _deliver(send: Callable[[], Awaitable[object]]) -> bool:
-    try:
-        await retry(send, _pause_s)
-    except (discord.NotFound, discord.Forbidden):
-        log.info("discord: an answer had nowhere to go")
-        return False
-    except FAILURES as problem:
-        log.warning("discord: not delivered", extra={"fault": type(problem).__name__})
-        return False
-    return True
+    return False
 
 
 def _pause_s(problem: Exception, failures: int) -> float | None:
@@ -151,17 +140,15 @@ def _message(reply: Reply) -> dict[str, Any]:
 def _files(reply: Reply) -> list[discord.File]:
     """Made anew for every attempt: sending reads them to their end."""
     if reply.picture:
-        content, name, alt = reply.picture.jpeg, "lookalike.jpg", reply.picture.alt[:ALT_CHARS]
+        content, name, alt = reply.picture.jpeg, "lookalike.jpg", reply.picture.alt
     elif film := reply.animation:
-        content, name, alt = film.content, film.filename, film.alt[:ALT_CHARS]
+        content, name, alt = film.content, film.filename, film.alt
     elif reply.document:
-        content, name, alt = reply.document.content, reply.document.filename, ""
+        return [discord.File(io.BytesIO(reply.document.content), reply.document.filename)]
     else:
         return []
-    spoiler = reply.spoiler and reply.document is None
-    return [
-        discord.File(io.BytesIO(content), filename=name, description=alt or None, spoiler=spoiler)
-    ]
+    about = alt[:ALT_CHARS] or None
+    return [discord.File(io.BytesIO(content), name, description=about, spoiler=reply.spoiler)]
 
 
 def view_of(rows: tuple[tuple[Button, ...], ...]) -> discord.ui.View | None:
@@ -176,16 +163,13 @@ def view_of(rows: tuple[tuple[Button, ...], ...]) -> discord.ui.View | None:
     if len(rows) > LIMITS.button_rows or any(len(row) > LIMITS.buttons_per_row for row in rows):
         options = [
             discord.SelectOption(label=button.label[:100], value=button.action)
-            for row in rows
-            for button in row
+            for button in itertools.chain(*rows)
         ]
         view.add_item(discord.ui.Select(custom_id="choose", options=options[:MOST_OPTIONS]))
     else:
         for number, row in enumerate(rows):
             for button in row:
-                item: discord.ui.Button[discord.ui.View] = discord.ui.Button(
-                    label=button.label[:80], custom_id=button.action, row=number
-                )
-                view.add_item(item)
+                label, action = button.label[:80], button.action
+                view.add_item(discord.ui.Button(label=label, custom_id=action, row=number))
     view.stop()
     return view

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import discord
 from discord import app_commands
@@ -15,14 +15,9 @@ from discord import app_commands
 from bot.adapters import InFlight, fetch, is_picture, no_picture
 from bot.adapters.discord import sender
 from bot.adapters.discord.sender import FAILURES, LIMITS
-from bot.conversation import COMMANDS, PRIVATE
-from bot.text import Wording
-from bot.values import Attachment, Limits, Reply, Request, Sender
+from bot.conversation import COMMANDS, PRIVATE, Conversation
+from bot.values import Attachment, Reply, Request, Sender
 from engine.errors import NotAnImage
-
-if TYPE_CHECKING:
-    from bot.conversation import Conversation
-
 
 log = logging.getLogger(__name__)
 
@@ -33,84 +28,105 @@ LASTING = (discord.NotFound, discord.Forbidden)
 AnyInteraction = discord.Interaction[Any]
 
 
-class Session:
-    """Answers interactions and messages; any number of them at once."""
+class Session(discord.Client):
+    """One connection, and answers to interactions and messages; any number of them at once.
+
+    ``set_up`` is called between logging in and connecting.
+    """
+
+    was_ready = False
 
     def __init__(
-        self, client: discord.Client, conversation: Conversation, *, wording: Wording
+        self, conversation: Conversation, set_up: Callable[[Session], Awaitable[None]]
     ) -> None:
-        self._client = client
-        self._conversation = conversation
-        self._wording = wording
+        # No privileged intent: slash commands, menus, direct messages and mentions need none.
+        intents = discord.Intents.none()
+        intents.guilds = intents.guild_messages = intents.dm_messages = True
+        super().__init__(
+            intents=intents,
+            allowed_mentions=discord.AllowedMentions.none(),
+            max_messages=None,
+            member_cache_flags=discord.MemberCacheFlags.none(),
+            chunk_guilds_at_startup=False,
+        )
+        self._conversation, self._set_up = conversation, set_up
         self._in_flight = InFlight(self._tell)
         self.keep = self._in_flight.keep  # runs something as long as the session lasts
         self.finish = self._in_flight.finish  # to be called at the end
 
+    async def setup_hook(self) -> None:
+        """Called by discord.py, as what follows."""
+        await self._set_up(self)
+
+    async def on_ready(self) -> None:
+        """Notes that Discord takes the connection."""
+        self.was_ready = True
+        log.info("discord: connected")
+
+    async def on_error(self, event_method: str, /, *_: Any, **__: Any) -> None:
+        """Logs where, and quotes nothing."""
+        log.error("discord: fault", extra={"where": event_method})
+
     async def ask(
-        self,
-        interaction: AnyInteraction,
-        command: str,
-        arguments: str,
-        photos: Sequence[Attachment],
+        self, interaction: AnyInteraction, command: str, words: str, photos: Sequence[Attachment]
     ) -> None:
         """Answers a slash command or menu: defers at once, then edits that first response."""
-        if self._in_flight.closing:
-            return
-        async with self._in_flight.answering(interaction):
-            ephemeral = command in PRIVATE
-            if not await _acknowledged(
-                interaction.response.defer(thinking=True, ephemeral=ephemeral)
-            ):
-                return
-            request = Request(_asker(interaction), command, arguments, tuple(photos))
-            reply = await self._conversation.answer(request, _limits(interaction))
-            if reply.private and not ephemeral:
-                await sender.whisper(interaction, reply)
-            else:
-                await sender.respond(interaction, reply)
+        request = Request(_asker(interaction), command, words, tuple(photos))
+        await self._answer(interaction, request, thinking=True, ephemeral=command in PRIVATE)
 
-    async def press(self, interaction: AnyInteraction) -> None:
+    async def on_interaction(self, interaction: AnyInteraction) -> None:
         """Answers a pressed button or a chosen option, also of a message sent before a restart."""
         data: Any = interaction.data or {}
         action = next(iter(data.get("values") or ()), data.get("custom_id"))
-        if self._in_flight.closing or not action:
+        if interaction.type is not discord.InteractionType.component or not action:
+            return
+        photos: tuple[Attachment, ...] = ()
+        if interaction.message and interaction.message.reference:
+            spoiler = any(file.is_spoiler() for file in interaction.message.attachments)
+            photos = (Attachment(partial(_fetch_asked, interaction.message), spoiler=spoiler),)
+        request = Request(_asker(interaction), photos=photos, action=str(action))
+        await self._answer(interaction, request)
+
+    async def _answer(
+        self, interaction: AnyInteraction, request: Request, **deferral: bool
+    ) -> None:
+        if self._in_flight.closing:
             return
         async with self._in_flight.answering(interaction):
-            if not await _acknowledged(interaction.response.defer()):
+            try:
+                await interaction.response.defer(**deferral)
+            except discord.NotFound:
+                log.warning("discord: an interaction had expired")
                 return
-            photos: tuple[Attachment, ...] = ()
-            if interaction.message and interaction.message.reference:
-                spoiler = any(file.is_spoiler() for file in interaction.message.attachments)
-                fetch = partial(_fetch_asked, interaction.message)
-                photos = (Attachment(fetch, spoiler=spoiler),)
-            request = Request(_asker(interaction), photos=photos, action=str(action))
-            reply = await self._conversation.answer(request, _limits(interaction))
-            if reply.replaces:
-                await sender.respond(interaction, reply)
-            else:
-                await sender.follow_up(interaction, reply)
+            most = min(interaction.filesize_limit, LIMITS.picture_bytes)
+            limits = replace(LIMITS, picture_bytes=most, document_bytes=most, animation_bytes=most)
+            reply = await self._conversation.answer(request, limits)
+            deliver = sender.respond
+            if request.action and not reply.replaces:
+                deliver = sender.follow_up
+            elif not request.action and reply.private and request.command not in PRIVATE:
+                deliver = sender.whisper
+            await deliver(interaction, reply)
 
-    async def hear(self, message: discord.Message) -> None:
+    async def on_message(self, message: discord.Message) -> None:
         """Answers a direct message, or one that mentions the bot; passes over all others."""
-        me = self._client.user
+        me = self.user
         if self._in_flight.closing or message.author.bot or me is None:
             return
         group = message.guild is not None or isinstance(message.channel, discord.GroupChannel)
         if group and me.id not in {user.id for user in message.mentions}:
             return
         text = message.content.replace(f"<@{me.id}>", " ").replace(f"<@!{me.id}>", " ")
-        command, arguments = _parse_message(text)
-        asker = Sender(
-            "discord",
-            user_id=str(message.author.id),
-            chat_id=str(message.channel.id),
-            language=_locale(message),
-            is_group=group,
-            name=message.author.display_name,
-        )
+        first, _, rest = text.strip().partition(" ")
+        name = first.lstrip("/!").lower()
+        command = name if name in COMMANDS or first.startswith("/") else None
+        words = text if command is None else rest
+        author, chat_id = message.author, str(message.channel.id)
+        language = _locale(message)
+        asker = Sender("discord", str(author.id), chat_id, language, group, author.display_name)
         typing = self._in_flight.repeating(message.channel.typing, TYPING_EVERY_S)
         async with self._in_flight.answering(message), typing:
-            say = partial(self._wording.text, language=asker.language)
+            say = partial(self._conversation.wording.text, language=asker.language)
             photos = pictures(message, asker=message.author)
             if not photos or command == "compare":
                 try:
@@ -118,7 +134,7 @@ class Session:
                 except discord.Forbidden:
                     await sender.answer_message(message, Reply(say("discord.no_history")), say)
                     return
-            request = Request(asker, command, arguments, photos)
+            request = Request(asker, command, words.strip(), photos)
             reply = await self._conversation.answer(request, LIMITS)
             if group and command in PRIVATE:
                 written = await sender.write_privately(message.author, reply)
@@ -141,57 +157,31 @@ class Session:
         return found[:MOST_CHOICES]
 
     async def _tell(self, origin: AnyInteraction | discord.Message, key: str) -> None:
-        """Says a sentence to whoever asked, where that can be done."""
         with contextlib.suppress(*FAILURES):
             if isinstance(origin, discord.Message):
-                say = partial(self._wording.text, language=_locale(origin))
+                say = partial(self._conversation.wording.text, language=_locale(origin))
                 await sender.answer_message(origin, Reply(say(key)), say)
                 return
-            reply = Reply(self._wording.text(key, origin.locale.value), private=True)
+            reply = Reply(self._conversation.wording.text(key, origin.locale.value), private=True)
             if origin.type is discord.InteractionType.component:
                 await sender.follow_up(origin, reply)
             else:
                 await sender.respond(origin, reply)
 
 
-async def _acknowledged(acknowledgement: Awaitable[object]) -> bool:
-    """Whether Discord still waits for an answer to the interaction."""
-    try:
-        await acknowledgement
-    except discord.NotFound:
-        log.warning("discord: an interaction had expired")
-        return False
-    return True
+class ShardedSession(Session, discord.AutoShardedClient):
+    """As many connections as Discord asks for."""
 
 
 def _asker(interaction: AnyInteraction) -> Sender:
-    alone = interaction.guild_id is None and not interaction.context.private_channel
-    return Sender(
-        "discord",
-        user_id=str(interaction.user.id),
-        chat_id=str(interaction.channel_id or interaction.user.id),
-        language=interaction.locale.value,
-        is_group=not alone,
-        name=interaction.user.display_name,
-    )
-
-
-def _limits(interaction: AnyInteraction) -> Limits:
-    most = min(interaction.filesize_limit, LIMITS.picture_bytes)
-    return replace(LIMITS, picture_bytes=most, document_bytes=most, animation_bytes=most)
+    user, language = interaction.user, interaction.locale.value
+    chat_id = str(interaction.channel_id or user.id)
+    group = interaction.guild_id is not None or interaction.context.private_channel
+    return Sender("discord", str(user.id), chat_id, language, group, user.display_name)
 
 
 def _locale(message: discord.Message) -> str | None:
     return message.guild.preferred_locale.value if message.guild else None
-
-
-def _parse_message(text: str) -> tuple[str | None, str]:
-    """The command in what was written, with or without slash, and what follows it."""
-    first, _, rest = text.strip().partition(" ")
-    name = first.lstrip("/!").lower()
-    if name in COMMANDS or first.startswith("/"):
-        return name, rest.strip()
-    return None, text.strip()
 
 
 # The pictures that Discord holds, fetched when they are needed
@@ -201,13 +191,8 @@ def attachment(file: discord.Attachment, *, own: bool = False) -> Attachment:
     """A file of a message or command; downloaded soon, since its address expires."""
     if not is_picture(file.content_type, file.filename):
         return no_picture(file.content_type)
-    return Attachment(
-        fetch=partial(fetch, file.read, file.size, FAILURES, LASTING),
-        size_bytes=file.size,
-        media_type=file.content_type,
-        own=own,
-        spoiler=file.is_spoiler(),
-    )
+    load = partial(fetch, file.read, file.size, FAILURES, LASTING)
+    return Attachment(load, file.size, file.content_type, own, file.is_spoiler())
 
 
 def avatar(user: discord.User | discord.Member) -> Attachment:
@@ -223,9 +208,7 @@ def pictures(
 ) -> tuple[Attachment, ...]:
     """The pictures in a message, forwarded ones too; for other files one that says it is none.
 
-    Args:
-        message: Where they are.
-        asker: Who asks about them; those that they sent themselves are marked as their own.
+    Those that ``asker`` sent themselves are marked as their own.
     """
     snapshots = message.message_snapshots
     files = [*message.attachments, *(file for one in snapshots for file in one.attachments)]
@@ -237,8 +220,7 @@ def pictures(
 async def _replied_pictures(message: discord.Message) -> tuple[Attachment, ...]:
     """Of the message replied to; where that is an answer of the bot's, of what it answered.
 
-    Raises:
-        discord.Forbidden: If the bot may not read the message there.
+    Raises discord.Forbidden if the bot may not read the message there.
     """
     replied = await _replied_to(message)
     if replied is None:
@@ -251,11 +233,7 @@ async def _replied_pictures(message: discord.Message) -> tuple[Attachment, ...]:
 
 
 async def _fetch_asked(answer: discord.Message) -> bytes:
-    """The photo of the message that an answer replies to.
-
-    Raises:
-        NotAnImage: If that message is gone, or has none.
-    """
+    """The photo that an answer replies to; raises NotAnImage if it is gone."""
     asked = None
     with contextlib.suppress(discord.Forbidden):
         asked = await _replied_to(answer)

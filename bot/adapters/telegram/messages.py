@@ -9,22 +9,11 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
-from telegram import (
-    Animation,
-    Bot,
-    CallbackQuery,
-    Document,
-    ExternalReplyInfo,
-    MaybeInaccessibleMessage,
-    Message,
-    PhotoSize,
-    ReplyParameters,
-    Sticker,
-    User,
-)
+import telegram
+from telegram import Message
 from telegram.constants import ChatType, MessageEntityType
 from telegram.error import BadRequest, RetryAfter, TelegramError
 
@@ -42,44 +31,27 @@ MOST_REMEMBERED = 8192  # answers and albums
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request and where its answer goes; repr shows no id.
-
-    Attributes:
-        request: What is asked.
-        place: Arguments of Telegram's sending methods: the chat, and where there are any the forum
-            topic, the topic of a channel's direct messages, and the message that is answered.
-    """
+    """A request and where its answer goes; repr shows no id."""
 
     request: Request
+    # Arguments of Telegram's sending methods: the chat, and where there are any the forum topic,
+    # the topic of a channel's direct messages, and the message that is answered
     place: dict[str, Any] = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedMessage:
-    """What the words of a message or caption mean to one bot.
+class ParsedMessage(NamedTuple):
+    """What the words of a message or caption mean to one bot."""
 
-    Attributes:
-        command: Name without slash, lower case; None where there is none.
-        arguments: What follows the command, else all the words.
-        to_me: Whether the bot is named, as ``@bot`` or ``/command@bot``.
-        to_another: Whether the command names another bot.
-    """
-
-    command: str | None
-    arguments: str
-    to_me: bool
-    to_another: bool
+    command: str | None  # without slash, lower case
+    arguments: str  # what follows the command, else all the words
+    to_me: bool  # whether the bot is named, as ``@bot`` or ``/command@bot``
+    to_another: bool  # whether the command names another bot
 
 
 class Reader:
-    """Understands messages addressed to one bot, and downloads the files in them.
+    """Understands messages addressed to one bot, and downloads the files in them."""
 
-    Args:
-        bot: Connected.
-        client: Downloads.
-    """
-
-    def __init__(self, bot: Bot, client: httpx.AsyncClient) -> None:
+    def __init__(self, bot: telegram.Bot, client: httpx.AsyncClient) -> None:
         self._bot = bot
         self._client = client
         # Which photos a message of the bot answers (by chat and message id, or inline id) and an
@@ -87,9 +59,10 @@ class Reader:
         # File ids only, and those in memory.
         self._photos: OrderedDict[Hashable, tuple[Attachment, ...]] = OrderedDict()
 
-    def remember(self, key: Hashable, photos: tuple[Attachment, ...]) -> None:
+    def remember(self, sent: Hashable, photos: tuple[Attachment, ...]) -> None:
         """Keeps the photos of an answer or album, if any, in the place of the oldest if need be."""
-        if photos:
+        key = (sent.chat.id, sent.message_id) if isinstance(sent, Message) else sent
+        if photos and key:
             self._photos[key] = photos
             self._photos.move_to_end(key)
             if len(self._photos) > MOST_REMEMBERED:
@@ -105,23 +78,25 @@ class Reader:
         sender = _sender(first)
         if sender is None:
             return None
-        words = next((words for words in map(_words, messages) if words), "")
-        named = any(self._is_named(message) for message in messages)
+        words = next(filter(None, (item.text or item.caption for item in messages)), "")
         said = parse_message(words, self._bot.username)
         if said.to_another:
             return None
         attached = tuple(photo for item in messages for photo in self._pictures(item))
         if first.media_group_id:
             self.remember((first.chat.id, first.media_group_id), attached)
-        if sender.is_group and not (named or self._is_asked(said, first, attached)):
+        if sender.is_group and not self._is_asked(said, messages, attached):
             return None
-        photos = self._meant(said.command, first, attached)
-        if not (words or photos or _is_something(first)):
-            return None
+        # Of an album all or none is forwarded, so its first message speaks for it.
+        photos = _owned(attached, own=_sent_by_themselves(first))
+        if not photos or said.command == "compare":
+            photos = (*self._replied(said.command, first), *photos)
+        if not (words or photos or first.effective_attachment):
+            return None  # nobody sent it, Telegram reports something
         request = Request(sender, said.command, said.arguments, photos)
         return Asked(request, _place(first, reply=bool(sender.is_group or photos)))
 
-    def read_button(self, query: CallbackQuery) -> Asked | None:
+    def read_button(self, query: telegram.CallbackQuery) -> Asked | None:
         """What a pressed button asks for; None if it is not one of this bot's."""
         if not query.data:
             return None
@@ -145,15 +120,6 @@ class Reader:
         photos = _owned(photos, own=False)
         return Asked(Request(sender, photos=photos, action=query.data), place)
 
-    def _meant(
-        self, command: str | None, message: Message, attached: tuple[Attachment, ...]
-    ) -> tuple[Attachment, ...]:
-        # Of an album all or none is forwarded, so its first message speaks for it.
-        attached = _owned(attached, own=_sent_by_themselves(message))
-        if attached and command != "compare":
-            return attached
-        return (*self._replied(command, message), *attached)
-
     def _replied(self, command: str | None, message: Message) -> tuple[Attachment, ...]:
         original = message.reply_to_message
         if original is None:
@@ -171,11 +137,12 @@ class Reader:
         mine = same and _sent_by_themselves(original) and not message.sender_chat
         return _owned(self._pictures(original), own=mine)
 
-    def _pictures(self, message: Message | ExternalReplyInfo) -> tuple[Attachment, ...]:
+    def _pictures(self, message: Message | telegram.ExternalReplyInfo) -> tuple[Attachment, ...]:
         """The picture in a message; for other media one whose fetch says that it is none."""
-        file: PhotoSize | Animation | Document | Sticker | None
         # An animation comes with a document of the same file; its own kind is the truer one.
-        file = moving = message.animation or message.document
+        moving = message.animation or message.document
+        file: telegram.PhotoSize | telegram.Sticker | telegram.Animation | telegram.Document | None
+        file = moving
         media_type = moving.mime_type if moving else None
         if sizes := message.photo:
             fitting = [size for size in sizes if (size.file_size or 0) <= DOWNLOAD_LIMIT_BYTES]
@@ -189,15 +156,10 @@ class Reader:
             others = (file, message.video, message.video_note, message.voice, message.audio)
             return (no_picture(media_type),) if any(others) else ()
         assert file
-        download = partial(self._download, file.file_id)
-        return (
-            Attachment(
-                fetch=partial(fetch, download, file.file_size, FAILURES, (BadRequest, RetryAfter)),
-                size_bytes=file.file_size,
-                media_type=media_type,
-                spoiler=bool(message.has_media_spoiler),
-            ),
-        )
+        download, size_bytes = partial(self._download, file.file_id), file.file_size
+        load = partial(fetch, download, size_bytes, FAILURES, (BadRequest, RetryAfter))
+        spoiler = bool(message.has_media_spoiler)
+        return (Attachment(load, size_bytes, media_type, spoiler=spoiler),)
 
     async def _download(self, file_id: str) -> bytes:
         """The bytes of a file, but not many more than the limit."""
@@ -224,24 +186,18 @@ class Reader:
         return bytes(content)
 
     def _is_asked(
-        self, said: ParsedMessage, message: Message, attached: tuple[Attachment, ...]
+        self, said: ParsedMessage, messages: Sequence[Message], attached: tuple[Attachment, ...]
     ) -> bool:
-        if said.to_me:
-            return True
-        if said.command is not None:
-            return said.command in COMMANDS
-        original = message.reply_to_message
+        for message in messages:
+            for entity in (*message.entities, *message.caption_entities):
+                is_mention = entity.type == MessageEntityType.TEXT_MENTION
+                if is_mention and entity.user and entity.user.id == self._bot.id:
+                    return True
+        if said.to_me or said.command is not None:
+            return said.to_me or said.command in COMMANDS
+        original = messages[0].reply_to_message
         author = original.from_user if original and not original.forum_topic_created else None
         return bool(attached) and author is not None and author.id == self._bot.id
-
-    def _is_named(self, message: Message) -> bool:
-        entities = (*message.entities, *message.caption_entities)
-        return any(
-            entity.type == MessageEntityType.TEXT_MENTION
-            and entity.user
-            and entity.user.id == self._bot.id
-            for entity in entities
-        )
 
 
 def _place(
@@ -259,8 +215,8 @@ def _place(
     return place
 
 
-def _reply_to(message: MaybeInaccessibleMessage) -> ReplyParameters:
-    return ReplyParameters(message.message_id, allow_sending_without_reply=True)
+def _reply_to(message: telegram.MaybeInaccessibleMessage) -> telegram.ReplyParameters:
+    return telegram.ReplyParameters(message.message_id, allow_sending_without_reply=True)
 
 
 def parse_message(text: str, username: str) -> ParsedMessage:
@@ -271,14 +227,11 @@ def parse_message(text: str, username: str) -> ParsedMessage:
         rest, named = mention.subn(" ", text)
         return ParsedMessage(None, " ".join(rest.split()), bool(named), to_another=False)
     addressee = command["bot"]
-    to_me = addressee is not None and addressee.lower() == username.lower()
+    addressed = addressee is not None and addressee.lower() == username.lower()
     arguments, named = mention.subn(" ", command["arguments"] or "")
-    return ParsedMessage(
-        command=command["name"].lower(),
-        arguments=" ".join(arguments.split()),
-        to_me=to_me or bool(named) or bool(mention.match(text.strip())),
-        to_another=addressee is not None and not to_me,
-    )
+    to_me = addressed or bool(named) or bool(mention.match(text.strip()))
+    to_another = addressee is not None and not addressed
+    return ParsedMessage(command["name"].lower(), " ".join(arguments.split()), to_me, to_another)
 
 
 def _read(path: Path) -> bytes:
@@ -304,7 +257,7 @@ def _sender(message: Message) -> Sender | None:
     return _person(message.from_user, chat_id, is_group=is_group)
 
 
-def _person(user: User, chat_id: str, *, is_group: bool) -> Sender:
+def _person(user: telegram.User, chat_id: str, *, is_group: bool) -> Sender:
     # Under an inline message the chat goes by another id than in the question: it can't be told
     # who belongs together where the bot is but a guest.
     name = "" if chat_id.startswith(GUEST) else user.full_name
@@ -318,14 +271,3 @@ def _owned(photos: tuple[Attachment, ...], *, own: bool) -> tuple[Attachment, ..
 def _sent_by_themselves(message: Message) -> bool:
     """Whether the person who wrote it took the photo out of no other message."""
     return message.forward_origin is None and message.sender_chat is None
-
-
-def _words(message: Message) -> str:
-    return message.text or message.caption or ""
-
-
-def _is_something(message: Message) -> bool:
-    """Whether somebody sent this, in contrast to what Telegram reports."""
-    return any(
-        (message.contact, message.dice, message.game, message.location, message.poll, message.story)
-    )

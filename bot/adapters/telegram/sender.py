@@ -5,37 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
-from telegram import (
-    Bot,
-    InlineKeyboardButton,
-    InlineKeyboardMarkup,
-    InlineQueryResult,
-    InlineQueryResultArticle,
-    InlineQueryResultCachedMpeg4Gif,
-    InlineQueryResultCachedPhoto,
-    InputMediaAnimation,
-    InputMediaPhoto,
-    InputTextMessageContent,
-    LinkPreviewOptions,
-    Message,
-)
-from telegram.error import (
-    BadRequest,
-    ChatMigrated,
-    Forbidden,
-    NetworkError,
-    RetryAfter,
-    TelegramError,
-)
+import telegram
+from telegram import InputMediaAnimation, InputMediaPhoto, Message
+from telegram.error import BadRequest, ChatMigrated, NetworkError, RetryAfter, TelegramError
 from telegram.ext import AIORateLimiter
 
 from bot.adapters import backoff_s, retry
@@ -45,28 +27,17 @@ from bot.values import Animation, Button, Limits, Reply
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 JSON = dict[str, Any]
-Answer = bool | JSON | list[JSON]
+Media = InputMediaPhoto | InputMediaAnimation | None
 Send = Callable[..., Awaitable[Message]]
 
 # The library warns at every 429 until its coming way to tell time spans is chosen
 # (python-telegram-bot 22.2, telegram.error.RetryAfter).
 os.environ.setdefault("PTB_TIMEDELTA", "true")
 
-# https://core.telegram.org/bots/api: sendMessage, sendPhoto, sendDocument, sendAnimation,
-# InlineKeyboardButton.
-# Three buttons side by side are as many as a phone shows with their words.
-TELEGRAM_LIMITS = Limits(
-    text_chars=4096,
-    caption_chars=1024,
-    picture_bytes=10_000_000,
-    picture_width_plus_height_px=10_000,
-    document_bytes=50_000_000,
-    animation_bytes=50_000_000,
-    action_bytes=64,
-    buttons_per_row=3,
-    button_rows=10,
-    label_chars=40,
-)
+# The rest is what ``Limits`` says without a platform (https://core.telegram.org/bots/api:
+# sendMessage, sendPhoto, sendDocument, sendAnimation, InlineKeyboardButton). Three buttons side by
+# side are as many as a phone shows with their words.
+TELEGRAM_LIMITS = Limits(buttons_per_row=3, button_rows=10)
 # How long a failing delivery is retried.
 PATIENCE_S = 120.0
 # Nobody waits longer than this for an answer; Telegram names hours after gross abuse.
@@ -77,11 +48,7 @@ MOMENTARY = frozenset({"sendChatAction", "answerCallbackQuery", "deleteMessage"}
 PICTURE_NAME = "lookalike.jpg"
 # What a closed topic or a lost question is refused with.
 MISPLACED = re.compile("thread|topic|repl", re.IGNORECASE)
-NO_PREVIEW = LinkPreviewOptions(is_disabled=True)
-
-
-class UndeliverableError(Exception):
-    """It is of no use to go on with a delivery; the message says why, without an id."""
+NO_PREVIEW = telegram.LinkPreviewOptions(is_disabled=True)
 
 
 class ChatRateLimiter(AIORateLimiter):
@@ -97,35 +64,23 @@ class ChatRateLimiter(AIORateLimiter):
     def __init__(self) -> None:
         super().__init__(max_retries=0)
 
-    async def process_request(
-        self,
-        callback: Callable[..., Coroutine[Any, Any, Answer]],
-        args: Any,
-        kwargs: JSON,
-        endpoint: str,
-        data: JSON,
-        rate_limit_args: int | None,
-    ) -> Answer:
+    # The library calls it by keywords.
+    async def process_request(self, *, endpoint: str, **call: Any) -> Any:  # type: ignore[override]
         """Sends a request when the limits allow it, again after each 429.
 
-        Raises:
-            RetryAfter: If Telegram still refuses after every repetition, or names a pause that
-                nobody would wait for.
+        Raises RetryAfter after the last repetition, or for a pause that nobody would wait for.
         """
         if endpoint in MOMENTARY:
-            return await asyncio.create_task(callback(*args, **kwargs))
-        for failures in count(1):
-            try:
-                return await super().process_request(
-                    callback, args, kwargs, endpoint, data, rate_limit_args
-                )
-            except RetryAfter as problem:
-                asked_s = seconds_asked(problem)
-                if failures > MOST_RATE_LIMITS or asked_s > LONGEST_RATE_LIMIT_S:
-                    raise
+            return await asyncio.create_task(call["callback"](*call["args"], **call["kwargs"]))
+
+        def pause_s(problem: Exception, failures: int) -> float | None:
+            asked_s = seconds_asked(problem) if isinstance(problem, RetryAfter) else math.inf
+            if failures > MOST_RATE_LIMITS or asked_s > LONGEST_RATE_LIMIT_S:
+                return None
             log.info("telegram: %s has to wait %.0f s", endpoint, asked_s)
-            await asyncio.sleep(asked_s + 0.1)
-        raise AssertionError("unreachable")
+            return asked_s + 0.1
+
+        return await retry(partial(super().process_request, endpoint=endpoint, **call), pause_s)
 
 
 class Sender:
@@ -135,15 +90,11 @@ class Sender:
     better than never. Somebody who blocked the bot gets nothing, and that is no error.
     """
 
-    def __init__(self, bot: Bot) -> None:
+    def __init__(self, bot: telegram.Bot) -> None:
         self._bot = bot
 
     async def send(self, place: JSON, reply: Reply) -> Message | None:
-        """Sends a reply.
-
-        Returns:
-            The message; None if nothing could be delivered.
-        """
+        """Sends a reply; returns the message, or None if nothing could be delivered."""
         more: JSON = {"reply_markup": keyboard(reply.buttons)}
         text = _sendable(reply.text or reply.notice or "")
         try:
@@ -156,16 +107,14 @@ class Sender:
             if text:
                 more["link_preview_options"] = NO_PREVIEW
                 return await self._insert(place, partial(self._bot.send_message, text=text, **more))
-        except (UndeliverableError, TelegramError) as problem:
-            # A BadRequest's message is Telegram's for developers and holds no id.
-            log.info("telegram: an answer can't be delivered: %s", problem)
+        except TelegramError as problem:
+            log.info("telegram: an answer can't be delivered: %s", _why(problem))
         return None
 
     async def replace(self, message: Message, place: JSON, reply: Reply) -> Message | None:
         """Puts a reply in the place of a message, or sends it where that can't be done.
 
-        Returns:
-            The message that carries the reply; None if nothing could be delivered.
+        Returns the message that carries the reply; None if nothing could be delivered.
         """
         hidden = reply.spoiler or bool(message.has_media_spoiler)
         media = _media(reply, caption=_sendable(reply.text), has_spoiler=hidden)
@@ -176,24 +125,18 @@ class Sender:
         target = {"chat_id": message.chat.id, "message_id": message.message_id}
         try:
             edited = await self._edit(target, reply, media, is_text=is_text)
-        except UndeliverableError as problem:
-            log.info("telegram: a message can't be changed: %s", problem)
-            return None
         except (BadRequest, ChatMigrated) as problem:
             if "not modified" in problem.message.lower():
                 return message
             return await self.send(place, reply)
+        except TelegramError as problem:
+            log.info("telegram: a message can't be changed: %s", _why(problem))
+            return None
         return edited if isinstance(edited, Message) else message
 
     async def _edit(
-        self,
-        target: JSON,
-        reply: Reply,
-        media: InputMediaPhoto | InputMediaAnimation | None,
-        *,
-        is_text: bool,
+        self, target: JSON, reply: Reply, media: Media, *, is_text: bool
     ) -> Message | bool:
-        """Turns a message into a reply; ``target`` names the message."""
         bot, text = self._bot, _sendable(reply.text)
         edit: Callable[..., Awaitable[Message | bool]]
         if media:
@@ -205,36 +148,13 @@ class Sender:
         else:
             caption = shorten(text, TELEGRAM_LIMITS.caption_chars)
             edit = partial(bot.edit_message_caption, caption=caption)
-        return await self._deliver(partial(edit, **target, reply_markup=keyboard(reply.buttons)))
-
-    async def _deliver(self, call: Callable[[], Awaitable[T]]) -> T:
-        """The result of a request, which is repeated while the network fails.
-
-        Raises:
-            BadRequest: If Telegram does not accept the request as it is.
-            ChatMigrated: If the group has become a supergroup with another id.
-            UndeliverableError: If it is of no use to go on.
-        """
-        until = time.monotonic() + PATIENCE_S
-
-        def pause_s(problem: Exception, failures: int) -> float | None:
-            if not isinstance(problem, NetworkError) or isinstance(problem, BadRequest):
-                return None
-            wait_s = backoff_s(failures, 0.5, 15.0)
-            return wait_s if time.monotonic() + wait_s <= until else None
-
-        try:
-            return await retry(call, pause_s)
-        except (BadRequest, ChatMigrated):
-            raise
-        except TelegramError as problem:
-            raise UndeliverableError(type(problem.__cause__ or problem).__name__) from None
+        return await _deliver(partial(edit, **target, reply_markup=keyboard(reply.buttons)))
 
     async def _insert(self, place: JSON, send: Send) -> Message:
         """Sends a message; once more as a plain one where it is refused as a reply in a topic."""
         for attempt in count():
             try:
-                return await self._deliver(partial(send, **place))
+                return await _deliver(partial(send, **place))
             except ChatMigrated as problem:
                 if attempt > 1:
                     raise
@@ -253,35 +173,34 @@ class Sender:
     # started the bot has no such chat and gets the answer in words.
 
     async def answer_guest(self, query_id: str, asker_id: int | None, reply: Reply) -> str | None:
-        """Answers a guest message.
-
-        Returns:
-            The inline message's id; None if nothing could be delivered.
-        """
+        """Answers a guest message; returns the inline message's id, or None if it can't be."""
         text = _sendable(reply.text or reply.notice or "") or "…"
-        content = InputTextMessageContent(text, link_preview_options=NO_PREVIEW)
+        content = telegram.InputTextMessageContent(text, link_preview_options=NO_PREVIEW)
         more: JSON = {"reply_markup": keyboard(reply.buttons)}
         title = text.splitlines()[0][:64]
-        results: list[InlineQueryResult] = [InlineQueryResultArticle("1", title, content, **more)]
+        results: list[telegram.InlineQueryResult]
+        results = [telegram.InlineQueryResultArticle("1", title, content, **more)]
         async with self._uploaded(asker_id, reply) as uploaded:
             if uploaded:
                 more["caption"] = shorten(_sendable(reply.text), TELEGRAM_LIMITS.caption_chars)
-                picture: InlineQueryResult
+                picture: telegram.InlineQueryResult
                 if uploaded.animation:
                     film_id = uploaded.animation.file_id
-                    picture = InlineQueryResultCachedMpeg4Gif("1", film_id, **more)
+                    picture = telegram.InlineQueryResultCachedMpeg4Gif("1", film_id, **more)
                 else:
                     photo_id = uploaded.photo[-1].file_id
-                    picture = InlineQueryResultCachedPhoto("1", photo_id, PICTURE_NAME, **more)
+                    picture = telegram.InlineQueryResultCachedPhoto(
+                        "1", photo_id, PICTURE_NAME, **more
+                    )
                 results.insert(0, picture)
             for result in results:
                 answer = partial(self._bot.answer_guest_query, query_id, result)
                 try:
-                    return (await self._deliver(answer)).inline_message_id
+                    return (await _deliver(answer)).inline_message_id
                 except BadRequest:
                     continue  # words are taken where a picture is not
-                except UndeliverableError as problem:
-                    log.info("telegram: a guest's answer can't be delivered: %s", problem)
+                except TelegramError as problem:
+                    log.info("telegram: a guest's answer can't be delivered: %s", _why(problem))
                     break
         return None
 
@@ -299,7 +218,7 @@ class Sender:
                         await self._edit(target, reply, None, is_text=False)
                     except BadRequest:  # it is a message without a picture
                         await self._edit(target, reply, None, is_text=True)
-            except (UndeliverableError, TelegramError) as problem:
+            except TelegramError as problem:
                 log.info("telegram: a guest's answer can't be changed: %s", type(problem).__name__)
 
     @contextlib.asynccontextmanager
@@ -313,7 +232,7 @@ class Sender:
             upload = _uploads(self._bot, reply)[0]
             try:
                 uploaded = await upload(chat_id=asker_id, disable_notification=True)
-            except (Forbidden, BadRequest):
+            except (telegram.error.Forbidden, BadRequest):
                 pass  # never started, or blocked
             except TelegramError as problem:
                 log.info("telegram: a picture can't be uploaded: %s", type(problem).__name__)
@@ -325,7 +244,26 @@ class Sender:
                     await uploaded.delete()
 
 
-def _uploads(bot: Bot, reply: Reply) -> list[Send]:
+async def _deliver(call: Callable[[], Awaitable[T]]) -> T:
+    """The result of a request, which is repeated while the network fails."""
+    until = time.monotonic() + PATIENCE_S
+
+    def pause_s(problem: Exception, failures: int) -> float | None:
+        if not isinstance(problem, NetworkError) or isinstance(problem, BadRequest):
+            return None
+        wait_s = backoff_s(failures, 0.5, 15.0)
+        return wait_s if time.monotonic() + wait_s <= until else None
+
+    return await retry(call, pause_s)
+
+
+def _why(problem: TelegramError) -> str:
+    # A BadRequest's message is Telegram's for developers and holds no id.
+    cause = type(problem.__cause__ or problem).__name__
+    return problem.message if isinstance(problem, (BadRequest, ChatMigrated)) else cause
+
+
+def _uploads(bot: telegram.Bot, reply: Reply) -> list[Send]:
     """How to send the file of a reply: as what it is, then as a plain file if that is refused."""
     if document := reply.document:
         return [partial(bot.send_document, document=document.content, filename=document.filename)]
@@ -344,9 +282,7 @@ def _uploads(bot: Bot, reply: Reply) -> list[Send]:
     ]
 
 
-def _media(
-    reply: Reply, uploaded: Message | None = None, **more: Any
-) -> InputMediaPhoto | InputMediaAnimation | None:
+def _media(reply: Reply, uploaded: Message | None = None, **more: Any) -> Media:
     """The picture or film of a reply, or what Telegram holds of it, to be put into a message."""
     if picture := reply.picture:
         photo = uploaded.photo[-1].file_id if uploaded else picture.jpeg
@@ -360,21 +296,18 @@ def _media(
 
 def _measures(film: Animation) -> JSON:
     """Known beforehand, so that a chat shows the frame while the film still loads."""
-    return {
-        "width": film.width_px,
-        "height": film.height_px,
-        "duration": max(1, round(film.duration_s)),
-    }
+    duration_s = max(1, round(film.duration_s))
+    return {"width": film.width_px, "height": film.height_px, "duration": duration_s}
 
 
-def keyboard(rows: tuple[tuple[Button, ...], ...]) -> InlineKeyboardMarkup | None:
+def keyboard(rows: tuple[tuple[Button, ...], ...]) -> telegram.InlineKeyboardMarkup | None:
     """The buttons as Telegram takes them; None where there are none."""
     buttons = [
-        [InlineKeyboardButton(button.label, callback_data=button.action) for button in row]
+        [telegram.InlineKeyboardButton(button.label, callback_data=button.action) for button in row]
         for row in rows
         if row
     ]
-    return InlineKeyboardMarkup(buttons) if buttons else None
+    return telegram.InlineKeyboardMarkup(buttons) if buttons else None
 
 
 def _sendable(text: str) -> str:

@@ -7,11 +7,11 @@ import json
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 import httpx
@@ -22,30 +22,21 @@ from telegram.request import HTTPXRequest
 
 from bot.adapters import InFlight, backoff_s, or_stop, retry
 from bot.adapters.telegram.messages import Asked, Reader
-from bot.adapters.telegram.sender import TELEGRAM_LIMITS, Sender, seconds_asked
-from bot.text import Wording
+from bot.adapters.telegram.sender import JSON, TELEGRAM_LIMITS, Sender, seconds_asked
+from bot.conversation import Conversation
 from bot.values import Reply
 from engine.errors import BadToken
 
-if TYPE_CHECKING:
-    from bot.conversation import Conversation
-
 log = logging.getLogger(__name__)
-JSON = dict[str, Any]
 
-# The sign is shown for 5 s (https://core.telegram.org/bots/api#sendchataction).
-TYPING_EVERY_S = 4.5
+TYPING_EVERY_S = 4.5  # shown for 5 s (https://core.telegram.org/bots/api#sendchataction)
 # A pressed button is answered within this time, by the result if there is one by then.
 BUTTON_WAITS_S = 0.4
-# https://core.telegram.org/bots/api#answercallbackquery
-NOTE_CHARS = 200
-# A longer note would vanish before it is read; it waits for a tap.
-TOAST_CHARS = 60
-# https://core.telegram.org/bots/api#sendmediagroup: 2-10 items.
-MOST_ALBUM_ITEMS = 10
+NOTE_CHARS = 200  # https://core.telegram.org/bots/api#answercallbackquery
+TOAST_CHARS = 60  # a longer note would vanish before it is read; it waits for a tap
+MOST_ALBUM_ITEMS = 10  # https://core.telegram.org/bots/api#sendmediagroup: 2-10 items
 # Commands whose answer is, with a photo, a picture.
 DRAWN = frozenset({None, "lookalike", "compare", "top"})
-
 
 REFUSED_TOKEN = (
     "Telegram refuses the bot's token; "  # noqa: S105 - a sentence
@@ -61,8 +52,7 @@ PACES_S = (0.03, 0.5)
 NEW_AT_ONCE = 30
 # How long an update in work stays unconfirmed, and how many do: well below 100, the most that one
 # poll brings.
-HOLD_S = 60.0
-HOLD_MOST = 60
+HOLD_S, HOLD_MOST = 60.0, 60
 
 
 @dataclass(slots=True)
@@ -85,33 +75,22 @@ class _Album:
 class Session:
     """Answers updates; any number of them at once.
 
-    Args:
-        bot: Connected.
-        conversation: Answers.
-        wording: What is said when an answer can't be waited for.
-        client: Downloads.
-        album_quiet_s: An album is complete when nothing has been added to it for so long.
-        done: Called with the id of each update that needs nothing more.
+    ``done`` is called with the id of each update that needs nothing more. An album is complete
+    when nothing has been added to it for ``album_quiet_s``.
     """
 
     def __init__(
         self,
         bot: Bot,
         conversation: Conversation,
-        *,
-        wording: Wording,
         client: httpx.AsyncClient,
         album_quiet_s: float,
         done: Callable[[int], None],
     ) -> None:
-        self._bot = bot
-        self._conversation = conversation
-        self._wording = wording
-        self._reader = Reader(bot, client)
-        self._sender = Sender(bot)
-        self._album_quiet_s = album_quiet_s
+        self._bot, self._conversation = bot, conversation
+        self._reader, self._sender = Reader(bot, client), Sender(bot)
+        self._album_quiet_s, self._done = album_quiet_s, done
         self._albums: dict[Hashable, _Album] = {}
-        self._done = done
         self._in_flight = InFlight(self._tell)
         self.finish = self._in_flight.finish  # to be called at the end
 
@@ -132,7 +111,7 @@ class Session:
 
     async def _tell(self, work: _Work, key: str) -> None:
         if work.asked:
-            sentence = self._wording.text(key, work.asked.request.sender.language)
+            sentence = self._conversation.wording.text(key, work.asked.request.sender.language)
             await self._sender.send(work.asked.place, Reply(sentence))
         self._done(work.update_id)
 
@@ -151,22 +130,14 @@ class Session:
             return
         album = self._albums[key] = _Album([message])
         try:
-            try:
-                await self._complete(album)
-            finally:
-                del self._albums[key]
+            with suppress(TimeoutError):
+                while len(album.items) < MOST_ALBUM_ITEMS:
+                    album.grown.clear()
+                    await asyncio.wait_for(album.grown.wait(), self._album_quiet_s)
+            del self._albums[key]
             await self._hear(sorted(album.items, key=lambda item: item.message_id), work)
         finally:
             album.answered.set()
-
-    async def _complete(self, album: _Album) -> None:
-        """Waits until nothing has been added for a while, or nothing more can be."""
-        while len(album.items) < MOST_ALBUM_ITEMS:
-            album.grown.clear()
-            try:
-                await asyncio.wait_for(album.grown.wait(), self._album_quiet_s)
-            except TimeoutError:
-                return
 
     async def _hear(self, messages: Sequence[Message], work: _Work) -> None:
         asked = self._reader.read(messages)
@@ -176,13 +147,13 @@ class Session:
         if first.guest_query_id:
             reply = await self._conversation.answer(asked.request, TELEGRAM_LIMITS)
             asker_id = first.from_user.id if first.from_user and not first.sender_chat else None
-            sent = await self._sender.answer_guest(first.guest_query_id, asker_id, reply)
-            self._reader.remember(sent, asked.request.photos)
-            return
-        work.asked = asked
-        async with self._typing(asked):
-            reply = await self._conversation.answer(asked.request, TELEGRAM_LIMITS)
-        self._remember(asked, await self._sender.send(asked.place, reply))
+            sent: object = await self._sender.answer_guest(first.guest_query_id, asker_id, reply)
+        else:
+            work.asked = asked
+            async with self._typing(asked):
+                reply = await self._conversation.answer(asked.request, TELEGRAM_LIMITS)
+            sent = await self._sender.send(asked.place, reply)
+        self._reader.remember(sent, asked.request.photos)
 
     async def _press(self, query: CallbackQuery, work: _Work) -> None:
         asked = self._reader.read_button(query)
@@ -194,25 +165,24 @@ class Session:
         answering = asyncio.ensure_future(self._conversation.answer(asked.request, TELEGRAM_LIMITS))
         try:
             await asyncio.wait({answering}, timeout=BUTTON_WAITS_S)
-            if answering.done():
-                await self._answer_press(query, asked, answering.result())
+            if not answering.done():
+                await self._toast(query, None)
+                async with self._typing(asked):
+                    await answering
+                await self._show(query, asked, answering.result())
                 return
-            await self._toast(query, None)
-            async with self._typing(asked):
-                reply = await answering
-            await self._show(query, asked, reply)
+            reply = answering.result()
+            more = reply.replaces or reply.picture or reply.document or reply.buttons
+            # What the presser alone is to see can stand on the button, if it is short.
+            note = None if more else reply.notice or (reply.text if reply.private else None)
+            if note and len(note) <= NOTE_CHARS:
+                if not await self._toast(query, note):
+                    await self._show(query, asked, reply)
+            else:
+                shown = self._show(query, asked, reply)
+                await asyncio.gather(self._toast(query, reply.notice), shown)
         finally:
             answering.cancel()
-
-    async def _answer_press(self, query: CallbackQuery, asked: Asked, reply: Reply) -> None:
-        """Answers a press by a note, where the reply is no more than that, or a message."""
-        note = _note(reply)
-        if note and await self._toast(query, note):
-            return
-        if note:
-            await self._show(query, asked, reply)
-        else:
-            await asyncio.gather(self._toast(query, reply.notice), self._show(query, asked, reply))
 
     async def _show(self, query: CallbackQuery, asked: Asked, reply: Reply) -> None:
         message = query.message
@@ -220,10 +190,12 @@ class Session:
             if query.inline_message_id:
                 asker_id = query.from_user.id
                 await self._sender.replace_inline(query.inline_message_id, asker_id, reply)
-        elif reply.replaces and isinstance(message, Message) and message.is_accessible:
-            self._remember(asked, await self._sender.replace(message, asked.place, reply))
+            return
+        if reply.replaces and isinstance(message, Message) and message.is_accessible:
+            sent = await self._sender.replace(message, asked.place, reply)
         else:
-            self._remember(asked, await self._sender.send(asked.place, reply))
+            sent = await self._sender.send(asked.place, reply)
+        self._reader.remember(sent, asked.request.photos)
 
     async def _toast(self, query: CallbackQuery, notice: str | None) -> bool:
         """Answers a pressed button; False where Telegram no longer takes the answer."""
@@ -237,30 +209,13 @@ class Session:
             return False
         return True
 
-    def _remember(self, asked: Asked, sent: Message | None) -> None:
-        if sent:
-            self._reader.remember((sent.chat.id, sent.message_id), asked.request.photos)
-
     def _typing(self, asked: Asked) -> AbstractAsyncContextManager[None]:
-        """Shows that something is being done for as long as it is."""
         request, place = asked.request, asked.place
         drawn = (request.photos or request.action) and request.command in DRAWN
         action = ChatAction.UPLOAD_PHOTO if drawn else ChatAction.TYPING
-        show = partial(
-            self._bot.send_chat_action,
-            place["chat_id"],
-            action,
-            message_thread_id=place.get("message_thread_id"),
-        )
+        topic = {"message_thread_id": place.get("message_thread_id")}
+        show = partial(self._bot.send_chat_action, place["chat_id"], action, **topic)
         return self._in_flight.repeating(show, TYPING_EVERY_S)
-
-
-def _note(reply: Reply) -> str | None:
-    """The words of a reply that can be shown on the pressed button, to the presser alone."""
-    if reply.replaces or reply.picture or reply.document or reply.buttons:
-        return None
-    words = reply.notice or (reply.text if reply.private else None)
-    return words if words and len(words) <= NOTE_CHARS else None
 
 
 class Polling:
@@ -272,17 +227,12 @@ class Polling:
     An update is let go unanswered after ``HOLD_S``, when ``HOLD_MOST`` came after it, or when it is
     older than this process: what a predecessor died of is tried once more, not for ever.
 
-    Args:
-        bot: Reads updates.
-        request: What they are asked for with. Not by ``Bot.get_updates``: it would read all of
-            them, those seen before too, and raise if one can't be read.
-        queue: Where updates go.
+    Not by ``Bot.get_updates``: it would read all updates, those seen before too, and raise if one
+    can't be read.
     """
 
     def __init__(self, bot: Bot, request: HTTPXRequest, queue: asyncio.Queue[object]) -> None:
-        self._bot = bot
-        self._request = request
-        self._queue = queue
+        self._bot, self._request, self._queue = bot, request, queue
         self._born = time.time()
         self._next: int | None = None
         self._held: dict[int, float] = {}  # update id -> when it came
@@ -305,7 +255,11 @@ class Polling:
         pace_s, failures = PACES_S[0], 0
         # Asked for as well: Python 3.11's wait_for may swallow the cancellation.
         while not stop.is_set():
-            self._let_go()
+            long_ago = time.monotonic() - HOLD_S
+            for update_id, since in sorted(self._held.items()):
+                later = sum(other > update_id for other in self._seen)
+                if since < long_ago or later >= HOLD_MOST:
+                    self.answered(update_id)
             offset = self._offset()
             try:
                 # As a task of its own: nothing here wakes up before the answer is there.
@@ -332,10 +286,7 @@ class Polling:
     def _offset(self) -> int | None:
         return min(self._held, default=self._next)
 
-    def _poll(
-        self, offset: int | None, limit: int = 100, timeout_s: int = POLL_S
-    ) -> Coroutine[Any, Any, object]:
-        """Asks for updates, as they are in JSON."""
+    async def _poll(self, offset: int | None, limit: int = 100, timeout_s: int = POLL_S) -> Any:
         timeout_s = 0 if self._held else timeout_s
         asked: JSON = {
             "limit": min(limit, len(self._seen) + NEW_AT_ONCE),
@@ -345,52 +296,40 @@ class Polling:
         if offset is not None:
             asked["offset"] = offset
         url = f"{self._bot.base_url}/getUpdates?{urlencode(asked)}"
-        return self._request.post(url, read_timeout=(self._request.read_timeout or 0) + timeout_s)
+        read_s = (self._request.read_timeout or 0) + timeout_s
+        return await self._request.post(url, read_timeout=read_s)
 
     def _take(self, found: object, offset: int | None) -> bool:
         """Hands over what is new of an answer; whether anything is."""
-        updates = [
-            update
+        updates = {
+            update["update_id"]: update
             for update in (found if isinstance(found, list) else ())
             if isinstance(update, dict) and isinstance(update.get("update_id"), int)
-        ]
-        fresh = [update for update in updates if update["update_id"] not in self._seen]
-        for update in fresh:
-            update_id = update["update_id"]
+        }
+        fresh = [update_id for update_id in updates if update_id not in self._seen]
+        for update_id in fresh:
             self._next = update_id + 1
-            if read := self._read(update):
-                message = read.message or read.guest_message
-                if message and message.date.timestamp() >= self._born - 1:
-                    self._held[update_id] = time.monotonic()
-                    self._all_answered.clear()
-                self._queue.put_nowait(read)
-        self._seen.update(update["update_id"] for update in updates)
+            try:
+                read = Update.de_json(updates[update_id], self._bot)
+            except Exception as problem:  # noqa: BLE001 - the library lets KeyError and the like out
+                # One must not hide the others.
+                log.warning("telegram: an update can't be read (%s)", type(problem).__name__)
+                continue
+            message = read.message or read.guest_message
+            if message and message.date.timestamp() >= self._born - 1:
+                self._held[update_id] = time.monotonic()
+                self._all_answered.clear()
+            self._queue.put_nowait(read)
+        self._seen.update(updates)
         if offset is not None:
             self._seen = {update_id for update_id in self._seen if update_id >= offset}
         return bool(fresh)
-
-    def _read(self, update: JSON) -> Update | None:
-        """The update; None if it can't be read, since one must not hide the others."""
-        try:
-            return Update.de_json(update, self._bot)
-        except Exception as problem:  # noqa: BLE001 - the library lets KeyError and the like out
-            log.warning("telegram: an update can't be read (%s)", type(problem).__name__)
-            return None
-
-    def _let_go(self) -> None:
-        long_ago = time.monotonic() - HOLD_S
-        for update_id, since in sorted(self._held.items()):
-            later = sum(other > update_id for other in self._seen)
-            if since < long_ago or later >= HOLD_MOST:
-                self.answered(update_id)
 
 
 async def insist(call: Callable[[], Awaitable[object]], stop: asyncio.Event) -> bool:
     """Repeats a request until it succeeds (True) or ``stop`` is set (False).
 
-    Raises:
-        InvalidToken: If Telegram refuses the token.
-        BadRequest: If Telegram does not accept the request as it is.
+    A token that Telegram refuses (InvalidToken), and what it does not accept (BadRequest), raise.
     """
 
     async def done() -> bool:

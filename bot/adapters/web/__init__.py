@@ -10,8 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -21,20 +20,15 @@ from nicegui import events, ui
 from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartParser
 from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bot.adapters import listening_socket, or_stop
+from bot.adapters import Adapter, listening_socket, or_stop
 from bot.adapters.web.answers import Entry
+from bot.conversation import Conversation
+from bot.settings import WebSettings
 from bot.text import style_key
-from bot.values import STYLES, Attachment, Limits, Reply, Request, Sender
+from bot.values import STYLES, Attachment, Choices, Limits, Reply, Request, Sender
 from engine.errors import SetupProblem
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
-    from bot.conversation import Conversation
-    from bot.settings import WebSettings
-    from bot.values import Choices
-
 
 log = logging.getLogger(__name__)
 
@@ -52,40 +46,14 @@ token = "..."   # @BotFather
 token = "..."    # discord.com/developers"""
 
 
-class WebAdapter:
-    """Serves the web chat until it is told to stop.
-
-    Args:
-        conversation: Answers.
-        settings: Where to listen.
-        alone: Whether no platform has a token; the page then says how to add one.
-        cache_folder: Not used; every adapter is given one.
-    """
+class WebAdapter(Adapter[WebSettings]):
+    """Serves the web chat; where it is alone, the page says how to add a token."""
 
     name = "web"
 
-    def __init__(
-        self,
-        conversation: Conversation,
-        settings: WebSettings,
-        *,
-        alone: bool = False,
-        cache_folder: Path | None = None,  # noqa: ARG002 - every adapter takes it
-    ) -> None:
-        self._conversation = conversation
-        self._settings = settings
-        self._alone = alone
-        beside = resources.files("bot.adapters.web")
-        self._script = beside.joinpath("page.js").read_text(encoding="utf-8")
-        self._css = beside.joinpath("page.css").read_text(encoding="utf-8")
-
     async def run(self, stop: asyncio.Event) -> None:
-        """Serves until ``stop`` is set.
-
-        Raises:
-            SetupProblem: If the address can't be listened on.
-        """
-        listener = _listen(self._settings.host, self._settings.port)
+        """Serves; raises SetupProblem, too, if the address can't be listened on."""
+        listener = _listen(self.settings.host, self.settings.port)
         # Uploads stay in memory: above this size Starlette and NiceGUI would write them to disk.
         MultiPartParser.spool_max_size = 2 * UPLOAD_BYTES
         web = FastAPI(openapi_url=None)
@@ -95,7 +63,7 @@ class WebAdapter:
             title="Lookalike",
             favicon="🎭",
             dark=None,
-            storage_secret=self._conversation.cookie_secret(),
+            storage_secret=self.conversation.cookie_secret(),
             session_middleware_kwargs={"same_site": "strict", "max_age": COOKIE_S},
             show_welcome_message=False,
             binding_refresh_interval=1.0,
@@ -104,14 +72,18 @@ class WebAdapter:
         nicegui_app.config.reconnect_timeout = 10.0
         server = _Server(
             uvicorn.Config(
-                _OwnNames(web) if self._settings.host in LOCAL_NAMES else web,
+                _OwnNames(web) if self.settings.host in LOCAL_NAMES else web,
                 log_config=None,
                 access_log=False,
                 timeout_graceful_shutdown=STOP_S,
                 server_header=False,
             )
         )
-        log.info("open the web chat in your browser", extra={"url": _url(listener)})
+        host, port = listener.getsockname()[:2]
+        if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
+            host = "127.0.0.1"
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        log.info("open the web chat in your browser", extra={"url": url})
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="web chat")
         try:
             await or_stop(asyncio.shield(serving), stop)
@@ -122,15 +94,16 @@ class WebAdapter:
             listener.close()
 
     async def _page(self, request: HttpRequest) -> None:
-        """Builds one browser's page; called by NiceGUI for each visit."""
         tag = request.headers.get("accept-language", "").split(",")[0].split(";")[0].strip()
         visitor = str(nicegui_app.storage.browser["id"])
         sender = Sender("web", user_id=visitor, chat_id=visitor, language=tag or None)
-        ui.add_css(self._css)
-        ui.add_head_html(f"<script>{self._script}</script>")
-        language = self._conversation.wording.language(tag)
+        beside = resources.files("bot.adapters.web")
+        ui.add_css(beside.joinpath("page.css").read_text(encoding="utf-8"))
+        script = beside.joinpath("page.js").read_text(encoding="utf-8")
+        ui.add_head_html(f"<script>{script}</script>")
+        language = self.conversation.wording.language(tag)
         ui.run_javascript(f"document.documentElement.lang = {language!r}")
-        await Page(self._conversation, sender).build(alone=self._alone)
+        await Page(self.conversation, sender).build(alone=self.alone)
 
 
 class Page:
@@ -179,7 +152,11 @@ class Page:
         ):
             with ui.column().classes("w-full md:w-80 md:shrink-0 gap-3"):
                 self._photos()
-                self._choices(choices)
+                for command, (labels, value) in self._options(choices).items():
+                    menu = ui.select(labels, value=value, label=self.say(f"web.{command}"))
+                    menu.props("outlined dense").classes("w-full")
+                    menu.on_value_change(partial(self._chosen, command))
+                    self._menus[command] = menu
                 self._command()
                 if alone:
                     with ui.expansion(self.say("web.tokens_title"), icon="hub").classes("w-full"):
@@ -225,28 +202,24 @@ class Page:
         ui.on("lookalike_no_picture", lambda: self.toast(self.say("error.not_an_image")))
         ui.run_javascript(f"lookalike.start({uploader.id}, {drop.id})")
 
-    def _choices(self, choices: Choices) -> None:
+    def _options(self, choices: Choices) -> dict[str, tuple[dict[Any, str], Any]]:
+        """Command -> the labels of its values, and which one is chosen."""
+        models = {model.name: f"{model.title} ({model.state})" for model in choices.models}
         categories = {EVERYBODY: self.say("category.all")}
         categories |= {category: category for category in choices.categories}
-        options: dict[str, tuple[dict[Any, str], Any]] = {
-            "model": (_model_labels(choices), choices.model),
+        return {
+            "model": (models, choices.model),
             "category": (categories, choices.category or EVERYBODY),
             "top": ({number: str(number) for number in range(1, 11)}, choices.top),
             "style": ({style: self.say(style_key(style)) for style in STYLES}, choices.style),
         }
-        for command, (values, value) in options.items():
-            menu = ui.select(values, value=value, label=self.say(f"web.{command}"))
-            menu.props("outlined dense").classes("w-full")
-            menu.on_value_change(self._chosen(command))
-            self._menus[command] = menu
 
     def _command(self) -> None:
         box = ui.input(label=self.say("web.command"), placeholder="/help")
         box.props("outlined dense clearable").classes("w-full")
 
         async def send() -> None:
-            text = (box.value or "").strip()
-            if text:
+            if text := (box.value or "").strip():
                 box.value = ""
                 name, _, arguments = text.removeprefix("/").partition(" ")
                 request = Request(self._sender, name.lower(), arguments.strip())
@@ -276,14 +249,11 @@ class Page:
             dialog.close()
             self.toast(self.say("web.no_camera"))
 
-    def _chosen(self, command: str) -> events.Handler[events.ValueChangeEventArguments[Any]]:
-        async def choose(event: events.ValueChangeEventArguments[Any]) -> None:
-            if not self._refreshing:
-                request = Request(self._sender, command, str(event.value) or "all")
-                reply = await self._conversation.answer(request, LIMITS)
-                self.toast(reply.notice or reply.text)
-
-        return choose
+    async def _chosen(self, command: str, event: events.ValueChangeEventArguments[Any]) -> None:
+        if not self._refreshing:
+            request = Request(self._sender, command, str(event.value) or "all")
+            reply = await self._conversation.answer(request, LIMITS)
+            self.toast(reply.notice or reply.text)
 
     async def _ask(self, request: Request, entry: Entry) -> None:
         await entry.show(await self._conversation.answer(request, LIMITS))
@@ -294,17 +264,11 @@ class Page:
         choices = await self._conversation.choices(self._sender)
         self._refreshing = True
         try:
-            self._menus["model"].set_options(_model_labels(choices), value=choices.model)
-            self._menus["category"].set_value(choices.category or EVERYBODY)
-            self._menus["top"].set_value(choices.top)
-            self._menus["style"].set_value(choices.style)
+            for command, (labels, value) in self._options(choices).items():
+                self._menus[command].set_options(labels, value=value)
             await asyncio.sleep(0)
         finally:
             self._refreshing = False
-
-
-def _model_labels(choices: Choices) -> dict[str, str]:
-    return {model.name: f"{model.title} ({model.state})" for model in choices.models}
 
 
 def _attachments(photos: Sequence[bytes]) -> tuple[Attachment, ...]:
@@ -338,9 +302,8 @@ class _OwnNames:
         hosts: list[str] = []
         if scope["type"] in {"http", "websocket"}:
             headers = Headers(scope=scope)
-            hosts = [headers.get("host", "")]
-            if "origin" in headers:
-                hosts.append(headers["origin"].partition("://")[2])
+            origins = [origin.partition("://")[2] for origin in headers.getlist("origin")]
+            hosts = [headers.get("host", ""), *origins]
         if all(_name(host) in LOCAL_NAMES for host in hosts):
             await self._served(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -366,10 +329,3 @@ def _listen(host: str, port: int) -> socket.socket:
             f"the web chat can't listen on {host}:{port} ({reason}); "
             "choose another address with the settings web.host and web.port"
         ) from exc
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
-        host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import cv2
 from nicegui import ui
 
-from bot.values import SIDE, Animation, Button, FaceAnswer, MatchAnswer, Reply
+from bot.values import SIDE, Animation, FaceAnswer, MatchAnswer, Reply
 from engine.errors import PhotoProblem
 
 if TYPE_CHECKING:
@@ -21,18 +22,12 @@ PREVIEW_PX = 900  # longer side
 
 
 class Entry:
-    """One photo or command and the answer to it.
-
-    Args:
-        page: Where it stands.
-        uploads: The photos it is about.
-        said: The command, else "".
-    """
+    """One photo or command (``said``, else "") on the page, and the answer to it."""
 
     def __init__(self, page: Page, uploads: Sequence[bytes], said: str) -> None:
         self._page = page
         self._uploads = tuple(uploads)
-        self._preview_url: str | None = None
+        self._preview: str | None = None  # data URL of the first photo
         self.card = ui.card().classes("w-full gap-3").mark("answer")
         self.card.move(target_index=0)
         with self.card:
@@ -44,7 +39,10 @@ class Entry:
 
     async def show(self, reply: Reply) -> None:
         """Puts the reply in the entry's place."""
-        preview = await self._preview() if _is_pair(reply, self._uploads) else None
+        preview = None
+        if _is_pair(reply, self._uploads):
+            self._preview = self._preview or await asyncio.to_thread(self._reencoded)
+            preview = self._preview
         self.card.clear()
         with self.card:
             if reply.animation:
@@ -66,10 +64,19 @@ class Entry:
 
     def _pair(self, answer: FaceAnswer, preview: str | None) -> None:
         first = answer.matches[0]
-        if preview and first.portrait:
-            with ui.element("div").classes("pair"):
-                self._figure(preview, self._page.say("web.you"), box=answer.box)
-                self._figure(_data_url(first.portrait()), first.name, match=first)
+        if not preview or not first.portrait:
+            return
+        with ui.element("div").classes("pair"):
+            with ui.element("figure"), ui.element("div").classes("frame"):
+                _image(preview, self._page.say("web.you"))
+                if answer.box:
+                    x, y, w, h = (100 * share for share in answer.box)
+                    place = f"left:{x:.2f}%;top:{y:.2f}%;width:{w:.2f}%;height:{h:.2f}%"
+                    ui.element("div").classes("box").style(place)
+            with ui.element("figure"):
+                with ui.element("div").classes("frame"):
+                    _image(_data_url(first.portrait()), first.name)
+                self._credit(first)
 
     def _scores(self, answer: FaceAnswer) -> None:
         first, *others = answer.matches
@@ -82,24 +89,6 @@ class Entry:
                 with ui.column().classes("grow gap-0 min-w-0"):
                     self._score(match)
                     self._credit(match)
-
-    def _figure(
-        self,
-        source: str,
-        alt: str,
-        *,
-        box: tuple[float, float, float, float] | None = None,
-        match: MatchAnswer | None = None,
-    ) -> None:
-        with ui.element("figure"):
-            with ui.element("div").classes("frame"):
-                _image(source, alt)
-                if box:
-                    x, y, w, h = (100 * share for share in box)
-                    place = f"left:{x:.2f}%;top:{y:.2f}%;width:{w:.2f}%;height:{h:.2f}%"
-                    ui.element("div").classes("box").style(place)
-            if match:
-                self._credit(match)
 
     def _credit(self, match: MatchAnswer) -> None:
         if not match.credit:
@@ -127,7 +116,7 @@ class Entry:
         for row in reply.buttons:
             with ui.row().classes("gap-2"):
                 for button in row:
-                    ui.button(button.label, on_click=self._pressed(button)).props(
+                    ui.button(button.label, on_click=partial(self._press, button.action)).props(
                         "outline no-caps dense padding='xs md'"
                     )
         if film := reply.animation:
@@ -136,33 +125,20 @@ class Entry:
             self._download("web.card", reply.picture.jpeg, "lookalike.jpg", "image/jpeg")
 
     def _download(self, key: str, content: bytes, name: str, media_type: str) -> None:
-        button = ui.button(
-            self._page.say(key),
-            icon="download",
-            on_click=lambda: ui.download(content, name, media_type),
-        )
-        button.props("flat no-caps dense")
+        button = ui.button(self._page.say(key), icon="download").props("flat no-caps dense")
+        button.on_click(lambda: ui.download(content, name, media_type))
 
-    def _pressed(self, button: Button) -> Callable[[], Awaitable[None]]:
-        async def press() -> None:
-            reply = await self._page.press(button.action, self._uploads)
-            if reply.notice:
-                self._page.toast(reply.notice)
-            elif reply.replaces:
-                await self.show(reply)
-            else:
-                await self._page.begin(uploads=self._uploads).show(reply)
-
-        return press
-
-    async def _preview(self) -> str | None:
-        """The first photo as a data URL, in its own proportions; None if it can't be shown."""
-        if self._preview_url is None:
-            self._preview_url = await asyncio.to_thread(self._reencoded)
-        return self._preview_url
+    async def _press(self, action: str) -> None:
+        reply = await self._page.press(action, self._uploads)
+        if reply.notice:
+            self._page.toast(reply.notice)
+        elif reply.replaces:
+            await self.show(reply)
+        else:
+            await self._page.begin(uploads=self._uploads).show(reply)
 
     def _reencoded(self) -> str | None:
-        """A JPEG that every browser shows, upright, whatever was sent."""
+        """The first photo as a JPEG that every browser shows, upright; None if it is none."""
         try:
             pixels = self._page.decode(self._uploads[0]).pixels
         except PhotoProblem:
@@ -181,7 +157,7 @@ def _is_pair(reply: Reply, uploads: Sequence[bytes]) -> bool:
     """
     if len(reply.answers) != 1 or len(uploads) != 1:
         return False
-    (answer,) = reply.answers
+    answer = reply.answers[0]
     return answer.faces == 1 and answer.style == SIDE and answer.matches[0].portrait is not None
 
 
@@ -204,6 +180,4 @@ def _film(film: Animation) -> None:
 
 
 def _image(source: str, alt: str) -> None:
-    image = ui.element("img")
-    image.props["src"] = source
-    image.props["alt"] = alt
+    ui.element("img").props.update(src=source, alt=alt)

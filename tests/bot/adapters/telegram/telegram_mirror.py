@@ -16,6 +16,7 @@ from bot.adapters.telegram import TelegramAdapter
 from bot.adapters.telegram.sender import TELEGRAM_LIMITS
 from bot.conversation import Conversation
 from bot.settings import TelegramSettings, WebhookSettings
+from bot.text import Wording
 from bot.values import Button, Limits, Picture, Reply, Request
 from engine.errors import LookalikeError
 
@@ -29,12 +30,14 @@ class Mirror:
         fetched: The photos of each request that was answered.
         replies: Fixed replies by button action, or by command.
         gate: Nothing is answered while it is closed.
+        wording: What the adapter itself says.
     """
 
     requests: list[Request] = field(default_factory=list)
     fetched: list[list[bytes]] = field(default_factory=list)
     replies: dict[str, Reply] = field(default_factory=dict)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    wording: Wording = field(default_factory=Wording.load)
 
     def __post_init__(self) -> None:
         self.gate.set()
