@@ -10,17 +10,17 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli.main import BACKBONES, Context, command_options, models_option
+from bot.cli import main as cli
 from bot.cli.match import timed
-from bot.cli.output import print_json, print_table, say
+from bot.cli.output import print_table, say
 from engine.errors import NoFace, WeightsMissing
 
 if TYPE_CHECKING:
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from engine.backbones.network import Backbone
     from engine.mtcnn import Detector
     from engine.types import Photo
-    from gallery.search.index import GalleryIndex
 
+Photos = tuple[bytes, ...]
+Step = Callable[..., Any]
 PEOPLE = 10_000
 STEPS = ("detect", "embed", "search")
 _SEED = 20_180_515  # any; the same vectors in every run
@@ -72,23 +73,20 @@ def ratios(timings: list[Timing]) -> dict[str, dict[str, float]]:
 
 
 @click.command(short_help="Measure speed, side by side with the published packages.")
-@models_option("Only these.")
-@click.option(
+@cli.model_option("Only these.", several=True)
+@cli.path_option(
     "--photos",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of photos to measure with (default: the bundled portraits).",
+    None,
+    "Folder of photos to measure with (default: the bundled portraits).",
+    exists=True,
+    file_okay=False,
 )
 @click.option("--repetitions", type=click.IntRange(1, 1000), default=10, show_default=True)
 @click.option("--alone", is_flag=True, help="Leave the published packages out.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-@command_options
+@cli.json_option("Print the figures as JSON.")
+@cli.command_options
 def bench(
-    context: Context,
-    models: tuple[str, ...],
-    photos: Path | None,
-    repetitions: int,
-    alone: bool,
-    as_json: bool,
+    context: cli.Context, models: Sequence[str], photos: Path | None, repetitions: int, alone: bool
 ) -> None:
     """Measure milliseconds per photo, medians over photos and repetitions.
 
@@ -96,21 +94,14 @@ def bench(
     10,000 people) runs on the same photos in the same run where the extra tensorflow is installed.
     """
     there = all(find_spec(name) is not None for name in ("tensorflow", "tf_keras", "sklearn"))
-    samples = sample_photos(photos)
+    names, samples, published = models or cli.BACKBONES, sample_photos(photos), there and not alone
     timings = measure(
-        context.settings(),
-        models or BACKBONES,
-        samples,
-        published=there and not alone,
-        repetitions=repetitions,
-        tell=lambda text: say(text + " ...", err=True),
+        context.settings, names, samples, published=published, repetitions=repetitions
     )
-    if as_json:
-        rows = [dataclasses.asdict(timing) for timing in timings]
-        print_json({"photos": len(samples), "timings": rows, "ratios": ratios(timings)})
-        return
-    _print_timings(timings)
-    if not there and not alone:
+    rows = [dataclasses.asdict(timing) for timing in timings]
+    content = {"photos": len(samples), "timings": rows, "ratios": ratios(timings)}
+    context.finish(content, partial(_print_timings, timings))
+    if not there and not alone and not context.json:
         say('For the comparison: pip install "lookalike[tensorflow]"', err=True)
 
 
@@ -137,13 +128,10 @@ def _print_timings(timings: list[Timing]) -> None:
         say(f"{backbone}: " + ", ".join(parts))
 
 
-def sample_photos(folder: Path | None, limit: int = 20) -> tuple[bytes, ...]:
-    """Photos to measure with: those of a folder, else the bundled portraits.
+def sample_photos(folder: Path | None, limit: int = 20) -> Photos:
+    """Photos to measure with: those of a folder, else the bundled portraits; at least one.
 
     Those are measured as they are and enlarged to 1280 px, as large as chats deliver a photo.
-
-    Raises:
-        NoFace: If there is no photo.
     """
     if folder is not None:
         endings = {".jpg", ".jpeg", ".png", ".webp"}
@@ -169,139 +157,78 @@ def sample_photos(folder: Path | None, limit: int = 20) -> tuple[bytes, ...]:
 
 
 def measure(
-    settings: Settings,
-    backbones: Sequence[str],
-    photos: tuple[bytes, ...],
-    *,
-    published: bool,
-    repetitions: int = 5,
-    tell: Callable[[str], None] = lambda _: None,
+    settings: Settings, names: Sequence[str], photos: Photos, *, published: bool, repetitions: int
 ) -> list[Timing]:
     """Times every step of this engine and, where asked for, of the published recipe.
 
     That needs the extra ``tensorflow``, is compared for the backbones it has, and is repeated at
-    most twice. ``tell`` is told what is being measured.
-
-    Raises:
-        SetupProblem: If the extra is missing.
-        NoFace: If no photo has a face.
+    most twice. Raises NoFace if no photo has a face.
     """
     from bot.app import open_engine
     from engine.backbones import weights
     from engine.engine import load_backbone
     from engine.mtcnn import Detector
 
-    engine = open_engine(settings)
-    decoded = [engine.decode(photo) for photo in photos]
-    rows: list[dict[str, float]] = [{} for _ in range(repetitions * len(photos))]
-    for row, photo in zip(rows, photos * repetitions, strict=True):
+    engine, detector = open_engine(settings), Detector(settings.detector.min_face_px)
+    decode_ms: list[dict[str, float]] = [{} for _ in range(repetitions * len(photos))]
+    for row, photo in zip(decode_ms, photos * repetitions, strict=True):
         with timed(row, "decode"):
             engine.decode(photo)
-    decode_ms = statistics.median(row["decode"] for row in rows)
-    detector = Detector(settings.detector.min_face_px)
-    decoded = [photo for photo in decoded if detector.detect(photo)]
+    decode = statistics.median(row["decode"] for row in decode_ms)
+    decoded = [photo for photo in map(engine.decode, photos) if detector.detect(photo)]
     if not decoded:
         raise NoFace("none of the photos has a face")
     timings = []
-    for name in backbones:
-        with _folders(settings, name) as (models, cache, made_up):
-            tell(f"measuring {name}")
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            models, cache, made_up = settings.models_folder, settings.cache_folder, False
+            try:
+                weights.installed(name, models)
+            except WeightsMissing:
+                models, cache, made_up = Path(folder), Path(folder, "cache"), True
+                write_made_up_weights(models, name)
+            say(f"measuring {name} ...", err=True)
             backbone = load_backbone(
                 name, models_folder=models, cache_folder=cache, precision=settings.models.precision
             )
-            rows = _our_rows(detector, backbone, decoded, repetitions)
-            timing = _medians("lookalike", name, made_up, rows)
-            precision = str(getattr(backbone, "precision", "f32"))
-            timings.append(dataclasses.replace(timing, decode=decode_ms, precision=precision))
+            ms = _our_ms(detector, backbone, decoded, repetitions) | {"decode": decode}
+            ran_in = str(getattr(backbone, "precision", "f32"))
+            timings.append(Timing("lookalike", name, made_up, **ms, precision=ran_in))
             if published and not backbone.record.bundled:
-                tell(f"measuring the published recipe with {name}")
+                say(f"measuring the published recipe with {name} ...", err=True)
                 path = weights.installed(name, models)
-                rows = _published_rows(backbone.record, path, decoded, min(repetitions, 2))
-                timings.append(_medians("published", name, made_up, rows))
+                ms = _published_ms(backbone.record, path, decoded, min(repetitions, 2))
+                timings.append(Timing("published", name, made_up, **ms | {"forward": None}))
     return timings
 
 
-def _our_rows(
-    detector: Detector, backbone: Backbone, photos: Sequence[Photo], repetitions: int
-) -> list[dict[str, float]]:
-    rows: list[dict[str, float]] = []
-    with _index(backbone) as index:
-        for photo in photos:
-            crop = backbone.crop(photo, detector.detect(photo)[0])
-            index.top(backbone.embed([crop])[0], 3)
-            for _ in range(repetitions):
-                ms: dict[str, float] = {}
-                with timed(ms, "detect"):
-                    face = detector.detect(photo)[0]
-                with timed(ms, "embed"):
-                    embedding = backbone.embed([backbone.crop(photo, face)])[0]
-                with timed(ms, "search"):
-                    index.top(embedding, 3)
-                with timed(ms, "forward"):
-                    backbone.embed([crop])
-                rows.append(ms)
-    return rows
-
-
-def _published_rows(
-    record: BackboneRecord, path: Path, photos: Sequence[Photo], repetitions: int
-) -> list[dict[str, float]]:
-    """The recipe of most tutorials: package mtcnn, ``predict``, a loop of cosine_similarity."""
-    import cv2
-    import numpy as np
-    from sklearn.metrics.pairwise import cosine_similarity
-
-    from engine.reference import published_detector, published_network, published_preprocess
-
-    detector, network = published_detector(), published_network(record, path)
-    preprocess, people = published_preprocess(), _people(record.dimensions)
-
-    def embed(photo: Photo, box: Sequence[int]) -> NDArray[np.float32]:
-        x, y, w, h = (max(0, int(side)) for side in box)
-        crop = cv2.resize(photo.pixels[y : y + h, x : x + w], (record.input_px, record.input_px))
-        batch = preprocess(crop.astype(np.float32)[None], version=2)
-        vector: NDArray[np.float32] = network.predict(batch, verbose=0)
-        return vector.reshape(1, -1)
-
+def _medians_ms(photos: Sequence[Photo], repetitions: int, *steps: Step) -> dict[str, Any]:
+    """Step -> its median; ``steps`` detect the face (if any), crop it, embed that, and search."""
+    detect, crop, network, search = steps
     rows = []
-    for number, photo in enumerate(photos):
-        found = detector.detect_faces(photo.pixels)
-        if not found:
+    for photo in photos:
+        if not (face := detect(photo)):
             continue
-        if number == 0:
-            embed(photo, found[0]["box"])  # the first call builds the function
+        prepared = crop(photo, face)
+        search(network(prepared))  # the first call builds the function
         for _ in range(repetitions):
             ms: dict[str, float] = {}
             with timed(ms, "detect"):
-                found = detector.detect_faces(photo.pixels)
+                face = detect(photo)
             with timed(ms, "embed"):
-                vector = embed(photo, found[0]["box"])
+                vector = network(crop(photo, face))
             with timed(ms, "search"):
-                np.argmax([cosine_similarity(vector, one.reshape(1, -1))[0][0] for one in people])
+                search(vector)
+            ms["whole"] = sum(ms.values())
+            with timed(ms, "forward"):
+                network(prepared)
             rows.append(ms)
-    return rows
+    return {step: statistics.median(row[step] for row in rows) for step in rows[0]}
 
 
-def _medians(
-    pipeline: str, backbone: str, made_up: bool, rows: Sequence[dict[str, float]]
-) -> Timing:
-    medians: dict[str, Any] = {
-        step: statistics.median(row[step] for row in rows) for step in rows[0]
-    }
-    whole = statistics.median(sum(row[step] for step in STEPS) for row in rows)
-    return Timing(pipeline, backbone, made_up, **medians, whole=whole)
-
-
-def _people(dimensions: int) -> NDArray[np.float32]:
-    import numpy as np
-
-    vectors = np.random.default_rng(_SEED).standard_normal((PEOPLE, dimensions), np.float32)
-    people: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return people
-
-
-@contextmanager
-def _index(backbone: Backbone) -> Iterator[GalleryIndex]:
+def _our_ms(
+    detector: Detector, backbone: Backbone, photos: Sequence[Photo], repetitions: int
+) -> dict[str, Any]:
     import numpy as np
 
     from gallery.search.cache import PersonRows
@@ -315,22 +242,51 @@ def _index(backbone: Backbone) -> Iterator[GalleryIndex]:
         rows = PersonRows.of(file, PEOPLE, np.stack([ids] * 3, axis=1))
         index = GalleryIndex(file, rows, 1)
         index.settle()
-        yield index
+        return _medians_ms(
+            photos,
+            repetitions,
+            lambda photo: detector.detect(photo)[0],
+            backbone.crop,
+            lambda crop: backbone.embed([crop])[0],
+            lambda embedding: index.top(embedding, 3),
+        )
 
 
-@contextmanager
-def _folders(settings: Settings, name: str) -> Iterator[tuple[Path, Path, bool]]:
-    """Where the backbone's weights and caches are, and whether they are made up for the block."""
-    from engine.backbones import weights
+def _published_ms(
+    record: BackboneRecord, path: Path, photos: Sequence[Photo], repetitions: int
+) -> dict[str, Any]:
+    """The recipe of most tutorials: package mtcnn, ``predict``, a loop of cosine_similarity."""
+    import cv2
+    import numpy as np
+    from sklearn.metrics.pairwise import cosine_similarity
 
-    try:
-        weights.installed(name, settings.models_folder)
-    except WeightsMissing:
-        with tempfile.TemporaryDirectory() as folder:
-            write_made_up_weights(Path(folder), name)
-            yield Path(folder), Path(folder) / "cache", True
-    else:
-        yield settings.models_folder, settings.cache_folder, False
+    from engine.reference import published_detector, published_network, published_preprocess
+
+    detector, network = published_detector(), published_network(record, path)
+    preprocess, people = published_preprocess(), _people(record.dimensions)
+
+    def crop(photo: Photo, faces: Any) -> Any:
+        x, y, w, h = (max(0, int(side)) for side in faces[0]["box"])
+        face = cv2.resize(photo.pixels[y : y + h, x : x + w], (record.input_px, record.input_px))
+        return preprocess(face.astype(np.float32)[None], version=2)
+
+    def embed(batch: Any) -> Any:
+        return network.predict(batch, verbose=0).reshape(1, -1)
+
+    def search(vector: Any) -> Any:
+        return np.argmax([cosine_similarity(vector, one.reshape(1, -1))[0][0] for one in people])
+
+    return _medians_ms(
+        photos, repetitions, lambda photo: detector.detect_faces(photo.pixels), crop, embed, search
+    )
+
+
+def _people(dimensions: int) -> NDArray[np.float32]:
+    import numpy as np
+
+    vectors = np.random.default_rng(_SEED).standard_normal((PEOPLE, dimensions), np.float32)
+    people: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return people
 
 
 def write_made_up_weights(folder: Path, name: str) -> Path:

@@ -8,13 +8,13 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
-from bot.cli.main import EXIT_SETUP, Context, command_options, open_store, opened
+from bot.cli import main as cli
 from bot.cli.output import say
 from engine.errors import BadSettings, LookalikeError, WeightsMissing
 
@@ -32,11 +32,11 @@ CHAT_PACKAGES = ("aiosqlite", "cryptography", "greenlet", "regex")
 # What a token looks like, and where to copy it again.
 TOKENS = {
     "telegram": (
-        re.compile(r"\d{6,12}:[A-Za-z0-9_-]{30,}"),
+        r"\d{6,12}:[A-Za-z0-9_-]{30,}",
         "copy it again from @BotFather: digits, a colon, 35 characters",
     ),
     "discord": (
-        re.compile(r"[A-Za-z0-9_-]{18,}\.[A-Za-z0-9_-]{5,8}\.[A-Za-z0-9_-]{25,}"),
+        r"[A-Za-z0-9_-]{18,}\.[A-Za-z0-9_-]{5,8}\.[A-Za-z0-9_-]{25,}",
         "copy it again from discord.com/developers, page Bot: three parts with dots",
     ),
 }
@@ -44,51 +44,43 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 TIMEOUT_S = 10.0
 
 
-class Finding(NamedTuple):
-    """One thing that was looked at: what was found (no secret), and what to do about it."""
-
-    subject: str
-    verdict: str  # FINE, WARNING or BLOCKING
-    text: str
-    mend: str = ""
+# What was looked at, FINE, WARNING or BLOCKING, what was found (no secret), what to do about it.
+Finding = tuple[str, ...]
 
 
 @click.command()
 @click.option(
     "--online", is_flag=True, help="Ask Telegram and Discord whether they know the token."
 )
-@command_options
-def doctor(context: Context, *, online: bool) -> None:
+@cli.command_options
+def doctor(context: cli.Context, *, online: bool) -> None:
     """Look at settings, tokens, weights, gallery, database, processor and memory.
 
     A line for each finding, with its mend. The exit code is 78 if something keeps the bot from
     running, else 0.
     """
     blocking = False
-    for finding in _all_findings(context, online=online):
-        blocking |= finding.verdict == BLOCKING
-        mark = click.style(f"{finding.verdict:<5}", fg=COLOURS[finding.verdict])
-        mend = f" -> {finding.mend}" if finding.mend else ""
-        say(f"{finding.subject:<10} {finding.text}{mend}", before=f"{mark} ")
-    sys.exit(EXIT_SETUP if blocking else 0)
+    for subject, level, *words in _all_findings(context, online=online):
+        blocking |= level == BLOCKING
+        mark = click.style(f"{level:<5}", fg=COLOURS[level])
+        say(f"{subject:<10} " + " -> ".join(filter(None, words)), before=f"{mark} ")
+    sys.exit(cli.EXIT_SETUP if blocking else 0)
 
 
-def _all_findings(context: Context, *, online: bool) -> Iterator[Finding]:
+def _all_findings(context: cli.Context, *, online: bool) -> Iterator[Finding]:
     try:
-        settings = context.settings()
+        settings = context.settings
     except BadSettings as problem:
-        yield Finding("settings", BLOCKING, str(problem))
+        yield "settings", BLOCKING, str(problem)
         return
-    yield Finding("settings", FINE, "every setting is known")
-    parts: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-        *(_home, _adapters, _tokens, _web, _weights, _gallery, _database, _processor, _memory),
-    )
-    for part in (*parts, _online) if online else parts:
+    yield "settings", FINE, "every setting is known"
+    parts = (_home, _adapters, _tokens, _weights, _gallery, _database, _machine, _online)
+    for part in parts if online else parts[:-1]:
         try:
             yield from part(settings)
         except LookalikeError as problem:
             text, _, mend = str(problem).partition(": ")
-            yield Finding(part.__name__.strip("_"), BLOCKING, text, mend)
+            yield part.__name__.strip("_"), BLOCKING, text, mend
 
 
 def _online(settings: Settings) -> Iterator[Finding]:
@@ -109,14 +101,14 @@ def _asked(subject: str, url: str, headers: dict[str, str], refusals: set[int]) 
     except httpx.HTTPError as problem:
         kind = type(problem).__name__  # its message may hold the URL, and that the token
         mend = "check the network; the bot keeps trying by itself"
-        return Finding(subject, WARNING, f"no answer ({kind})", mend)
+        return subject, WARNING, f"no answer ({kind})", mend
     except httpx.InvalidURL:
-        return Finding(subject, BLOCKING, "its address can't be used", "mend its URL")
+        return subject, BLOCKING, "its address can't be used", "mend its URL"
     if status in refusals:
-        return Finding(subject, BLOCKING, "the token is refused", "put in the right token")
+        return subject, BLOCKING, "the token is refused", "put in the right token"
     if status != 200:
-        return Finding(subject, WARNING, f"answers with HTTP status {status}", "try again later")
-    return Finding(subject, FINE, "the token is known")
+        return subject, WARNING, f"answers with HTTP status {status}", "try again later"
+    return subject, FINE, "the token is known"
 
 
 def _home(settings: Settings) -> Iterator[Finding]:
@@ -125,54 +117,49 @@ def _home(settings: Settings) -> Iterator[Finding]:
     home = settings.home
     folder = next(parent for parent in (home, *home.parents) if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        yield Finding("home", BLOCKING, f"{home} can't be written", "choose another with --home")
+        yield "home", BLOCKING, f"{home} can't be written", "choose another with --home"
         return
-    yield Finding("home", FINE, str(home))
-    missing = sum(
-        record.size_bytes or 0
-        for record in map(BACKBONES.__getitem__, settings.models.configured)
-        if not record.bundled and not (settings.models_folder / record.file_name).is_file()
-    )
+    yield "home", FINE, str(home)
+    records = [BACKBONES[name] for name in settings.models.configured]
+    lacking = [one for one in records if not (settings.models_folder / one.file_name).is_file()]
+    missing = sum(one.size_bytes or 0 for one in lacking if not one.bundled)
     free = shutil.disk_usage(folder).free
     if settings.models.fetch and free < 3 * missing:
         sizes = f"{free / GIGABYTE:.1f} GB are free for models of {missing / GIGABYTE:.1f} GB"
         mend = "make room, or take models out of models.configured"
-        yield Finding("disk", WARNING, f"only {sizes}", mend)
+        yield "disk", WARNING, f"only {sizes}", mend
 
 
 def _adapters(settings: Settings) -> Iterator[Finding]:
     from bot.app import adapters_wanted
 
     wanted = adapters_wanted(settings)
-    yield Finding("adapters", FINE, f"`lookalike run` serves {', '.join(wanted)}")
+    yield "adapters", FINE, f"`lookalike run` serves {', '.join(wanted)}"
     for name in wanted:
         needed = (SDKS[name], *CHAT_PACKAGES)
         missing = [package for package in needed if importlib.util.find_spec(package) is None]
         if missing:
             mend = f"run `pip install 'lookalike[{name}]'`"
-            yield Finding(name, BLOCKING, f"not installed: {', '.join(missing)}", mend)
+            yield name, BLOCKING, f"not installed: {', '.join(missing)}", mend
 
 
 def _tokens(settings: Settings) -> Iterator[Finding]:
     for name, token in (("telegram", settings.telegram.token), ("discord", settings.discord.token)):
         looks, mend = TOKENS[name]
         if token is None:
-            yield Finding(name, FINE, "off: no token")
-        elif looks.fullmatch(token.get_secret_value()) is None:
-            yield Finding(name, WARNING, "the token does not look like one", mend)
+            yield name, FINE, "off: no token"
+        elif re.fullmatch(looks, token.get_secret_value()) is None:
+            yield name, WARNING, "the token does not look like one", mend
         else:
-            yield Finding(name, FINE, "the token looks right")
+            yield name, FINE, "the token looks right"
     url = settings.telegram.webhook.url
     if url is not None and not url.startswith("https://"):
         mend = "let telegram.webhook.url begin with https://"
-        yield Finding("webhook", WARNING, "Telegram calls webhooks by https only", mend)
-
-
-def _web(settings: Settings) -> Iterator[Finding]:
+        yield "webhook", WARNING, "Telegram calls webhooks by https only", mend
     if settings.web.host not in LOOPBACK:
         text = f"the web chat listens on {settings.web.host}, and asks nobody for a password"
         mend = "put a proxy with a password before it, or set web.host to 127.0.0.1"
-        yield Finding("web", WARNING, text, mend)
+        yield "web", WARNING, text, mend
 
 
 def _weights(settings: Settings) -> Iterator[Finding]:
@@ -181,42 +168,38 @@ def _weights(settings: Settings) -> Iterator[Finding]:
     configured = dict.fromkeys((*settings.models.configured, "dlib"))
     if settings.default_model not in configured:
         text = f"default_model {settings.default_model} is not among models.configured"
-        yield Finding("models", WARNING, text, "add it there, or choose another default_model")
+        yield "models", WARNING, text, "add it there, or choose another default_model"
     for name in configured:
+        level, text, mend = FINE, "its weights are here and unchanged", ""
         try:
-            path = weights.installed(name, settings.models_folder)
-            weights.checked_sha256(name, path)
-        except WeightsMissing:
-            if BACKBONES[name].bundled:
-                raise
-            text = "its weights are not here; until then dlib answers"
-            fetched = "wait: the running bot fetches them" if settings.models.fetch else ""
-            yield Finding(name, WARNING, text, fetched or f"run `lookalike models download {name}`")
+            weights.checked_sha256(name, weights.installed(name, settings.models_folder))
         except LookalikeError as problem:
+            level = BLOCKING if name == "dlib" else WARNING
             text, _, mend = str(problem).partition(": ")
-            yield Finding(name, BLOCKING if name == "dlib" else WARNING, text, mend)
-        else:
-            yield Finding(name, FINE, "its weights are here and unchanged")
+            if isinstance(problem, WeightsMissing) and not BACKBONES[name].bundled:
+                text = "its weights are not here; until then dlib answers"
+                fetched = "wait: the running bot fetches them" if settings.models.fetch else ""
+                mend = fetched or f"run `lookalike models download {name}`"
+        yield name, level, text, mend
 
 
 def _gallery(settings: Settings) -> Iterator[Finding]:
-    from bot.app import has_gallery
+    from bot.app import has_gallery, open_gallery
     from engine.backbones import weights
 
     add = "add people with `lookalike gallery add FOLDER`"
     if not has_gallery(settings):
         text = "there is none yet; the bot begins with two people"
-        yield Finding("gallery", WARNING, text, add)
+        yield "gallery", WARNING, text, add
         return
-    with opened(settings) as gallery:
+    with open_gallery(settings) as gallery:
         stats = gallery.stats()
         place = gallery.place if settings.gallery_url else ""
     if stats.portraits == 0:
-        yield Finding("gallery", WARNING, f"there is nobody in {place or 'it'}", add)
+        yield "gallery", WARNING, f"there is nobody in {place or 'it'}", add
         return
-    where = f" in {place}" if place else ""
-    text = f"{stats.people:,} people, {stats.portraits:,} portraits{where}"
-    yield Finding("gallery", FINE, text)
+    text = f"{stats.people:,} people, {stats.portraits:,} portraits"
+    yield "gallery", FINE, text + f" in {place}" * bool(place)
     for name in settings.models.configured:
         known = max((n for space, n in stats.vectors.items() if space.backbone == name), default=0)
         try:
@@ -225,11 +208,9 @@ def _gallery(settings: Settings) -> Iterator[Finding]:
             continue
         if known < stats.portraits:
             text = f"{name} knows {known:,} of {stats.portraits:,} portraits"
-            mend = (
-                "wait: the running bot completes it once the model is there; or run "
-                f"`lookalike gallery build --model {name}`"
-            )
-            yield Finding("gallery", WARNING, text, mend)
+            wait = "wait: the running bot completes it once the model is there"
+            mend = f"{wait}; or run `lookalike gallery build --model {name}`"
+            yield "gallery", WARNING, text, mend
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
@@ -241,49 +222,40 @@ def _database(settings: Settings) -> Iterator[Finding]:
     url = database_url(settings.database_url, settings.home)
     is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
     if is_file and not Path(str(url.database)).is_file():
-        yield Finding("database", FINE, "none yet; it is made at the first start")
+        yield "database", FINE, "none yet; it is made at the first start"
         return
     if given is None and not path.is_file():
-        if is_file:
-            text = f"there is a database, but its key {path} is missing"
-            mend = "put secret.key back, or delete the database to start afresh"
-            yield Finding("database", BLOCKING, text, mend)
-        else:
-            text = "this machine has no key yet; the first start makes one"
+        level, text = BLOCKING, f"there is a database, but its key {path} is missing"
+        mend = "put secret.key back, or delete the database to start afresh"
+        if not is_file:
+            level, text = WARNING, "this machine has no key yet; the first start makes one"
             mend = f"if others use {masked(url)}, give this one their key: database.key or {path}"
-            yield Finding("database", WARNING, text, mend)
+        yield "database", level, text, mend
         return
-    open_store(settings)
-    yield Finding("database", FINE, masked(url))
+    cli.open_store(settings)
+    yield "database", FINE, masked(url)
     if given is None and os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
         text = f"others on this machine can read {path}"
-        yield Finding("database", WARNING, text, f"run `chmod 600 {path}`")
+        yield "database", WARNING, text, f"run `chmod 600 {path}`"
 
 
-def _processor(settings: Settings) -> Iterator[Finding]:
+def _machine(settings: Settings) -> Iterator[Finding]:
     from engine.runtime import cores
 
-    text = f"{cores()} cores"
-    flags = Path("/proc/cpuinfo")
+    text, flags = f"{cores()} cores", Path("/proc/cpuinfo")
     if flags.is_file():
         known = set(re.findall(r"\w+", flags.read_text(errors="replace").split("\n\n")[0]))
         if known & {"avx512_bf16", "amx_bf16"}:
             text += ", computes in bf16"
         elif settings.models.precision == "bf16":
             reason = "it does not compute in bf16, which models.precision asks for"
-            yield Finding("processor", WARNING, reason, 'set models.precision to "auto"')
-    yield Finding("processor", FINE, text)
-
-
-def _memory(settings: Settings) -> Iterator[Finding]:
-    if not hasattr(os, "sysconf"):
-        return
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    networks = len([name for name in settings.models.configured if name != "dlib"])
-    needed = BASE_BYTES + networks * NETWORK_BYTES
-    text = f"{total / GIGABYTE:.1f} GB; the configured models need about {needed / GIGABYTE:.1f} GB"
-    if total < needed:
-        mend = 'take models out of models.configured; ["dlib"] needs least'
-        yield Finding("memory", WARNING, text, mend)
-    else:
-        yield Finding("memory", FINE, text)
+            yield "processor", WARNING, reason, 'set models.precision to "auto"'
+    yield "processor", FINE, text
+    if hasattr(os, "sysconf"):
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        networks = len([name for name in settings.models.configured if name != "dlib"])
+        needed = BASE_BYTES + networks * NETWORK_BYTES
+        needs = f"the configured models need about {needed / GIGABYTE:.1f} GB"
+        mend = 'take models out of models.configured; ["dlib"] needs least' * (total < needed)
+        level = WARNING if mend else FINE
+        yield "memory", level, f"{total / GIGABYTE:.1f} GB; {needs}", mend

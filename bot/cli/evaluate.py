@@ -4,50 +4,39 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli.main import (
-    BACKBONES,
-    PATH,
-    Context,
-    common,
-    json_command,
-    model_option,
-    models_option,
-    opened,
-    path_option,
-)
-from bot.cli.output import EXAMPLES, finish, print_json, progress, say
+from bot.cli import main as cli
+from bot.cli.output import EXAMPLES, progress, say
 from engine.errors import SetupProblem
 
 if TYPE_CHECKING:
-    from bot.settings import Settings
     from engine.engine import Engine
     from gallery.evaluation.report import EvaluationReport
     from gallery.gallery import Gallery
 
-T = TypeVar("T")
+Rows = Sequence[tuple[str, str]]
 
-_model = model_option("Backbone (default: the configured one if its weights are here, else dlib).")
-_gallery_photos = click.option(
-    "--gallery-photos",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=3,
-    show_default=True,
-    help="How many photos of each person, the first by name, are the gallery.",
+_model = cli.model_option(
+    "Backbone (default: the configured one if its weights are here, else dlib)."
 )
-_plots = path_option(
+_gallery_photos = cli.count_option(
+    "--gallery-photos",
+    "How many photos of each person, the first by name, are the gallery.",
+    default=3,
+)
+_plots = cli.path_option(
     "--plots", "DIR", "Draw curves and distributions as PNG files into this folder."
 )
 
 
 @click.group()
-@common
+@cli.common
 def evaluate() -> None:
     """Measure accuracy on labelled photos.
 
@@ -57,22 +46,17 @@ def evaluate() -> None:
 
 
 @evaluate.command()
-@click.argument("file", metavar="PAIRS.csv", type=PATH)
-@path_option(
+@click.argument("file", metavar="PAIRS.csv", type=cli.PATH)
+@cli.path_option(
     "--root",
     "DIR",
     "Folder that the paths in PAIRS.csv start from (default: the folder it is in).",
 )
 @_model
 @_plots
-@json_command
+@cli.json_command
 def pairs(
-    context: Context,
-    file: Path,
-    root: Path | None,
-    model: str | None,
-    plots: Path | None,
-    as_json: bool,
+    context: cli.Context, file: Path, root: Path | None, model: str | None, plots: Path | None
 ) -> None:
     """Judge whether two photos show one person.
 
@@ -81,24 +65,19 @@ def pairs(
     cross-validation), the area under the ROC curve, and the share of pairs of one person accepted
     where one in 1,000 others is.
     """
+    engine, name = _chosen(context, model)
+    from gallery.evaluation.charts import draw_verification
     from gallery.evaluation.measures import verify
     from gallery.evaluation.photos import read_pairs
     from gallery.scores import prior
 
-    settings = context.settings()
-    _need_packages()
     root = root or file.parent
     labelled = read_pairs(file, root)
-    engine, name = _chosen(settings, model)
     space = engine.backbone(name).space
-    learned = _of_gallery(settings, lambda gallery: gallery.calibration(space)) or prior(space)
-    with progress(quiet=as_json) as show:
+    with _gallery(context) as gallery:
+        learned = (gallery.calibration(space) if gallery else None) or prior(space)
+    with progress(quiet=context.json) as show:
         result = verify(engine, name, labelled, root=root, calibration=learned, progress=show)
-    drawn: tuple[Path, ...] = ()
-    if plots is not None:
-        from gallery.evaluation.charts import draw_verification
-
-        drawn = draw_verification(result, plots)
     record = result.to_json()
     rows = (
         ("model", result.model),
@@ -109,22 +88,17 @@ def pairs(
         ("area under the ROC curve", f"{result.roc.area:.5f}"),
         ("TAR at FAR 0.1 %", f"{result.tar:.1%}"),
     )
-    _print(record, rows, drawn, as_json=as_json)
+    _print(context, record, rows, draw_verification(result, plots) if plots else ())
 
 
 @evaluate.command()
-@click.argument("folder", metavar="DIR", type=PATH)
+@click.argument("folder", metavar="DIR", type=cli.PATH)
 @_gallery_photos
 @_model
 @_plots
-@json_command
+@cli.json_command
 def identify(
-    context: Context,
-    folder: Path,
-    gallery_photos: int,
-    model: str | None,
-    plots: Path | None,
-    as_json: bool,
+    context: cli.Context, folder: Path, gallery_photos: int, model: str | None, plots: Path | None
 ) -> None:
     """Look people up among others.
 
@@ -132,20 +106,14 @@ def identify(
     each person are the gallery; each of the rest is looked up in it. Reported are the shares whose
     person comes first and among the first five. People with too few photos are left out.
     """
+    engine, name = _chosen(context, model)
+    from gallery.evaluation.charts import draw_identification
     from gallery.evaluation.report import evaluate_people
 
-    settings = context.settings()
-    _need_packages()
-    engine, name = _chosen(settings, model)
-    with progress(quiet=as_json) as show:
+    with progress(quiet=context.json) as show:
         found = evaluate_people(
             engine, folder, backbones=[name], gallery_photos=gallery_photos, progress=show
         )
-    drawn: tuple[Path, ...] = ()
-    if plots is not None:
-        from gallery.evaluation.charts import draw_identification
-
-        drawn = draw_identification(found.columns[0].measures, plots)
     record = found.identification_json()
     rows = (
         ("model", record["model"]),
@@ -156,11 +124,12 @@ def identify(
         ("rank-1", f"{record['rank_1']:.2%}"),
         ("rank-5", f"{record['rank_5']:.2%}"),
     )
-    _print(record, rows, drawn, as_json=as_json)
+    drawn = draw_identification(found.columns[0].measures, plots) if plots else ()
+    _print(context, record, rows, drawn)
 
 
-def _need_packages() -> None:
-    """Says before the long work that evaluating needs packages that are not installed."""
+def _check_packages() -> None:
+    """Raises SetupProblem, before the long work, where packages it needs are not installed."""
     for package in ("matplotlib", "scipy", "sklearn"):
         if importlib.util.find_spec(package) is None:
             raise SetupProblem(
@@ -168,63 +137,44 @@ def _need_packages() -> None:
             )
 
 
-def _chosen(settings: Settings, model: str | None) -> tuple[Engine, str]:
+def _chosen(context: cli.Context, model: str | None) -> tuple[Engine, str]:
     """The engine and the backbone asked for; else the configured one, or dlib and why."""
-    from bot.app import open_engine
-
-    engine = open_engine(settings)
-    if model is not None:
-        return engine, model
-    reason = engine.why_unavailable(settings.default_model)
-    if reason is None:
-        return engine, settings.default_model
-    say(f"lookalike: measuring dlib: {reason}", err=True)
-    return engine, "dlib"
+    default, engine = context.settings.default_model, context.engine
+    _check_packages()
+    if model is None and (reason := engine.why_unavailable(default)) is not None:
+        say(f"lookalike: measuring dlib: {reason}", err=True)
+        return engine, "dlib"
+    return engine, model or default
 
 
-def _of_gallery(settings: Settings, read: Callable[[Gallery], T]) -> T | None:
-    """What the gallery of this data folder says, if there is one."""
+def _gallery(context: cli.Context) -> AbstractContextManager[Gallery | None]:
     from bot.app import has_gallery
 
-    if not has_gallery(settings):
-        return None
-    with opened(settings) as gallery:
-        return read(gallery)
-
-
-def _score_rows(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
-    from gallery.scores import score_at
-
-    people = scores["learned_from_people"]
-    rows = [("scores", f"learned from {people:,} people" if people else "as shipped")]
-    if scores["same_person_median"] is not None:
-        rows.append(
-            ("score of the same person", f"{scores['same_person_median']:.0f} in the median")
-        )
-    rare, rarer = (f"{score_at(share):g}" for share in (1e-2, 1e-3))
-    if scores[f"strangers_at_least_{rare}"] is not None:
-        seen = (scores[f"strangers_at_least_{rare}"], scores[f"strangers_at_least_{rarer}"])
-        name = f"strangers from {rare}, from {rarer}"
-        rows.append((name, f"{seen[0]:.2%}, {seen[1]:.3%} (1 %, 0.1 %)"))
-    if scores.get("best_stranger_median") is not None:
-        best = f"{scores['best_stranger_median']:.0f} in the median"
-        rows.append(("best match of a stranger", best))
-    return rows
+    return context.gallery() if has_gallery(context.settings) else nullcontext()
 
 
 def _print(
-    record: Mapping[str, Any],
-    rows: Iterable[tuple[str, str]],
-    drawn: tuple[Path, ...],
-    *,
-    as_json: bool,
+    context: cli.Context, record: Mapping[str, Any], rows: Rows, drawn: Sequence[Path]
 ) -> None:
+    from gallery.scores import score_at
+
+    scores, rows = record["scores"], list(rows)
+    people = scores["learned_from_people"]
+    rows += [("scores", f"learned from {people:,} people" if people else "as shipped")]
+    if (median := scores["same_person_median"]) is not None:
+        rows += [("score of the same person", f"{median:.0f} in the median")]
+    rare, rarer = (f"{score_at(share):g}" for share in (1e-2, 1e-3))
+    if (seen := scores[f"strangers_at_least_{rare}"]) is not None:
+        told = f"{seen:.2%}, {scores[f'strangers_at_least_{rarer}']:.3%} (1 %, 0.1 %)"
+        rows += [(f"strangers from {rare}, from {rarer}", told)]
+    if (best := scores.get("best_stranger_median")) is not None:
+        rows += [("best match of a stranger", f"{best:.0f} in the median")]
     speed = f"{record['photos_per_s']:.0f} of {record['photos']:,} photos a second"
-    rows = [*rows, *_score_rows(record["scores"]), ("time", f"{record['seconds']:.1f} s, {speed}")]
+    rows += [("time", f"{record['seconds']:.1f} s, {speed}")]
     width = max(len(name) for name, _ in rows)
     content = dict(record) | {"plots": [str(path) for path in drawn]}
-    finish(content, [f"{name:<{width}}  {value}" for name, value in rows], as_json=as_json)
-    if as_json:
+    context.finish(content, [f"{name:<{width}}  {value}" for name, value in rows])
+    if context.json:
         return
     faceless = record["photos_without_face"]
     for photo, why in list(faceless.items())[:EXAMPLES]:
@@ -236,26 +186,27 @@ def _print(
 
 
 @evaluate.command(short_help="Compare backbones on people, as a page with charts and pictures.")
-@click.argument("folder", metavar="DIR", type=PATH)
-@path_option("--html", "FILE", "Write the report here: one file that needs no network.")
+@click.argument("folder", metavar="DIR", type=cli.PATH)
+@cli.path_option("--html", "FILE", "Write the report here: one file that needs no network.")
 @_gallery_photos
-@models_option(
-    "Only this backbone; may be repeated (default: all whose weights are here).", sorted(BACKBONES)
+@cli.model_option(
+    "Only this backbone; may be repeated (default: all whose weights are here).",
+    sorted(cli.BACKBONES),
+    several=True,
 )
-@path_option(
+@cli.path_option(
     "--people",
     "FILE",
     "CSV with the columns person, category, country, gender (default: DIR/people.csv).",
 )
-@json_command
+@cli.json_command
 def report(
-    context: Context,
+    context: cli.Context,
     folder: Path,
     html: Path | None,
     gallery_photos: int,
-    models: tuple[str, ...],
+    models: Sequence[str],
     people: Path | None,
-    as_json: bool,
 ) -> None:
     """Look people up with each backbone and tell how well that went, and for whom.
 
@@ -266,23 +217,21 @@ def report(
 
     The page holds pictures of the people: it is as private as the photos are.
     """
-    if html is None and not as_json:
+    if html is None and not context.json:
         raise click.UsageError("say where the report goes with --html FILE, or ask for --json")
-    from bot.app import open_engine
+    engine = context.engine
+    _check_packages()
     from gallery.evaluation.photos import read_labels
     from gallery.evaluation.report import check_place, evaluate_people, render, save
 
-    settings = context.settings()
-    _need_packages()
     if html is not None:
         check_place(html)
-    catalogue = _of_gallery(settings, lambda gallery: gallery.people()) or ()
-    labels = read_labels(folder, people, catalogue)
-    engine = open_engine(settings)
-    names = sorted(BACKBONES)
+    with _gallery(context) as gallery:
+        labels = read_labels(folder, people, gallery.people() if gallery else ())
+    names = sorted(cli.BACKBONES)
     reasons = {name: engine.why_unavailable(name) for name in (() if models else names)}
     unavailable = {name: reason for name, reason in reasons.items() if reason is not None}
-    with progress(quiet=as_json) as show:
+    with progress(quiet=context.json) as show:
         found = evaluate_people(
             engine,
             folder,
@@ -298,19 +247,22 @@ def report(
         words += [word for name in models for word in ("--model", name)]
         words += ["--people", str(people)] if people else []
         save(render(found, engine, command=shlex.join(words)), html)
-    if as_json:
-        print_json(found.to_json() | {"html": str(html) if html else None})
-    else:
-        _tell(found, html)
+    content = found.to_json() | {"html": str(html) if html else None}
+    context.finish(content, _report_lines(found))
+    if not context.json:
+        for name, reason in found.unavailable.items():
+            say(f"{name} was not measured: {reason}", err=True)
+        if html is not None:
+            say(f"The report is in {html}; it holds pictures of people.", err=True)
 
 
-def _tell(found: EvaluationReport, html: Path | None) -> None:
+def _report_lines(found: EvaluationReport) -> Iterator[str]:
     from gallery.evaluation.report import advice
     from gallery.scores import score_at
 
     for column in found.columns:
         measures, rare = column.measures, score_at(1e-2)
-        say(
+        yield (
             f"{column.model}: rank-1 {measures.rank(1).value:.1%}, "
             f"rank-5 {measures.rank(5).value:.1%}, "
             f"TAR {measures.tar(1e-3).value:.1%} at FAR 0.1 %, "
@@ -318,8 +270,4 @@ def _tell(found: EvaluationReport, html: Path | None) -> None:
             f"{measures.reached(rare).value:.2%} (meant: 1 %), "
             f"{column.photos_per_s:.0f} photos a second"
         )
-    say(advice(found.columns))
-    for name, reason in found.unavailable.items():
-        say(f"{name} was not measured: {reason}", err=True)
-    if html is not None:
-        say(f"The report is in {html}; it holds pictures of people.", err=True)
+    yield advice(found.columns)

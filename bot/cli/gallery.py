@@ -10,65 +10,35 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli.gallery_download import credits_command, download, permit
-from bot.cli.gallery_transfer import copy, export, import_command, import_pickle
-from bot.cli.main import (
-    PATH,
-    Context,
-    at_work,
-    check_inhabited,
-    common,
-    json_command,
-    model_option,
-    opened,
-    path_option,
-    usable,
-    usable_option,
-)
-from bot.cli.output import (
-    add_lines,
-    either,
-    finish,
-    numbered,
-    people_of,
-    print_json,
-    print_table,
-    say,
-)
+from bot.cli import gallery_transfer as transfer
+from bot.cli import main as cli
+from bot.cli.output import add_lines, either, numbered, people_of, print_json, print_table, say
 from engine.errors import GalleryMissing
 
 if TYPE_CHECKING:
     from gallery.gallery import Gallery
-    from gallery.progress import Report
-    from gallery.records import Person, Portrait
+    from gallery.records import Person
     from gallery.verify.checks import Examination, Finding
-
-EXIT_FINDINGS = 1
 
 
 @click.group()
-@common
+@cli.common
 def gallery() -> None:
     """Add, build, list and remove people."""
 
 
-for _command in (download, credits_command, permit, export, import_command, import_pickle, copy):
+for _command in transfer.COMMANDS:
     gallery.add_command(_command)
 
 
 @gallery.command()
-@click.argument("folder", metavar="DIR", type=PATH)
+@click.argument("folder", metavar="DIR", type=cli.PATH)
 @click.option("--category", metavar="NAME", help="Category of everybody in DIR.")
-@usable_option
+@cli.usable_option
 @click.option("--again", is_flag=True, help="Look again at photos that were not taken before.")
-@json_command
+@cli.json_command
 def add(
-    context: Context,
-    folder: Path,
-    category: str | None,
-    models: Sequence[str],
-    again: bool,
-    as_json: bool,
+    context: cli.Context, folder: Path, category: str | None, models: Sequence[str], again: bool
 ) -> None:
     """Add the people in DIR, a folder of photos for each.
 
@@ -78,24 +48,19 @@ def add(
     """
     from gallery.add import add_folder
 
-    with at_work(context, quiet=as_json, wanted=models) as (_, engine, gallery, show, names):
+    with context.working() as (gallery, engine, show):
+        names = context.usable(models)
         report = add_folder(
-            gallery,
-            engine,
-            folder,
-            category=category,
-            backbones=names,
-            progress=show,
-            again=again,
+            gallery, engine, folder, category=category, backbones=names, progress=show, again=again
         )
-    content = {"models": names, **report.to_json()}
-    finish(content, add_lines(report, names), as_json=as_json, interrupted=report.interrupted)
+    content, lines = {"models": names, **report.to_json()}, add_lines(report, names)
+    context.finish(content, lines, interrupted=report.interrupted)
 
 
 @gallery.command()
-@usable_option
-@json_command
-def build(context: Context, models: Sequence[str], as_json: bool) -> None:
+@cli.usable_option
+@cli.json_command
+def build(context: cli.Context, models: Sequence[str]) -> None:
     """Make the gallery whole: embed what lacks vectors, learn scores, clean up.
 
     After a backbone was downloaded this lets it be used; after people were removed it drops their
@@ -103,79 +68,90 @@ def build(context: Context, models: Sequence[str], as_json: bool) -> None:
     """
     from gallery.build import build as build_space
 
-    reports: dict[str, Report] = {}
-    with at_work(context, quiet=as_json) as (settings, engine, gallery, show, _):
-        check_inhabited(gallery)
-        for name in usable(engine, settings, models):
-            reports[name] = build_space(gallery, engine, name, progress=show)
-            if reports[name].interrupted:
+    content: dict[str, Any] = {}
+    lines: list[str] = []
+    stopped = False
+    with context.working(people=True) as (gallery, engine, show):
+        for name in context.usable(models):
+            report = build_space(gallery, engine, name, progress=show)
+            content[name], made = report.to_json(), report.embedded[name]
+            did = f"{numbered(made, 'vector')} made" if made else "every portrait has its vector"
+            if report.swept:
+                did += f", {numbered(report.swept, 'file')} swept"
+            if stopped := report.interrupted:
+                did += ", interrupted: run it again to go on"
+            lines.append(f"{name}: {did} ({report.seconds:.1f} s)")
+            lost = "  a picture of {} is lost or damaged: add it again"
+            lines += map(lost.format, sorted(set(report.dropped)))
+            if stopped:
                 break
-    lines = [line for name, report in reports.items() for line in _build_lines(name, report)]
-    content = {name: report.to_json() for name, report in reports.items()}
-    interrupted = any(report.interrupted for report in reports.values())
-    finish(content, lines, as_json=as_json, interrupted=interrupted)
+    context.finish(content, lines, interrupted=stopped)
 
 
 @gallery.command("list")
 @click.option("--category", metavar="NAME", help="Only the people in this category.")
-@json_command
-def list_people(context: Context, category: str | None, as_json: bool) -> None:
+@cli.json_command
+def list_people(context: cli.Context, category: str | None) -> None:
     """List the people in the gallery."""
-    with opened(context.settings()) as gallery:
+    with context.gallery() as gallery:
         people = gallery.people(category)
         counts = gallery.portrait_counts()
         if category is not None and not people:
             known = ", ".join(gallery.categories()) or "none yet"
             raise GalleryMissing(f"nobody is in the category {category!r}; there are: {known}")
-    if as_json:
+    if context.json:
         print_json([{**asdict(one), "portraits": counts.get(one.id, 0)} for one in people])
-        return
-    if not people:
+    elif people:
+        rows = [(one.name, ", ".join(one.categories), str(counts.get(one.id, 0))) for one in people]
+        print_table(("person", "categories", "portraits"), rows)
+        say(people_of(len(people)))
+    else:
         say("There is nobody in the gallery yet: `lookalike gallery add DIR` adds people.")
-        return
-    print_table(
-        ("person", "categories", "portraits"),
-        [(one.name, ", ".join(one.categories), str(counts.get(one.id, 0))) for one in people],
-    )
-    say(people_of(len(people)))
 
 
 @gallery.command()
-@click.argument("name", metavar="PERSON", nargs=-1, required=True)
-@json_command
-def show(context: Context, name: Sequence[str], as_json: bool) -> None:
+@cli.person_argument
+@cli.json_command
+def show(context: cli.Context, name: str) -> None:
     """Show what the gallery holds of a PERSON (a name, or a Wikidata id)."""
-    with opened(context.settings()) as gallery:
+    with context.gallery() as gallery:
         person = _found(gallery, name)
         portraits = gallery.portraits(person.id)
-    lines = [person.name]
-    for heading, value in (
-        ("categories", ", ".join(person.categories)),
-        ("Wikidata", person.wikidata_id),
-        ("country", person.country),
-        ("gender", person.gender),
-        ("fame", person.fame),
-    ):
-        lines += [f"  {heading}: {value}"] * (value not in {None, ""})
+    known = {"categories": ", ".join(person.categories), "Wikidata": person.wikidata_id}
+    known |= {name: getattr(person, name) for name in ("country", "gender", "fame")}
+    told = [f"  {name}: {value}" for name, value in known.items() if value not in {None, ""}]
+    lines = [person.name, *told]
+    listed = []
     for one in portraits:
         credit = ", ".join(filter(None, (one.author, one.licence, one.source_url)))
         lines.append(f"  {one.width_px} x {one.height_px} px  {credit}".rstrip())
-    content = {**asdict(person), "portraits": [_portrait_json(one) for one in portraits]}
-    finish(content, lines, as_json=as_json)
+        listed.append(
+            {
+                "id": one.id,
+                "sha256": one.sha256,
+                "width": one.width_px,
+                "height": one.height_px,
+                "box": [round(side, 1) for side in astuple(one.box)],
+                "landmarks": one.landmarks.round(1).tolist(),
+                "author": one.author,
+                "license": one.licence,
+                "license_url": one.licence_url,
+                "source": one.source_url,
+            }
+        )
+    context.finish({**asdict(person), "portraits": listed}, lines)
 
 
 @gallery.command()
-@click.argument("name", metavar="PERSON", nargs=-1, required=True)
+@cli.person_argument
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @click.option("--never-again", is_flag=True, help="No source brings the person back.")
-@json_command
-def remove(
-    context: Context, name: Sequence[str], yes: bool, never_again: bool, as_json: bool
-) -> None:
+@cli.json_command
+def remove(context: cli.Context, name: str, yes: bool, never_again: bool) -> None:
     """Remove a PERSON and all their portraits."""
     from gallery.build import remove as remove_person
 
-    with opened(context.settings()) as gallery:
+    with context.gallery() as gallery:
         person = _found(gallery, name)
         if not yes and sys.stdin.isatty():
             count = numbered(len(gallery.portraits(person.id)), "portrait")
@@ -183,14 +159,14 @@ def remove(
         portraits = remove_person(gallery, person, never_again=never_again)
     lines = [f"Removed {person.name} and {numbered(portraits, 'portrait')}."]
     lines += ["No source will bring them back."] * never_again
-    finish({**asdict(person), "portraits": portraits}, lines, as_json=as_json)
+    context.finish({**asdict(person), "portraits": portraits}, lines)
 
 
 @gallery.command()
-@json_command
-def stats(context: Context, as_json: bool) -> None:
+@cli.json_command
+def stats(context: cli.Context) -> None:
     """Count people, portraits, categories and vectors."""
-    with opened(context.settings()) as gallery:
+    with context.gallery() as gallery:
         found = gallery.stats()
         size_bytes = gallery.size_bytes()
     content = {
@@ -217,12 +193,10 @@ def stats(context: Context, as_json: bool) -> None:
         lines.append(f"searchable with {space.backbone}: {known}")
     for reason, photos in sorted(found.rejections.items(), key=lambda item: -item[1]):
         lines.append(f"not taken, {reason}: {numbered(photos, 'photo')}")
-    finish(content, lines, as_json=as_json)
+    context.finish(content, lines)
 
 
-def _found(gallery: Gallery, words: Sequence[str]) -> Person:
-    """The person of that name; the words of a name need no quotes."""
-    name = " ".join(words)
+def _found(gallery: Gallery, name: str) -> Person:
     person = gallery.find_person(name)
     if person is not None:
         return person
@@ -233,16 +207,14 @@ def _found(gallery: Gallery, words: Sequence[str]) -> Person:
 
 @gallery.command()
 @click.option("--fix", is_flag=True, help="Mend what is safe to mend.")
-@path_option(
+@cli.path_option(
     "--pictures", "DIR", "Write the pictures of what is left to judge into DIR.", file_okay=False
 )
-@model_option(
+@cli.model_option(
     "Backbone whose vectors compare faces (default: dlib if the gallery is built for it)."
 )
-@json_command
-def verify(
-    context: Context, fix: bool, pictures: Path | None, model: str | None, as_json: bool
-) -> None:
+@cli.json_command
+def verify(context: cli.Context, fix: bool, pictures: Path | None, model: str | None) -> None:
     """Check that the gallery is whole, and that everybody is who they are said to be.
 
     Looks at every picture and vector: damaged files, leftovers, one picture or one person under
@@ -253,14 +225,12 @@ def verify(
     from gallery.verify import save_pictures
     from gallery.verify import verify as examine
 
-    with at_work(context, quiet=as_json) as (_, engine, gallery, show, _names):
-        examination = examine(gallery, engine, backbone=model, fix=fix, progress=show)
+    with context.working() as (gallery, engine, show):
+        found = examine(gallery, engine, backbone=model, fix=fix, progress=show)
         if pictures is not None:
-            save_pictures(gallery, examination.findings, pictures)
-    lines, stopped = _verify_lines(examination, fix=fix), examination.interrupted
-    finish(examination.to_json(), lines, as_json=as_json, interrupted=stopped)
-    if examination.findings:
-        sys.exit(EXIT_FINDINGS)
+            save_pictures(gallery, found.findings, pictures)
+    context.finish(found.to_json(), _verify_lines(found, fix=fix), interrupted=found.interrupted)
+    sys.exit(1 if found.findings else 0)
 
 
 def _verify_lines(examination: Examination, *, fix: bool) -> Iterator[str]:
@@ -299,30 +269,3 @@ def _by_kind(findings: list[Finding], *, remedies: bool) -> Iterator[str]:
                     yield f"      portrait {where.portrait_id}, {where.picture or 'no source'}"
             if remedies and one.mendable:
                 yield f"      --fix: {one.remedy}"
-
-
-def _build_lines(name: str, report: Report) -> Iterator[str]:
-    made = report.embedded[name]
-    parts = [f"{numbered(made, 'vector')} made" if made else "every portrait has its vector"]
-    if report.swept:
-        parts.append(f"{numbered(report.swept, 'file')} swept")
-    if report.interrupted:
-        parts.append("interrupted: run it again to go on")
-    yield f"{name}: {', '.join(parts)} ({report.seconds:.1f} s)"
-    for person in sorted(set(report.dropped)):
-        yield f"  a picture of {person} is lost or damaged: add it again"
-
-
-def _portrait_json(portrait: Portrait) -> dict[str, Any]:
-    return {
-        "id": portrait.id,
-        "sha256": portrait.sha256,
-        "width": portrait.width_px,
-        "height": portrait.height_px,
-        "box": [round(side, 1) for side in astuple(portrait.box)],
-        "landmarks": portrait.landmarks.round(1).tolist(),
-        "author": portrait.author,
-        "license": portrait.licence,
-        "license_url": portrait.licence_url,
-        "source": portrait.source_url,
-    }

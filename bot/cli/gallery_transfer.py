@@ -1,55 +1,173 @@
-"""`lookalike gallery export`, `import`, `import-pickle` and `copy`."""
+"""`lookalike gallery`: download, credits, permit, export, import, import-pickle and copy."""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli.main import (
-    PATH,
-    Context,
-    at_work,
-    check_inhabited,
-    json_command,
-    opened,
-    path_option,
-    usable_option,
-)
-from bot.cli.output import (
-    KEPT,
-    add_lines,
-    finish,
-    interruptible,
-    news_lines,
-    numbered,
-    people_of,
-    progress,
-    some,
-)
-from engine.errors import GalleryMissing
+from bot.cli import main as cli
+from bot.cli import output
+from bot.cli.output import interruptible, numbered, people_of, print_json, say, some
+from engine.errors import BadSettings, GalleryMissing
 
 if TYPE_CHECKING:
-    from bot.settings import Settings
     from engine.engine import Engine
     from engine.types import Space
     from gallery.gallery import Gallery
     from gallery.old_pickles import PickleReport
+    from gallery.records import Portrait
     from gallery.transfer import ExportReport, ImportReport
+    from gallery.wikimedia.download import DownloadReport
 
-_URLS = ("postgresql://", "postgresql+")
+Names = Sequence[str]
+_file = click.argument("file", metavar="FILE", type=cli.PATH)
+
+
+@click.command()
+@click.option(
+    "--category",
+    "names",
+    metavar="NAME",
+    multiple=True,
+    help="Such as film, bollywood, sports; may be given several times (default: all).",
+)
+@cli.count_option("--limit", "So many people, the most famous who can be had.", default=1000)
+@cli.count_option("--min-fame", "Only people with articles in so many wikis.", 0, default=0)
+@cli.count_option("--portraits", "At most so many of one person.", most=20, default=3)
+@click.option("--list", "list_them", is_flag=True, help="List the categories and stop.")
+@click.option("--refresh", is_flag=True, help="Ask again what was answered in the last 30 days.")
+@cli.usable_option
+@cli.json_command
+def download(
+    context: cli.Context, names: Names, list_them: bool, refresh: bool, models: Names, **order: Any
+) -> None:
+    """Add famous people from Wikidata and Wikimedia Commons.
+
+    Only pictures under free licences are taken; author, licence and source are kept with each
+    (`lookalike gallery credits`). It may be stopped at any moment: the same command goes on and
+    asks for nothing twice. categories.toml in the data folder adds categories of your own.
+    """
+    from bot.background import categories_of, contact_of, servers_of
+    from gallery.wikimedia.categories import chosen
+
+    table = categories_of(context.settings)
+    if list_them:
+        with context.gallery() as gallery:
+            counts = gallery.stats().categories
+        rows: list[dict[str, Any]] = [
+            {
+                "category": one.name,
+                "title": one.title,
+                "occupations": one.occupations,
+                "countries": one.countries,
+                "people": counts.get(one.name, 0),
+            }
+            for one in table.values()
+        ]
+        shown = [(row["category"], row["title"], str(row["people"])) for row in rows]
+        headings = ("category", "who", "in the gallery")
+        context.finish(rows, partial(output.print_table, headings, shown))
+        return
+    from gallery.wikimedia.download import Download, Order
+
+    people = Order(chosen(table, names), **order)
+    stopped = interruptible("Interrupted; run the same command again to go on.")
+    with stopped, context.working() as (gallery, engine, show):
+        if contact_of(context.settings, gallery) is None and sys.stdin.isatty():
+            cli.ask_for_contact(gallery)
+        servers = servers_of(context.settings, gallery)
+        used = context.usable(models)
+        warn = partial(say, before="Warning: ", err=True)
+        with Download(gallery, engine, people, servers, used, progress=show) as running:
+            report = running.run(warn=warn, refresh=refresh)
+    content, interrupted = {"models": used, **report.to_json()}, report.report.interrupted
+    context.finish(content, _download_lines(report, used), interrupted=interrupted)
+
+
+@click.command("credits")
+@cli.path_option("--html", "FILE", "Write a web page instead.", dir_okay=False)
+@cli.json_command
+def credits_command(context: cli.Context, html: Path | None) -> None:
+    """List every picture with its author, licence and source."""
+    with context.gallery() as gallery:
+        rows = _credits(gallery)
+    names = {"unknown": "author unknown", "no_licence": "no licence known"}
+    if html is not None:
+        from jinja2 import Environment, FileSystemLoader
+
+        # A page that needs nothing else; what sources say is shown as text, never as markup.
+        loader = FileSystemLoader(Path(__file__).parent)
+        pages = Environment(loader=loader, autoescape=True, trim_blocks=True)
+        template = pages.get_template("credits.html")
+        try:
+            html.write_text(template.render(rows=rows, **names), encoding="utf-8")
+        except OSError as problem:
+            raise BadSettings(f"{html} can't be written ({problem.strerror})") from problem
+        say(f"{numbered(len(rows), 'picture')}: {html}", err=True)
+    if context.json:
+        print_json(rows)
+    elif html is None:
+        for row in rows:
+            known = (row["author"] or names["unknown"], row["license"] or names["no_licence"])
+            parts = filter(None, (*known, row["license_url"], row["source"]))
+            say(f"{row['person']}: {', '.join(parts)}")
+        if not rows:
+            say("There is nobody in the gallery yet.")
+
+
+@click.command()
+@cli.person_argument
+@cli.command_options
+def permit(context: cli.Context, name: str) -> None:
+    """Let a PERSON come back who was removed with --never-again."""
+    with context.gallery() as gallery, gallery.writing(), gallery.transaction() as changes:
+        if not changes.unban(name):
+            raise GalleryMissing(f"nobody called {name!r} was removed with --never-again")
+    say(f"{name} may come back: add or download them again.")
+
+
+def _download_lines(done: DownloadReport, models: Sequence[str]) -> Iterator[str]:
+    people = people_of(done.wanted)
+    yield f"people     {done.there:,} of {people} are in the gallery"
+    if done.left_out:
+        yield f"left out   {people_of(len(done.left_out))}"
+        for reason, count in done.reasons().most_common():
+            whom = [one.person for one in done.left_out if one.reason.startswith(reason)]
+            yield f"  {reason}: {count:,} ({some(whom, counted=False)})"
+    yield from output.add_lines(done.report, models)
+
+
+def _credits(gallery: Gallery) -> list[dict[str, str | None]]:
+    """Every picture, by person; None: not known."""
+    whose: dict[int, list[Portrait]] = {}
+    for _, portrait in sorted(gallery.portraits_by_id(gallery.portrait_ids().tolist()).items()):
+        whose.setdefault(portrait.person_id, []).append(portrait)
+    return [
+        {
+            "person": person.name,
+            "author": one.author,
+            "license": one.licence,
+            "license_url": one.licence_url,
+            "source": one.source_url,
+        }
+        for person in gallery.people()
+        for one in whose.get(person.id, ())
+    ]
 
 
 @click.command(short_help="Write the gallery into one file.")
-@click.argument("file", metavar="FILE", type=PATH)
+@_file
 @click.option("--no-photos", is_flag=True, help="Leave the pictures out.")
 @click.option("--force", is_flag=True, help="Replace FILE if there is one.")
-@json_command
-def export(context: Context, file: Path, no_photos: bool, force: bool, as_json: bool) -> None:
+@cli.json_command
+def export(context: cli.Context, file: Path, no_photos: bool, force: bool) -> None:
     """Write the whole gallery into FILE, for another machine or for safe keeping.
 
     FILE is an SQLite database: people, portraits with author, licence and source, pictures,
@@ -59,17 +177,15 @@ def export(context: Context, file: Path, no_photos: bool, force: bool, as_json: 
     from gallery.transfer import export_gallery
 
     stopped = interruptible(f"Interrupted; {file} was not written.")
-    with opened(context.settings()) as gallery, progress(quiet=as_json) as show, stopped:
-        check_inhabited(gallery)
+    with context.working(people=True) as (gallery, _, show), stopped:
         report = export_gallery(gallery, file, photos=not no_photos, replace=force, progress=show)
-    content = {"file": str(file), **report.to_json()}
-    finish(content, _export_lines(file, report), as_json=as_json)
+    context.finish({"file": str(file), **report.to_json()}, _export_lines(file, report))
 
 
 @click.command("import", short_help="Take in an exported gallery.")
-@click.argument("file", metavar="FILE", type=PATH)
-@json_command
-def import_command(context: Context, file: Path, as_json: bool) -> None:
+@_file
+@cli.json_command
+def import_command(context: cli.Context, file: Path) -> None:
     """Take in everybody from FILE, which `lookalike gallery export` wrote.
 
     People who are here already are merged; what is here stays as it is. The file is checked before
@@ -77,56 +193,48 @@ def import_command(context: Context, file: Path, as_json: bool) -> None:
     """
     from gallery.transfer import import_file
 
-    with at_work(context, quiet=as_json) as (settings, engine, gallery, show, _):
+    with context.working() as (gallery, engine, show):
         with interruptible("Interrupted; nothing was changed."):
             report = import_file(gallery, file, progress=show)
-        words = [*_import_lines(report), *_searchable_lines(gallery, engine, settings)]
-    finish(report.to_json(), words, as_json=as_json, interrupted=report.interrupted)
+        _finish(context, engine, gallery, report)
 
 
 @click.command(short_help="Copy a gallery to another folder or database.")
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
-@json_command
-def copy(context: Context, source: str, target: str, as_json: bool) -> None:
+@cli.json_command
+def copy(context: cli.Context, source: str, target: str) -> None:
     """Copy a gallery FROM one place TO another, with pictures and vectors.
 
     Each is a data folder, a gallery's folder, or a database such as
     postgresql://user@host/lookalike (a password may stand in ~/.pgpass). TO may hold people
     already: they are merged. The same command goes on after an interruption.
     """
-    from bot.app import open_engine
     from gallery.transfer import copy_gallery
 
-    settings = context.settings()
-    with (
-        _placed(source, must_exist=True) as original,
-        _placed(target, must_exist=False) as copied,
-        progress(quiet=as_json) as show,
-    ):
+    engine = context.engine  # wrong settings are told before the work
+    with _placed(source) as original, _placed(target, new=True) as copied:
         if original.stats().people == 0:
             raise GalleryMissing(f"there is nobody in the gallery {original.place}")
-        report = copy_gallery(original, copied, progress=show)
-        words = [
-            *_import_lines(report),
-            *_searchable_lines(copied, open_engine(settings), settings),
-        ]
-    finish(report.to_json(), words, as_json=as_json, interrupted=report.interrupted)
+        with output.progress(quiet=context.json) as show:
+            report = copy_gallery(original, copied, progress=show)
+        _finish(context, engine, copied, report)
+
+
+def _finish(context: cli.Context, engine: Engine, gallery: Gallery, report: ImportReport) -> None:
+    configured = context.settings.models.configured
+    lines = [*_import_lines(report), *_searchable_lines(gallery, engine, configured)]
+    context.finish(report.to_json(), lines, interrupted=report.interrupted)
 
 
 @click.command("import-pickle", short_help="Take in the people of an older app.")
-@click.argument("embeddings", metavar="EMBEDDING.PKL", type=PATH)
-@click.argument("names", metavar="FILENAMES.PKL", type=PATH)
-@path_option("--photos", "DIR", "Where the photos are (default: beside FILENAMES.PKL).")
-@usable_option
-@json_command
+@click.argument("embeddings", metavar="EMBEDDING.PKL", type=cli.PATH)
+@click.argument("names", metavar="FILENAMES.PKL", type=cli.PATH)
+@cli.path_option("--photos", "DIR", "Where the photos are (default: beside FILENAMES.PKL).")
+@cli.usable_option
+@cli.json_command
 def import_pickle(
-    context: Context,
-    embeddings: Path,
-    names: Path,
-    photos: Path | None,
-    models: Sequence[str],
-    as_json: bool,
+    context: cli.Context, embeddings: Path, names: Path, photos: Path | None, models: Sequence[str]
 ) -> None:
     """Take in the people of an older app's EMBEDDING.PKL and FILENAMES.PKL.
 
@@ -136,20 +244,20 @@ def import_pickle(
     """
     from gallery.old_pickles import import_pickles
 
-    with at_work(context, quiet=as_json, wanted=models) as (_, engine, gallery, show, used):
+    with context.working() as (gallery, engine, show):
+        used = context.usable(models)
         report = import_pickles(
             gallery, engine, embeddings, names, photos=photos, backbones=used, progress=show
         )
     content, lines = {"models": used, **report.to_json()}, _pickle_lines(report, used)
-    finish(content, lines, as_json=as_json, interrupted=report.photos.interrupted)
+    context.finish(content, lines, interrupted=report.photos.interrupted)
 
 
 @contextmanager
-def _placed(place: str, *, must_exist: bool) -> Iterator[Gallery]:
-    """The gallery at a place that was named on the command line."""
+def _placed(place: str, *, new: bool = False) -> Iterator[Gallery]:
     from gallery.gallery import Gallery
 
-    if place.startswith(_URLS):
+    if place.startswith(("postgresql://", "postgresql+")):
         # A gallery in a database keeps what it derives in the folder.
         with tempfile.TemporaryDirectory() as own, Gallery.open(Path(own), place) as gallery:
             yield gallery
@@ -159,7 +267,7 @@ def _placed(place: str, *, must_exist: bool) -> Iterator[Gallery]:
     # The folder itself if it is a gallery's, or is called like one; else that in a data folder.
     itself = (folder / "gallery.db").is_file() or folder.name == "gallery"
     chosen = folder if itself and not (below / "gallery.db").is_file() else below
-    if must_exist and not (chosen / "gallery.db").is_file():
+    if not new and not (chosen / "gallery.db").is_file():
         raise GalleryMissing(
             f"there is no gallery in {place}: name a data folder, a gallery's folder or a "
             "database (postgresql://...)"
@@ -182,7 +290,7 @@ def _export_lines(file: Path, report: ExportReport) -> Iterator[str]:
 
 
 def _import_lines(report: ImportReport) -> Iterator[str]:
-    yield from news_lines(report)
+    yield from output.news_lines(report)
     if report.photos_brought:
         yield f"pictures   {report.photos_brought:,} for portraits that had none"
     if report.without_photo:
@@ -196,22 +304,18 @@ def _import_lines(report: ImportReport) -> Iterator[str]:
         whom = [one.person for one in report.rejected if one.reason.startswith(reason)]
         yield f"  {reason}: {count:,} ({some(list(dict.fromkeys(whom)), counted=False)})"
     if report.banned:
-        yield (
-            f"stay away  {people_of(report.banned)} who were removed for "
-            "good; `lookalike gallery permit PERSON` takes it back"
-        )
+        gone = f"{people_of(report.banned)} who were removed for good"
+        yield f"stay away  {gone}; `lookalike gallery permit PERSON` takes it back"
     yield from _vector_lines(report)
     for space, reason in report.left_out.items():
         yield f"left out   vectors of {space.id}: {reason}"
     if report.calibrated:
         names = ", ".join(space.backbone for space in report.calibrated)
         yield f"scores     as learned there: {names}"
-    speed = report.photos / report.seconds if report.seconds else 0.0
-    yield (
-        f"{numbered(report.photos, 'portrait')} in {report.seconds:.1f} s, {speed:,.0f} a second"
-    )
+    took = f"{report.seconds:.1f} s, {report.photos_per_s:,.0f} a second"
+    yield f"{numbered(report.photos, 'portrait')} in {took}"
     if report.interrupted:
-        yield KEPT
+        yield output.KEPT
 
 
 def _vector_lines(report: ExportReport | ImportReport) -> Iterator[str]:
@@ -220,13 +324,10 @@ def _vector_lines(report: ExportReport | ImportReport) -> Iterator[str]:
         yield f"vectors    {listed}"
 
 
-def _searchable_lines(gallery: Gallery, engine: Engine, settings: Settings) -> Iterator[str]:
-    """Who can be found by which model now, and what to do about the others.
-
-    Configured models without weights and vectors are not told.
-    """
+def _searchable_lines(gallery: Gallery, engine: Engine, configured: Sequence[str]) -> Iterator[str]:
+    """Who can be found by which model now; those without weights and vectors are left out."""
     stats = gallery.stats()
-    spaces: dict[str, dict[Space, int]] = {name: {} for name in settings.models.configured}
+    spaces: dict[str, dict[Space, int]] = {name: {} for name in configured}
     for space, rows in stats.vectors.items():
         if rows:
             spaces.setdefault(space.backbone, {})[space] = rows
@@ -238,10 +339,8 @@ def _searchable_lines(gallery: Gallery, engine: Engine, settings: Settings) -> I
             continue
         found = others.pop(engine.backbone(name).space, 0)
         lacking = f"; `lookalike gallery build --model {name}` embeds those that have a picture"
-        yield (
-            f"{name}: {found:,} of {numbered(stats.portraits, 'portrait')} searchable"
-            f"{lacking if found < stats.portraits else ''}"
-        )
+        known = f"{name}: {found:,} of {numbered(stats.portraits, 'portrait')} searchable"
+        yield known + lacking * (found < stats.portraits)
         if others:
             yield (
                 f"{name}: {numbered(sum(others.values()), 'vector')} of other weights or of "
@@ -261,7 +360,7 @@ def _pickle_lines(report: PickleReport, models: Sequence[str]) -> Iterator[str]:
     )
     if report.photos_found:
         yield f"photos     {report.photos_found:,} found, embedded anew:"
-        yield from add_lines(report.photos, models)
+        yield from output.add_lines(report.photos, models)
     if report.odd_paths:
         yield f"no person  {numbered(report.odd_paths, 'path')} without a person's folder"
     if report.photos_missing:
@@ -274,3 +373,6 @@ def _pickle_lines(report: PickleReport, models: Sequence[str]) -> Iterator[str]:
             "or `lookalike gallery add DIR`. Without: `lookalike gallery download` fetches famous "
             "people with free pictures."
         )
+
+
+COMMANDS = (download, credits_command, permit, export, import_command, import_pickle, copy)

@@ -6,17 +6,19 @@ The other commands are imported when they are called, so that --help is instant.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bot.cli.output import EXIT_INTERRUPTED, OutputLost, drop_output, prepare_streams, progress, say
+from bot.cli import output
+from bot.cli.output import EXIT_INTERRUPTED, progress, say
 from engine.errors import BadSettings, GalleryMissing, LookalikeError, PhotoProblem, SetupProblem
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from engine.engine import Engine
     from gallery.gallery import Gallery
     from gallery.progress import Progress
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 EXIT_PHOTO = 1
 EXIT_CRASH = 70  # EX_SOFTWARE of sysexits.h
@@ -58,37 +62,83 @@ COMMANDS = {
 
 @dataclass
 class Context:
-    """Data folder and settings file as given on the command line."""
+    """Options that every command takes, and what they lead to; opened at first use."""
 
     home: Path | None = None
     config: Path | None = None
+    json: bool = False
 
+    @cached_property
     def settings(self) -> Settings:
-        """The settings in force, read now."""
+        """The settings in force; raises BadSettings."""
         from bot.settings import load_settings
 
         return load_settings(self.config, home=self.home)
 
+    @cached_property
+    def engine(self) -> Engine:
+        """Networks are loaded at first use."""
+        from bot.app import open_engine
 
-F = TypeVar("F", bound=Callable[..., Any])
+        return open_engine(self.settings)
+
+    def gallery(self) -> Gallery:
+        """The gallery as configured; closes itself at the end of a ``with`` block."""
+        from bot.app import open_gallery
+
+        return open_gallery(self.settings)
+
+    @contextmanager
+    def working(self, *, people: bool = False) -> Iterator[tuple[Gallery, Engine, Progress]]:
+        """What long work needs, and its progress is shown; with ``people`` there must be some."""
+        with self.gallery() as gallery, progress(quiet=self.json) as show:
+            if people and gallery.stats().people == 0:
+                add = "add people with `lookalike gallery add DIR`"
+                raise GalleryMissing(f"there is nobody in the gallery yet: {add}")
+            yield gallery, self.engine, show
+
+    def usable(self, wanted: Sequence[str]) -> list[str]:
+        """The backbones asked for, or every configured one that can be used; raises if none can."""
+        if wanted:
+            return list(dict.fromkeys(wanted))
+        names = self.settings.models.configured
+        reasons = {name: self.engine.why_unavailable(name) for name in names}
+        found: list[str] = [name for name, reason in reasons.items() if reason is None]
+        if not found:
+            raise SetupProblem("no backbone can be used: " + "; ".join(map(str, reasons.values())))
+        return found
+
+    def finish(
+        self, content: Any, words: Iterable[str] | Callable[[], None], *, interrupted: bool = False
+    ) -> None:
+        """Prints what was done, as JSON or in words; ends the program if it was stopped."""
+        if self.json:
+            output.print_json(content)
+        elif callable(words):
+            words()
+        else:
+            for line in words:
+                say(line)
+        if interrupted:
+            sys.exit(EXIT_INTERRUPTED)
 
 
-def _remember(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     context = ctx.ensure_object(Context)
-    if value is not None and param.name is not None:
-        setattr(context, param.name, Path(value))
+    if value and param.name:
+        setattr(context, param.name, value)
+
+
+def _common(*names: str, **more: Any) -> Callable[[F], F]:
+    return click.option(*names, callback=_remember, expose_value=False, **more)
 
 
 def common(function: F) -> F:
-    """Adds ``--home`` and ``--config``, which every command takes, to a command."""
-    for name, words in (
-        ("--config", "Settings file (default: config.toml here, if there is one)."),
-        ("--home", "Data folder (default: $LOOKALIKE_HOME, else the user's data folder)."),
-    ):
-        function = click.option(
-            name, metavar="PATH", callback=_remember, expose_value=False, help=words
-        )(function)
-    return function
+    """Adds ``--home`` and ``--config``, which every command takes."""
+    config = "Settings file (default: config.toml here, if there is one)."
+    home = "Data folder (default: $LOOKALIKE_HOME, else the user's data folder)."
+    function = _common("--config", metavar="PATH", type=PATH, help=config)(function)
+    return _common("--home", metavar="PATH", type=PATH, help=home)(function)
 
 
 def command_options(function: F) -> F:
@@ -97,79 +147,47 @@ def command_options(function: F) -> F:
     return common(passed)
 
 
-def model_option(words: str, *more: str) -> Callable[[F], F]:
-    """The option for one backbone, or another name for several."""
-    return click.option("--model", type=click.Choice((*BACKBONES, *more)), help=words)
-
-
-def models_option(words: str, names: Sequence[str] = BACKBONES) -> Callable[[F], F]:
-    """The option for backbones, which may be given several times."""
-    return click.option("--model", "models", multiple=True, type=click.Choice(names), help=words)
-
-
-def path_option(name: str, metavar: str, words: str, **limits: bool) -> Callable[[F], F]:
-    """An option for a path; limits are those of ``click.Path``."""
-    return click.option(
-        name, metavar=metavar, type=click.Path(path_type=Path, **limits), help=words
-    )
-
-
-usable_option = models_option(
-    "Backbone; may be given several times (default: every one whose weights are here)."
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def json_option(words: str) -> Callable[[F], F]:
+    """The option for JSON on standard output, ``Context.json``."""
+    return _common("--json", is_flag=True, help=words)
 
 
 def json_command(function: F) -> F:
     """Options that every command takes, and ``--json``."""
-    return json_option(command_options(function))
+    return json_option("Print JSON.")(command_options(function))
 
 
-def opened(settings: Settings) -> contextlib.closing[Gallery]:
-    """The gallery as configured; closed at the end."""
-    from bot.app import open_gallery
-
-    return contextlib.closing(open_gallery(settings))
-
-
-@contextlib.contextmanager
-def at_work(
-    context: Context, *, quiet: bool, wanted: Sequence[str] | None = None
-) -> Iterator[tuple[Settings, Engine, Gallery, Progress, list[str]]]:
-    """What long work needs: settings, engine, gallery, progress, and the backbones to use.
-
-    Of ``wanted`` backbones, () means every one that can be used, and None none.
-    """
-    from bot.app import open_engine
-
-    settings = context.settings()
-    engine = open_engine(settings)
-    with opened(settings) as gallery, progress(quiet=quiet) as show_progress:
-        names = [] if wanted is None else usable(engine, settings, wanted)
-        yield settings, engine, gallery, show_progress, names
+def model_option(
+    words: str, names: Sequence[str] = BACKBONES, several: bool = False
+) -> Callable[[F], F]:
+    """The option for a model, or for several of them."""
+    options = ("--model", "models") if several else ("--model",)
+    return click.option(*options, multiple=several, type=click.Choice(names), help=words)
 
 
-def usable(engine: Engine, settings: Settings, wanted: Sequence[str]) -> list[str]:
-    """The backbones asked for, or every configured one that can be used.
-
-    Raises:
-        SetupProblem: If none can.
-    """
-    if wanted:
-        return list(dict.fromkeys(wanted))
-    reasons = {name: engine.why_unavailable(name) for name in settings.models.configured}
-    found: list[str] = [name for name, reason in reasons.items() if reason is None]
-    if not found:
-        raise SetupProblem("no backbone can be used: " + "; ".join(map(str, reasons.values())))
-    return found
+usable_option = model_option(
+    "Backbone; may be given several times (default: every one whose weights are here).",
+    several=True,
+)
+person_argument = click.argument(
+    "name", metavar="PERSON", nargs=-1, required=True, callback=lambda *given: " ".join(given[-1])
+)
 
 
-def check_inhabited(gallery: Gallery) -> None:
-    """Raises ``GalleryMissing`` if there is nobody in the gallery."""
-    if gallery.stats().people == 0:
-        raise GalleryMissing(
-            "there is nobody in the gallery yet: add people with `lookalike gallery add DIR`"
-        )
+def path_option(name: str, metavar: str | None, words: str, **limits: bool) -> Callable[[F], F]:
+    """An option for a path; limits are those of ``click.Path``."""
+    kind = click.Path(path_type=Path, **limits)
+    return click.option(name, metavar=metavar, type=kind, help=words)
+
+
+def count_option(
+    name: str, words: str, least: int = 1, most: int | None = None, *, default: int
+) -> Callable[[F], F]:
+    """An option for a whole number from the least to the most; a default above 0 is shown."""
+    kind, shown = click.IntRange(least, most), default > 0
+    return click.option(
+        name, metavar="N", type=kind, default=default, show_default=shown, help=words
+    )
 
 
 class _LazyGroup(click.Group):
@@ -204,24 +222,9 @@ def run(context: Context) -> None:
     people from Wikimedia in the background and asks for the contact that Wikimedia wants, once.
     SIGINT and SIGTERM end it cleanly.
     """
-    from bot.background import leave
-    from bot.logs import set_up_logs
-    from bot.settings import secrets_of
+    from bot.app import serve
 
-    settings = context.settings()
-    # Before any SDK is imported: their first lines may hold the token.
-    set_up_logs(settings.log.level, secrets=secrets_of(settings))
-    from bot.app import Crash, serve
-
-    _ask_before_running(settings)
-    try:
-        asyncio.run(serve(settings))
-    except Crash as crash:
-        say(f"lookalike: {crash}", err=True)
-        leave(EXIT_CRASH)
-    except KeyboardInterrupt:
-        leave(EXIT_INTERRUPTED)
-    leave(0)
+    _run(context, serve)
 
 
 @click.command()
@@ -233,23 +236,36 @@ def chat(context: Context) -> None:
     """
     from bot.adapters.terminal import TerminalAdapter
     from bot.app import open_conversation
+
+    async def talk(settings: Settings) -> None:
+        async with open_conversation(settings) as conversation:
+            await TerminalAdapter(conversation, home=settings.home).run(asyncio.Event())
+
+    _run(context, talk, chatting=True)
+
+
+def _run(
+    context: Context, work: Callable[[Settings], Coroutine[Any, Any, None]], chatting: bool = False
+) -> None:
+    from bot.app import Crash
     from bot.background import leave
     from bot.logs import set_up_logs
     from bot.settings import secrets_of
 
-    settings = context.settings()
+    settings = context.settings
     # Lines about every answer would only stand in the way of the answers.
-    level = "WARNING" if settings.log.level == "INFO" else settings.log.level
-    set_up_logs(level, secrets=secrets_of(settings))
-
-    async def talk() -> None:
-        async with open_conversation(settings) as conversation:
-            await TerminalAdapter(conversation, home=settings.home).run(asyncio.Event())
-
+    quiet = chatting and settings.log.level == "INFO"
+    # Before any SDK is imported: their first lines may hold the token.
+    set_up_logs("WARNING" if quiet else settings.log.level, secrets=secrets_of(settings))
+    if not chatting:
+        _ask_before_running(context)
     try:
-        asyncio.run(talk())
+        asyncio.run(work(settings))
+    except Crash as crash:
+        say(f"lookalike: {crash}", err=True)
+        leave(EXIT_CRASH)
     except KeyboardInterrupt:
-        say()
+        click.echo("\n" * chatting, nl=False)
         leave(EXIT_INTERRUPTED)
     leave(0)
 
@@ -267,70 +283,60 @@ def upgrade(context: Context) -> None:
         import migrations
         from gallery.database import masked
 
-        settings = context.settings()
-        url = open_store(settings)
+        url = open_store(context.settings)
     except ModuleNotFoundError as missing:
         raise SetupProblem(
             f"the package {missing.name} is missing: run `pip install 'lookalike[chat]'`"
         ) from None
     say(f"{masked(url)} is up to date ({migrations.head('store')})")
-    with opened(settings) as gallery:
+    with context.gallery() as gallery:
         say(f"{gallery.place} is up to date ({migrations.head('gallery')})")
 
 
 def open_store(settings: Settings) -> URL:
     """Opens the database of choices and history once, which brings it up to date; its address."""
-    from bot.store import Identity, Store, database_url, secret_key
-
-    given = settings.database.key
-    key = secret_key(settings.home / "secret.key", given.get_secret_value() if given else None)
-    url = database_url(settings.database_url, settings.home)
+    from bot import app
+    from bot.store import database_url
 
     async def open_once() -> None:
-        async with Store.open(url, Identity(key), history_days=settings.database.history_days):
+        async with app.open_store(settings):
             pass
 
     asyncio.run(open_once())
-    return url
+    return database_url(settings.database_url, settings.home)
 
 
-def ask_for_contact(settings: Settings, gallery: Gallery) -> None:
-    """Asks whom Wikimedia can reach, if nobody has said so yet and somebody is at the terminal."""
-    from bot.background import contact_of
-
-    if contact_of(settings, gallery) is None and sys.stdin.isatty():
-        say(_WHY, err=True)
-        _ask(gallery, optional=False)
-
-
-def _ask_before_running(settings: Settings) -> None:
+def _ask_before_running(context: Context) -> None:
     """Asks once in the life of a gallery, if the starter gallery needs it and somebody is there."""
-    if not settings.gallery.starter or not sys.stdin.isatty():
+    if not context.settings.gallery.starter or not sys.stdin.isatty():
         return
     from bot.background import STARTER_PEOPLE, contact_of, note, noted, starter_wanted
 
-    with opened(settings) as gallery:
-        known = contact_of(settings, gallery) is not None or noted(gallery, "contact declined")
-        if known or not starter_wanted(gallery):
-            return
-        say(
-            f"The gallery is nearly empty. About {STARTER_PEOPLE} famous people can be fetched "
-            f"from Wikimedia in the background. {_WHY}",
-            err=True,
+    with context.gallery() as gallery:
+        known = contact_of(context.settings, gallery) is not None or noted(
+            gallery, "contact declined"
         )
-        if not _ask(gallery, optional=True):
+        few = (
+            f"The gallery is nearly empty. About {STARTER_PEOPLE} famous people can be fetched "
+            "from Wikimedia in the background. "
+        )
+        if not known and starter_wanted(gallery) and not ask_for_contact(gallery, few):
             note(gallery, "contact declined", value=True)
 
 
-def _ask(gallery: Gallery, *, optional: bool) -> bool:
-    """Asks until there is an answer that can be used; False: Enter alone, where that may be."""
+def ask_for_contact(gallery: Gallery, before: str = "") -> bool:
+    """Asks whom Wikimedia can reach until there is an answer that can be used.
+
+    Returns False after Enter alone, which is taken where something is said ``before``.
+    """
     from bot.background import remember_contact
 
-    question = "Your e-mail address or web page" + " (Enter: don't fetch)" * optional
-    default = "" if optional else None  # without one, click asks again
+    say(before + _WHY, err=True)
+    question = "Your e-mail address or web page" + " (Enter: don't fetch)" * bool(before)
+    default = "" if before else None  # without one, click asks again
     while True:
         answer = click.prompt(question, default=default, show_default=False, err=True)
-        if optional and not answer.strip():
+        if before and not answer.strip():
             return False
         try:
             remember_contact(gallery, answer)
@@ -342,17 +348,17 @@ def _ask(gallery: Gallery, *, optional: bool) -> bool:
 
 def main() -> None:
     """Runs a command; errors made for people become one sentence and an exit code."""
-    prepare_streams()
+    output.prepare_streams()
     try:
         try:
             lookalike(standalone_mode=True)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough
-        drop_output()
+        output.drop_output()
         sys.exit(1)
-    except OutputLost as problem:
-        drop_output()
+    except output.OutputLost as problem:
+        output.drop_output()
         say(f"lookalike: the output can't be written ({problem})", err=True)
         sys.exit(EXIT_OUTPUT)
     except LookalikeError as problem:

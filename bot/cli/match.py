@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli.main import PATH, Context, command_options, model_option, opened
-from bot.cli.output import card_option, finish, say, write_picture
+from bot.cli import main as cli
+from bot.cli.output import card_option, say, write_picture
 from bot.values import SIDE, SPLIT, STYLES
 from engine.errors import GalleryMissing, NoFace, NotAnImage, WeightsCorrupt, WeightsMissing
 
 if TYPE_CHECKING:
-    from bot.settings import Settings
     from bot.values import Picture
     from engine.engine import Engine
     from engine.types import Face, Photo
@@ -28,21 +26,15 @@ if TYPE_CHECKING:
     from gallery.scores.ensemble import Ensemble
 
 STANDIN = "dlib"
-_TURN_DEGREES = 7.0
-_KEPT = 0.8  # of either side
-_LONG_SIDE_PX = 420
-_QUALITY = 60
 BEST = "best"  # gallery.scores.ensemble.BEST, without what importing that would cost `--help`
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Answer:
-    """What was found in one photo."""
-
     model: str  # backbone that answered, or "best"
     photo: Photo  # perhaps reduced
     faces: tuple[Face, ...]  # those asked for, largest first
-    numbers: tuple[int, ...]  # theirs in the photo, from 1
+    first: int  # number of the first of them in the photo, from 1
     matches: tuple[tuple[Match, ...], ...]  # per face, best first
     ms: dict[str, float]  # by step: decode, detect, embed, search, total
 
@@ -55,15 +47,13 @@ def timed(ms: dict[str, float], step: str) -> Iterator[None]:
     ms[step] = (time.perf_counter() - started) * 1000
 
 
-def _answering_model(
-    settings: Settings, engine: Engine, gallery: Gallery
-) -> tuple[str, str | None]:
+def _answering_model(context: cli.Context, gallery: Gallery) -> tuple[str, str | None]:
     """Which backbone answers where none was asked for, and why it is not the configured one."""
-    wanted = settings.default_model
+    wanted = context.settings.default_model
     if wanted == STANDIN:
         return wanted, None
     try:
-        space = engine.backbone(wanted).space
+        space = context.engine.backbone(wanted).space
     except (WeightsMissing, WeightsCorrupt) as problem:
         return STANDIN, str(problem)
     if space not in gallery.spaces():
@@ -76,18 +66,13 @@ def _answer_photo(
     gallery: Gallery,
     data: bytes,
     model: str,
+    ensemble: Ensemble | None = None,
+    *,
     top: int,
     face: int | None = None,
     category: str | None = None,
-    ensemble: Ensemble | None = None,
 ) -> _Answer:
-    """The matches of the faces in a picture file, or of the one of that number.
-
-    Raises:
-        PhotoProblem: If there is no picture, no face, no face of that number, or none that is
-            large enough.
-        SetupProblem: If the backbone or the gallery is not ready.
-    """
+    """The matches of the faces in a picture file, or of the one of that number."""
     from engine.engine import comparable
 
     models = ensemble.backbones if ensemble else (model,)
@@ -98,12 +83,11 @@ def _answer_photo(
         photo = engine.decode(data)
     with timed(ms, "detect"):
         found = engine.detect(photo)
-    large = comparable(found)
-    numbers = tuple(range(1, len(large) + 1))
-    if face is not None:
-        if face > len(large):
-            raise NoFace(f"there is no face number {face}: the photo has {len(large)}")
-        large, numbers = (large[face - 1],), (face,)
+    large, first = comparable(found), face or 1
+    if first > len(large):
+        raise NoFace(f"there is no face number {face}: the photo has {len(large)}")
+    if face:
+        large = (large[face - 1],)
     for name in models:
         space = engine.backbone(name).space
         gallery.index(space)  # opening it is no part of a search
@@ -118,7 +102,7 @@ def _answer_photo(
             for one in zip(*embeddings, strict=True)
         )
     ms["total"] = sum(ms.values())
-    return _Answer(model, photo, large, numbers, matches, ms)
+    return _Answer(model, photo, large, first, matches, ms)
 
 
 def _draw_answer(engine: Engine, answer: _Answer, style: str = SIDE) -> Picture:
@@ -130,30 +114,29 @@ def _draw_answer(engine: Engine, answer: _Answer, style: str = SIDE) -> Picture:
     from bot.pictures.split import suits
 
     entries = [
-        entry_of(engine, match, name=match.person.name, word=word, credit=credit)
+        entry_of(engine, match, name=match.person.name, **_words_of(match))
         for match in answer.matches[0]
-        for word, credit in [_words_of(match)]
     ]
     best = entries[0]
     fits = not best.silhouette and suits(answer.faces[0].landmarks, best.portrait_landmarks)
     return draw_card(answer.photo, answer.faces, entries, split=style == SPLIT and fits)
 
 
-def _words_of(match: Match) -> tuple[str, str]:
+def _words_of(match: Match) -> dict[str, str]:
     """What the score is called, and whose the portrait is ("": nobody knows)."""
     from bot.text import Wording, credit_of, word_key
 
     text = Wording.load().text
-    return text(word_key(match.score)), credit_of(match.portrait, text("answer.unknown_author"))
+    credit = credit_of(match.portrait, text("answer.unknown_author"))
+    return {"word": text(word_key(match.score)), "credit": credit}
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
     """The bytes of a photo, one more than allowed at most, so that decoding refuses it."""
     try:
-        if path == Path("-"):
-            return sys.stdin.buffer.read(max_bytes + 1)
-        with path.open("rb") as file:
-            return file.read(max_bytes + 1)
+        with click.open_file(str(path), "rb") as file:
+            content: bytes = file.read(max_bytes + 1)
+            return content
     except OSError as problem:
         raise NotAnImage(f"{path} can't be read: {problem.strerror}") from problem
 
@@ -161,21 +144,22 @@ def _read(path: Path, max_bytes: int) -> bytes:
 def _checked_category(gallery: Gallery, category: str | None) -> str | None:
     if category is None or category == "all":
         return None
-    known = {name.casefold(): name for name in gallery.categories()}
-    if category.casefold() in known:
-        return known[category.casefold()]
-    there = ", ".join(known.values()) or "none yet"
+    known = gallery.categories()
+    for name in known:
+        if name.casefold() == category.casefold():
+            return name
+    there = ", ".join(known) or "none yet"
     raise GalleryMissing(
         f"nobody in the gallery is in the category {category!r}; there are {there}"
     )
 
 
 @click.command(short_help="Find the lookalikes of the faces in a photo.")
-@click.argument("photo", type=PATH)
-@model_option(
+@click.argument("photo", type=cli.PATH)
+@cli.model_option(
     "Backbone that answers (default: the configured one, dlib until it is ready); best: "
     "several together, where this gallery shows that they are better than each alone.",
-    BEST,
+    (*cli.BACKBONES, BEST),
 )
 @click.option("--top", type=click.IntRange(1, 100), default=1, help="Matches per face.")
 @click.option("--face", type=click.IntRange(1), help="Only this face, counted from the largest.")
@@ -187,61 +171,51 @@ def _checked_category(gallery: Gallery, category: str | None) -> str | None:
     default=SIDE,
     help="How the card shows the two: side by side, or as one face of two halves.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
-@command_options
+@cli.json_option("Print the answer as JSON.")
+@cli.command_options
 def match(
-    context: Context,
-    photo: Path,
-    model: str | None,
-    top: int,
-    face: int | None,
-    category: str | None,
-    card: Path | None,
-    style: str,
-    as_json: bool,
+    context: cli.Context, photo: Path, model: str | None, card: Path | None, style: str, **how: Any
 ) -> None:
     """Find the lookalikes of the faces in PHOTO (a file, or - for standard input)."""
-    from bot.app import open_engine
-
-    settings = context.settings()
-    data = _read(photo, settings.photo.max_bytes)
-    engine = open_engine(settings)
-    with opened(settings) as gallery:
+    data = _read(photo, context.settings.photo.max_bytes)
+    engine = context.engine
+    with context.gallery() as gallery:
         why = ensemble = None
         if model == BEST:
             from bot.models import find_ensemble
 
             ensemble = find_ensemble(engine, gallery)
         elif model is None:
-            model, why = _answering_model(settings, engine, gallery)
-        category = _checked_category(gallery, category)
-        answer = _answer_photo(engine, gallery, data, model, top, face, category, ensemble)
+            model, why = _answering_model(context, gallery)
+        how["category"] = _checked_category(gallery, how["category"])
+        answer = _answer_photo(engine, gallery, data, model, ensemble, **how)
         if card is not None:
             write_picture(card, _draw_answer(engine, answer, style).jpeg)
-    lines = [*_lines(answer), *([f"Card: {card.absolute()}"] if card is not None else [])]
-    finish(_record(answer, photo), lines, as_json=as_json)
+    lines = [*_lines(answer), *([f"Card: {card.absolute()}"] if card else ())]
+    context.finish(_record(answer, photo), lines)
     if why is not None:
-        say(f"{settings.default_model} is not ready, so {STANDIN} answered: {why}", err=True)
+        wanted = context.settings.default_model
+        say(f"{wanted} is not ready, so {STANDIN} answered: {why}", err=True)
 
 
 def _lines(answer: _Answer) -> Iterator[str]:
-    """The answer in words, line by line."""
     from bot.text import shown_model
 
-    for number, face, matches in zip(answer.numbers, answer.faces, answer.matches, strict=True):
+    found = zip(answer.faces, answer.matches, strict=True)
+    for number, (face, matches) in enumerate(found, answer.first):
         if len(answer.faces) > 1:
             yield f"Face {number}:"
         for rank, match in enumerate(matches, 1):
             bar = "█" * round(match.score / 5)
             place = f"{rank}. " if len(matches) > 1 else ""
-            word, credit = _words_of(match)
-            yield f"{place}{match.person.name}  {bar:░<20}  {match.score:.0f}/100, {word}"
+            words = _words_of(match)
+            yield f"{place}{match.person.name}  {bar:░<20}  {match.score:.0f}/100, {words['word']}"
             cosines = ", ".join(
                 f"{part.backbone} {part.score:.0f} (cosine {part.cosine:.3f})"
                 for part in match.member_scores
             )
             told = cosines or f"cosine {match.cosine:.3f}"
-            yield f"   {told}" + (f"; photo: {credit}" if credit else "")
+            yield f"   {told}" + f"; photo: {words['credit']}" * bool(words["credit"])
         for concern in face.concerns:
             yield f"   (the face is {concern})"
     model = shown_model(answer.model, answer.matches[0][0].member_scores)
@@ -256,31 +230,32 @@ def _record(answer: _Answer, path: Path) -> dict[str, Any]:
             "box": [round(side * scale, 1) for side in dataclasses.astuple(face.box)],
             "confidence": round(face.confidence, 4),
             "concerns": [str(concern) for concern in face.concerns],
-            "matches": [_match_json(match) for match in matches],
+            "matches": [
+                {
+                    "person": match.person.name,
+                    "category": ", ".join(match.person.categories) or None,
+                    "cosine": None if match.member_scores else round(match.cosine, 6),
+                    "score": round(match.score, 2),
+                    "one_in": round(match.one_in, 1),
+                    "backbones": {
+                        part.backbone: {
+                            "cosine": round(part.cosine, 6),
+                            "score": round(part.score, 2),
+                        }
+                        for part in match.member_scores
+                    },
+                    "portrait": match.portrait.id,
+                    "source": match.portrait.source_url,
+                    "license": match.portrait.licence,
+                    "author": match.portrait.author,
+                }
+                for match in matches
+            ],
         }
         for face, matches in zip(answer.faces, answer.matches, strict=True)
     ]
     ms = {step: round(value, 2) for step, value in answer.ms.items()}
     return {"model": answer.model, "photo": str(path), "faces": faces, "ms": ms}
-
-
-def _match_json(match: Match) -> dict[str, Any]:
-    portrait = match.portrait
-    return {
-        "person": match.person.name,
-        "category": ", ".join(match.person.categories) or None,
-        "cosine": None if match.member_scores else round(match.cosine, 6),
-        "score": round(match.score, 2),
-        "one_in": round(match.one_in, 1),
-        "backbones": {
-            part.backbone: {"cosine": round(part.cosine, 6), "score": round(part.score, 2)}
-            for part in match.member_scores
-        },
-        "portrait": portrait.id,
-        "source": portrait.source_url,
-        "license": portrait.licence,
-        "author": portrait.author,
-    }
 
 
 def as_sent_in_a_chat(data: bytes) -> bytes:
@@ -291,46 +266,43 @@ def as_sent_in_a_chat(data: bytes) -> bytes:
 
     pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     height, width = pixels.shape[:2]
-    scale = _LONG_SIDE_PX / (_KEPT * max(width, height))
-    size = (round(_KEPT * width * scale), round(_KEPT * height * scale))
+    kept, degrees, long_side_px = 0.8, 7.0, 420
+    scale = long_side_px / (kept * max(width, height))
+    size = (round(kept * width * scale), round(kept * height * scale))
     # Portraits have their face in the upper half: less is cut there.
-    matrix = cv2.getRotationMatrix2D((width / 2, height / 3), _TURN_DEGREES, scale)
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 3), degrees, scale)
     matrix[:, 2] += (size[0] / 2 - width / 2, size[1] * 0.4 - height / 3)
     askew = cv2.warpAffine(pixels, matrix, size, borderMode=cv2.BORDER_REPLICATE)
     buffer = io.BytesIO()
-    Image.fromarray(np.asarray(askew, np.uint8)).save(buffer, "JPEG", quality=_QUALITY)
+    Image.fromarray(np.asarray(askew, np.uint8)).save(buffer, "JPEG", quality=60)
     return buffer.getvalue()
 
 
 @click.command(short_help="Show a first answer on a sample photo.")
 @card_option("--out", "Where the card goes (default: HOME/answer.jpg).")
-@command_options
-def demo(context: Context, out: Path | None) -> None:
+@cli.command_options
+def demo(context: cli.Context, out: Path | None) -> None:
     """Fill the gallery with two public-domain portraits and find the lookalike of a photo."""
-    from bot.app import open_engine
     from gallery.add import add
     from gallery.sources.bundled import bundled_portraits
 
-    settings = context.settings()
-    engine = open_engine(settings)
-    found = bundled_portraits()
-    sample = settings.home / "sample.jpg"
-    card = out or settings.home / "answer.jpg"
-    with opened(settings) as gallery:
+    settings, engine, found = context.settings, context.engine, bundled_portraits()
+    sample, card = settings.home / "sample.jpg", out or settings.home / "answer.jpg"
+    with context.gallery() as gallery:
         report = add(gallery, engine, found, backbones=(STANDIN,), total=len(found))
         if not report.added and not report.unchanged:
             reasons = "; ".join(f"{one.photo}: {one.reason}" for one in report.rejected)
             raise GalleryMissing(f"the starter gallery could not be made: {reasons}")
         original = found[-1]
         photo = as_sent_in_a_chat(original.read(settings.photo.max_bytes))
-        answer = _answer_photo(engine, gallery, photo, STANDIN, 2)
+        answer = _answer_photo(engine, gallery, photo, STANDIN, top=2)
         picture = _draw_answer(engine, answer)
-    for path, jpeg in ((sample, photo), (card, picture.jpeg)):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as problem:
-            raise click.FileError(str(path), problem.strerror) from problem
-        write_picture(path, jpeg)
+    try:
+        card.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise click.FileError(str(card), problem.strerror) from problem
+    write_picture(sample, photo)
+    write_picture(card, picture.jpeg)
     home = settings.home.absolute()
     sample_of = f"Sample photo: the portrait of {original.person.name}"
     lines = (
@@ -349,4 +321,4 @@ def demo(context: Context, out: Path | None) -> None:
         f"   lookalike --home {home} match PHOTO --card answer.jpg",
         f"   lookalike --home {home} gallery add FOLDER   (a folder of photos per person)",
     )
-    finish(None, lines, as_json=False)
+    context.finish(None, lines)

@@ -3,68 +3,62 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.cli.main import Context, command_options, common, json_command, opened
-from bot.cli.output import download_bar, print_json, print_table, say, wrapped
+from bot.cli import main as cli
+from bot.cli.output import download_bar, print_table, say, wrapped
 from engine.backbones import BACKBONES, BackboneRecord, find_record, weights
 from engine.errors import LookalikeError, SetupProblem, WeightsCorrupt, WeightsMissing
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from bot.settings import Settings
+
 
 _names = click.Choice(list(BACKBONES))
 
 
 @click.group()
-@common
+@cli.common
 def models() -> None:
     """List, download and verify backbones."""
 
 
 @models.command("list")
-@json_command
-def list_models(context: Context, *, as_json: bool) -> None:
+@cli.json_command
+def list_models(context: cli.Context) -> None:
     """Show every backbone, where it comes from and whether it can be used."""
-    settings = context.settings()
-    entries = [_entry(record, settings.models_folder) for record in BACKBONES.values()]
-    entries += _together(settings)
-    if as_json:
-        print_json(entries)
-    else:
-        _print_entries(entries)
+    entries = [_entry(record, context.settings) for record in BACKBONES.values()]
+    entries += _together(context)
+    context.finish(entries, partial(_print_entries, entries))
 
 
 @models.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, type=_names)
 @click.option("--again", is_flag=True, help="Fetch anew, and trust what comes.")
 @click.option("--yes", is_flag=True, help="Accept the terms without being asked.")
-@command_options
-def download(context: Context, *, names: Sequence[str], again: bool, yes: bool) -> None:
+@cli.command_options
+def download(context: cli.Context, *, names: Sequence[str], again: bool, yes: bool) -> None:
     """Fetch the weights of backbones, after showing their terms."""
-    settings = context.settings()
     for name in dict.fromkeys(names):
-        _download(find_record(name), settings, again=again, yes=yes)
+        _download(find_record(name), context.settings, again=again, yes=yes)
 
 
 @models.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1, type=_names)
-@command_options
-def verify(context: Context, *, names: Sequence[str]) -> None:
+@cli.command_options
+def verify(context: cli.Context, *, names: Sequence[str]) -> None:
     """Check weights: hash, layers, shapes, values, and whether they tell people apart.
 
     Without a NAME: every backbone whose weights are here.
     """
-    settings = context.settings()
     problems: list[SetupProblem] = []
     for name in dict.fromkeys(names or BACKBONES):
         try:
-            _verify(name, settings)
+            _verify(name, context.settings)
         except WeightsMissing as problem:
             if names:
                 problems.append(problem)
@@ -79,57 +73,46 @@ def verify(context: Context, *, names: Sequence[str]) -> None:
         raise problems[-1]
 
 
-def _entry(record: BackboneRecord, models_folder: Path) -> dict[str, Any]:
+def _entry(record: BackboneRecord, settings: Settings) -> dict[str, Any]:
     path = sha256 = reason = None
     state = "ready"
     try:
-        path = weights.installed(record.name, models_folder)
+        path = weights.installed(record.name, settings.models_folder)
         sha256 = weights.checked_sha256(record.name, path)
     except WeightsMissing as problem:
         state, reason = "missing", str(problem)
     except WeightsCorrupt as problem:
         state, reason = "damaged", str(problem)
-    return {
-        "name": record.name,
-        "title": record.title,
-        "dimensions": record.dimensions,
-        "state": state,
-        "reason": reason,
-        "bundled": record.bundled,
-        "size_bytes": record.size_bytes,
-        "path": path and str(path),
-        "sha256": sha256,
-        "licence": record.licence,
-        "training_data": record.training_data,
-        "source": record.source,
-    }
+    names = ("name", "title", "dimensions", "bundled", "size_bytes", "licence", "training_data")
+    entry = {name: getattr(record, name) for name in (*names, "source")}
+    return {**entry, "state": state, "reason": reason, "path": path and str(path), "sha256": sha256}
 
 
-def _together(settings: Settings) -> list[dict[str, Any]]:
+def _together(context: cli.Context) -> list[dict[str, Any]]:
     """The entry of several backbones together; none before there is a gallery."""
-    if not settings.gallery_folder.is_dir() and settings.gallery_url is None:
+    from bot.app import has_gallery
+
+    if not has_gallery(context.settings):
         return []
     from bot.models import display_name, why_not
     from bot.text import Wording
     from gallery.scores.ensemble import BEST
 
-    with opened(settings) as gallery:
+    with context.gallery() as gallery:
         trial = gallery.trial()
         built = {space.backbone for space in gallery.spaces()}
     ensemble = trial.offered if trial else None
-    reason = None
+    entry: dict[str, Any] = {
+        "name": BEST,
+        "title": display_name(ensemble) if ensemble else "several of them together",
+        "state": "ready" if ensemble else "not offered",
+        "reason": None,
+        "trial": trial.to_json() if trial else None,
+    }
     if ensemble is None:
         key, details = why_not(trial, built)
-        reason = Wording.load().text(key, None, **details)
-    return [
-        {
-            "name": BEST,
-            "title": display_name(ensemble) if ensemble else "several of them together",
-            "state": "ready" if ensemble else "not offered",
-            "reason": reason,
-            "trial": trial.to_json() if trial else None,
-        }
-    ]
+        entry["reason"] = Wording.load().text(key, None, **details)
+    return [entry]
 
 
 def _print_entries(entries: Sequence[dict[str, Any]]) -> None:
@@ -142,23 +125,20 @@ def _print_entries(entries: Sequence[dict[str, Any]]) -> None:
     for entry in entries:
         if "licence" in entry:
             about = f"{entry['licence']}. Learned from {entry['training_data']}."
-        else:
-            about = entry["reason"] or _trial_words(entry["trial"])
+        elif (about := entry["reason"]) is None:
+            trial = entry["trial"]
+            shares = (
+                f"{name} {100 * one['rank_1']:.1f} and {100 * one['tar']:.1f} %"
+                for name, one in trial["figures"].items()
+            )
+            about = (
+                f"tried on {trial['people']} people of this gallery on {trial['date']}: found "
+                f"first, and told from all but 1 in 1,000 strangers: {', '.join(shares)}."
+            )
         say()
         wrapped(f"{entry['name']}: {about}")
         if entry["reason"] and "licence" in entry:
             say(f"  {entry['reason']}")
-
-
-def _trial_words(trial: Mapping[str, Any]) -> str:
-    shares = (
-        f"{name} {100 * one['rank_1']:.1f} and {100 * one['tar']:.1f} %"
-        for name, one in trial["figures"].items()
-    )
-    return (
-        f"tried on {trial['people']} people of this gallery on {trial['date']}: found "
-        "first, and told from all but 1 in 1,000 strangers: " + ", ".join(shares) + "."
-    )
 
 
 def _download(record: BackboneRecord, settings: Settings, *, again: bool, yes: bool) -> None:
@@ -168,7 +148,7 @@ def _download(record: BackboneRecord, settings: Settings, *, again: bool, yes: b
         weights.checked_sha256(name, path)
         say(f"{name} comes with the package {record.package}: nothing to download")
         return
-    if not again and _entry(record, folder)["state"] == "ready":
+    if not again and _entry(record, settings)["state"] == "ready":
         say(f"{name} is there already: {weights.installed(name, folder)}")
         return
     size = f", about {record.size_bytes / 1e6:.0f} MB" if record.size_bytes else ""
@@ -193,17 +173,11 @@ def _download(record: BackboneRecord, settings: Settings, *, again: bool, yes: b
 
 
 def _verify(name: str, settings: Settings) -> None:
+    from bot.app import open_engine
     from engine.backbones.network import free_portraits, separation
-    from engine.engine import load_backbone
 
     sha256 = weights.verify(name, settings.models_folder)
-    backbone = load_backbone(
-        name,
-        models_folder=settings.models_folder,
-        cache_folder=settings.cache_folder,
-        runtime=settings.models.runtime,
-        precision=settings.models.precision,
-    )
+    backbone = open_engine(settings).backbone(name)
     say(f"{name}: sound, SHA-256 {sha256}")
     try:
         same, strangers = separation(backbone, free_portraits())
@@ -213,9 +187,6 @@ def _verify(name: str, settings: Settings) -> None:
     cosines = f"same person >= {same:.3f}, strangers <= {strangers:.3f}"
     if same > strangers:
         say(f"  tells people apart: {cosines}")
-    else:
-        say(
-            f"  warning: {name} does not tell people apart ({cosines}); "
-            "its weights are probably not those of a trained network",
-            err=True,
-        )
+        return
+    unlike = f"  warning: {name} does not tell people apart ({cosines})"
+    say(f"{unlike}; its weights are probably not those of a trained network", err=True)

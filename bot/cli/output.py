@@ -17,6 +17,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,43 +123,21 @@ def interruptible(sentence: str) -> Iterator[None]:
         sys.exit(EXIT_INTERRUPTED)
 
 
-def finish(content: Any, lines: Iterable[str], *, as_json: bool, interrupted: bool = False) -> None:
-    """Prints what a command did, as JSON or line by line; ends the program if it was stopped."""
-    if as_json:
-        print_json(content)
-    else:
-        for line in lines:
-            say(line)
-    if interrupted:
-        sys.exit(EXIT_INTERRUPTED)
-
-
 def print_table(
-    headings: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    *,
-    title: str | None = None,
-    numbers_from: int | None = None,
+    headings: Sequence[str], rows: Iterable[Sequence[str]], title: str = "", numbers_from: int = 9
 ) -> None:
-    """Prints columns that fit the terminal.
-
-    From column ``numbers_from`` on, cells are numbers, flush right.
-    """
+    """Prints columns that fit the terminal; those from ``numbers_from`` on are flush right."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=title,
-        box=box.SIMPLE if title else None,
-        pad_edge=bool(title),
-        padding=(0, 1 if title else 3, 0, 0),
-        header_style="bold",
-    )
-    for at, heading in enumerate(headings):
-        number = numbers_from is not None and at >= numbers_from
-        table.add_column(heading, justify="right" if number else "left")
+    frame: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 3, 0, 0)}
+    if title:
+        frame = {"box": box.SIMPLE, "title": title, "padding": (0, 1, 0, 0)}
+    table = Table(*headings, header_style="bold", **frame)
+    for column in table.columns[numbers_from:]:
+        column.justify = "right"
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     Console(highlight=False).print(table)
@@ -166,15 +145,11 @@ def print_table(
 
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[Progress]:
-    """How far long work is, on stderr: bars in a terminal, elsewhere a line at times.
-
-    Args:
-        quiet: Say nothing unless somebody watches a terminal.
-    """
+    """How far long work is, on stderr: bars in a terminal, elsewhere lines, none if ``quiet``."""
     if not sys.stderr.isatty():
         from gallery.progress import no_progress
 
-        yield no_progress if quiet else Lines()
+        yield no_progress if quiet else lines()
         return
     from rich import progress as bars
 
@@ -208,35 +183,32 @@ def _bars(*columns: Any) -> Any:
     from rich import progress as bars
     from rich.console import Console
 
-    described, console = (
-        bars.TextColumn("{task.description}"),
-        Console(stderr=True, highlight=False),
-    )
-    return bars.Progress(described, bars.BarColumn(), *columns, console=console)
+    console = Console(stderr=True, highlight=False)
+    words = bars.TextColumn("{task.description}")
+    return bars.Progress(words, bars.BarColumn(), *columns, console=console)
 
 
-class Lines:
-    """A line every few seconds, for logs and pipes."""
+def lines(clock: Callable[[], float] = time.monotonic) -> Progress:
+    """Progress as a line every few seconds, for logs and pipes."""
+    working, started, said, first = "", 0.0, 0.0, 0
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._what = ""
-        self._started = self._said = self._first = 0.0
-
-    def __call__(self, what: str, done: int, total: int | None) -> None:
-        """Says how far it is, if it has not said so in the last 10 seconds."""
-        now = self._clock()
-        if what != self._what:
-            self._what, self._started, self._said, self._first = what, now, now, done
-        if now - self._said < _LINE_EVERY_S and (
-            done != total or now - self._started < _LINE_EVERY_S
-        ):
+    def show(what: str, done: int, total: int | None) -> None:
+        nonlocal working, started, said, first
+        now = clock()
+        if what != working:
+            working, started, said, first = what, now, now, done
+        last = done == total and now - started >= _LINE_EVERY_S
+        if now - said < _LINE_EVERY_S and not last:
             return
-        self._said = now
-        speed = (done - self._first) / (now - self._started) if now > self._started else 0.0
-        of = f" of {total:,}" if total is not None else ""
-        left = f", {_duration((total - done) / speed)} left" if total and speed else ""
+        said = now
+        speed = (done - first) / (now - started) if now > started else 0.0
+        of, left = f" of {total:,}" if total is not None else "", ""
+        if total and speed:
+            left_s = timedelta(seconds=round((total - done) / speed))
+            left = f", {re.sub('^0:0?', '', str(left_s))} left"
         say(f"{_describe(what)}: {done:,}{of}, {speed:.0f} a second{left}", err=True)
+
+    return show
 
 
 _WORK = {
@@ -255,12 +227,6 @@ _WORK = {
 
 def _describe(what: str) -> str:
     return _WORK.get(what) or f"embedding with {what}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def numbered(count: int, one: str, several: str | None = None) -> str:
@@ -334,8 +300,7 @@ def card_option(name: str, words: str) -> Callable[[Any], Any]:
             raise click.BadParameter(message, ctx, param)
         return value
 
-    path = click.Path(path_type=Path)
-    return click.option(name, type=path, callback=checked, help=words)
+    return click.option(name, type=click.Path(path_type=Path), callback=checked, help=words)
 
 
 def write_picture(path: Path, jpeg: bytes) -> None:

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bot.cli.main import lookalike
-from bot.cli.output import Lines
+from bot.cli.output import lines
 from engine.errors import Busy, GalleryMissing, SetupProblem
 from gallery.gallery import Gallery
 
@@ -238,10 +238,10 @@ def test_a_terminal_shows_a_bar(home: Path, people: Path) -> None:
 
 def test_elsewhere_a_line_is_said_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     now = itertools.count(100, 0.125)
-    lines = Lines(clock=lambda: next(now))
+    show = lines(clock=lambda: next(now))
     for done in range(1, 3001):
-        lines("photos", done, 3000)
-    lines("dlib", 1, None)
+        show("photos", done, 3000)
+    show("dlib", 1, None)
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 38
     assert said[0] == "photos: 81 of 3,000, 8 a second, 6:05 left"

@@ -64,10 +64,10 @@ def platform(status: int) -> Iterator[str]:
 
 
 def findings(result: click.testing.Result) -> dict[tuple[str, str], str]:
-    """(verdict, subject) -> what was said, of every line."""
+    """(level, subject) -> what was said, of every line."""
     lines = [line.split(None, 2) for line in result.output.splitlines()]
     assert lines
-    return {(verdict, subject): text for verdict, subject, text in lines}
+    return {(level, subject): text for level, subject, text in lines}
 
 
 def test_a_home_in_order_is_fine(run: Run, own_home: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_home_in_order_is_fine(run: Run, own_home: Path) -> None:
     assert "weights are here" in found["ok", "dlib"]
     assert "lookalike.db" in found["ok", "database"]
     assert "-> wait: the running bot fetches them" in found["warn", "senet"]
-    assert not any(verdict == "stop" for verdict, _ in found)
+    assert not any(level == "stop" for level, _ in found)
 
 
 def test_a_fresh_machine_is_no_problem(run: Run, tmp_path: Path) -> None:
@@ -114,10 +114,8 @@ def test_tokens_are_judged_by_their_shape_and_never_shown(run: Run, own_home: Pa
     assert "no-token-at-all" not in result.output
 
 
-@pytest.mark.parametrize(("status", "verdict"), [(200, "ok"), (401, "stop"), (502, "warn")])
-def test_online_the_platforms_are_asked(
-    run: Run, own_home: Path, status: int, verdict: str
-) -> None:
+@pytest.mark.parametrize(("status", "level"), [(200, "ok"), (401, "stop"), (502, "warn")])
+def test_online_the_platforms_are_asked(run: Run, own_home: Path, status: int, level: str) -> None:
     with platform(status) as url:
         result = run(
             "doctor",
@@ -130,8 +128,8 @@ def test_online_the_platforms_are_asked(
             DISCORD__API_URL=f"{url}/api/v10",
         )
     last = [line.split(None, 2)[:2] for line in result.output.splitlines()[-2:]]
-    assert last == [[verdict, "telegram"], [verdict, "discord"]]
-    assert result.exit_code == (EXIT_SETUP if verdict == "stop" else 0)
+    assert last == [[level, "telegram"], [level, "discord"]]
+    assert result.exit_code == (EXIT_SETUP if level == "stop" else 0)
     assert TELEGRAM_TOKEN not in result.output
 
 
