@@ -151,10 +151,7 @@ def _read_line() -> str | None:
 
 
 def _language() -> str | None:
-    """The language of messages, as POSIX names it: not a setting of ours, so not in the settings.
-
-    ``locale.getlocale`` would know it only if that locale were installed.
-    """
+    # ``locale.getlocale`` would know it only if that locale were installed.
     for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
         if value := os.environ.get(name):
             return value.partition(".")[0].replace("_", "-")

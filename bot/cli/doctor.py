@@ -42,8 +42,6 @@ TOKENS = {
 }
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 TIMEOUT_S = 10.0
-
-
 # What was looked at, FINE, WARNING or BLOCKING, what was found (no secret), what to do about it.
 Finding = tuple[str, ...]
 

@@ -65,7 +65,6 @@ def pairs(
     cross-validation), the area under the ROC curve, and the share of pairs of one person accepted
     where one in 1,000 others is.
     """
-    engine, name = _chosen(context, model)
     from gallery.evaluation.charts import draw_verification
     from gallery.evaluation.measures import verify
     from gallery.evaluation.photos import read_pairs
@@ -73,6 +72,7 @@ def pairs(
 
     root = root or file.parent
     labelled = read_pairs(file, root)
+    engine, name = _chosen(context, model)
     space = engine.backbone(name).space
     with _gallery(context) as gallery:
         learned = (gallery.calibration(space) if gallery else None) or prior(space)
