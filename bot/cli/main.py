@@ -313,9 +313,8 @@ def _ask_before_running(context: Context) -> None:
     from bot.background import STARTER_PEOPLE, contact_of, note, noted, starter_wanted
 
     with context.gallery() as gallery:
-        known = contact_of(context.settings, gallery) is not None or noted(
-            gallery, "contact declined"
-        )
+        declined = noted(gallery, "contact declined")
+        known = declined or contact_of(context.settings, gallery) is not None
         few = (
             f"The gallery is nearly empty. About {STARTER_PEOPLE} famous people can be fetched "
             "from Wikimedia in the background. "
