@@ -69,10 +69,7 @@ class Adapter(abc.ABC, Generic[S]):
 
 
 class InFlight(Generic[W]):
-    """The requests being answered, so that a stop finishes them or tells who waits.
-
-    ``tell`` sends the sentence of a wording key to whoever asked.
-    """
+    """The requests being answered; a stop finishes them, or tells who waits a wording key."""
 
     def __init__(self, tell: Callable[[W, str], Awaitable[None]]) -> None:
         self._tell = tell
@@ -126,10 +123,7 @@ class InFlight(Generic[W]):
             repeated.cancel()
 
     async def finish(self, grace_s: float) -> None:
-        """Waits for what is in flight; who has no answer after ``grace_s`` is told to ask again.
-
-        From then on ``closing`` is true.
-        """
+        """Waits; who has no answer after ``grace_s`` is told to ask again. Sets ``closing``."""
         if self._requests:
             await asyncio.wait(set(self._requests), timeout=grace_s)
         self.closing = True

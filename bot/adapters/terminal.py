@@ -31,8 +31,6 @@ class TerminalAdapter:
     A card goes beside its photo; where it can't be written there, and other files, into ``home``.
     """
 
-    name = "terminal"
-
     def __init__(self, conversation: Conversation, *, home: Path) -> None:
         self._conversation, self._home = conversation, home
         try:

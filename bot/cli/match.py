@@ -106,10 +106,7 @@ def _answer_photo(
 
 
 def _draw_answer(engine: Engine, answer: _Answer, style: str = SIDE) -> Picture:
-    """The card of the largest face; with several faces, below the photo with numbered boxes.
-
-    Faces that are turned too far aside for a split face are drawn side by side.
-    """
+    """The card of the largest face; those too far aside for a split face are drawn side by side."""
     from bot.pictures.card import draw_card, entry_of
     from bot.pictures.split import suits
 

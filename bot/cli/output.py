@@ -1,8 +1,7 @@
 """Everything that commands print: sentences, tables, JSON, progress and pictures.
 
-One printer for standard output and standard error: what the stream's encoding lacks is replaced
-(JSON is escaped), control characters of names never reach a terminal as such, and an output that
-can't be written any more is one sentence.
+What a stream's encoding lacks is replaced (JSON is escaped), control characters of names never
+reach a terminal as such, and an output that can't be written any more is one sentence.
 """
 
 from __future__ import annotations

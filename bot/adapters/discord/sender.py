@@ -1,8 +1,7 @@
 """Delivers replies as Discord messages: within its limits, and despite failures.
 
-What can't be delivered is logged without a name. discord.py itself repeats most calls; it raises a
-429 that comes from the network in between, and gives up after five failures in a row. So
-delivering is retried here once more.
+What can't be delivered is logged without a name. discord.py repeats most calls itself, but raises a
+429 of the network in between, and gives up after five failures in a row; so it is retried here.
 """
 
 from __future__ import annotations

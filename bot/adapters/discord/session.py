@@ -184,9 +184,6 @@ def _locale(message: discord.Message) -> str | None:
     return message.guild.preferred_locale.value if message.guild else None
 
 
-# The pictures that Discord holds, fetched when they are needed
-
-
 def attachment(file: discord.Attachment, *, own: bool = False) -> Attachment:
     """A file of a message or command; downloaded soon, since its address expires."""
     if not is_picture(file.content_type, file.filename):

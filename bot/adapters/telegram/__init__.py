@@ -145,9 +145,8 @@ class TelegramAdapter(Adapter[TelegramSettings]):
             ):
                 # English is for everybody whose language is not spoken.
                 code = None if language == FALLBACK else language
-                publish = partial(
-                    bot.set_my_commands, [*chosen.items()], scope=scope, language_code=code
-                )
+                menu = [*chosen.items()]
+                publish = partial(bot.set_my_commands, menu, scope=scope, language_code=code)
                 try:
                     await insist(publish, stop)
                 except TelegramError as problem:

@@ -27,6 +27,9 @@ COMMAND = re.compile(
 FAILURES = (TelegramError, httpx.HTTPError, OSError)
 GUEST = "guest:"  # before the id of a chat that the bot is not a member of
 MOST_REMEMBERED = 8192  # answers and albums
+# Arguments of Telegram's sending methods: the chat, and where there are any the forum topic, the
+# topic of a channel's direct messages, and the message that is answered.
+Place = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +37,7 @@ class Asked:
     """A request and where its answer goes; repr shows no id."""
 
     request: Request
-    # Arguments of Telegram's sending methods: the chat, and where there are any the forum topic,
-    # the topic of a channel's direct messages, and the message that is answered
-    place: dict[str, Any] = field(repr=False)
+    place: Place = field(repr=False)
 
 
 class ParsedMessage(NamedTuple):
@@ -104,7 +105,7 @@ class Reader:
         if message is None:
             key: Hashable = query.inline_message_id
             sender = _person(query.from_user, f"{GUEST}{query.chat_instance}", is_group=True)
-            place: dict[str, Any] = {"chat_id": query.from_user.id}
+            place: Place = {"chat_id": query.from_user.id}
         else:
             key = (message.chat.id, message.message_id)
             is_group = message.chat.type != ChatType.PRIVATE
@@ -200,12 +201,10 @@ class Reader:
         return bool(attached) and author is not None and author.id == self._bot.id
 
 
-def _place(
-    message: Message, *, reply: bool = True, topic_of: Message | None = None
-) -> dict[str, Any]:
+def _place(message: Message, *, reply: bool = True, topic_of: Message | None = None) -> Place:
     """Where an answer to a message goes; the topic may be another message's."""
     topic_of = topic_of or message
-    place: dict[str, Any] = {"chat_id": message.chat.id}
+    place: Place = {"chat_id": message.chat.id}
     if topic_of.is_topic_message:
         place["message_thread_id"] = topic_of.message_thread_id
     if topic := topic_of.direct_messages_topic:
