@@ -119,13 +119,13 @@ def _celebrity(told: Mapping[str, Sequence[Row]], categories: Iterable[Category]
 
     return Celebrity(
         q_id=rows[0].q_id,
-        name=_first(row.name for row in rows),
+        name=next((row.name for row in rows if row.name), None),
         fame=max(row.fame for row in rows),
         categories=tuple(category.name for category in categories if belongs(category)),
         images=tuple(dict.fromkeys(row.image for row in rows)),
-        country=_first(row.country_name for row in rows if row.country is not None),
-        gender=_first(row.gender for row in rows),
-        commons=_first(row.commons for row in rows),
+        country=next((row.country_name for row in rows if row.country), None),
+        gender=next((row.gender for row in rows if row.gender), None),
+        commons=next((row.commons for row in rows if row.commons), None),
     )
 
 
@@ -150,10 +150,6 @@ def most_famous(
     )
     taken = set(islice(dict.fromkeys(in_turn), limit))
     return tuple(person for person in people if person.q_id in taken)
-
-
-def _first(values: Iterable[str | None]) -> str | None:
-    return next((value for value in values if value is not None), None)
 
 
 def _category(name: str, table: Mapping[str, Any], where: str) -> Category:

@@ -26,9 +26,6 @@ _ONE_IN: Final = 1_000.0
 """A likeness that one stranger in so many has counts as the same face. With dlib that is a cosine
 of 0.929; two photos of one person have 0.957 in the median (gallery/scores)."""
 
-_ANOTHER_FACE: Final = "another face"
-_NOBODY_TO_COMPARE: Final = "nothing shows that it is the person"
-
 _COMPANY: Final = re.compile(r"[&,;+]|\b(?:and|with|und|mit|et|avec|con|e|y|i)\b", re.IGNORECASE)
 """In a title: the picture may be of somebody else as well."""
 
@@ -164,8 +161,8 @@ class Chooser:
                 chosen.files.append(file)
                 chosen.have += 1
             else:
-                why = _NOBODY_TO_COMPARE if chosen.face is None else _ANOTHER_FACE
-                self._refuse(chosen, file, why)
+                unknown = "nothing shows that it is the person"
+                self._refuse(chosen, file, "another face" if chosen.face else unknown)
 
     def _looked_at(self, chosen: _Chosen, file: CommonsFile) -> Embedding | Reason | None:
         """The one clear face in a picture, or why it has none; None if its fate is decided."""
