@@ -173,9 +173,7 @@ def stats(context: cli.Context) -> None:
         "place": gallery.place,
         "folder": str(gallery.folder),
         "bytes": size_bytes,
-        "people": found.people,
-        "portraits": found.portraits,
-        "categories": found.categories,
+        **{name: getattr(found, name) for name in ("people", "portraits", "categories")},
         "vectors": {
             space.id: {"model": space.backbone, "portraits": rows}
             for space, rows in found.vectors.items()
