@@ -28,6 +28,8 @@ _DECIMALS: Final = 7  # likenesses closer than that are equal, and ids decide
 class SearchIndex(ABC):
     """One space's people at one revision; safe to use from several threads.
 
+    A query that comes from another space raises SpaceMismatch.
+
     Attributes:
         space: Whose vectors.
         person_ids: int64 (len(self),), rising.
@@ -43,15 +45,10 @@ class SearchIndex(ABC):
     def top(self, query: Embedding, k: int, *, allowed: Mask | None = None) -> tuple[Hit, ...]:
         """The k people most like the query, most alike first.
 
-        Fewer are found if there are fewer; equally alike ones come by rising person id.
-
-        Args:
-            query: In ``space``.
-            k: At least 1.
-            allowed: bool (len(self),), who may be found; None for everybody.
+        Fewer are found if there are fewer; equally alike ones come by rising person id. ``allowed``,
+        bool (len(self),), says who may be found; None for everybody.
 
         Raises:
-            SpaceMismatch: If the query comes from another space.
             ValueError: If k is below 1.
         """
 
@@ -59,9 +56,6 @@ class SearchIndex(ABC):
         """The likeness to certain people, exactly as ``top`` finds it.
 
         float64 (len(person_ids),), in [-1, 1]; NaN for those who are not here.
-
-        Raises:
-            SpaceMismatch: If the query comes from another space.
         """
         self._check(query)
         hits = self._compared_by_id(query.vector, person_ids)

@@ -138,10 +138,7 @@ class GalleryIndex(SearchIndex):
         return [hit for block in blocks for hit in self._compared(vector, block)]
 
     def settle(self, progress: Progress = no_progress) -> bool:
-        """Makes the cache of many vectors if there is none, or an outdated one; whether it did.
-
-        Only for whoever may change the gallery.
-        """
+        """Makes the cache of many vectors if there is none, or an outdated one; whether it did."""
         if len(self.rows.numbers) * self.file.row_bytes < _CACHED_FROM_BYTES:
             return False
         scan = self._current_scan()
