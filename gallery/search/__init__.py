@@ -45,8 +45,8 @@ class SearchIndex(ABC):
     def top(self, query: Embedding, k: int, *, allowed: Mask | None = None) -> tuple[Hit, ...]:
         """The k people most like the query, most alike first.
 
-        Fewer are found if there are fewer; equally alike ones come by rising person id. ``allowed``,
-        bool (len(self),), says who may be found; None for everybody.
+        Fewer are found if there are fewer; equally alike ones come by rising person id. Only those
+        may be found who are ``allowed``: bool (len(self),), None for everybody.
 
         Raises:
             ValueError: If k is below 1.
