@@ -163,13 +163,9 @@ class Transaction:
         portrait_ids = self.connection.scalars(query).all()
         self.remove_portraits(portrait_ids)
         self.run(delete(PersonRow).where(PersonRow.id == person_id))
-        self.remove_unused_categories()
-        return len(portrait_ids)
-
-    def remove_unused_categories(self) -> None:
-        """Removes the categories in which nobody is."""
         used = select(PersonCategoryRow.category_id)
         self.run(delete(CategoryRow).where(CategoryRow.id.not_in(used)))
+        return len(portrait_ids)
 
     def remove_portraits(self, portrait_ids: Sequence[int]) -> None:
         """Removes portraits, their thumbnails and vectors."""
