@@ -88,7 +88,7 @@ def add(
         engine.backbone(name)  # fails before anything is done
     with gallery.writing():
         try:
-            screener = Screener(gallery, engine, backbones, again=again)
+            screener = Screener(gallery, engine, backbones, again)
             with contextlib.closing(_in_order(screener, found)) as screened:
                 enrol = partial(_enrol, gallery, engine, backbones, report)
                 _in_batches(enrol, screened, lambda done: progress("photos", done, total))

@@ -129,39 +129,37 @@ class Screened:
         return self.thumbnail is not None and self.portrait_id is None
 
 
+@dataclass(slots=True)
 class Screener:
     """Looks at photos that a gallery does not know; safe to use from several threads.
 
     With ``again`` it looks again at those that were refused before.
     """
 
-    def __init__(
-        self, gallery: Gallery, engine: Engine, backbones: Sequence[str], *, again: bool
-    ) -> None:
-        self._gallery = gallery
-        self._engine = engine
-        self._backbones = tuple(backbones)
-        self._again = again
-        self._banned: Banned | None = None
+    gallery: Gallery
+    engine: Engine
+    backbones: Sequence[str]
+    again: bool
+    banned: Banned | None = None
 
     def __call__(self, found: FoundPortrait) -> Screened:
         """What becomes of a photo."""
-        if self._banned is not None and found.person in self._banned:
+        if self.banned is not None and found.person in self.banned:
             return Screened(REMOVED)
         try:
-            content = found.read(self._engine.limits.max_bytes)
+            content = found.read(self.engine.limits.max_bytes)
         except (TooLarge, OSError) as problem:
             reason = Reason.TOO_LARGE if isinstance(problem, TooLarge) else Reason.UNREADABLE
             return Screened(REMOVED if self._is_banned(found) else reason)
         sha256 = hashlib.sha256(content).hexdigest()
-        with self._gallery.reading():
+        with self.gallery.reading():
             if self._is_banned(found):
                 return Screened(REMOVED)
-            known = self._gallery.known(sha256, SCREENING)
-            mine = self._gallery.portraits_by_hash([sha256]) if isinstance(known, Person) else ()
-            photo = mine and self._gallery.photo(mine[0])
+            known = self.gallery.known(sha256, SCREENING)
+            mine = self.gallery.portraits_by_hash([sha256]) if isinstance(known, Person) else ()
+            photo = mine and self.gallery.photo(mine[0])
         now = owned(found, known) if isinstance(known, Person) else Screened()
-        if isinstance(known, str) and not self._again:
+        if isinstance(known, str) and not self.again:
             now = Screened(known)
         if photo or now.reason is not None:
             return now
@@ -171,18 +169,18 @@ class Screener:
         return seen
 
     def _is_banned(self, found: FoundPortrait) -> bool:
-        if self._banned is None:
-            self._banned = self._gallery.banned()
-        return found.person in self._banned
+        if self.banned is None:
+            self.banned = self.gallery.banned()
+        return found.person in self.banned
 
     def _judged(self, found: FoundPortrait, content: bytes, sha256: str) -> Screened:
-        engine = self._engine
+        engine = self.engine
         try:
             photo = engine.decode(content)
             face = clear_face(photo, engine.detect(photo))
             if isinstance(face, Reason):
                 return Screened(face, sha256)
-            crops = {name: engine.backbone(name).crop(photo, face) for name in self._backbones}
+            crops = {name: engine.backbone(name).crop(photo, face) for name in self.backbones}
             return Screened(None, sha256, thumbnail(photo, face), crops)
         except TooLarge:
             return Screened(Reason.TOO_LARGE)
