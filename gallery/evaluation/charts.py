@@ -6,7 +6,6 @@ light, dark and print. Drawn without a display and without matplotlib's global s
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +54,7 @@ Draw = Callable[["Axes", Colours], None]
 class Chart:
     """A chart that is drawn when it is asked for; ``described`` is for who can't see it.
 
-    Drawing raises SetupProblem where matplotlib, no part of the base installation, is missing.
+    Drawing takes matplotlib, which is no part of the base installation.
     """
 
     name: str
@@ -93,11 +92,6 @@ class Chart:
         return file
 
     def _drawn(self, kind: str, colours: Colours) -> bytes:
-        if importlib.util.find_spec("matplotlib") is None:
-            raise SetupProblem(
-                "charts are drawn by matplotlib, which is not installed: run `pip install "
-                "'lookalike[evaluate]'`"
-            )
         import matplotlib as mpl
         from matplotlib.figure import Figure
 
@@ -141,12 +135,8 @@ def roc(curves: Mapping[str, Roc], strangers: int) -> Chart:
             axes.step(far, curve.tar, where="post", **_line(number, model, colours))
         lowest = min(curve.tar_at(least) for curve in curves.values())
         axes.set_xscale("log")
-        axes.set(
-            xlim=(least, 1),
-            ylim=(max(0.0, lowest - 0.05), 1.01),
-            xlabel="strangers accepted, 1 in",
-            ylabel="same person accepted",
-        )
+        axes.set(xlabel="strangers accepted, 1 in", ylabel="same person accepted")
+        axes.set(xlim=(least, 1), ylim=(max(0.0, lowest - 0.05), 1.01))
         _as_percent(axes)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda far, _: f"{round(1 / far):,}"))
         axes.legend(loc="best")
@@ -171,12 +161,9 @@ def ranks(columns: Sequence[Measures]) -> Chart:
                 steps, shares, marker="o", markersize=3, **_line(number, column.model, colours)
             )
         low = min(column.rank(1).value for column in columns)
-        axes.set(
-            xlabel="among the k most alike",
-            ylabel="right person found",
-            ylim=(max(0.0, low - 0.3 * (1 - low) - 0.005), 1.005),
-            xticks=[1, *range(5, most + 1, 5)] if most > 5 else steps,
-        )
+        axes.set(xlabel="among the k most alike", ylabel="right person found")
+        axes.set(ylim=(max(0.0, low - 0.3 * (1 - low) - 0.005), 1.005))
+        axes.set_xticks([1, *range(5, most + 1, 5)] if most > 5 else steps)
         _as_percent(axes)
         axes.legend(loc="best")
 
@@ -241,19 +228,11 @@ def distributions(
         marks = [threshold]
 
     def draw(axes: Axes, colours: Colours) -> None:
-        for colour, label, (values, counts) in (
-            ("strangers", "strangers", strangers),
-            ("same", "same person", (own, np.ones(len(own)))),
-        ):
-            axes.hist(
-                values,
-                bins.tolist(),
-                weights=counts / max(counts.sum(), 1),
-                color=colours[colour],
-                alpha=0.7,
-                histtype="stepfilled",
-                label=label,
-            )
+        both = {"strangers": strangers, "same person": (own, np.ones(len(own)))}
+        for label, (values, counts) in both.items():
+            weights, colour = counts / max(counts.sum(), 1), colours[label.split()[0]]
+            style: Any = {"color": colour, "alpha": 0.7, "histtype": "stepfilled", "label": label}
+            axes.hist(values, bins.tolist(), weights=weights, **style)
         for mark in marks:
             axes.axvline(mark, ymax=0.85, color=colours["quiet"], linestyle=dashes, linewidth=1)
         axes.set(xlabel=unit, xlim=(bins[0], bins[-1]), ylabel="share of pairs")

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +22,13 @@ from gallery.evaluation.photos import KINDS, PeopleLabels, spellings
 from gallery.scores import SAME_PERSON_SCORE, score_at
 from gallery.scores.fit import COPY
 
-FEWEST: Final = 20
-"""People from which on a group is judged."""
-
+FEWEST: Final = 20  # people from which on a group is judged
+# Shares measured of a group; the last two are of strangers who reach the score of that rarity.
 MEASURES: Final = ("accuracy", "rank_1", "tar", "strangers_1_in_100", "strangers_1_in_1000")
-"""Shares measured of a group; the last two are of strangers who reach the score of that rarity."""
-
 _COMPARED: Final = ("accuracy", "rank_1", "strangers_1_in_100")
 _RESAMPLINGS: Final = 399
 _DIVISIONS: Final = (99, 999)  # at least, at most
 _WORK: Final = 3e8  # likenesses looked at for one permutation test, about
-_UNLIKELY: Final = 0.01
 _MEDIAN_OF: Final = 2_000_000  # pairs of strangers in a group that its median is taken of
 
 _SAME_PERSON: Final = SAME_PERSON_SCORE - 8  # two people hardly ever have it, one mostly has
@@ -68,7 +64,7 @@ class Gap:
     @property
     def exceeds_chance(self) -> bool:
         """Whether random divisions hardly ever have such a gap."""
-        return self.chance < _UNLIKELY
+        return self.chance < 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +81,8 @@ class Grouping:
 class _Counts:
     """Probes by their person, float64 (K,), and close strangers, (H,).
 
-    Attributes:
-        probes: All, those without a face as well.
-        found: Those with a face.
-        right: Those judged rightly, by measure.
-        whose: The column of each close pair's probe.
-        like: The column that it is like.
-        reached: 1.0 for pairs that reach a level, by measure.
+    ``whose`` is the column of each close pair's probe, ``like`` the one that it is like; ``right``
+    are probes judged rightly and ``reached`` 1.0 for pairs that reach a level, both by measure.
     """
 
     def __init__(self, measures: Measures) -> None:
@@ -104,20 +95,22 @@ class _Counts:
         numbers = np.array([number for number, _ in probe_set.failures], np.int64)
         lost = np.searchsorted(probe_set.people, numbers[np.isin(numbers, probe_set.people)])
         self.found = by_person(probe_set.right)
-        self.probes = self.found + by_person(lost)
-        self.right = {
-            "accuracy": by_person(probe_set.right[found.own >= measures.threshold]),
-            "rank_1": by_person(probe_set.right[found.ranks < 1]),
-            "tar": by_person(probe_set.right[found.own >= measures.strict]),
+        self.probes = self.found + by_person(lost)  # those without a face as well
+        judged = {
+            "accuracy": found.own >= measures.threshold,
+            "rank_1": found.ranks < 1,
+            "tar": found.own >= measures.strict,
         }
+        self.right = {name: by_person(probe_set.right[one]) for name, one in judged.items()}
         probes, self.like, likenesses = measures.close
         self.whose = probe_set.right[probes]
         scores = measures.calibration.scores(likenesses)
-        self.reached = {
-            "accuracy": (likenesses >= measures.threshold).astype(np.float64),
-            "strangers_1_in_100": (scores >= score_at(1e-2)).astype(np.float64),
-            "strangers_1_in_1000": (scores >= score_at(1e-3)).astype(np.float64),
+        levels = {
+            "accuracy": likenesses >= measures.threshold,
+            "strangers_1_in_100": scores >= score_at(1e-2),
+            "strangers_1_in_1000": scores >= score_at(1e-3),
         }
+        self.reached = {name: one.astype(np.float64) for name, one in levels.items()}
 
     def within(self, members: NDArray[np.bool_]) -> _Counts:
         """With the pairs inside one group only."""
@@ -175,12 +168,10 @@ def _group(name: str, measures: Measures, counts: _Counts, members: NDArray[np.b
     if group.people < FEWEST:
         return group
     rows = np.flatnonzero(members[measures.probe_set.right])
-    return replace(
-        group,
-        measures=_shares(group, counts.within(members), members),
-        same_median=float(np.median(measures.same_scores()[rows])) if len(rows) else float("nan"),
-        strangers_median=_strangers_median(measures, rows, np.flatnonzero(members)),
-    )
+    shares = _shares(group, counts.within(members), members)
+    median = float(np.median(measures.same_scores()[rows])) if len(rows) else float("nan")
+    strangers = _strangers_median(measures, rows, np.flatnonzero(members))
+    return replace(group, measures=shares, same_median=median, strangers_median=strangers)
 
 
 def _shares(group: Group, counts: _Counts, members: NDArray[np.bool_]) -> dict[str, Share]:
@@ -251,13 +242,9 @@ def _gaps(names: Sequence[str], counts: _Counts, members: NDArray[np.bool_]) -> 
             heights = values(measure, order)
             return max(heights) - min(heights)
 
+        draw: Any = {"permutation_type": "pairings", "rng": np.random.default_rng(0)}
         test = permutation_test(
-            (people,),
-            gap,
-            permutation_type="pairings",
-            n_resamples=divisions,
-            alternative="greater",
-            rng=np.random.default_rng(0),
+            (people,), gap, n_resamples=divisions, alternative="greater", **draw
         )
         low, high = int(np.argmin(found)), int(np.argmax(found))
         best, worst = (low, high) if measure.startswith("strangers") else (high, low)

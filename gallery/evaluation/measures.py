@@ -182,26 +182,18 @@ class Verification:
 
     A pair without a cosine (NaN), because a face was not found in one of the two, is judged wrongly
     and never accepted.
-
-    Attributes:
-        photos: How many different photos there are.
-        faceless: Those in which no face was found, and why, by path as in the CSV file.
-        calibration: Whose scores are reported.
-        accuracy: Share of pairs judged rightly at the threshold that was best on the other folds.
-        accuracy_std: Standard deviation of that over the folds.
-        threshold: The best one over all pairs, in cosine.
     """
 
     model: str
     same: NDArray[np.bool_]  # (N,)
     cosines: NDArray[np.float64]  # (N,)
-    photos: int
-    faceless: Mapping[str, str]
-    calibration: Calibration
+    photos: int  # different ones
+    faceless: Mapping[str, str]  # those without a face, and why, by path as in the CSV file
+    calibration: Calibration  # whose scores are reported
     seconds: float
-    accuracy: float = field(init=False)
-    accuracy_std: float = field(init=False)
-    threshold: float = field(init=False)
+    accuracy: float = field(init=False)  # at the threshold that was best on the other folds
+    accuracy_std: float = field(init=False)  # over the folds
+    threshold: float = field(init=False)  # the best one over all pairs, in cosine
     roc: Roc = field(init=False)
 
     def __post_init__(self) -> None:

@@ -40,22 +40,14 @@ _YES_NO: Final = {"1": True, "true": True, "yes": True, "0": False, "false": Fal
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PhotoEmbeddings:
-    """One backbone's vectors of photos; kept in memory only.
-
-    Attributes:
-        vectors: float32 (D,) of the face in each file where one was found.
-        failures: Why there is none in the others: ``"no face"`` or a sentence about the file.
-        boxes: Where that face is, in pixels of the decoded photo.
-        seconds: What decoding, detecting and embedding for this space alone would have taken.
-        detection_s: Decoding and detecting alone.
-    """
+    """One backbone's vectors of photos; kept in memory only."""
 
     space: Space
-    vectors: Mapping[Path, NDArray[np.float32]]
-    failures: Mapping[Path, str]
-    boxes: Mapping[Path, Box]
-    seconds: float
-    detection_s: float = 0.0
+    vectors: Mapping[Path, NDArray[np.float32]]  # (D,) of the face in each file with one
+    failures: Mapping[Path, str]  # of the others: ``"no face"`` or a sentence about the file
+    boxes: Mapping[Path, Box]  # where that face is, in pixels of the decoded photo
+    seconds: float  # that decoding, detecting and embedding for this space alone would have taken
+    detection_s: float = 0.0  # decoding and detecting alone
 
     def failures_below(self, root: Path) -> dict[str, str]:
         """Why photos have no vector, by path below a folder."""
@@ -215,10 +207,8 @@ def read_labels(
 ) -> PeopleLabels:
     """What folders, a gallery and the file people.csv say of the people; the file counts most.
 
-    Args:
-        folder: Arranged as for `lookalike gallery add`.
-        file: CSV as people.csv (gallery/sources/folder.py), which is read where there is none.
-        gallery_people: People of a gallery; the first of a name counts.
+    The file is a CSV as people.csv in the folder (gallery/sources/folder.py), which is read where
+    there is none. Of people of a gallery the first of a name counts.
 
     Raises:
         SetupProblem: If the folder or file can't be read, or the file has none of the columns.

@@ -191,14 +191,8 @@ def evaluate_people(
 ) -> EvaluationReport:
     """Looks people up with several backbones, and with an ensemble of them; one pass over photos.
 
-    Args:
-        engine: Decodes, detects and embeds.
-        folder: Arranged as for `lookalike gallery add`.
-        backbones: At least one.
-        gallery_photos: How many photos of each person, the first by name, are the gallery.
-        labels: What is known of the people.
-        unavailable: Why other backbones are not among them.
-        progress: Told how far it is.
+    The folder is arranged as for `lookalike gallery add`; of each person so many photos, the first
+    by name, are the gallery. ``unavailable`` says why other backbones are not among them.
 
     Raises:
         SetupProblem: If a backbone can't be used, or there are too few people or faces.
@@ -330,13 +324,9 @@ def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loader = FileSystemLoader(Path(__file__).parent)
+    blocks: Any = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
+    environment = Environment(loader=loader, autoescape=True, **blocks)
     environment.filters |= {
         "percent": _percent,
         "number": _number,

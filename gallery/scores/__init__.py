@@ -152,21 +152,14 @@ def _adapter(kind: type) -> TypeAdapter[Any]:
 class Calibration(Stored):
     """How cosines of one embedding space become scores.
 
-    Attributes:
-        space_id: ``Space.id`` of the space.
-        strangers: Cosines that the shares ``SHARES`` of strangers reach, strictly rising, in
-            (-1, 1).
-        same_person: Cosine of two photos of one person, in the median; above the cosine of the
-            last scored share, below 1.
-        people: How many people it was learned from; 0 for a prior.
-        people_again: How many of these had several portraits.
+    ``SHARES`` of strangers reach the cosines ``strangers``, strictly rising in (-1, 1).
     """
 
     space_id: str
     strangers: tuple[float, ...]
-    same_person: float
-    people: int = 0
-    people_again: int = 0
+    same_person: float  # in the median; above the last scored share's cosine, below 1
+    people: int = 0  # how many it was learned from; 0 for a prior
+    people_again: int = 0  # of these, with several portraits
 
     def __post_init__(self) -> None:
         if len(self.strangers) != len(SHARES):

@@ -123,15 +123,8 @@ def fused_top(
     middleware, PODS 2001: the threshold algorithm). Only people with a vector in every space can
     be found: what is fused of fewer is not comparable, and a build gives everybody all of them.
 
-    Args:
-        ensemble: Its members' order is that of the other arguments.
-        indexes: One per member.
-        queries: The same face in each member's space.
-        k: Fewer are returned if fewer can be found.
-        allowed: Per index who may be found (``GalleryIndex.top``), or None for everybody.
-
-    Returns:
-        By falling value; equal ones by rising person id.
+    Indexes, queries (the same face) and who may be found (``GalleryIndex.top``) are in the members'
+    order. Fewer are returned if fewer can be found, by falling value, equal ones by person id.
 
     Raises:
         GalleryMissing: If nobody has vectors in all the spaces.

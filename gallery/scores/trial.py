@@ -93,13 +93,8 @@ class HeldOut(NamedTuple):
 class Trial(Stored):
     """Whether several backbones are better together, as so many people and probes say.
 
-    Attributes:
-        figures: By backbone, and of the ensemble under ``BEST``, unless it shrank to one backbone
-            or there were too few people.
-        chances: By backbone, how likely chance alone is to make the ensemble so much better.
-        ensemble: Learned from everybody.
-        date: The day, as in 2026-11-22.
-        rows: How many vectors each space of the gallery had, by its id.
+    Figures and chances are by backbone, the ensemble's figures under ``BEST``; there are none of an
+    ensemble that shrank to one backbone, or of too few people.
     """
 
     outcome: Outcome
@@ -107,10 +102,10 @@ class Trial(Stored):
     probes: int
     backbones: tuple[str, ...]
     figures: Mapping[str, Figures] = field(default_factory=dict)
-    chances: Mapping[str, float] = field(default_factory=dict)
-    ensemble: Ensemble | None = None
-    date: str = ""
-    rows: Mapping[str, int] = field(default_factory=dict)
+    chances: Mapping[str, float] = field(default_factory=dict)  # that it is so much better
+    ensemble: Ensemble | None = None  # learned from everybody
+    date: str = ""  # the day, as in 2026-11-22
+    rows: Mapping[str, int] = field(default_factory=dict)  # vectors in the gallery by space id
 
     @property
     def offered(self) -> Ensemble | None:
@@ -322,12 +317,9 @@ def run_trial(
 ) -> tuple[Trial, dict[str, HeldOut]]:
     """Tries an ensemble of spaces on photos of people whose names are known; a second per space.
 
-    Args:
-        vectors: float32 (N, D), unit vectors, for each of two or more spaces of different
-            backbones; row by row of the same N photos.
-        person_ids: int64 (N,), whose each photo is; people with one photo do not take part.
-        calibrations: How the ensemble that is kept turns cosines into scores; None: as these
-            photos teach. What is judged is learned from the photos of one half either way.
+    The spaces are two or more of different backbones; for vectors and ``person_ids`` see
+    ``draw_probes``. The calibrations say how the ensemble that is kept turns cosines into scores;
+    None: as these photos teach. What is judged is learned from one half either way.
 
     Returns:
         The trial, and what it is made of by backbone and ``BEST`` (nothing of too few people).
@@ -335,13 +327,9 @@ def run_trial(
     ordered = {space: vectors[space] for space in sorted(vectors, key=lambda space: space.id)}
     names = [space.backbone for space in ordered]
     probes = draw_probes(ordered, person_ids)
-    found = Trial(
-        outcome=Outcome.TOO_FEW,
-        people=probes.people,
-        probes=len(probes.owners),
-        backbones=tuple(sorted(names)),
-        date=dt.datetime.now(dt.UTC).date().isoformat(),
-    )
+    today = dt.datetime.now(dt.UTC).date().isoformat()
+    sizes, tried = (probes.people, len(probes.owners)), tuple(sorted(names))
+    found = Trial(Outcome.TOO_FEW, *sizes, tried, date=today)
     if probes.people < FEWEST_PEOPLE:
         return found, {}
     one, other = _halves(probes.people, seed=0)
@@ -353,13 +341,10 @@ def run_trial(
         if all(name in each for each in rounds)
     }
     right = {name: one.first.astype(np.int64) + one.recognised for name, one in held_out.items()}
-    chances = {
-        name: _sign_test(right[BEST], right[name], owners) for name in names if BEST in held_out
-    }
-    figures = {
-        name: Figures(float(one.first.mean()), float(one.recognised.mean()))
-        for name, one in held_out.items()
-    }
+    beside = names if BEST in held_out else []
+    chances = {name: _sign_test(right[BEST], right[name], owners) for name in beside}
+    means = {name: (one.first.mean(), one.recognised.mean()) for name, one in held_out.items()}
+    figures = {name: Figures(float(first), float(tar)) for name, (first, tar) in means.items()}
     ensemble = learn_ensemble(probes, calibrations)
     # Nowhere worse than any backbone alone, and better than each beyond chance.
     helps = ensemble is not None and all(
@@ -457,7 +442,7 @@ def try_ensemble(gallery: Gallery) -> Trial | None:
     ):
         return known
     try:
-        portraits, persons = _sample(gallery, rows)
+        portraits, persons = np.ascontiguousarray(_sample(gallery, rows).T)
         vectors = {space: gallery.vectors(space, portraits) for space in rows}
         calibrations = {space: gallery.calibration(space) for space in rows}
         trial = replace(run_trial(vectors, persons, calibrations)[0], rows=counts)
@@ -479,10 +464,8 @@ def _rows(gallery: Gallery) -> dict[Space, int]:
     return dict(fullest.values())
 
 
-def _sample(
-    gallery: Gallery, spaces: Iterable[Space]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ids and owners of portraits, in all spaces, of as many people as a trial takes.
+def _sample(gallery: Gallery, spaces: Iterable[Space]) -> NDArray[np.int64]:
+    """Ids and owners (N, 2) of portraits, in all spaces, of as many people as a trial takes.
 
     Twice as many portraits of each, because it leaves out copies.
     """
@@ -492,8 +475,7 @@ def _sample(
     several = _several(owners[:, 1])
     chosen = np.random.default_rng(0).permutation(len(several))[:_MOST_PEOPLE]
     rows = [several[one][: 2 * _PORTRAITS] for one in chosen]
-    places = np.concatenate([np.zeros(0, np.intp), *rows])
-    return owners[places, 0], owners[places, 1]
+    return owners[np.concatenate([np.zeros(0, np.intp), *rows])]
 
 
 def _keep(gallery: Gallery, trial: Trial | None) -> None:

@@ -50,14 +50,9 @@ def verify(
     fix: bool = False,
     progress: Progress = no_progress,
 ) -> Examination:
-    """Examines a gallery, and mends what is safe to mend if that is wanted.
+    """Examines a gallery, and mends what is safe to mend if ``fix``; people judge the rest.
 
-    Args:
-        gallery: Which.
-        engine: Detects faces, and makes vectors.
-        backbone: Compares faces; None for dlib if the gallery is built for it, else the first.
-        fix: Whether to mend. What only a person can judge is left as it is.
-        progress: Told about vectors, pictures and faces.
+    The backbone compares faces; None for dlib if the gallery is built for it, else the first.
 
     Raises:
         Busy: If another process is changing the gallery and it is to be mended.

@@ -87,23 +87,15 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something wrong, or likely so.
-
-    Attributes:
-        why: A sentence with the number that a person can judge it by.
-        number: That number: a score from 0 to 100 for likenesses, else a count or a ratio.
-        subject: Whom or which portrait it concerns; None for the gallery.
-        other: Somebody else involved.
-        space_id: Whose vectors it concerns.
-    """
+    """Something wrong, or likely so."""
 
     kind: Kind
-    why: str
-    number: float
+    why: str  # a sentence with the number that a person can judge it by
+    number: float  # a score from 0 to 100 for likenesses, else a count or a ratio
     remedy: Remedy = Remedy.NONE
-    subject: Subject | None = None
-    other: Subject | None = None
-    space_id: str | None = None
+    subject: Subject | None = None  # None for the gallery
+    other: Subject | None = None  # somebody else involved
+    space_id: str | None = None  # whose vectors it concerns
 
     @property
     def mendable(self) -> bool:
@@ -194,16 +186,16 @@ def catalogue_findings(gallery: Gallery) -> list[Finding]:
     with gallery.reading() as connection:
         empty = connection.scalars(select(name).where(NOBODYS).order_by(name)).all()
         people = [person for person in gallery.people() if person.id not in counts]
-    return [
-        Finding(
-            Kind.NOBODY,
+    found = [
+        Finding(Kind.EMPTY, f"nobody is in the category {one}", 0, Remedy.SWEEP) for one in empty
+    ]
+    for person in people:
+        why, whom = (
             f"{person.name} has no portrait and can't be found",
-            0,
-            Remedy.DELETE,
             Subject(person.id, person.name),
         )
-        for person in people
-    ] + [Finding(Kind.EMPTY, f"nobody is in the category {one}", 0, Remedy.SWEEP) for one in empty]
+        found.append(Finding(Kind.NOBODY, why, 0, Remedy.DELETE, whom))
+    return found
 
 
 def stray_findings(gallery: Gallery, *, alone: bool) -> list[Finding]:
@@ -273,22 +265,11 @@ class _Seen:
 
 
 def picture_findings(
-    gallery: Gallery,
-    engine: Engine,
-    owners: Owners,
-    spaces: Sequence[Space],
-    progress: Progress,
+    gallery: Gallery, engine: Engine, owners: Owners, spaces: Sequence[Space], progress: Progress
 ) -> tuple[list[Finding], frozenset[int]]:
     """Unreadable pictures, faces that are not there, several faces, vectors of other pictures.
 
-    Portraits without a photo are passed over.
-
-    Args:
-        gallery: Whose.
-        engine: Detects, and embeds a sample.
-        owners: Whose pictures.
-        spaces: Those whose vectors are compared with vectors made again; usable ones.
-        progress: Told about every batch.
+    Portraits without a photo are passed over. Vectors of a sample are made again in the spaces.
 
     Returns:
         What is wrong, and the ids of portraits whose face is turned away, so that it is hard to
@@ -296,10 +277,9 @@ def picture_findings(
     """
     found: list[Finding] = []
     turned: set[int] = set()
-    differing: dict[Space, list[Finding]] = {space: [] for space in spaces}
-    compared = Counter[Space]()
+    compared: list[_Seen] = []
     ids = np.sort(owners.portrait_ids)
-    sample = set(ids[:: max(1, -(-len(ids) // _SAMPLE))].tolist()) if spaces else set()
+    sample = set(ids[:: max(1, -(-len(ids) // _SAMPLE))].tolist())
 
     def look(portrait: Portrait) -> _Seen | None:
         wanted = spaces if portrait.id in sample else ()
@@ -311,14 +291,12 @@ def picture_findings(
             seen = [one for one in pool.map(look, batch.values()) if one is not None]
             found += [one.finding for one in seen if one.finding is not None]
             turned.update(one.portrait.id for one in seen if one.turned)
-            for space in spaces:
-                picked = [one for one in seen if space.backbone in one.crops]
-                compared[space] += len(picked)
-                differing[space] += _differing(gallery, engine, space, picked, owners)
+            compared += [one for one in seen if one.crops]
             progress("pictures", min(start + _BATCH, len(ids)), len(ids))
-    for space, others in differing.items():
-        if len(others) > max(1.0, _MOST_OTHERS * compared[space]):
-            why = f"vectors of {space.backbone}: {len(others):,} of {compared[space]:,} tried are "
+    for space in spaces if compared else ():
+        others = _differing(gallery, engine, space, compared, owners)
+        if len(others) > max(1.0, _MOST_OTHERS * len(compared)):
+            why = f"vectors of {space.backbone}: {len(others):,} of {len(compared):,} tried are "
             why += "not those of their pictures"
             found.append(Finding(Kind.VECTORS, why, len(others), Remedy.REBUILD, space_id=space.id))
         else:
@@ -372,26 +350,23 @@ def _differing(
     gallery: Gallery, engine: Engine, space: Space, seen: Sequence[_Seen], owners: Owners
 ) -> list[Finding]:
     """Portraits whose stored vector is not that of their picture."""
-    stored = set(gallery.embedded(space).tolist()) if seen else set()
+    stored = set(gallery.embedded(space).tolist())
     seen = [one for one in seen if one.portrait.id in stored]
     if not seen:
         return []
     made = engine.backbone(space.backbone).embed([one.crops[space.backbone] for one in seen])
     ids = np.asarray([one.portrait.id for one in seen], np.int64)
     cosines = np.sum(np.stack([e.vector for e in made]) * gallery.vectors(space, ids), axis=1)
-    return [
-        Finding(
-            Kind.OTHER_VECTOR,
-            f"its vector of {space.backbone} is not that of its picture (cosine {cosine:.2f}, "
-            "usually 0.99 and more)",
-            float(cosine),
-            Remedy.FORGET,
-            owners.subject(one.portrait),
-            space_id=space.id,
-        )
-        for one, cosine in zip(seen, cosines.tolist(), strict=True)
-        if not cosine >= _SAME_VECTOR
-    ]
+    found = []
+    for one, cosine in zip(seen, cosines.tolist(), strict=True):
+        why = f"its vector of {space.backbone} is not that of its picture (cosine {cosine:.2f}, "
+        why += "usually 0.99 and more)"
+        whose = owners.subject(one.portrait)
+        if not cosine >= _SAME_VECTOR:
+            found.append(
+                Finding(Kind.OTHER_VECTOR, why, cosine, Remedy.FORGET, whose, None, space.id)
+            )
+    return found
 
 
 def _overlap(one: Box, other: Box) -> float:

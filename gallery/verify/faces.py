@@ -42,14 +42,9 @@ _SURE_COPY_BITS: Final = 16  # differ in at most so many: cut a little different
 def face_findings(
     gallery: Gallery, space: Space, owners: Owners, turned: Collection[int], progress: Progress
 ) -> list[Finding]:
-    """Copies, people with two names, portraits of somebody else.
+    """Copies, people with two names, portraits of somebody else; the space's vectors are sound.
 
-    Args:
-        gallery: Whose.
-        space: Compares; its vectors are sound.
-        owners: Who is compared.
-        turned: Ids of portraits whose face is turned away: unlike the others they may well be.
-        progress: Told about portraits.
+    Portraits whose face is ``turned`` away, by id, may well be unlike the others.
     """
     try:
         compared = _Comparison(gallery, space, owners, progress)
@@ -59,13 +54,9 @@ def face_findings(
     both = [(one.subject, one.other) for one in two_names]
     pairs = {frozenset(one.person_id for one in pair if one) for pair in both}
     copies = list(compared.copies(pairs))
-    copied = {one.subject.portrait_id for one in copies if one.subject}
-    others = (
-        one
-        for one in compared.outliers(turned)
-        if not one.subject or one.subject.portrait_id not in copied
-    )
-    return [*copies, *two_names, *others]
+    copied = [one.subject for one in copies]
+    outliers = [one for one in compared.outliers(turned) if one.subject not in copied]
+    return [*copies, *two_names, *outliers]
 
 
 class _Comparison:
@@ -251,10 +242,6 @@ def _perceptual_hash(gallery: Gallery, portrait: Portrait) -> NDArray[np.bool_]:
 
     The face is cut out by its landmarks: thumbnails of one photo in two sizes show more or less of
     what is around it. Method: http://www.hackerfactor.com/blog/index.php?/archives/432.
-
-    Raises:
-        LookalikeError: If the picture can't be decoded.
-        ValueError: If there is none.
     """
     import cv2
     from PIL import Image

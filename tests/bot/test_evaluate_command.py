@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from bot.cli.main import EXIT_SETUP, lookalike, main
+from engine.errors import SetupProblem
 
 
 @pytest.fixture
@@ -120,6 +122,18 @@ def test_a_report_goes_somewhere(own_home: Path, people: Path) -> None:
 
 
 @pytest.mark.usefixtures("interruptible")
+def test_missing_packages_are_named_before_the_long_work(
+    own_home: Path, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    words = ["evaluate", "pairs", str(people / "pairs.csv"), "--home", str(own_home)]
+
+    result = CliRunner().invoke(lookalike, words)
+
+    assert isinstance(result.exception, SetupProblem)
+    assert "pip install 'lookalike[evaluate]'" in str(result.exception)
+
+
 def test_an_interrupted_report_leaves_nothing(own_home: Path, people: Path, tmp_path: Path) -> None:
     """Stopped by Ctrl-C while it looks at photos, with a report of yesterday in place."""
     for number in range(3, 3000):

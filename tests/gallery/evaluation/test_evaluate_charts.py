@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -74,12 +73,3 @@ def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
 
     with pytest.raises(SetupProblem, match="can't be written"):
         draw_verification(verification(5, 5, 0), tmp_path / "file")
-
-
-def test_without_matplotlib_the_extra_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-
-    with pytest.raises(SetupProblem, match=r"pip install 'lookalike\[evaluate\]'"):
-        draw_verification(verification(5, 5, 0), tmp_path)
