@@ -59,17 +59,11 @@ def import_pickles(
     backbones: Sequence[str],
     progress: Progress = no_progress,
 ) -> PickleReport:
-    """Takes in the people of an older app.
+    """Takes in the people of an older app's lists of vectors and of paths.
 
-    Args:
-        gallery: Where.
-        engine: Detects faces and embeds.
-        vectors_file: A pickled list of vectors.
-        paths_file: A pickled list of paths, ``.../Person_Name/photo.jpg``; slashes either way.
-        photos: Below which the photos are; None for beside ``paths_file``. The paths are looked
-            for with fewer and fewer of their first folders; nothing outside is ever opened.
-        backbones: At least one.
-        progress: Told about photos.
+    Paths are ``.../Person_Name/photo.jpg``, slashes either way. They are looked for below
+    ``photos`` (None: beside ``paths_file``) with fewer and fewer of their first folders; nothing
+    outside is ever opened.
 
     Raises:
         Busy: If another process is changing the gallery.
@@ -116,8 +110,7 @@ def _people(paths: Sequence[str], report: PickleReport) -> list[tuple[FoundPerso
         folders = [plain_text(part) for part in parts[root:-2]]
         categories = tuple(one for one in folders if 0 < len(one) <= _MOST_CATEGORY)
         if 0 < len(name) <= _MOST_NAME:
-            key = f"name:{name.casefold()}"
-            found.append((FoundPerson(key=key, name=name, categories=categories), parts))
+            found.append((FoundPerson(f"name:{name.casefold()}", name, categories), parts))
     report.odd_paths = len(paths) - len(found)
     report.people = len({person.key for person, _ in found})
     return found

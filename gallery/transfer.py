@@ -96,15 +96,10 @@ def export_gallery(
     replace: bool = False,
     progress: Progress = no_progress,
 ) -> ExportReport:
-    """Writes a gallery into one file, whole or not at all.
+    """Writes a gallery into one file, whole or not at all; nobody changes it meanwhile.
 
-    Args:
-        gallery: Is not changed, and not changed by others meanwhile.
-        file: Its folder exists.
-        photos: Whether the thumbnails come along. Without them the importing gallery finds and
-            names people, and shows a silhouette.
-        replace: Whether a file of that name may go.
-        progress: Told about portraits and vectors.
+    Without photos the importing gallery finds and names people, and shows a silhouette. The file's
+    folder exists; a file of that name goes only if ``replace``.
 
     Raises:
         Busy: If another process is changing the gallery.
@@ -112,17 +107,11 @@ def export_gallery(
     """
     started = time.perf_counter()
     with _unchanged(gallery):
-        counts = write_pack(gallery, file, photos=photos, replace=replace, progress=progress)
+        rows = write_pack(gallery, file, photos=photos, replace=replace, progress=progress)
         vectors = {space: gallery.vector_count(space) for space in gallery.spaces()}
-    return ExportReport(
-        people=counts["person"],
-        portraits=counts["portrait"],
-        photos=counts["thumbnail"],
-        vectors=vectors,
-        banned=counts["banned"],
-        size_bytes=file.stat().st_size,
-        seconds=time.perf_counter() - started,
-    )
+    seconds = time.perf_counter() - started
+    counts = rows["person"], rows["portrait"], rows["thumbnail"]
+    return ExportReport(*counts, vectors, rows["banned"], file.stat().st_size, seconds)
 
 
 def import_file(gallery: Gallery, file: Path, *, progress: Progress = no_progress) -> ImportReport:

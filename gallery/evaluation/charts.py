@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from xml.sax.saxutils import escape
@@ -39,11 +39,7 @@ _LIGHT: Final = {
 # Stand-ins that nothing else in matplotlib has, each for a variable of the page's style.
 _VARIABLES: Final = {name: f"#0102{3 + place:02x}" for place, name in enumerate(_LIGHT)}
 _DASHES: Final = ("-", "--", "-.", ":")
-_SIZE_INCHES: Final = (4.6, 3.0)
 _LETTERS_PT: Final = 9
-_DPI: Final = 200
-_FEWEST_FAR: Final = 1e-5  # left end of the ROC's axis, unless there are too few pairs for it
-_RANKS: Final = 20
 _BINS: Final = 60
 
 Colours = Mapping[str, str]
@@ -64,7 +60,7 @@ class Chart:
 
     def svg(self) -> str:
         """An SVG element: letters as text, colours as variables, ids of its own."""
-        text = self._drawn("svg", _VARIABLES).decode("utf-8")
+        text = self.drawn("svg", _VARIABLES).decode("utf-8")
         text = text[text.index("<svg") :]
         for noise in (r"<metadata>.*?</metadata>", r"<style\b.*?</style>", r"<!--.*?-->"):
             text = re.sub(noise, "", text, flags=re.DOTALL)
@@ -80,18 +76,8 @@ class Chart:
             f'<desc id="{told}">{escape(self.described)}</desc>{body}'
         )
 
-    def save_png(self, folder: Path) -> Path:
-        """The file NAME.png in a folder, made if need be; SetupProblem if it can't be written."""
-        file = folder / f"{self.name}.png"
-        picture = self._drawn("png", _LIGHT)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(picture)
-        except OSError as problem:
-            raise SetupProblem(f"the plot {file} can't be written: {problem.strerror}") from None
-        return file
-
-    def _drawn(self, kind: str, colours: Colours) -> bytes:
+    def drawn(self, kind: str, colours: Colours) -> bytes:
+        """The chart as a file of that kind, png or svg."""
         import matplotlib as mpl
         from matplotlib.figure import Figure
 
@@ -112,7 +98,7 @@ class Chart:
         }
         buffer = io.BytesIO()
         with mpl.rc_context(style):
-            figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained")
+            figure = Figure(figsize=(4.6, 3.0), dpi=200, layout="constrained")
             axes = figure.add_subplot()
             self.draw(axes, colours)
             if kind == "png":
@@ -125,7 +111,7 @@ class Chart:
 
 def roc(curves: Mapping[str, Roc], strangers: int) -> Chart:
     """Pairs of one person accepted over at least so many pairs of strangers; curves by model."""
-    least = max(_FEWEST_FAR, 1 / strangers)
+    least = max(1e-5, 1 / strangers)  # left end of the axis
 
     def draw(axes: Axes, colours: Colours) -> None:
         from matplotlib.ticker import FuncFormatter
@@ -151,7 +137,7 @@ def roc(curves: Mapping[str, Roc], strangers: int) -> Chart:
 
 def ranks(columns: Sequence[Measures]) -> Chart:
     """How often the right person is among the k most alike, for each backbone."""
-    most = min(_RANKS, *(len(column.probe_set.people) for column in columns))
+    most = min(20, *(len(column.probe_set.people) for column in columns))
 
     def draw(axes: Axes, colours: Colours) -> None:
         steps = np.arange(1, most + 1)
@@ -283,9 +269,16 @@ def draw_identification(measures: Measures, folder: Path) -> tuple[Path, ...]:
 
 
 def _saved(charts: Mapping[str, Chart], model: str, folder: Path) -> tuple[Path, ...]:
-    return tuple(
-        replace(chart, name=f"{name}-{model}").save_png(folder) for name, chart in charts.items()
-    )
+    """The files NAME-MODEL.png in a folder, made if need be."""
+    files = {folder / f"{name}-{model}.png": chart for name, chart in charts.items()}
+    for file, chart in files.items():
+        picture = chart.drawn("png", _LIGHT)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(picture)
+        except OSError as problem:
+            raise SetupProblem(f"the plot {file} can't be written: {problem.strerror}") from None
+    return tuple(files)
 
 
 def _line(number: int, model: str, colours: Colours) -> dict[str, Any]:

@@ -170,7 +170,14 @@ def _group(name: str, measures: Measures, counts: _Counts, members: NDArray[np.b
     rows = np.flatnonzero(members[measures.probe_set.right])
     shares = _shares(group, counts.within(members), members)
     median = float(np.median(measures.same_scores()[rows])) if len(rows) else float("nan")
-    strangers = _strangers_median(measures, rows, np.flatnonzero(members))
+    columns, probe_set = np.flatnonzero(members), measures.probe_set
+    step = 1 + len(rows) * len(columns) // _MEDIAN_OF
+    others = [
+        values[probe_set.right[block][:, None] != columns]
+        for block, values in probe_set.likenesses(rows[::step], columns)
+    ]
+    likeness = np.median(np.concatenate(others)) if len(rows) else np.nan
+    strangers = measures.calibration.score(float(likeness))
     return replace(group, measures=shares, same_median=median, strangers_median=strangers)
 
 
@@ -201,21 +208,6 @@ def _shares(group: Group, counts: _Counts, members: NDArray[np.bool_]) -> dict[s
         widest = min(wilson.low, float(low)), max(wilson.high, float(high))
         found[name] = Share(wilson.count, of, *widest)
     return found
-
-
-def _strangers_median(
-    measures: Measures, rows: NDArray[np.intp], columns: NDArray[np.intp]
-) -> float:
-    probe_set = measures.probe_set
-    step = 1 + len(rows) * len(columns) // _MEDIAN_OF
-    found = [
-        values[probe_set.right[block][:, None] != columns]
-        for block, values in probe_set.likenesses(rows[::step], columns)
-    ]
-    likenesses = np.concatenate([np.zeros(0, np.float32), *found])
-    if not len(likenesses):
-        return float("nan")
-    return measures.calibration.score(float(np.median(likenesses)))
 
 
 def _gaps(names: Sequence[str], counts: _Counts, members: NDArray[np.bool_]) -> tuple[Gap, ...]:

@@ -81,10 +81,6 @@ class LikenessHistogram:
         there = np.flatnonzero(self.counts)
         return there / _PER_UNIT - 1, self.counts[there]
 
-    def quantile(self, share_below: float) -> float:
-        """See ``quantile``."""
-        return quantile(self.heights(), share_below)
-
     def reached_by(self, most: float) -> float:
         """The lowest height that at most that share reaches."""
         heights, counts = self.heights()

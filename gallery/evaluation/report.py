@@ -22,17 +22,16 @@ from engine.errors import BadSettings, PhotoProblem, SetupProblem
 from engine.types import Box, Photo
 from gallery.evaluation import charts
 from gallery.evaluation.groups import FEWEST, Grouping, Mistakes, find_mistakes, group_people
-from gallery.evaluation.measures import Measures, Share
+from gallery.evaluation.measures import Measures, Share, quantile
 from gallery.evaluation.photos import (
     PeopleLabels,
-    ProbeSet,
     embed_photos,
     fuse,
     photos_by_person,
     split_photos,
 )
 from gallery.progress import Progress, no_progress
-from gallery.scores import ANCHORS, SAME_PERSON_SCORE, Calibration, score_at
+from gallery.scores import ANCHORS, SAME_PERSON_SCORE, score_at
 from gallery.scores.ensemble import BEST
 from gallery.scores.fit import fit_calibration
 
@@ -41,12 +40,7 @@ if TYPE_CHECKING:
 
 FARS: Final = (1e-1, 1e-2, 1e-3, 1e-4)
 RANKS: Final = (1, 2, 3, 5, 10, 20)
-_ALL_RANKS: Final = 20
-_NO_ENSEMBLE: Final = "one of the backbones alone is as good as all of them together"
 _SHOWN: Final = 8  # mistakes of each kind; half as many where several backbones show theirs
-_EDGE_PX: Final = 160
-_AROUND: Final = 2.0  # edge of what is shown, in edges of the face
-_QUALITY: Final = 82
 _QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 _DASH: Final = "\N{EN DASH}"
 
@@ -77,9 +71,9 @@ class ModelReport:
 
     def quantiles(self) -> list[tuple[str, list[float], list[float]]]:
         """Who, likenesses that shares of 5, 25, 50, 75 and 95 % do not exceed, and their scores."""
-        found = self.measures.found
+        found, strangers = self.measures.found, self.measures.strangers.heights()
         rows = {
-            "strangers": [self.measures.strangers.quantile(share) for share in _QUANTILES],
+            "strangers": [quantile(strangers, share) for share in _QUANTILES],
             "same person": np.quantile(found.own, _QUANTILES).tolist(),
             "best stranger": np.quantile(found.best, _QUANTILES).tolist(),
         }
@@ -164,9 +158,9 @@ class EvaluationReport:
         """The figures of the only backbone, as `lookalike evaluate identify --json` prints them."""
         (column,) = self.columns
         measures = column.measures
-        strangers = measures.calibration.score(measures.strangers.quantile(0.5))
+        strangers = measures.calibration.score(quantile(measures.strangers.heights(), 0.5))
         rare = {f"strangers_at_least_{at:g}": measures.reached(at).value for at, _ in ANCHORS[2:]}
-        ranks = range(1, min(_ALL_RANKS, self.people) + 1)
+        ranks = range(1, min(20, self.people) + 1)
         return {
             "model": column.model,
             **self._photos_json(),
@@ -210,24 +204,25 @@ def evaluate_people(
     probe_sets = {name: split_photos(one, enough, gallery_photos) for name, one in seen.items()}
     fused = fuse(list(probe_sets.values())) if len(probe_sets) > 1 else None
     known = labels or PeopleLabels({})
-    columns: list[ModelReport] = []
-
-    def add(name: str, probe_set: ProbeSet, calibration: Calibration, seconds: float) -> None:
-        progress("models", len(columns), len(probe_sets) + bool(fused))
-        measures = Measures(name, probe_set, calibration, seconds=seconds, photos=len(files))
-        mistakes = find_mistakes(measures, shown=_SHOWN if len(probe_sets) == 1 else _SHOWN // 2)
-        columns.append(ModelReport(name, measures, group_people(measures, known), mistakes))
-
+    any_seen = next(iter(seen.values()))
+    judged = []
     for name, one in probe_sets.items():
         calibration = fit_calibration(one.first.space, one.first.gallery, one.owners)
-        add(name, one, calibration, seen[name].seconds)
-    any_seen = next(iter(seen.values()))
+        judged.append((name, one, calibration, seen[name].seconds))
     if fused is not None and fused.ensemble is not None:
         members = [seen[name] for name in fused.ensemble.backbones]
         embedding_s = sum(one.seconds - one.detection_s for one in members)  # faces are found once
-        add(BEST, fused, fused.ensemble.calibration, any_seen.detection_s + embedding_s)
+        seconds = any_seen.detection_s + embedding_s
+        judged.append((BEST, fused, fused.ensemble.calibration, seconds))
     elif len(probe_sets) > 1:
-        unavailable = {**(unavailable or {}), BEST: _NO_ENSEMBLE}
+        why = "one of the backbones alone is as good as all of them together"
+        unavailable = {**(unavailable or {}), BEST: why}
+    columns = []
+    for name, one, calibration, seconds in judged:
+        progress("models", len(columns), len(judged))
+        measures = Measures(name, one, calibration, seconds=seconds, photos=len(files))
+        mistakes = find_mistakes(measures, shown=_SHOWN if len(probe_sets) == 1 else _SHOWN // 2)
+        columns.append(ModelReport(name, measures, group_people(measures, known), mistakes))
     progress("models", len(columns), len(columns))
     return EvaluationReport(
         date=dt.datetime.now().astimezone(),
@@ -408,17 +403,17 @@ def picture(engine: Engine, file: Path, box: Box | None) -> str | None:
     except (OSError, PhotoProblem):
         return None
     small = Image.fromarray(cut_around(photo, box))
-    small.thumbnail((_EDGE_PX, _EDGE_PX))
+    small.thumbnail((160, 160))
     jpeg = io.BytesIO()
-    small.save(jpeg, "JPEG", quality=_QUALITY)
+    small.save(jpeg, "JPEG", quality=82)
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode('ascii')}"
 
 
 def cut_around(photo: Photo, box: Box | None) -> NDArray[np.uint8]:
-    """A square around the face, moved and reduced so that it lies within the photo."""
+    """A square around the face, twice as large, moved and reduced to lie within the photo."""
     least = min(photo.width_px, photo.height_px)
     x, y = box.centre if box else (photo.width_px / 2, photo.height_px / 2)
-    edge = min(least, max(1, round(_AROUND * max(box.w, box.h))) if box else least)
+    edge = min(least, max(1, round(2 * max(box.w, box.h))) if box else least)
     left = round(min(max(x - edge / 2, 0), photo.width_px - edge))
     top = round(min(max(y - edge / 2, 0), photo.height_px - edge))
     return photo.pixels[top : top + edge, left : left + edge]

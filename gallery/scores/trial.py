@@ -22,17 +22,8 @@ from numpy.typing import NDArray
 
 from engine.errors import GalleryCorrupt
 from engine.types import Space
-from gallery.scores import Calibration, Stored
+from gallery.scores import Calibration, Stored, fit
 from gallery.scores.ensemble import BEST, Ensemble, Member
-from gallery.scores.fit import (
-    OwnPairs,
-    copies,
-    cosine_blocks,
-    fit_pairs,
-    fit_without_prior,
-    person_norms,
-    to_the_rest,
-)
 
 if TYPE_CHECKING:
     from gallery.gallery import Gallery
@@ -140,13 +131,13 @@ class Probes(NamedTuple):
         """Which pairs are of a probe and its own person: bool (N, P)."""
         return np.asarray(np.arange(self.people) == self.owners[:, None])
 
-    def pairs(self, values: NDArray[np.float32]) -> OwnPairs:
+    def pairs(self, values: NDArray[np.float32]) -> fit.OwnPairs:
         """Cosines or fused values (N, P) of all pairs, as calibrations are learned from."""
         own = self.own()
         strangers = values[~own]
         if len(strangers) > _STRANGERS:
             strangers = np.random.default_rng(0).choice(strangers, _STRANGERS, replace=False)
-        return OwnPairs(strangers, values[own], self.people, self.people)
+        return fit.OwnPairs(strangers, values[own], self.people, self.people)
 
 
 def draw_probes(
@@ -163,7 +154,7 @@ def draw_probes(
     for place in draw.permutation(len(several)):
         own = several[place][: 2 * _PORTRAITS]
         # A copy is what every space takes for the picture of an earlier row.
-        alike = np.logical_and.reduce([copies(one[own]) for one in vectors.values()])
+        alike = np.logical_and.reduce([fit.copies(one[own]) for one in vectors.values()])
         own = own[~alike.any(axis=1)]
         if len(own) > 1:
             chosen.append(draw.permutation(own)[:_PORTRAITS])
@@ -190,11 +181,11 @@ def _cosines(
     if len(owners) == 0:
         return np.zeros((0, 0), np.float32)
     starts = np.flatnonzero(np.diff(owners, prepend=-1))
-    norms = person_norms(vectors, starts, space.backbone)
-    blocks = cosine_blocks(vectors, vectors, owners, norms)
+    norms = fit.person_norms(vectors, starts, space.backbone)
+    blocks = fit.cosine_blocks(vectors, vectors, owners, norms)
     found = np.concatenate([cosines.astype(np.float32) for _, cosines in blocks])
     split = np.split(vectors, starts[1:])
-    own = [to_the_rest(rows, np.arange(len(rows)), space.backbone) for rows in split]
+    own = [fit.to_the_rest(rows, np.arange(len(rows)), space.backbone) for rows in split]
     found[np.arange(len(owners)), owners] = np.concatenate(own)
     return found
 
@@ -221,7 +212,7 @@ def learn_ensemble(
     if probes.people < FEWEST_LEARNED:
         return None
     cosines = probes.cosines
-    known = calibrations or {one: fit_pairs(one, probes.pairs(cosines[one])) for one in cosines}
+    known = calibrations or {one: fit.fit_pairs(one, probes.pairs(cosines[one])) for one in cosines}
     scores = {one: known[one].scores(cosines[one]).astype(np.float32) for one in cosines}
     weights = _weights(probes._replace(cosines=scores))
     if len(weights) < 2:
@@ -230,7 +221,7 @@ def learn_ensemble(
     members = tuple(Member(space, weights[space], known[space]) for space in order)
     # A stand-in, so that values are fused in one place only; its scores are not asked for.
     values = Ensemble(members, known[order[0]]).fused([cosines[space] for space in order])
-    calibration = fit_without_prior(BEST, probes.pairs(values.astype(np.float32)))
+    calibration = fit.fit_without_prior(BEST, probes.pairs(values.astype(np.float32)))
     return None if calibration is None else Ensemble(members, calibration)
 
 
@@ -367,7 +358,7 @@ def _judged(known: Probes, held: Probes) -> dict[str, HeldOut]:
         return HeldOut(*_answered(values, held.owners), scores[own], scores[~own])
 
     found = {
-        space.backbone: judged(held.cosines[space], fit_pairs(space, known.pairs(taught)))
+        space.backbone: judged(held.cosines[space], fit.fit_pairs(space, known.pairs(taught)))
         for space, taught in known.cosines.items()
     }
     ensemble = learn_ensemble(known)

@@ -244,8 +244,8 @@ class _Examiner:
     def _delete(self, findings: list[Finding]) -> list[Finding]:
         """Only those who still have no portrait."""
         counts = self.gallery.portrait_counts()
-        people = [one.subject.person_id if one.subject else 0 for one in findings]
-        gone = {person_id for person_id in people if person_id and person_id not in counts}
+        people = {one.subject.person_id for one in findings if one.subject}
+        gone = people - counts.keys()
         with self.gallery.transaction() as changes:
             for person_id in gone:
                 changes.remove_person(person_id)
