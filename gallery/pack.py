@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -267,12 +268,13 @@ class PackReader(Store):
                 if name == "calibration" and found.content.calibration.space_id != found.space_id:
                     raise ValueError("a calibration of another space")
                 if name == "space":
-                    parts = (found.backbone, found.weights_sha256, found.recipe, found.dimensions)
-                    known = BACKBONES.get(found.backbone)
-                    if known is None or known.dimensions != found.dimensions:
-                        raise ValueError(f"unknown backbone {found.backbone!r}, or of other size")
-                    if found.id != Space(*parts).id:
-                        raise ValueError("a space of another name")
+                    space = Space(
+                        found.backbone, found.weights_sha256, found.recipe, found.dimensions
+                    )
+                    known = BACKBONES.get(space.backbone)
+                    dimensions = known.dimensions if known else 0
+                    if (found.id, found.dimensions) != (space.id, dimensions):
+                        raise ValueError("a space of another name, or of an unknown backbone")
 
     def _rows(self, query: str) -> Iterator[dict[str, Any]]:
         """Rows one by one, as they stand in the file."""
@@ -297,13 +299,7 @@ class PackReader(Store):
 
 
 def _check_header(path: Path) -> None:
-    """Looks at the first bytes before SQLite does: https://www.sqlite.org/fileformat.html, 1.3.
-
-    Raises:
-        OSError: If the file can't be read.
-        ValueError: If it is something else, or cut off.
-        SetupProblem: If a newer program made it.
-    """
+    """Looks at the first bytes before SQLite does: https://www.sqlite.org/fileformat.html, 1.3."""
     if path.exists() and not path.is_file():
         raise ValueError("no file")  # but a folder, or a pipe that nobody may write to
     with path.open("rb") as file:
@@ -324,12 +320,7 @@ def _check_header(path: Path) -> None:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """A connection that writes nothing, looks at no journal beside the file, and can run nothing.
-
-    Raises:
-        ValueError: If there are other tables than ours.
-        sqlite3.Error: If they can't be read.
-    """
+    """A connection that writes nothing, looks at no journal beside the file and runs nothing."""
     address = f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
     connection = sqlite3.connect(
         address, uri=True, isolation_level=None, check_same_thread=False, cached_statements=20
@@ -463,8 +454,8 @@ def write_pack(
             progress("portraits", done, len(portraits))
         for state in store.space_states():
             _write_space(store, state.space, pack, progress)
-        counted = {name: f"SELECT count(*) FROM {name}" for name in tables}
-        return {name: pack.execute(query).fetchone()[0] for name, query in counted.items()}
+        count = "SELECT count(*) FROM "
+        return {name: pack.execute(count + name).fetchone()[0] for name in tables}
 
 
 def _write_space(store: Store, space: Space, pack: sqlite3.Connection, progress: Progress) -> None:
@@ -476,14 +467,11 @@ def _write_space(store: Store, space: Space, pack: sqlite3.Connection, progress:
     _insert(pack, "space", [described])
     if (learned := read_learned(store, space)) is not None:
         content = learned.content().decode()
-        _insert(pack, "calibration", [{"space_id": space.id, "content": content}])
+        pack.execute("INSERT INTO calibration VALUES (?, ?)", [space.id, content])
+    inserted = "INSERT INTO portrait_vector (portrait_id, space_id, value) VALUES (?, ?, ?)"
     for number, chunk in enumerate(_chunks(ids)):
-        vectors = store.vectors(space, chunk).astype("<f4", copy=False)
-        rows = [
-            {"portrait_id": one, "space_id": space.id, "value": vector.tobytes()}
-            for one, vector in zip(chunk.tolist(), vectors, strict=True)
-        ]
-        _insert(pack, VectorRow.__tablename__, rows)
+        values = [row.tobytes() for row in store.vectors(space, chunk).astype("<f4", copy=False)]
+        pack.executemany(inserted, zip(chunk.tolist(), repeat(space.id), values, strict=False))
         progress("written vectors", number * _CHUNK + len(chunk), len(ids))
 
 

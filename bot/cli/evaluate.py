@@ -266,8 +266,8 @@ def _report_lines(found: EvaluationReport) -> Iterator[str]:
             f"{column.model}: rank-1 {measures.rank(1).value:.1%}, "
             f"rank-5 {measures.rank(5).value:.1%}, "
             f"TAR {measures.tar(1e-3).value:.1%} at FAR 0.1 %, "
-            f"same person {column.same_median:.0f}, strangers from {rare:g}: "
+            f"same person {measures.same_median:.0f}, strangers from {rare:g}: "
             f"{measures.reached(rare).value:.2%} (meant: 1 %), "
-            f"{column.photos_per_s:.0f} photos a second"
+            f"{measures.photos_per_s:.0f} photos a second"
         )
     yield advice(found.columns)

@@ -241,7 +241,7 @@ def before_and_after(measures: Measures) -> tuple[Chart, Chart]:
     after = (measures.calibration.scores(heights), counts)
     return (
         distributions(model, (heights, counts), found, measures.probe_set.unit, threshold),
-        distributions(model, after, measures.same_scores()),
+        distributions(model, after, measures.same_scores),
     )
 
 

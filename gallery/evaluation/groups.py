@@ -169,7 +169,7 @@ def _group(name: str, measures: Measures, counts: _Counts, members: NDArray[np.b
         return group
     rows = np.flatnonzero(members[measures.probe_set.right])
     shares = _shares(group, counts.within(members), members)
-    median = float(np.median(measures.same_scores()[rows])) if len(rows) else float("nan")
+    median = float(np.median(measures.same_scores[rows])) if len(rows) else float("nan")
     columns, probe_set = np.flatnonzero(members), measures.probe_set
     step = 1 + len(rows) * len(columns) // _MEDIAN_OF
     others = [
@@ -283,7 +283,7 @@ def find_mistakes(measures: Measures, *, shown: int) -> Mistakes:  # noqa: C901 
     """Picks the worst of each kind, at most so many of each."""
     probe_set, found = measures.probe_set, measures.found
     right, best = probe_set.right.tolist(), found.best_columns.tolist()
-    own_scores, best_scores = measures.same_scores(), measures.best_stranger_scores()
+    own_scores, best_scores = measures.same_scores, measures.best_stranger_scores
     name = probe_set.name
 
     def mistake(row: int, roles: Mapping[str, int], suspicion: str | None) -> Mistake:

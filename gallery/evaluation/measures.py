@@ -191,16 +191,13 @@ class Verification:
     accuracy_std: float = field(init=False)  # over the folds
     threshold: float = field(init=False)  # the best one over all pairs, in cosine
     roc: Roc = field(init=False)
+    tar: float = field(init=False)  # of one person's pairs, where at most ``FAR`` of others are
 
     def __post_init__(self) -> None:
         self.accuracy, self.accuracy_std = cross_validated(self.cosines, self.same)
         self.threshold = best_threshold(self.cosines, self.same)
         self.roc = roc_of(self.same, self.cosines)
-
-    @property
-    def tar(self) -> float:
-        """Share of pairs of one person accepted where at most ``FAR`` of the others are."""
-        return self.roc.tar_at(FAR)
+        self.tar = self.roc.tar_at(FAR)
 
     def to_json(self) -> dict[str, Any]:
         """As printed with ``--json``; shares from 0 to 1."""
@@ -279,6 +276,8 @@ class Measures:
         close: Those from a level on: int64 (H,) which probe, int64 (H,) like which column, and
             float32 (H,) the likeness.
         strict: The likeness that at most 1 in 1,000 pairs of strangers reach.
+        same_scores: Of the probes with their own person, float64 (M,).
+        best_stranger_scores: Highest score of each with anybody else, as if not in the gallery.
         roc: Of the probes with their own person and all strangers.
     """
 
@@ -292,8 +291,9 @@ class Measures:
         photos: int,
     ) -> None:
         self.model, self.probe_set, self.calibration = model, probe_set, calibration
-        self.seconds, self.photos = seconds, photos
+        self.seconds, self.photos_per_s = seconds, photos / max(seconds, 1e-9)
         failures = np.full(len(probe_set.failures), np.nan)
+        self.probes = len(probe_set.right) + len(failures)
         # Somebody else for each probe, drawn at random, the same for the same probe set.
         draw = np.random.default_rng(1)
         other = draw.integers(0, len(probe_set.people) - 1, len(probe_set.right))
@@ -315,6 +315,10 @@ class Measures:
 
         self.found = identify(probe_set, count)
         self.close = tuple(map(np.concatenate, zip(*close, strict=True)))
+        self.same_scores = calibration.scores(self.found.own)
+        self.best_stranger_scores = calibration.scores(self.found.best)
+        self.same_median = float(np.median(self.same_scores))
+        self.best_stranger_median = float(np.median(self.best_stranger_scores))
         self.strict = self.strangers.reached_by(FAR)
         heights, counts = self.strangers.heights()
         own = np.concatenate([self.found.own, failures])
@@ -324,11 +328,6 @@ class Measures:
             np.rint(np.concatenate([own, heights]) * _PER_UNIT) / _PER_UNIT,
             np.concatenate([np.ones(len(own)), counts]),
         )
-
-    @property
-    def probes(self) -> int:
-        """How many there were, those without a face as well."""
-        return len(self.probe_set.right) + len(self.probe_set.failures)
 
     def rank(self, k: int) -> Share:
         """Probes whose person was among the k most alike."""
@@ -342,14 +341,6 @@ class Measures:
         """Pairs of strangers with that score or more."""
         reached = self.strangers.at_least(_cosine_at(self.calibration, score))
         return share(reached, self.strangers.total)
-
-    def same_scores(self) -> NDArray[np.float64]:
-        """Scores of the probes with their own person."""
-        return self.calibration.scores(self.found.own)
-
-    def best_stranger_scores(self) -> NDArray[np.float64]:
-        """Highest score of each probe with anybody else: as for somebody not in the gallery."""
-        return self.calibration.scores(self.found.best)
 
 
 def _cosine_at(calibration: Calibration, score: float) -> float:

@@ -54,21 +54,6 @@ class ModelReport:
     groupings: tuple[Grouping, ...]
     mistakes: Mistakes
 
-    @property
-    def photos_per_s(self) -> float:
-        """Photos seen and embedded in a second."""
-        return self.measures.photos / max(self.measures.seconds, 1e-9)
-
-    @property
-    def same_median(self) -> float:
-        """Score of another photo of the same person, in the median."""
-        return float(np.median(self.measures.same_scores()))
-
-    @property
-    def best_stranger_median(self) -> float:
-        """Best score of somebody who is not in the gallery, in the median."""
-        return float(np.median(self.measures.best_stranger_scores()))
-
     def quantiles(self) -> list[tuple[str, list[float], list[float]]]:
         """Who, likenesses that shares of 5, 25, 50, 75 and 95 % do not exceed, and their scores."""
         found, strangers = self.measures.found, self.measures.strangers.heights()
@@ -84,8 +69,8 @@ class ModelReport:
         """What scores were learned from, and what they are in the median."""
         return {
             "learned_from_people": self.measures.calibration.people,
-            "same_person_median": _rounded(self.same_median),
-            "best_stranger_median": _rounded(self.best_stranger_median),
+            "same_person_median": _rounded(self.measures.same_median),
+            "best_stranger_median": _rounded(self.measures.best_stranger_median),
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -110,7 +95,7 @@ class ModelReport:
                 "identification": self.mistakes.confused,
                 "likely_wrong_labels": wrong_labels,
             },
-            "photos_per_s": round(self.photos_per_s, 1),
+            "photos_per_s": round(measures.photos_per_s, 1),
         }
 
 
@@ -242,6 +227,8 @@ def evaluate_people(
 
 def advice(columns: Sequence[ModelReport]) -> str:
     """Which backbone to use, and why, in a sentence or two."""
+    from scipy.stats import binomtest
+
     order = sorted(columns, key=lambda column: -column.measures.rank(1).value)
     shares = [f"{100 * column.measures.rank(1).value:.1f} %" for column in order]
     best = order[0]
@@ -249,11 +236,14 @@ def advice(columns: Sequence[ModelReport]) -> str:
     if len(order) == 1:
         return f"Use {best.model}: it is the only one that was measured, and it {found}."
     other = order[1]
-    if not _by_chance(best.measures, other.measures):
+    # Of the same probes, are more found by one alone than chance would have it (McNemar 1947)?
+    first, second = (column.measures.found.ranks < 1 for column in (best, other))
+    alone, against = int((first & ~second).sum()), int((second & ~first).sum())
+    if alone + against and binomtest(alone, alone + against).pvalue < 0.05:
         return (
             f"Use {best.model}: it {found}, {other.model} in {shares[1]}; that is more than chance."
         )
-    quick = max((best, other), key=lambda column: column.photos_per_s)
+    quick = min((best, other), key=lambda column: column.measures.seconds)
     slow = other if quick is best else best
     times = slow.measures.seconds / max(quick.measures.seconds, 1e-9)
     return (
@@ -261,15 +251,6 @@ def advice(columns: Sequence[ModelReport]) -> str:
         f"as far as these photos can tell ({shares[0]} and {shares[1]}), and {quick.model} takes "
         f"{times:.1f} times less time."
     )
-
-
-def _by_chance(one: Measures, other: Measures) -> bool:
-    """Whether as many probes are found by either alone as chance would have it (McNemar 1947)."""
-    from scipy.stats import binomtest
-
-    first, second = one.found.ranks < 1, other.found.ranks < 1  # of the same probes
-    alone, against = int((first & ~second).sum()), int((second & ~first).sum())
-    return alone + against == 0 or float(binomtest(alone, alone + against).pvalue) >= 0.05
 
 
 def grouping_json(grouping: Grouping) -> dict[str, Any]:

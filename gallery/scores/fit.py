@@ -57,7 +57,17 @@ def fit_calibration(
     Any number of unit vectors, float32 (N, D), and int64 (N,) whose each is: a few wrong ones do
     little harm.
     """
-    return fit_pairs(space, own_pairs(vectors, person_ids, space.backbone))
+    order = np.argsort(person_ids, kind="stable")
+    vectors = vectors[order]
+    _, starts, index = np.unique(person_ids[order], return_index=True, return_inverse=True)
+    if len(starts) < 2:
+        return prior(space)
+    draw, split = np.random.default_rng(0), np.split(vectors, starts[1:])
+    everybody = [_to_themselves(own, space.backbone, draw) for own in split]
+    same = [cosines for cosines in everybody if len(cosines)]
+    strangers = _to_others(vectors, starts, index, space.backbone, draw)
+    own = np.concatenate([np.zeros(0, np.float32), *same])
+    return fit_pairs(space, OwnPairs(strangers, own, len(starts), len(same)))
 
 
 def fit_pairs(space: Space, pairs: OwnPairs) -> Calibration:
@@ -177,23 +187,6 @@ def _excess(shares: NDArray[np.float64], shape: NDArray[np.float64]) -> NDArray[
     """What the shares of a generalised Pareto law of scale 1 reach above its threshold."""
     bent = np.where(np.abs(shape) < 1e-9, 1e-9, shape)
     return np.asarray(np.expm1(-bent * np.log(shares)) / bent)
-
-
-def own_pairs(
-    vectors: NDArray[np.float32], person_ids: NDArray[np.int64], backbone: str
-) -> OwnPairs:
-    """Draws cosines between strangers and within people; see ``fit_calibration``."""
-    order = np.argsort(person_ids, kind="stable")
-    vectors = vectors[order]
-    _, starts, index = np.unique(person_ids[order], return_index=True, return_inverse=True)
-    none = np.zeros(0, np.float32)
-    if len(starts) == 0:
-        return OwnPairs(none, none, 0, 0)
-    draw = np.random.default_rng(0)
-    everybody = [_to_themselves(own, backbone, draw) for own in np.split(vectors, starts[1:])]
-    same = [cosines for cosines in everybody if len(cosines)]
-    strangers = _to_others(vectors, starts, index, backbone, draw)
-    return OwnPairs(strangers, np.concatenate([none, *same]), len(starts), len(same))
 
 
 def _to_others(

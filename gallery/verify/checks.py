@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -166,10 +166,14 @@ class Owners:
         kept = np.isin(self.portrait_ids, portrait_ids)
         return Owners(self.portrait_ids[kept], self.person_ids[kept], self.names)
 
+    def person(self, person_id: int) -> Subject:
+        """Who somebody is."""
+        return Subject(person_id, self.names.get(person_id, "somebody"))
+
     def subject(self, portrait: Portrait) -> Subject:
         """Whose portrait it is, and where its picture comes from."""
-        name = self.names.get(portrait.person_id, "somebody")
-        return Subject(portrait.person_id, name, portrait.id, portrait.source_url)
+        whose = self.person(portrait.person_id)
+        return replace(whose, portrait_id=portrait.id, picture=portrait.source_url)
 
 
 def owners_of(gallery: Gallery) -> Owners:

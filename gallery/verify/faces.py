@@ -210,19 +210,15 @@ class _Comparison:
             why = f"one of the two is of somebody else: they score {best:.0f} with each other"
         far = int(places[int(np.argmax(np.nan_to_num(self.best[places])))])
         other = self._lookalike(far)
-        if other is None:
-            whom = Subject(person_id, self.owners.names.get(person_id, "somebody"))
-        else:
-            whom = self._subject(far)
+        whom = self.owners.person(person_id) if other is None else self._subject(far)
+        if other is not None:
             why += f", and one {self.best[far]:.0f} with {other.person}"
         return Finding(kind, why, best, Remedy.NONE, whom, other)
 
     def _lookalike(self, place: int) -> Subject | None:
         """The other person whom a portrait seems to show."""
-        if not self.best[place] >= _ANOTHER:
-            return None
-        person_id = int(self.whose[place])
-        return Subject(person_id, self.owners.names.get(person_id, "somebody"))
+        similar = self.best[place] >= _ANOTHER
+        return self.owners.person(int(self.whose[place])) if similar else None
 
     def _subject(self, place: int) -> Subject:
         portrait_id = int(self.owners.portrait_ids[place])
