@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -36,21 +36,19 @@ _STRANGER: Final = score_at(1e-2)  # a score that 1 in 100 strangers have
 _DOUBTFUL: Final = score_at(1e-4)  # a score that few photos of one person are below
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """People who have a label in common; one of fewer than ``FEWEST`` people is not judged."""
 
     name: str
     people: int
     probes: int  # photos of them that were looked up
     pairs: int  # of these with others of the group
-    measures: Mapping[str, Share] = field(default_factory=dict)  # by name, one of ``MEASURES``
+    measures: Mapping[str, Share] = MappingProxyType({})  # by name, one of ``MEASURES``
     same_median: float = float("nan")  # score of the same person
     strangers_median: float = float("nan")  # score of two people of the group
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(NamedTuple):
     """How far the best and the worst group are apart in one of ``MEASURES``, from 0 to 1."""
 
     measure: str
@@ -67,8 +65,7 @@ class Gap:
         return self.chance < 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Grouping:
+class Grouping(NamedTuple):
     """People parted by category, country or gender; groups by falling size."""
 
     kind: str
@@ -163,12 +160,11 @@ def _grouping(
 
 def _group(name: str, measures: Measures, counts: _Counts, members: NDArray[np.bool_]) -> Group:
     weights = members.astype(np.float64)
-    probes, pairs = int(weights @ counts.probes), round(counts.pairs(weights))
-    group = Group(name, int(members.sum()), probes, pairs)
-    if group.people < FEWEST:
-        return group
+    sizes = int(members.sum()), int(weights @ counts.probes), round(counts.pairs(weights))
+    if sizes[0] < FEWEST:
+        return Group(name, *sizes)
     rows = np.flatnonzero(members[measures.probe_set.right])
-    shares = _shares(group, counts.within(members), members)
+    shares = _shares(counts.within(members), members, *sizes[1:])
     median = float(np.median(measures.same_scores[rows])) if len(rows) else float("nan")
     columns, probe_set = np.flatnonzero(members), measures.probe_set
     step = 1 + len(rows) * len(columns) // _MEDIAN_OF
@@ -178,10 +174,12 @@ def _group(name: str, measures: Measures, counts: _Counts, members: NDArray[np.b
     ]
     likeness = np.median(np.concatenate(others)) if len(rows) else np.nan
     strangers = measures.calibration.score(float(likeness))
-    return replace(group, measures=shares, same_median=median, strangers_median=strangers)
+    return Group(name, *sizes, shares, median, strangers)
 
 
-def _shares(group: Group, counts: _Counts, members: NDArray[np.bool_]) -> dict[str, Share]:
+def _shares(
+    counts: _Counts, members: NDArray[np.bool_], probes: int, pairs: int
+) -> dict[str, Share]:
     """Each with the wider of two intervals: Wilson's, and that of people drawn anew.
 
     Drawing people anew knows that their photos stand and fall together; Wilson's knows that what
@@ -203,7 +201,7 @@ def _shares(group: Group, counts: _Counts, members: NDArray[np.bool_]) -> dict[s
     interval = resampled.confidence_interval
     found = {}
     for name, low, high in zip(MEASURES, interval.low, interval.high, strict=True):
-        of = group.pairs if name.startswith("strangers") else group.probes
+        of = pairs if name.startswith("strangers") else probes
         wilson = share(counts.measure(name, members.astype(np.float64)) * of, of)
         widest = min(wilson.low, float(low)), max(wilson.high, float(high))
         found[name] = Share(wilson.count, of, *widest)
@@ -253,8 +251,7 @@ class LabelledPhoto(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Mistake:
+class Mistake(NamedTuple):
     """Two or three photos that a backbone took for something else than their labels say."""
 
     photos: tuple[LabelledPhoto, ...]
@@ -263,8 +260,7 @@ class Mistake:
     suspicion: str | None  # why the label is likely wrong, as a sentence
 
 
-@dataclass(frozen=True, slots=True)
-class Mistakes:
+class Mistakes(NamedTuple):
     """The worst of each kind, worst first."""
 
     accepts: tuple[Mistake, ...]  # two people who look most alike

@@ -38,8 +38,7 @@ _TIE: Final = 1e-6  # as much as two sums of the same numbers in float32 may dif
 _YES_NO: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class PhotoEmbeddings:
+class PhotoEmbeddings(NamedTuple):
     """One backbone's vectors of photos; kept in memory only."""
 
     space: Space
@@ -193,8 +192,7 @@ def read_pairs(file: Path, root: Path) -> tuple[LabelledPair, ...]:
     return tuple(pairs)
 
 
-@dataclass(frozen=True, slots=True)
-class PeopleLabels:
+class PeopleLabels(NamedTuple):
     """What is known of the people in an evaluation."""
 
     labels: Mapping[str, Mapping[str, tuple[str, ...]]]  # by kind (``KINDS``), then by name

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -45,8 +45,7 @@ _QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 _DASH: Final = "\N{EN DASH}"
 
 
-@dataclass(frozen=True, slots=True)
-class ModelReport:
+class ModelReport(NamedTuple):
     """One backbone's part of a report."""
 
     model: str

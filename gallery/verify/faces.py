@@ -86,12 +86,10 @@ class _Comparison:
         for part in owners.chunks():
             vectors = gallery.vectors(space, owners.portrait_ids[part])
             _, starts = np.unique(owners.person_ids[part], return_index=True)
-            for first, theirs in zip(
-                starts + part.start, np.split(vectors, starts[1:]), strict=True
-            ):
-                if len(theirs) > 1:
-                    cosines = to_the_rest(theirs, np.arange(len(theirs)), space.backbone)
-                    self.own[first : first + len(theirs)] = cosines
+            for own in np.split(np.arange(len(vectors)), starts[1:]):
+                if len(own) > 1:
+                    cosines = to_the_rest(vectors[own], np.arange(len(own)), space.backbone)
+                    self.own[part.start + own] = cosines
             for place, vector in enumerate(vectors, part.start):
                 for hit in index.top(Embedding(vector, space), 2):
                     if hit.person_id != owners.person_ids[place]:
