@@ -201,7 +201,7 @@ def evaluate_people(
     elif len(probe_sets) > 1:
         why = "one of the backbones alone is as good as all of them together"
         unavailable = {**(unavailable or {}), BEST: why}
-    columns = []
+    columns: list[ModelReport] = []
     for name, one, calibration, seconds in judged:
         progress("models", len(columns), len(judged))
         measures = Measures(name, one, calibration, seconds=seconds, photos=len(files))

@@ -466,7 +466,7 @@ def _sample(gallery: Gallery, spaces: Iterable[Space]) -> NDArray[np.int64]:
     several = _several(owners[:, 1])
     chosen = np.random.default_rng(0).permutation(len(several))[:_MOST_PEOPLE]
     rows = [several[one][: 2 * _PORTRAITS] for one in chosen]
-    return owners[np.concatenate([np.zeros(0, np.intp), *rows])]
+    return np.asarray(owners[np.concatenate([np.zeros(0, np.intp), *rows])])
 
 
 def _keep(gallery: Gallery, trial: Trial | None) -> None:
