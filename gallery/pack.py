@@ -131,11 +131,7 @@ def _can_be_compared(name: str) -> bool:
     return 0 < len(folded(name)) <= _MOST_FOLDED
 
 
-_SHA256: Final = Field(pattern=r"\A[0-9a-f]{64}\z")
-_WEB: Final = Field(pattern=rf"\A{_LINK.pattern}\z")
-_EDGE: Final = Field(ge=1, le=2_000)  # px; larger pictures are reduced when decoded
 _PX: Final = Field(ge=-20_000, le=20_000, allow_inf_nan=False)
-_SIDE: Final = Field(gt=0, le=20_000, allow_inf_nan=False)
 _Px = Annotated[float, _PX]
 _Point = tuple[_Px, _Px]
 # What must be true of columns besides what their types say.
@@ -143,11 +139,12 @@ _RULES: Final[dict[str, Any]] = {
     "wikidata_id": Field(pattern=rf"\A{_WIKIDATA_ID.pattern}\z"),
     "fame": Field(ge=0, le=_MOST_FAME),
     "recipe": Field(ge=0, le=1_000_000),
-    **dict.fromkeys(("sha256", "weights_sha256"), _SHA256),
-    **dict.fromkeys(("licence_url", "source_url"), _WEB),
-    **dict.fromkeys(("width_px", "height_px"), _EDGE),
+    **dict.fromkeys(("sha256", "weights_sha256"), Field(pattern=r"\A[0-9a-f]{64}\z")),
+    **dict.fromkeys(("licence_url", "source_url"), Field(pattern=rf"\A{_LINK.pattern}\z")),
+    # Larger pictures are reduced when decoded.
+    **dict.fromkeys(("width_px", "height_px"), Field(ge=1, le=2_000)),
     **dict.fromkeys(("box_x", "box_y"), _PX),
-    **dict.fromkeys(("box_w", "box_h"), _SIDE),
+    **dict.fromkeys(("box_w", "box_h"), Field(gt=0, le=20_000, allow_inf_nan=False)),
 }
 _Landmarks = Json[tuple[_Point, _Point, _Point, _Point, _Point]]
 _JSON: Final[dict[str, Any]] = {"landmarks": _Landmarks, "content": Json[Learned]}

@@ -43,7 +43,6 @@ _LETTERS_PT: Final = 9
 _BINS: Final = 60
 
 Colours = Mapping[str, str]
-Draw = Callable[["Axes", Colours], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class Chart:
     name: str
     title: str
     described: str
-    draw: Draw
+    draw: Callable[[Axes, Colours], None]
 
     def svg(self) -> str:
         """An SVG element: letters as text, colours as variables, ids of its own."""

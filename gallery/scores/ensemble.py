@@ -50,15 +50,10 @@ class MemberScore:
 
 @dataclass(frozen=True, slots=True)
 class Ensemble(Stored):
-    """How several backbones' cosines become one score.
+    """How several backbones' cosines become one score."""
 
-    Attributes:
-        members: At least two of different backbones, the weightiest first; weights sum to 1.
-        calibration: Of fused values.
-    """
-
-    members: tuple[Member, ...]
-    calibration: Calibration
+    members: tuple[Member, ...]  # at least two backbones, the weightiest first; weights sum to 1
+    calibration: Calibration  # of fused values
 
     def __post_init__(self) -> None:
         if len(self.members) < 2 or len(set(self.backbones)) < len(self.members):

@@ -62,12 +62,8 @@ def face_findings(
 class _Comparison:
     """How alike every portrait (N) is to the others of its person, and to somebody else.
 
-    Attributes:
-        owners: Whose portraits, as in all arrays.
-        own: float64 (N,), score with the person's others; NaN without others.
-        best: float64 (N,), score with the most similar other person; NaN without one.
-        whose: int64 (N,), that person's id.
-        nearest: int64 (N,), the portrait of theirs that is most like it.
+    ``own`` is the score with the person's others, ``best`` that with the most similar other person
+    (``whose`` id), NaN without any; ``nearest`` is the portrait of theirs that is most like it.
     """
 
     def __init__(
