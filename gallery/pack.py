@@ -190,11 +190,7 @@ class PackReader(Store):
         self._connection.close()
 
     def check(self, progress: Progress = no_progress) -> None:
-        """Reads everything once but the photos, so that nothing is taken in of a damaged file.
-
-        Raises:
-            GalleryCorrupt: If anything is not as it should be.
-        """
+        """Reads everything but the photos; raises GalleryCorrupt if anything is damaged."""
         with self._translated():
             self._check_database()
             self._check_rows()
@@ -209,11 +205,7 @@ class PackReader(Store):
                     progress("check", done * _CHUNK + len(chunk), len(ids))
 
     def photo(self, portrait: Portrait) -> bytes | None:
-        """The thumbnail of a portrait; None if it has none.
-
-        Raises:
-            OSError: If it can't be read, or is not the one that was packed.
-        """
+        """See ``Store.photo``; raises OSError if it can't be read, or is not what was packed."""
         query = (
             "SELECT jpeg, sha256 FROM thumbnail LEFT JOIN checksum USING (portrait_id) "
             "WHERE portrait_id = ?"

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from sqlalchemy import select
@@ -37,8 +37,7 @@ _BATCH: Final = 512  # portraits that are taken in whole or not at all
 _DAMAGED: Final = "damaged photo"
 
 
-@dataclass(frozen=True, slots=True)
-class ExportReport:
+class ExportReport(NamedTuple):
     """How much was written."""
 
     people: int

@@ -26,7 +26,6 @@ FEWEST: Final = 20  # people from which on a group is judged
 # Shares measured of a group; the last two are of strangers who reach the score of that rarity.
 MEASURES: Final = ("accuracy", "rank_1", "tar", "strangers_1_in_100", "strangers_1_in_1000")
 _COMPARED: Final = ("accuracy", "rank_1", "strangers_1_in_100")
-_RESAMPLINGS: Final = 399
 _DIVISIONS: Final = (99, 999)  # at least, at most
 _WORK: Final = 3e8  # likenesses looked at for one permutation test, about
 _MEDIAN_OF: Final = 2_000_000  # pairs of strangers in a group that its median is taken of
@@ -197,7 +196,7 @@ def _shares(
         return np.array(values).reshape(len(MEASURES), *places.shape[:-1])
 
     rng = np.random.default_rng(0)
-    resampled = bootstrap((people,), drawn, n_resamples=_RESAMPLINGS, method="percentile", rng=rng)
+    resampled = bootstrap((people,), drawn, n_resamples=399, method="percentile", rng=rng)
     interval = resampled.confidence_interval
     found = {}
     for name, low, high in zip(MEASURES, interval.low, interval.high, strict=True):

@@ -155,8 +155,7 @@ def cross_validated(
 def best_threshold(likenesses: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
     """Halfway between the likenesses that most pairs are judged rightly at.
 
-    Raises:
-        SetupProblem: If no pair of one or the other kind has a likeness.
+    Raises SetupProblem if no pair of one or the other kind has a likeness.
     """
     from sklearn.metrics import roc_curve
 

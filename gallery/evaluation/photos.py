@@ -65,8 +65,7 @@ def embed_photos(
 ) -> dict[str, PhotoEmbeddings]:
     """Finds and embeds the face in every file, each file once, on all cores; by backbone.
 
-    Raises:
-        SetupProblem: If one of the backbones can't be used.
+    Raises SetupProblem if one of the backbones can't be used.
     """
     from engine.runtime import cores
 
@@ -141,8 +140,7 @@ def central_face(photo: Photo, faces: Sequence[Face]) -> Face:
 def photos_by_person(folder: Path) -> dict[str, list[Path]]:
     """The photos of everybody in a folder arranged as for `lookalike gallery add`, by file name.
 
-    Raises:
-        SetupProblem: If there is no such folder, or no photo of anybody in it.
+    Raises SetupProblem if there is no such folder, or no photo of anybody in it.
     """
     root = folder.resolve()
     people: dict[str, list[Path]] = {}

@@ -10,7 +10,6 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -98,8 +97,7 @@ class ModelReport(NamedTuple):
         }
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class EvaluationReport:
+class EvaluationReport(NamedTuple):
     """What came of looking so many people and photos up with each backbone."""
 
     date: dt.datetime
@@ -329,8 +327,7 @@ def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
         rarer=score_at(1e-3),
         fewest=FEWEST,
         roc=charts.roc(
-            {one.model: one.roc for one in measures},
-            min(one.strangers.total for one in measures),
+            {one.model: one.roc for one in measures}, min(one.strangers.total for one in measures)
         ),
         rank_curve=charts.ranks(measures),
         promise_chart=charts.promises(measures),

@@ -74,8 +74,7 @@ def verify(
 def save_pictures(gallery: Gallery, findings: Sequence[Finding], folder: Path) -> None:
     """Writes the pictures of the portraits that findings are about, ``<portrait id>.jpg``.
 
-    Raises:
-        BadSettings: If the folder can't be written.
+    Raises BadSettings if the folder can't be written.
     """
     subjects = [one for finding in findings for one in (finding.subject, finding.other) if one]
     ids = {one.portrait_id for one in subjects if one.portrait_id is not None}
