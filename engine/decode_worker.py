@@ -25,6 +25,8 @@ from PIL import Image, ImageChops, JpegImagePlugin  # noqa: F401 - nearly every 
 from engine.decode import DecodeLimits
 from engine.errors import NotAnImage, PhotoProblem, TooLarge
 
+Image.MAX_IMAGE_PIXELS = None  # checked here
+
 _READABLE = ("JPEG", "PNG", "WebP", "GIF", "HEIC", "AVIF", "BMP", "TIFF")
 _MEMORY_BYTES = 400_000_000  # of one picture while it is decoded, as far as its header tells
 _LONGEST_SIDE_PX = 40_000  # libraries keep about 8 bytes a row beside the pixels
@@ -100,7 +102,6 @@ def serve() -> None:
     JSON, then pixels if there is no "problem". Before every request a line with the "resident"
     memory in bytes.
     """
-    Image.MAX_IMAGE_PIXELS = None  # checked here
     memory: Any = Image.core  # type: ignore[attr-defined] # documented: Pillow's block cache
     memory.set_blocks_max(1)  # a new picture takes the last one's memory: 10 ms less
     while True:

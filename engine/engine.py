@@ -32,11 +32,16 @@ class Engine:
     """Decodes, detects and embeds; safe to call from several threads at once.
 
     The detector and each backbone are loaded at first use, under a lock, and kept.
+
+    Attributes:
+        workers: Whether pictures are decoded in processes of their own; else in this one, which
+            suits a command that reads one photo and ends.
     """
 
     load_detector: Callable[[], FaceFinder]
     load_backbone: Callable[[str], Backbone]
     limits: DecodeLimits = field(default_factory=DecodeLimits)
+    workers: bool = True
 
     def __post_init__(self) -> None:
         self._detector: FaceFinder | None = None
@@ -45,14 +50,16 @@ class Engine:
 
     def decode(self, data: bytes) -> Photo:
         """The picture in untrusted bytes, see :func:`engine.decode.decode`."""
-        return decoding.decode(data, self.limits)
+        decode = decoding.decode if self.workers else decoding.decode_here
+        return decode(data, self.limits)
 
     def load(self, backbone: str) -> None:
         """Loads the detector and a backbone, side by side, so that the first photo finds them.
 
         A decode worker starts meanwhile. Raises WeightsMissing or WeightsCorrupt.
         """
-        decoding.start()
+        if self.workers:
+            decoding.start()
         with ThreadPoolExecutor(1) as beside:
             detector = beside.submit(self._loaded_detector)
             self.backbone(backbone)

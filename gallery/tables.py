@@ -168,7 +168,6 @@ class VectorRow(GalleryTables):
             "row",
             unique=True,
             sqlite_where=sa.text("row IS NOT NULL"),
-            postgresql_where=sa.text("row IS NOT NULL"),
         ),
     )
 

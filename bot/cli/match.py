@@ -176,6 +176,7 @@ def match(
     """Find the lookalikes of the faces in PHOTO (a file, or - for standard input)."""
     data = _read(photo, context.settings.photo.max_bytes)
     engine = context.engine
+    engine.workers = False
     with context.gallery() as gallery:
         why = ensemble = None
         if model == BEST:

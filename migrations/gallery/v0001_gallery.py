@@ -36,6 +36,12 @@ def upgrade() -> None:
     if connection.dialect.name == "postgresql":
         from pgvector.sqlalchemy import Vector
 
+        # Told to SQLAlchemy in the tables, it would load the dialect at every start.
+        op.drop_index("ix_portrait_vector_space_id")
+        op.execute(
+            "CREATE UNIQUE INDEX ix_portrait_vector_space_id ON portrait_vector (space_id, row) "
+            "WHERE row IS NOT NULL"
+        )
         op.execute("CREATE EXTENSION IF NOT EXISTS vector")
         op.alter_column("portrait_vector", "value", type_=Vector(), postgresql_using="NULL::vector")
         # JPEG does not shrink.
