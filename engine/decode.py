@@ -57,7 +57,7 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Photo:
         SetupProblem: If no worker can be started.
     """
     limits = limits or DecodeLimits()
-    _check_size(data, limits)
+    check_size(data, limits)
     if _refused and (known := _refused.get(_sha256(data))):
         raise type(known)(str(known), **known.details)
     with _turn:
@@ -77,22 +77,8 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Photo:
                 worker.stop()
 
 
-def decode_here(data: bytes, limits: DecodeLimits) -> Photo:
-    """As ``decode``, in this process: for a command that reads one photo and ends.
-
-    The limits of memory and time are kept as far as a header tells.
-    """
-    import numpy as np
-
-    from engine.decode_worker import read
-    from engine.types import Photo
-
-    _check_size(data, limits)
-    image, size_px, kind = read(data, limits)
-    return Photo(np.array(image), size_px, kind)
-
-
-def _check_size(data: bytes, limits: DecodeLimits) -> None:
+def check_size(data: bytes, limits: DecodeLimits) -> None:
+    """Raises TooLarge if a file has too many bytes."""
     if len(data) > limits.max_bytes:
         limit = f"{limits.max_bytes / 1e6:.3g} MB"
         raise TooLarge(f"the file has more than {limit}", what="bytes", limit=limit)

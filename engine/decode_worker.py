@@ -18,12 +18,15 @@ import re
 import struct
 import sys
 import zlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageChops, JpegImagePlugin  # noqa: F401 - nearly every photo is a JPEG
 
-from engine.decode import DecodeLimits
+from engine.decode import DecodeLimits, check_size
 from engine.errors import NotAnImage, PhotoProblem, TooLarge
+
+if TYPE_CHECKING:
+    from engine.types import Photo
 
 Image.MAX_IMAGE_PIXELS = None  # checked here
 
@@ -192,6 +195,20 @@ def read(data: bytes, limits: DecodeLimits) -> tuple[Image.Image, tuple[int, int
         # ValueError, struct.error, zlib.error, RuntimeError, cv2.error, RecursionError, ...
         message = f"the {name} file is damaged, incomplete or of a rare variety; send another one"
         raise NotAnImage(message, reason="damaged", found=name) from exc
+
+
+def decode_here(data: bytes, limits: DecodeLimits) -> Photo:
+    """As ``engine.decode.decode``, in this process: for a command that reads one photo and ends.
+
+    The limits of memory and time are kept as far as a header tells.
+    """
+    import numpy as np
+
+    from engine.types import Photo
+
+    check_size(data, limits)
+    image, size_px, kind = read(data, limits)
+    return Photo(np.array(image), size_px, kind)
 
 
 def _format_of(data: bytes) -> str:

@@ -50,8 +50,11 @@ class Engine:
 
     def decode(self, data: bytes) -> Photo:
         """The picture in untrusted bytes, see :func:`engine.decode.decode`."""
-        decode = decoding.decode if self.workers else decoding.decode_here
-        return decode(data, self.limits)
+        if self.workers:
+            return decoding.decode(data, self.limits)
+        from engine.decode_worker import decode_here  # Pillow, which workers need alone
+
+        return decode_here(data, self.limits)
 
     def load(self, backbone: str) -> None:
         """Loads the detector and a backbone, side by side, so that the first photo finds them.
