@@ -34,7 +34,7 @@ _KEPT_BYTES: Final = 300_000_000  # of vectors of people who changed; of more th
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Scan:
+class Scan:
     """How everybody is looked at: by the cache, or by the vectors.
 
     Attributes:
@@ -61,14 +61,20 @@ class _Scan:
 class GalleryIndex(SearchIndex):
     """The people of a folder's gallery; "people" are their places in ``person_ids``."""
 
-    def __init__(self, file: VectorFile, rows: PersonRows, revision: int) -> None:
+    def __init__(
+        self,
+        file: VectorFile,
+        rows: PersonRows,
+        revision: int,
+        seen: tuple[int, Cache | None] | None = None,
+    ) -> None:
         self.space, self.file = file.space, file
         self.rows, self.person_ids = rows, rows.person_ids
         self.revision = revision
         self._norms = evened_norms(rows.sum_norms, np.diff(rows.starts), self.space.backbone)
         factors = np.where(self._norms < SHORTEST_SUM, 0, 1 / np.maximum(self._norms, SHORTEST_SUM))
         self._factors: Vectors = factors.astype(np.float32)  # 0: without a direction
-        self._scan = self._scanned_by()
+        self.scan = self._scanned_by(*(seen or self._newest()))
 
     @classmethod
     def open(
@@ -87,10 +93,14 @@ class GalleryIndex(SearchIndex):
         """
         file.check(row_count)
         known: PersonRows | None = None
-        then = 0
+        then, stamp = 0, _stamp(file.folder)
         if before is not None and before.file.path == file.path:
             known, then, file = before.rows, before.revision, before.file
-        elif cache := newest_cache(file, row_count, revision):
+        if known is not None and before is not None and before.scan.stamp == stamp:
+            cache = before.scan.cache
+        else:
+            cache = newest_cache(file, row_count, revision)
+        if known is None and cache is not None:
             known, then = cache.rows, cache.revision
         if known is not None and known.row_count > row_count:
             known = None
@@ -103,13 +113,13 @@ class GalleryIndex(SearchIndex):
         if known is not None and first:
             if len(found) == 0 and first == row_count:
                 if before is None or known is not before.rows:
-                    return cls(file, known, revision)
+                    return cls(file, known, revision, (stamp, cache))
                 before.revision = revision
                 return before
             persons = np.repeat(known.person_ids, np.diff(known.starts))
             old = np.stack([persons, known.portrait_ids, known.numbers], axis=1)
             found = np.concatenate([old, found])
-        return cls(file, PersonRows.of(file, row_count, found, known), revision)
+        return cls(file, PersonRows.of(file, row_count, found, known), revision, (stamp, cache))
 
     def training_rows(self, limit: int) -> tuple[Vectors, Ids]:
         """See ``gallery.search.SearchIndex``."""
@@ -195,7 +205,7 @@ class GalleryIndex(SearchIndex):
         return likenesses
 
     def _proposed(
-        self, scan: _Scan, cache: Cache, vector: Vectors, k: int, allowed: Mask | None
+        self, scan: Scan, cache: Cache, vector: Vectors, k: int, allowed: Mask | None
     ) -> tuple[Ids, Vectors]:
         """Faiss's candidates, by the codes of their directions."""
         known = scan.back >= 0
@@ -221,15 +231,18 @@ class GalleryIndex(SearchIndex):
         vectors = self.rows.vectors(self.file, people)
         return compared(vector, vectors, whose, portrait_ids, self._norms[people])
 
-    def _current_scan(self) -> _Scan:
+    def _current_scan(self) -> Scan:
         """By the cache that is there now: it may have been made since this was opened."""
-        if _stamp(self.file.folder) != self._scan.stamp:
-            self._scan = self._scanned_by()
-        return self._scan
+        if _stamp(self.file.folder) != self.scan.stamp:
+            self.scan = self._scanned_by(*self._newest())
+        return self.scan
 
-    def _scanned_by(self) -> _Scan:
-        stamp, rows = _stamp(self.file.folder), self.rows
-        cache = newest_cache(self.file, rows.row_count, self.revision)
+    def _newest(self) -> tuple[int, Cache | None]:
+        stamp = _stamp(self.file.folder)
+        return stamp, newest_cache(self.file, self.rows.row_count, self.revision)
+
+    def _scanned_by(self, stamp: int, cache: Cache | None) -> Scan:
+        rows = self.rows
         places = np.full(len(self), -1, np.int64)
         back = np.empty(0, np.int64)
         if cache is not None:
@@ -243,7 +256,7 @@ class GalleryIndex(SearchIndex):
             vectors = self.file.mapped(rows.row_count)
         else:
             vectors, numbers = self.file.rows(numbers), np.arange(len(numbers))
-        return _Scan(stamp, cache, known, places[known], back, late, vectors, numbers)
+        return Scan(stamp, cache, known, places[known], back, late, vectors, numbers)
 
 
 def _highest(likenesses: Vectors, count: int) -> NDArray[np.intp]:

@@ -85,7 +85,7 @@ with Gallery.open(home) as gallery:
         people = len(gallery.index(space))
         assert people >= last - 1, (people, last)  # one is removed at a time
         last = people
-        cached = cached or gallery.index(space)._scan.cache is not None
+        cached = cached or gallery.index(space).scan.cache is not None
         (home / f"reading{sys.argv[2]}").touch()
         if finished:
             break

@@ -91,7 +91,7 @@ def test_a_cache_finds_what_looking_at_every_portrait_finds(
     share = rng.choice([0.05, 0.5, 1])
     allowed = rng.random(len(index)) < share if share < 1 else None
     embedding = Embedding(query, index.space)
-    assert index._scan.cache
+    assert index.scan.cache
     fresh = index_of(file, persons, dead)
     np.testing.assert_allclose(index.rows.sum_norms, fresh.rows.sum_norms, rtol=1e-6)
     found = index.top(embedding, k, allowed=allowed)
@@ -245,10 +245,10 @@ def test_a_cache_made_meanwhile_is_used(tmp_path: Path) -> None:
     index = index_of(file, np.arange(200) // 2)
     query = Embedding(unit(rng.standard_normal(64)), space(64))
     before = index.top(query, 5)
-    assert not index._scan.cache
+    assert not index.scan.cache
     write_cache(file, index.rows, 1)
     assert index.top(query, 5) == before
-    assert index._scan.cache
+    assert index.scan.cache
     for path in tmp_path.iterdir():  # swept by a build; what is open stays
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert index.top(query, 5) == before
@@ -285,8 +285,8 @@ def test_candidates_miss_hardly_anybody(crowd: MadeCrowd, share: float) -> None:
     allowed = None if share == 1 else np.random.default_rng(13).random(len(index)) < share
     queries = [Embedding(probe, index.space) for probe in probes]
     found = [index.top(query, 3, allowed=allowed) for query in queries]
-    assert index._scan.cache is not None
-    assert index._scan.cache.people is not None
+    assert index.scan.cache is not None
+    assert index.scan.cache.people is not None
     expected = [plainly(index, query, 3, allowed=allowed) for query in queries]
     assert recall(found, expected) >= 0.99
 
