@@ -191,7 +191,9 @@ def address(url: str, setting: str) -> sa.URL:
 def masked(url: sa.URL) -> str:
     """The address without its password, which may stand in two places."""
     shown = url.difference_update_query(["password", "sslpassword"])
-    return shown.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
+    name = os.fsencode(url.database or "").decode("utf-8", "replace") or None
+    shown = shown.set(drivername=url.get_backend_name(), database=name)
+    return shown.render_as_string(hide_password=True)
 
 
 def connect_server(setting: str) -> Engine:

@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -78,20 +79,22 @@ class TerminalAdapter:
         return Request(self._sender, command, words if command is not None else "", photos), paths
 
     def _show(self, reply: Reply, photos: tuple[Path, ...]) -> None:
-        click.echo(reply.text)
+        # Left to itself, click writes UTF-8 where the stream says ASCII.
+        echo = partial(click.echo, file=sys.stdout)
+        echo(reply.text)
         if reply.picture is not None:
-            click.echo(f"→ {self._write(reply.picture.jpeg, 'lookalike.jpg', photos)}")
+            echo(f"→ {self._write(reply.picture.jpeg, 'lookalike.jpg', photos)}")
         if film := reply.animation:
-            click.echo(f"→ {self._write(film.content, film.filename, photos)}")
+            echo(f"→ {self._write(film.content, film.filename, photos)}")
         if file := reply.document:
-            click.echo(f"→ {self._write(file.content, file.filename, ())}")
+            echo(f"→ {self._write(file.content, file.filename, ())}")
         if reply.picture is not None or reply.animation is not None or reply.buttons:
             self._photos = photos
             self._buttons = tuple(button for row in reply.buttons for button in row)
         if reply.buttons:
             labels = enumerate(self._buttons, 1)
-            click.echo("  ".join(f"[{number}] {button.label}" for number, button in labels))
-        click.echo()
+            echo("  ".join(f"[{number}] {button.label}" for number, button in labels))
+        echo()
 
     def _write(self, content: bytes, name: str, photos: tuple[Path, ...]) -> Path:
         """Writes a card or film beside its photo, or into the data folder; returns its path."""

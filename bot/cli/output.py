@@ -261,6 +261,9 @@ def news_lines(report: Report | ImportReport) -> Iterator[str]:
         yield f"unchanged  {numbered(report.unchanged, 'portrait')}"
 
 
+_USUAL = (" (hidden)", " of the system)")
+
+
 def add_lines(report: Report, models: Sequence[str]) -> Iterator[str]:
     """What adding people did, line by line."""
     yield from news_lines(report)
@@ -275,7 +278,8 @@ def add_lines(report: Report, models: Sequence[str]) -> Iterator[str]:
     for heading, names in (
         ("in nobody's folder", report.astray),
         ("can't be read", report.closed),
-        ("passed over", report.ignored),
+        # What people may miss comes first.
+        ("passed over", sorted(report.ignored, key=lambda one: one.endswith(_USUAL))),
         ("in people.csv, but without a photo", report.strangers),
         ("lost or damaged, add them again", sorted(set(report.dropped))),
     ):

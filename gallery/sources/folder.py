@@ -57,11 +57,14 @@ _PHOTO_START = re.compile(
 )
 """First bytes of photos whose name does not say that they are: JPEG, PNG, GIF, WebP, HEIF, AVIF."""
 
-# What network storage, Windows, macOS and Linux put beside people's own folders, in lower case.
-_SYSTEM_FOLDERS: Final = re.compile(
+# What network storage, Windows, macOS, Linux and photo programs put beside people's own folders.
+_SYSTEMS: Final = re.compile(
     r"@(?:eadir|tmp|synoresource|sharesnap|recycle|recently-snapshot|__thumb)|#(?:recycle|snapshot)"
     r"|~snapshot|__macosx|\$recycle\.bin|recycle[rd]|system volume information|found\.\d{3}"
-    r"|lost\+found|network trash folder|temporary items|thevolumesettingsfolder",
+    r"|lost\+found|network trash folder|temporary items|thevolumesettingsfolder|resource\.frk"
+    r"|config\.msi|dfsrprivate|windowsimagebackup|_gsdata_|_*thumb(?:nail)?s?_*|picasa\d*temp"
+    r"|.+\.(?:lrdata|photoslibrary|photolibrary|migratedphotolibrary|aplibrary)"
+    r"|(?:eh|photo)?thumbs?(?:_vista)?\.db|desktop\.ini|picasa\.ini|zbthumbnail\.info|icon\r",
     re.IGNORECASE,
 )
 
@@ -223,8 +226,11 @@ def _why_not(entry: os.DirEntry[str], root: Path) -> str | None:
     path = Path(entry.path)
     if entry.name.startswith("."):
         return "hidden"
-    if entry.is_dir(follow_symlinks=False):
-        return "a folder of the system" if _SYSTEM_FOLDERS.fullmatch(entry.name) else None
+    is_folder = entry.is_dir(follow_symlinks=False)
+    if _SYSTEMS.fullmatch(entry.name):
+        return f"a {'folder' if is_folder else 'file'} of the system"
+    if is_folder:
+        return None
     reason = None
     try:
         if entry.is_symlink() and not path.resolve(strict=True).is_relative_to(root):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from homes import copy_home
 
 from bot.cli.main import lookalike
 from bot.cli.output import lines
@@ -69,6 +70,41 @@ def test_add_tells_what_it_took_and_why_it_left_the_rest(home: Path, people: Pat
     assert lines[6].endswith("models: dlib")
     again = run(home, "add", people, "--model", "dlib").stdout.splitlines()
     assert again[:2] == ["added      0 portraits", "unchanged  2 portraits"]
+
+
+def test_what_is_passed_over_begins_with_what_people_may_miss(home: Path, people: Path) -> None:
+    for number in range(9):
+        (people / f"Grace_Hopper/.hidden{number}").touch()
+    (people / "Grace_Hopper/scan.jp2").touch()
+    assert (
+        "passed over: Grace_Hopper/scan.jp2 (not a kind of photo" in run(home, "add", people).output
+    )
+
+
+def test_a_data_folder_may_have_any_name(
+    tmp_path: Path, starter_home: Path, hopper_jpeg: bytes
+) -> None:
+    """Its name is no UTF-8, and the terminal knows ASCII only."""
+    home = copy_home(starter_home, tmp_path / os.fsdecode(b"daten \xff"))
+    (home / "1.jpg").write_bytes(hopper_jpeg)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    for words, wanted in (
+        (["db", "upgrade"], "lookalike.db is up to date"),
+        (["doctor"], "lookalike.db"),
+        (["gallery", "stats"], "2 people"),
+        (["match", home / "1.jpg"], "Grace Hopper"),
+        (["chat"], "? dlib: dlib face ResNet"),
+    ):
+        command = [sys.executable, "-m", "bot", *words, "--home", home]
+        done = subprocess.run(
+            command,
+            env=environment,
+            input=b"/about\n",
+            capture_output=True,
+            check=False,
+            timeout=90,
+        )
+        assert wanted in done.stdout.decode("ascii"), done.stderr
 
 
 def test_add_as_json(home: Path, people: Path) -> None:

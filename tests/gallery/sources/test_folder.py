@@ -80,8 +80,8 @@ def test_what_is_no_photo_or_hidden_is_passed_over(tmp_path: Path) -> None:
         "A/.DS_Store (hidden)",
         "A/._1.jpg (hidden)",
         "A/.cache (hidden)",
-        "A/Thumbs.db (not a kind of photo that is read)",
-        "A/desktop.ini (not a kind of photo that is read)",
+        "A/Thumbs.db (a file of the system)",
+        "A/desktop.ini (a file of the system)",
         "A/noending (not a kind of photo that is read)",
     }
 
@@ -109,7 +109,10 @@ def test_links_out_of_the_tree_and_odd_files_are_passed_over(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "name",
-    ["@eaDir", "#recycle", "@Recycle", "__MACOSX", "$RECYCLE.BIN", "lost+found", "@__thumb"],
+    [
+        *("@eaDir", "#recycle", "@Recycle", "__MACOSX", "$RECYCLE.BIN", "lost+found", "@__thumb"),
+        *("Thumbnails", "Config.Msi", "Photos Library.photoslibrary", "System Volume Information"),
+    ],
 )
 def test_folders_of_systems_are_passed_over_and_said(tmp_path: Path, name: str) -> None:
     """Synology's @eaDir holds a folder of small copies for each photo."""
