@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from bot.values import SIDE, Attachment
+from engine.decode import stretch
 from engine.types import Box, Embedding, Face, Photo, Space
 
 DAY_S = 86_400.0
@@ -142,7 +143,8 @@ class RecentPhotos:
 
 
 def _reduced(photo: Photo, faces: tuple[Face, ...]) -> tuple[Photo, tuple[Face, ...]]:
-    factor = LONG_SIDE_PX / max(photo.width_px, photo.height_px)
+    size = photo.width_px, photo.height_px
+    factor = LONG_SIDE_PX * stretch(*size) / max(size)
     if factor >= 1:
         return photo, faces
     size = (max(1, round(photo.width_px * factor)), max(1, round(photo.height_px * factor)))

@@ -182,9 +182,11 @@ class Recognizer:
 
         def decode_and_detect() -> DetectedPhoto:
             with timed(spent_ms, "decode"):
-                photo = self._engine.decode(data.pop())
+                photo = self._engine.decode(data[0])
             with timed(spent_ms, "detect"):
-                faces = comparable(self._engine.detect(photo))
+                found = self._engine.detect(photo)
+                photo, found = self._engine.detect_closer(photo, found, data.pop())
+                faces = comparable(found)
                 kept = KeptPhoto(photo, faces)
             return DetectedPhoto(lambda: photo, faces, kept, fresh=True)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 _MOST_REMEMBERED = 1_000  # photos that ended a worker
 _MOST_ANSWER_BYTES = 10_000
 _RETIRED_FROM_BYTES = 120_000_000  # of memory that an idle worker holds; usual are 25 MB
+_USUAL_RATIO = 2.5  # of a picture's sides
+
+Part = tuple[int, int, int, int]
+"""Left, upper, right and lower edge in the upright picture in the file, in its pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +43,20 @@ class DecodeLimits:
     # are refused earlier, when they would take more than 400 MB.
     max_pixels: int = 120_000_000
     max_frames: int = 2_000  # pictures in one file; the first is used
-    long_side_px: int = 2_000  # of the result; larger pictures are reduced
+    long_side_px: int = 2_000  # of the result, see ``stretch``; larger pictures are reduced
+    part: Part | None = None  # what is wanted of the picture; None for the whole
     seconds: float = 3.0  # of processor time for one picture; by the clock three times as long
     worker_bytes: int = 600_000_000  # that a worker may take beyond what it has when it is idle
+
+
+def stretch(width: int, height: int) -> float:
+    """How many times a limit on the long side a picture's may be; 1 for usual shapes.
+
+    A panorama or a long screenshot may have as many pixels as a square of that side: else its faces
+    would get lost.
+    """
+    ratio = max(width, height) / max(1, min(width, height))
+    return math.sqrt(ratio) if ratio > _USUAL_RATIO else 1.0
 
 
 def decode(data: bytes, limits: DecodeLimits | None = None) -> Photo:
@@ -65,7 +81,7 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Photo:
         try:
             return worker.decode(data, limits)
         except PhotoProblem as problem:
-            if worker.ended_by_photo():
+            if worker.ended_by_photo() and limits.part is None:
                 if len(_refused) >= _MOST_REMEMBERED:
                     _refused.clear()
                 _refused[_sha256(data)] = problem
@@ -181,7 +197,8 @@ class _Worker:
                 kind = TooLarge if answer["problem"] == "TooLarge" else NotAnImage
                 raise kind(answer["message"], **answer["details"])
             source_width, source_height = map(int, answer["source_size"])
-            return Photo(pixels, (source_width, source_height), str(answer["format"]))
+            size, corner = (source_width, source_height), (limits.part or (0, 0))[:2]
+            return Photo(pixels, size, str(answer["format"]), corner)
         except (OSError, ValueError, KeyError, TypeError, MemoryError) as exc:
             self._process.kill()
             if self._process.wait() == -24 or self._late:  # SIGXCPU: processor time is used up

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageChops, JpegImagePlugin  # noqa: F401 - nearly every photo is a JPEG
 
-from engine.decode import DecodeLimits, check_size
+from engine.decode import DecodeLimits, Part, check_size, stretch
 from engine.errors import NotAnImage, PhotoProblem, TooLarge
 
 if TYPE_CHECKING:
@@ -169,19 +169,26 @@ def read(data: bytes, limits: DecodeLimits) -> tuple[Image.Image, tuple[int, int
     Of files with several pictures the first (of HEIC the primary one).
 
     Returns:
-        A picture of mode RGB; width and height of the picture in the file, upright, as far as it
-        arrived; the name of the format.
+        A picture of mode RGB; width and height of the picture in the file, or of its part that is
+        wanted, upright, as far as it arrived; the name of the format.
     """
     name = _format_of(data)
     load = {"JPEG": _load_jpeg, "PNG": _load_png}.get(name, _load)
     try:
         image, rows, source_size_px = load(name, data, limits)
-        upright = _in_colour(image, rows, name, limits.long_side_px)
         orientation = exif_orientation(image.info.get("exif") or b"")
-        if orientation in _UPRIGHT:
-            upright = upright.transpose(_UPRIGHT[orientation])
         if orientation >= 5:
             source_size_px = source_size_px[::-1]
+        if limits.part is not None:
+            box = _stored(limits.part, source_size_px, orientation)
+            reduced = math.sqrt(math.prod(source_size_px) / (image.width * rows))
+            image = image.crop([round(edge / reduced) for edge in box])
+            rows = image.height
+            left, top, right, bottom = limits.part
+            source_size_px = right - left, bottom - top
+        upright = _in_colour(image, rows, name, limits.long_side_px)
+        if orientation in _UPRIGHT:
+            upright = upright.transpose(_UPRIGHT[orientation])
         # An RGB picture would be copied.
         rgb = upright if upright.mode == "RGB" else upright.convert("RGB")
         return rgb, source_size_px, name  # noqa: TRY300 - an else would hide it below the errors
@@ -208,7 +215,7 @@ def decode_here(data: bytes, limits: DecodeLimits) -> Photo:
 
     check_size(data, limits)
     image, size_px, kind = read(data, limits)
-    return Photo(np.array(image), size_px, kind)
+    return Photo(np.array(image), size_px, kind, (limits.part or (0, 0))[:2])
 
 
 def _format_of(data: bytes) -> str:
@@ -250,7 +257,11 @@ def _opened_jpeg(data: bytes, limits: DecodeLimits) -> tuple[Any, int, int]:
     image = _opened("JPEG", data)
     width, height = image.size
     image.decodermaxblock = len(data)  # in one piece: what is not used yet would be copied again
-    scale = limits.long_side_px / max(width, height)
+    left, top, right, bottom = limits.part or (0, 0, width, height)
+    wanted = right - left, bottom - top
+    scale = limits.long_side_px * stretch(*wanted) / max(wanted)
+    if width * height > _MEMORY_BYTES / 4:  # only a part of so large a picture is wanted whole
+        scale = min(scale, 0.5)
     if scale < 1:
         image.draft(None, (max(1, int(width * scale)), max(1, int(height * scale))))
     return image, width, height
@@ -380,7 +391,8 @@ def _in_colour(image: Any, rows: int, name: str, long_side_px: int) -> Image.Ima
     It is converted and reduced strip by strip: 100 megapixels exist once, as they were decoded.
     """
     width = image.width
-    factor = max(1, max(width, rows) // long_side_px)
+    most_px = round(long_side_px * stretch(width, rows))
+    factor = max(1, max(width, rows) // most_px)
     step = factor * max(1, _STRIP_PIXELS // (width * factor))
     if factor == 1:
         picture = _plain(image if rows == image.height else image.crop((0, 0, width, rows)))
@@ -399,7 +411,7 @@ def _in_colour(image: Any, rows: int, name: str, long_side_px: int) -> Image.Ima
             picture = _to_srgb(picture, io.BytesIO(profile))
     if picture.mode == "CMYK":
         picture = picture.convert("RGB")
-    scale = min(1.0, long_side_px / max(width, rows))
+    scale = min(1.0, most_px / max(width, rows))
     size = max(1, round(width * scale)), max(1, round(rows * scale))
     return picture if size == picture.size else _resized(picture, size)
 
@@ -488,3 +500,13 @@ def exif_orientation(exif: bytes) -> int:
                 (value,) = struct.unpack_from(f"{order}{letter}", exif, position + 8)
                 return int(value) if 1 <= value <= 8 else 1
     return 1
+
+
+def _stored(part: Part, size_px: tuple[int, int], orientation: int) -> Part:
+    """A part of an upright picture of that size where it lies in the stored one."""
+    (left, top, right, bottom), (width, height) = part, size_px
+    if orientation in {2, 3, 6, 7}:
+        left, right = width - right, width - left
+    if orientation in {3, 4, 7, 8}:
+        top, bottom = height - bottom, height - top
+    return (top, left, bottom, right) if orientation >= 5 else (left, top, right, bottom)

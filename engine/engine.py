@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import numpy as np
+
 from engine import decode as decoding
+from engine.align import SMALL_PX
 from engine.backbones import find_record
-from engine.decode import DecodeLimits
-from engine.errors import FaceTooSmall, NoFace, WeightsCorrupt, WeightsMissing
+from engine.decode import DecodeLimits, Part
+from engine.errors import FaceTooSmall, NoFace, PhotoProblem, WeightsCorrupt, WeightsMissing
 from engine.types import Concern, Embedding, Face, Photo
 
 if TYPE_CHECKING:
     from engine.backbones.network import Backbone
+
+_AROUND = 2.0  # how far a second look reaches beyond faces, in sides of the largest
 
 
 class FaceFinder(Protocol):
@@ -48,13 +54,14 @@ class Engine:
         self._backbones: dict[str, Backbone] = {}
         self._detector_lock, self._backbone_lock = threading.Lock(), threading.Lock()
 
-    def decode(self, data: bytes) -> Photo:
-        """The picture in untrusted bytes, see :func:`engine.decode.decode`."""
+    def decode(self, data: bytes, part: Part | None = None) -> Photo:
+        """The picture in untrusted bytes or that part, see :func:`engine.decode.decode`."""
+        limits = replace(self.limits, part=part)
         if self.workers:
-            return decoding.decode(data, self.limits)
+            return decoding.decode(data, limits)
         from engine.decode_worker import decode_here  # Pillow, which workers need alone
 
-        return decode_here(data, self.limits)
+        return decode_here(data, limits)
 
     def load(self, backbone: str) -> None:
         """Loads the detector and a backbone, side by side, so that the first photo finds them.
@@ -71,6 +78,30 @@ class Engine:
     def detect(self, photo: Photo) -> tuple[Face, ...]:
         """Every face in the photo, largest first; empty if there is none."""
         return self._loaded_detector().detect(photo)
+
+    def detect_closer(
+        self, photo: Photo, faces: tuple[Face, ...], data: bytes
+    ) -> tuple[Photo, tuple[Face, ...]]:
+        """The photo and its faces, or the part of it around these with more of the file's pixels.
+
+        A second look is taken where a large picture's faces are all too small after the reduction:
+        at all of them or, where they are too far apart for that, at the largest.
+        """
+        reduced = photo.source_size_px[0] / photo.width_px
+        if reduced <= 1 or not _all_small(faces):
+            return photo, faces
+        for some in (faces, faces[:1]):
+            part, size_px = _surroundings(photo, some, reduced)
+            width, height = part[2] - part[0], part[3] - part[1]
+            most_px = self.limits.long_side_px * decoding.stretch(width, height)
+            if size_px / max(1.0, max(width, height) / most_px) < SMALL_PX:
+                continue
+            with contextlib.suppress(PhotoProblem):  # it takes more memory or time than there is
+                near = self.decode(data, part)
+                seen = self.detect(near)
+                if seen and not _all_small(seen):
+                    return near, seen
+        return photo, faces
 
     def _loaded_detector(self) -> FaceFinder:
         if self._detector is None:
@@ -103,6 +134,23 @@ class Engine:
             return ()
         network = self.backbone(backbone)
         return network.embed([network.crop(photo, face) for photo, face in sightings])
+
+
+def _all_small(faces: Sequence[Face]) -> bool:
+    return bool(faces) and all(Concern.SMALL in face.concerns for face in faces)
+
+
+def _surroundings(photo: Photo, faces: Sequence[Face], reduced: float) -> tuple[Part, float]:
+    """What lies around faces, and the size of the largest, in pixels of the picture in the file."""
+    boxes = [face.box for face in faces]
+    size = max(max(box.w, box.h) for box in boxes)
+    left = min(box.x for box in boxes) - _AROUND * size
+    top = min(box.y for box in boxes) - _AROUND * size
+    right = max(box.x + box.w for box in boxes) + _AROUND * size
+    bottom = max(box.y + box.h for box in boxes) + _AROUND * size
+    edges = np.multiply((left, top, right, bottom), reduced)
+    part = np.clip(edges, 0, photo.source_size_px * 2).astype(int).tolist()
+    return tuple(part), size * reduced
 
 
 def comparable(faces: Sequence[Face]) -> tuple[Face, ...]:

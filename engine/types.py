@@ -17,13 +17,14 @@ class Photo:
 
     Attributes:
         pixels: uint8 (H, W, 3), RGB, upright, C-contiguous, read-only; never shown by repr.
-        source_size_px: Width and height of the picture in the file, upright, before any
-            reduction; at least as large as ``pixels``.
+        source_size_px: Width and height of the picture in the file, or of the part of it that
+            this is, upright, before any reduction; at least as large as ``pixels``.
     """
 
     pixels: NDArray[np.uint8] = field(repr=False)
     source_size_px: tuple[int, int]
     format: str  # of the file, such as "JPEG"
+    corner_px: tuple[int, int] = (0, 0)  # of a part in the picture in the file, x and y
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 3 or self.pixels.shape[2] != 3:

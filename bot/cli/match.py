@@ -82,7 +82,7 @@ def _answer_photo(
     with timed(ms, "decode"):
         photo = engine.decode(data)
     with timed(ms, "detect"):
-        found = engine.detect(photo)
+        photo, found = engine.detect_closer(photo, engine.detect(photo), data)
     large, first = comparable(found), face or 1
     if first > len(large):
         raise NoFace(f"there is no face number {face}: the photo has {len(large)}")
@@ -223,9 +223,13 @@ def _lines(answer: _Answer) -> Iterator[str]:
 def _record(answer: _Answer, path: Path) -> dict[str, Any]:
     """The answer as printed with ``--json``; boxes in pixels of the photo in that file."""
     scale = answer.photo.source_size_px[0] / answer.photo.width_px
+    corners = (*answer.photo.corner_px, 0, 0)
     faces = [
         {
-            "box": [round(side * scale, 1) for side in dataclasses.astuple(face.box)],
+            "box": [
+                round(corner + side * scale, 1)
+                for corner, side in zip(corners, dataclasses.astuple(face.box), strict=True)
+            ],
             "confidence": round(face.confidence, 4),
             "concerns": [str(concern) for concern in face.concerns],
             "matches": [

@@ -389,6 +389,19 @@ def test_profiles_that_say_nothing_change_nothing(hopper: Image.Image, embedded:
 # Reduction
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "HEIC", "AVIF"])
+def test_a_part_is_of_the_upright_picture(hopper: Image.Image, name: str, orientation: int) -> None:
+    """It is what was asked for, whole, however the picture is stored."""
+    large = hopper.resize((640, 752))
+    image = large.transpose(STORED[orientation]) if orientation > 1 else large
+    data = saved(image, name, exif=exif(orientation), quality=95)
+    box = 200, 100, 420, 400
+    photo = decode(data, DecodeLimits(long_side_px=300, part=box))
+    assert (photo.source_size_px, photo.corner_px) == ((220, 300), (200, 100))
+    assert difference(photo, np.asarray(large.crop(box))) < 4.0
+
+
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "HEIC"])
 def test_large_pictures_are_averaged(hopper: Image.Image, name: str) -> None:
     """A reduced picture is what a good filter makes of the whole, without aliasing."""
@@ -412,8 +425,10 @@ def test_the_long_side_is_the_limit(width: int, height: int, long_side_px: int, 
     """Law: size within the limit, proportions kept, never enlarged, never empty."""
     data = saved(Image.new("RGB", (width, height), (200, 100, 50)), name)
     photo = decode(data, DecodeLimits(long_side_px=long_side_px))
-    assert max(photo.width_px, photo.height_px) == min(max(width, height), long_side_px)
-    scale = min(1.0, long_side_px / max(width, height))
+    longer, shorter = max(width, height), min(width, height)
+    most_px = long_side_px if longer <= 2.5 * shorter else long_side_px * (longer / shorter) ** 0.5
+    assert max(photo.width_px, photo.height_px) == min(longer, round(most_px))
+    scale = min(1.0, most_px / longer)
     assert abs(photo.width_px - width * scale) <= 1.0
     assert abs(photo.height_px - height * scale) <= 1.0
     assert photo.source_size_px == (width, height)
@@ -423,8 +438,8 @@ def test_the_long_side_is_the_limit(width: int, height: int, long_side_px: int, 
 @pytest.mark.parametrize("size", [(1, 40_000), (40_000, 1), (3, 9_001)])
 def test_very_thin_pictures(size: tuple[int, int]) -> None:
     """Strips and interpolation cope with a single row or column."""
-    photo = decode(saved(Image.new("RGB", size, "red"), "PNG"))
-    assert max(photo.width_px, photo.height_px) == 2_000
+    photo = decode(saved(Image.new("RGB", size, "red"), "PNG"), DecodeLimits(long_side_px=10))
+    assert 10 < max(photo.width_px, photo.height_px) < max(size)
     assert (photo.pixels == (255, 0, 0)).all()
 
 

@@ -101,6 +101,44 @@ def test_boxes_are_in_the_photos_own_pixels(
     assert shared(boxes[0], [side / 7 for side in boxes[1]]) > 0.85
 
 
+@pytest.mark.parametrize(
+    ("size", "height", "suffix"),
+    [
+        ((14_000, 420), 300, ".jpg"),
+        ((38_000, 900), 320, ".jpg"),
+        ((1_080, 14_000), 350, ".png"),
+        ((600, 200), 130, ".jpg"),
+        ((6_000, 4_000), 220, ".jpg"),
+        ((12_000, 8_300), 340, ".jpg"),
+    ],
+)
+def test_a_small_part_of_a_large_picture_is_enough(
+    lookalike: Run,
+    tmp_path: Path,
+    hopper_jpeg: bytes,
+    size: tuple[int, int],
+    height: int,
+    suffix: str,
+) -> None:
+    """In panoramas, long screenshots and large photos a face counts by the pixels of the file."""
+    portrait, scale = Image.open(io.BytesIO(hopper_jpeg)), height / 600
+    boxes = []
+    for name, corner in (("alone.jpg", None), (f"large{suffix}", (size[0] // 3, size[1] // 5))):
+        large = Image.new("RGB", size if corner else portrait.size, (120, 140, 160))
+        small = portrait.resize((round(512 * scale), height)) if corner else portrait
+        large.paste(small, corner or (0, 0))
+        large.save(tmp_path / name, quality=85)
+        code, out, err = lookalike("match", str(tmp_path / name), "--model", "dlib", "--json")
+        assert (code, err) == (0, "")
+        (face,) = json.loads(out)["faces"]
+        assert (face["matches"][0]["person"], face["concerns"]) == ("Grace Hopper", [])
+        assert face["matches"][0]["score"] > 60
+        boxes.append(face["box"])
+    x, y, *sides = boxes[1]
+    moved = [(x - size[0] // 3) / scale, (y - size[1] // 5) / scale]
+    assert shared(boxes[0], moved + [side / scale for side in sides]) > 0.65
+
+
 def test_the_words_name_person_score_model_and_credit(lookalike: Run, photo: Path) -> None:
     code, out, err = lookalike("match", str(photo))
     assert code == 0
