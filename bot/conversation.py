@@ -47,16 +47,16 @@ HISTORY_LINES = 15
 async def history(services: Services, turn: Turn) -> Reply:
     """The last matches, newest first."""
     if not services.store.history_days:
-        return Reply(text=turn.say("history.off"), private=True)
+        return Reply(text=turn.say("history.off"))
     matches = await services.store.history(turn.who, HISTORY_LINES)
     if not matches:
-        return Reply(text=turn.say("history.empty"), private=True)
+        return Reply(text=turn.say("history.empty"))
     lines = [turn.say("history.title")]
     for match in matches:
         date = time.strftime("%Y-%m-%d", time.gmtime(match.at_s))
         said = {"name": isolate(match.person), "score": round(match.score), "model": match.model}
         lines.append(turn.say("history.line", date=date, **said))
-    return Reply(text="\n".join(lines), private=True)
+    return Reply(text="\n".join(lines))
 
 
 async def privacy(services: Services, turn: Turn) -> Reply:
@@ -76,7 +76,7 @@ async def my_data(services: Services, turn: Turn) -> Reply:
         until = time.strftime("%Y-%m-%d %H:%M", time.gmtime(ends_s[-1]))
         text += "\n" + turn.say("twins.mydata", count=len(ends_s), until=until)
     document = Document(content, "lookalike-mydata.json", "application/json")
-    return Reply(text=text, document=document, private=True)
+    return Reply(text=text, document=document)
 
 
 async def ask_to_forget(services: Services, turn: Turn) -> Reply:
@@ -84,7 +84,7 @@ async def ask_to_forget(services: Services, turn: Turn) -> Reply:
     tag = services.store.identity.tag("forget", turn.who)
     yes = turn.button("button.forget_yes", "forget", "yes", tag)
     no = turn.button("button.forget_no", "forget", "no", tag)
-    return Reply(text=turn.say("forget.ask"), buttons=((yes, no),), private=True)
+    return Reply(text=turn.say("forget.ask"), buttons=((yes, no),))
 
 
 async def press_forget(services: Services, turn: Turn, action: Action) -> Reply:
@@ -147,7 +147,9 @@ COMMANDS: dict[str, Callable[[Services, Turn], Awaitable[Reply]]] = {
     "help": show_help,
     "start": start,
 }
-PRIVATE = frozenset({"history", "mydata", "forget"})  # the answer is nobody else's business
+# Their answers are nobody else's business, on every platform: ``Conversation`` marks them so, or
+# refuses where it can't be whispered; adapters ask nothing but this.
+PRIVATE = frozenset({"history", "mydata", "forget"})
 
 # By the verb of their action.
 BUTTONS: dict[str, Callable[[Services, Turn, Action], Awaitable[Reply]]] = {
@@ -196,7 +198,10 @@ class Conversation:
         reply says what to do. Only cancellation passes through.
         """
         who = self._services.store.identity.who(request.sender)
-        say = functools.partial(self.wording.text, language=request.sender.language)
+        sender = request.sender
+        say = functools.partial(
+            self.wording.text, language=sender.language, platform=sender.platform
+        )
         turn = Turn(request, limits, who, self.wording, say)
         started = time.perf_counter()
         outcome = "cancelled"
@@ -256,7 +261,8 @@ class Conversation:
             overheard = turn.request.sender.is_group and not turn.limits.whispers
             if overheard and name in PRIVATE and name != "forget":
                 return Reply(text=turn.say("private.ask_privately"))
-            return await COMMANDS[name](services, turn)
+            reply = await COMMANDS[name](services, turn)
+            return dataclasses.replace(reply, private=reply.private or name in PRIVATE)
         turn.notes["asked"] = "unknown command"
         given = plain(name)[:UNKNOWN_CHARS]
         near = difflib.get_close_matches(given, COMMANDS, n=1, cutoff=0.6)

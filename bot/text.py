@@ -82,11 +82,14 @@ class Wording:
     def text(self, key: str, language: str | None = None, **details: object) -> str:
         """A sentence, such as ``"error.no_face"``, in the language of a BCP 47 tag, or in English.
 
-        ``details`` are the values of the placeholders. Integers are grouped as the language does;
-        ``count`` chooses the plural. Raises KeyError if the key or a value is missing.
+        ``details`` are the values of the placeholders, and the ``platform``, where
+        ``"discord.start.text"`` stands in the place of ``"start.text"``. Integers are grouped as
+        the language does; ``count`` chooses the plural. Raises KeyError if the key or a value is
+        missing.
         """
-        spoken = self.language(language)
-        forms, count = self.sentences[spoken][key], details.get("count")
+        spoken, count = self.language(language), details.get("count")
+        sentences = self.sentences[spoken]
+        forms = sentences.get(f"{details.get('platform')}.{key}") or sentences[key]
         if not isinstance(forms, str):
             category = plural_category(spoken, count) if isinstance(count, int) else "other"
             forms = forms.get(category) or forms["other"]

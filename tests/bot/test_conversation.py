@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from talking import Person, blank, chatting, side_by_side
 
-from bot.conversation import COMMANDS, Conversation
+import bot.conversation
+from bot.conversation import COMMANDS, PRIVATE, Conversation
 from bot.logs import OURS, set_up_logs
 from bot.text import utf16_length
 from bot.values import Limits, Reply, Request, Sender
@@ -520,6 +521,19 @@ async def test_whatever_is_asked_there_is_an_answer(
     assert reply.text
     assert "something went wrong" not in reply.text
     assert utf16_length(reply.text) <= 4096
+
+
+@pytest.mark.parametrize("command", sorted(PRIVATE | {"settings"}))
+async def test_one_place_says_what_is_private(
+    group: tuple[Person, Person], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Also of a command that is marked later, whatever its function says."""
+    monkeypatch.setattr(bot.conversation, "PRIVATE", PRIVATE | {command})
+    ann, ben = group
+    told = (await ann.says(f"/{command}")).text
+    assert told.startswith("Delete everything" if command == "forget" else "That's between")
+    ben.limits = Limits(whispers=True)
+    assert (await ben.says(f"/{command}")).private
 
 
 async def test_a_wish_that_is_not_understood_is_told_and_the_photo_answered(

@@ -10,6 +10,7 @@ import contextlib
 import io
 import itertools
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ import aiohttp
 import discord
 
 from bot.adapters import retry
+from bot.logs import where
 from bot.text import fit
 from bot.values import Button, Limits, Reply
 
@@ -25,6 +27,9 @@ log = logging.getLogger(__name__)
 
 # What discord.py raises where Discord or the network fails.
 FAILURES = (discord.HTTPException, aiohttp.ClientError, OSError)
+
+# What discord.py stumbles over where Discord took a call, and its answer is garbage.
+GARBAGE = (ValueError, LookupError, TypeError, AttributeError)
 
 # https://docs.discord.com/developers/resources/message: content 2000; components 5 x 5.
 LIMITS = Limits(
@@ -63,7 +68,8 @@ async def respond(interaction: discord.Interaction[Any], reply: Reply) -> None:
 async def follow_up(interaction: discord.Interaction[Any], reply: Reply) -> None:
     """Sends the reply as a message of its own; a notice and a private one for one alone."""
     ephemeral = reply.private or reply.notice is not None
-    await _deliver(lambda: interaction.followup.send(**_message(reply), ephemeral=ephemeral))
+    send = interaction.followup.send
+    await _deliver(lambda: send(**_message(reply), ephemeral=ephemeral), again=False)
 
 
 async def whisper(interaction: discord.Interaction[Any], reply: Reply) -> None:
@@ -75,7 +81,8 @@ async def whisper(interaction: discord.Interaction[Any], reply: Reply) -> None:
 
 async def write_privately(user: discord.User | discord.Member, reply: Reply) -> bool:
     """Sends a direct message; whether that could be done."""
-    return await _deliver(lambda: user.send(**_message(reply)))
+    nonce = secrets.randbits(63)
+    return await _deliver(lambda: user.send(**_message(reply), nonce=nonce))
 
 
 async def answer_message(message: discord.Message, reply: Reply, say: Callable[[str], str]) -> None:
@@ -85,6 +92,7 @@ async def answer_message(message: discord.Message, reply: Reply, say: Callable[[
     """
     reference = message.to_reference(fail_if_not_exists=False)
     as_reply = {"reference": reference, "mention_author": False}
+    nonce = secrets.randbits(63)
     shown = [reply]
     if _files(reply):
         sentence = say("discord.no_files")
@@ -92,22 +100,35 @@ async def answer_message(message: discord.Message, reply: Reply, say: Callable[[
         shown.append(fit(Reply(text, buttons=reply.buttons), LIMITS))
 
     async def send(one: Reply, more: dict[str, Any]) -> None:
-        await message.channel.send(**_message(one), **more)
+        await message.channel.send(**_message(one), **more, nonce=nonce)
 
     ways = itertools.product(shown, (as_reply, {}))
     await _deliver(*(partial(send, one, more) for one, more in ways))
 
 
-async def _deliver(*ways: Callable[[], Awaitable[object]]) -> bool:
-    """Whether one of the ways leads there; after a missing permission the next is tried."""
+async def _deliver(*ways: Callable[[], Awaitable[object]], again: bool = True) -> bool:
+    """Whether one of the ways leads there; after a missing permission the next is tried.
+
+    ``again`` says whether sending twice shows one message: by a nonce, or since it is an edit. Then
+    it is repeated where Discord's answer is garbage, too, else that counts as delivered.
+    """
+
+    def pause_s(problem: Exception, failures: int) -> float | None:
+        if again and isinstance(problem, GARBAGE) and failures <= len(PAUSES_S):
+            return PAUSES_S[failures - 1]
+        return _pause_s(problem, failures)
+
     for send in ways:
         try:
-            await retry(send, _pause_s)
+            await retry(send, pause_s)
         except FAILURES as problem:
             nowhere = isinstance(problem, (discord.NotFound, discord.Forbidden))
             if not nowhere and getattr(problem, "code", None) != NO_HISTORY_CODE:
                 log.warning("discord: not delivered", extra={"fault": type(problem).__name__})
                 return False
+        except GARBAGE as problem:
+            log.warning("discord: an answer can't be read", extra={"fault": where(problem)})
+            return True
         else:
             return True
     log.info("discord: an answer had nowhere to go")

@@ -94,7 +94,8 @@ class Session(discord.Client):
             return
         async with self._in_flight.answering(interaction):
             try:
-                await interaction.response.defer(**deferral)
+                with contextlib.suppress(*sender.GARBAGE):
+                    await interaction.response.defer(**deferral)
             except discord.NotFound:
                 log.warning("discord: an interaction had expired")
                 return

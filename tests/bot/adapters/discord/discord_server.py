@@ -67,6 +67,7 @@ class Discord:
         self.accepted_token = TOKEN
         self._files: dict[str, bytes] = {}
         self._messages: dict[str, JSON] = {}
+        self._nonces: dict[str, JSON] = {}
         self._faults: defaultdict[tuple[str, str], deque[JSON]] = defaultdict(deque)
         self._ids = itertools.count(1_100_000_000_000_000_000)
         self._sequence = itertools.count(1)
@@ -230,7 +231,10 @@ class Discord:
                 self._files.pop(f"attachments/{file['id']}/{file['filename']}", None)
 
     def fail(self, method: str, path: str, status: int, *, times: int = 1, **more: Any) -> None:
-        """Lets the next calls to a path that contains this text fail; status 0 drops them."""
+        """Lets the next calls to a path that contains this text fail; status 0 drops them.
+
+        With ``garbage`` a call does what it should, and is answered with that text.
+        """
         for _ in range(times):
             self._faults[method, path].append({"status": status, **more})
 
@@ -372,7 +376,7 @@ class Discord:
     async def _rest(self, request: web.Request) -> web.StreamResponse:
         body, files = await _read(request)
         fault = self._fault(request.method, request.path)
-        if fault is not None:
+        if fault is not None and "garbage" not in fault:
             if fault["status"] == 0 and request.transport is not None:
                 request.transport.close()
             headers = {"Content-Type": "application/json", **fault.get("headers", {})}
@@ -385,7 +389,10 @@ class Discord:
         for pattern, answer in self._routes():
             found = re.fullmatch(pattern, f"{request.method} {path}")
             if found:
-                return answer(body, files, *found.groups())
+                answered: web.Response = answer(body, files, *found.groups())
+                if fault is not None:
+                    answered.body = fault["garbage"].encode()
+                return answered
         self.violations.append(f"unknown call {request.method} {path}")
         return _json({"message": "404: Not Found", "code": 0}, 404)
 
@@ -471,7 +478,12 @@ class Discord:
 
     def _post_message(self, body: JSON, files: JSON, channel: str) -> web.Response:
         self._check_message(body, files)
+        nonce = body.get("nonce")
+        if nonce in self._nonces:  # enforce_nonce: the message that was made before
+            return _json({k: v for k, v in self._nonces[nonce].items() if k != "bytes"})
         message = self._from_bot(body, files, channel)
+        if body.get("enforce_nonce"):
+            self._nonces[nonce] = message
         self.channel_messages.put_nowait(message)
         return _json({k: v for k, v in message.items() if k != "bytes"})
 

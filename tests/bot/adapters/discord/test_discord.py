@@ -18,7 +18,7 @@ from bot.adapters.discord import DiscordAdapter
 from bot.app import open_conversation
 from bot.conversation import COMMANDS
 from bot.settings import DiscordSettings, Settings
-from bot.text import Wording
+from bot.text import LANGUAGES, Wording
 from engine.errors import BadToken
 
 SAY = Wording.load().text
@@ -157,7 +157,7 @@ async def test_answers_speak_the_askers_language(discord: Discord, own_home: Pat
     async with bot(discord, own_home):
         for locale, language in (("es-419", "es"), ("ru", "ru"), ("hi", "hi"), ("de", "en")):
             answer = await (await discord.slash(ann, "start", locale=locale)).answer()
-            assert answer["content"] == SAY("start.text", language)
+            assert answer["content"] == SAY("discord.start.text", language)
 
 
 async def test_menus_of_messages_and_people(
@@ -257,8 +257,48 @@ async def test_faults_on_the_way_lose_no_answer(
         await discord.reconnect()
         await asyncio.wait_for(discord.connected.wait(), 20)
         again = await (await discord.slash(ann, "start")).answer()
-        assert again["content"] == SAY("start.text")
+        assert again["content"] == SAY("discord.start.text")
     assert discord.resumes == 1
+
+
+@pytest.mark.parametrize("garbage", ["<html>", "", "null", "{}", "[]", '"yes"'])
+async def test_a_garbage_answer_costs_nobody_a_card_and_makes_no_second(
+    discord: Discord, own_home: Path, hopper_jpeg: bytes, garbage: str
+) -> None:
+    """To deferring, the edit of the deferred answer, a button's message, a channel's."""
+    ann = discord.user()
+    async with bot(discord, own_home):
+        for method, path in (("POST", "callback"), ("PATCH", "@original")):
+            discord.fail(method, path, 200, garbage=garbage)
+            asked = await discord.slash(ann, "lookalike", photo=discord.attachment(hopper_jpeg))
+            assert (await asked.answer())["content"].startswith("Grace Hopper: ")
+        card = await asked.answer()
+        discord.fail("POST", "webhooks/900", 200, garbage=garbage)
+        numbers = await discord.press(ann, card, SAY("button.numbers"))
+        assert "cosine" in (await numbers.answer())["content"]
+        discord.fail("POST", "channels/501/messages", 200, garbage=garbage)
+        await discord.say(ann, "", discord.attachment(hopper_jpeg))
+        card = await asyncio.wait_for(discord.channel_messages.get(), 20)
+        assert card["content"].startswith("Grace Hopper: ")
+    # The end waits for what is in work: nothing comes after it.
+    assert len(numbers.messages) == 1
+    assert discord.channel_messages.empty()
+    assert {message["content"] for message in asked.messages} == {asked.messages[0]["content"]}
+
+
+async def test_help_says_what_works_on_discord(discord: Discord, own_home: Path) -> None:
+    """Discord has no captions, and nobody replies with a slash command."""
+    ann = discord.user()
+    async with bot(discord, own_home):
+        for language in LANGUAGES:
+            for command in ("start", "help", "twins"):
+                asked = await discord.slash(ann, command, locale=language)
+                said = (await asked.answer())["content"]
+                key = {"start": "text", "help": "intro", "twins": "where"}[command]
+                assert said.startswith(SAY(f"discord.{command}.{key}", language))
+        await discord.say(ann, "compare")
+        said = await asyncio.wait_for(discord.channel_messages.get(), 20)
+        assert said["content"] == SAY("discord.compare.need_two")
 
 
 @pytest.mark.parametrize("where", ["rest", "gateway"])

@@ -32,12 +32,14 @@ async def test_private_answers_are_seen_by_the_asker_alone(
     """By mention in a server: a direct message, and a word in public; by slash: ephemeral."""
     ann = discord.user()
     async with bot(discord, own_home):
-        await discord.say(ann, f"<@{BOT_ID}> {command}", guild=True)
-        answer, word = await said(discord), await said(discord)
-        assert answer["channel_id"] == DIRECT_ID
-        assert (word["channel_id"], word["content"]) == ("500", SAY("discord.written"))
-        assert not word["attachments"]
-        assert not word["components"]
+        for asked_as in (command, f"/{command}", f"!{command}", command.upper(), f"{command} now"):
+            for text in (f"<@{BOT_ID}> {asked_as}", f"{asked_as} <@{BOT_ID}>"):
+                await discord.say(ann, text, guild=True)
+                answer, word = await said(discord), await said(discord)
+                assert answer["channel_id"] == DIRECT_ID
+                assert (word["channel_id"], word["content"]) == ("500", SAY("discord.written"))
+                assert not word["attachments"]
+                assert not word["components"]
         asked = await discord.slash(ann, command, guild=True)
         assert (await asked.answer())["content"] == answer["content"]
         assert asked.deferred["data"]["flags"] & EPHEMERAL

@@ -81,6 +81,8 @@ async def test_in_a_direct_message_a_sentence_says_where(
     """And parents answer there as anywhere."""
     ann = discord.user()
     async with bot(discord, own_home):
-        assert (await (await discord.slash(ann, "twins")).answer())["content"] == SAY("twins.where")
+        assert (await (await discord.slash(ann, "twins")).answer())["content"] == SAY(
+            "discord.twins.where"
+        )
         asked = await discord.slash(ann, "parents", photo=discord.attachment(hopper_jpeg))
         assert (await asked.answer())["content"] == SAY("parents.unknown")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ from telegram_server import BotApi
 
 from bot.app import open_conversation, open_engine, open_gallery
 from bot.cli.main import EXIT_SETUP
+from bot.conversation import PRIVATE
 from bot.settings import Settings
 from bot.text import Wording
 from gallery.add import add_folder
@@ -186,6 +188,31 @@ async def test_a_group_with_privacy_mode(
         assert "Eileen Collins" not in for_ada.words
         await ada.say("/mydata")
         assert (await ada.reply()).words == SAY("private.ask_privately")
+
+
+async def test_nothing_private_is_shown_to_a_group(
+    api: BotApi, settings: Settings, hopper_jpeg: bytes
+) -> None:
+    """However it is asked for: as a command, a mention, a caption, in a topic, as a guest."""
+    ada, me = Person(api), "@lookalike_test_bot"
+    private = ada.private_chat()
+    async with bot(api, settings):
+        await private.send_photo(hopper_jpeg)
+        assert (await private.reply()).words.startswith("Grace Hopper")
+        for command in sorted(PRIVATE):
+            # Asking whether to delete shows nothing of what there is.
+            harmless = "forget.ask" if command == "forget" else "private.ask_privately"
+            ways = [f"/{command}", f"/{command}{me}", f"{me} /{command}", f"/{command.upper()} now"]
+            for words in ways:
+                for forum, send in itertools.product((True, False), ("say", "send_photo")):
+                    (chat,) = group(ada, forum=forum)
+                    content = (words,) if send == "say" else (hopper_jpeg, words)
+                    await getattr(chat, send)(*content)
+                    answer = await chat.reply()
+                    assert (answer.words, answer.document) == (SAY(harmless), None)
+            (chat,) = group(ada)
+            result = await chat.mention_as_guest(f"{me} /{command}")
+            assert SAY(harmless) in json.dumps(result, ensure_ascii=False)
 
 
 async def test_choices_and_buttons_outlive_a_restart(
