@@ -79,8 +79,9 @@ class RecentAnswer:
     owner: bytes = field(repr=False)  # the asker's key; never an id
     photos: tuple[KeptPhoto, ...]  # one, or two that were compared
     category: str | None = None  # the category searched; None for all
-    rest: tuple[Attachment, ...] = ()  # other photos of the same album, not fetched yet
+    rest: tuple[Attachment, ...] = ()  # later photos of the same album, not fetched yet
     style: str = SIDE  # how cards are drawn, one of ``bot.values.STYLES``
+    first: int = 1  # the photo's number in the album
 
 
 class RecentPhotos:

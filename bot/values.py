@@ -35,6 +35,7 @@ class Sender:
     # As the platform shows the person to this chat; "" where it does not say who writes (an
     # anonymous administrator, a channel), or where the bot is but a guest
     name: str = field(default="", repr=False)
+    hears_all: bool = True  # whether the bot sees messages in the chat that don't address it
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class Attachment:
     media_type: str | None = None  # as the platform says, such as ``"image/jpeg"``
     own: bool = False  # whether the asker is known to have sent it, not forwarded it from another
     spoiler: bool = False  # whether the platform hides it until somebody asks to see it
+    # Of the message that holds it, where answers can reply to one of several
+    message_id: int | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,7 @@ class Reply:
     answers: tuple[FaceAnswer, ...] = ()
     animation: Animation | None = None
     spoiler: bool = False  # whether picture or animation are hidden, as the photo was
+    about: Attachment | None = None  # the photo of several that it answers; None for the first
 
 
 ALL = "all"

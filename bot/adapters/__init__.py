@@ -13,7 +13,7 @@ import itertools
 import logging
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -220,11 +220,16 @@ def is_picture(media_type: str | None, filename: str | None) -> bool:
 
 def no_picture(media_type: str | None = None) -> Attachment:
     """In the place of a file that is no picture; fetching it raises NotAnImage."""
+    return Attachment(fetch=_refuse, media_type=media_type)
 
-    async def refuse() -> bytes:
-        raise NotAnImage("the file is not a picture")
 
-    return Attachment(fetch=refuse, media_type=media_type)
+async def _refuse() -> bytes:
+    raise NotAnImage("the file is not a picture")
+
+
+def only_pictures(attached: Sequence[Attachment]) -> tuple[Attachment, ...]:
+    """The pictures among what was sent as one; the first of all, to be refused, if none is."""
+    return tuple(one for one in attached if one.fetch is not _refuse) or tuple(attached[:1])
 
 
 def refuse_too_large(size_bytes: int | None) -> None:

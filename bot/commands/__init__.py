@@ -96,7 +96,8 @@ class Question:
     photo: Attachment | None = None
     recent: RecentAnswer | None = None  # the photo, if it was answered a short while ago
     token: str = ""  # names ``recent``
-    rest: tuple[Attachment, ...] = ()  # the other photos of the album
+    rest: tuple[Attachment, ...] = ()  # the later photos of the album
+    first: int = 1  # the photo's number in the album
     top: int = 1  # how many matches, at least 1
     category: str | None = None  # the category to search; None for all
     parents: bool = False  # whether a woman and a man are wanted, in place of ``top`` matches

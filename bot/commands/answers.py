@@ -64,7 +64,8 @@ async def show_card(services: Services, turn: Turn, _slot: Slot, found: Found) -
     if question.style == SPLIT != style:
         lines.append(turn.say("style.turned"))
     if question.rest:
-        lines.append(turn.say("answer.album", count=len(question.rest)))
+        key = "answer.album" if question.first == 1 else "answer.album_rest"
+        lines.append(turn.say(key, count=len(question.rest)))
     buttons = answer_buttons(turn, found, services.models.ready(), parents=parents)
     return dataclasses.replace(reply, text="\n".join(lines), buttons=buttons)
 
@@ -243,8 +244,10 @@ def answer_buttons(
         last.append(button("button.morph", "morph", number, model))
         if parents:
             last.append(button("button.parents", "parents", number, model))
-        most = min(len(question.rest), turn.limits.buttons_per_row) + 2
-        photos = [button("button.photo", "next", other, number=other) for other in range(2, most)]
+        for at in range(len(question.rest)):
+            album_number = question.first + 1 + at
+            next_one = ("next", at + 2, album_number)
+            photos.append(button("button.photo", *next_one, number=album_number))
         if len(question.rest) == 1:
             photos.append(button("button.compare", "both"))
     models = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bot.commands import Refusal, Services, Turn, notice, refusal
 from bot.commands.answers import numbers, pair_buttons
-from bot.commands.photo import detect, remember
+from bot.commands.photo import detect, remember, wished
 from bot.memory import RecentAnswer
 from bot.recognizer import DetectedPhoto
 from bot.text import shown_model, word_key
@@ -27,19 +27,23 @@ async def compare(services: Services, turn: Turn) -> Reply:
     """``/compare`` with two photos, or with one that shows two people."""
     photos = turn.request.photos[:2]
     if not photos:
-        raise Refusal(Reply(text=turn.say("compare.need_two")))
-    wanted = (await services.store.choice(turn.who)).model
+        raise _need_two(turn)
+    choice, remarks = await wished(services, turn)
     async with services.recognizer.admitted(turn.who.user, photos=len(photos)) as slot:
-        return await _answer(services, turn, await _detect(turn, slot, photos), wanted)
+        reply = await _answer(services, turn, await _detect(turn, slot, photos), choice.model)
+    return dataclasses.replace(reply, text="\n".join((reply.text, *remarks)))
 
 
 async def both(services: Services, turn: Turn, action: Action) -> Reply:
     """A button under an album of two photos."""
     recent = services.recent.find(action.text(0))
-    if recent is None or not recent.rest:
+    again = turn.request.photos if recent is None else ()
+    if len(again) != 2 and (recent is None or not recent.rest):
         raise refusal(turn, "stale.photo")
     wanted = (await services.store.choice(turn.who)).model
     async with services.recognizer.admitted(turn.who.user) as slot:
+        if recent is None:
+            return await _answer(services, turn, await _detect(turn, slot, again), wanted)
         first = DetectedPhoto.from_kept(recent.photos[0])
         two = (first, 1), (await detect(turn, slot, recent.rest[0]), 1)
         return await _answer(services, turn, two, wanted)
@@ -84,8 +88,13 @@ async def _recalled(
 async def _detect(turn: Turn, slot: Slot, photos: tuple[Attachment, ...]) -> Two:
     two = _two_of([await detect(turn, slot, photo) for photo in photos[:2]])
     if two is None:
-        raise Refusal(Reply(text=turn.say("compare.need_two")))
+        raise _need_two(turn)
     return two
+
+
+def _need_two(turn: Turn) -> Refusal:
+    hears_all = turn.request.sender.hears_all
+    return Refusal(Reply(text=turn.say("compare.need_two" if hears_all else "compare.reply_here")))
 
 
 def _two_of(photos: Sequence[DetectedPhoto]) -> Two | None:

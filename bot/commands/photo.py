@@ -28,7 +28,7 @@ from bot.recognizer import DetectedPhoto, timed
 from bot.store import Choice, PastMatch
 from bot.text import isolate
 from bot.values import MOST_MATCHES, SIDE, Action, Reply
-from engine.errors import GalleryMissing, LookalikeError
+from engine.errors import GalleryMissing, LookalikeError, PhotoProblem
 from gallery.records import MEN, WOMEN
 from gallery.scores.ensemble import BEST
 
@@ -56,18 +56,15 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
     # A film takes several times the work of another press, and counts as a photo does.
     pressed = question.show == "numbers" or (recent is not None and question.show != "film")
     async with recognizer.admitted(turn.who.user, press=pressed) as slot:
-        token, lines = question.token, list(question.remarks)
         if recent is not None:
             await slot.begin()
             photo = DetectedPhoto.from_kept(recent.photos[0])
         else:
-            assert question.photo is not None
-            photo = await detect(turn, slot, question.photo)
+            photo, question = await first_with_face(turn, slot, question)
+        token, lines = question.token, list(question.remarks)
         if not token:
-            recalled = RecentAnswer(
-                turn.who.user, (photo.kept,), question.category, question.rest, question.style
-            )
-            token = remember(services, recalled)
+            more = (question.category, question.rest, question.style, question.first)
+            token = remember(services, RecentAnswer(turn.who.user, (photo.kept,), *more))
         if question.number > len(photo.faces):
             question = dataclasses.replace(question, number=1)
         turn.notes["model"] = question.model
@@ -96,7 +93,31 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
         there, about = turn.number(min(people, STARTER_PEOPLE)), turn.number(STARTER_PEOPLE)
         lines.append(turn.say("answer.growing", there=there, about=about))
     text = "\n".join(line for line in (reply.text, *lines) if line)
-    return dataclasses.replace(reply, text=text, replaces=question.replaces)
+    later = question.photo if question.first > 1 else None
+    return dataclasses.replace(reply, text=text, replaces=question.replaces, about=later)
+
+
+async def first_with_face(
+    turn: Turn, slot: Slot, question: Question
+) -> tuple[DetectedPhoto, Question]:
+    """The first photo of an album that shows a face, and the question about that one.
+
+    Raises what is wrong with the first photo if none does.
+    """
+    problems = []
+    for at, attachment in enumerate(filter(None, (question.photo, *question.rest))):
+        try:
+            photo = await detect(turn, slot, attachment)
+        except PhotoProblem as problem:
+            problems.append(problem.with_traceback(None))  # it would hold the pixels
+        else:
+            rest, first, lines = question.rest[at:], question.first + at, question.remarks
+            if first > 1:
+                key = "answer.photo" if turn.request.action else "answer.first_face"
+                lines = (*lines, turn.say(key, number=first))
+            changed = dataclasses.replace(question, photo=attachment, rest=rest, first=first)
+            return photo, dataclasses.replace(changed, remarks=lines)
+    raise problems[0]
 
 
 async def detect(turn: Turn, slot: Slot, attachment: Attachment) -> DetectedPhoto:
@@ -166,8 +187,7 @@ async def lookalike(services: Services, turn: Turn) -> Reply:
 async def morph(services: Services, turn: Turn) -> Reply:
     """``/morph`` with a photo; ``/morph senet film`` holds for it alone."""
     choice, remarks = await wished(services, turn)
-    film = AGAIN["morph"] | {"rest": (), "remarks": remarks}
-    return await answer_photo(services, turn, choice, **film)
+    return await answer_photo(services, turn, choice, **AGAIN["morph"], remarks=remarks)
 
 
 async def parents(services: Services, turn: Turn) -> Reply:
@@ -176,7 +196,7 @@ async def parents(services: Services, turn: Turn) -> Reply:
     What follows, such as in ``/parents senet film``, holds for this answer alone.
     """
     choice, remarks = await wished(services, turn)
-    shown = AGAIN["parents"] | {"rest": (), "remarks": remarks}
+    shown = AGAIN["parents"] | {"remarks": remarks}
     if not turn.request.photos and not turn.request.sender.is_group:
         recent = services.recent.latest(turn.who.user)
         if recent is not None:
@@ -247,14 +267,19 @@ async def ask_again(services: Services, turn: Turn, action: Action) -> Reply:
 
 
 async def next_photo(services: Services, turn: Turn, action: Action) -> Reply:
-    """A button: another photo of the album."""
+    """A button: another photo of the album, the second or a later one of those with a button."""
     recent = services.recent.find(action.text(0))
+    later = turn.request.photos[1:] if recent is None else recent.rest
     number = action.number(1, least=2, most=MOST_ALBUM)
-    if recent is None or number is None or number - 2 >= len(recent.rest):
+    if number is None or number - 2 >= len(later):
         raise refusal(turn, "stale.photo")
-    choice = dataclasses.replace(await services.store.choice(turn.who), style=recent.style)
-    photo, mine = recent.rest[number - 2], recent.owner == turn.who.user
-    return await ask(services, turn, chosen(services, choice, photo=photo, mine=mine))
+    choice, mine = await services.store.choice(turn.who), not turn.request.sender.is_group
+    if recent is not None:
+        choice = dataclasses.replace(choice, style=recent.style)
+        mine = recent.owner == turn.who.user
+    first = action.number(2, least=2, most=MOST_ALBUM) or number
+    question = chosen(services, choice, photo=later[number - 2], first=first, mine=mine)
+    return await ask(services, turn, question)
 
 
 async def asked_again(services: Services, turn: Turn, action: Action) -> Question:
@@ -281,6 +306,8 @@ async def asked_again(services: Services, turn: Turn, action: Action) -> Questio
         choice,
         photo=None if recent is not None else turn.request.photos[0],
         recent=recent,
+        rest=recent.rest if recent is not None else (),
+        first=recent.first if recent is not None else 1,
         token=token if recent is not None else "",
         top=action.number(3, least=1, most=MOST_MATCHES) or 1,
         number=action.number(1, least=1, most=MOST_FACES) or 1,

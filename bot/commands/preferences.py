@@ -54,7 +54,13 @@ class Preference:
         first, _, rest = given.partition(" ")
         if self.name == "top" and rest and words.read_top(first) is not None:  # as in /top 3 film
             given, others = first, rest
-        value = await self.parse(services, turn, given)
+        try:
+            value = await self.parse(services, turn, given)
+        except Refusal as refused:
+            if not request.photos:
+                raise
+            choice, remarks = await services.store.choice(who), (refused.reply.text,)
+            return await answer_photo(services, turn, choice, remarks=remarks)
         lines: Sequence[str] = ()
         if stored:
             await services.store.choose(who, **{self.name: value})

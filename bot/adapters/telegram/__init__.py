@@ -19,7 +19,7 @@ from telegram.ext import Application, ApplicationBuilder, TypeHandler
 from telegram.request import HTTPXRequest
 
 from bot.adapters import Adapter, listening_socket, or_stop
-from bot.adapters.telegram.sender import ChatRateLimiter
+from bot.adapters.telegram.sender import ApiRequest, ChatRateLimiter
 from bot.adapters.telegram.session import ALLOWED_UPDATES, REFUSED_TOKEN, Polling, Session, insist
 from bot.conversation import PRIVATE, described
 from bot.settings import TelegramSettings
@@ -157,7 +157,7 @@ class TelegramAdapter(Adapter[TelegramSettings]):
 def _request(tls: ssl.SSLContext, *, connections: int, timeout_s: float) -> HTTPXRequest:
     # Idle connections are looked at one by one before each request: a few are kept for all.
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=32)
-    return HTTPXRequest(
+    return ApiRequest(
         connect_timeout=10,
         read_timeout=timeout_s,
         write_timeout=20,

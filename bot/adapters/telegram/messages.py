@@ -17,7 +17,14 @@ from telegram import Message
 from telegram.constants import ChatType, MessageEntityType
 from telegram.error import BadRequest, RetryAfter, TelegramError
 
-from bot.adapters import DOWNLOAD_LIMIT_BYTES, fetch, is_picture, no_picture, refuse_too_large
+from bot.adapters import (
+    DOWNLOAD_LIMIT_BYTES,
+    fetch,
+    is_picture,
+    no_picture,
+    only_pictures,
+    refuse_too_large,
+)
 from bot.conversation import COMMANDS
 from bot.values import Attachment, Request, Sender
 
@@ -38,6 +45,15 @@ class Asked:
 
     request: Request
     place: Place = field(repr=False)
+
+    def about(self, photo: Attachment | None) -> Asked:
+        """The same question about a later one of several photos and those after it."""
+        if photo is None or photo.message_id is None:
+            return self
+        later = [one for one in self.request.photos if (one.message_id or 0) > photo.message_id]
+        reply = telegram.ReplyParameters(photo.message_id, allow_sending_without_reply=True)
+        request = replace(self.request, photos=(photo, *later))
+        return Asked(request, self.place | {"reply_parameters": reply})
 
 
 class ParsedMessage(NamedTuple):
@@ -69,23 +85,27 @@ class Reader:
             if len(self._photos) > MOST_REMEMBERED:
                 self._photos.popitem(last=False)
 
-    def read(self, messages: Sequence[Message]) -> Asked | None:
+    def read(self, messages: Sequence[Message], *, edited: bool = False) -> Asked | None:
         """What a message, or the messages of an album, ask for; None if nothing.
 
         In private chats everything that somebody wrote is a question; elsewhere only a command, a
-        mention, or a photo in reply to the bot.
+        mention, or a photo in reply to the bot. An edited caption is one if it is a command.
         """
         first = messages[0]
         sender = _sender(first)
         if sender is None:
             return None
+        if sender.is_group and not self._bot.bot.can_read_all_group_messages:
+            sender = replace(sender, hears_all=False)
         words = next(filter(None, (item.text or item.caption for item in messages)), "")
         said = parse_message(words, self._bot.username)
-        if said.to_another:
+        if said.to_another or (edited and not (first.caption and said.command in COMMANDS)):
             return None
-        attached = tuple(photo for item in messages for photo in self._pictures(item))
+        attached = only_pictures([one for item in messages for one in self._pictures(item)])
         if first.media_group_id:
-            self.remember((first.chat.id, first.media_group_id), attached)
+            album = (first.chat.id, first.media_group_id)
+            attached = (edited and self._photos.get(album)) or attached
+            self.remember(album, attached)
         if sender.is_group and not self._is_asked(said, messages, attached):
             return None
         # Of an album all or none is forwarded, so its first message speaks for it.
@@ -145,7 +165,9 @@ class Reader:
         file: telegram.PhotoSize | telegram.Sticker | telegram.Animation | telegram.Document | None
         file = moving
         media_type = moving.mime_type if moving else None
-        if sizes := message.photo:
+        paid = message.paid_media.paid_media if message.paid_media else ()
+        bought = [one.photo for one in paid if isinstance(one, telegram.PaidMediaPhoto)]
+        if sizes := message.photo or (bought[0] if bought else ()):
             fitting = [size for size in sizes if (size.file_size or 0) <= DOWNLOAD_LIMIT_BYTES]
             file = max(fitting or sizes, key=lambda size: size.width * size.height)
             media_type = "image/jpeg"
@@ -155,12 +177,13 @@ class Reader:
                 return (no_picture(),)
         elif not moving or not is_picture(media_type, moving.file_name):
             others = (file, message.video, message.video_note, message.voice, message.audio)
-            return (no_picture(media_type),) if any(others) else ()
+            return (no_picture(media_type),) if any((*others, paid)) else ()
         assert file
         download, size_bytes = partial(self._download, file.file_id), file.file_size
         load = partial(fetch, download, size_bytes, FAILURES, (BadRequest, RetryAfter))
         spoiler = bool(message.has_media_spoiler)
-        return (Attachment(load, size_bytes, media_type, spoiler=spoiler),)
+        message_id = message.message_id if isinstance(message, Message) else None
+        return (Attachment(load, size_bytes, media_type, spoiler=spoiler, message_id=message_id),)
 
     async def _download(self, file_id: str) -> bytes:
         """The bytes of a file, but not many more than the limit."""

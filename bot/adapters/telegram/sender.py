@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import math
 import os
@@ -19,6 +20,7 @@ import telegram
 from telegram import InputMediaAnimation, InputMediaPhoto, Message
 from telegram.error import BadRequest, ChatMigrated, NetworkError, RetryAfter, TelegramError
 from telegram.ext import AIORateLimiter
+from telegram.request import HTTPXRequest
 
 from bot.adapters import backoff_s, retry
 from bot.text import shorten, utf16_length
@@ -40,6 +42,7 @@ os.environ.setdefault("PTB_TIMEDELTA", "true")
 TELEGRAM_LIMITS = Limits(buttons_per_row=3, button_rows=10)
 # How long a failing delivery is retried.
 PATIENCE_S = 120.0
+NO_ANSWER, MOST_GARBAGE = "no answer of the Bot API", 2
 # Nobody waits longer than this for an answer; Telegram names hours after gross abuse.
 LONGEST_RATE_LIMIT_S = 600.0
 MOST_RATE_LIMITS = 10
@@ -244,17 +247,39 @@ class Sender:
                     await uploaded.delete()
 
 
+class ApiRequest(HTTPXRequest):
+    """Requests; an answer that is none of the Bot API (a gateway's page) is a network failure."""
+
+    @staticmethod
+    def parse_json_payload(payload: bytes) -> JSON:
+        """See the library; raises NetworkError."""
+        with contextlib.suppress(ValueError):
+            answer = json.loads(payload)
+            if isinstance(answer, dict) and ("result" in answer or answer.get("ok") is False):
+                return answer
+        raise NetworkError(NO_ANSWER)
+
+
 async def _deliver(call: Callable[[], Awaitable[T]]) -> T:
     """The result of a request, which is repeated while the network fails."""
     until = time.monotonic() + PATIENCE_S
 
+    async def deliver() -> T:
+        try:
+            return await call()
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as problem:
+            # Telegram has done it, and the library can't read what it says about it.
+            raise TelegramError("unreadable") from problem
+
     def pause_s(problem: Exception, failures: int) -> float | None:
         if not isinstance(problem, NetworkError) or isinstance(problem, BadRequest):
             return None
+        if problem.message == NO_ANSWER and failures > MOST_GARBAGE:
+            return None  # each may have been delivered
         wait_s = backoff_s(failures, 0.5, 15.0)
         return wait_s if time.monotonic() + wait_s <= until else None
 
-    return await retry(call, pause_s)
+    return await retry(deliver, pause_s)
 
 
 def _why(problem: TelegramError) -> str:

@@ -42,7 +42,12 @@ REFUSED_TOKEN = (
     "Telegram refuses the bot's token; "  # noqa: S105 - a sentence
     "put the one that @BotFather gave you into telegram.token"
 )
-ALLOWED_UPDATES = (Update.MESSAGE, Update.CALLBACK_QUERY, Update.GUEST_MESSAGE)
+ALLOWED_UPDATES = (
+    Update.MESSAGE,
+    Update.EDITED_MESSAGE,
+    Update.CALLBACK_QUERY,
+    Update.GUEST_MESSAGE,
+)
 POLL_S = 30  # how long Telegram may wait before it says that there is nothing
 CONFIRM_S = 0.8
 # Between polls while something is in work: soon after news, since a crowd comes together, then
@@ -107,6 +112,8 @@ class Session:
                 await self._hear_album(message, work)
             elif message:
                 await self._hear([message], work)
+            elif update.edited_message:
+                await self._hear([update.edited_message], work, edited=True)
         self._done(update.update_id)
 
     async def _tell(self, work: _Work, key: str) -> None:
@@ -139,8 +146,10 @@ class Session:
         finally:
             album.answered.set()
 
-    async def _hear(self, messages: Sequence[Message], work: _Work) -> None:
-        asked = self._reader.read(messages)
+    async def _hear(
+        self, messages: Sequence[Message], work: _Work, *, edited: bool = False
+    ) -> None:
+        asked = self._reader.read(messages, edited=edited)
         if asked is None:
             return
         first = messages[0]
@@ -152,6 +161,7 @@ class Session:
             work.asked = asked
             async with self._typing(asked):
                 reply = await self._conversation.answer(asked.request, TELEGRAM_LIMITS)
+            asked = asked.about(reply.about)
             sent = await self._sender.send(asked.place, reply)
         self._reader.remember(sent, asked.request.photos)
 
@@ -185,7 +195,7 @@ class Session:
             answering.cancel()
 
     async def _show(self, query: CallbackQuery, asked: Asked, reply: Reply) -> None:
-        message = query.message
+        message, asked = query.message, asked.about(reply.about)
         if message is None:
             if query.inline_message_id:
                 asker_id = query.from_user.id
@@ -235,6 +245,7 @@ class Polling:
         self._bot, self._request, self._queue = bot, request, queue
         self._born = time.time()
         self._next: int | None = None
+        self._caught_up = False  # whether all that waited before the start has come
         self._held: dict[int, float] = {}  # update id -> when it came
         self._seen: set[int] = set()  # those that Telegram may send again
         self._all_answered = asyncio.Event()
@@ -287,7 +298,7 @@ class Polling:
         return min(self._held, default=self._next)
 
     async def _poll(self, offset: int | None, limit: int = 100, timeout_s: int = POLL_S) -> Any:
-        timeout_s = 0 if self._held else timeout_s
+        timeout_s = timeout_s if self._caught_up and not self._held else 0
         asked: JSON = {
             "limit": min(limit, len(self._seen) + NEW_AT_ONCE),
             "timeout": timeout_s,
@@ -315,11 +326,17 @@ class Polling:
                 # One must not hide the others.
                 log.warning("telegram: an update can't be read (%s)", type(problem).__name__)
                 continue
-            message = read.message or read.guest_message
-            if message and message.date.timestamp() >= self._born - 1:
+            message = read.effective_message
+            made = (message.edit_date or message.date) if message else None
+            if read.callback_query:  # nobody says when it was pressed
+                since_start = self._caught_up
+            else:
+                since_start = made is not None and made.timestamp() >= self._born - 1
+            if since_start:
                 self._held[update_id] = time.monotonic()
                 self._all_answered.clear()
             self._queue.put_nowait(read)
+        self._caught_up |= len(updates) < NEW_AT_ONCE
         self._seen.update(updates)
         if offset is not None:
             self._seen = {update_id for update_id in self._seen if update_id >= offset}

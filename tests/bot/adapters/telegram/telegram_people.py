@@ -153,6 +153,12 @@ class Talk:
             await asyncio.sleep(pause_s)
         return sent
 
+    async def edit_caption(self, message_id: int, words: str) -> None:
+        """Changes what stands under a photo."""
+        message = self.chat.messages[message_id] | _caption(words) | {"edit_date": int(time.time())}
+        self.chat.messages[message_id] = message
+        self.last_update = self.api.push("edited_message", message)
+
     async def send_other(self, **content: Any) -> int:
         """Sends any other kind of message."""
         return await self._write(content)

@@ -108,6 +108,7 @@ class BotApi:
         self.delivered: list[int] = []
         self.slow_s: dict[str, float] = defaultdict(float)
         self._faults: dict[str, deque[Callable[[web.Request], None]]] = defaultdict(deque)
+        self._garbled: dict[str, deque[str | None]] = defaultdict(deque)
         self._ids = itertools.count(1000)
         self._update_ids = itertools.count(870_000_000)
         self._news = asyncio.Event()
@@ -171,6 +172,10 @@ class BotApi:
 
         self._faults[method].extend([fault] * times)
 
+    def garble(self, method: str, answer: str | None) -> None:
+        """Does what is asked, and then says that, or, for None, closes the connection."""
+        self._garbled[method].append(answer)
+
     def called(self, method: str) -> list[Call]:
         return [call for call in self.calls if call.method == method]
 
@@ -233,6 +238,11 @@ class BotApi:
                 body["parameters"] = refusal.parameters
         call.status = status
         call.answer = body
+        if self._garbled[method]:
+            garbage = self._garbled[method].popleft()
+            if garbage is None and request.transport:
+                request.transport.abort()
+            return web.Response(text=garbage or "", content_type="application/json")
         return web.json_response(body, status=status)
 
     async def _download(self, request: web.Request) -> web.StreamResponse:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from telegram_mirror import Mirror, running, size, until
-from telegram_people import Person
+from telegram_people import Person, group
 from telegram_server import BotApi
 
 from bot.values import Document, Reply
@@ -268,7 +268,60 @@ async def test_edited_messages_and_channel_posts_are_nobodys_question(
     assert await chat.stays_silent()
     assert len(mirror.requests) == 1
     kinds = api.called("getUpdates")[0].parameters["allowed_updates"]
-    assert set(kinds) == {"message", "callback_query", "guest_message"}
+    assert set(kinds) == {"message", "edited_message", "callback_query", "guest_message"}
+
+
+async def test_a_caption_edited_to_a_command_asks(api: BotApi, hopper_jpeg: bytes) -> None:
+    """Of an album it asks about all of it; other words under a photo are just talk."""
+    chat = Person(api).private_chat()
+    photo = await chat.send_photo(hopper_jpeg)
+    await chat.reply()
+    await chat.edit_caption(photo, "my passport")
+    await chat.edit_caption(photo, "/top 3")
+    reply = await chat.reply()
+    assert (reply.words, reply.answers_to) == ("top [3] 1", photo)
+    items = await chat.send_album([hopper_jpeg] * 3)
+    await chat.reply()
+    await chat.edit_caption(items[1], "/compare")
+    assert (await chat.reply()).words == "compare [] 3"
+    (ada,) = group(Person(api))
+    photo = await ada.send_photo(hopper_jpeg)
+    await ada.edit_caption(photo, "/top@lookalike_test_bot 2")
+    assert (await ada.reply()).words == "top [2] 1"
+    assert await chat.stays_silent()
+
+
+async def test_paid_media_are_answered_where_they_are_paid(api: BotApi, hopper_jpeg: bytes) -> None:
+    """What the bot is not shown is told to be no picture."""
+    chat = Person(api).private_chat()
+    sizes = chat._photo_sizes(hopper_jpeg)
+    bought = {"star_count": 5, "paid_media": [{"type": "photo", "photo": sizes}]}
+    await chat.send_other(paid_media=bought)
+    assert size((await chat.reply()).picture) == size(hopper_jpeg)
+    hidden = {"type": "preview", "width": 9, "height": 9}
+    await chat.send_other(paid_media={"star_count": 5, "paid_media": [hidden]})
+    assert (await chat.reply()).words == "NotAnImage"
+
+
+@pytest.mark.parametrize("kind", ["video", "animation", "document"])
+async def test_what_is_no_photo_in_an_album_is_passed_over(
+    api: BotApi, mirror: Mirror, hopper_jpeg: bytes, kind: str
+) -> None:
+    """Photos are answered and counted; a word where nothing in the album is one."""
+    chat = Person(api).private_chat()
+    basics = {"file_id": "x", "file_unique_id": "x", "width": 5, "height": 5, "duration": 1}
+    other = {kind: {**basics, "mime_type": "application/pdf"}}
+    await chat.send_other(**other, media_group_id="7")
+    photo = await chat.send_photo(hopper_jpeg, media_group_id="7")
+    await chat.send_other(**other, media_group_id="7")
+    await chat.send_photo(hopper_jpeg, media_group_id="7")
+    assert (await chat.reply()).words == "None [] 2"
+    await chat.say("/compare", answers=photo)
+    assert (await chat.reply()).words == "compare [] 2"
+    for _ in range(2):
+        await chat.send_other(**other, media_group_id="8")
+    assert (await chat.reply()).words == "NotAnImage"
+    assert len(mirror.requests) == 3
 
 
 async def test_names_of_every_script_arrive_as_they_are(api: BotApi, mirror: Mirror) -> None:

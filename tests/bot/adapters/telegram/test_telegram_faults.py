@@ -206,6 +206,46 @@ async def test_twenty_at_once_are_within_telegrams_limits(api: BotApi, hopper_jp
     assert all(call.status == 200 for call in api.calls if call.method.startswith("send"))
 
 
+@pytest.mark.parametrize("garbage", ["", "<html>", "[]", "{}", "null", '{"ok": true}', '"x"'])
+async def test_a_picture_whose_answer_is_of_no_bot_api_is_sent_again(
+    api: BotApi, hopper_jpeg: bytes, garbage: str
+) -> None:
+    """It may have been a gateway that never passed it on: once more, not for ever."""
+    chat = Person(api).private_chat()
+    async with running(api, Mirror()):
+        api.fail("sendPhoto", status=200)
+        await chat.send_photo(hopper_jpeg)
+        assert (await chat.reply()).picture
+        assert await chat.stays_silent()
+        api.garble("sendPhoto", garbage)
+        await chat.send_photo(hopper_jpeg)
+        assert (await chat.reply()).picture
+        assert (await chat.reply()).picture
+        await chat.say("/help")
+        assert (await chat.reply()).words == "help [] 0"
+
+
+@pytest.mark.parametrize(
+    "result", ["true", "[]", "{}", "null", "7", '"x"', '{"message_id": "x", "chat": 1, "date": {}}']
+)
+async def test_a_delivered_picture_is_not_followed_by_an_excuse(
+    api: BotApi, hopper_jpeg: bytes, result: str
+) -> None:
+    """Telegram's answer has a shape that nobody knows: the person has the picture."""
+    chat = Person(api).private_chat()
+    async with running(api, Mirror()):
+        api.garble("sendPhoto", f'{{"ok": true, "result": {result}}}')
+        await chat.send_photo(hopper_jpeg)
+        card = await chat.reply()
+        assert card.picture
+        api.garble("editMessageMedia", f'{{"ok": true, "result": {result}}}')
+        await chat.press(card, "Again")
+        assert (await chat.reply()).kind == "edited"
+        await chat.say("/help")
+        assert (await chat.reply()).words == "help [] 0"
+        assert len(api.called("sendPhoto")) == 1
+
+
 async def test_somebody_who_blocked_the_bot_disturbs_nobody(
     api: BotApi, hopper_jpeg: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -303,6 +343,26 @@ async def test_a_photo_outlives_a_kill(api: BotApi, hopper_jpeg: bytes) -> None:
     assert _all_confirmed(api)
 
 
+async def test_a_pressed_button_outlives_a_kill(api: BotApi, hopper_jpeg: bytes) -> None:
+    """What was pressed is done by the next process, once."""
+    chat = Person(api).private_chat()
+    async with running(api, Mirror()):
+        await chat.send_photo(hopper_jpeg)
+        card = await chat.reply()
+    polls = len(api.called("getUpdates"))
+    dying = await asyncio.create_subprocess_exec(sys.executable, "-c", MUTE_BOT, api.url, api.token)
+    await until(lambda: len(api.called("getUpdates")) >= polls + 2, within_s=60)
+    query = await chat.press(card, "Again")
+    await until(lambda: query in api.toasts)
+    dying.kill()
+    await dying.wait()
+    async with running(api, Mirror()):
+        changed = await chat.reply()
+        assert (changed.kind, changed.words) == ("edited", "pressed again 1")
+        assert await chat.stays_silent()
+    assert _all_confirmed(api)
+
+
 async def test_a_photo_that_kills_is_tried_twice_and_not_for_ever(
     api: BotApi, hopper_jpeg: bytes
 ) -> None:
@@ -383,6 +443,7 @@ async def test_updates_come_by_webhook(
         assert api.webhook["secret_token"] == "s3cret_-"
         assert set(api.webhook["allowed_updates"]) == {
             "message",
+            "edited_message",
             "callback_query",
             "guest_message",
         }

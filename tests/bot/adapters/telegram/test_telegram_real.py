@@ -235,6 +235,131 @@ async def test_choices_and_buttons_outlive_a_restart(
         assert "Eileen Collins" in (await chat.reply()).words
 
 
+async def test_the_first_face_of_an_album_is_answered(
+    api: BotApi, settings: Settings, hopper_jpeg: bytes, collins_jpeg: bytes
+) -> None:
+    """Every later photo has a button; answers reply to the photo that they are about."""
+    chat = Person(api).private_chat()
+    async with bot(api, settings):
+        items = await chat.send_album([_blank(), hopper_jpeg, hopper_jpeg, collins_jpeg])
+        card = await chat.reply()
+        assert card.words.startswith("Grace Hopper: ")
+        assert SAY("answer.first_face", number=2) in card.words
+        assert SAY("answer.album_rest", count=2) in card.words
+        assert card.answers_to == items[1]
+        photos = [label for label in card.buttons if label.startswith("Photo ")]
+        assert photos == ["Photo 3", "Photo 4"]
+        await chat.press(card, "Photo 4")
+        later = await chat.reply()
+        assert later.words.startswith("Eileen Collins: ")
+        assert SAY("answer.photo", number=4) in later.words
+        assert (later.kind, later.answers_to) == ("sent", items[3])
+        await chat.press(card, SAY("button.more"))
+        more = await chat.reply()
+        assert "Photo 3" in more.buttons
+        await chat.send_album([hopper_jpeg] * 10)
+        ten = await chat.reply()
+        assert SAY("answer.album", count=9) in ten.words
+        assert [f"Photo {number}" for number in range(2, 11)] == list(ten.buttons)[:9]
+        await chat.send_album([_blank(), _blank()])
+        assert (await chat.reply()).words == SAY("error.no_face")
+    async with bot(api, settings):
+        await chat.press(later, SAY("button.more"))
+        assert (await chat.reply()).words.startswith("1. Eileen Collins: ")
+        assert await chat.toast(await chat.press(ten, "Photo 4")) == SAY("stale.photo")
+
+
+async def test_buttons_of_an_album_outlive_what_is_kept(
+    api: BotApi, settings: Settings, hopper_jpeg: bytes, collins_jpeg: bytes
+) -> None:
+    """Once the photos are forgotten they are fetched again."""
+    chat = Person(api).private_chat()
+    memory = settings.memory.model_copy(update={"minutes": 0.0})
+    async with bot(api, settings.model_copy(update={"memory": memory})):
+        await chat.send_album([_blank(), hopper_jpeg, collins_jpeg])
+        card = await chat.reply()
+        await chat.press(card, "Photo 3")
+        later = await chat.reply()
+        assert later.words.startswith("Eileen Collins: ")
+        assert SAY("answer.photo", number=3) in later.words
+        await chat.press(later, SAY("button.more"))
+        assert (await chat.reply()).words.startswith("1. Eileen Collins: ")
+        await chat.send_album([hopper_jpeg, collins_jpeg])
+        card = await chat.reply()
+        await chat.press(card, SAY("button.compare"))
+        assert (await chat.reply()).words.startswith("How alike? ")
+
+
+async def test_every_button_of_an_old_card_works_or_says_why_not(
+    api: BotApi, settings: Settings, hopper_jpeg: bytes
+) -> None:
+    """After a restart; where Telegram no longer says which photo it was, one sentence."""
+    chat = Person(api).private_chat()
+    async with bot(api, settings):
+        await chat.send_photo(hopper_jpeg)
+        card = await chat.reply()
+        await chat.send_album([hopper_jpeg, hopper_jpeg], "/compare")
+        pair = await chat.reply()
+    for message, forgotten in ((card, False), (card, True), (pair, True)):
+        for label in message.buttons:
+            async with bot(api, settings):
+                said = await chat.toast(await chat.press(message, label, forgotten=forgotten))
+                if forgotten:
+                    assert said == SAY("stale.photo")
+                else:
+                    assert said or (await chat.reply()).words.count("Grace Hopper: ")
+                assert chat.chat.outgoing.empty()
+
+
+@pytest.mark.parametrize(
+    ("caption", "said"),
+    [
+        ("/lookalike Tom Cruise", "Tom Cruise"),
+        ("/lookalike 99", SAY("top.out_of_range", most=10)),
+        ("/lookalike model:nonsense", "nonsense"),
+        ("/lookalike category:nonsense", SAY("category.none")),
+        ("/top 99", SAY("top.out_of_range", most=10)),
+        ("/top 2 film", "film"),
+        ("/model senet", "senet"),
+        ("/model nonsense", "nonsense"),
+        ("/category film", SAY("category.none")),
+        ("/style nonsense", "nonsense"),
+        ("/morph nonsense", "nonsense"),
+    ],
+)
+async def test_a_wish_that_is_not_understood_is_told_and_the_photo_answered(
+    api: BotApi, settings: Settings, hopper_jpeg: bytes, caption: str, said: str
+) -> None:
+    """In one message, also where the command has settings only."""
+    chat = Person(api).private_chat()
+    async with bot(api, settings):
+        await chat.send_photo(hopper_jpeg, caption)
+        reply = await chat.reply()
+        assert "Grace Hopper" in reply.words
+        assert said in reply.words
+        assert reply.picture or reply.film
+        assert await chat.stays_silent()
+
+
+async def test_compare_in_a_group_says_what_works_there(
+    api: BotApi, settings: Settings, hopper_jpeg: bytes, collins_jpeg: bytes
+) -> None:
+    """With privacy mode an album's other photos never reach the bot; a reply does."""
+    (ada,) = group(Person(api))
+    async with bot(api, settings):
+        await ada.send_album([hopper_jpeg, collins_jpeg], "/compare nonsense")
+        assert (await ada.reply()).words == SAY("compare.reply_here")
+        photo = await ada.send_photo(hopper_jpeg)
+        await ada.send_photo(collins_jpeg, "/compare nonsense", answers=photo)
+        words = (await ada.reply()).words
+        assert words.startswith("How alike? ")
+        assert "nonsense" in words
+    api.me["can_read_all_group_messages"] = True
+    async with bot(api, settings):
+        await ada.say("/compare")
+        assert (await ada.reply()).words == SAY("compare.need_two")
+
+
 async def test_a_guest_finds_lookalikes(
     api: BotApi, settings: Settings, hopper_jpeg: bytes
 ) -> None:
