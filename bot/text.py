@@ -149,10 +149,13 @@ WORDS = (
     (30.0, "word.hint"),
     (float("-inf"), "word.hardly"),
 )
+_MOST_COVERED = 54.0
 
 
-def word_key(score: float) -> str:
-    """Key of what a score is called."""
+def word_key(score: float, concerns: Sequence[str] = ()) -> str:
+    """Key of what a score is called; of a face that is covered nothing strong is said."""
+    if "covered" in concerns:
+        score = min(score, _MOST_COVERED)
     return next(key for least, key in WORDS if score >= least)
 
 

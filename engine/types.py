@@ -77,6 +77,7 @@ class Concern(StrEnum):
     SMALL = "small"
     BLURRED = "blurred"
     TURNED = "turned"
+    COVERED = "covered"  # by a mask or dark glasses
 
 
 @dataclass(frozen=True, slots=True, eq=False)

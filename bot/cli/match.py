@@ -111,7 +111,7 @@ def _draw_answer(engine: Engine, answer: _Answer, style: str = SIDE) -> Picture:
     from bot.pictures.split import suits
 
     entries = [
-        entry_of(engine, match, name=match.person.name, **_words_of(match))
+        entry_of(engine, match, name=match.person.name, **_words_of(match, answer.faces[0]))
         for match in answer.matches[0]
     ]
     best = entries[0]
@@ -119,13 +119,13 @@ def _draw_answer(engine: Engine, answer: _Answer, style: str = SIDE) -> Picture:
     return draw_card(answer.photo, answer.faces, entries, split=style == SPLIT and fits)
 
 
-def _words_of(match: Match) -> dict[str, str]:
+def _words_of(match: Match, face: Face) -> dict[str, str]:
     """What the score is called, and whose the portrait is ("": nobody knows)."""
     from bot.text import Wording, credit_of, word_key
 
     text = Wording.load().text
     credit = credit_of(match.portrait, text("answer.unknown_author"))
-    return {"word": text(word_key(match.score)), "credit": credit}
+    return {"word": text(word_key(match.score, face.concerns)), "credit": credit}
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
@@ -206,7 +206,7 @@ def _lines(answer: _Answer) -> Iterator[str]:
         for rank, match in enumerate(matches, 1):
             bar = "█" * round(match.score / 5)
             place = f"{rank}. " if len(matches) > 1 else ""
-            words = _words_of(match)
+            words = _words_of(match, face)
             yield f"{place}{match.person.name}  {bar:░<20}  {match.score:.0f}/100, {words['word']}"
             cosines = ", ".join(
                 f"{part.backbone} {part.score:.0f} (cosine {part.cosine:.3f})"

@@ -25,7 +25,11 @@ MOST_ROWS_OF_FACES = 3
 # A million strangers: beyond it the number says more about the law fitted to the tail than about
 # people.
 RAREST = 1_000_000
-CONCERNS = {Concern.BLURRED: "answer.blurred", Concern.TURNED: "answer.turned"}
+CONCERNS = {
+    Concern.BLURRED: "answer.blurred",
+    Concern.TURNED: "answer.turned",
+    Concern.COVERED: "answer.covered",
+}
 
 
 async def show_card(services: Services, turn: Turn, _slot: Slot, found: Found) -> Reply:
@@ -139,7 +143,9 @@ def _entries(services: Services, found: Found) -> list[CardEntry]:
     return entries
 
 
-def match_answers(turn: Turn, matches: Sequence[Match]) -> tuple[MatchAnswer, ...]:
+def match_answers(
+    turn: Turn, matches: Sequence[Match], concerns: Sequence[Concern]
+) -> tuple[MatchAnswer, ...]:
     """The matches in the asker's words."""
     unknown = turn.say("answer.unknown_author")
     return tuple(
@@ -147,7 +153,7 @@ def match_answers(turn: Turn, matches: Sequence[Match]) -> tuple[MatchAnswer, ..
             rank=rank,
             name=plain(match.person.name),
             score=match.score,
-            word=turn.say(word_key(match.score)),
+            word=turn.say(word_key(match.score, concerns)),
             cosine=match.cosine,
             one_in=match.one_in,
             member_scores=match.member_scores,

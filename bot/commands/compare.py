@@ -13,6 +13,7 @@ from bot.memory import RecentAnswer
 from bot.recognizer import DetectedPhoto
 from bot.text import shown_model, word_key
 from bot.values import Action, Attachment, FaceAnswer, MatchAnswer, Picture, Reply
+from engine.types import Concern
 from gallery.scores.ensemble import BEST
 
 if TYPE_CHECKING:
@@ -127,6 +128,8 @@ async def _answer(
         turn.say("compare.result", score=round(answer.score), word=answer.word),
         turn.say("answer.model", model=shown_model(model, answer.member_scores)),
     ]
+    if Concern.COVERED in _concerns(two):
+        lines.append(turn.say("answer.covered"))
     if wanted and wanted != model and services.models.is_coming(wanted):
         lines.append(turn.say("answer.fallback", wanted=wanted, model=model))
     if two[1][1] == 1 and max(len(photo.faces) for photo, _ in two) > 1:
@@ -140,6 +143,10 @@ async def _answer(
     )
 
 
+def _concerns(two: Two) -> list[Concern]:
+    return [concern for photo, number in two for concern in photo.faces[number - 1].concerns]
+
+
 async def _measure(services: Services, turn: Turn, two: Two, model: str) -> MatchAnswer:
     ensemble = services.models.ensemble() if model == BEST else None
     models = ensemble.backbones if ensemble else (model,)
@@ -151,6 +158,6 @@ async def _measure(services: Services, turn: Turn, two: Two, model: str) -> Matc
     else:
         cosine, calibration = float(ensemble.fused(cosines)), ensemble.calibration
     score = calibration.score(cosine)
-    word, one_in = turn.say(word_key(score)), calibration.one_in(cosine)
+    word, one_in = turn.say(word_key(score, _concerns(two))), calibration.one_in(cosine)
     members = ensemble.member_scores(cosines) if ensemble else ()
     return MatchAnswer(1, "", score, word, cosine, one_in, members)

@@ -15,7 +15,7 @@ import pytest_asyncio
 from homes import copy_home
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw
 from talking import Person, blank, chatting, side_by_side
 
 import bot.conversation
@@ -252,6 +252,22 @@ async def test_two_photos_are_compared(
     same = await ann.says("/compare", hopper_jpeg, hopper_jpeg)
     assert same.answers[0].matches[0].score == pytest.approx(100, abs=0.5)
     assert "cosine 1.0000" in str((await ann.presses("Raw numbers")).notice)
+
+
+async def test_a_covered_face_has_a_caveat_and_no_strong_word(
+    ann: Person, hopper_jpeg: bytes
+) -> None:
+    """Its sunglasses may hide what would tell the two apart."""
+    photo = Image.open(io.BytesIO(hopper_jpeg))
+    for x, y in ((224, 184), (304, 184)):
+        ImageDraw.Draw(photo).ellipse((x - 34, y - 22, x + 34, y + 30), (15, 15, 18))
+    covered = io.BytesIO()
+    photo.save(covered, "JPEG", quality=95)
+    for said, photos in (("", [covered]), ("/compare", [covered, covered])):
+        reply = await ann.says(said, *(one.getvalue() for one in photos))
+        (match,) = reply.answers[0].matches
+        assert (match.score > 55, match.word) == (True, "some likeness")
+        assert "A mask or dark glasses seem to hide part of the face" in reply.text
 
 
 async def test_two_people_in_one_photo_are_compared(

@@ -17,6 +17,8 @@ def test_the_ladder_rises() -> None:
 
     assert all(higher > lower for higher, lower in pairwise(levels))
     assert levels[-1] == float("-inf")
+    assert word_key(99.0, ["covered"]) == word_key(50.0)
+    assert word_key(40.0, ["covered"]) == word_key(40.0)
     assert word_key(29.9) == "word.hardly"
     assert word_key(30.0) == "word.hint"
     assert word_key(93.0) == word_key(SAME_PERSON_SCORE) == "word.same"

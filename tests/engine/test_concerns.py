@@ -1,6 +1,8 @@
-"""Small, blurred, turned away."""
+"""Small, blurred, turned away, covered."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engine.align import concerns, detail, yaw_degrees
+from engine.align import DLIB_TEMPLATE, concerns, detail, similarity, warp, yaw_degrees
 from engine.backbones.network import free_portraits
+from engine.decode import decode
+from engine.mtcnn import Detector
 from engine.types import Box, Concern, Face, Photo
 
 # Left eye, right eye, nose tip, corners of the mouth: x right, y down, z away from the viewer.
@@ -64,8 +68,59 @@ def test_dark_is_not_blurred(portrait: tuple[Photo, Face], gain: float) -> None:
     photo, face = portrait
     dark = _changed(photo, (photo.pixels * gain).astype(np.uint8))
 
-    assert detail(dark, face.landmarks) == pytest.approx(detail(photo, face.landmarks), rel=0.3)
+    seen = [detail(_half_crop(one, face)) for one in (dark, photo)]
+    assert seen[0] == pytest.approx(seen[1], rel=0.3)
     assert concerns(dark, face.box, face.landmarks) == ()
+
+
+def _half_crop(photo: Photo, face: Face) -> NDArray[np.uint8]:
+    return warp(photo, similarity(face.landmarks, DLIB_TEMPLATE / 2), (75, 75))
+
+
+@pytest.mark.parametrize("colour", [(120, 178, 215), (235, 238, 240), (25, 25, 28), (60, 90, 60)])
+def test_a_masked_face_is_covered(
+    portrait: tuple[Photo, Face], colour: tuple[int, int, int]
+) -> None:
+    import cv2
+
+    photo, face = portrait
+    (_, _), (_, _), nose, left, right = face.landmarks
+    pixels, reach = photo.pixels.copy(), (right - left) * 0.7
+    down = (left + right) / 2 - nose
+    corners = [left - reach - down, nose - down / 2, right + reach - down]
+    corners += [right + reach / 2 + down, left - reach / 2 + down]
+    cv2.fillPoly(pixels, [np.rint(corners).astype(np.int32)], colour)
+
+    assert Concern.COVERED in concerns(_changed(photo, pixels), face.box, face.landmarks)
+
+
+@pytest.mark.parametrize("colour", [(12, 12, 14), (60, 40, 25)])
+def test_dark_glasses_cover_a_face(
+    portrait: tuple[Photo, Face], colour: tuple[int, int, int]
+) -> None:
+    import cv2
+
+    photo, face = portrait
+    pixels, apart = photo.pixels.copy(), float(np.linalg.norm(np.ptp(face.landmarks[:2], axis=0)))
+    for x, y in face.landmarks[:2]:
+        middle = round(float(x)), round(float(y) + apart * 0.08)
+        cv2.ellipse(
+            pixels, middle, (round(apart * 0.4), round(apart * 0.33)), 0, 0, 360, colour, -1
+        )
+
+    assert Concern.COVERED in concerns(_changed(photo, pixels), face.box, face.landmarks)
+
+
+def test_covered_faces_are_told_and_few_others_are(hard_faces: Path, people_photos: Path) -> None:
+    """Masked ones, and of a sample of portraits those that wear sunglasses."""
+    detector, shares = Detector(), []
+    ordinary = sorted(people_photos.glob("celeb_mini/*/*"))[::20]
+    for files in (sorted(hard_faces.glob("masks/*")), ordinary):
+        faces = [next(iter(detector.detect(decode(one.read_bytes()))), None) for one in files]
+        told = [Concern.COVERED in face.concerns for face in faces if face]
+        shares.append(sum(told) / len(told))
+    assert shares[0] > 0.75
+    assert shares[1] < 0.04
 
 
 def test_a_blank_is_blurred() -> None:
