@@ -147,7 +147,8 @@ async def retry(
     """
     for failures in itertools.count(1):
         try:
-            return await call()
+            # A task of its own: what it waits for wakes it alone, not all that wait for it.
+            return await asyncio.ensure_future(call())
         except Exception as problem:
             wait_s = pause_s(problem, failures)
             if wait_s is None:
@@ -185,7 +186,7 @@ async def fetch(
     # As a task of its own, since whatever awaits is woken by every chunk. From outside of the
     # handler: Telegram's would carry the file's address as its cause, and so the token.
     with contextlib.suppress(*failing):
-        content = await retry(lambda: asyncio.create_task(download()), pause_s)
+        content = await retry(download, pause_s)
         refuse_too_large(len(content))
         return content
     raise SourceDown("the platform does not hand over a file")
