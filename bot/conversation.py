@@ -178,6 +178,7 @@ class Conversation:
     def __init__(self, services: Services) -> None:
         self.wording = services.wording
         self._services = services
+        self.bookmarks = services.store.bookmarks
 
     async def choices(self, sender: Sender) -> Choices:
         """What the sender has chosen and could choose."""

@@ -50,6 +50,7 @@ NONCE_BYTES = 12
 BUSY_TIMEOUT_MS = 5_000
 LOCK_TIMEOUT_S = 30
 DAY_S = 86_400
+MOST_BOOKMARKS = 100
 EVERYWHERE = frozenset({"model", "style"})
 
 Clock = Callable[[], float]
@@ -365,6 +366,23 @@ class Store:
             for table in (MATCHES, CHOICES):
                 await connection.execute(table.delete().where(table.c.user_key == who.user.hex()))
         await self._empty_log()
+
+    async def bookmarks(
+        self, name: str, place: str | None = None, number: int = 0
+    ) -> dict[str, int]:
+        """Up to which message a front end answered, by place; one more is noted if it is given.
+
+        Sealed; of the last day, and the last 100 places.
+        """
+        key = self.identity.keyed("bookmarks", name)
+        who, row = Who(key, key, key), key.hex()
+        known = (await self._choices(who, CHOICES.c.key == row)).get(row, {})
+        by_age = sorted(reversed(known), key=lambda one: -known[one][1])
+        young = [one for one in by_age if known[one][1] >= self.now_s() - DAY_S][:MOST_BOOKMARKS]
+        if place is not None:
+            dropped = dict.fromkeys(set(known).difference(young))
+            await self._change(row, who, {**dropped, place: (number, self.now_s())})
+        return {one: known[one][0] for one in young}
 
     async def sweep(self) -> int:
         """Deletes matches that are too old; how many there were."""

@@ -156,6 +156,26 @@ async def test_export_holds_everything_and_forgetting_leaves_nothing(
     assert _count(database, "choice") == 0
 
 
+async def test_bookmarks_are_of_the_last_day_and_sealed(file: sa.URL) -> None:
+    """Of the last hundred places, and of each front end its own."""
+    clock = Clock()
+    async with opened(file, clock=clock) as store:
+        await store.bookmarks("discord", "0/1", 17)
+        clock.now += DAY_S - 1
+        for number in range(105):
+            clock.now += 0.001
+            await store.bookmarks("discord", f"{CHAT_ID}/{number}", number)
+        assert await store.bookmarks("other") == {}
+    async with opened(file, clock=clock) as store:
+        found = await store.bookmarks("discord")
+        assert len(found) == 100
+        assert found[f"{CHAT_ID}/104"] == 104
+        clock.now += DAY_S + 1
+        assert await store.bookmarks("discord") == {}
+    written = b"".join(one.read_bytes() for one in Path(str(file.database)).parent.iterdir())
+    assert CHAT_ID.encode() not in written
+
+
 async def test_the_files_say_nothing_without_the_key(
     file: sa.URL, tmp_path: Path, who: Who
 ) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,13 +18,14 @@ from bot.adapters.discord import sender
 from bot.adapters.discord.sender import FAILURES, LIMITS
 from bot.conversation import COMMANDS, PRIVATE, Conversation
 from bot.values import Attachment, Reply, Request, Sender
-from engine.errors import NotAnImage
+from engine.errors import LookalikeError, NotAnImage
 
 log = logging.getLogger(__name__)
 
 TYPING_EVERY_S = 8.0  # the sign is shown for 10 s (docs: Trigger Typing Indicator)
 MOST_CHOICES, CHOICE_CHARS = 25, 100
 AVATAR_PX = 1024
+MOST_MISSED = 100  # messages that are looked at in a channel for what was asked meanwhile
 LASTING = (discord.NotFound, discord.Forbidden)
 AnyInteraction = discord.Interaction[Any]
 
@@ -51,17 +53,61 @@ class Session(discord.Client):
         )
         self._conversation, self._set_up = conversation, set_up
         self._in_flight = InFlight(self._tell)
+        self._begun: deque[int] = deque(maxlen=1000)  # messages that are, or were, answered
+        self._in_work: defaultdict[str, set[int]] = defaultdict(set)  # of them, by channel
+        self._left_off: dict[str, int] = {}  # bookmarks of the program before this one
         self.keep = self._in_flight.keep  # runs something as long as the session lasts
         self.finish = self._in_flight.finish  # to be called at the end
 
     async def setup_hook(self) -> None:
         """Called by discord.py, as what follows."""
+        with contextlib.suppress(LookalikeError):
+            self._left_off = await self._conversation.bookmarks("discord")
         await self._set_up(self)
 
     async def on_ready(self) -> None:
-        """Notes that Discord takes the connection."""
+        """Notes that Discord takes the connection, and answers what was asked meanwhile."""
         self.was_ready = True
         log.info("discord: connected")
+        while self._left_off:
+            place, answered = self._left_off.popitem()
+            self.keep(self._catch_up(place, discord.Object(answered)))
+
+    async def _catch_up(self, place: str, answered: discord.Object) -> None:
+        """Answers what stands in a channel since then, and that the bot did not reply to."""
+        guild_id, channel_id = map(int, place.split("/"))
+        channel = self.get_partial_messageable(channel_id, guild_id=guild_id or None)
+        with contextlib.suppress(*FAILURES, *sender.GARBAGE):  # as where the bot may not read
+            found = [one async for one in channel.history(limit=MOST_MISSED, after=answered)]
+            mine = [one.reference for one in found if self._by_me(one)]
+            replies = {reference.message_id for reference in mine if reference}
+            for message in found:
+                if message.id not in replies:
+                    self.keep(self.on_message(message))
+
+    def _by_me(self, message: discord.Message) -> bool:
+        return self.user is not None and message.author.id == self.user.id
+
+    @contextlib.asynccontextmanager
+    async def _bookmarked(self, message: discord.Message) -> AsyncIterator[None]:
+        """Notes up to which message of the channel all are answered."""
+        place = f"{message.guild.id if message.guild else 0}/{message.channel.id}"
+        in_work = self._in_work[place]
+
+        async def note() -> None:
+            with contextlib.suppress(LookalikeError):
+                answered = min(in_work, default=message.id + 1) - 1
+                await self._conversation.bookmarks("discord", place, answered)
+
+        in_work.add(message.id)
+        self.keep(note())
+        try:
+            yield
+        finally:
+            in_work.discard(message.id)
+            if not in_work:
+                self._in_work.pop(place, None)
+            await note()
 
     async def on_error(self, event_method: str, /, *_: Any, **__: Any) -> None:
         """Logs where, and quotes nothing."""
@@ -117,6 +163,9 @@ class Session(discord.Client):
         group = message.guild is not None or isinstance(message.channel, discord.GroupChannel)
         if group and me.id not in {user.id for user in message.mentions}:
             return
+        if message.id in self._begun:
+            return
+        self._begun.append(message.id)
         text = message.content.replace(f"<@{me.id}>", " ").replace(f"<@!{me.id}>", " ")
         first, _, rest = text.strip().partition(" ")
         name = first.lstrip("/!").lower()
@@ -126,12 +175,12 @@ class Session(discord.Client):
         language = _locale(message)
         asker = Sender("discord", str(author.id), chat_id, language, group, author.display_name)
         typing = self._in_flight.repeating(message.channel.typing, TYPING_EVERY_S)
-        async with self._in_flight.answering(message), typing:
+        async with self._in_flight.answering(message), typing, self._bookmarked(message):
             say = partial(self._conversation.wording.text, language=asker.language)
             photos = pictures(message, asker=message.author)
             if not photos or command == "compare":
                 try:
-                    photos = (*await _replied_pictures(message), *photos)
+                    photos = (*await self._replied_pictures(message), *photos)
                 except discord.Forbidden:
                     await sender.answer_message(message, Reply(say("discord.no_history")), say)
                     return
@@ -141,6 +190,19 @@ class Session(discord.Client):
                 written = await sender.write_privately(message.author, reply)
                 reply = Reply(say("discord.written" if written else "discord.closed"))
             await sender.answer_message(message, reply, say)
+
+    async def _replied_pictures(self, message: discord.Message) -> tuple[Attachment, ...]:
+        """Of the message replied to; where that is an answer of the bot's, of what it answered.
+
+        Raises discord.Forbidden if the bot may not read the message there.
+        """
+        replied = await _replied_to(message)
+        if replied is None:
+            return ()
+        if self._by_me(replied) and replied.reference:
+            asked = await _replied_to(replied)
+            return pictures(asked) if asked else ()
+        return pictures(replied, asker=message.author)
 
     async def choices(
         self, interaction: AnyInteraction, subject: str, typed: str
@@ -213,21 +275,6 @@ def pictures(
     mine = asker is not None and asker.id == message.author.id and not snapshots
     found = [file for file in files if is_picture(file.content_type, file.filename)]
     return tuple(attachment(file, own=mine) for file in found or files[:1])
-
-
-async def _replied_pictures(message: discord.Message) -> tuple[Attachment, ...]:
-    """Of the message replied to; where that is an answer of the bot's, of what it answered.
-
-    Raises discord.Forbidden if the bot may not read the message there.
-    """
-    replied = await _replied_to(message)
-    if replied is None:
-        return ()
-    me = message.guild.me if message.guild else getattr(message.channel, "me", None)
-    if me is not None and replied.author.id == me.id and replied.reference:
-        asked = await _replied_to(replied)
-        return pictures(asked) if asked else ()
-    return pictures(replied, asker=message.author)
 
 
 async def _fetch_asked(answer: discord.Message) -> bytes:

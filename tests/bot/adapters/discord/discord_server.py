@@ -197,8 +197,12 @@ class Discord:
         guild: bool = False,
         replies_to: JSON | None = None,
         resolved: bool = True,
+        heard: bool = True,
     ) -> JSON:
-        """Somebody writes a message; in a server the bot reads it only if it is mentioned."""
+        """Somebody writes a message; in a server the bot reads it only if it is mentioned.
+
+        Where it is not ``heard``, no bot is connected.
+        """
         message = self._message(user, text, "500" if guild else DIRECT_ID, attachments)
         if guild:
             message["guild_id"] = GUILD_ID
@@ -218,7 +222,8 @@ class Discord:
             message["mentions"] = [self._bot_user()]
         elif guild:
             message |= {"content": "", "attachments": []}  # no message-content intent
-        await self.dispatch("MESSAGE_CREATE", message)
+        if heard:
+            await self.dispatch("MESSAGE_CREATE", message)
         return message
 
     def forget(self, interaction: Interaction) -> None:
@@ -368,6 +373,9 @@ class Discord:
 
     async def _cdn(self, request: web.Request) -> web.Response:
         fault = self._fault("GET", request.path)
+        if fault is not None and fault.get("hangs"):
+            fault["hangs"].set()
+            await asyncio.sleep(3600)
         if fault is not None:
             return web.Response(status=fault["status"])
         data = self._files.get(request.match_info["path"])
@@ -375,6 +383,8 @@ class Discord:
 
     async def _rest(self, request: web.Request) -> web.StreamResponse:
         body, files = await _read(request)
+        if request.method == "GET":
+            body = dict(request.query)
         fault = self._fault(request.method, request.path)
         if fault is not None and "garbage" not in fault:
             if fault["status"] == 0 and request.transport is not None:
@@ -409,6 +419,7 @@ class Discord:
             (r"POST users/@me/channels", self._open_direct_channel),
             (r"POST channels/(\d+)/messages", self._post_message),
             (r"GET channels/(\d+)/messages/(\d+)", self._get_message),
+            (r"GET channels/(\d+)/messages", self._get_messages),
             (r"POST channels/(\d+)/typing", self._type),
         ]
 
@@ -492,6 +503,12 @@ class Discord:
         if found is None:
             return _json({"message": "Unknown Message", "code": 10008}, 404)
         return _json(found)
+
+    def _get_messages(self, query: JSON, _files: JSON, channel: str) -> web.Response:
+        self._check(1 <= int(query["limit"]) <= 100, "limit of a channel's messages")
+        there = [one for one in self._messages.values() if one["channel_id"] == channel]
+        there = [one for one in there if int(one["id"]) > int(query["after"])]
+        return _json([*reversed(there[: int(query["limit"])])])
 
     def _type(self, _body: Any, _files: JSON, channel: str) -> web.Response:
         self.typing.append(channel)

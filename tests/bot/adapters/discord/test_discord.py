@@ -6,6 +6,8 @@ import asyncio
 import io
 import json
 import logging
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ from discord_server import BOT_ID, TOKEN, Discord
 from PIL import Image
 
 from bot.adapters.discord import DiscordAdapter
-from bot.app import open_conversation
+from bot.app import open_conversation, open_store
 from bot.conversation import COMMANDS
 from bot.settings import DiscordSettings, Settings
 from bot.text import LANGUAGES, Wording
@@ -284,6 +286,65 @@ async def test_a_garbage_answer_costs_nobody_a_card_and_makes_no_second(
     assert len(numbers.messages) == 1
     assert discord.channel_messages.empty()
     assert {message["content"] for message in asked.messages} == {asked.messages[0]["content"]}
+
+
+@asynccontextmanager
+async def program(discord: Discord, home: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`lookalike run` as an operator starts it; it is killed at the end."""
+    chosen = {f"DISCORD__{name.upper()}": value for name, value in discord.settings.items()}
+    chosen |= {"HOME": str(home), "MODELS__FETCH": "false", "GALLERY__STARTER": "false"}
+    discord.connected.clear()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bot", "run"),
+        env={**os.environ, **{f"LOOKALIKE_{key}": value for key, value in chosen.items()}},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        await asyncio.wait_for(discord.connected.wait(), 60)
+        yield process
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def test_what_a_kill_left_unanswered_is_answered_at_the_next_start(
+    discord: Discord, own_home: Path, hopper_jpeg: bytes
+) -> None:
+    """Direct messages and mentions, those in work and those written meanwhile; nothing twice."""
+    ann, me = discord.user(), f"<@{BOT_ID}>"
+    waiting = []
+    async with program(discord, own_home):
+        for guild in (True, False):
+            await discord.say(ann, f"{me} about", guild=guild)
+            await asyncio.wait_for(discord.channel_messages.get(), 20)
+            fetched = asyncio.Event()
+            discord.fail("GET", "/cdn/attachments", 200, hangs=fetched)
+            photo = discord.attachment(hopper_jpeg)
+            waiting.append(await discord.say(ann, me, photo, guild=guild))
+            await asyncio.wait_for(fetched.wait(), 20)
+            await discord.say(ann, f"{me} about", guild=guild)  # answered beside it
+            await asyncio.wait_for(discord.channel_messages.get(), 20)
+        async with open_store(Settings(home=own_home)) as store, asyncio.timeout(20):
+            while len(await store.bookmarks("discord")) < 2:  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0.02)
+    for guild in (True, False):
+        waiting.append(await discord.say(ann, f"{me} privacy", guild=guild, heard=False))
+        await discord.say(ann, "talk of people" if guild else "help", guild=guild, heard=False)
+    async with program(discord, own_home):
+        answers = [await asyncio.wait_for(discord.channel_messages.get(), 30) for _ in range(5)]
+        assert {one["id"] for one in waiting} <= {
+            str(answer["message_reference"]["message_id"]) for answer in answers
+        }
+        assert sum(answer["content"].startswith("Grace Hopper: ") for answer in answers) == 2
+        await discord.say(ann, "about")
+        last = await asyncio.wait_for(discord.channel_messages.get(), 20)
+        assert last["content"].startswith("Lookalike ")
+    async with program(discord, own_home):  # nothing is left
+        await discord.say(ann, "about")
+        last = await asyncio.wait_for(discord.channel_messages.get(), 20)
+        assert last["content"].startswith("Lookalike ")
+    assert discord.channel_messages.empty()
 
 
 async def test_help_says_what_works_on_discord(discord: Discord, own_home: Path) -> None:
