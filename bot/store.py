@@ -377,7 +377,7 @@ class Store:
         key = self.identity.keyed("bookmarks", name)
         who, row = Who(key, key, key), key.hex()
         known = (await self._choices(who, CHOICES.c.key == row)).get(row, {})
-        by_age = sorted(reversed(known), key=lambda one: -known[one][1])
+        by_age = sorted(known, key=lambda one: known[one][1])[::-1]
         young = [one for one in by_age if known[one][1] >= self.now_s() - DAY_S][:MOST_BOOKMARKS]
         if place is not None:
             dropped = dict.fromkeys(set(known).difference(young))
