@@ -7,9 +7,14 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from homes import copy_home
 from postgres_server import PostgresServer
+
+# A machine may be busy with other work.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 SHARED_FACES = Path(__file__).resolve().parents[1] / ".." / "shared" / "faces"
 

@@ -99,7 +99,7 @@ def test_the_files_are_pictures(files: list[bytes]) -> None:
     assert all(check(data) for data in files)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(start=st.sampled_from(SIGNATURES), rest=st.binary(max_size=400))
 def test_arbitrary_bytes(start: bytes, rest: bytes) -> None:
     """Behind a plausible beginning, too."""

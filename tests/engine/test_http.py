@@ -359,9 +359,7 @@ def test_a_killed_download_is_continued(source: Source, part: Path) -> None:
     assert source.ranges[-1] == f"bytes={arrived}-"
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     script=st.lists(
         st.builds(

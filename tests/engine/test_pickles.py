@@ -296,9 +296,7 @@ def test_no_file(tmp_path: Path) -> None:
             pickled_strings(path)
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200) | st.lists(st.sampled_from(b"()]}tRb0aeh\x94\x93\x85K.")).map(bytes))
 def test_random_bytes_are_an_error(tmp_path: Path, content: bytes) -> None:
     file = written(tmp_path / "x", content)
@@ -307,9 +305,7 @@ def test_random_bytes_are_an_error(tmp_path: Path, content: bytes) -> None:
             assert isinstance(read(file), kinds)
 
 
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from([2, 4, 5]), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255))))
 def test_damaged_vectors_are_vectors_or_an_error(
     tmp_path: Path, protocol: int, damage: list[tuple[int, int]]

@@ -42,7 +42,7 @@ def test_a_shape_is_upright_whatever_the_photo(landmarks: NDArray[np.float32]) -
     assert shape[3:, 1].min() > 0.5
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(nudges)
 def test_a_bend_moves_each_point_to_its_place(nudge: NDArray[np.float64]) -> None:
     """Within a pixel, and nothing at the frame's edges."""
@@ -64,7 +64,7 @@ def test_a_bend_makes_no_caricature() -> None:
     assert np.abs(across - np.arange(SIZE[0])).max() < 0.25 * APART
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(faces, st.integers(1, 255), st.booleans())
 def test_a_plain_photo_stays_plain(landmarks: NDArray[np.float32], grey: int, tiny: bool) -> None:
     """Whatever is bent wherever: nothing black comes in from beyond its edges."""

@@ -16,7 +16,7 @@ def displayed(text: str) -> str:
     return "".join(text[at] for at in visual_order(levels))
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.text(alphabet=LETTERS, min_size=1, max_size=24))
 @example("محمد (Muhammad) 2024 - صلاح!")
 @example("Muhammad (محمد) Ali, 12-13")

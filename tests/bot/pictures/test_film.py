@@ -22,7 +22,7 @@ def greys(levels: Sequence[int], width: int = 48, height: int = 32) -> list[NDAr
     return [np.full((height, width, 3), level, np.uint8) for level in levels]
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     st.lists(st.integers(0, 3), min_size=1, max_size=40),
     st.integers(8, 60).map(lambda half: 2 * half),
@@ -53,7 +53,7 @@ def test_a_long_film_still_begins_with_its_index() -> None:
     assert len(seen(content).frames) == 200
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.sampled_from([7, 10, 20]))
 def test_a_gif_loops_and_lasts_as_long(order: list[int], per_second: int) -> None:
     """Frames that stay are stored once and shown longer."""

@@ -109,7 +109,7 @@ def test_pixels_go_where_the_matrix_says(size: float, degrees: float) -> None:
     assert right_x - left_x == pytest.approx(FRAME.eyes_apart_px, abs=1.5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     landmarks=st.builds(
         placed, st.floats(8, 200), st.floats(-40, 40), st.floats(0, 300), st.floats(0, 300)

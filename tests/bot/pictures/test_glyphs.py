@@ -26,7 +26,7 @@ def test_names_have_no_empty_rectangle(script: str) -> None:
     assert all(numbers)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=40))
 def test_no_text_has_an_empty_rectangle(text: str) -> None:
     """Nor of anything else that is sent."""

@@ -130,7 +130,7 @@ sights = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 @given(sights, sights, st.text(max_size=80))
 def test_any_two_photos_make_a_film_without_black(
     one: FaceInPhoto, other: FaceInPhoto, name: str

@@ -67,7 +67,7 @@ def test_names_keep_every_character_and_have_glyphs(script: str) -> None:
     assert all(has_glyph(run.typeface, char) for run in runs for char in run.text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=40))
 @example("e\u0301\u0301\u0301\u0301\u0301\u0301\u0301")
 @example("\ud800\x00\u202eabc\u2066")
@@ -79,7 +79,7 @@ def test_no_run_has_a_character_its_font_lacks(text: str) -> None:
         assert all(has_glyph(run.typeface, char) for char in run.text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=60))
 @example("e" + "\u0301" * 7)
 def test_cleaned_text_is_one_line_and_stays_so(text: str) -> None:

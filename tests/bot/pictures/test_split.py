@@ -118,7 +118,7 @@ sights = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(sights, sights, st.sampled_from([(360, 300), (196, 196), (40, 60)]))
 def test_nothing_black_shows_wherever_the_photos_end(
     one: FaceInPhoto, other: FaceInPhoto, size: tuple[int, int]

@@ -32,7 +32,7 @@ def free_ink(line: str, size_px: int) -> int:
     return int(rasterised(placed, size_px, 4000, 800).astype(np.int64).sum())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     text=st.one_of(names, st.text(max_size=80)),
     width_px=st.integers(12, 900),
@@ -66,7 +66,7 @@ def test_text_never_leaves_its_box(
     assert not right_of_it.any()
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(text=names, size_px=st.integers(14, 80), lines=st.integers(1, 2))
 def test_no_stroke_is_cut_off(text: str, size_px: int, lines: int) -> None:
     """A line has the same ink in its box as on a sheet with room on every side."""

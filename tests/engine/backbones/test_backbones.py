@@ -195,7 +195,7 @@ def test_without_weights_there_is_no_backbone(name: str, runtime: str, cache: Pa
 # --- the file of dlib -------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cut=st.integers(0, 22_466_065))
 def test_a_truncated_dlib_file_is_refused(dlib_bytes: bytes, cut: int) -> None:
     """Wherever it ends."""

@@ -263,7 +263,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write_keras_file(folder / "w.h5", LAYERS).read_bytes()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_any_damage_is_harmless(
     sound: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -21,7 +21,7 @@ def pnet() -> Network:
     return compile_network(lambda: network_graph("pnet"), name="pnet", precision="f32")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(width=sizes, height=sizes, smallest=st.floats(12, 200))
 @example(width=10_000, height=30, smallest=20.0)
 @example(width=13, height=3_000, smallest=12.0)

@@ -77,7 +77,7 @@ def test_the_mirror_image_has_the_mirrored_face(
     assert _farthest(found, expected) < 0.03
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(left=st.integers(0, 150), top=st.integers(0, 150), shade=st.integers(0, 255))
 def test_a_border_moves_the_face_by_its_width(
     detector: Detector, portrait: Photo, face: Face, left: int, top: int, shade: int

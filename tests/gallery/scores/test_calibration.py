@@ -177,7 +177,7 @@ def test_copies_of_one_photo_teach_nothing_about_the_same_person() -> None:
     assert only_copies.people_again == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     vectors=hnp.arrays(
         np.float32,

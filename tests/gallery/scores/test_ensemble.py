@@ -63,7 +63,7 @@ def index_of(
     return GalleryIndex(file, PersonRows.of(file, len(rows), found), 1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     people=st.integers(1, 900),

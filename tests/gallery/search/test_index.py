@@ -70,7 +70,7 @@ def assert_same(
         assert shown == pytest.approx(best, abs=1e-6)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(1, 300),

@@ -74,9 +74,7 @@ def crowds(draw: st.DrawFn) -> tuple[Crowd, list[Embedding]]:
 
 
 @given(drawn=crowds(), k=st.integers(1, 7))
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_equal_opposite_and_few_vectors_are_found_in_the_same_order(
     postgres: PostgresServer,
     tmp_path_factory: pytest.TempPathFactory,
