@@ -63,7 +63,7 @@ class CardEntry:
 def entry_of(engine: Engine, match: Match, *, name: str, word: str, credit: str) -> CardEntry:
     """A match as the card shows it; decodes its portrait."""
     portrait, jpeg = match.portrait, match.thumbnail()
-    pixels = engine.decode(jpeg).pixels
+    pixels = engine.decode_portrait(jpeg).pixels
     # The settings may make decoding reduce even a thumbnail.
     scale = pixels.shape[1] / portrait.width_px
     landmarks = (portrait.landmarks * scale).astype(np.float32)
