@@ -29,9 +29,8 @@ _MOST_REMEMBERED = 1_000  # photos that ended a worker
 _MOST_ANSWER_BYTES = 10_000
 _RETIRED_FROM_BYTES = 120_000_000  # of memory that an idle worker holds; usual are 25 MB
 _USUAL_RATIO = 2.5  # of a picture's sides
-
+# Left, upper, right and lower edge in the upright picture in the file, in its pixels.
 Part = tuple[int, int, int, int]
-"""Left, upper, right and lower edge in the upright picture in the file, in its pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +49,7 @@ class DecodeLimits:
 
 
 def stretch(width: int, height: int) -> float:
-    """How many times a limit on the long side a picture's may be; 1 for usual shapes.
-
-    A panorama or a long screenshot may have as many pixels as a square of that side: else its faces
-    would get lost.
-    """
+    """How much longer than usual a picture's long side may be, for as many pixels as a square."""
     ratio = max(width, height) / max(1, min(width, height))
     return math.sqrt(ratio) if ratio > _USUAL_RATIO else 1.0
 

@@ -184,9 +184,9 @@ def read(data: bytes, limits: DecodeLimits) -> tuple[Image.Image, tuple[int, int
             reduced = math.sqrt(math.prod(source_size_px) / (image.width * rows))
             image = image.crop([round(edge / reduced) for edge in box])
             rows = image.height
-            left, top, right, bottom = limits.part
-            source_size_px = right - left, bottom - top
-        upright = _in_colour(image, rows, name, limits.long_side_px)
+            source_size_px = limits.part[2] - limits.part[0], limits.part[3] - limits.part[1]
+        long_side_px = round(limits.long_side_px * stretch(*source_size_px))
+        upright = _in_colour(image, rows, name, long_side_px)
         if orientation in _UPRIGHT:
             upright = upright.transpose(_UPRIGHT[orientation])
         # An RGB picture would be copied.
@@ -391,8 +391,7 @@ def _in_colour(image: Any, rows: int, name: str, long_side_px: int) -> Image.Ima
     It is converted and reduced strip by strip: 100 megapixels exist once, as they were decoded.
     """
     width = image.width
-    most_px = round(long_side_px * stretch(width, rows))
-    factor = max(1, max(width, rows) // most_px)
+    factor = max(1, max(width, rows) // long_side_px)
     step = factor * max(1, _STRIP_PIXELS // (width * factor))
     if factor == 1:
         picture = _plain(image if rows == image.height else image.crop((0, 0, width, rows)))
@@ -411,7 +410,7 @@ def _in_colour(image: Any, rows: int, name: str, long_side_px: int) -> Image.Ima
             picture = _to_srgb(picture, io.BytesIO(profile))
     if picture.mode == "CMYK":
         picture = picture.convert("RGB")
-    scale = min(1.0, most_px / max(width, rows))
+    scale = min(1.0, long_side_px / max(width, rows))
     size = max(1, round(width * scale)), max(1, round(rows * scale))
     return picture if size == picture.size else _resized(picture, size)
 

@@ -91,16 +91,18 @@ class Engine:
         at all of them or, where they are too far apart for that, at the largest.
         """
         reduced = photo.source_size_px[0] / photo.width_px
-        if reduced <= 1 or not _all_small(faces):
-            return photo, faces
-        for some in (faces, faces[:1]):
-            part, size_px = _surroundings(photo, some, reduced)
-            width, height = part[2] - part[0], part[3] - part[1]
+        for some in (faces, faces[:1]) if reduced > 1 and _all_small(faces) else ():
+            boxes = np.array([(f.box.x, f.box.y, f.box.w, f.box.h) for f in some]) * reduced
+            size = boxes[:, 2:].max()
+            start, end = boxes[:, :2] - _AROUND * size, boxes[:, :2] + boxes[:, 2:] + _AROUND * size
+            edges = start.min(axis=0), end.max(axis=0)
+            part = np.clip(edges, 0, photo.source_size_px).astype(int)
+            width, height = (part[1] - part[0]).tolist()
             most_px = self.limits.long_side_px * decoding.stretch(width, height)
-            if size_px / max(1.0, max(width, height) / most_px) < SMALL_PX:
+            if size < SMALL_PX * max(1.0, max(width, height) / most_px):
                 continue
             with contextlib.suppress(PhotoProblem):  # it takes more memory or time than there is
-                near = self.decode(data, part)
+                near = self.decode(data, tuple(part.ravel().tolist()))
                 seen = self.detect(near)
                 if seen and not _all_small(seen):
                     return near, seen
@@ -141,19 +143,6 @@ class Engine:
 
 def _all_small(faces: Sequence[Face]) -> bool:
     return bool(faces) and all(Concern.SMALL in face.concerns for face in faces)
-
-
-def _surroundings(photo: Photo, faces: Sequence[Face], reduced: float) -> tuple[Part, float]:
-    """What lies around faces, and the size of the largest, in pixels of the picture in the file."""
-    boxes = [face.box for face in faces]
-    size = max(max(box.w, box.h) for box in boxes)
-    left = min(box.x for box in boxes) - _AROUND * size
-    top = min(box.y for box in boxes) - _AROUND * size
-    right = max(box.x + box.w for box in boxes) + _AROUND * size
-    bottom = max(box.y + box.h for box in boxes) + _AROUND * size
-    edges = np.multiply((left, top, right, bottom), reduced)
-    part = np.clip(edges, 0, photo.source_size_px * 2).astype(int).tolist()
-    return tuple(part), size * reduced
 
 
 def comparable(faces: Sequence[Face]) -> tuple[Face, ...]:

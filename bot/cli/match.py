@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import time
 from collections.abc import Iterator
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ STANDIN = "dlib"
 BEST = "best"  # gallery.scores.ensemble.BEST, without what importing that would cost `--help`
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Answer:
     model: str  # backbone that answered, or "best"
     photo: Photo  # perhaps reduced
@@ -223,13 +223,10 @@ def _lines(answer: _Answer) -> Iterator[str]:
 def _record(answer: _Answer, path: Path) -> dict[str, Any]:
     """The answer as printed with ``--json``; boxes in pixels of the photo in that file."""
     scale = answer.photo.source_size_px[0] / answer.photo.width_px
-    corners = (*answer.photo.corner_px, 0, 0)
+    start = (*answer.photo.corner_px, 0, 0)
     faces = [
         {
-            "box": [
-                round(corner + side * scale, 1)
-                for corner, side in zip(corners, dataclasses.astuple(face.box), strict=True)
-            ],
+            "box": [round(p + s * scale, 1) for p, s in zip(start, astuple(face.box), strict=True)],
             "confidence": round(face.confidence, 4),
             "concerns": [str(concern) for concern in face.concerns],
             "matches": [

@@ -11,12 +11,12 @@ from bot.commands import Found, Services, Turn, notice
 from bot.recognizer import timed
 from bot.text import credit_of, grid, isolate, plain, shown_model, word_key
 from bot.values import MOST_MATCHES, SIDE, SPLIT, Button, FaceAnswer, MatchAnswer, Reply, Rows
-from engine.types import Concern
 from gallery.records import MEN, WOMEN
 
 if TYPE_CHECKING:
     from bot.pictures.card import CardEntry
     from bot.recognizer import Slot
+    from engine.types import Face
     from gallery.records import Match
 
 MORE_MATCHES = 5
@@ -25,11 +25,6 @@ MOST_ROWS_OF_FACES = 3
 # A million strangers: beyond it the number says more about the law fitted to the tail than about
 # people.
 RAREST = 1_000_000
-CONCERNS = {
-    Concern.BLURRED: "answer.blurred",
-    Concern.TURNED: "answer.turned",
-    Concern.COVERED: "answer.covered",
-}
 
 
 async def show_card(services: Services, turn: Turn, _slot: Slot, found: Found) -> Reply:
@@ -143,9 +138,7 @@ def _entries(services: Services, found: Found) -> list[CardEntry]:
     return entries
 
 
-def match_answers(
-    turn: Turn, matches: Sequence[Match], concerns: Sequence[Concern]
-) -> tuple[MatchAnswer, ...]:
+def match_answers(turn: Turn, matches: Sequence[Match], face: Face) -> tuple[MatchAnswer, ...]:
     """The matches in the asker's words."""
     unknown = turn.say("answer.unknown_author")
     return tuple(
@@ -153,7 +146,7 @@ def match_answers(
             rank=rank,
             name=plain(match.person.name),
             score=match.score,
-            word=turn.say(word_key(match.score, concerns)),
+            word=turn.say(word_key(match.score, face.concerns)),
             cosine=match.cosine,
             one_in=match.one_in,
             member_scores=match.member_scores,
@@ -193,8 +186,7 @@ def caption(turn: Turn, found: Found) -> str:
         listed = [credited[0][1]]
     if listed:
         lines.append(turn.say(key, credit="; ".join(listed)))
-    concerns = faces[question.number - 1].concerns
-    lines += [turn.say(key) for concern, key in CONCERNS.items() if concern in concerns]
+    lines += [turn.say(f"answer.{concern}") for concern in faces[question.number - 1].concerns]
     return "\n".join(lines)
 
 

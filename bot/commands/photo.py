@@ -69,7 +69,7 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
             question = dataclasses.replace(question, number=1)
         turn.notes["model"] = question.model
         matches = await asyncio.create_task(search(services, turn, photo, question))
-        answers = match_answers(turn, matches, photo.faces[question.number - 1].concerns)
+        answers = match_answers(turn, matches, photo.faces[question.number - 1])
         # In the history once for each face and model, while the answer is drawn.
         noting, once = None, (question.number, question.model, question.parents)
         if question.mine and question.show != "numbers" and once not in photo.kept.answered:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engine.decode import stretch
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -34,6 +36,8 @@ class Halvings:
         import cv2
 
         self.height_px, self.width_px = pixels.shape[:2]
+        # Of very wide or long photos that of a square with as many pixels.
+        self.longer_px: float = max(pixels.shape[:2]) / stretch(*pixels.shape[:2])
         self._resized: dict[tuple[int, int], NDArray[np.uint8]] = {}
         self._copies = [pixels]
         while min(self._copies[-1].shape[:2]) >= 2 * _SMALLEST_COPY_PX:

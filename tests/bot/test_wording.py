@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.commands.answers import CONCERNS
 from bot.conversation import COMMANDS, described
 from bot.models import State
 from bot.text import LANGUAGES, WORDS, Wording, isolate, plain
 from engine import errors
+from engine.types import Concern
 
 ROOT = Path(__file__).resolve().parents[2]
 # CLDR 46: the categories that whole numbers have in each language.
@@ -121,7 +121,12 @@ def test_every_sentence_is_spoken_somewhere_and_every_spoken_one_exists(wording:
     """Keys in the code, in the tables that name keys, and in the files are the same set."""
     literals = set().union(*map(spoken_in, code()))
     commands = {f"command.{name}.description" for name in COMMANDS}
-    named = ERROR_KEYS | commands | {key for _, key in WORDS} | set(CONCERNS.values())
+    named = (
+        ERROR_KEYS
+        | commands
+        | {key for _, key in WORDS}
+        | {f"answer.{one}" for one in tuple(Concern)[1:]}
+    )
     named |= {state.value for state in State}
     named |= {key for key in wording.sentences["en"] if key.removeprefix("discord.") in literals}
     assert named <= wording.sentences["en"].keys()
