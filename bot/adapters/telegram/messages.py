@@ -97,8 +97,10 @@ class Reader:
             return None
         if sender.is_group and not self._bot.bot.can_read_all_group_messages:
             sender = replace(sender, hears_all=False)
-        words = next(filter(None, (item.text or item.caption for item in messages)), "")
-        said = parse_message(words, self._bot.username)
+        captions = [item.text or item.caption or "" for item in messages]
+        read = [parse_message(words, self._bot.username) for words in captions]
+        # Of an album's captions a command counts, else one that names the bot, else the first.
+        said = max(read, key=lambda one: (one.command is not None, one.to_me, bool(one.arguments)))
         if said.to_another or (edited and not (first.caption and said.command in COMMANDS)):
             return None
         attached = only_pictures([one for item in messages for one in self._pictures(item)])
@@ -112,7 +114,7 @@ class Reader:
         photos = _owned(attached, own=_sent_by_themselves(first))
         if not photos or said.command == "compare":
             photos = (*self._replied(said.command, first), *photos)
-        if not (words or photos or first.effective_attachment):
+        if not (any(captions) or photos or first.effective_attachment):
             return None  # nobody sent it, Telegram reports something
         request = Request(sender, said.command, said.arguments, photos)
         return Asked(request, _place(first, reply=bool(sender.is_group or photos)))

@@ -221,6 +221,16 @@ async def test_an_album_is_one_question(
     assert await chat.stays_silent()
 
 
+async def test_a_command_counts_under_any_photo_of_an_album(
+    api: BotApi, hopper_jpeg: bytes
+) -> None:
+    """Whatever stands under the others."""
+    chat = Person(api).private_chat()
+    await chat.send_photo(hopper_jpeg, "my holidays", media_group_id="9")
+    await chat.send_photo(hopper_jpeg, "/top 3", media_group_id="9")
+    assert (await chat.reply()).words == "top [3] 2"
+
+
 async def test_other_people_are_answered_meanwhile(
     api: BotApi, mirror: Mirror, hopper_jpeg: bytes
 ) -> None:
