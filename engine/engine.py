@@ -88,10 +88,13 @@ class Engine:
         """The photo and its faces, or the part of it around these with more of the file's pixels.
 
         A second look is taken where a large picture's faces are all too small after the reduction:
-        at all of them or, where they are too far apart for that, at the largest.
+        at all of them or, where they are too far apart for that, at the largest that is sure.
         """
         reduced = photo.source_size_px[0] / photo.width_px
-        for some in (faces, faces[:1]) if reduced > 1 and _all_small(faces) else ():
+        if reduced <= 1 or not _all_small(faces):
+            return photo, faces
+        surest = max(faces, key=lambda face: (round(face.confidence, 1), face.box.area_px))
+        for some in (faces, (surest,)):
             boxes = np.array([(f.box.x, f.box.y, f.box.w, f.box.h) for f in some]) * reduced
             size = boxes[:, 2:].max()
             start, end = boxes[:, :2] - _AROUND * size, boxes[:, :2] + boxes[:, 2:] + _AROUND * size

@@ -139,6 +139,20 @@ def test_a_small_part_of_a_large_picture_is_enough(
     assert shared(boxes[0], moved + [side / scale for side in sides]) > 0.65
 
 
+def test_one_of_two_people_far_apart_in_a_large_photo(
+    lookalike: Run, tmp_path: Path, hopper_jpeg: bytes
+) -> None:
+    """Where there are too few pixels for a part with both."""
+    large = Image.new("RGB", (9_000, 6_000), (120, 140, 160))
+    portrait = Image.open(io.BytesIO(hopper_jpeg)).resize((256, 300))
+    for corner in ((300, 300), (8_300, 5_300)):
+        large.paste(portrait, corner)
+    large.save(tmp_path / "far.jpg", quality=85)
+    code, out, _ = lookalike("match", str(tmp_path / "far.jpg"), "--model", "dlib", "--json")
+    (face,) = json.loads(out)["faces"]
+    assert (code, face["matches"][0]["person"], face["concerns"]) == (0, "Grace Hopper", [])
+
+
 def test_the_words_name_person_score_model_and_credit(lookalike: Run, photo: Path) -> None:
     code, out, err = lookalike("match", str(photo))
     assert code == 0
