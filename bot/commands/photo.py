@@ -22,7 +22,7 @@ from bot.commands.answers import (
     show_parents,
 )
 from bot.commands.twins import count_photo
-from bot.commands.words import read_wish, unknown_sentence
+from bot.commands.words import names_setting, read_wish, unknown_sentence
 from bot.memory import RecentAnswer
 from bot.recognizer import DetectedPhoto, timed
 from bot.store import Choice, PastMatch
@@ -229,10 +229,13 @@ def chosen(services: Services, choice: Choice, **asked: Any) -> Question:
 
 async def wished(services: Services, turn: Turn) -> tuple[Choice, tuple[str, ...]]:
     """The settings, changed by what a command says, and remarks on what was not understood."""
-    choice = await asyncio.ensure_future(services.store.choice(turn.who))
-    if not turn.request.command or not turn.request.arguments:
-        return choice, ()
-    return await changed_by(services, turn, choice, turn.request.arguments)
+    choice, text = (
+        await asyncio.ensure_future(services.store.choice(turn.who)),
+        turn.request.arguments,
+    )
+    if not turn.request.command:  # without a command words are just talk, but for model:senet
+        text = " ".join(word for word in text.split() if names_setting(word))
+    return await changed_by(services, turn, choice, text) if text else (choice, ())
 
 
 async def changed_by(

@@ -51,9 +51,10 @@ class Preference:
             choice = await services.store.choice(who)
             return await self.menu(services, turn, self.current(services, choice))
         given, others = request.arguments, ""
-        first, _, rest = given.partition(" ")
-        if self.name == "top" and rest and words.read_top(first) is not None:  # as in /top 3 film
-            given, others = first, rest
+        if self.name == "top" and words.read_top(given) is None:  # as in /top 3 film
+            spoken = given.split()
+            given = next((one for one in spoken if words.read_top(one) is not None), given)
+            others = " ".join(one for one in spoken if one != given) if given in spoken else ""
         try:
             value = await self.parse(services, turn, given)
         except Refusal as refused:

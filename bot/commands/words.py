@@ -99,8 +99,8 @@ def read_wish(
     found: dict[str, Any] = {}
     unknown: dict[str, str] = {}
     for word in text.split():
-        name, colon, value = word.partition(":")
-        if not (colon and value and name.casefold() in SETTINGS):
+        name, _, value = word.partition(":")
+        if not names_setting(word):
             name, value = "", word
         for setting in (name.casefold(),) if name else SETTINGS:
             if setting not in found:
@@ -117,6 +117,12 @@ def read_wish(
             found["category"] = several
             del unknown[""]
     return {setting: None if value == "" else value for setting, value in found.items()}, unknown
+
+
+def names_setting(word: str) -> bool:
+    """Whether a word is one such as ``model:senet``."""
+    name, _, value = word.partition(":")
+    return bool(value) and name.casefold() in SETTINGS
 
 
 def _read(
