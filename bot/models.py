@@ -263,7 +263,7 @@ class Models:
             space = self._engine.backbone(name).space
             stats = self._gallery.stats()
             known = stats.vectors.get(space, 0)
-            if known > 0 and known >= ENOUGH * stats.portraits:
+            if known >= ENOUGH * stats.portraits:
                 self._unfinished.add(name)  # nobody waits for the last few
             else:
                 self._build(name)

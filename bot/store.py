@@ -29,7 +29,7 @@ from typing import Any
 import sqlalchemy as sa
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from filelock import AsyncFileLock
+from filelock import AsyncFileLock, Timeout
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -48,7 +48,7 @@ from gallery.database import (
 LEAST_KEY_CHARS = 32
 NONCE_BYTES = 12
 BUSY_TIMEOUT_MS = 5_000
-LOCK_TIMEOUT_S = 30
+LOCK_TIMEOUT_S = 10
 DAY_S = 86_400
 MOST_BOOKMARKS = 100
 EVERYWHERE = frozenset({"model", "style"})
@@ -230,7 +230,11 @@ async def _prepare(engine: AsyncEngine, url: sa.URL, fingerprint: str) -> None:
     async with AsyncExitStack() as stack:
         if url.get_backend_name() == "sqlite" and url.database:
             lock = AsyncFileLock(f"{url.database}.lock", timeout=LOCK_TIMEOUT_S)
-            await stack.enter_async_context(lock)
+            try:
+                await stack.enter_async_context(lock)
+            except Timeout:
+                sentence = f"another process is opening {url.database}: "
+                raise TryLater(sentence + "wait for it, or stop it if it hangs") from None
         connection = await stack.enter_async_context(engine.begin())
         if url.get_backend_name() == "postgresql":
             await connection.run_sync(lambda plain: take_turn(plain, STORE_TURN))

@@ -22,7 +22,7 @@ from engine.backbones import BackboneRecord, Malformed, find_record
 from engine.errors import Busy, SetupProblem, WeightsCorrupt, WeightsMissing
 from engine.http import HttpClient, Patience, Progress, Refused
 
-LOCK_TIMEOUT_S = 1_800.0  # 100 MB at 60 kB/s
+LOCK_TIMEOUT_S = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -224,8 +224,9 @@ def _alone(target: Path) -> Iterator[None]:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=LOCK_TIMEOUT_S)
     except Timeout as exc:
-        message = f"another process has been downloading {target.name} for"
-        message += f" {LOCK_TIMEOUT_S / 60:.0f} minutes: wait for it, or stop it if it hangs"
+        message = (
+            f"another process is downloading {target.name}: wait for it, or stop it if it hangs"
+        )
         raise Busy(message) from exc
     except (OSError, NotImplementedError) as exc:
         raise SetupProblem(f"{target.parent} can't be written: {exc}") from exc

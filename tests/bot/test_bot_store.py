@@ -280,6 +280,26 @@ async def test_a_database_of_a_newer_program_is_refused(database: sa.URL) -> Non
             pass
 
 
+async def test_a_hung_process_that_opens_it_is_a_sentence(
+    file: sa.URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.store.LOCK_TIMEOUT_S", 0.2)
+    script = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); "
+    script += "lock.acquire(); print(); input()"
+    pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
+    command = (sys.executable, "-c", script, f"{file.database}.lock")
+    hung = await asyncio.create_subprocess_exec(*command, **pipes)
+    assert hung.stdout
+    await hung.stdout.readline()
+    with pytest.raises(TryLater, match="stop it if it hangs"):
+        async with opened(file):
+            pass
+    hung.kill()
+    await hung.wait()
+    async with opened(file):
+        pass
+
+
 async def test_a_damaged_database_is_a_sentence(file: sa.URL, tmp_path: Path) -> None:
     (tmp_path / "lookalike.db").write_bytes(b"no database at all " * 100)
     with pytest.raises(BadSettings, match="does not answer"):

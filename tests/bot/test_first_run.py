@@ -220,3 +220,31 @@ async def test_answers_say_that_the_gallery_is_growing_until_it_has_grown(
             await asyncio.sleep(0.2)
         assert "Collins" in last
         assert wanted <= people(home)
+
+
+async def test_a_chat_answers_from_who_is_there_while_the_first_people_are_added(
+    fresh_home: Path, tmp_path: Path, hopper_jpeg: bytes, collins_jpeg: bytes
+) -> None:
+    """It is opened before anybody is there; the other process never ends, nor goes on."""
+    variant = variants_of(hopper_jpeg, collins_jpeg)
+    for number in range(90):
+        photo = tmp_path / "people" / f"Somebody {number % 2}" / f"{number}.jpg"
+        photo.parent.mkdir(parents=True, exist_ok=True)
+        photo.write_bytes(variant(number))
+    command = [sys.executable, "-m", "bot", "gallery", "add", tmp_path / "people"]
+    adding = await asyncio.create_subprocess_exec(*command, "--home", fresh_home)
+    try:
+        wait_until((fresh_home / "gallery" / "gallery.lock").exists, lambda: "no lock")
+        settings = Settings(home=fresh_home, models={"fetch": False})
+        async with open_conversation(settings) as conversation:
+            person = Person(conversation, Sender("web", "1", "1", "en"))
+            assert "No model" not in (await person.says("", hopper_jpeg)).text
+            wait_until(lambda: bool(people(fresh_home)), lambda: "nobody came")
+            adding.send_signal(signal.SIGSTOP)
+            async with asyncio.timeout(PATIENCE_S):
+                while not (await person.says("", hopper_jpeg)).picture:  # noqa: ASYNC110
+                    await asyncio.sleep(0.2)
+            assert adding.returncode is None
+    finally:
+        adding.kill()
+        await adding.wait()
