@@ -336,7 +336,7 @@ class Polling:
                 self._held[update_id] = time.monotonic()
                 self._all_answered.clear()
             self._queue.put_nowait(read)
-        self._caught_up |= len(updates) < NEW_AT_ONCE
+        self._caught_up |= len(fresh) < NEW_AT_ONCE
         self._seen.update(updates)
         if offset is not None:
             self._seen = {update_id for update_id in self._seen if update_id >= offset}
