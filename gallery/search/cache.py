@@ -436,7 +436,7 @@ def _trained(sample: Vectors) -> Any:
     # It is little work, and where cores are busy threads wait for each other a hundred times.
     faiss.omp_set_num_threads(1)
     size = sample.shape[1]
-    index = faiss.index_factory(size, f"PQ{size // 2}x4fs", faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(size, f"PQ{size // 2}x4fs", faiss.METRIC_INNER_PRODUCT)
     index.pq.cp.niter = 10  # 25 find none of the nearest more
     index.train(np.ascontiguousarray(sample))
     return index
