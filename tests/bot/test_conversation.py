@@ -21,7 +21,7 @@ from talking import Person, blank, chatting, side_by_side
 import bot.conversation
 from bot.conversation import COMMANDS, PRIVATE, Conversation
 from bot.logs import OURS, set_up_logs
-from bot.text import utf16_length
+from bot.text import LANGUAGES, utf16_length
 from bot.values import Limits, Reply, Request, Sender
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -537,6 +537,28 @@ async def test_whatever_is_asked_there_is_an_answer(
     assert reply.text
     assert "something went wrong" not in reply.text
     assert utf16_length(reply.text) <= 4096
+
+
+@pytest.mark.parametrize(
+    ("platform", "commands"),
+    [
+        ("terminal", ("start", "help", "morph")),
+        ("web", ("help", "morph")),
+        ("discord", ("start", "help", "morph", "compare")),
+    ],
+)
+async def test_what_to_do_is_said_as_the_platform_has_it(
+    conversation: Conversation, platform: str, commands: tuple[str, ...]
+) -> None:
+    """Captions, and replies with a command, are Telegram's."""
+    for language in LANGUAGES:
+        person = Person(conversation, Sender(platform, next(ids), "chat", language))
+        for command in commands:
+            told = (await person.says(f"/{command}")).text
+            key = {"start": "start.text", "help": "help.intro"}.get(command, "error.no_photo")
+            key = "compare.need_two" if command == "compare" else key
+            say = conversation.wording.text
+            assert told.startswith(say(f"{platform}.{key}", language, command=command))
 
 
 @pytest.mark.parametrize("command", sorted(PRIVATE | {"settings"}))

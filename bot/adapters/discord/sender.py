@@ -74,7 +74,7 @@ async def follow_up(interaction: discord.Interaction[Any], reply: Reply) -> None
 
 async def whisper(interaction: discord.Interaction[Any], reply: Reply) -> None:
     """Tells the asker alone, in the place of a response that was deferred for all to see."""
-    with contextlib.suppress(*FAILURES):
+    with contextlib.suppress(*FAILURES, *GARBAGE):
         await interaction.delete_original_response()
     await follow_up(interaction, reply)
 
