@@ -115,7 +115,7 @@ def fill(
                 vectors = shots[:, :-1].reshape(count * portraits, -1)
                 changes.add_vectors(space, vectors, made.all())
     with gallery.database.connect() as connection:
-        connection.execute(text("ANALYZE person_vector, portrait_vector"))
+        connection.execute(text("ANALYZE person_vector, portrait, portrait_vector"))
         connection.commit()
     gallery.refresh()
     return np.concatenate(others)
