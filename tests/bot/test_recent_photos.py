@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.memory import LONG_SIDE_PX, KeptPhoto, RecentAnswer, RecentPhotos
@@ -49,6 +49,7 @@ def test_packing_keeps_the_picture_and_makes_it_small() -> None:
     assert np.abs(after.astype(int) - before).mean() < 2
 
 
+@settings(max_examples=30)
 @given(st.integers(1, 4000), st.integers(1, 4000))
 def test_large_photos_are_reduced_and_faces_stay_where_they_were(width: int, height: int) -> None:
     face = a_face(width * 0.25, height * 0.25, max(1.0, width * 0.5))

@@ -327,7 +327,7 @@ def test_same_card_for_everybody(hopper: Photo, collins: Photo) -> None:
 coordinates = st.floats(-60, 400, allow_nan=False, width=32)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     size=st.tuples(st.integers(1, 320), st.integers(1, 320)),
     points=st.lists(st.tuples(coordinates, coordinates), min_size=5, max_size=5),
