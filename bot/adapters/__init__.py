@@ -183,8 +183,8 @@ async def fetch(
         return FETCH_PAUSES_S[failures - 1] if passing and failures <= 5 else None
 
     refuse_too_large(size_bytes)
-    # As a task of its own, since whatever awaits is woken by every chunk. From outside of the
-    # handler: Telegram's would carry the file's address as its cause, and so the token.
+    # SourceDown is raised outside of the handler: Telegram's error as its cause would carry the
+    # file's address, and so the token.
     with contextlib.suppress(*failing):
         content = await retry(download, pause_s)
         refuse_too_large(len(content))
