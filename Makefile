@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .PHONY: demo run test check bench clean
 
 demo: $(VENV)/.demo
-	$(BIN)/lookalike --home demo-home demo --out demo-home/answer.jpg
+	$(BIN)/lookalike demo --out answer.jpg
 
 run: $(VENV)/.run
 	$(BIN)/lookalike run
@@ -40,7 +40,7 @@ bench: $(VENV)/.test
 	done
 
 clean:
-	rm -rf $(VENV) demo-home artefacts
+	rm -rf $(VENV) answer.jpg artefacts
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

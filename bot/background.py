@@ -50,7 +50,9 @@ log = logging.getLogger(__name__)
 SWEEP_S = 3600.0
 TIDY_S = 60.0
 
+FALLBACK_MODEL = "dlib"  # its weights come with the program
 STARTER_PEOPLE = 200
+FEW_PEOPLE = 20  # below it every answer and `lookalike doctor` say how few there are
 STARTER_CATEGORIES = (
     *("film", "bollywood", "music", "k-pop", "sports", "politics", "science"),
     *("television", "business", "literature"),
@@ -108,6 +110,15 @@ def servers_of(settings: Settings, gallery: Gallery) -> Servers:
             "e-mail address or web page (in config.toml, or as LOOKALIKE_GALLERY__CONTACT)"
         )
     return Servers(contact, settings.gallery.wikidata_url, settings.gallery.commons_url)
+
+
+def add_bundled_portraits(gallery: Gallery, engine: Engine) -> None:
+    """To an empty gallery, so that there is an answer on a fresh machine."""
+    from gallery.add import add
+    from gallery.sources.bundled import bundled_portraits
+
+    if not gallery.stats().portraits:
+        add(gallery, engine, bundled_portraits(), backbones=(FALLBACK_MODEL,))
 
 
 def starter_wanted(gallery: Gallery) -> bool:

@@ -30,7 +30,7 @@ from bot.commands import (
     twins,
 )
 from bot.logs import where
-from bot.text import Wording, fit, isolate, plain
+from bot.text import Wording, fit, isolate, plain, rated
 from bot.values import Action, Choices, Document, Limits, Reply, Request, Sender
 from engine.backbones import BACKBONES
 from engine.errors import Busy, LookalikeError, SetupProblem
@@ -54,8 +54,8 @@ async def history(services: Services, turn: Turn) -> Reply:
     lines = [turn.say("history.title")]
     for match in matches:
         date = time.strftime("%Y-%m-%d", time.gmtime(match.at_s))
-        said = {"name": isolate(match.person), "score": round(match.score), "model": match.model}
-        lines.append(turn.say("history.line", date=date, **said))
+        said = {"name": isolate(match.person), "model": match.model}
+        lines.append(turn.say("history.line", date=date, score=rated(match.score, 5), **said))
     return Reply(text="\n".join(lines))
 
 

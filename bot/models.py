@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bot.background import in_daemon_thread
+from bot.background import FALLBACK_MODEL, add_bundled_portraits, in_daemon_thread
 from bot.logs import where
 from engine.backbones import BACKBONES
 from engine.errors import (
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FALLBACK_MODEL = "dlib"
 # Pauses between attempts to fetch weights: a mirror that is down is not hammered.
 PAUSES_S = (30.0, 120.0, 600.0, 1800.0)
 REFRESH_S = 15.0
@@ -157,20 +156,13 @@ class Models:
     async def open(self, patience_s: float = OPENING_S) -> None:
         """Prepares the backbones on this machine; after ``patience_s`` in the background."""
 
-        def add_bundled_portraits() -> None:
-            """To an empty gallery, so that a fresh bot has an answer."""
-            from gallery.add import add
-            from gallery.sources.bundled import bundled_portraits
-
+        def seed() -> None:
             with self._working:
-                if not self._gallery.stats().portraits:
-                    names = (FALLBACK_MODEL,)
-                    add(self._gallery, self._engine, bundled_portraits(), backbones=names)
-                    log.info("starter gallery added")
+                add_bundled_portraits(self._gallery, self._engine)
 
         async def prepare() -> None:
             try:
-                await in_daemon_thread(add_bundled_portraits)
+                await in_daemon_thread(seed)
             except LookalikeError as problem:
                 log.warning("no starter gallery", extra={"reason": str(problem)})
             for name in (FALLBACK_MODEL, *self._in_order()):

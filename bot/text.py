@@ -8,6 +8,7 @@ the placeholder ``count``.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import tomllib
 from bisect import bisect_right
@@ -150,6 +151,9 @@ WORDS = (
     (float("-inf"), "word.hardly"),
 )
 _MOST_COVERED = 54.0
+# A million strangers: beyond it the number says more about the law fitted to the tail than about
+# people.
+RAREST = 1_000_000
 
 
 def word_key(score: float, concerns: Sequence[str] = ()) -> str:
@@ -157,6 +161,21 @@ def word_key(score: float, concerns: Sequence[str] = ()) -> str:
     if "covered" in concerns:
         score = min(score, _MOST_COVERED)
     return next(key for least, key in WORDS if score >= least)
+
+
+def rated(score: float, cells: int = 10) -> str:
+    """A score from 0 to 100 as it stands in texts: the number and its bar, ``72 ▰▰▰▰▱``."""
+    full = round(score * cells / 100)
+    return f"{score:.0f} " + "▰" * full + "▱" * (cells - full)
+
+
+def rarity(one_in: float) -> tuple[str, int]:
+    """Key and ``count`` of the sentence that says how rare such a likeness is, to two digits."""
+    if one_in > RAREST:
+        return "answer.rarest", RAREST
+    digits = max(0, math.floor(math.log10(max(1.0, one_in))) - 1)
+    count = round(one_in / 10**digits) * 10**digits
+    return "answer.rarity" if count > 1 else "answer.common", count
 
 
 def credit_of(portrait: Portrait, unknown_author: str) -> str:

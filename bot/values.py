@@ -138,6 +138,7 @@ class MatchAnswer:
     word: str  # what that score is called, in the asker's language
     cosine: float  # in [-1, 1]
     one_in: float  # A likeness this high is found between 1 in so many strangers
+    rarity: str = ""  # the same as a sentence; "" where nothing strong is to be said
     # What each model of several that answered together says; ``cosine`` is then theirs fused
     member_scores: tuple[MemberScore, ...] = ()
     categories: tuple[str, ...] = ()
@@ -158,6 +159,7 @@ class FaceAnswer:
     box: tuple[float, float, float, float] | None
     matches: tuple[MatchAnswer, ...]  # best first
     style: str = SIDE  # how the picture shows it, one of ``STYLES``
+    hook: str = ""  # the sentence that says who it is: ``Your closest of 1,204: Grace Hopper``
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,14 @@ import threading
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from engine.errors import NotAnImage, PhotoProblem, SetupProblem, TooLarge
+from engine.errors import (
+    DamagedImage,
+    NotAnImage,
+    PhotoProblem,
+    SetupProblem,
+    TooHeavy,
+    TooLarge,
+)
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -189,7 +196,8 @@ class _Worker:
             self._stdout.readinto(pixels.data)
             self._resident_bytes = self._answer()["resident"]
             if "problem" in answer:
-                kind = TooLarge if answer["problem"] == "TooLarge" else NotAnImage
+                kinds = {one.__name__: one for one in (DamagedImage, TooLarge, TooHeavy)}
+                kind = kinds.get(answer["problem"], NotAnImage)
                 raise kind(answer["message"], **answer["details"])
             source_width, source_height = map(int, answer["source_size"])
             size, corner = (source_width, source_height), (limits.part or (0, 0))[:2]
@@ -198,9 +206,9 @@ class _Worker:
             self._process.kill()
             if self._process.wait() == -24 or self._late:  # SIGXCPU: processor time is used up
                 message = "the picture takes too long to decode; send another one"
-                raise TooLarge(message, what="time") from exc
+                raise TooHeavy(message, what="time") from exc
             message = "the picture can't be decoded; send another one"
-            raise NotAnImage(message, reason="damaged") from exc
+            raise DamagedImage(message) from exc
         finally:
             timer.cancel()
 

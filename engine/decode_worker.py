@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageChops, JpegImagePlugin  # noqa: F401 - nearly every photo is a JPEG
 
 from engine.decode import DecodeLimits, Part, check_size, stretch
-from engine.errors import NotAnImage, PhotoProblem, TooLarge
+from engine.errors import DamagedImage, NotAnImage, PhotoProblem, TooHeavy, TooLarge
 
 if TYPE_CHECKING:
     from engine.types import Photo
@@ -196,12 +196,12 @@ def read(data: bytes, limits: DecodeLimits) -> tuple[Image.Image, tuple[int, int
         raise
     except MemoryError as exc:
         message = f"the {name} picture takes more memory than there is; send a smaller one"
-        raise TooLarge(message, what="memory") from exc
+        raise TooHeavy(message, what="memory") from exc
     except Exception as exc:
         # Decoders raise almost anything for bytes made to confuse them: OSError, SyntaxError,
         # ValueError, struct.error, zlib.error, RuntimeError, cv2.error, RecursionError, ...
         message = f"the {name} file is damaged, incomplete or of a rare variety; send another one"
-        raise NotAnImage(message, reason="damaged", found=name) from exc
+        raise DamagedImage(message, found=name) from exc
 
 
 def decode_here(data: bytes, limits: DecodeLimits) -> Photo:
@@ -221,7 +221,7 @@ def decode_here(data: bytes, limits: DecodeLimits) -> Photo:
 def _format_of(data: bytes) -> str:
     """The format that the first bytes announce; NotAnImage says what the file is instead."""
     if not data:
-        raise NotAnImage("the file is empty; send the photo again", reason="damaged")
+        raise DamagedImage("the file is empty; send the photo again")
     is_box = data[4:8] == b"ftyp"  # brands are in the first box of an ISO base media file
     head = data[: min(1_024, int.from_bytes(data[:4], "big")) if is_box else 1_024]
     what = next((kind for start, kind in _KINDS if re.match(start, head, re.DOTALL)), None)
@@ -229,8 +229,8 @@ def _format_of(data: bytes) -> str:
         return what
     wanted = f"send a photo as {', '.join(_READABLE[:-1])} or {_READABLE[-1]}"
     if what is None:
-        raise NotAnImage(f"the file is no picture that can be read; {wanted}", reason="kind")
-    raise NotAnImage(f"the file is {what}; {wanted}", reason="kind", found=what)
+        raise NotAnImage(f"the file is no picture that can be read; {wanted}")
+    raise NotAnImage(f"the file is {what}; {wanted}", found=what)
 
 
 _Loaded = tuple[Any, int, tuple[int, int]]
@@ -278,7 +278,7 @@ def _load_jpeg(name: str, data: bytes, limits: DecodeLimits) -> _Loaded:
     drawn = 4.0 * image.width * image.height / (width * height)
     _check(name, (width, height), limits, coefficients + drawn)
     if data.count(b"\xff\xda") * width * height > max(_MOST_JPEG_VISITS, 3 * limits.max_pixels):
-        raise NotAnImage("the JPEG file has too many scans", reason="damaged", found=name)
+        raise DamagedImage("the JPEG file has too many scans", found=name)
     try:
         image.load()
         rows = image.height
@@ -345,7 +345,7 @@ def _load(name: str, data: bytes, limits: DecodeLimits) -> _Loaded:
     image = _opened(name, data)
     if name == "TIFF" and int(image.tag_v2.get(259, 1)) not in _TIFF_COMPRESSIONS:
         message = "the TIFF file is compressed in a way that is not read; send it as JPEG or PNG"
-        raise NotAnImage(message, reason="variety", found="TIFF")
+        raise DamagedImage(message, found="TIFF")
     pixel_bytes = _bytes_per_pixel(name, image)
     _check(name, image.size, limits, pixel_bytes)
     if name != "GIF" or len(data) > limits.max_frames * _SHORTEST_GIF_FRAME_BYTES:
@@ -370,7 +370,7 @@ def _check(
 ) -> None:
     """Passes a picture that is within the limits; its pixels are not decoded yet."""
     if min(size_px) <= 0:
-        raise NotAnImage("the picture has no pixels", reason="damaged", found=name)
+        raise DamagedImage("the picture has no pixels", found=name)
     most_pixels = min(limits.max_pixels, _MEMORY_BYTES / pixel_bytes)
     if math.prod(size_px) > most_pixels:
         limit = f"{most_pixels / 1e6:.3g} megapixels"

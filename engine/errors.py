@@ -30,8 +30,16 @@ class NotAnImage(PhotoProblem, key="error.not_an_image"):
     """The bytes are no picture, or of a kind that is not read."""
 
 
+class DamagedImage(NotAnImage, key="error.damaged"):
+    """The file is a picture, and can't be decoded."""
+
+
 class TooLarge(PhotoProblem, key="error.too_large"):
-    """More bytes, pixels or frames than the settings allow."""
+    """More bytes, pixels or frames than the settings allow; ``limit`` is how many."""
+
+
+class TooHeavy(TooLarge, key="error.too_heavy"):
+    """Decoding takes more time or memory than the settings allow."""
 
 
 class NoFace(PhotoProblem, key="error.no_face"):

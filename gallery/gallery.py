@@ -116,6 +116,12 @@ class Snapshot:
         """Every gender that is said of somebody, lower case."""
         return Store.genders(self._store)  # Gallery's own asks its snapshot
 
+    @functools.cached_property
+    def sizes(self) -> dict[str | None, int]:
+        """How many people are in each category; in None everybody."""
+        sizes: dict[str | None, int] = {None: self._store.counts()[0]}
+        return sizes | self._store.category_sizes()
+
     def recall(self, hits: Sequence[Hit]) -> list[tuple[Hit, Person, Portrait]]:
         """The people and portraits found; whoever was removed since is missing."""
         if len(self._portraits) > _REMEMBERED:
@@ -178,6 +184,10 @@ class Gallery(Store):
     def genders(self) -> frozenset[str]:
         """Every gender said of somebody, lower case, as of the last match or ``refresh``."""
         return self._snapshot.genders
+
+    def size(self, category: str | None = None) -> int:
+        """How many people may be found, or in a category, as of the last match or ``refresh``."""
+        return self._snapshot.sizes.get(category, 0)
 
     def spaces(self) -> tuple[Space, ...]:
         """The spaces in which somebody can be found, as of the last match or ``refresh``."""

@@ -235,12 +235,14 @@ class Store:
         return next(iter(self._people(query.limit(1))), None)
 
     def close_names(self, name: str, count: int = 3) -> tuple[str, ...]:
-        """Names like this one, most alike first; those that contain it lead."""
+        """Names like this one or with a part like it, most alike first; those with it lead."""
         names: dict[str, str] = self._fetch_pairs(select(PersonRow.folded_name, PersonRow.name))
         wanted = folded(name)
         containing = sorted((n for n in names if wanted and wanted in n), key=len)
-        alike = difflib.get_close_matches(wanted, names, n=count, cutoff=0.6)
-        return tuple(names[n] for n in dict.fromkeys([*containing, *alike]))[:count]
+        whole = {part: n for n in names for part in (*n.split(), n)}
+        alike = difflib.get_close_matches(wanted, whole, n=count, cutoff=0.6)
+        found = dict.fromkeys([*containing, *(whole[n] for n in alike)])
+        return tuple(names[n] for n in found)[:count]
 
     def portraits(self, person_id: int) -> tuple[Portrait, ...]:
         """Every portrait of a person, oldest first."""

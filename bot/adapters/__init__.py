@@ -236,5 +236,5 @@ def only_pictures(attached: Sequence[Attachment]) -> tuple[Attachment, ...]:
 def refuse_too_large(size_bytes: int | None) -> None:
     """Raises TooLarge if a file of that size, where it is known, is above the download limit."""
     if size_bytes is not None and size_bytes > DOWNLOAD_LIMIT_BYTES:
-        limit_mb = DOWNLOAD_LIMIT_BYTES // 1_000_000
-        raise TooLarge(f"files of at most {limit_mb} MB are fetched", limit_mb=limit_mb)
+        limit = f"{DOWNLOAD_LIMIT_BYTES // 1_000_000} MB"
+        raise TooLarge(f"files of at most {limit} are fetched", limit=limit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import itertools
 import locale
 import os
 import re
@@ -97,12 +98,17 @@ class TerminalAdapter:
         echo()
 
     def _write(self, content: bytes, name: str, photos: tuple[Path, ...]) -> Path:
-        """Writes a card or film beside its photo, or into the data folder; returns its path."""
+        """Writes a card or film beside its photo, or into the data folder; returns its path.
+
+        None takes another's place: after ``photo.lookalike.jpg`` comes ``photo.lookalike-2.jpg``.
+        """
         beside = [photo.with_name(f"{photo.stem}.{name}") for photo in photos[:1]]
         for place in (*beside, self._home / name):
             with contextlib.suppress(OSError):
-                place.write_bytes(content)
-                return place
+                numbered = (place.with_stem(f"{place.stem}-{at}") for at in itertools.count(2))
+                free = next(one for one in itertools.chain([place], numbered) if not one.exists())
+                free.write_bytes(content)
+                return free
         raise NotAnImage(f"the file can't be written to {self._home}")
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bot.background import FEW_PEOPLE
 from bot.cli import main as cli
-from bot.cli.output import say
+from bot.cli.output import numbered, people_of, say
 from engine.errors import BadSettings, LookalikeError, WeightsMissing
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def _home(settings: Settings) -> Iterator[Finding]:
 
 
 def _adapters(settings: Settings) -> Iterator[Finding]:
+    from bot.adapters import listening_socket
     from bot.app import adapters_wanted
 
     wanted = adapters_wanted(settings)
@@ -139,6 +141,17 @@ def _adapters(settings: Settings) -> Iterator[Finding]:
         if missing:
             mend = f"run `pip install 'lookalike[{name}]'`"
             yield name, BLOCKING, f"not installed: {', '.join(missing)}", mend
+    web, webhook = settings.web, settings.telegram.webhook
+    places = {"web": (web.host, web.port)} if "web" in wanted else {}
+    if webhook.url is not None:
+        places["telegram.webhook"] = (webhook.listen, webhook.port)
+    for setting, (host, port) in places.items():
+        try:
+            listening_socket(host, port).close()
+        except OSError as problem:
+            text = f"can't listen on {host}:{port} ({problem.strerror})"
+            mend = f"if that is not the running bot, set {setting}.port to another number"
+            yield setting, WARNING, text, mend
 
 
 def _tokens(settings: Settings) -> Iterator[Finding]:
@@ -196,8 +209,13 @@ def _gallery(settings: Settings) -> Iterator[Finding]:
     if stats.portraits == 0:
         yield "gallery", WARNING, f"there is nobody in {place or 'it'}", add
         return
-    text = f"{stats.people:,} people, {stats.portraits:,} portraits"
-    yield "gallery", FINE, text + f" in {place}" * bool(place)
+    text = f"{people_of(stats.people)}, {numbered(stats.portraits, 'portrait')}"
+    text += f" in {place}" * bool(place)
+    if stats.people < FEW_PEOPLE:
+        mend = "get famous people with `lookalike gallery download`, or add your own"
+        yield "gallery", WARNING, f"only {text}: nobody finds a double among so few", mend
+    else:
+        yield "gallery", FINE, text
     for name in settings.models.configured:
         known = max((n for space, n in stats.vectors.items() if space.backbone == name), default=0)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -99,6 +100,11 @@ def credits_command(context: cli.Context, html: Path | None) -> None:
     with context.gallery() as gallery:
         rows = _credits(gallery)
     names = {"unknown": "author unknown", "no_licence": "no licence known"}
+    known = [row for row in rows if row["author"] or row["license"] or row["source"]]
+    others = Counter(row["person"] for row in rows if row not in known)
+    pictures = numbered(others.total(), "picture")
+    whose = ", ".join(f"{name} ({n})" if n > 1 else str(name) for name, n in others.items())
+    nameless = f"Nothing is known of {pictures}: {whose}" if others else ""
     if html is not None:
         from jinja2 import Environment, FileSystemLoader
 
@@ -107,19 +113,20 @@ def credits_command(context: cli.Context, html: Path | None) -> None:
         pages = Environment(loader=loader, autoescape=True, trim_blocks=True)
         template = pages.get_template("credits.html")
         try:
-            html.write_text(template.render(rows=rows, **names), encoding="utf-8")
+            page = template.render(rows=known, nameless=nameless, **names)
+            html.write_text(page, encoding="utf-8")
         except OSError as problem:
             raise BadSettings(f"{html} can't be written ({problem.strerror})") from problem
         say(f"{numbered(len(rows), 'picture')}: {html}", err=True)
     if context.json:
         print_json(rows)
     elif html is None:
-        for row in rows:
-            known = (row["author"] or names["unknown"], row["license"] or names["no_licence"])
-            parts = filter(None, (*known, row["license_url"], row["source"]))
+        for row in known:
+            said = (row["author"] or names["unknown"], row["license"] or names["no_licence"])
+            parts = filter(None, (*said, row["license_url"], row["source"]))
             say(f"{row['person']}: {', '.join(parts)}")
-        if not rows:
-            say("There is nobody in the gallery yet.")
+        if nameless or not rows:
+            say(nameless or "There is nobody in the gallery yet.")
 
 
 @click.command()

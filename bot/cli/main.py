@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from bot.cli import output
-from bot.cli.output import EXIT_INTERRUPTED, progress, say
+from bot.cli.output import EXIT_INTERRUPTED, people_of, progress, say
 from engine.errors import BadSettings, GalleryMissing, LookalikeError, PhotoProblem, SetupProblem
 
 if TYPE_CHECKING:
@@ -108,6 +110,15 @@ class Context:
             raise SetupProblem("no backbone can be used: " + "; ".join(map(str, reasons.values())))
         return found
 
+    def command(self, words: str) -> str:
+        """A command as it works here when it is pasted, such as ``.venv/bin/lookalike match``."""
+        given = Path(sys.argv[0])
+        program = given.name if shutil.which(given.name) else str(given)
+        if given.suffix == ".py":
+            program = f"{shlex.quote(sys.executable)} -m bot"
+        home = f" --home {shlex.quote(str(self.home.absolute()))}" if self.home else ""
+        return f"{program}{home} {words}"
+
     def finish(
         self, content: Any, words: Iterable[str] | Callable[[], None], *, interrupted: bool = False
     ) -> None:
@@ -194,9 +205,11 @@ class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            return None
+            if cmd_name.startswith("-"):
+                return None
+            raise click.NoSuchCommand(cmd_name, possibilities=COMMANDS, ctx=ctx)
         module = importlib.import_module(f"bot.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, cmd_name)
         return command
@@ -258,7 +271,7 @@ def _run(
     # Before any SDK is imported: their first lines may hold the token.
     set_up_logs("WARNING" if quiet else settings.log.level, secrets=secrets_of(settings))
     if not chatting:
-        _ask_before_running(context)
+        _prepare_to_run(context)
     try:
         asyncio.run(work(settings))
     except Crash as crash:
@@ -306,21 +319,40 @@ def open_store(settings: Settings) -> URL:
     return database_url(settings.database_url, settings.home)
 
 
-def _ask_before_running(context: Context) -> None:
-    """Asks once in the life of a gallery, if the starter gallery needs it and somebody is there."""
-    if not context.settings.gallery.starter or not sys.stdin.isatty():
-        return
-    from bot.background import STARTER_PEOPLE, contact_of, note, noted, starter_wanted
+def _prepare_to_run(context: Context) -> None:
+    """Says what the gallery holds and who is served.
 
+    Asks once in the life of a gallery for a contact, if the starter gallery needs it and somebody
+    is there.
+    """
+    from bot import background
+    from bot.app import adapters_wanted
+
+    settings = context.settings
+    wanted = [name.title() for name in adapters_wanted(settings) if name != "web"]
     with context.gallery() as gallery:
-        declined = noted(gallery, "contact declined")
-        known = declined or contact_of(context.settings, gallery) is not None
-        few = (
-            f"The gallery is nearly empty. About {STARTER_PEOPLE} famous people can be fetched "
-            "from Wikimedia in the background. "
-        )
-        if not known and starter_wanted(gallery) and not ask_for_contact(gallery, few):
-            note(gallery, "contact declined", value=True)
+        people = gallery.size()
+        starter = settings.gallery.starter and background.starter_wanted(gallery)
+        contact = background.contact_of(settings, gallery) is not None
+        if starter and not contact and sys.stdin.isatty():
+            few = (
+                f"The gallery is nearly empty. About {background.STARTER_PEOPLE} famous people can "
+                "be fetched from Wikimedia in the background. "
+            )
+            declined = background.noted(gallery, "contact declined")
+            contact = not declined and ask_for_contact(gallery, few)
+            if not contact and not declined:
+                background.note(gallery, "contact declined", value=True)
+    if people >= background.FEW_PEOPLE:
+        say(f"Gallery: {people_of(people)}.")
+    elif starter and contact:
+        say(f"Gallery: about {background.STARTER_PEOPLE} famous people are coming from Wikimedia.")
+    else:
+        first = people_of(people) if people else "the two people who come with the program"
+        download = context.command("gallery download")
+        say(f"Gallery: only {first}. `{download}` brings famous people.")
+    if wanted:
+        say(f"Answering in {' and '.join(wanted)}. Ctrl+C ends it.")
 
 
 def ask_for_contact(gallery: Gallery, before: str = "") -> bool:

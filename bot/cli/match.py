@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
@@ -12,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bot.background import FALLBACK_MODEL, FEW_PEOPLE, add_bundled_portraits
 from bot.cli import main as cli
-from bot.cli.output import card_option, say, write_picture
+from bot.cli.output import card_option, people_of, say, write_picture
 from bot.values import SIDE, SPLIT, STYLES
 from engine.errors import GalleryMissing, NoFace, NotAnImage, WeightsCorrupt, WeightsMissing
 
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     from gallery.records import Match
     from gallery.scores.ensemble import Ensemble
 
-STANDIN = "dlib"
 BEST = "best"  # gallery.scores.ensemble.BEST, without what importing that would cost `--help`
 
 
@@ -36,6 +38,7 @@ class _Answer:
     faces: tuple[Face, ...]  # those asked for, largest first
     first: int  # number of the first of them in the photo, from 1
     matches: tuple[tuple[Match, ...], ...]  # per face, best first
+    people: int  # among how many it was searched
     ms: dict[str, float]  # by step: decode, detect, embed, search, total
 
 
@@ -50,15 +53,26 @@ def timed(ms: dict[str, float], step: str) -> Iterator[None]:
 def _answering_model(context: cli.Context, gallery: Gallery) -> tuple[str, str | None]:
     """Which backbone answers where none was asked for, and why it is not the configured one."""
     wanted = context.settings.default_model
-    if wanted == STANDIN:
+    if wanted == FALLBACK_MODEL:
         return wanted, None
     try:
         space = context.engine.backbone(wanted).space
     except (WeightsMissing, WeightsCorrupt) as problem:
-        return STANDIN, str(problem)
+        return FALLBACK_MODEL, str(problem)
     if space not in gallery.spaces():
-        return STANDIN, f"run `lookalike gallery build --model {wanted}` to search with it"
+        return FALLBACK_MODEL, f"run `lookalike gallery build --model {wanted}` to search with it"
     return wanted, None
+
+
+def _said_before(context: cli.Context, why: str) -> bool:
+    """Whether that was said in this home already, which is noted in its cache."""
+    said = context.settings.cache_folder / "said.txt"
+    with contextlib.suppress(OSError):
+        if said.is_file() and said.read_text(encoding="utf-8") == why:
+            return True
+        said.parent.mkdir(parents=True, exist_ok=True)
+        said.write_text(why, encoding="utf-8")
+    return False
 
 
 def _answer_photo(
@@ -102,7 +116,7 @@ def _answer_photo(
             for one in zip(*embeddings, strict=True)
         )
     ms["total"] = sum(ms.values())
-    return _Answer(model, photo, large, first, matches, ms)
+    return _Answer(model, photo, large, first, matches, gallery.size(category), ms)
 
 
 def _draw_answer(engine: Engine, answer: _Answer, style: str = SIDE) -> Picture:
@@ -165,20 +179,27 @@ def _checked_category(gallery: Gallery, category: str | None) -> str | None:
 @click.option(
     "--style",
     type=click.Choice(STYLES),
-    default=SIDE,
     help="How the card shows the two: side by side, or as one face of two halves.",
 )
 @cli.json_option("Print the answer as JSON.")
 @cli.command_options
 def match(
-    context: cli.Context, photo: Path, model: str | None, card: Path | None, style: str, **how: Any
+    context: cli.Context,
+    photo: Path,
+    model: str | None,
+    card: Path | None,
+    style: str | None,
+    **how: Any,
 ) -> None:
     """Find the lookalikes of the faces in PHOTO (a file, or - for standard input)."""
+    if style and not card:
+        raise click.UsageError("--style is how the card is drawn: add --card FILE")
     data = _read(photo, context.settings.photo.max_bytes)
     engine = context.engine
     engine.workers = False
     with context.gallery() as gallery:
-        why = ensemble = None
+        add_bundled_portraits(gallery, engine)
+        why = ensemble = drawn = None
         if model == BEST:
             from bot.models import find_ensemble
 
@@ -188,32 +209,49 @@ def match(
         how["category"] = _checked_category(gallery, how["category"])
         answer = _answer_photo(engine, gallery, data, model, ensemble, **how)
         if card is not None:
-            write_picture(card, _draw_answer(engine, answer, style).jpeg)
-    lines = [*_lines(answer), *([f"Card: {card.absolute()}"] if card else ())]
-    context.finish(_record(answer, photo), lines)
-    if why is not None:
+            drawn = _draw_answer(engine, answer, style or SIDE)
+        people = gallery.size()
+    context.finish(_record(answer, photo), [*_lines(answer), *_how_few(context, people)])
+    if why is not None and not _said_before(context, why):
         wanted = context.settings.default_model
-        say(f"{wanted} is not ready, so {STANDIN} answered: {why}", err=True)
+        say(f"{wanted} is not ready, so {FALLBACK_MODEL} answered: {why}", err=True)
+    if card is not None and drawn is not None:  # last: what can't be written costs no answer
+        write_picture(card, drawn.jpeg)
+        if not context.json:
+            say(f"Card: {card.absolute()}")
+
+
+def _how_few(context: cli.Context, people: int) -> Iterator[str]:
+    if people < FEW_PEOPLE:
+        download = context.command("gallery download")
+        yield f"Only {people_of(people)} in the gallery so far: `{download}` brings famous people."
 
 
 def _lines(answer: _Answer) -> Iterator[str]:
-    from bot.text import shown_model
+    from bot.text import Wording, rarity, rated, shown_model
 
+    text = Wording.load().text
     found = zip(answer.faces, answer.matches, strict=True)
     for number, (face, matches) in enumerate(found, answer.first):
-        if len(answer.faces) > 1:
+        several = len(answer.faces) > 1
+        if several:
             yield f"Face {number}:"
+        name = matches[0].person.name if len(matches) == 1 else ""
+        key = "answer.hook_face" if several else "answer.hook"
+        yield text(key, count=answer.people, name=name).rstrip()
         for rank, match in enumerate(matches, 1):
-            bar = "█" * round(match.score / 5)
-            place = f"{rank}. " if len(matches) > 1 else ""
             words = _words_of(match, face)
-            yield f"{place}{match.person.name}  {bar:░<20}  {match.score:.0f}/100, {words['word']}"
+            place = f"{rank}. {match.person.name}  " if len(matches) > 1 else ""
+            yield f"{place}{rated(match.score, 20)} {words['word']}"
             cosines = ", ".join(
                 f"{part.backbone} {part.score:.0f} (cosine {part.cosine:.3f})"
                 for part in match.member_scores
             )
-            told = cosines or f"cosine {match.cosine:.3f}"
-            yield f"   {told}" + f"; photo: {words['credit']}" * bool(words["credit"])
+            key, count = rarity(match.one_in)
+            rare = "" if "covered" in face.concerns else text(key, count=count)
+            credit = f"photo: {words['credit']}" * bool(words["credit"])
+            told = (rare, cosines or f"cosine {match.cosine:.3f}", credit)
+            yield "   " + "; ".join(filter(None, told))
         for concern in face.concerns:
             yield f"   (the face is {concern})"
     model = shown_model(answer.model, answer.matches[0][0].member_scores)
@@ -281,43 +319,40 @@ def as_sent_in_a_chat(data: bytes) -> bytes:
 @card_option("--out", "Where the card goes (default: HOME/answer.jpg).")
 @cli.command_options
 def demo(context: cli.Context, out: Path | None) -> None:
-    """Fill the gallery with two public-domain portraits and find the lookalike of a photo."""
-    from gallery.add import add
+    """Find who else in the gallery looks like the person of a sample photo."""
     from gallery.sources.bundled import bundled_portraits
 
-    settings, engine, found = context.settings, context.engine, bundled_portraits()
+    settings, engine, original = context.settings, context.engine, bundled_portraits()[-1]
     sample, card = settings.home / "sample.jpg", out or settings.home / "answer.jpg"
+    person = original.person.name
+    photo = as_sent_in_a_chat(original.read(settings.photo.max_bytes))
     with context.gallery() as gallery:
-        report = add(gallery, engine, found, backbones=(STANDIN,), total=len(found))
-        if not report.added and not report.unchanged:
-            reasons = "; ".join(f"{one.photo}: {one.reason}" for one in report.rejected)
-            raise GalleryMissing(f"the starter gallery could not be made: {reasons}")
-        original = found[-1]
-        photo = as_sent_in_a_chat(original.read(settings.photo.max_bytes))
-        answer = _answer_photo(engine, gallery, photo, STANDIN, top=2)
+        add_bundled_portraits(gallery, engine)
+        model, _ = _answering_model(context, gallery)
+        answer = _answer_photo(engine, gallery, photo, model, top=2)
+        others = tuple(one for one in answer.matches[0] if one.person.name != person)[:1]
+        if not others:
+            raise GalleryMissing(f"there is nobody but {person} in the gallery")
+        people = answer.people - (gallery.find_person(person) is not None)
+        answer = dataclasses.replace(answer, matches=(others,), people=people)
         picture = _draw_answer(engine, answer)
-    try:
-        card.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise click.FileError(str(card), problem.strerror) from problem
     write_picture(sample, photo)
-    write_picture(card, picture.jpeg)
-    home = settings.home.absolute()
-    sample_of = f"Sample photo: the portrait of {original.person.name}"
+    path, strangers = sample.absolute(), f"{person} and {others[0].person.name} are strangers"
+    among = "with two people here, that is all there is to find"
     lines = (
-        "Starter gallery:",
-        *(f"   {one.person.name} (photo: {one.author}, {one.licence})" for one in found),
+        f"Sample photo: {person} ({original.author}, {original.licence}), as a chat would send it",
+        f"   {path}",
         "",
-        f"{sample_of}, held askew, cropped and saved small, as a chat would",
-        f"   {sample.absolute()}",
-        "",
-        "The answer:",
+        "Who else looks like that?",
         *(f"   {line}" for line in _lines(answer)),
+        *([f"   {strangers}: {among}."] * (answer.people < 2)),
         "",
-        f"The answer as a picture: {card.absolute()}",
-        "",
-        "Next, a photo and people of your own:",
-        f"   lookalike --home {home} match PHOTO --card answer.jpg",
-        f"   lookalike --home {home} gallery add FOLDER   (a folder of photos per person)",
+        "Next:",
+        f"   {context.command(f'match {shlex.quote(str(path))}')}   # with {person} in the search",
+        f"   {context.command('match PHOTO --card card.jpg')}   # a photo of your own",
+        f"   {context.command('gallery download --limit 200')}   # famous people from Wikimedia",
     )
     context.finish(None, lines)
+    write_picture(card, picture.jpeg)
+    say()
+    say(f"The answer as a picture: {card.absolute()}")

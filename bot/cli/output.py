@@ -31,7 +31,7 @@ EXAMPLES = 5  # how many of a kind are named
 KEPT = "Interrupted; what was done is kept. Run the same command again to go on."
 
 _REPLACED = "lookalike-replaced"
-_PLAIN = {"█": "#", "░": "."}
+_PLAIN = {"▰": "#", "▱": "."}
 # All but tab and newline, and the signs that end a line or turn text around.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e]")
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
@@ -317,6 +317,7 @@ def write_picture(path: Path, jpeg: bytes) -> None:
         jpeg = buffer.getvalue()
     temporary = path.with_name(f".{path.name}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(jpeg)
         temporary.replace(path)
     except OSError as problem:

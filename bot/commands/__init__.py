@@ -91,7 +91,6 @@ class Question:
     """What is asked about a photo."""
 
     model: str  # backbone that answers
-    wanted: str  # backbone that was asked for; another than ``model`` where that isn't ready
     # The photo as the platform holds it; None where ``recent`` holds it
     photo: Attachment | None = None
     recent: RecentAnswer | None = None  # the photo, if it was answered a short while ago
@@ -121,3 +120,5 @@ class Found:
     token: str  # names the photo in buttons
     matches: tuple[Match, ...]  # best first, at least one; for ``parents`` the woman, then the man
     answers: tuple[MatchAnswer, ...]  # the same in the asker's words
+    searched: int  # among how many people, those of the category
+    people: int  # how many the gallery has

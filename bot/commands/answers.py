@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bot.commands import Found, Services, Turn, notice
 from bot.recognizer import timed
-from bot.text import credit_of, grid, isolate, plain, shown_model, word_key
+from bot.text import credit_of, grid, isolate, plain, rarity, rated, shown_model, word_key
 from bot.values import MOST_MATCHES, SIDE, SPLIT, Button, FaceAnswer, MatchAnswer, Reply, Rows
 from gallery.records import MEN, WOMEN
 
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
 MORE_MATCHES = 5
 MOST_FACES = 200
 MOST_ROWS_OF_FACES = 3
-# A million strangers: beyond it the number says more about the law fitted to the tail than about
-# people.
-RAREST = 1_000_000
 
 
 async def show_card(services: Services, turn: Turn, _slot: Slot, found: Found) -> Reply:
@@ -54,7 +50,7 @@ async def show_card(services: Services, turn: Turn, _slot: Slot, found: Found) -
             alt = turn.say("style.alt" if split else "answer.alt", name=names[0], score=score)
         genders = services.gallery.genders()
         know_genders = not (genders.isdisjoint(WOMEN) or genders.isdisjoint(MEN))
-        answers = (_face_answer(found, found.answers, style),)
+        answers = (_face_answer(turn, found, found.answers, style),)
         picture = dataclasses.replace(picture, alt=alt)
         return Reply(picture=picture, answers=answers), style, know_genders
 
@@ -82,7 +78,8 @@ async def show_parents(services: Services, turn: Turn, _slot: Slot, found: Found
         alt = turn.say("parents.alt", first=isolate(first.name), second=isolate(second.name))
         picture = dataclasses.replace(picture, alt=alt)
         each = [dataclasses.replace(answer, rank=1) for answer in found.answers]
-        return Reply(picture=picture, answers=tuple(_face_answer(found, (one,)) for one in each))
+        answers = tuple(_face_answer(turn, found, (one,)) for one in each)
+        return Reply(picture=picture, answers=answers)
 
     reply = await services.recognizer.finish(draw, turn.ms, "draw")
     buttons = answer_buttons(turn, found, services.models.ready())
@@ -115,17 +112,20 @@ async def show_numbers(services: Services, turn: Turn, _slot: Slot, found: Found
     reply = notice(numbers(turn, found.answers, found.question.model))
     if found.question.parents:
         return reply
-    answer = await services.recognizer.finish(lambda: _face_answer(found, found.answers))
+    answer = await services.recognizer.finish(lambda: _face_answer(turn, found, found.answers))
     return dataclasses.replace(reply, answers=(answer,))
 
 
-def _face_answer(found: Found, answers: tuple[MatchAnswer, ...], style: str = SIDE) -> FaceAnswer:
+def _face_answer(
+    turn: Turn, found: Found, answers: tuple[MatchAnswer, ...], style: str = SIDE
+) -> FaceAnswer:
     """The matches for front ends; may decode the photo, so not for the event loop."""
     number, photo = found.question.number, found.photo.photo()
     box, width, height = found.photo.faces[number - 1].box, photo.width_px, photo.height_px
     shares = (box.x / width, box.y / height, box.w / width, box.h / height)
     faces, model = len(found.photo.faces), found.question.model
-    return FaceAnswer(number, faces, model, box=shares, matches=answers, style=style)
+    said = turn.say("parents.title") if found.question.parents else hook(turn, found)
+    return FaceAnswer(number, faces, model, shares, matches=answers, style=style, hook=said)
 
 
 def _entries(services: Services, found: Found) -> list[CardEntry]:
@@ -149,6 +149,7 @@ def match_answers(turn: Turn, matches: Sequence[Match], face: Face) -> tuple[Mat
             word=turn.say(word_key(match.score, face.concerns)),
             cosine=match.cosine,
             one_in=match.one_in,
+            rarity=how_rare(turn, match.one_in, face.concerns),
             member_scores=match.member_scores,
             categories=match.person.categories,
             credit=credit_of(match.portrait, unknown),
@@ -166,15 +167,15 @@ def caption(turn: Turn, found: Found) -> str:
     lines = []
     if len(faces) > 1:
         lines.append(turn.say("answer.face", number=question.number, count=len(faces)))
-    if question.parents:
-        lines.append(turn.say("parents.title"))
-    key = "answer.best" if question.parents or len(answers) == 1 else "answer.ranked"
-    for answer in answers:
-        name, score = isolate(answer.name), round(answer.score)
-        lines.append(turn.say(key, rank=answer.rank, name=name, score=score, word=answer.word))
+    lines.append(turn.say("parents.title") if question.parents else hook(turn, found))
+    if len(answers) == 1:
+        lines += [f"{rated(answers[0].score)} {answers[0].word}", answers[0].rarity]
+    else:
+        key = "answer.best" if question.parents else "answer.ranked"
+        for answer in answers:
+            said = {"rank": answer.rank, "name": isolate(answer.name), "word": answer.word}
+            lines.append(turn.say(key, score=rated(answer.score, 5), **said))
     lines.append(turn.say("answer.model", model=shown_model(model, answers[0].member_scores)))
-    if question.wanted != model:
-        lines.append(turn.say("answer.fallback", wanted=question.wanted, model=model))
     if category is not None:
         lines.append(turn.say("answer.category", category=isolate(category)))
     credited = [(answer, isolate(answer.credit)) for answer in answers if answer.credit]
@@ -187,7 +188,21 @@ def caption(turn: Turn, found: Found) -> str:
     if listed:
         lines.append(turn.say(key, credit="; ".join(listed)))
     lines += [turn.say(f"answer.{concern}") for concern in faces[question.number - 1].concerns]
-    return "\n".join(lines)
+    return "\n".join(filter(None, lines))
+
+
+def hook(turn: Turn, found: Found) -> str:
+    """The sentence that says who it is, or leads to the list of them."""
+    alone = len(found.photo.faces) == 1 and found.question.mine
+    name = isolate(found.answers[0].name) if len(found.answers) == 1 else ""
+    key = "answer.hook" if alone else "answer.hook_face"
+    return turn.say(key, count=found.searched, name=name).rstrip()
+
+
+def how_rare(turn: Turn, one_in: float, concerns: Sequence[str] = ()) -> str:
+    """How rare such a likeness is; "" where a face is covered, so that nothing strong is said."""
+    key, count = rarity(one_in)
+    return "" if "covered" in concerns else turn.say(key, count=count)
 
 
 def numbers(turn: Turn, answers: Sequence[MatchAnswer], model: str) -> str:
@@ -196,21 +211,13 @@ def numbers(turn: Turn, answers: Sequence[MatchAnswer], model: str) -> str:
     for answer in answers:
         of_one, of_several = ("line", "fused") if answer.name else ("compared", "fused_compared")
         key = f"numbers.{of_several if answer.member_scores else of_one}"
-        name, strangers = isolate(answer.name), _roughly(turn, answer.one_in)
+        name, rare = isolate(answer.name), how_rare(turn, answer.one_in)
         said = {"score": f"{answer.score:.1f}", "cosine": f"{answer.cosine:.4f}", "model": model}
-        lines.append(turn.say(key, name=name, strangers=strangers, **said))
+        lines.append(turn.say(key, name=name, rarity=rare, **said))
         for part in answer.member_scores:
             score, cosine = f"{part.score:.1f}", f"{part.cosine:.4f}"
             lines.append(turn.say("numbers.part", model=part.backbone, score=score, cosine=cosine))
     return "\n".join(lines)
-
-
-def _roughly(turn: Turn, one_in: float) -> str:
-    """Two digits of it, and no further than the law of the tail was ever seen to hold."""
-    if one_in > RAREST:
-        return f">{turn.number(RAREST)}"
-    digits = max(0, math.floor(math.log10(max(1.0, one_in))) - 1)
-    return turn.number(max(1, round(one_in / 10**digits) * 10**digits))
 
 
 def answer_buttons(

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bot.commands import Refusal, Services, Turn, notice, refusal
-from bot.commands.answers import numbers, pair_buttons
+from bot.commands.answers import how_rare, numbers, pair_buttons
 from bot.commands.photo import detect, remember, wished
 from bot.memory import RecentAnswer
 from bot.recognizer import DetectedPhoto
-from bot.text import shown_model, word_key
+from bot.text import rated, shown_model, word_key
 from bot.values import Action, Attachment, FaceAnswer, MatchAnswer, Picture, Reply
 from engine.types import Concern
 from gallery.scores.ensemble import BEST
@@ -125,13 +125,12 @@ async def _answer(
         kept = tuple(dict.fromkeys(photo.kept for photo, _ in two))
         token = remember(services, RecentAnswer(turn.who.user, kept))
     lines = [
-        turn.say("compare.result", score=round(answer.score), word=answer.word),
+        turn.say("compare.result", score=rated(answer.score), word=answer.word),
+        *filter(None, [answer.rarity]),
         turn.say("answer.model", model=shown_model(model, answer.member_scores)),
     ]
     if Concern.COVERED in _concerns(two):
         lines.append(turn.say("answer.covered"))
-    if wanted and wanted != model and services.models.is_coming(wanted):
-        lines.append(turn.say("answer.fallback", wanted=wanted, model=model))
     if two[1][1] == 1 and max(len(photo.faces) for photo, _ in two) > 1:
         lines.append(turn.say("compare.largest"))
     others = [name for name in services.models.ready() if name != model]
@@ -158,6 +157,8 @@ async def _measure(services: Services, turn: Turn, two: Two, model: str) -> Matc
     else:
         cosine, calibration = float(ensemble.fused(cosines)), ensemble.calibration
     score = calibration.score(cosine)
-    word, one_in = turn.say(word_key(score, _concerns(two))), calibration.one_in(cosine)
+    concerns, one_in = _concerns(two), calibration.one_in(cosine)
+    said = how_rare(turn, one_in, concerns)
     members = ensemble.member_scores(cosines) if ensemble else ()
-    return MatchAnswer(1, "", score, word, cosine, one_in, members)
+    word = turn.say(word_key(score, concerns))
+    return MatchAnswer(1, "", score, word, cosine, one_in, said, members)

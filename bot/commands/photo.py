@@ -11,7 +11,7 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
-from bot.background import STARTER_PEOPLE
+from bot.background import FEW_PEOPLE, STARTER_PEOPLE
 from bot.commands import Found, Question, Refusal, Services, Turn, refusal
 from bot.commands.answers import (
     MOST_FACES,
@@ -68,7 +68,7 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
         if question.number > len(photo.faces):
             question = dataclasses.replace(question, number=1)
         turn.notes["model"] = question.model
-        matches = await asyncio.create_task(search(services, turn, photo, question))
+        matches, *counts = await asyncio.create_task(search(services, turn, photo, question))
         answers = match_answers(turn, matches, photo.faces[question.number - 1])
         # In the history once for each face and model, while the answer is drawn.
         noting, once = None, (question.number, question.model, question.parents)
@@ -83,18 +83,24 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
                 lines.append(await count_photo(services, turn, photo))
             if question.show == "film":  # films wait long, and the photo as decoded may be large
                 photo = DetectedPhoto.from_kept(photo.kept)
-            found = Found(photo, question, token, matches, answers)
+            found = Found(photo, question, token, matches, answers, *counts)
             reply = await SHOW[question.show](services, turn, slot, found)
         finally:
             if noting is not None:
                 await noted(turn, noting)
-    if recent is None and services.starter.is_set() and question.show != "numbers":
-        people = (await recognizer.finish(services.gallery.counts))[0]
-        there, about = turn.number(min(people, STARTER_PEOPLE)), turn.number(STARTER_PEOPLE)
-        lines.append(turn.say("answer.growing", there=there, about=about))
+    if question.show != "numbers":
+        lines.insert(0, _how_few(turn, found.people, growing=services.starter.is_set()))
     text = "\n".join(line for line in (reply.text, *lines) if line)
     later = question.photo if question.first > 1 else None
     return dataclasses.replace(reply, text=text, replaces=question.replaces, about=later)
+
+
+def _how_few(turn: Turn, people: int, *, growing: bool) -> str:
+    """What is said while the gallery grows, or as long as it is hardly one; else ""."""
+    if growing:
+        there = min(people, STARTER_PEOPLE)
+        return turn.say("answer.growing", there=there, about=STARTER_PEOPLE)
+    return turn.say("answer.few", count=people) if people < FEW_PEOPLE else ""
 
 
 async def first_with_face(
@@ -135,8 +141,10 @@ def remember(services: Services, answer: RecentAnswer) -> str:
 
 async def search(
     services: Services, turn: Turn, photo: DetectedPhoto, question: Question
-) -> tuple[Match, ...]:
+) -> tuple[tuple[Match, ...], int, int]:
     """Who of the gallery is asked for, most alike first, or the woman and the man.
+
+    Then among how many people, and how many the gallery has.
 
     Raises Refusal if there is nobody in the category any more, or no woman or no man.
     """
@@ -150,11 +158,13 @@ async def search(
             return gallery.top_matches(embeddings[0], top, category=category, genders=genders)
         return gallery.fused_matches(ensemble, embeddings, top, category=category, genders=genders)
 
-    def find() -> tuple[Match, ...]:
+    def find() -> tuple[tuple[Match, ...], int, int]:
         try:
             if question.parents:
-                return matches(1, WOMEN) + matches(1, MEN)
-            return matches(question.top)
+                found = matches(1, WOMEN) + matches(1, MEN)
+            else:
+                found = matches(question.top)
+            return found, gallery.size(category), gallery.size()
         except GalleryMissing:
             if category is not None and category not in gallery.categories():
                 text = turn.say("error.nobody_in_category", category=isolate(category))
@@ -221,10 +231,8 @@ async def answer_photo(services: Services, turn: Turn, choice: Choice, **changed
 def chosen(services: Services, choice: Choice, **asked: Any) -> Question:
     """The question that a person's settings ask, with what else is asked."""
     model = services.models.answering(choice.model)
-    # A model that can't be had is not named as waited for.
-    wanted = choice.model if choice.model and services.models.is_coming(choice.model) else model
     usual = {"top": choice.top or 1, "category": choice.category, "style": choice.style or SIDE}
-    return Question(model, wanted, **(usual | asked))
+    return Question(model, **(usual | asked))
 
 
 async def wished(services: Services, turn: Turn) -> tuple[Choice, tuple[str, ...]]:
@@ -247,6 +255,9 @@ async def changed_by(
     changes, unknown = read_wish(text, **known)
     usual = "category" if categories else "model"
     remarks = [unknown_sentence(turn, kind or usual, one, **known) for kind, one in unknown.items()]
+    model = changes.get("model")
+    if model and model not in services.models.ready():
+        remarks.append(turn.say("answer.fallback", model=model))
     return dataclasses.replace(choice, **changes), tuple(remarks)
 
 

@@ -17,6 +17,7 @@ from bot.commands.photo import answer_photo, changed_by
 from bot.models import State
 from bot.text import grid, isolate, style_key
 from bot.values import ALL, SIDE, STYLES, Action, Button, Choices, ModelChoice, Reply, category_tag
+from engine.backbones import BACKBONES
 
 if TYPE_CHECKING:
     from bot.models import ModelStatus
@@ -142,7 +143,7 @@ async def _parse_model(services: Services, turn: Turn, given: str) -> str:
     turn.notes["model"] = name
     status = services.models.status(name)
     if status and services.models.ready() and not services.models.is_coming(name):
-        line = _model_line(turn, status, NOT_CHOSEN)
+        line = _model_line(turn, status, NOT_CHOSEN) + _how_to_get(services, turn, [status])
         raise Refusal(Reply(text=line) if turn.request.action is None else notice(line))
     return name
 
@@ -159,8 +160,18 @@ async def _model_menu(services: Services, turn: Turn, chosen: str) -> Reply:
     for status in statuses:
         mark = CHOSEN if status.name == chosen else NOT_CHOSEN
         lines.append(_model_line(turn, status, mark))
+    text = "\n".join(lines) + _how_to_get(services, turn, statuses)
     options = {status.name: status.name for status in statuses}
-    return _menu(turn, "model", "\n".join(lines), options, chosen)
+    return _menu(turn, "model", text, options, chosen)
+
+
+def _how_to_get(services: Services, turn: Turn, statuses: Sequence[ModelStatus]) -> str:
+    """A line on those of the models that are not here and won't come by themselves; else ""."""
+    known = [one.name for one in statuses if one.state is State.MISSING]
+    lacking = [name for name in known if not services.models.is_coming(name)]
+    megabytes = sum(BACKBONES[name].size_bytes or 0 for name in lacking) // 1_000_000
+    said = turn.say("model.get", models=" ".join(lacking), megabytes=megabytes)
+    return f"\n{said}" if lacking else ""
 
 
 def _model_line(turn: Turn, status: ModelStatus, mark: str) -> str:

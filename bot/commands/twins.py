@@ -11,10 +11,10 @@ import logging
 import unicodedata
 from typing import TYPE_CHECKING
 
+from bot.background import FALLBACK_MODEL
 from bot.commands import Refusal, Services, Turn, refusal
 from bot.memory import Member, closest_pairs
-from bot.models import FALLBACK_MODEL
-from bot.text import grid, isolate, plain, word_key
+from bot.text import grid, isolate, plain, rated, word_key
 from bot.values import Action, Button, Reply
 from engine.backbones import BACKBONES
 from engine.errors import LookalikeError
@@ -136,7 +136,7 @@ def _show(services: Services, turn: Turn) -> Reply:
     for score, pair in scored:
         first, second = (isolate(members[one].name) for one in (pair.first, pair.second))
         rank, word = 1 + sum(better > score for better, _ in scored), turn.say(word_key(score))
-        said = {"first": first, "second": second, "score": round(score), "word": word}
+        said = {"first": first, "second": second, "score": rated(score, 5), "word": word}
         lines.append(turn.say("twins.pair", rank=rank, **said))
     lines.append(turn.say("twins.takers", count=len(members)))
     return Reply(text="\n".join(lines), buttons=_buttons(turn))

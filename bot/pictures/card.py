@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.pictures.framing import FaceInPhoto, Pixels, frame_face, shared_frame, with_chin
-from bot.pictures.sheet import INK, MUTED, Colour, Sheet, draw_numbered, score_colour
+from bot.pictures.sheet import INK, MUTED, Sheet, draw_numbered, score_colour
 from bot.pictures.split import split_face, suits
 from bot.pictures.text import Block, set_text
 from bot.values import Picture
@@ -97,35 +97,21 @@ class Style:
     credit: Fit  # below the bar
     bar: tuple[int, int, int]  # height of the bar, and what stands free above and below it
     score: int = 0  # size of the score; 0: it stands elsewhere
-    of: int = 0  # size of "/100" behind it; 0: none
     digits: tuple[int, int] = (0, 0)  # what the score takes above and below its baseline
     apart: int = 0  # between name and score
 
 
 _CAPTION = Style(
-    Fit(72, 38, 176), Fit(40, 28, 104), Fit(25, 20, 64), (22, 16, 18), 104, 36, (80, 18), 32
+    Fit(72, 38, 176), Fit(40, 28, 104), Fit(25, 20, 64), (22, 16, 18), 104, (80, 18), 32
 )
 _PARENT = Style(Fit(52, 30, 120), Fit(34, 26, 84), Fit(23, 18, 120), (18, 14, 14))
-_FEW = Style(
-    Fit(50, 28, 75), Fit(32, 26, 46, 1), Fit(22, 18, 32, 1), (16, 6, 6), 68, 0, (52, 14), 20
-)
-_MANY = Style(Fit(38, 21, 57), None, Fit(19, 15, 51), (12, 6, 6), 48, 0, (36, 10), 20)
+_FEW = Style(Fit(50, 28, 75), Fit(32, 26, 46, 1), Fit(22, 18, 32, 1), (16, 6, 6), 68, (52, 14), 20)
+_MANY = Style(Fit(38, 21, 57), None, Fit(19, 15, 51), (12, 6, 6), 48, (36, 10), 20)
 
 
-def _score_blocks(
-    score: float, size_px: int, of_px: int
-) -> tuple[list[tuple[Block, int, Colour]], int]:
-    """A score as a whole number, and "/100" where that has a size.
-
-    Returns each with its left edge and colour, to be set on one baseline, and how wide they are.
-    """
-    number = Fit(size_px, size_px, 2 * size_px, 1).set(f"{score:.0f}", 3 * size_px, bold=True)
-    blocks, width_px = [(number, 0, score_colour(score))], number.width_px
-    if of_px:
-        of = Fit(of_px, of_px, 2 * of_px, 1).set("/100", 4 * of_px)
-        blocks.append((of, width_px + 8, MUTED))
-        width_px += 8 + of.width_px
-    return blocks, width_px
+def _score_block(score: float, size_px: int) -> Block:
+    """A score as a whole number."""
+    return Fit(size_px, size_px, 2 * size_px, 1).set(f"{score:.0f}", 3 * size_px, bold=True)
 
 
 class Words:
@@ -134,13 +120,15 @@ class Words:
     def __init__(
         self, name: str, score: float, word: str, credit: str, width: int, style: Style
     ) -> None:
-        digits, taken = _score_blocks(score, style.score, style.of) if style.score else ([], 0)
+        digits = _score_block(score, style.score) if style.score else None
+        taken = digits.width_px if digits else 0
         title = style.name.set(name, width - taken - style.apart, bold=True)
         baseline = max(title.baseline_px, style.digits[0])
         top = baseline - title.baseline_px if len(title.lines) == 1 else 0
         self._blocks = [(title, 0, top, INK)]
-        for one, left, colour in digits:
-            self._blocks.append((one, width - taken + left, baseline - one.baseline_px, colour))
+        if digits:
+            at = (width - taken, baseline - digits.baseline_px)
+            self._blocks.append((digits, *at, score_colour(score)))
         y = max(top + title.height_px, baseline + style.digits[1])
         if word and style.word:
             capital = word[:1].title() + word[1:]
@@ -208,7 +196,7 @@ def draw_comparison(
     sheet, height = Sheet(_WIDTH), _PAIR_PX[0]
     _draw_pair(sheet, 0, (_face(*first), _face(*second)), height)
     end = _draw_caption(sheet, height, word, score, "", "")
-    return sheet.picture(end, f"{score:.0f}/100, {word}")
+    return sheet.picture(end, f"{score:.0f}, {word}")
 
 
 def draw_family_card(
@@ -238,10 +226,9 @@ def draw_family_card(
         sheet.badge(answered + 1, x, y, _FAMILY_BADGE, selected=True)
     end = 0
     for parent, left in zip(parents, (pad, _HALF + _GAP + pad // 2), strict=True):
-        digits, width = _score_blocks(parent.score, 92, 32)
-        x = left if left < _HALF else _WIDTH - pad - width
-        for one, at, colour in digits:
-            sheet.block(one, x + at, below + 104 - one.baseline_px, colour)
+        digits = _score_block(parent.score, 92)
+        x = left if left < _HALF else _WIDTH - pad - digits.width_px
+        sheet.block(digits, x, below + 104 - digits.baseline_px, score_colour(parent.score))
         said = (parent.name, parent.score, parent.word, parent.credit)
         words = Words(*said, _COLUMN, _PARENT)
         words.draw(sheet, left, below + _CHILD_BELOW + 16)
@@ -261,7 +248,7 @@ def _draw_several(sheet: Sheet, photo: Photo, faces: Sequence[Face], answered: i
 
 
 def _alt_text(entries: Sequence[CardEntry]) -> str:
-    return "; ".join(f"{entry.name}: {entry.score:.0f}/100, {entry.word}" for entry in entries)
+    return "; ".join(f"{entry.name}: {entry.score:.0f}, {entry.word}" for entry in entries)
 
 
 def _draw_pair(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -191,7 +192,10 @@ def until_said(process: subprocess.Popen[str], words: str) -> list[str]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_cleanly_within_ten_seconds(own_home: Path, number: int) -> None:
     with lookalike_run(own_home, WEB__PORT="0", LOG__LEVEL="DEBUG") as process:
-        until_said(process, "open the web chat")
+        assert process.stdout is not None
+        plain = [process.stdout.readline() for _ in range(2)]
+        assert plain[0].startswith("Gallery: only 2 people. `")
+        assert re.fullmatch(r"Open http://127\.0\.0\.1:\d+ in your browser.*\n", plain[1])
         started = time.perf_counter()
         process.send_signal(number)
         output, log = process.communicate(timeout=15)

@@ -75,7 +75,12 @@ async def test_a_photo_is_answered_with_name_score_word_model_and_credit(
 ) -> None:
     reply = await ann.says("", hopper_jpeg)
     assert is_card(reply)
-    assert re.match(r"Grace Hopper: \d+/100, \S+", reply.text)
+    hook, score, rare, *_ = reply.text.splitlines()
+    assert hook == reply.answers[0].hook == "Your closest of 2: Grace Hopper"
+    assert re.fullmatch(r"\d+ ▰+▱* could be the very same person", score)
+    assert rare == reply.answers[0].matches[0].rarity
+    assert rare == "Fewer than 1 in 1,000,000 people look this alike"
+    assert "Only 2 people are here so far" in reply.text
     assert "Model: dlib" in reply.text
     assert "Photo: James S. Davis, U.S. Navy, public domain" in reply.text
     assert ann.labels == ["More matches", "Raw numbers", "Morph"]
@@ -96,7 +101,7 @@ async def test_more_matches_come_in_one_picture_and_go_again(
     more = await ann.presses("More matches")
     assert is_card(more)
     assert more.replaces
-    assert re.search(r"1\. Eileen Collins: \d+/100.*\n2\. Grace Hopper: \d+/100", more.text)
+    assert re.search(r"2:\n1\. Eileen Collins: \d+ ▰.*\n2\. Grace Hopper: \d+ ▰", more.text)
     assert [match.name for match in more.answers[0].matches] == ["Eileen Collins", "Grace Hopper"]
     best = await ann.presses("Best match only")
     assert best.text == first.text
@@ -107,7 +112,7 @@ async def test_raw_numbers_are_a_notice(ann: Person, hopper_jpeg: bytes) -> None
     reply = await ann.presses("Raw numbers")
     assert reply.notice is not None
     assert len(reply.notice) <= 200
-    assert re.search(r"cosine (0\.9|1\.0)\d+ \(dlib\), found in 1 of >1,000,000", reply.notice)
+    assert re.search(r"cosine (0\.9|1\.0)\d+ \(dlib\)\. Fewer than 1 in 1,000,000", reply.notice)
     assert reply.picture is None
     assert not reply.replaces
 
@@ -117,7 +122,7 @@ async def test_raw_numbers_are_no_more_exact_than_they_can_be(
 ) -> None:
     await ann.says("/lookalike 2", hopper_jpeg)
     text = (await ann.presses("Raw numbers")).text
-    strangers = re.search(r"Eileen Collins: .*1 of ([\d,]+) strangers", text)
+    strangers = re.search(r"Eileen Collins: .*1 in ([\d,]+) people look this alike", text)
     assert strangers
     assert re.fullmatch(r"\d\d?0*", strangers[1].replace(",", ""))
 
@@ -182,11 +187,12 @@ async def test_a_number_out_of_range_is_explained(ann: Person, given: str) -> No
 async def test_a_model_is_chosen_by_name_or_button_in_any_spelling(ann: Person) -> None:
     menu = await ann.says("/model")
     assert "● dlib (dlib face ResNet): ready" in menu.text
-    assert "not installed here" in menu.text
+    assert "not here yet" in menu.text
+    assert "lookalike models download resnet senet (200 MB" in menu.text
     assert ann.labels == ["○ resnet", "○ senet", "● dlib"]  # resnet can't be had
     assert "dlib answers you" in (await ann.says("/model DLIB")).text
     missing = await ann.says("/model SE-Net50")
-    assert re.fullmatch(r"○ senet \(.+\): not installed here", missing.text)
+    assert re.fullmatch(r"○ senet \(.+\): not here yet\n.+ download senet .+", missing.text)
     await ann.says("/model")
     pressed = await ann.presses("dlib")
     assert pressed.replaces
@@ -247,7 +253,7 @@ async def test_two_photos_are_compared(
 ) -> None:
     reply = await ann.says("/compare", hopper_jpeg, collins_jpeg)
     assert is_card(reply)
-    assert re.match(r"How alike\? \d+/100", reply.text)
+    assert re.match(r"How alike\? \d+ ▰.*\n.* look this alike\n", reply.text)
     assert reply.answers[0].matches[0].score < 60
     same = await ann.says("/compare", hopper_jpeg, hopper_jpeg)
     assert same.answers[0].matches[0].score == pytest.approx(100, abs=0.5)
@@ -321,8 +327,8 @@ async def test_somebody_elses_button_answers_and_harms_nothing(
     chosen = await ben.presses("split")
     assert chosen.notice
     assert not chosen.replaces
-    assert "Drawn: one split face" in (await ben.says("/settings")).text
-    assert "Drawn: side by side" in (await ann.says("/settings")).text
+    assert "Card style: one split face" in (await ben.says("/settings")).text
+    assert "Card style: side by side" in (await ann.says("/settings")).text
 
 
 async def test_a_forgotten_photo_in_a_group_goes_into_nobodys_history(
@@ -352,7 +358,7 @@ async def test_history_data_and_forgetting(ann: Person, hopper_jpeg: bytes) -> N
     await ann.presses("More matches")  # the same face by the same model is no second entry
     await ann.says("/model dlib")
     history = await ann.says("/history")
-    assert len(re.findall(r"\d{4}-\d\d-\d\d  Grace Hopper: \d+/100 \(dlib\)", history.text)) == 1
+    assert len(re.findall(r"\d{4}-\d\d-\d\d  Grace Hopper: \d+ ▰+▱* \(dlib\)", history.text)) == 1
     handed = await ann.says("/mydata")
     assert handed.document is not None
     stored = json.loads(handed.document.content)
@@ -411,16 +417,17 @@ async def test_mistakes_are_answered_with_what_to_do(ann: Person, said: str, wor
 
 
 async def test_photos_that_cannot_be_used_are_explained(ann: Person, hopper_jpeg: bytes) -> None:
-    assert "no face" in (await ann.says("", blank())).text
-    assert "can't read" in (await ann.says("", b"not a picture")).text
-    assert "can't read" in (await ann.says("", b"")).text
+    assert "can't find a face" in (await ann.says("", blank())).text
+    assert "isn't a photo" in (await ann.says("", b"not a picture")).text
+    assert "can't open" in (await ann.says("", hopper_jpeg[:500])).text
+    assert "up to 20 MB" in (await ann.says("", hopper_jpeg + bytes(20_000_000))).text
     tiny = Image.open(io.BytesIO(hopper_jpeg)).resize((64, 75))
     canvas = Image.new("RGB", (1600, 1200), (90, 110, 130))
     canvas.paste(tiny, (700, 500))
     buffer = io.BytesIO()
     canvas.save(buffer, "JPEG", quality=95)
     text = (await ann.says("", buffer.getvalue())).text
-    assert "too small" in text or "no face" in text
+    assert "too small" in text or "can't find a face" in text
 
 
 async def test_the_asker_is_spoken_to_in_their_language(

@@ -69,9 +69,9 @@ def test_text_and_caption_fit(text: str, caption_chars: int, text_chars: int) ->
 
 
 def test_the_longest_lines_are_shortened_first() -> None:
-    text = "1. Grace Hopper: 51/100\nPhotos: " + "somebody, CC BY-SA 4.0; " * 60 + "\nModel: dlib"
+    text = "1. Grace Hopper: 51 ▰▰▰▱▱\nPhotos: " + "somebody, CC BY-SA 4.0; " * 60 + "\nModel: dlib"
     fitted = fit(Reply(text=text), Limits(text_chars=200)).text.split("\n")
-    assert fitted[0] == "1. Grace Hopper: 51/100"
+    assert fitted[0] == "1. Grace Hopper: 51 ▰▰▰▱▱"
     assert fitted[1].endswith("…")
     assert fitted[2] == "Model: dlib"
 

@@ -12,6 +12,7 @@ from functools import partial
 from importlib import resources
 from typing import Any
 
+import click
 import uvicorn
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
@@ -83,7 +84,7 @@ class WebAdapter(Adapter[WebSettings]):
         if host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
             host = "127.0.0.1"
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        log.info("open the web chat in your browser", extra={"url": url})
+        click.echo(f"Open {url} in your browser. Ctrl+C ends it.")
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="web chat")
         try:
             await or_stop(asyncio.shield(serving), stop)
@@ -326,6 +327,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as exc:
         reason = getattr(exc, "strerror", None) or exc
         raise SetupProblem(
-            f"the web chat can't listen on {host}:{port} ({reason}); "
-            "choose another address with the settings web.host and web.port"
+            f"the web chat can't listen on {host}:{port} ({reason}): choose another port with the "
+            f"setting web.port, such as LOOKALIKE_WEB__PORT={port + 1}"
         ) from exc

@@ -55,7 +55,7 @@ def test_a_conversation_in_a_pipe(
     assert "Face 2 of 2" in said
     assert "2. Eileen Collins:" in said or "2. Grace Hopper:" in said
     assert "How alike?" in said
-    assert "can't read that as a picture" in said
+    assert "can't read that file as a photo" in said
     assert "Did you mean /model?" in said
     assert "never" not in said
     assert (own_home / "lookalike-mydata.json").read_text(encoding="utf-8").startswith("{")
@@ -110,7 +110,8 @@ async def test_a_line_is_a_path_however_it_is_written(
             assert reply.answers[0].matches[0].name == "Grace Hopper"
         assert len(reply.answers[0].matches) == 2
         shown = capsys.readouterr().out
-        assert f"→ {photos / 'b c.lookalike.jpg'}" in shown
+        assert f"→ {photos / 'b c.lookalike.jpg'}\n" in shown
+        assert f"→ {photos / 'b c.lookalike-6.jpg'}\n" in shown  # no card takes another's place
         assert "[1] More matches" in shown
         assert "Send me a photo" in (await adapter.say("who am I")).text
         assert "can't read" in (await adapter.say("x" * 5000 + ".jpg")).text
@@ -135,9 +136,10 @@ async def test_a_card_that_cannot_lie_beside_its_photo_lies_in_the_data_folder(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     home = copy_home(starter_home, tmp_path / "home")
-    (photos / "a.lookalike.jpg").mkdir()  # in the way; modes would not stop root
+    # The card's name would be too long; modes would not stop root.
+    photo = (photos / "a.jpg").rename(photos / f"{'x' * 250}.jpg")
     async with chatting(home) as conversation:
-        await TerminalAdapter(conversation, home=home).say(str(photos / "a.jpg"))
+        await TerminalAdapter(conversation, home=home).say(str(photo))
     assert f"→ {home / 'lookalike.jpg'}" in capsys.readouterr().out
     assert (home / "lookalike.jpg").read_bytes().startswith(b"\xff\xd8")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import click.testing
 import pytest
 
+from bot.adapters import listening_socket
 from bot.cli.main import EXIT_SETUP, lookalike
 
 TELEGRAM_TOKEN = "123456789:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw"
@@ -75,7 +76,7 @@ def test_a_home_in_order_is_fine(run: Run, own_home: Path) -> None:
     result = run("doctor", "--home", str(own_home))
     found = findings(result)
     assert result.exit_code == 0
-    assert "2 people, 2 portraits" in found["ok", "gallery"]
+    assert "only 2 people, 2 portraits" in found["warn", "gallery"]
     assert "weights are here" in found["ok", "dlib"]
     assert "lookalike.db" in found["ok", "database"]
     assert "-> wait: the running bot fetches them" in found["warn", "senet"]
@@ -173,8 +174,16 @@ def test_a_damaged_gallery_stops(run: Run, own_home: Path) -> None:
 
 
 def test_a_web_chat_open_to_others_is_a_warning(run: Run, own_home: Path) -> None:
-    result = run("doctor", "--home", str(own_home), WEB__HOST="0.0.0.0")
+    result = run("doctor", "--home", str(own_home), WEB__HOST="0.0.0.0", WEB__PORT="0")
     assert "proxy" in findings(result)["warn", "web"]
+
+
+def test_a_taken_port_names_the_setting(run: Run, own_home: Path) -> None:
+    with listening_socket("127.0.0.1", 0) as other:
+        port = str(other.getsockname()[1])
+        result = run("doctor", "--home", str(own_home), WEB__PORT=port)
+    assert "set web.port" in findings(result)["warn", "web"]
+    assert result.exit_code == 0
 
 
 def test_nothing_to_run_stops(run: Run, own_home: Path) -> None:

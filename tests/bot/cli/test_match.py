@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -156,11 +158,14 @@ def test_one_of_two_people_far_apart_in_a_large_photo(
 def test_the_words_name_person_score_model_and_credit(lookalike: Run, photo: Path) -> None:
     code, out, err = lookalike("match", str(photo))
     assert code == 0
-    assert out.startswith("Grace Hopper ")
-    assert "/100, " in out
+    assert out.startswith("Your closest of 2: Grace Hopper\n")
+    assert re.search(r"^\d+ ▰+▱* could be the very same person$", out, re.MULTILINE)
+    assert "people look this alike; cosine " in out
     assert "public domain" in out
     assert "Model dlib, " in out
+    assert "Only 2 people in the gallery so far" in out
     assert "lookalike models download resnet" in err  # why it is not the configured model
+    assert lookalike("match", str(photo))[2] == ""  # which is said once
 
 
 def test_the_card_is_written_whole(lookalike: Run, photo: Path, tmp_path: Path) -> None:
@@ -177,9 +182,14 @@ def test_the_card_is_written_whole(lookalike: Run, photo: Path, tmp_path: Path) 
     assert code == 0
     with Image.open(card) as drawn:
         assert drawn.size[1] > height + 200
-    code, _, err = lookalike("match", str(photo), "--card", str(tmp_path / "no" / "folder.jpg"))
+    code, out, err = lookalike("match", str(photo), "--card", str(photo / "folder.jpg"))
     assert code != 0
     assert "folder.jpg" in err
+    assert "Grace Hopper" in out  # the answer is not lost with it
+    assert lookalike("match", str(photo), "--style", "split")[0] == USAGE  # of no card
+    code, _, err = lookalike("match", str(tmp_path / "gone.jpg"), "--card", "card.gif")
+    assert code == USAGE  # before any work
+    assert ".png" in err
 
 
 def test_several_faces_and_one_of_them(
@@ -223,12 +233,23 @@ def test_problems_exit_as_promised(lookalike: Run, tmp_path: Path, photo: Path) 
     assert lookalike("match", str(photo), "--model", "vgg16")[0] == USAGE
 
 
-def test_an_empty_gallery_says_how_to_fill_it(photo: Path, tmp_path: Path) -> None:
-    """As a process of its own, with a fresh home."""
-    command = [sys.executable, "-m", "bot", "match", str(photo), "--home", str(tmp_path / "new")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == EXIT_SETUP
-    assert "lookalike gallery add" in done.stderr
+def test_a_fresh_home_answers_and_says_how_to_get_more(photo: Path, tmp_path: Path) -> None:
+    """As a process of its own; the command that is named works as it stands."""
+    home = tmp_path / "a new home"
+    command = [sys.executable, "-m", "bot", "match", str(photo), "--home", str(home)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Your closest of 2: Grace Hopper" in done.stdout
+    named = re.search(r"`(.* gallery download)`", done.stdout)
+    assert named
+    pasted = [*shlex.split(named[1]), "--list"]
+    assert "bollywood" in subprocess.run(pasted, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_mistyped_command_is_guessed(lookalike: Run) -> None:
+    for words, meant in ((["mach"], "match"), (["gallery", "lst"], "list")):
+        code, _, err = lookalike(*words)
+        assert code == USAGE
+        assert f"Did you mean '{meant}'?" in err
 
 
 def test_help_imports_nothing_heavy() -> None:

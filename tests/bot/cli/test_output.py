@@ -34,7 +34,7 @@ from bot.cli.output import *
 prepare_streams()
 names = eval(sys.argv[1])
 print_table(("person",), [(name,) for name in names])
-for name in names: say(f"{name}  ███░░  57/100"); say(name, err=True)
+for name in names: say(f"{name}  ▰▰▰▱▱  57"); say(name, err=True)
 wrapped(" ".join(names))
 print("\\udcff an undecodable name")
 """

@@ -39,8 +39,8 @@ def shown(
     """The buttons under an answer of dlib's about one of ``count`` faces."""
     photo = SimpleNamespace(faces=(None,) * count)
     rest = (Attachment(None),) * (album - 1)  # type: ignore[arg-type]
-    question = Question("dlib", "dlib", top=top, number=number, page=page, rest=rest)
-    found = Found(photo, question, TOKEN, (), (None,) * answers)  # type: ignore[arg-type]
+    question = Question("dlib", top=top, number=number, page=page, rest=rest)
+    found = Found(photo, question, TOKEN, (), (None,) * answers, 9, 9)  # type: ignore[arg-type]
     return answer_buttons(turn, found, others)
 
 

@@ -80,7 +80,7 @@ def ann(conversation: Conversation) -> Person:
 
 def names(text: str) -> list[str]:
     """Who is named with a score, in that order."""
-    return [line.partition(":")[0] for line in text.splitlines() if "/100" in line]
+    return [line.partition(":")[0] for line in text.splitlines() if " ▰" in line]
 
 
 async def test_the_woman_and_the_man_most_alike_in_one_picture(

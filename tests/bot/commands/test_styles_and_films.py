@@ -51,7 +51,7 @@ async def test_a_style_is_chosen_once_and_holds_everywhere(ann: Person, hopper_j
     split = await ann.says("", hopper_jpeg)
     assert is_split(split)
     assert split.answers[0].style == "split"
-    assert "Drawn: one split face" in (await ann.says("/settings")).text
+    assert "Card style: one split face" in (await ann.says("/settings")).text
     elsewhere = Person(ann.conversation, Sender("telegram", ann.sender.user_id, "group", "en"))
     assert is_split(await elsewhere.says("", hopper_jpeg))
     await ann.says("/style side by side")
@@ -128,7 +128,7 @@ async def test_a_choice_is_exported_and_forgotten(ann: Person) -> None:
     assert json.loads(handed.document.content)["choices"] == {"style": "split"}
     await ann.says("/forget")
     await ann.presses("Yes")
-    assert "Drawn: side by side" in (await ann.says("/settings")).text
+    assert "Card style: side by side" in (await ann.says("/settings")).text
 
 
 async def test_a_morph_ends_with_the_best_match(ann: Person, hopper_jpeg: bytes) -> None:
@@ -137,7 +137,7 @@ async def test_a_morph_ends_with_the_best_match(ann: Person, hopper_jpeg: bytes)
     assert reply.picture is None
     assert reply.animation
     assert "Grace Hopper" in reply.animation.alt
-    assert "Grace Hopper: " in reply.text
+    assert "Your closest of 2: Grace Hopper\n" in reply.text
     assert "Photo: James S. Davis, U.S. Navy, public domain" in reply.text
     assert len(seen(reply.animation.content).frames) > 40
     assert ann.labels == ["Show the card"]
@@ -170,7 +170,7 @@ async def test_a_morph_without_a_face_or_photo_says_what_to_do(ann: Person) -> N
     assert "/morph" in (await ann.says("/morph")).text
     reply = await ann.says("/morph", blank())
     assert reply.animation is None
-    assert "no face" in reply.text
+    assert "find a face" in reply.text
 
 
 async def test_a_film_that_is_too_large_leaves_its_words(
@@ -182,7 +182,7 @@ async def test_a_film_that_is_too_large_leaves_its_words(
     )
     reply = await narrow.says("/morph", hopper_jpeg)
     assert reply.animation is None
-    assert "Grace Hopper: " in reply.text
+    assert "Your closest of 2: Grace Hopper\n" in reply.text
 
 
 async def test_morphs_are_in_the_history_once(ann: Person, hopper_jpeg: bytes) -> None:
@@ -225,10 +225,10 @@ async def test_choices_made_before_there_were_styles_are_kept(
     assert columns == ["key", "user_key", "sealed"]
     async with chatting(home) as conversation:
         ann = Person(conversation, sender)
-        assert "Drawn: side by side" in (await ann.says("/settings")).text
+        assert "Card style: side by side" in (await ann.says("/settings")).text
         await ann.says("/style split")
         settings = (await ann.says("/settings")).text
         assert "Model: dlib" in settings
         assert "Matches shown in this chat: 2" in settings
-        assert "Drawn: one split face" in settings
+        assert "Card style: one split face" in settings
     assert b"split" not in (home / "lookalike.db").read_bytes()

@@ -19,7 +19,7 @@ async def test_a_film_comes_as_a_file_that_plays(
     async with bot(discord, own_home):
         photo = discord.attachment(hopper_jpeg)
         film = await (await discord.slash(ann, "morph", photo=photo)).answer()
-        assert film["content"].startswith("Grace Hopper: ")
+        assert film["content"].startswith("Your closest of 2: Grace Hopper")
         (attached,) = film["attachments"]
         assert attached["filename"] == "lookalike.mp4"
         assert "Grace Hopper" in attached["description"]

@@ -77,7 +77,7 @@ async def test_a_missing_permission_is_named(
         photo = discord.attachment(hopper_jpeg)
         await discord.say(ann, f"<@{BOT_ID}>", photo, guild=True)
         answer = await said(discord)
-        assert str(answer["content"]).startswith("Grace Hopper: ")
+        assert str(answer["content"]).startswith("Your closest of 2: Grace Hopper")
         assert str(answer["content"]).endswith(SAY("discord.no_files"))
         assert answer["components"]
 
@@ -114,5 +114,5 @@ async def test_a_file_that_can_not_be_had_for_some_seconds_is_waited_for(
     async with bot(discord, own_home):
         discord.fail("GET", "/cdn/attachments", 500, times=4)
         asked = await discord.slash(ann, "lookalike", photo=discord.attachment(hopper_jpeg))
-        assert (await asked.answer())["content"].startswith("Grace Hopper: ")
+        assert (await asked.answer())["content"].startswith("Your closest of 2: Grace Hopper")
     assert len(asked.messages) == 1

@@ -105,7 +105,7 @@ async def test_a_day_with_the_bot(
 
         photo = await chat.send_photo(hopper_jpeg)
         card = await chat.reply()
-        assert card.words.startswith("Grace Hopper: ")
+        assert card.words.startswith("Your closest of 2: Grace Hopper")
         assert "dlib" in card.words
         assert card.answers_to == photo
         width, height = size(card.picture)
@@ -198,7 +198,7 @@ async def test_nothing_private_is_shown_to_a_group(
     private = ada.private_chat()
     async with bot(api, settings):
         await private.send_photo(hopper_jpeg)
-        assert (await private.reply()).words.startswith("Grace Hopper")
+        assert (await private.reply()).words.startswith("Your closest of 2: Grace Hopper")
         for command in sorted(PRIVATE):
             # Asking whether to delete shows nothing of what there is.
             harmless = "forget.ask" if command == "forget" else "private.ask_privately"
@@ -243,7 +243,7 @@ async def test_the_first_face_of_an_album_is_answered(
     async with bot(api, settings):
         items = await chat.send_album([_blank(), hopper_jpeg, hopper_jpeg, collins_jpeg])
         card = await chat.reply()
-        assert card.words.startswith("Grace Hopper: ")
+        assert card.words.startswith("Your closest of 2: Grace Hopper")
         assert SAY("answer.first_face", number=2) in card.words
         assert SAY("answer.album_rest", count=2) in card.words
         assert card.answers_to == items[1]
@@ -251,7 +251,7 @@ async def test_the_first_face_of_an_album_is_answered(
         assert photos == ["Photo 3", "Photo 4"]
         await chat.press(card, "Photo 4")
         later = await chat.reply()
-        assert later.words.startswith("Eileen Collins: ")
+        assert later.words.startswith("Your closest of 2: Eileen Collins")
         assert SAY("answer.photo", number=4) in later.words
         assert (later.kind, later.answers_to) == ("sent", items[3])
         await chat.press(card, SAY("button.more"))
@@ -265,7 +265,7 @@ async def test_the_first_face_of_an_album_is_answered(
         assert (await chat.reply()).words == SAY("error.no_face")
     async with bot(api, settings):
         await chat.press(later, SAY("button.more"))
-        assert (await chat.reply()).words.startswith("1. Eileen Collins: ")
+        assert (await chat.reply()).words.startswith("Your closest of 2:\n1. Eileen Collins: ")
         assert await chat.toast(await chat.press(ten, "Photo 4")) == SAY("stale.photo")
 
 
@@ -280,10 +280,10 @@ async def test_buttons_of_an_album_outlive_what_is_kept(
         card = await chat.reply()
         await chat.press(card, "Photo 3")
         later = await chat.reply()
-        assert later.words.startswith("Eileen Collins: ")
+        assert later.words.startswith("Your closest of 2: Eileen Collins")
         assert SAY("answer.photo", number=3) in later.words
         await chat.press(later, SAY("button.more"))
-        assert (await chat.reply()).words.startswith("1. Eileen Collins: ")
+        assert (await chat.reply()).words.startswith("Your closest of 2:\n1. Eileen Collins: ")
         await chat.send_album([hopper_jpeg, collins_jpeg])
         card = await chat.reply()
         await chat.press(card, SAY("button.compare"))
@@ -307,7 +307,7 @@ async def test_every_button_of_an_old_card_works_or_says_why_not(
                 if forgotten:
                     assert said == SAY("stale.photo")
                 else:
-                    assert said or (await chat.reply()).words.count("Grace Hopper: ")
+                    assert said or (await chat.reply()).words.count(": Grace Hopper\n")
                 assert chat.chat.outgoing.empty()
 
 
@@ -372,7 +372,7 @@ async def test_a_guest_finds_lookalikes(
     (chat,) = group(ada)
     async with bot(api, settings):
         result = await chat.mention_as_guest("@lookalike_test_bot", picture=hopper_jpeg)
-    assert result["caption"].startswith("Grace Hopper: ")
+    assert result["caption"].startswith("Your closest of 2: Grace Hopper")
     assert size(api.files[result["photo_file_id"]].content)[0] > 200
 
 
@@ -386,7 +386,9 @@ async def test_a_crowd_is_answered_and_nobody_twice(
         for at, chat in enumerate(chats):
             await chat.send_photo((hopper_jpeg, collins_jpeg)[at % 2])
         for at, chat in enumerate(chats):
-            assert (await chat.reply(within_s=30)).words.startswith(names[at % 2])
+            assert (await chat.reply(within_s=30)).words.startswith(
+                f"Your closest of 2: {names[at % 2]}\n"
+            )
         await asyncio.sleep(0.2)
         assert all(chat.chat.outgoing.empty() for chat in chats)
 
