@@ -33,7 +33,7 @@ def first(home: Path) -> Result:
 def test_demo_says_who_how_much_and_where(home: Path, first: Result) -> None:
     """Nobody is found in her own portrait, two strangers are called so; the card's full path."""
     assert "Sample photo: Eileen Collins" in first.output
-    assert "The only one here so far: Grace Hopper" in first.output
+    assert "The only one to compare with: Grace Hopper" in first.output
     (score,) = (line for line in first.output.splitlines() if " ▰" in line)
     assert int(score.split()[0]) < 45
     assert "are strangers" in first.output
