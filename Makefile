@@ -15,7 +15,7 @@ run: $(VENV)/.run
 	$(BIN)/lookalike run
 
 test: check
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

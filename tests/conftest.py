@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import io
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +13,28 @@ from pathlib import Path
 import hypothesis
 import pytest
 from homes import copy_home
+from looking_once import look_once
 from postgres_server import PostgresServer
 
+# Several tests, and the processes they start, run at once: threads that wait for each other gain
+# nothing there.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+# A background job ignores Ctrl-C, and so would the processes that tests start in order to send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # A machine may be busy with other work.
-hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.register_profile("unhurried", deadline=None, max_examples=60)
 hypothesis.settings.load_profile("unhurried")
 
 SHARED_FACES = Path(__file__).resolve().parents[1] / ".." / "shared" / "faces"
+
+
+def pytest_collection_finish() -> None:
+    """Looking for garbage among all that was imported and collected took a 16th of the time."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +80,7 @@ def starter_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Its gallery is built for dlib; its cache holds the compiled network.
     """
-    from bot.app import open_engine, open_gallery
+    from bot.app import open_engine, open_gallery, open_store
     from bot.settings import Settings
     from gallery.add import add
     from gallery.sources.bundled import bundled_portraits
@@ -72,6 +90,12 @@ def starter_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with open_gallery(settings) as gallery:
         add(gallery, open_engine(settings), bundled_portraits(), backbones=("dlib",))
         assert gallery.stats().portraits == 2
+
+    async def make_store() -> None:
+        async with open_store(settings):
+            pass
+
+    asyncio.run(make_store())
     return home
 
 
@@ -81,15 +105,12 @@ def own_home(starter_home: Path, tmp_path: Path) -> Path:
     return copy_home(starter_home, tmp_path / "home")
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Lets SIGINT end the processes that a test starts.
-
-    Where this one ignores it, as a background job does, they would inherit that.
-    """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+@pytest.fixture(autouse=True)
+def _looks_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside of the engine's own tests, and those of speed and memory."""
+    measured = {"test_recognizer", "test_bench"}
+    if "engine" not in request.path.parts[-3:] and request.module.__name__ not in measured:
+        look_once(monkeypatch)
 
 
 @pytest.fixture(scope="session")

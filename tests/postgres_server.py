@@ -12,6 +12,8 @@ from urllib.parse import quote
 
 import psycopg
 
+from gallery.gallery import Gallery
+
 __all__ = ["PostgresServer", "name_of"]
 
 LOCKED_USER, LOCKED_PASSWORD = "locked", "s3cret:/@word"
@@ -33,6 +35,7 @@ class PostgresServer:
 
             self._server: Any = pgserver.get_server(self.folder / "data", cleanup_mode="stop")
         self._numbers = count(1)
+        self._template: str | None = None
         for setting in ("fsync = off", "synchronous_commit = off", "full_page_writes = off"):
             self.run(f"ALTER SYSTEM SET {setting}")
         self.run(f"CREATE ROLE {LOCKED_USER} LOGIN PASSWORD '{LOCKED_PASSWORD}'")
@@ -52,11 +55,19 @@ class PostgresServer:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def fresh(self) -> str:
-        """The URL of a new, empty database."""
+    def fresh(self, template: str = "template1") -> str:
+        """The URL of a new, empty database, or of a copy."""
         name = f"test{next(self._numbers)}"
-        self.run(f"CREATE DATABASE {name}")
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
         return self.url(name)
+
+    def gallery(self) -> str:
+        """The URL of a new database with an empty gallery, whose tables were made once."""
+        if self._template is None:
+            url = self.fresh()
+            with Gallery.open(self.folder / "gallery", url):
+                self._template = name_of(url)
+        return self.fresh(self._template)
 
     def url(self, database: str, *, user: str = "postgres", password: str = "") -> str:
         """Of a database of that name."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from bot.cli import evaluate
 from bot.cli.main import EXIT_SETUP, lookalike, main
 from engine.errors import SetupProblem
 
@@ -121,7 +121,6 @@ def test_a_report_goes_somewhere(own_home: Path, people: Path) -> None:
     assert "--html FILE" in result.output
 
 
-@pytest.mark.usefixtures("interruptible")
 def test_missing_packages_are_named_before_the_long_work(
     own_home: Path, people: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,20 +133,26 @@ def test_missing_packages_are_named_before_the_long_work(
     assert "pip install 'lookalike[evaluate]'" in str(result.exception)
 
 
-def test_an_interrupted_report_leaves_nothing(own_home: Path, people: Path, tmp_path: Path) -> None:
+def test_an_interrupted_report_leaves_nothing(
+    own_home: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stopped by Ctrl-C while it looks at photos, with a report of yesterday in place."""
-    for number in range(3, 3000):
-        (people / "Grace_Hopper" / f"{number}.jpg").hardlink_to(people / "Grace_Hopper" / "1.jpg")
+
+    def impatient(_: str, done: int, __: int | None) -> None:
+        if done:
+            signal.raise_signal(signal.SIGINT)
+
     page = tmp_path / "report.html"
     page.write_text("yesterday")
-    command = [sys.executable, "-m", "bot", "evaluate", "report", str(people), "--html", str(page)]
-    command += ["--gallery-photos", "1", "--model", "dlib", "--home", str(own_home)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-    time.sleep(2.5)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    words = ["evaluate", "report", str(people), "--html", str(page), "--home", str(own_home)]
+    words += ["--gallery-photos", "1", "--model", "dlib"]
+    monkeypatch.setattr(sys, "argv", ["lookalike", *words])
+    monkeypatch.setattr(evaluate, "progress", lambda **_: contextlib.nullcontext(impatient))
 
-    assert process.returncode not in {0, None}
+    with pytest.raises(SystemExit) as stop:
+        main()
+
+    assert stop.value.code not in {0, None}
     assert page.read_text() == "yesterday"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 

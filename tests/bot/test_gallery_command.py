@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from homes import copy_home
 
-from bot.cli.main import lookalike
+from bot.cli.main import lookalike, main
 from bot.cli.output import lines
 from engine.errors import Busy, GalleryMissing, SetupProblem
 from gallery.gallery import Gallery
@@ -81,6 +81,19 @@ def test_what_is_passed_over_begins_with_what_people_may_miss(home: Path, people
     )
 
 
+IN_TURN = """
+import contextlib, sys
+from bot.cli.main import main
+_, home, *commands = sys.argv
+for number, command in enumerate(commands):
+    if number:
+        print("====", flush=True)
+    sys.argv = ["lookalike", *command.split(), "--home", home]
+    with contextlib.suppress(SystemExit):
+        main()
+"""
+
+
 def test_a_data_folder_may_have_any_name(
     tmp_path: Path, starter_home: Path, hopper_jpeg: bytes
 ) -> None:
@@ -88,23 +101,25 @@ def test_a_data_folder_may_have_any_name(
     home = copy_home(starter_home, tmp_path / os.fsdecode(b"daten \xff"))
     (home / "1.jpg").write_bytes(hopper_jpeg)
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    for words, wanted in (
-        (["db", "upgrade"], "lookalike.db is up to date"),
-        (["doctor"], "lookalike.db"),
-        (["gallery", "stats"], "2 people"),
-        (["match", home / "1.jpg"], "Grace Hopper"),
-        (["chat"], "? dlib: dlib face ResNet"),
-    ):
-        command = [sys.executable, "-m", "bot", *words, "--home", home]
-        done = subprocess.run(
-            command,
-            env=environment,
-            input=b"/about\n",
-            capture_output=True,
-            check=False,
-            timeout=90,
-        )
-        assert wanted in done.stdout.decode("ascii"), done.stderr
+    told = {
+        "db upgrade": "lookalike.db is up to date",
+        "doctor": "lookalike.db",
+        "gallery stats": "2 people",
+        "match 1.jpg": "Grace Hopper",
+        "chat": "? dlib: dlib face ResNet",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", IN_TURN, home, *told],
+        env=environment,
+        cwd=home,
+        input=b"/about\n",
+        capture_output=True,
+        check=False,
+        timeout=90,
+    )
+    answers = done.stdout.decode("ascii").split("====\n")
+    for wanted, answer in zip(told.values(), answers, strict=True):
+        assert wanted in answer, done.stderr
 
 
 def test_add_as_json(home: Path, people: Path) -> None:
@@ -203,22 +218,25 @@ def test_another_process_that_writes_is_waited_for(own_home: Path) -> None:
     ],
 )
 def test_mistakes_end_in_a_sentence_and_an_exit_code(
-    tmp_path: Path, arguments: list[str], code: int, words: str
+    tmp_path: Path,
+    arguments: list[str],
+    code: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("in the way")
-    done = subprocess.run(
-        [sys.executable, "-m", "bot", "gallery", *arguments],
-        cwd=tmp_path,
-        env=os.environ | {"LOOKALIKE_HOME": str(tmp_path / "home")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stderr
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOOKALIKE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(sys, "argv", ["lookalike", "gallery", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    said = capsys.readouterr()
+    assert stop.value.code == code, said.err
+    assert words in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
 
 
 def test_a_home_that_is_read_only_can_be_read(own_home: Path) -> None:

@@ -71,7 +71,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def gallery(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Gallery]:
     """An empty gallery in a folder; where ``pytest_generate_tests`` says so, on PostgreSQL."""
     shared = getattr(request, "param", "folder") == "postgres"
-    url = request.getfixturevalue("postgres_url") if shared else None
+    url = request.getfixturevalue("postgres").gallery() if shared else None
     with Gallery.open(tmp_path / "home" / "gallery", url) as opened:
         yield opened
 

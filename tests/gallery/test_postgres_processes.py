@@ -14,16 +14,18 @@ import pytest
 
 from engine.engine import Engine
 from engine.errors import Busy
+from gallery import add
 from gallery.add import add_folder
 from gallery.gallery import Gallery
 
 Variant = Callable[[int], bytes]
 
-PHOTOS = 150
+PHOTOS, BATCH = 50, 16
 PATIENCE_S = 120
 
 READER = """
 import sys
+import time
 from pathlib import Path
 import numpy as np
 from engine.types import Embedding
@@ -39,6 +41,7 @@ with Gallery.open(Path(sys.argv[1]), sys.argv[2]) as gallery:
             assert len({match.person.id for match in matches}) == len(matches) > 0
             assert all(len(match.thumbnail()) > 0 for match in matches)
             seen.add(gallery.revision())
+        time.sleep(0.02)
 print(len(seen), len(matches))
 """
 
@@ -56,7 +59,9 @@ def crowd(tmp_path: Path, variant: Variant) -> Path:
 
 def adding(crowd: Path, home: Path, url: str) -> subprocess.Popen[str]:
     """`lookalike gallery add` in a process of its own."""
-    command = [sys.executable, "-m", "bot", "gallery", "add", str(crowd), "--home", str(home)]
+    smaller = f"from gallery import add; add._BATCH_FRESH = {BATCH}"
+    code = f"{smaller}; from bot.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "gallery", "add", str(crowd), "--home", str(home)]
     return subprocess.Popen(
         [*command, "--model", "dlib"],
         stdout=subprocess.PIPE,
@@ -77,8 +82,14 @@ def wait_for_the_lock(gallery: Gallery) -> None:
 
 
 def test_readers_see_whole_people_while_another_process_adds_and_is_killed(
-    tmp_path: Path, postgres_url: str, starter_home: Path, crowd: Path, engine: Engine
+    tmp_path: Path,
+    postgres_url: str,
+    starter_home: Path,
+    crowd: Path,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(add, "_BATCH_FRESH", BATCH)
     homes = [tmp_path / name for name in ("first", "second", "third")]
     for home in homes:
         home.mkdir()

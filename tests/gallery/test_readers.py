@@ -58,11 +58,11 @@ with Gallery.open(home) as gallery, gallery.writing():
     while not all((home / name).exists() for name in ("reading0", "reading1")):
         time.sleep(0.01)
     for step in range(1, 13):
-        enrol(gallery, range(40 * step, 40 * step + 40))
+        enrol(gallery, range(20 * step + 20, 20 * step + 40))
         if step % 3 == 0:
             cache(gallery, step > 8)
         if step % 5 == 0:
-            gone = gallery.find_person(f"Person {40 * step + 7}")
+            gone = gallery.find_person(f"Person {20 * step + 27}")
             with gallery.transaction() as changes:
                 changes.remove_person(gone.id)
         if step % 8 == 0:
@@ -89,9 +89,9 @@ with Gallery.open(home) as gallery:
         (home / f"reading{sys.argv[2]}").touch()
         if finished:
             break
-    newest = gallery.top_matches(Embedding(shots(519, 3)[0], space), 1)[0]
-    assert newest.person.name == "Person 519", newest.person.name
-    assert gallery.find_person("Person 207") is None
+    newest = gallery.top_matches(Embedding(shots(279, 3)[0], space), 1)[0]
+    assert newest.person.name == "Person 279", newest.person.name
+    assert gallery.find_person("Person 127") is None
     print(searches, people, cached)
 """
 
@@ -110,7 +110,7 @@ def test_readers_find_the_right_people_at_every_moment(tmp_path: Path, readers: 
             if process is not writer:
                 searches, people, cached = printed.split()
                 assert int(searches) >= 6
-                assert int(people) == 13 * 40 - 2
+                assert int(people) == 14 * 20 - 2
                 assert cached == "True"
     finally:
         for process in (writer, *watching):

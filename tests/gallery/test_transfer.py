@@ -26,7 +26,7 @@ from engine.engine import Engine
 from engine.errors import BadSettings
 from engine.types import Box, Embedding, Space
 from gallery import gallery as gallery_module
-from gallery import pack
+from gallery import pack, transfer
 from gallery.add import add
 from gallery.build import build, learn_scores, remove
 from gallery.gallery import Gallery
@@ -55,14 +55,14 @@ def other(tmp_path: Path) -> Iterator[Gallery]:
 def test_what_is_exported_comes_out_as_it_was(
     gallery: Gallery, other: Gallery, tmp_path: Path
 ) -> None:
-    fill(gallery, 200, 3, DLIB, RESNET)
+    fill(gallery, 40, 3, DLIB, RESNET)
     file = tmp_path / "all.lookalike"
     written = export_gallery(gallery, file)
-    assert (written.people, written.portraits, written.photos) == (200, 600, 600)
-    assert written.vectors == {DLIB: 600, RESNET: 480}
+    assert (written.people, written.portraits, written.photos) == (40, 120, 120)
+    assert written.vectors == {DLIB: 120, RESNET: 96}
     assert written.size_bytes == file.stat().st_size
     report = import_file(other, file)
-    assert (report.people_added, report.added, report.rejected) == (200, 600, [])
+    assert (report.people_added, report.added, report.rejected) == (40, 120, [])
     assert dict(report.vectors) == written.vectors
     assert report.without_photo == 0
     assert everything(other) == everything(gallery)
@@ -321,9 +321,10 @@ def test_a_full_disk_is_said_of_the_file_and_leaves_nothing(
 
 
 def test_an_interrupted_import_keeps_what_is_done_and_goes_on(
-    gallery: Gallery, other: Gallery, tmp_path: Path
+    gallery: Gallery, other: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(gallery, 300, 2, DLIB)
+    monkeypatch.setattr(transfer, "_BATCH", 32)
+    fill(gallery, 20, 2, DLIB)
     export_gallery(gallery, tmp_path / "all.lookalike")
 
     def stop(what: str, *_: object) -> None:
@@ -332,29 +333,33 @@ def test_an_interrupted_import_keeps_what_is_done_and_goes_on(
 
     report = import_file(other, tmp_path / "all.lookalike", progress=stop)
     assert report.interrupted
-    assert report.added == other.stats().portraits == len(other.embedded(DLIB)) == 512
+    assert report.added == other.stats().portraits == len(other.embedded(DLIB)) == 32
     report = import_file(other, tmp_path / "all.lookalike")
-    assert (report.added, report.unchanged) == (600 - 512, 512)
+    assert (report.added, report.unchanged) == (40 - 32, 32)
     assert everything(other) == everything(gallery)
 
 
 def test_a_killed_import_leaves_a_whole_gallery(gallery: Gallery, tmp_path: Path) -> None:
-    fill(gallery, 280, 2, DLIB)
+    fill(gallery, 35, 2, DLIB)
     export_gallery(gallery, tmp_path / "all.lookalike")
     home = tmp_path / "killed"
     code = (
         "import sys; from pathlib import Path; from gallery.gallery import Gallery; "
-        "from gallery.transfer import import_file; "
-        "g = Gallery.open(Path(sys.argv[1])); import_file(g, Path(sys.argv[2]))"
+        "from gallery import transfer; transfer._BATCH = 8; "
+        "g = Gallery.open(Path(sys.argv[1])); print(flush=True); "
+        "transfer.import_file(g, Path(sys.argv[2]))"
     )
     for _ in range(2):
-        process = subprocess.Popen([sys.executable, "-c", code, home, tmp_path / "all.lookalike"])
-        time.sleep(0.6 + random.random())
+        command = [sys.executable, "-c", code, home, tmp_path / "all.lookalike"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.read(1)
+        time.sleep(0.2 * random.random())
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
     with Gallery.open(home) as killed:
         assert killed.stats().portraits == len(killed.embedded(DLIB))
-        assert killed.stats().portraits % 512 in {0, 560 % 512}
+        assert killed.stats().portraits % 8 in {0, 70 % 8}
         import_file(killed, tmp_path / "all.lookalike")
         assert everything(killed) == everything(gallery)
 
@@ -418,8 +423,8 @@ def test_what_is_too_long_for_its_column_is_cut_and_comes_out(
 
 
 def test_memory_stays_flat(gallery: Gallery, tmp_path: Path) -> None:
-    """2,600 vectors of 2048 numbers are 21 MB; benchmarks/pack_speed.py measures the rest."""
-    fill(gallery, 520, 5, RESNET)
+    """1,500 vectors of 2048 numbers are 12 MB; benchmarks/pack_speed.py measures the rest."""
+    fill(gallery, 300, 5, RESNET)
     tracemalloc.start()
     try:
         export_gallery(gallery, tmp_path / "all.lookalike", photos=False)

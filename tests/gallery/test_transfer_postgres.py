@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from packed import DLIB, RESNET, everything, fill, units
+from postgres_server import PostgresServer
 
 from bot.cli.main import lookalike
 from engine.errors import BadSettings
 from engine.types import Embedding, Space
+from gallery import transfer
 from gallery.build import learn_scores
 from gallery.gallery import Gallery
 from gallery.records import FoundPerson
@@ -20,8 +22,8 @@ from gallery.transfer import copy_gallery, export_gallery, import_file
 
 
 @pytest.fixture
-def shared(postgres_url: str, tmp_path: Path) -> Iterator[Gallery]:
-    with Gallery.open(tmp_path / "shared", postgres_url) as opened:
+def shared(postgres: PostgresServer, tmp_path: Path) -> Iterator[Gallery]:
+    with Gallery.open(tmp_path / "shared", postgres.gallery()) as opened:
         yield opened
 
 
@@ -43,16 +45,16 @@ def answers(gallery: Gallery, space: Space) -> list[list[tuple[str, str, float, 
 
 
 def test_there_and_back_again(gallery: Gallery, shared: Gallery, back: Gallery) -> None:
-    fill(gallery, 100, 3, DLIB, RESNET)
+    fill(gallery, 30, 3, DLIB, RESNET)
     for space in (DLIB, RESNET):
         learn_scores(gallery, space)
     gallery.refresh()
     there = copy_gallery(gallery, shared)
-    assert (there.added, there.people_added, there.rejected) == (300, 100, [])
+    assert (there.added, there.people_added, there.rejected) == (90, 30, [])
     assert set(there.calibrated) == {DLIB, RESNET}
-    assert copy_gallery(gallery, shared).unchanged == 300
+    assert copy_gallery(gallery, shared).unchanged == 90
     again = copy_gallery(shared, back)
-    assert (again.added, again.people_added) == (300, 100)
+    assert (again.added, again.people_added) == (90, 30)
     assert everything(gallery) == everything(shared) == everything(back)
     for space in (DLIB, RESNET):
         assert answers(gallery, space) == answers(shared, space) == answers(back, space)
@@ -71,16 +73,19 @@ def test_a_file_from_one_kind_is_a_file_for_the_other(
     assert everything(back) == everything(gallery)
 
 
-def test_an_interrupted_copy_goes_on(gallery: Gallery, shared: Gallery) -> None:
-    fill(gallery, 130, 4, DLIB)
+def test_an_interrupted_copy_goes_on(
+    gallery: Gallery, shared: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "_BATCH", 32)
+    fill(gallery, 20, 2, DLIB)
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     report = copy_gallery(gallery, shared, progress=stop)
     assert report.interrupted
-    assert shared.stats().portraits == len(shared.embedded(DLIB)) == 512
-    assert copy_gallery(gallery, shared).added == 520 - 512
+    assert shared.stats().portraits == len(shared.embedded(DLIB)) == 32
+    assert copy_gallery(gallery, shared).added == 40 - 32
     assert everything(shared) == everything(gallery)
 
 

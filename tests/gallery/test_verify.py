@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -41,17 +42,27 @@ def enrol(gallery: Gallery, engine: Engine, people: Mapping[str, Sequence[bytes]
 @pytest.fixture(params=["folder", "database"])
 def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Gallery]:
     """A gallery in a folder, and one in PostgreSQL."""
-    url = request.getfixturevalue("postgres_url") if request.param == "database" else None
+    server = request.getfixturevalue("postgres") if request.param == "database" else None
+    url = server.gallery() if server else None
     with Gallery.open(tmp_path / "home" / "gallery", url) as opened:
         yield opened
 
 
-@pytest.fixture
-def sound(gallery: Gallery, engine: Engine, variant: Variant) -> Gallery:
-    """Two people with four portraits each."""
+@pytest.fixture(scope="module")
+def two_people(tmp_path_factory: pytest.TempPathFactory, engine: Engine, variant: Variant) -> Path:
+    """The folder of a gallery; read it, or copy it, never write it."""
     faces = {"Grace": [variant(n) for n in (0, 2, 4, 6)], "Eileen": [variant(n) for n in (1, 3, 5)]}
-    enrol(gallery, engine, faces)
-    return gallery
+    folder = tmp_path_factory.mktemp("sound") / "gallery"
+    with Gallery.open(folder) as gallery:
+        enrol(gallery, engine, faces)
+    return folder
+
+
+@pytest.fixture
+def sound(two_people: Path, tmp_path: Path) -> Iterator[Gallery]:
+    """Two people with four portraits and three."""
+    with Gallery.open(Path(shutil.copytree(two_people, tmp_path / "home" / "gallery"))) as gallery:
+        yield gallery
 
 
 def again(content: bytes) -> bytes:

@@ -264,7 +264,6 @@ def test_a_malicious_pickle_does_nothing_but_an_error(new_home: Path, tmp_path: 
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_leaves_no_half_file(own_home: Path, tmp_path: Path) -> None:
     """A gallery large enough that the signal arrives in the middle."""
     from engine.types import Box

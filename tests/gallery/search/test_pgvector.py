@@ -22,7 +22,13 @@ from gallery.gallery import Gallery
 from gallery.search import pgvector
 from gallery.search.pgvector import has_index
 
-PEOPLE = 2_000
+PEOPLE = 600
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> str:
+    """A database of the test's own with an empty gallery."""
+    return postgres.gallery()
 
 
 @pytest.fixture
@@ -44,7 +50,7 @@ def test_the_same_people_are_found_as_in_a_folder(
     crowd = Crowd.of(dimensions, PEOPLE)
     enrolled(shared, crowd)
     enrolled(own, crowd)
-    for number, query in enumerate(crowd.queries(30)):
+    for number, query in enumerate(crowd.queries(15)):
         category = (None, "odd")[number % 2]
         k = (10, 1, 3)[number % 3]
         assert found(shared, query, k, category) == found(own, query, k, category)
@@ -74,7 +80,7 @@ def crowds(draw: st.DrawFn) -> tuple[Crowd, list[Embedding]]:
 
 
 @given(drawn=crowds(), k=st.integers(1, 7))
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_equal_opposite_and_few_vectors_are_found_in_the_same_order(
     postgres: PostgresServer,
     tmp_path_factory: pytest.TempPathFactory,
@@ -84,7 +90,7 @@ def test_equal_opposite_and_few_vectors_are_found_in_the_same_order(
     crowd, queries = drawn
     folder = tmp_path_factory.mktemp("law")
     with (
-        Gallery.open(folder / "shared", postgres.fresh()) as shared,
+        Gallery.open(folder / "shared", postgres.gallery()) as shared,
         Gallery.open(folder / "own") as own,
     ):
         enrolled(shared, crowd)
@@ -93,13 +99,13 @@ def test_equal_opposite_and_few_vectors_are_found_in_the_same_order(
             assert found(shared, query, k) == found(own, query, k)
 
 
-@pytest.mark.parametrize(("dimensions", "people"), [(128, PEOPLE), (2048, 1_000)])
+@pytest.mark.parametrize(("dimensions", "people"), [(128, PEOPLE), (2048, 300)])
 def test_an_index_finds_nearly_everybody_that_comparing_all_finds(
     shared: Gallery, monkeypatch: pytest.MonkeyPatch, dimensions: int, people: int
 ) -> None:
     crowd = Crowd.of(dimensions, people, falling=1.0)
     enrolled(shared, crowd)
-    queries = crowd.queries(100)
+    queries = crowd.queries(50)
     exact = [found(shared, query, 3) for query in queries]
     shared.refresh()
     shared.settle(crowd.space)

@@ -362,7 +362,7 @@ def test_work_in_the_background_ends_when_it_should(
 ) -> None:
     stop = threading.Event()
     famous.odd = {"picture": [Odd(429, {"Retry-After": "600"})] * 4}
-    threading.Timer(1.0, stop.set).start()
+    threading.Timer(0.3, stop.set).start()
     began = time.monotonic()
     assert fetch(gallery, engine, famous, stop=stop).report.interrupted
     assert time.monotonic() - began < 20
@@ -452,16 +452,16 @@ def test_a_server_that_refuses_every_picture_is_told_from_a_bad_picture(
     gallery: Gallery, engine: Engine, wiki: Wiki, variant: Variant, status: int
 ) -> None:
     """After five pictures in a row, of which none is held to be bad."""
-    wiki.facts = [Fact(f"Q{n}", f"P{n}", 200 - n, [f"{n}.jpg"], [ACTOR]) for n in range(1, 31)]
-    wiki.pictures = {f"{n}.jpg": Picture(variant(n)) for n in range(1, 31)}
+    wiki.facts = [Fact(f"Q{n}", f"P{n}", 200 - n, [f"{n}.jpg"], [ACTOR]) for n in range(1, 13)]
+    wiki.pictures = {f"{n}.jpg": Picture(variant(n)) for n in range(1, 13)}
     wiki.refusing = {"picture": Odd(status)}
     for _ in range(2):
         wiki.requests.clear()
         with pytest.raises(SourceDown, match=rf"{status}.*gallery\.contact"):
-            fetch(gallery, engine, wiki, limit=20)
+            fetch(gallery, engine, wiki, limit=10)
         assert 5 <= len(set(wiki.asked("picture"))) <= 8
     wiki.refusing = {}
-    assert fetch(gallery, engine, wiki, limit=20).there == 20
+    assert fetch(gallery, engine, wiki, limit=10).there == 10
 
 
 def test_a_server_that_refuses_later_is_told_from_bad_pictures(
