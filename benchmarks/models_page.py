@@ -38,7 +38,7 @@ SECTIONS = {
     "scores": ("What a score is worth for people not seen before", "benchmarks/accuracy.py DIR..."),
     "fairness": ("For whom it works how well", "benchmarks/accuracy.py DIR... --people people.csv"),
     "ensemble": ("Backbones together", "benchmarks/ensemble.py --photos DIR"),
-    "speed": ("Speed", "benchmarks/speed.py"),
+    "speed": ("Speed", "benchmarks/beside_peers.py"),
     "start_and_memory": ("Start and memory", "benchmarks/start_and_memory.py"),
     "telegram": ("What somebody on Telegram waits", "benchmarks/telegram_latency.py"),
     "discord": ("What somebody on Discord waits", "benchmarks/discord_latency.py"),
@@ -77,7 +77,13 @@ def written(page: str, sections: Mapping[str, Figures]) -> str:
 def _section(name: str, runs: Mapping[str, Figures]) -> str:
     heading, script = SECTIONS.get(name, (name.replace("_", " ").capitalize(), ""))
     render = RENDERERS.get(name, anything)
-    if list(runs) == [name]:
+    if name in RENDERERS and len(runs) > 1:  # on several kinds of machine
+        kinds = [(run.removeprefix(name).strip(), runs[run]) for run in sorted(runs)]
+        body = "\n\n".join(
+            f"On a machine with {kind}, {entry['date']}: {render(entry['figures'])}"
+            for kind, entry in kinds
+        )
+    elif list(runs) == [name]:
         body = render(runs[name]["figures"])
     else:
         found = {
@@ -240,7 +246,9 @@ def _speed(figures: Figures) -> str:
         name = f"`{timing['backbone']}` ({timing['precision']})"
         steps = ("decode", "detect", "embed", "search", "whole", "forward")
         cells = ("" if timing[step] is None else f"{timing[step]:,.1f}" for step in steps)
-        rows.append((timing["pipeline"], name + ("*" if timing["made_up_weights"] else ""), *cells))
+        size = f", {timing['photo_px']:,} px" if "photo_px" in timing else ""
+        name += "*" if timing["made_up_weights"] else ""
+        rows.append((timing["pipeline"] + size, name, *cells))
     timings = table(
         ("", "backbone", "decode", "detect", "embed", "search", "whole", "network alone"), rows
     )
@@ -252,6 +260,10 @@ def _speed(figures: Figures) -> str:
             "“published” is the recipe of most tutorials (package mtcnn, `predict`, a loop of "
             "cosine_similarity) on the same photos in the same run."
         )
+    for peer, found in figures.get("ratios", {}).items():
+        if any(timing["pipeline"] == peer for timing in figures["timings"]):
+            sizes = ", ".join(f"{ratio:g} times at {size}" for size, ratio in found.items())
+            notes.append(f"With decoding, {peer} takes as long as this: {sizes} (median of pairs).")
     return f"{' '.join(notes)}\n\n{timings}"
 
 

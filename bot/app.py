@@ -40,12 +40,15 @@ def open_engine(settings: Settings) -> Engine:
             return ReferenceDetector(published_detector())
         return Detector(settings.detector.min_face_px)
 
+    precision = settings.models.precision
+    if precision == "auto" and settings.gallery_url is not None:
+        precision = "float"  # one space for all machines that share the gallery
     backbone = functools.partial(
         load_backbone,
         models_folder=settings.models_folder,
         cache_folder=settings.cache_folder,
         runtime=settings.models.runtime,
-        precision=settings.models.precision,
+        precision=precision,
     )
     photo = settings.photo.model_dump()
     seconds, megabytes = photo.pop("decode_seconds"), photo.pop("decode_megabytes")

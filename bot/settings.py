@@ -71,7 +71,7 @@ class ModelsSettings(_Section):
     configured: tuple[BackboneName, ...] = BACKBONES
     base_url: str = "https://github.com/rcmalli/keras-vggface/releases/download/v2.0/"
     runtime: Literal["openvino", "tensorflow"] = "openvino"
-    precision: Literal["auto", "f32", "bf16"] = "auto"
+    precision: Literal["auto", "float", "f32", "bf16", "int8"] = "auto"
 
 
 class GallerySettings(_Section):

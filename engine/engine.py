@@ -23,6 +23,7 @@ from engine.types import Concern, Embedding, Face, Photo
 
 if TYPE_CHECKING:
     from engine.backbones.network import Backbone
+    from engine.runtime import Precision
 
 _AROUND = 2.0  # how far a second look reaches beyond faces, in sides of the largest
 
@@ -168,7 +169,7 @@ def load_backbone(
     models_folder: Path,
     cache_folder: Path,
     runtime: Literal["openvino", "tensorflow"] = "openvino",
-    precision: Literal["auto", "f32", "bf16"] = "auto",
+    precision: Precision = "auto",
     threads: int | None = None,
 ) -> Backbone:
     """A backbone, checked and ready to embed.
@@ -176,7 +177,8 @@ def load_backbone(
     A compiled network is kept in the cache folder under the hash of the weights, every one of which
     was checked when it was built, so a later start need not read them again. ``tensorflow`` runs
     the published package keras-vggface itself, in f32; ``dlib`` was never published for TensorFlow
-    and runs on OpenVINO either way. Precision and threads: see ``runtime.compile_network``.
+    and runs on OpenVINO either way. Precision and threads: see ``runtime.compile_network``;
+    ``auto`` is int8 only where ``BackboneRecord.int8`` says that this loses nothing.
 
     Raises:
         BadSettings: If there is no such backbone.
@@ -204,10 +206,11 @@ def load_backbone(
             raise weights.damaged(record, "the file changed while it was read")
         return graph
 
-    key = hashlib.sha256(sha256.encode())
+    key, here = hashlib.sha256(sha256.encode()), Path(weights.__file__).parent
     # A network built by older code is not used.
-    for source in (*sorted(Path(weights.__file__).parent.glob("*.py")), Path(runtime_file)):
+    for source in (*sorted(here.glob("*.py")), here.parent / "align.py", Path(runtime_file)):
         key.update(source.read_bytes())
+    backbone = Backbone(record, sha256, lambda crops: network.run(crops)[0], precision)
     network = compile_network(
         build,
         name=name,
@@ -215,5 +218,6 @@ def load_backbone(
         threads=threads,
         cache_folder=cache_folder,
         key=key.hexdigest(),
+        samples=backbone.samples if record.int8 or precision == "int8" else None,
     )
-    return Backbone(record, sha256, lambda crops: network.run(crops)[0], network.precision)
+    return replace(backbone, precision=network.precision)

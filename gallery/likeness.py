@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 SAME_PHOTO_STRETCH: Final = 2.0
 
-SAME_PERSON: Final = MappingProxyType({"dlib": 0.9615, "resnet": 0.70, "senet": 0.70})
+SAME_PERSON: Final = MappingProxyType({"dlib": 0.9599, "resnet": 0.70, "senet": 0.70})
 """Cosine of two photos of one person, in the median; measured for dlib
 (gallery/scores), an estimate for the others."""
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -191,44 +192,57 @@ def measure(
             backbone = load_backbone(
                 name, models_folder=models, cache_folder=cache, precision=settings.models.precision
             )
-            ms = _our_ms(detector, backbone, decoded, repetitions) | {"decode": decode}
+            with our_pipeline(detector, backbone) as ours:
+                ms = _medians_ms(decoded, repetitions, ours) | {"decode": decode}
             ran_in = str(getattr(backbone, "precision", "f32"))
             timings.append(Timing("lookalike", name, made_up, **ms, precision=ran_in))
             if published and not backbone.record.bundled:
                 say(f"measuring the published recipe with {name} ...", err=True)
                 path = weights.installed(name, models)
-                ms = _published_ms(backbone.record, path, decoded, min(repetitions, 2))
+                theirs = published_pipeline(backbone.record, path)
+                ms = _medians_ms(decoded, min(repetitions, 2), theirs)
                 timings.append(Timing("published", name, made_up, **ms | {"forward": None}))
     return timings
 
 
-def _medians_ms(photos: Sequence[Photo], repetitions: int, *steps: Step) -> dict[str, Any]:
-    """Step -> its median; ``steps`` detect the face (if any), crop it, embed that, and search."""
-    detect, crop, network, search = steps
+def _medians_ms(photos: Sequence[Photo], repetitions: int, pipeline: Pipeline) -> dict[str, Any]:
+    """Step -> its median, over photos with a face."""
     rows = []
     for photo in photos:
-        if not (face := detect(photo)):
+        if not pipeline.detect(photo):
             continue
-        prepared = crop(photo, face)
-        search(network(prepared))  # the first call builds the function
-        for _ in range(repetitions):
-            ms: dict[str, float] = {}
-            with timed(ms, "detect"):
-                face = detect(photo)
-            with timed(ms, "embed"):
-                vector = network(crop(photo, face))
-            with timed(ms, "search"):
-                search(vector)
-            ms["whole"] = sum(ms.values())
-            with timed(ms, "forward"):
-                network(prepared)
-            rows.append(ms)
+        pipeline.times_ms(photo)  # the first call builds the function
+        rows += [pipeline.times_ms(photo) for _ in range(repetitions)]
     return {step: statistics.median(row[step] for row in rows) for step in rows[0]}
 
 
-def _our_ms(
-    detector: Detector, backbone: Backbone, photos: Sequence[Photo], repetitions: int
-) -> dict[str, Any]:
+class Pipeline(NamedTuple):
+    """What is done with a decoded photo; ``detect`` gives the face, false without any."""
+
+    detect: Step
+    crop: Step
+    network: Step
+    search: Step
+
+    def times_ms(self, photo: Any) -> dict[str, float]:
+        """Milliseconds of each step, of all, and of the bare network."""
+        ms: dict[str, float] = {}
+        with timed(ms, "detect"):
+            face = self.detect(photo)
+        with timed(ms, "embed"):
+            vector = self.network(self.crop(photo, face))
+        with timed(ms, "search"):
+            self.search(vector)
+        ms["whole"] = sum(ms.values())
+        prepared = self.crop(photo, face)
+        with timed(ms, "forward"):
+            self.network(prepared)
+        return ms
+
+
+@contextmanager
+def our_pipeline(detector: Detector, backbone: Backbone) -> Iterator[Pipeline]:
+    """This engine, and a gallery of ``PEOPLE`` made-up people."""
     import numpy as np
 
     from gallery.search.cache import PersonRows
@@ -238,23 +252,19 @@ def _our_ms(
     ids = np.arange(PEOPLE, dtype=np.int64)
     with tempfile.TemporaryDirectory() as folder:
         file = VectorFile.create(Path(folder) / "vectors", backbone.space)
-        file.append(0, _people(backbone.space.dimensions))
+        file.append(0, made_up_people(backbone.space.dimensions))
         rows = PersonRows.of(file, PEOPLE, np.stack([ids] * 3, axis=1))
         index = GalleryIndex(file, rows, 1)
         index.settle()
-        return _medians_ms(
-            photos,
-            repetitions,
-            lambda photo: detector.detect(photo)[0],
+        yield Pipeline(
+            lambda photo: next(iter(detector.detect(photo)), None),
             backbone.crop,
             lambda crop: backbone.embed([crop])[0],
             lambda embedding: index.top(embedding, 3),
         )
 
 
-def _published_ms(
-    record: BackboneRecord, path: Path, photos: Sequence[Photo], repetitions: int
-) -> dict[str, Any]:
+def published_pipeline(record: BackboneRecord, path: Path) -> Pipeline:
     """The recipe of most tutorials: package mtcnn, ``predict``, a loop of cosine_similarity."""
     import cv2
     import numpy as np
@@ -263,7 +273,7 @@ def _published_ms(
     from engine.reference import published_detector, published_network, published_preprocess
 
     detector, network = published_detector(), published_network(record, path)
-    preprocess, people = published_preprocess(), _people(record.dimensions)
+    preprocess, people = published_preprocess(), made_up_people(record.dimensions)
 
     def crop(photo: Photo, faces: Any) -> Any:
         x, y, w, h = (max(0, int(side)) for side in faces[0]["box"])
@@ -276,12 +286,11 @@ def _published_ms(
     def search(vector: Any) -> Any:
         return np.argmax([cosine_similarity(vector, one.reshape(1, -1))[0][0] for one in people])
 
-    return _medians_ms(
-        photos, repetitions, lambda photo: detector.detect_faces(photo.pixels), crop, embed, search
-    )
+    return Pipeline(lambda photo: detector.detect_faces(photo.pixels), crop, embed, search)
 
 
-def _people(dimensions: int) -> NDArray[np.float32]:
+def made_up_people(dimensions: int) -> NDArray[np.float32]:
+    """``PEOPLE`` unit vectors, float32 (N, D)."""
     import numpy as np
 
     vectors = np.random.default_rng(_SEED).standard_normal((PEOPLE, dimensions), np.float32)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     Colour = tuple[float, float, float]
     Change = Callable[[Photo, Face], tuple[Photo, Face]]
 
+INT8_RECIPE = 100
+"""Added to the recipe where a network multiplies bytes: its vectors are a space of their own."""
 _BATCH = 8  # more gains nothing on a processor and delays whoever waits for the first
 
 
@@ -39,11 +41,12 @@ class Backbone:
     sha256: str  # of its weight file
     run: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
     """The network: (N, S, S, 3) RGB, S = ``record.input_px``, to (N, D)."""
-    precision: str  # what its arithmetic is done in, "f32" or "bf16"
+    precision: str  # what its arithmetic is done in: "f32", "bf16" or "int8"
 
     def __post_init__(self) -> None:
         record = self.record
-        self.space = Space(record.name, self.sha256, record.recipe, record.dimensions)
+        recipe = record.recipe + INT8_RECIPE * (self.precision == "int8")
+        self.space = Space(record.name, self.sha256, recipe, record.dimensions)
 
     def crop(self, photo: Photo, face: Face) -> NDArray[np.uint8]:
         """The face as the network wants it: uint8 (S, S, 3) RGB, S = ``record.input_px``."""
@@ -73,16 +76,20 @@ class Backbone:
             embeddings += map(self._embedding, rows)
         return tuple(embeddings)
 
+    def samples(self) -> NDArray[np.uint8]:
+        """What the network sees of the two free portraits in all conditions, (N, S, S, 3)."""
+        portraits, changes = free_portraits(), CONDITIONS.values()
+        crops = [self.crop(*change(*one)) for one in portraits for change in changes]
+        return np.concatenate(self._views(np.stack(crops)))
+
     def _views(self, batch: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         """What the recipe sums over: batches of the same size, uint8 (N, S, S, 3)."""
-        views = [batch]
-        if self.record.closer is not None:
-            from engine.align import closer  # loads OpenCV
+        if self.record.closer is None:
+            return [batch]
+        from engine.align import closer  # loads OpenCV
 
-            views.append(np.stack([closer(crop, self.record.closer) for crop in batch]))
-        if self.record.mirror:
-            views += [view[:, :, ::-1] for view in views]
-        return views
+        near = np.stack([closer(crop, self.record.closer) for crop in batch])
+        return [batch, near[:, :, ::-1]]
 
     def _embedding(self, row: NDArray[np.float32]) -> Embedding:
         length = float(np.linalg.norm(row.astype(np.float64)))

@@ -55,10 +55,10 @@ _APART: Final = 1e-4  # least distance of two points of a curve, in cosine
 
 # Where, of the way from what the last scored share of strangers reaches to 1, the median of one
 # person's photos lies at least: two points nearer to each other are not told apart. Of dlib's prior
-# it is known how finely: the two populations that it is the mean of are 0.0021 away from it at 1 in
-# 100, of 0.0902 to 1, and 0.0026 of 0.0718 at 1 in 1,000: 0.023 and 0.037 of the way, 0.03 on
-# average. A median that was measured must stay where it is: at 0.136 of the way for LFW's people
-# alone, at 0.359 for 625 film, TV, music and sports people (a test holds both).
+# it is known how finely: the two populations that it is the mean of are 0.0022 away from it at 1 in
+# 100, of 0.0909 to 1, and 0.0027 of 0.0725 at 1 in 1,000: 0.024 and 0.037 of the way, 0.03 on
+# average. A median that was measured must stay where it is: at 0.095 of the way for LFW's people
+# alone, at 0.263 for 597 film, TV and music people (a test holds both).
 _ABOVE_STRANGERS: Final = 0.03
 
 
@@ -220,14 +220,14 @@ class Prior(NamedTuple):
     weight: float  # how much a gallery must bring to outweigh it; 1 for measured ones
 
 
-# Measured with recipe 2 as the mean of two populations, by ``fit.stranger_quantiles``: the 1,775
-# photos of LFW's development view (1.6 million pairs of strangers, 1 in 100: 0.9119, 1 in 1,000:
-# 0.9309) and 2,981 portraits of 597 actors, singers and hosts (4.4 million pairs, 1 in 100: 0.9077,
-# 1 in 1,000: 0.9256). LFW's strangers are more alike: mostly men of one age. Two photos of one
-# person have 0.9618 and 0.9611 in the median. Of LFW's strangers then 1.2 % reach the score of
-# 1 in 100, of the others 0.8 %.
+# Measured with recipe 3 as the mean of two populations, by ``fit.stranger_quantiles``: the 1,775
+# photos of LFW's development view (1.6 million pairs of strangers, 1 in 100: 0.9112, 1 in 1,000:
+# 0.9302) and 2,982 portraits of 597 actors, singers and hosts (4.4 million pairs, 1 in 100: 0.9069,
+# 1 in 1,000: 0.9248). LFW's strangers are more alike: mostly men of one age. Two photos of one
+# person have 0.9601 and 0.9597 in the median. Of LFW's strangers then 1.2 % reach the score of
+# 1 in 100, of the others 0.8 %; the same in int8.
 _DLIB: Final = Prior(
-    strangers=(0.7451, 0.7867, 0.8358, 0.8803, 0.9098, 0.9282, 0.9417, 0.9516, 0.9588, 0.9642),
+    strangers=(0.7438, 0.7857, 0.8348, 0.8794, 0.9091, 0.9275, 0.9409, 0.9506, 0.9577, 0.9629),
     same_person=SAME_PERSON["dlib"],
     weight=1.0,
 )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _ONE_IN: Final = 1_000.0
 """A likeness that one stranger in so many has counts as the same face. With dlib that is a cosine
-of 0.929; two photos of one person have 0.957 in the median (gallery/scores)."""
+of 0.928; two photos of one person have 0.960 in the median (gallery/scores)."""
 
 _COMPANY: Final = re.compile(r"[&,;+]|\b(?:and|with|und|mit|et|avec|con|e|y|i)\b", re.IGNORECASE)
 """In a title: the picture may be of somebody else as well."""

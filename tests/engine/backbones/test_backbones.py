@@ -7,6 +7,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import dlib
@@ -23,7 +24,7 @@ from engine.backbones import dlib as dlib_file
 from engine.backbones.network import CONDITIONS, Backbone, free_portraits, separation
 from engine.engine import load_backbone
 from engine.errors import BadSettings, WeightsCorrupt, WeightsMissing
-from engine.runtime import compile_network
+from engine.runtime import Precision, compile_network
 from engine.types import Space
 
 DLIB = BACKBONES["dlib"]
@@ -62,15 +63,14 @@ def crops(ours: Backbone) -> Crops:
 
 @pytest.fixture(scope="module")
 def published(crops: Crops) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """By dlib itself: descriptors of the crops, and their sums over the recipe's four views."""
+    """By dlib itself: descriptors of the crops, and their sums over the recipe's two views."""
     model = dlib.face_recognition_model_v1(str(weights.installed("dlib", Path())))
 
     def describe(crop: NDArray[np.uint8]) -> NDArray[np.float64]:
         return np.array(model.compute_face_descriptor(np.ascontiguousarray(crop)))
 
     assert DLIB.closer is not None
-    views = [crops, [closer(crop, DLIB.closer) for crop in crops]]
-    views += [[crop[:, ::-1] for crop in view] for view in views]
+    views = [crops, [closer(crop, DLIB.closer)[:, ::-1] for crop in crops]]
     described = np.array([[describe(crop) for crop in view] for view in views])
     return described[0], described.sum(axis=0)
 
@@ -98,7 +98,7 @@ def test_the_graph_equals_dlib_itself(
     assert distances(raw, expected).max() <= 1e-5
 
 
-def test_an_embedding_is_of_two_views_and_their_mirror_images(
+def test_an_embedding_is_of_the_face_and_its_mirror_image_closer(
     ours: Backbone,
     crops: Crops,
     published: tuple[NDArray[np.float64], NDArray[np.float64]],
@@ -112,10 +112,10 @@ def test_an_embedding_is_of_two_views_and_their_mirror_images(
 
 
 def test_a_face_and_its_mirror_image_are_one(ours: Backbone, crops: Crops) -> None:
-    """A selfie is often mirrored; the embedding does not care."""
-    for crop, mirrored in zip(crops, [crop[:, ::-1] for crop in crops], strict=True):
-        one, other = ours.embed([crop, mirrored])
-        assert one.cosine(other) == pytest.approx(1, abs=1e-6)
+    """A selfie is often mirrored; the embedding cares as little as about compression."""
+    for crop in crops[: 2 * len(CONDITIONS)]:
+        one, other = ours.embed([crop, crop[:, ::-1]])
+        assert one.cosine(other) > 0.997
 
 
 def test_batches_change_nothing(ours: Backbone, crops: Crops) -> None:
@@ -141,13 +141,19 @@ def test_threads_do_not_disturb_each_other(ours: Backbone, crops: Crops) -> None
         assert all(pool.map(embed, list(range(len(crops))) * 4))
 
 
-def test_bf16_stays_near_f32(ours: Backbone, crops: Crops, cache: Path) -> None:
+@pytest.mark.parametrize(("precision", "far"), [("bf16", 3e-4), ("int8", 1e-3)])
+def test_what_is_faster_stays_near_f32(
+    ours: Backbone, crops: Crops, cache: Path, precision: Precision, far: float
+) -> None:
     """What most servers compute in; strangers are 0.1 apart."""
-    fast = load_backbone("dlib", models_folder=cache, cache_folder=cache, precision="bf16")
+    load = partial(load_backbone, "dlib", models_folder=cache, cache_folder=cache)
+    fast = load(precision=precision)
     faces = crops[: 2 * len(CONDITIONS)]
 
     for one, other in zip(ours.embed(faces), fast.embed(faces), strict=True):
-        assert one.cosine(other) > 1 - 3e-4
+        assert one.vector @ other.vector > 1 - far
+    assert (fast.space == ours.space) == (precision != "int8")
+    assert load(precision=precision).space == fast.space  # kept as it was compiled
 
 
 @pytest.mark.parametrize(
@@ -172,7 +178,7 @@ def test_the_space_names_weights_and_recipe(ours: Backbone) -> None:
 @pytest.mark.parametrize("row", [np.zeros(128), np.full(128, np.nan), np.full(128, np.inf)])
 def test_a_vector_without_direction_is_an_error(row: NDArray[np.float64]) -> None:
     """Zero or not finite: no embedding, and no warning of NumPy either."""
-    raw = np.tile(row.astype(np.float32), (4, 1))  # the four views of one crop
+    raw = np.tile(row.astype(np.float32), (2, 1))  # the two views of one crop
     backbone = Backbone(DLIB, "0" * 64, lambda _: raw, precision="f32")
     with pytest.raises(WeightsCorrupt, match="lookalike models verify dlib"):
         backbone.embed([np.zeros((150, 150, 3), np.uint8)])
