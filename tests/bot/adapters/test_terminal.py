@@ -66,17 +66,15 @@ def test_a_conversation_in_a_pipe(
             assert min(picture.size) > 500
 
 
-def test_an_empty_input_ends_at_once(own_home: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "bot", "chat", "--home", str(own_home)],
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "LOOKALIKE_MODELS__FETCH": "false"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert done.stdout == done.stderr == ""
+async def test_an_empty_input_ends_at_once(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with os.fdopen(os.open(os.devnull, os.O_RDONLY)) as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        async with chatting(own_home) as conversation:
+            adapter = TerminalAdapter(conversation, home=own_home)
+            await asyncio.wait_for(adapter.run(asyncio.Event()), 30)
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.fixture

@@ -11,8 +11,10 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from discord import shard
 from discord_server import BOT_ID, TOKEN, Discord
 from PIL import Image
 
@@ -100,9 +102,12 @@ async def test_the_models_there_are_are_offered_as_one_types(
 
 
 async def test_a_sharded_bot_answers_the_same(
-    discord: Discord, own_home: Path, hopper_jpeg: bytes
+    discord: Discord, own_home: Path, hopper_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where its first handshake is refused."""
+    hurried = SimpleNamespace(**vars(asyncio))  # discord.py waits 5 s then
+    hurried.sleep = lambda seconds: asyncio.sleep(min(seconds, 0.05))
+    monkeypatch.setattr(shard, "asyncio", hurried)
     discord.handshakes_to_refuse = 1
     async with bot(discord, own_home, sharded=True):
         photo = discord.attachment(hopper_jpeg)

@@ -10,6 +10,7 @@ import pytest
 from discord_server import BOT_ID, DIRECT_ID, Discord
 from test_discord import EPHEMERAL, SAY, bot, discord
 
+from bot import adapters
 from bot.conversation import PRIVATE
 
 __all__ = ["discord"]  # a fixture
@@ -108,8 +109,10 @@ async def test_a_spoilered_photo_is_answered_by_a_spoilered_card(
 
 
 async def test_a_file_that_can_not_be_had_for_some_seconds_is_waited_for(
-    discord: Discord, own_home: Path, hopper_jpeg: bytes
+    discord: Discord, own_home: Path, hopper_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """For 10 s (tests/bot/adapters/telegram/test_telegram_faults.py)."""
+    monkeypatch.setattr(adapters, "FETCH_PAUSES_S", (0.01,) * len(adapters.FETCH_PAUSES_S))
     ann = discord.user()
     async with bot(discord, own_home):
         discord.fail("GET", "/cdn/attachments", 500, times=4)

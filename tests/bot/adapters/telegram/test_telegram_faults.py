@@ -18,7 +18,8 @@ from telegram_mirror import Mirror, mirrored, running, settings, size, until
 from telegram_people import Person, group
 from telegram_server import BotApi
 
-from bot.adapters.telegram import TelegramAdapter
+from bot import adapters
+from bot.adapters.telegram import TelegramAdapter, sender, session
 from bot.settings import TelegramSettings, WebhookSettings
 from bot.text import Wording
 from bot.values import Reply
@@ -30,7 +31,8 @@ import asyncio, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pydantic import SecretStr
 from telegram_mirror import Mirror
-from bot.adapters.telegram import TelegramAdapter
+from bot import adapters
+from bot.adapters.telegram import TelegramAdapter, sender, session
 from bot.settings import TelegramSettings
 
 url, token = sys.argv[1:]
@@ -47,6 +49,13 @@ asyncio.run(TelegramAdapter(mirror, settings).run(asyncio.Event()))
 async def api() -> AsyncIterator[BotApi]:
     async with BotApi() as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails is tried again at once."""
+    for module in (sender, session):
+        monkeypatch.setattr(module, "backoff_s", lambda *_: 0.01)
 
 
 # Start
@@ -122,7 +131,7 @@ async def test_it_stops_while_nobody_answers() -> None:
     )
     stop = asyncio.Event()
     adapter = asyncio.create_task(TelegramAdapter(Mirror(), chosen).run(stop))
-    await asyncio.sleep(0.7)
+    await asyncio.sleep(0.2)
     assert not adapter.done()
     stop.set()
     await asyncio.wait_for(adapter, 2)
@@ -157,9 +166,11 @@ async def test_an_update_that_can_not_be_read_hides_no_other(api: BotApi) -> Non
 
 
 async def test_a_photo_that_telegram_withholds_is_a_matter_of_time(
-    api: BotApi, hopper_jpeg: bytes
+    api: BotApi, hopper_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is tried again for 10 s; then the sender is told, not left waiting."""
+    assert sum(adapters.FETCH_PAUSES_S) == 10.0
+    monkeypatch.setattr(adapters, "FETCH_PAUSES_S", (0.01,) * len(adapters.FETCH_PAUSES_S))
     chat = Person(api).private_chat()
     async with running(api, Mirror()):
         api.fail("getFile", status=500, times=4)
