@@ -5,7 +5,6 @@ The other commands are imported when they are called, so that --help is instant.
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import shlex
 import shutil
@@ -247,6 +246,8 @@ def chat(context: Context) -> None:
 
     The card is written beside the photo. Works in a pipe, too: one line, one answer.
     """
+    import asyncio
+
     from bot.adapters.terminal import TerminalAdapter
     from bot.app import open_conversation
 
@@ -260,6 +261,8 @@ def chat(context: Context) -> None:
 def _run(
     context: Context, work: Callable[[Settings], Coroutine[Any, Any, None]], chatting: bool = False
 ) -> None:
+    import asyncio
+
     from bot.app import Crash
     from bot.background import leave
     from bot.logs import set_up_logs
@@ -308,6 +311,8 @@ def upgrade(context: Context) -> None:
 
 def open_store(settings: Settings) -> URL:
     """Opens the database of choices and history once, which brings it up to date; its address."""
+    import asyncio
+
     from bot import app
     from bot.store import database_url
 

@@ -1,4 +1,4 @@
-"""The derived cache of a space: whose row is where, int8 codes, and the faiss index of very many.
+"""The derived cache of a space: whose row is where, int8 codes of people, and of their portraits.
 
 A folder ``cache-GGGGGG-R-N`` of NumPy's arrays beside the vectors of generation G, made of their
 first N rows when the gallery had revision R. It may be deleted at any time: a search then reads the
@@ -8,8 +8,12 @@ table ``portrait_vector``; their people are compared without the cache.
 - Codes: one byte a dimension of a vector x without what all vectors have in common (the centre c).
   With y = q - c, z = x - c and their codes y', z': ``q . x = y . z + c . x + y . c``, and
   ``y . z`` is about ``y' . z'``.
-- faiss: product quantization, half a byte for two of the principal components, so that a million
-  people fit into tens of megabytes and are looked at in a millisecond or two (André et al., "Cache
+- Everybody has codes of their direction. Nearly the same picture as a person's is found by codes of
+  the portraits along some principal components: what is left of a face and a portrait outside of
+  them can add no more than the product of the two lengths.
+- faiss stands in for both where there are very many: product quantization, half a byte for two of
+  the principal components, so that a million people fit into tens of megabytes and are looked at in
+  a millisecond or two (André et al., "Cache
   locality is not enough: high-performance nearest neighbor search with product quantization fast
   scan", VLDB 2015). Graphs and inverted lists were slower and missed more of the nearest strangers,
   who are all about equally far: benchmarks/candidate_indexes.py.
@@ -35,7 +39,7 @@ from gallery.search import Floats, Ids, Mask, Vectors
 from gallery.vector_file import VectorFile
 
 SCANNED_BYTES: Final = 32_000_000
-"""Codes of so many portraits are scanned whole; of more, faiss names candidates.
+"""So many codes of people and portraits are scanned whole; of more, faiss names candidates.
 benchmarks/gallery_scale.py."""
 
 _NAME = re.compile(r"cache-(\d{6})-(\d+)-(\d+)")
@@ -46,6 +50,7 @@ _ONE_THREAD_BYTES: Final = 64_000_000
 _SMALLEST: Final = np.float32(1e-30)
 _DEVIATIONS: Final = 5.0  # errors of single dimensions add up like noise; so far they never go
 _SAMPLE: Final = 8_192  # vectors from which the centre and the components are learned
+_SKETCH_COMPONENTS: Final = 64  # by which portraits are scanned
 _COMPONENTS: Final = 256
 _OVERSAMPLED: Final = 32
 _PORTRAIT_COMPONENTS: Final = 128  # nearly the same picture is told by fewer
@@ -189,7 +194,7 @@ class Codes:
 
 
 def quantized(vectors: Vectors) -> tuple[NDArray[np.int8], Vectors, float]:
-    """Vectors, float32 (n, D) with n >= 1, in one byte a dimension.
+    """Vectors, float32 (n, D), in one byte a dimension.
 
     Returns:
         Codes, int8 (n, D); scales, float32 (n,), that times the codes are about the vectors; and
@@ -198,7 +203,8 @@ def quantized(vectors: Vectors) -> tuple[NDArray[np.int8], Vectors, float]:
     scales = np.maximum(np.abs(vectors).max(axis=1) / 127, _SMALLEST).astype(np.float32)
     codes = np.rint(vectors / scales[:, None]).astype(np.int8)
     # A number is off by scale / sqrt(12) in the mean; twice, for both vectors have codes.
-    error = _DEVIATIONS * float(np.median(scales)) / 12**0.5 * 2**0.5
+    usual = float(np.median(scales)) if len(scales) else 0.0
+    error = _DEVIATIONS * usual / 12**0.5 * 2**0.5
     return codes, scales, error
 
 
@@ -209,20 +215,22 @@ class Cache:
     Attributes:
         revision: Of the gallery, when it was made.
         rows: As of then.
-        codes: Of every portrait in the order of ``rows``; with faiss of each person's direction.
-        components: float32 (M, D), principal components of the vectors, for faiss.
+        codes: Of each person's direction.
+        components: float32 (M, D), principal components of the vectors.
+        owners: int32 (S,), whose the portraits of people who have several are, as places.
+        portraits: These: codes along the components, or a faiss index.
+        rests: float32 (S,), their lengths outside of the components; None with faiss.
         people: A faiss index of each person's direction; None where few enough are scanned.
-        portraits: One of every portrait of people who have several.
-        owners: int32, whose these are, as places among the people of the cache.
     """
 
     revision: int
     rows: PersonRows
     codes: Codes
-    components: Vectors | None = None
+    components: Vectors
+    owners: NDArray[np.int32]
+    portraits: Any
+    rests: Vectors | None = None
     people: Any = None
-    portraits: Any = None
-    owners: Any = None
 
     @classmethod
     def read(cls, path: Path, dimensions: int) -> Self:
@@ -230,30 +238,30 @@ class Cache:
         _, revision, row_count = _made_of(path)
         arrays = {one.stem: np.load(one, mmap_mode="r") for one in path.glob("*.npy")}
         rows = PersonRows(row_count, *(arrays[one.name] for one in fields(PersonRows)[1:]))
-        small = np.array(arrays["centre"]), float(arrays["error"])
-        codes = Codes(small[0], arrays["codes"], arrays["scales"], arrays["offsets"], small[1])
-        approximate = "components" in arrays
+        codes, components = _codes(arrays), np.array(arrays["components"])
         if (
-            codes.codes.shape != (len(rows) if approximate else len(rows.numbers), dimensions)
+            codes.codes.shape != (len(rows), dimensions)
             or not rows.numbers.shape == rows.portrait_ids.shape == (int(rows.starts[-1]),)
             or not rows.person_ids.shape == rows.sum_norms.shape == (len(rows.starts) - 1,)
         ):
             raise ValueError("of another space, or damaged")
-        if not approximate:
-            return cls(revision, rows, codes)
+        owners = arrays["owners"]
+        if "people" not in arrays:
+            sketches, rests = _codes(arrays, "portrait_"), arrays["rests"]
+            if sketches.codes.shape != (len(owners), len(components)):
+                raise ValueError("damaged")
+            return cls(revision, rows, codes, components, owners, sketches, rests)
         import faiss
 
         faiss.omp_set_num_threads(1)
         people, portraits = map(faiss.deserialize_index, (arrays["people"], arrays["portraits"]))
-        components, owners = np.array(arrays["components"]), arrays["owners"]
-        return cls(revision, rows, codes, components, people, portraits, owners)
+        return cls(revision, rows, codes, components, owners, portraits, people=people)
 
     def candidates(self, vector: Vectors, k: int, wanted: Mask | None) -> Ids:
         """Places of people to whom the likeness may be greatest, for k of them.
 
         ``wanted``, bool (len(rows),), says who may be found; None for everybody.
         """
-        assert self.components is not None
         seen = np.einsum("md,d->m", self.components, vector)
         query = np.append(seen, [self.codes.centre @ vector, 0]).astype(np.float32)
         count = max(_FEWEST, int(_SHARE * len(self.rows)), _PER_WANTED * k)
@@ -268,13 +276,36 @@ class Cache:
                 return places
         return np.flatnonzero(wanted)  # few, or not where the others are
 
-    def same_picture(self, vector: Vectors) -> NDArray[np.int32]:
-        """Places of who may have nearly the same picture, each once."""
-        assert self.components is not None
-        seen = np.einsum("md,d->m", self.components, vector - self.codes.centre)
-        query = np.ascontiguousarray(seen[:_PORTRAIT_COMPONENTS])
-        found = _nearest(self.portraits, query, _NEAREST_PORTRAITS)
+    def same_picture(self, vector: Vectors, least: float) -> NDArray[np.int32]:
+        """Places of who may have nearly the same picture, each once.
+
+        That is whoever has several portraits, one of which may have a cosine of ``least`` or more;
+        with faiss the owners of the nearest ones.
+        """
+        less = vector - self.codes.centre
+        seen = np.einsum("md,d->m", self.components, less)
+        if self.rests is None:
+            query = np.ascontiguousarray(seen[:_PORTRAIT_COMPONENTS])
+            found = _nearest(self.portraits, query, _NEAREST_PORTRAITS)
+        else:
+            bounds = self.portraits.products(seen)
+            bounds += self.rests * _rests(less[None], seen[None])[0]
+            found = bounds >= least - less @ self.codes.centre - self.portraits.error
         return np.unique(self.owners[found])
+
+
+def _codes(arrays: dict[str, NDArray[Any]], prefix: str = "") -> Codes:
+    """As ``_write`` keeps them."""
+    centre, codes, scales, offsets, error = (
+        arrays[prefix + one] for one in ("centre", "codes", "scales", "offsets", "error")
+    )
+    return Codes(np.array(centre), codes, scales, offsets, float(error))
+
+
+def _rests(vectors: Vectors, seen: Vectors) -> Vectors:
+    """Lengths of what the components don't see of vectors, (n,); for rounding a little more."""
+    squares = np.einsum("nd,nd->n", vectors, vectors) - np.einsum("nm,nm->n", seen, seen)
+    return np.sqrt(np.maximum(squares, 0) + np.float32(1e-5))
 
 
 def _nearest(index: Any, query: Vectors, count: int) -> Ids:
@@ -345,40 +376,41 @@ def _write(folder: Path, file: VectorFile, rows: PersonRows, progress: Progress)
     sample -= centre
     arrays = {one.name: getattr(rows, one.name) for one in fields(PersonRows)[1:]}
     arrays |= {"centre": centre, "error": quantized(sample)[2]}
-    finding = _Finding(file, rows, centre, sample) if total * dimensions > SCANNED_BYTES else None
-    size, i1 = len(rows) if finding else total, np.dtype("i1")
+    size = len(rows)
+    scanned = size * dimensions + total * _SKETCH_COMPONENTS <= SCANNED_BYTES
+    portraits = _Portraits(file, rows, centre, sample, scanned)
+    i1 = np.dtype("i1")
     codes = np.lib.format.open_memmap(folder / "codes.npy", "w+", i1, (size, dimensions))
     arrays["scales"], arrays["offsets"] = scales, offsets = np.empty((2, size), np.float32)
-    for some in rows.blocks(np.arange(len(rows))):
-        vectors = rows.vectors(file, some)
-        at, done = slice(some[0], some[-1] + 1), int(rows.starts[some[-1] + 1])
-        if finding is None:
-            at = slice(int(rows.starts[some[0]]), done)
-        else:
-            vectors = finding.take(some, vectors)
-        codes[at], scales[at], _ = quantized(vectors - centre)
-        offsets[at] = vectors @ centre
-        progress("search", done, total)
+    for some in rows.blocks(np.arange(size)):
+        at = slice(some[0], some[-1] + 1)
+        directions = portraits.take(some, rows.vectors(file, some))
+        codes[at], scales[at], _ = quantized(directions - centre)
+        offsets[at] = directions @ centre
+        progress("search", int(rows.starts[at.stop]), total)
     codes.flush()
-    for name, content in (arrays | (finding.arrays() if finding else {})).items():
+    for name, content in (arrays | portraits.arrays()).items():
         np.save(folder / f"{name}.npy", content)
 
 
-class _Finding:
-    """Makes the arrays for faiss, some people at a time."""
+class _Portraits:
+    """Makes the arrays for portraits, and people's for faiss; takes in some people at a time."""
 
     def __init__(
-        self, file: VectorFile, rows: PersonRows, centre: Vectors, sample: Vectors
+        self, file: VectorFile, rows: PersonRows, centre: Vectors, sample: Vectors, scanned: bool
     ) -> None:
-        self._rows, self._centre = rows, centre
-        evened = evened_norms(rows.sum_norms, np.diff(rows.starts), file.space.backbone)
-        self._factors = rows.sum_norms / np.maximum(evened, SHORTEST_SUM)
-        self._components = _principal(sample)
-        seen = sample @ self._components.T
-        likely = self._factors[np.linspace(0, len(rows) - 1, len(seen)).astype(int)]
-        self._people = _trained(_entries(seen, likely))
-        self._portraits = _trained(seen[:, :_PORTRAIT_COMPONENTS])
+        self._rows, self._centre, self._scanned = rows, centre, scanned
+        self._components = _principal(sample, _SKETCH_COMPONENTS if scanned else _COMPONENTS)
         self._owners: list[NDArray[np.int32]] = []
+        self._sketches: list[tuple[NDArray[Any], ...]] = []
+        seen = sample @ self._components.T
+        self._error = quantized(seen)[2]
+        if not scanned:
+            evened = evened_norms(rows.sum_norms, np.diff(rows.starts), file.space.backbone)
+            self._factors = rows.sum_norms / np.maximum(evened, SHORTEST_SUM)
+            likely = self._factors[np.linspace(0, len(rows) - 1, len(seen)).astype(int)]
+            self._people = _trained(_entries(seen, likely))
+            self._portraits = _trained(seen[:, :_PORTRAIT_COMPONENTS])
 
     def take(self, people: Ids, vectors: Vectors) -> Vectors:
         """Takes in people with all their vectors; their directions: float32 (len(people), D)."""
@@ -388,38 +420,46 @@ class _Finding:
         firsts = vectors[np.cumsum(counts) - counts]
         directions = np.where(norms < SHORTEST_SUM, firsts, means).astype(np.float32)
         several = np.repeat(counts > 1, counts)
-        seen, portraits = (
-            (some - self._centre) @ self._components.T for some in (directions, vectors[several])
-        )
-        self._people.add(_entries(seen, self._factors[people]))
-        if len(portraits):
-            self._portraits.add(np.ascontiguousarray(portraits[:, :_PORTRAIT_COMPONENTS]))
         self._owners.append(np.repeat(people.astype(np.int32), counts)[several])
+        less = vectors[several] - self._centre
+        seen = less @ self._components.T
+        if self._scanned:
+            offsets = vectors[several] @ self._centre
+            self._sketches.append((*quantized(seen)[:2], offsets, _rests(less, seen)))
+            return directions
+        if len(seen):
+            self._portraits.add(np.ascontiguousarray(seen[:, :_PORTRAIT_COMPONENTS]))
+        seen = (directions - self._centre) @ self._components.T
+        self._people.add(_entries(seen, self._factors[people]))
         return directions
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> dict[str, Any]:
+        made = {"components": self._components, "owners": np.concatenate(self._owners)}
+        if self._scanned:
+            names = ("portrait_codes", "portrait_scales", "portrait_offsets", "rests")
+            parts = map(np.concatenate, zip(*self._sketches, strict=True))
+            none = np.zeros(len(self._components), np.float32)
+            made |= {"portrait_centre": none, "portrait_error": self._error}
+            return made | dict(zip(names, parts, strict=True))
         import faiss
 
-        return {
-            "people": faiss.serialize_index(self._people),
-            "portraits": faiss.serialize_index(self._portraits),
-            "owners": np.concatenate(self._owners),
-            "components": self._components,
-        }
+        made["people"] = faiss.serialize_index(self._people)
+        made["portraits"] = faiss.serialize_index(self._portraits)
+        return made
 
 
-def _principal(sample: Vectors) -> Vectors:
-    """Directions in which vectors differ most, the most first: float32 (256 at most, D).
+def _principal(sample: Vectors, count: int) -> Vectors:
+    """Directions in which vectors differ most, the most first: float32 (count at most, D).
 
     By subspace iteration, which is a third of the work of all directions: Halko, Martinsson, Tropp,
     "Finding structure with randomness", SIAM Review 53 (2011), algorithm 4.4.
     """
-    size = sample.shape[1], _COMPONENTS + _OVERSAMPLED
+    size = sample.shape[1], count + _OVERSAMPLED
     basis = np.random.default_rng(0).standard_normal(size, np.float32)
     for _ in range(3):
         basis = np.linalg.qr(sample.T @ (sample @ basis))[0]
     seen = sample @ basis
-    turned = np.linalg.eigh(seen.T @ seen)[1][:, : -_COMPONENTS - 1 : -1]
+    turned = np.linalg.eigh(seen.T @ seen)[1][:, : -count - 1 : -1]
     return np.ascontiguousarray((basis @ turned).T)
 
 

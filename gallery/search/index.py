@@ -26,6 +26,7 @@ from gallery.vector_file import VectorFile
 
 _MORE: Final = 8  # people compared exactly at first, more than are asked for
 _STRIDE: Final = 64
+_FEW: Final = 0.25  # of everybody; for more, all codes are read
 _ROUNDING: Final = 1e-5  # of float32 products; measured: 2e-6
 _CACHED_FROM_BYTES: Final = 4_000_000  # of vectors; fewer are read in less than a millisecond
 _FEW_CHANGES: Final = 1_000  # portraits that may differ from the cache
@@ -74,6 +75,7 @@ class GalleryIndex(SearchIndex):
         self._norms = evened_norms(rows.sum_norms, np.diff(rows.starts), self.space.backbone)
         factors = np.where(self._norms < SHORTEST_SUM, 0, 1 / np.maximum(self._norms, SHORTEST_SUM))
         self._factors: Vectors = factors.astype(np.float32)  # 0: without a direction
+        self._lengths = self._factors * rows.sum_norms.astype(np.float32)
         self.scan = self._scanned_by(*(seen or self._newest()))
 
     @classmethod
@@ -109,7 +111,8 @@ class GalleryIndex(SearchIndex):
             then == revision or _alive(connection, file.space, known) == len(known.numbers)
         ):
             first = known.row_count
-        found = counted_rows(connection, file.space, first)
+        none = np.empty((0, 3), np.int64)
+        found = counted_rows(connection, file.space, first) if first < row_count else none
         if known is not None and first:
             if len(found) == 0 and first == row_count:
                 if before is None or known is not before.rows:
@@ -171,12 +174,7 @@ class GalleryIndex(SearchIndex):
         groups = [(scan.late, self._likenesses(scan.late, cosines, np.cumsum(counts) - counts))]
         if scan.cache is not None:
             error = scan.cache.codes.error
-            if scan.cache.people is not None:
-                groups.append(self._proposed(scan, scan.cache, vector, k, allowed))
-            else:
-                cosines, starts = scan.cache.codes.products(vector), scan.cache.rows.starts[:-1]
-                found = self._likenesses(scan.known, cosines, starts, scan.places)
-                groups.append((scan.known, found))
+            groups.append(self._proposed(scan, scan.cache, vector, k, allowed))
         people, likenesses = max(groups, key=lambda group: len(group[0]))
         if all(len(group[0]) for group in groups):
             people, likenesses = (np.concatenate(parts) for parts in zip(*groups, strict=True))
@@ -185,19 +183,14 @@ class GalleryIndex(SearchIndex):
             people, likenesses = people[may], likenesses[may]
         return people, likenesses, error
 
-    def _likenesses(
-        self, people: Ids, cosines: Vectors, starts: Ids, places: Ids | None = None
-    ) -> Vectors:
+    def _likenesses(self, people: Ids, cosines: Vectors, starts: Ids) -> Vectors:
         """Those of people, but for rounding: float32 (len(people),), above 1 they may be.
 
-        ``cosines`` are with portraits by person, each person's from one of ``starts`` on; the
-        people are at ``places`` among these, if they are not the same.
+        ``cosines`` are with their portraits by person, each person's from one of ``starts`` on.
         """
         best = total = cosines
         if len(starts) < len(cosines):
             best, total = np.maximum.reduceat(cosines, starts), np.add.reduceat(cosines, starts)
-        if places is not None and len(places) < len(best):
-            best, total = best[places], total[places]
         factors = self._factors[people]
         likenesses: Vectors = np.where(factors > 0, total * factors, best)
         stretched = best * np.float32(SAME_PHOTO_STRETCH) + np.float32(1.0 - SAME_PHOTO_STRETCH)
@@ -207,21 +200,35 @@ class GalleryIndex(SearchIndex):
     def _proposed(
         self, scan: Scan, cache: Cache, vector: Vectors, k: int, allowed: Mask | None
     ) -> tuple[Ids, Vectors]:
-        """Faiss's candidates, by the codes of their directions."""
-        known = scan.back >= 0
-        wanted = None if allowed is None else known & allowed[scan.back]
-        places = cache.candidates(vector, k, wanted)
-        places = places[known[places]]
-        people = scan.back[places]
-        factors = self.rows.sum_norms[people].astype(np.float32) * self._factors[people]
-        likenesses = cache.codes.products(vector, places) * factors
-        owners = scan.back[cache.same_picture(vector)]
-        owners = owners[owners >= 0]
-        # Who may have nearly the same picture is always compared.
-        others = np.setdiff1d(owners, people)
-        likenesses[np.isin(people, owners)] = np.inf
-        always = np.full(len(others), np.inf, np.float32)
-        return np.concatenate([people, others]), np.concatenate([likenesses, always])
+        """Everybody of the cache who may be found, or faiss's candidates, by their directions."""
+        places, people = scan.places, scan.known
+        if cache.people is not None:
+            known = scan.back >= 0
+            wanted = None if allowed is None else known & allowed[scan.back]
+            places = cache.candidates(vector, k, wanted)
+            places = places[known[places]]
+            people = scan.back[places]
+        elif allowed is not None:
+            may = allowed[people]
+            places, people = places[may], people[may]
+        if len(places) < _FEW * len(cache.rows):
+            products = cache.codes.products(vector, places)
+        else:
+            products = cache.codes.products(vector)[places]
+        lengths = self._lengths[people]
+        likenesses = np.where(lengths > 0, products * lengths, np.float32(-1.0))
+        least = -1.0  # that the k-th of them has
+        if k < len(people):
+            least = float(likenesses[_highest(likenesses, k)].min()) - cache.codes.error
+        owners = scan.back[cache.same_picture(vector, 1.0 - (1.0 - least) / SAME_PHOTO_STRETCH)]
+        # Who may have nearly the same picture is always compared, and who has no direction.
+        always = np.zeros(len(self), np.bool_)
+        always[owners[owners >= 0]] = True
+        likenesses[always[people] | (lengths == 0)] = np.inf
+        always[people] = False
+        others = np.flatnonzero(always if allowed is None else always & allowed)
+        unknown = np.full(len(others), np.inf, np.float32)
+        return np.concatenate([people, others]), np.concatenate([likenesses, unknown])
 
     def _compared(self, vector: Vectors, people: NDArray[np.integer]) -> list[Hit]:
         """Exact likenesses."""
@@ -246,7 +253,7 @@ class GalleryIndex(SearchIndex):
         places = np.full(len(self), -1, np.int64)
         back = np.empty(0, np.int64)
         if cache is not None:
-            places = rows.places_in(cache.rows)
+            places = np.arange(len(rows)) if rows is cache.rows else rows.places_in(cache.rows)
             back = np.full(len(cache.rows), -1, np.int64)
             back[places[places >= 0]] = np.flatnonzero(places >= 0)
         known, late = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)

@@ -16,7 +16,7 @@ it somebody may be passed over; who is found has the same likeness. A choice of 
 is always compared whole.
 
 Numbers come back packed by the server's own send functions, thousands in one value: a row for each
-would cost more than the search. Vectors go there by COPY with pgvector's adapter.
+would cost more than the search. Vectors go there by COPY, as pgvector receives them.
 """
 
 from __future__ import annotations
@@ -315,8 +315,8 @@ def add_vectors(
     connection: Connection, space: Space, vectors: Vectors, portrait_ids: Sequence[int]
 ) -> None:
     """Adds portraits' vectors to a space that is there; ``sum_up`` lets people be found by them."""
-    rows = zip([space.id] * len(vectors), portrait_ids, vectors, strict=True)
-    _copy(connection, "portrait_vector (space_id, portrait_id, value)", "varchar int4 vector", rows)
+    rows = zip([space.id] * len(vectors), portrait_ids, _received(vectors), strict=True)
+    _copy(connection, "portrait_vector (space_id, portrait_id, value)", "varchar int4 bytea", rows)
 
 
 def has_index(connection: Connection, space: Space) -> bool:
@@ -376,24 +376,28 @@ def sum_up(connection: Connection, space: Space, person_ids: Iterable[int]) -> N
         records = _read(connection, space, some)
         if len(records):
             columns = "person_id, space_id, portraits, sum_norm, nearness, vector"
-            kinds = "int4 varchar int4 float8 float8 vector"
+            kinds = "int4 varchar int4 float8 float8 bytea"
             _copy(connection, f"person_vector ({columns})", kinds, _people(space, records))
 
 
 def _copy(connection: Connection, into: str, kinds: str, rows: Iterable[Sequence[Any]]) -> None:
     """Adds rows in the server's binary form: a tenth of the time of text."""
     import psycopg
-    from pgvector.psycopg import register_vector
 
     driver: Any = connection.connection.driver_connection
     try:
-        register_vector(driver)
         with driver.cursor().copy(f"COPY {into} FROM STDIN (FORMAT BINARY)") as copy:
             copy.set_types(kinds.split())
             for row in rows:
                 copy.write_row(row)
     except psycopg.Error as problem:  # SQLAlchemy does not see it
         raise told(problem, masked(connection.engine.url)) or problem from problem
+
+
+def _received(vectors: NDArray[np.floating]) -> list[bytes]:
+    """Vectors in pgvector's binary form: 16 bits for D, 16 that are 0, then the numbers."""
+    head = np.array([vectors.shape[1], 0], ">i2").tobytes()
+    return [head + vector.tobytes() for vector in vectors.astype(">f4")]
 
 
 def _people(space: Space, records: NDArray[Any]) -> Iterator[tuple[Any, ...]]:
@@ -408,7 +412,7 @@ def _people(space: Space, records: NDArray[Any]) -> Iterator[tuple[Any, ...]]:
     directions = sums / np.maximum(sum_norms, SHORTEST_SUM)[:, None] * (lengths > 0)[:, None]
     cosines = np.einsum("nd,nd->n", vectors, directions[index]) / np.linalg.norm(vectors, axis=1)
     nearness = np.minimum.reduceat(cosines, starts).tolist()
-    scaled = (directions * lengths[:, None]).astype(np.float32)
+    scaled = _received(directions * lengths[:, None])
     spaces = [space.id] * len(persons)
     columns = persons.tolist(), spaces, counts.tolist(), sum_norms.tolist(), nearness, scaled
     return zip(*columns, strict=True)
