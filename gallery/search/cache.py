@@ -50,10 +50,9 @@ _ONE_THREAD_BYTES: Final = 64_000_000
 _SMALLEST: Final = np.float32(1e-30)
 _DEVIATIONS: Final = 5.0  # errors of single dimensions add up like noise; so far they never go
 _SAMPLE: Final = 8_192  # vectors from which the centre and the components are learned
-_SKETCH_COMPONENTS: Final = 64  # by which portraits are scanned
 _COMPONENTS: Final = 256
 _OVERSAMPLED: Final = 32
-_PORTRAIT_COMPONENTS: Final = 128  # nearly the same picture is told by fewer
+_PORTRAIT_COMPONENTS: Final = 128  # nearly the same picture is told by fewer; of 128, 64
 _BLOCK_ROWS: Final = 4_096
 # Candidates, so that of the best 3 at least 0.99 are among them: benchmarks/gallery_scale.py.
 _FEWEST: Final = 2_048
@@ -236,7 +235,7 @@ class Cache:
     def read(cls, path: Path, dimensions: int) -> Self:
         """Maps the arrays; raises one of ``_DAMAGED`` if any is missing or makes no sense."""
         _, revision, row_count = _made_of(path)
-        arrays = {one.stem: np.load(one, mmap_mode="r") for one in path.glob("*.npy")}
+        arrays = {one.stem: np.asarray(np.load(one, "r")) for one in path.glob("*.npy")}
         rows = PersonRows(row_count, *(arrays[one.name] for one in fields(PersonRows)[1:]))
         codes, components = _codes(arrays), np.array(arrays["components"])
         if (
@@ -290,7 +289,8 @@ class Cache:
         else:
             bounds = self.portraits.products(seen)
             bounds += self.rests * _rests(less[None], seen[None])[0]
-            found = bounds >= least - less @ self.codes.centre - self.portraits.error
+            least -= less @ self.codes.centre + self.portraits.error
+            found = np.flatnonzero(bounds >= np.float32(least))
         return np.unique(self.owners[found])
 
 
@@ -376,9 +376,9 @@ def _write(folder: Path, file: VectorFile, rows: PersonRows, progress: Progress)
     sample -= centre
     arrays = {one.name: getattr(rows, one.name) for one in fields(PersonRows)[1:]}
     arrays |= {"centre": centre, "error": quantized(sample)[2]}
-    size = len(rows)
-    scanned = size * dimensions + total * _SKETCH_COMPONENTS <= SCANNED_BYTES
-    portraits = _Portraits(file, rows, centre, sample, scanned)
+    size, sketched = len(rows), min(_PORTRAIT_COMPONENTS, -(-dimensions // 2))
+    scanned = size * dimensions + total * sketched <= SCANNED_BYTES
+    portraits = _Portraits(file, rows, centre, sample, sketched if scanned else 0)
     i1 = np.dtype("i1")
     codes = np.lib.format.open_memmap(folder / "codes.npy", "w+", i1, (size, dimensions))
     arrays["scales"], arrays["offsets"] = scales, offsets = np.empty((2, size), np.float32)
@@ -397,15 +397,15 @@ class _Portraits:
     """Makes the arrays for portraits, and people's for faiss; takes in some people at a time."""
 
     def __init__(
-        self, file: VectorFile, rows: PersonRows, centre: Vectors, sample: Vectors, scanned: bool
+        self, file: VectorFile, rows: PersonRows, centre: Vectors, sample: Vectors, sketched: int
     ) -> None:
-        self._rows, self._centre, self._scanned = rows, centre, scanned
-        self._components = _principal(sample, _SKETCH_COMPONENTS if scanned else _COMPONENTS)
+        self._rows, self._centre, self._sketched = rows, centre, sketched
+        self._components = _principal(sample, sketched or _COMPONENTS)
         self._owners: list[NDArray[np.int32]] = []
         self._sketches: list[tuple[NDArray[Any], ...]] = []
         seen = sample @ self._components.T
         self._error = quantized(seen)[2]
-        if not scanned:
+        if not sketched:
             evened = evened_norms(rows.sum_norms, np.diff(rows.starts), file.space.backbone)
             self._factors = rows.sum_norms / np.maximum(evened, SHORTEST_SUM)
             likely = self._factors[np.linspace(0, len(rows) - 1, len(seen)).astype(int)]
@@ -423,7 +423,7 @@ class _Portraits:
         self._owners.append(np.repeat(people.astype(np.int32), counts)[several])
         less = vectors[several] - self._centre
         seen = less @ self._components.T
-        if self._scanned:
+        if self._sketched:
             offsets = vectors[several] @ self._centre
             self._sketches.append((*quantized(seen)[:2], offsets, _rests(less, seen)))
             return directions
@@ -435,7 +435,7 @@ class _Portraits:
 
     def arrays(self) -> dict[str, Any]:
         made = {"components": self._components, "owners": np.concatenate(self._owners)}
-        if self._scanned:
+        if self._sketched:
             names = ("portrait_codes", "portrait_scales", "portrait_offsets", "rests")
             parts = map(np.concatenate, zip(*self._sketches, strict=True))
             none = np.zeros(len(self._components), np.float32)
