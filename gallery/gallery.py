@@ -25,7 +25,8 @@ from gallery.progress import Progress, no_progress
 from gallery.records import Hit, Match, Person, Portrait
 from gallery.scores import Calibration, prior, read_learned
 from gallery.search import SearchIndex
-from gallery.search.index import GalleryIndex, counted_rows
+from gallery.search.cache import newest_cache
+from gallery.search.index import GalleryIndex, counted_rows, will_do
 from gallery.search.pgvector import PostgresIndex, counted, settle_index
 from gallery.silhouette import draw_silhouette
 from gallery.store import DATABASE, SpaceState, Store, missing
@@ -49,6 +50,7 @@ class Snapshot:
     Threads share it. Indexes of an earlier snapshot are taken over where they still hold.
 
     Attributes:
+        states: Of every space, by its id.
         spaces: The spaces in which somebody can be found.
         indexes: Those in use or of use, by space id.
     """
@@ -57,8 +59,8 @@ class Snapshot:
         self._store = store
         with store.reading():
             self.revision = store.revision()
-            self._states = {state.space.id: state for state in store.space_states()}
-        self.spaces = tuple(state.space for state in self._states.values() if state.filled)
+            self.states = {state.space.id: state for state in store.space_states()}
+        self.spaces = tuple(state.space for state in self.states.values() if state.filled)
         self.indexes: dict[str, SearchIndex] = dict(before.indexes) if before else {}
         self._current: set[str] = set()
         self._calibrations: dict[str, Calibration] = {}
@@ -69,7 +71,7 @@ class Snapshot:
 
     def index(self, space: Space) -> SearchIndex:
         """The vectors of a space; see ``Gallery.top_matches`` for the errors."""
-        state = self._states.get(space.id)
+        state = self.states.get(space.id)
         if state is None or not state.filled:
             raise self._why_missing(space)
         with self._lock:
@@ -371,7 +373,16 @@ class Gallery(Store):
             with self.transaction() as changes:
                 if settle_index(changes.connection, space):
                     changes.note_vectors(space)
-        elif isinstance(index := self.index(space), GalleryIndex):
+            return
+        # More than have changed since the cache; to open the index would take ten times as long.
+        states = self._snapshot.states
+        gone = sum(one.row_count for one in states.values()) - self.vector_count()
+        state = states[space.id]
+        file, rows = self.vector_file(state), state.row_count
+        cache = newest_cache(file, rows, self._snapshot.revision)
+        if cache is not None and will_do(cache, rows - cache.rows.row_count + gone):
+            return
+        if isinstance(index := self.index(space), GalleryIndex):
             index.settle(progress)
 
     def drop_damaged(self, space: Space) -> None:

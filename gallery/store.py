@@ -390,9 +390,10 @@ class Store:
         vector = exists().where(VectorRow.portrait_id == photo, VectorRow.space_id == space.id)
         return self._ids(select(photo).where(~vector))
 
-    def vector_count(self, space: Space) -> int:
-        """How many portraits have a vector in a space."""
-        return self._scalar(select(func.count()).where(VectorRow.space_id == space.id)) or 0
+    def vector_count(self, space: Space | None = None) -> int:
+        """How many vectors there are in a space; in all together, which is counted much faster."""
+        count = select(func.count()).select_from(VectorRow)
+        return self._scalar(count if space is None else count.where(VectorRow.space_id == space.id))
 
     def embedded(self, space: Space) -> NDArray[np.int64]:
         """Ids of the portraits that have a vector in a space, rising; none if nothing has."""

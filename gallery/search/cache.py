@@ -38,11 +38,13 @@ from gallery.progress import Progress, no_progress
 from gallery.search import Floats, Ids, Mask, Vectors
 from gallery.vector_file import VectorFile
 
-SCANNED_BYTES: Final = 32_000_000
+SCANNED_BYTES: Final = 40_000_000
 """So many codes of people and portraits are scanned whole; of more, faiss names candidates.
 benchmarks/gallery_scale.py."""
 
 _NAME = re.compile(r"cache-(\d{6})-(\d+)-(\d+)")
+# To map an array takes as long as to read megabytes.
+_MAPPED: Final = frozenset({"codes", "portrait_codes", "people", "portraits"})
 _DAMAGED: Final = (OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError)
 _THREADS: Final = min(4, os.cpu_count() or 1)  # more wait for the same memory
 # Several threads gain little below, and lose much where the cores are busy: they wait for the last.
@@ -52,7 +54,7 @@ _DEVIATIONS: Final = 5.0  # errors of single dimensions add up like noise; so fa
 _SAMPLE: Final = 8_192  # vectors from which the centre and the components are learned
 _COMPONENTS: Final = 256
 _OVERSAMPLED: Final = 32
-_PORTRAIT_COMPONENTS: Final = 128  # nearly the same picture is told by fewer; of 128, 64
+_PORTRAIT_COMPONENTS: Final = 128  # nearly the same picture is told by fewer
 _BLOCK_ROWS: Final = 4_096
 # Candidates, so that of the best 3 at least 0.99 are among them: benchmarks/gallery_scale.py.
 _FEWEST: Final = 2_048
@@ -233,11 +235,13 @@ class Cache:
 
     @classmethod
     def read(cls, path: Path, dimensions: int) -> Self:
-        """Maps the arrays; raises one of ``_DAMAGED`` if any is missing or makes no sense."""
+        """Reads or maps the arrays; raises one of ``_DAMAGED`` if any is missing or is wrong."""
         _, revision, row_count = _made_of(path)
-        arrays = {one.stem: np.asarray(np.load(one, "r")) for one in path.glob("*.npy")}
+        paths = {one.stem: one for one in path.glob("*.npy")}
+        arrays = {name: np.load(one) for name, one in paths.items() if name not in _MAPPED}
+        arrays |= {name: np.asarray(np.load(paths[name], "r")) for name in _MAPPED & paths.keys()}
         rows = PersonRows(row_count, *(arrays[one.name] for one in fields(PersonRows)[1:]))
-        codes, components = _codes(arrays), np.array(arrays["components"])
+        codes, components = _codes(arrays), arrays["components"]
         if (
             codes.codes.shape != (len(rows), dimensions)
             or not rows.numbers.shape == rows.portrait_ids.shape == (int(rows.starts[-1]),)
@@ -299,7 +303,7 @@ def _codes(arrays: dict[str, NDArray[Any]], prefix: str = "") -> Codes:
     centre, codes, scales, offsets, error = (
         arrays[prefix + one] for one in ("centre", "codes", "scales", "offsets", "error")
     )
-    return Codes(np.array(centre), codes, scales, offsets, float(error))
+    return Codes(centre, codes, scales, offsets, float(error))
 
 
 def _rests(vectors: Vectors, seen: Vectors) -> Vectors:
@@ -376,7 +380,7 @@ def _write(folder: Path, file: VectorFile, rows: PersonRows, progress: Progress)
     sample -= centre
     arrays = {one.name: getattr(rows, one.name) for one in fields(PersonRows)[1:]}
     arrays |= {"centre": centre, "error": quantized(sample)[2]}
-    size, sketched = len(rows), min(_PORTRAIT_COMPONENTS, -(-dimensions // 2))
+    size, sketched = len(rows), min(_COMPONENTS, -(-dimensions // 2))
     scanned = size * dimensions + total * sketched <= SCANNED_BYTES
     portraits = _Portraits(file, rows, centre, sample, sketched if scanned else 0)
     i1 = np.dtype("i1")

@@ -158,8 +158,7 @@ class GalleryIndex(SearchIndex):
         if scan.cache is not None:
             then = scan.cache.rows
             same = int(then.counts(scan.places).sum())
-            changes = len(then.numbers) + len(self.rows.numbers) - 2 * same
-            if changes <= max(_FEW_CHANGES, _MANY_CHANGES * len(then.numbers)):
+            if will_do(scan.cache, len(then.numbers) + len(self.rows.numbers) - 2 * same):
                 return False
         write_cache(self.file, self.rows, self.revision, progress)
         return True
@@ -264,6 +263,11 @@ class GalleryIndex(SearchIndex):
         else:
             vectors, numbers = self.file.rows(numbers), np.arange(len(numbers))
         return Scan(stamp, cache, known, places[known], back, late, vectors, numbers)
+
+
+def will_do(cache: Cache, changes: int) -> bool:
+    """Whether a cache is good enough where so many portraits have come and gone since."""
+    return changes <= max(_FEW_CHANGES, _MANY_CHANGES * len(cache.rows.numbers))
 
 
 def _highest(likenesses: Vectors, count: int) -> NDArray[np.intp]:
