@@ -393,7 +393,9 @@ class Store:
     def vector_count(self, space: Space | None = None) -> int:
         """How many vectors there are in a space; in all together, which is counted much faster."""
         count = select(func.count()).select_from(VectorRow)
-        return self._scalar(count if space is None else count.where(VectorRow.space_id == space.id))
+        if space is not None:
+            count = count.where(VectorRow.space_id == space.id)
+        return self._scalar(count) or 0
 
     def embedded(self, space: Space) -> NDArray[np.int64]:
         """Ids of the portraits that have a vector in a space, rising; none if nothing has."""

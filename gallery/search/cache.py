@@ -306,10 +306,11 @@ def _codes(arrays: dict[str, NDArray[Any]], prefix: str = "") -> Codes:
     return Codes(centre, codes, scales, offsets, float(error))
 
 
-def _rests(vectors: Vectors, seen: Vectors) -> Vectors:
+def _rests(vectors: Vectors, seen: NDArray[np.floating]) -> Vectors:
     """Lengths of what the components don't see of vectors, (n,); for rounding a little more."""
     squares = np.einsum("nd,nd->n", vectors, vectors) - np.einsum("nm,nm->n", seen, seen)
-    return np.sqrt(np.maximum(squares, 0) + np.float32(1e-5))
+    rests: Vectors = np.sqrt(np.maximum(squares, 0) + np.float32(1e-5))
+    return rests
 
 
 def _nearest(index: Any, query: Vectors, count: int) -> Ids:
@@ -426,7 +427,7 @@ class _Portraits:
         several = np.repeat(counts > 1, counts)
         self._owners.append(np.repeat(people.astype(np.int32), counts)[several])
         less = vectors[several] - self._centre
-        seen = less @ self._components.T
+        seen: Any = less @ self._components.T
         if self._sketched:
             offsets = vectors[several] @ self._centre
             self._sketches.append((*quantized(seen)[:2], offsets, _rests(less, seen)))
@@ -438,7 +439,10 @@ class _Portraits:
         return directions
 
     def arrays(self) -> dict[str, Any]:
-        made = {"components": self._components, "owners": np.concatenate(self._owners)}
+        made: dict[str, Any] = {
+            "components": self._components,
+            "owners": np.concatenate(self._owners),
+        }
         if self._sketched:
             names = ("portrait_codes", "portrait_scales", "portrait_offsets", "rests")
             parts = map(np.concatenate, zip(*self._sketches, strict=True))

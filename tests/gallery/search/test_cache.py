@@ -8,14 +8,17 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from crowds import Crowd, enrolled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_indexes import NONE, filled, index_of, space, unit
 from numpy.typing import NDArray
 
 from engine.types import Embedding
+from gallery.gallery import Gallery
 from gallery.records import Hit
 from gallery.search import cache
+from gallery.search import index as search_index
 from gallery.search.cache import Codes, newest_cache, quantized, remove_caches, write_cache
 from gallery.search.index import GalleryIndex
 from gallery.vector_file import VectorFile
@@ -183,6 +186,35 @@ def test_a_cache_is_made_anew_when_enough_has_changed(tmp_path: Path) -> None:
     assert newest is not None
     assert (newest.revision, newest.rows.row_count) == (4, 20_000)
     assert len(list(tmp_path.glob("cache-*"))) == 1
+
+
+def test_a_gallery_is_settled_anew_when_enough_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen from how many vectors there are, or else person by person."""
+    monkeypatch.setattr(search_index, "_CACHED_FROM_BYTES", 0)
+    monkeypatch.setattr(search_index, "_FEW_CHANGES", 6)
+    crowd = Crowd.of(128, 30)
+    with enrolled(Gallery.open(tmp_path), crowd) as gallery:
+        folder = gallery.space_folder(crowd.space)
+
+        def settled() -> list[str]:
+            gallery.refresh()
+            with gallery.writing():
+                gallery.settle(crowd.space)
+            return [path.name for path in folder.glob("cache-*")]
+
+        def remove(count: int) -> None:
+            with gallery.transaction() as changes:
+                changes.remove_portraits(gallery.portrait_ids()[:count].tolist())
+
+        first = settled()
+        remove(5)
+        assert settled() == first != []
+        remove(5)
+        second = settled()
+        assert second != first
+        assert settled() == second
 
 
 def test_a_cache_of_rows_that_do_not_count_is_not_used(tmp_path: Path) -> None:
