@@ -55,7 +55,7 @@ _SAMPLE: Final = 8_192  # vectors from which the centre and the components are l
 _COMPONENTS: Final = 256
 _OVERSAMPLED: Final = 32
 _PORTRAIT_COMPONENTS: Final = 128  # nearly the same picture is told by fewer
-_BLOCK_ROWS: Final = 4_096
+_BLOCK_ROWS: Final = 1_024
 # Candidates, so that of the best 3 at least 0.99 are among them: benchmarks/gallery_scale.py.
 _FEWEST: Final = 2_048
 _SHARE: Final = 1 / 200  # of everybody, if that is more
@@ -142,7 +142,7 @@ class PersonRows:
         return file.rows(self.numbers[self.places(people)])
 
     def blocks(self, people: NDArray[np.integer]) -> list[NDArray[Any]]:
-        """People in groups of about 4,096 rows."""
+        """People in groups of about 1,024 rows."""
         ends = np.cumsum(self.counts(people))
         groups = np.split(people, np.flatnonzero(np.diff(ends // _BLOCK_ROWS)) + 1)
         return [group for group in groups if len(group)]
@@ -380,10 +380,11 @@ def _write(folder: Path, file: VectorFile, rows: PersonRows, progress: Progress)
     centre = sample.mean(axis=0)
     sample -= centre
     arrays = {one.name: getattr(rows, one.name) for one in fields(PersonRows)[1:]}
-    arrays |= {"centre": centre, "error": quantized(sample)[2]}
+    arrays |= {"centre": centre, "error": quantized(sample[:: len(sample) // 1_024 + 1])[2]}
     size, sketched = len(rows), min(_COMPONENTS, -(-dimensions // 2))
     scanned = size * dimensions + total * sketched <= SCANNED_BYTES
     portraits = _Portraits(file, rows, centre, sample, sketched if scanned else 0)
+    del sample  # tens of megabytes
     i1 = np.dtype("i1")
     codes = np.lib.format.open_memmap(folder / "codes.npy", "w+", i1, (size, dimensions))
     arrays["scales"], arrays["offsets"] = scales, offsets = np.empty((2, size), np.float32)
@@ -426,10 +427,11 @@ class _Portraits:
         directions = np.where(norms < SHORTEST_SUM, firsts, means).astype(np.float32)
         several = np.repeat(counts > 1, counts)
         self._owners.append(np.repeat(people.astype(np.int32), counts)[several])
-        less = vectors[several] - self._centre
+        less = vectors[several]
+        offsets = less @ self._centre
+        less -= self._centre
         seen: Any = less @ self._components.T
         if self._sketched:
-            offsets = vectors[several] @ self._centre
             self._sketches.append((*quantized(seen)[:2], offsets, _rests(less, seen)))
             return directions
         if len(seen):
