@@ -29,6 +29,7 @@ from bot.commands import (
     refusal,
     twins,
 )
+from bot.commands.words import shown
 from bot.logs import where
 from bot.text import Wording, fit, isolate, plain, rated
 from bot.values import Action, Choices, Document, Limits, Reply, Request, Sender
@@ -151,6 +152,9 @@ COMMANDS: dict[str, Callable[[Services, Turn], Awaitable[Reply]]] = {
 # refuses where it can't be whispered; adapters ask nothing but this.
 PRIVATE = frozenset({"history", "mydata", "forget"})
 
+# What follows these is of no use to them; /start may carry what a link says.
+WORDLESS = PRIVATE | {"settings", "about", "privacy", "help"}
+
 # By the verb of their action.
 BUTTONS: dict[str, Callable[[Services, Turn, Action], Awaitable[Reply]]] = {
     **dict.fromkeys(photo.AGAIN, photo.ask_again),
@@ -162,6 +166,7 @@ BUTTONS: dict[str, Callable[[Services, Turn, Action], Awaitable[Reply]]] = {
     **{preference.name: preference.press for preference in preferences.PREFERENCES},
     "forget": press_forget,
 }
+ABOUT_PHOTOS = frozenset({*photo.AGAIN, "next", "both", "pair", "rawpair"})
 
 
 def described(wording: Wording, language: str | None = None) -> dict[str, str]:
@@ -183,6 +188,13 @@ class Conversation:
     async def choices(self, sender: Sender) -> Choices:
         """What the sender has chosen and could choose."""
         return await preferences.choices(self._services, sender)
+
+    def remembers(self, action: str) -> bool:
+        """Whether a button can do without the photos of the message that was answered."""
+        pressed = Action.parse(action)
+        if pressed is None or pressed.verb not in ABOUT_PHOTOS:
+            return True
+        return self._services.recent.find(pressed.text(0)) is not None
 
     def cookie_secret(self) -> str:
         """What a front end of our own signs its cookies with, the same after a restart."""
@@ -258,14 +270,17 @@ class Conversation:
             return await photo.lookalike(services, turn) if turn.request.photos else hint
         if name in COMMANDS:
             turn.notes["asked"] = name
-            # /forget shows nothing of what is stored: it may be asked for anywhere.
             overheard = turn.request.sender.is_group and not turn.limits.whispers
-            if overheard and name in PRIVATE and name != "forget":
+            if overheard and name in PRIVATE:
                 return Reply(text=turn.say("private.ask_privately"))
             reply = await COMMANDS[name](services, turn)
+            if turn.request.arguments and name in WORDLESS:
+                unused = turn.say("hint.unused", given=shown(turn.request.arguments))
+                reply = dataclasses.replace(reply, text=f"{reply.text}\n\n{unused}")
             return dataclasses.replace(reply, private=reply.private or name in PRIVATE)
         turn.notes["asked"] = "unknown command"
         given = plain(name)[:UNKNOWN_CHARS]
         near = difflib.get_close_matches(given, COMMANDS, n=1, cutoff=0.6)
         key = "error.unknown_command_near" if near else "error.unknown_command"
-        return Reply(text=turn.say(key, given=given, near="".join(near)))
+        said = turn.say(key, given=given, near="".join(near))
+        return await photo.with_remark(services, turn, said)

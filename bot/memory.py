@@ -82,6 +82,7 @@ class RecentAnswer:
     rest: tuple[Attachment, ...] = ()  # later photos of the same album, not fetched yet
     style: str = SIDE  # how cards are drawn, one of ``bot.values.STYLES``
     first: int = 1  # the photo's number in the album
+    message_id: int | None = None  # of the message that holds it
 
 
 class RecentPhotos:
@@ -103,8 +104,8 @@ class RecentPhotos:
         self._kept: OrderedDict[str, tuple[float, RecentAnswer]] = OrderedDict()
 
     def keep(self, answer: RecentAnswer) -> str:
-        """Remembers it; the token finds it again."""
-        token = secrets.token_urlsafe(TOKEN_BYTES)
+        """Remembers it; the token finds it again, and begins with the number of a later photo."""
+        token = f"{answer.first}." * (answer.first > 1) + secrets.token_urlsafe(TOKEN_BYTES)
         self._kept[token] = (self._clock(), answer)
         self.tidy()
         return token

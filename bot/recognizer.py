@@ -64,9 +64,10 @@ class DetectedPhoto:
 class Slot:
     """One admitted question's place in the queue, from ``Recognizer.admitted``."""
 
-    def __init__(self, recognizer: Recognizer, person: bytes) -> None:
+    def __init__(self, recognizer: Recognizer, person: bytes, unseen: int) -> None:
         self._decoded = recognizer.decoded
         self.person = person
+        self.unseen = unseen  # photos that were counted and not looked at yet
         self.begun = False
         self.detect = functools.partial(recognizer.detect, self)
 
@@ -152,7 +153,7 @@ class Recognizer:
         times.extend([now] * photos)
         self._inside += 1
         self._empty.clear()
-        slot = Slot(self, person)
+        slot = Slot(self, person, photos)
         try:
             async with asyncio.timeout(self._deadline_s):
                 yield slot
@@ -170,7 +171,7 @@ class Recognizer:
     async def detect(
         self, slot: Slot, fetch: Callable[[], Awaitable[bytes]], ms: dict[str, float] | None = None
     ) -> DetectedPhoto:
-        """Fetches and decodes a photo and finds its faces.
+        """Fetches and decodes a photo and finds its faces; counts it if it is one more.
 
         The milliseconds of the steps fetch, wait, decode and detect are added to ``ms``.
 
@@ -179,6 +180,9 @@ class Recognizer:
             TryLater: If the platform does not hand it over.
         """
         began, spent_ms = time.perf_counter(), dict[str, float]()
+        slot.unseen -= 1
+        if slot.unseen < 0:
+            self._asked[slot.person, False].append(self._clock())
 
         def decode_and_detect() -> DetectedPhoto:
             with timed(spent_ms, "decode"):

@@ -44,8 +44,6 @@ class Attachment:
 
     # Downloads the bytes; raises TooLarge, or TryLater when the platform is down
     fetch: Callable[[], Awaitable[bytes]] = field(repr=False)
-    size_bytes: int | None = None  # as the platform says
-    media_type: str | None = None  # as the platform says, such as ``"image/jpeg"``
     own: bool = False  # whether the asker is known to have sent it, not forwarded it from another
     spoiler: bool = False  # whether the platform hides it until somebody asks to see it
     # Of the message that holds it, where answers can reply to one of several
@@ -60,7 +58,8 @@ class Request:
     command: str | None = None  # without slash, lower case; None for a bare photo or bare text
     arguments: str = ""  # what stood after the command, stripped
     # The photos meant, in the order of sending: attached, of the album, of the message replied to,
-    # or both for ``compare``; for a button that of the message that was answered, if still known
+    # or both for ``compare``; for a button, if still known, the one that the answer above it is
+    # about, and those that were sent with it and after it
     photos: tuple[Attachment, ...] = ()
     action: str | None = None  # of a pressed ``Button``
 
@@ -219,6 +218,12 @@ class Action:
         text = self.text(position)
         number = int(text) if re.fullmatch("[0-9]{1,5}", text) else -1
         return number if least <= number <= most else None
+
+
+def photo_number(action: str) -> int:
+    """Which of the photos sent together the answer above a button is about, from 1."""
+    told = re.match(r"\w+:(\d{1,2})\.", action)
+    return int(told[1]) if told else 1
 
 
 def category_tag(category: str) -> str:

@@ -34,6 +34,10 @@ class DamagedImage(NotAnImage, key="error.damaged"):
     """The file is a picture, and can't be decoded."""
 
 
+class PhotoGone(PhotoProblem, key="stale.photo"):
+    """The platform no longer holds the photo."""
+
+
 class TooLarge(PhotoProblem, key="error.too_large"):
     """More bytes, pixels or frames than the settings allow; ``limit`` is how many."""
 

@@ -7,6 +7,7 @@ kept, what an unfinished one began does not count, and running the command again
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections import deque
@@ -19,17 +20,21 @@ from typing import Any, Final
 import numpy as np
 
 from engine.engine import Engine
+from engine.errors import PhotoProblem
+from engine.types import Embedding, Face
 from gallery.build import complete
 from gallery.changes import Transaction
 from gallery.gallery import Gallery
 from gallery.progress import Progress, Rejection, Report, no_progress
 from gallery.records import FoundPerson, FoundPortrait
-from gallery.screen import SCREENING, Reason, Screened, Screener, owned
+from gallery.scores import prior
+from gallery.screen import SCREENING, Reason, Screened, Screener, clear_face, owned
 from gallery.sources.folder import scan
 
 _BATCH_FRESH: Final = 64
 _BATCH_SEEN: Final = 512
 _BATCH_S: Final = 5.0
+_SAME_PERSON_SCORE: Final = 82.0  # what 1 in 100,000 strangers reach
 
 Item = tuple[FoundPortrait, Screened]
 Batch = Sequence[Item]
@@ -45,11 +50,31 @@ def add_folder(
     Raises:
         SetupProblem: If there is no such folder, or nobody in it.
     """
-    contents = scan(folder, category=category)
+    agree = partial(_agree, functools.cache(partial(_embedded, engine, options["backbones"][0])))
+    contents = scan(folder, category=category, agree=agree)
     report = add(gallery, engine, contents.portraits, total=len(contents.portraits), **options)
     for name in ("astray", "closed", "ignored", "strangers", "notes"):
         setattr(report, name, getattr(contents, name))
     return report
+
+
+def _embedded(engine: Engine, backbone: str, found: FoundPortrait) -> Embedding | None:
+    with contextlib.suppress(PhotoProblem, OSError):
+        photo = engine.decode(found.read(engine.limits.max_bytes))
+        face = clear_face(photo, engine.detect(photo))
+        if isinstance(face, Face):
+            return engine.embed([(photo, face)], backbone)[0]
+    return None
+
+
+def _agree(
+    embedded: Callable[[FoundPortrait], Embedding | None], one: FoundPortrait, other: FoundPortrait
+) -> bool:
+    """Whether two photos show one person: by no calibration that a gallery changes."""
+    first, second = embedded(one), embedded(other)
+    if first is None or second is None:
+        return False
+    return prior(first.space).score(first.cosine(second)) >= _SAME_PERSON_SCORE
 
 
 def add(

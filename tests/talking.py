@@ -95,7 +95,7 @@ def photo(data: bytes, *, own: bool = False) -> Attachment:
     async def fetch() -> bytes:
         return data
 
-    return Attachment(fetch, len(data), "image/jpeg", own)
+    return Attachment(fetch, own)
 
 
 def side_by_side(*photos: bytes, height_px: int = 512) -> bytes:

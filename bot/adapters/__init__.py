@@ -219,18 +219,16 @@ def is_picture(media_type: str | None, filename: str | None) -> bool:
     )
 
 
-def no_picture(media_type: str | None = None) -> Attachment:
-    """In the place of a file that is no picture; fetching it raises NotAnImage."""
-    return Attachment(fetch=_refuse, media_type=media_type)
-
-
 async def _refuse() -> bytes:
     raise NotAnImage("the file is not a picture")
 
 
+NO_PICTURE = Attachment(_refuse)  # in the place of a file that is none
+
+
 def only_pictures(attached: Sequence[Attachment]) -> tuple[Attachment, ...]:
     """The pictures among what was sent as one; the first of all, to be refused, if none is."""
-    return tuple(one for one in attached if one.fetch is not _refuse) or tuple(attached[:1])
+    return tuple(one for one in attached if one is not NO_PICTURE) or tuple(attached[:1])
 
 
 def refuse_too_large(size_bytes: int | None) -> None:

@@ -20,7 +20,7 @@ import click
 from bot.adapters import or_stop
 from bot.background import in_daemon_thread
 from bot.conversation import Conversation
-from bot.values import Attachment, Button, Limits, Reply, Request, Sender
+from bot.values import Attachment, Button, Limits, Reply, Request, Sender, photo_number
 from engine.errors import NotAnImage
 
 LIMITS = Limits(text_chars=100_000, caption_chars=100_000, label_chars=60, buttons_per_row=8)
@@ -67,7 +67,7 @@ class TerminalAdapter:
     def _parse(self, line: str) -> tuple[Request, tuple[Path, ...]]:
         if line.isdecimal() and 1 <= int(line) <= len(self._buttons):
             action = self._buttons[int(line) - 1].action
-            photos = tuple(map(_attachment, self._photos))
+            photos = tuple(map(_attachment, self._photos[photo_number(action) - 1 :]))
             return Request(self._sender, photos=photos, action=action), self._photos
         command = None
         named = re.match(r"/([^\s/.\\]*)(?:\s|$)", line)  # other lines with a slash are paths

@@ -97,6 +97,7 @@ class Question:
     token: str = ""  # names ``recent``
     rest: tuple[Attachment, ...] = ()  # the later photos of the album
     first: int = 1  # the photo's number in the album
+    message_id: int | None = None  # of the message that holds the photo
     top: int = 1  # how many matches, at least 1
     category: str | None = None  # the category to search; None for all
     parents: bool = False  # whether a woman and a man are wanted, in place of ``top`` matches

@@ -249,9 +249,11 @@ def answer_buttons(
         last.append(button("button.morph", "morph", number, model))
         if parents:
             last.append(button("button.parents", "parents", number, model))
-        for at in range(len(question.rest)):
+        for at, later in enumerate(question.rest):
             album_number = question.first + 1 + at
-            next_one = ("next", at + 2, album_number)
+            # How many messages below this photo's its own is, for when nothing else is known of it.
+            distance = (later.message_id or 0) - (question.message_id or 0)
+            next_one = ("next", at + 2, album_number, max(distance, 0))
             photos.append(button("button.photo", *next_one, number=album_number))
         if len(question.rest) == 1:
             photos.append(button("button.compare", "both"))
@@ -280,8 +282,10 @@ def answer_buttons(
     return (*grid(faces, per_row), *below)
 
 
-def pair_buttons(turn: Turn, token: str, *, model: str, others: Sequence[str]) -> Rows:
-    """Other models and raw numbers, under a comparison."""
-    models = [turn.button("button.other_model", "pair", token, one, model=one) for one in others]
-    raw = turn.button("button.numbers", "rawpair", token, model)
+def pair_buttons(turn: Turn, token: str, photos: int, *, model: str, others: Sequence[str]) -> Rows:
+    """Other models and raw numbers, under a comparison of so many photos."""
+    models = [
+        turn.button("button.other_model", "pair", token, one, photos, model=one) for one in others
+    ]
+    raw = turn.button("button.numbers", "rawpair", token, model, photos)
     return (*grid(models, turn.limits.buttons_per_row), (raw,))

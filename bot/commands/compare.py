@@ -29,7 +29,7 @@ async def compare(services: Services, turn: Turn) -> Reply:
     photos = turn.request.photos[:2]
     if not photos:
         raise _need_two(turn)
-    choice, remarks = await wished(services, turn)
+    choice, remarks = await wished(services, turn, "model")
     async with services.recognizer.admitted(turn.who.user, photos=len(photos)) as slot:
         reply = await _answer(services, turn, await _detect(turn, slot, photos), choice.model)
     return dataclasses.replace(reply, text="\n".join((reply.text, *remarks)))
@@ -56,7 +56,7 @@ async def pair(services: Services, turn: Turn, action: Action) -> Reply:
     if services.models.status(wanted) is None:
         raise refusal(turn, "stale.button", toast=False)
     async with services.recognizer.admitted(turn.who.user, press=True) as slot:
-        two, mine = await _recalled(services, turn, slot, token)
+        two, mine = await _recalled(services, turn, slot, action)
         reply = await _answer(services, turn, two, wanted, "" if mine is None else token)
     return dataclasses.replace(reply, replaces=mine is not False)
 
@@ -65,18 +65,18 @@ async def raw_pair(services: Services, turn: Turn, action: Action) -> Reply:
     """A button under a comparison: the numbers behind it."""
     model = services.models.answering(action.text(1))
     async with services.recognizer.admitted(turn.who.user, press=True) as slot:
-        two, _ = await _recalled(services, turn, slot, action.text(0))
+        two, _ = await _recalled(services, turn, slot, action)
         answer = await _measure(services, turn, two, model)
     return notice(numbers(turn, [answer], model))
 
 
 async def _recalled(
-    services: Services, turn: Turn, slot: Slot, token: str
+    services: Services, turn: Turn, slot: Slot, action: Action
 ) -> tuple[Two, bool | None]:
     """The two faces, and whether the photos are the asker's; None where they came again."""
-    recent = services.recent.find(token)
-    if recent is None and turn.request.photos:
-        return await _detect(turn, slot, turn.request.photos), None
+    recent, count = services.recent.find(action.text(0)), action.number(2, least=1, most=2) or 2
+    if recent is None and len(turn.request.photos) >= count:
+        return await _detect(turn, slot, turn.request.photos[:count]), None
     if recent is None:
         raise refusal(turn, "stale.photo")
     await slot.begin()
@@ -137,7 +137,7 @@ async def _answer(
     return Reply(
         text="\n".join(lines),
         picture=picture,
-        buttons=pair_buttons(turn, token, model=model, others=others),
+        buttons=pair_buttons(turn, token, 1 + (two[1][1] == 1), model=model, others=others),
         answers=(FaceAnswer(face=1, faces=1, model=model, box=None, matches=(answer,)),),
     )
 

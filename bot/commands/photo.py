@@ -22,12 +22,18 @@ from bot.commands.answers import (
     show_parents,
 )
 from bot.commands.twins import count_photo
-from bot.commands.words import names_setting, read_wish, unknown_sentence
+from bot.commands.words import (
+    SETTINGS,
+    means_best,
+    names_setting,
+    read_wish,
+    unknown_sentence,
+)
 from bot.memory import RecentAnswer
 from bot.recognizer import DetectedPhoto, timed
 from bot.store import Choice, PastMatch
 from bot.text import isolate
-from bot.values import MOST_MATCHES, SIDE, Action, Reply
+from bot.values import ALL, MOST_MATCHES, SIDE, Action, Reply, photo_number
 from engine.errors import GalleryMissing, LookalikeError, PhotoProblem
 from gallery.records import MEN, WOMEN
 from gallery.scores.ensemble import BEST
@@ -64,7 +70,8 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
         token, lines = question.token, list(question.remarks)
         if not token:
             more = (question.category, question.rest, question.style, question.first)
-            token = remember(services, RecentAnswer(turn.who.user, (photo.kept,), *more))
+            kept = RecentAnswer(turn.who.user, (photo.kept,), *more, question.message_id)
+            token = remember(services, kept)
         if question.number > len(photo.faces):
             question = dataclasses.replace(question, number=1)
         turn.notes["model"] = question.model
@@ -121,8 +128,9 @@ async def first_with_face(
             if first > 1:
                 key = "answer.photo" if turn.request.action else "answer.first_face"
                 lines = (*lines, turn.say(key, number=first))
-            changed = dataclasses.replace(question, photo=attachment, rest=rest, first=first)
-            return photo, dataclasses.replace(changed, remarks=lines)
+            more: dict[str, Any] = {"rest": rest, "first": first, "remarks": lines}
+            more["message_id"] = attachment.message_id
+            return photo, dataclasses.replace(question, photo=attachment, **more)
     raise problems[0]
 
 
@@ -196,7 +204,7 @@ async def lookalike(services: Services, turn: Turn) -> Reply:
 
 async def morph(services: Services, turn: Turn) -> Reply:
     """``/morph`` with a photo; ``/morph senet film`` holds for it alone."""
-    choice, remarks = await wished(services, turn)
+    choice, remarks = await wished(services, turn, "model", "category")
     return await answer_photo(services, turn, choice, **AGAIN["morph"], remarks=remarks)
 
 
@@ -205,7 +213,7 @@ async def parents(services: Services, turn: Turn) -> Reply:
 
     What follows, such as in ``/parents senet film``, holds for this answer alone.
     """
-    choice, remarks = await wished(services, turn)
+    choice, remarks = await wished(services, turn, "model", "category")
     shown = AGAIN["parents"] | {"remarks": remarks}
     if not turn.request.photos and not turn.request.sender.is_group:
         recent = services.recent.latest(turn.who.user)
@@ -228,6 +236,14 @@ async def answer_photo(services: Services, turn: Turn, choice: Choice, **changed
     return await ask(services, turn, chosen(services, choice, **asked))
 
 
+async def with_remark(services: Services, turn: Turn, remark: str) -> Reply:
+    """What is said of a command that can't be used; a photo that came with it is answered, too."""
+    if not turn.request.photos:
+        return Reply(text=remark)
+    choice = await services.store.choice(turn.who)
+    return await answer_photo(services, turn, choice, remarks=(remark,))
+
+
 def chosen(services: Services, choice: Choice, **asked: Any) -> Question:
     """The question that a person's settings ask, with what else is asked."""
     model = services.models.answering(choice.model)
@@ -235,29 +251,41 @@ def chosen(services: Services, choice: Choice, **asked: Any) -> Question:
     return Question(model, **(usual | asked))
 
 
-async def wished(services: Services, turn: Turn) -> tuple[Choice, tuple[str, ...]]:
-    """The settings, changed by what a command says, and remarks on what was not understood."""
-    choice, text = (
-        await asyncio.ensure_future(services.store.choice(turn.who)),
-        turn.request.arguments,
-    )
+async def wished(services: Services, turn: Turn, *heeded: str) -> tuple[Choice, tuple[str, ...]]:
+    """The settings, changed by what a command says, and remarks on what it has no use for."""
+    choice = await asyncio.ensure_future(services.store.choice(turn.who))
+    text = turn.request.arguments
     if not turn.request.command:  # without a command words are just talk, but for model:senet
         text = " ".join(word for word in text.split() if names_setting(word))
-    return await changed_by(services, turn, choice, text) if text else (choice, ())
+    return await changed_by(services, turn, choice, text, *heeded) if text else (choice, ())
 
 
 async def changed_by(
-    services: Services, turn: Turn, choice: Choice, text: str
+    services: Services, turn: Turn, choice: Choice, text: str, *heeded: str
 ) -> tuple[Choice, tuple[str, ...]]:
-    """Settings changed by words such as ``3 senet film``, and remarks on the other words."""
+    """Settings changed by words such as ``3 senet film``, and remarks on the other words.
+
+    Only those that are ``heeded``, by default all, are changed.
+    """
     categories = await services.recognizer.finish(services.gallery.categories)
     known = {"models": services.models.names(), "categories": categories}
     changes, unknown = read_wish(text, **known)
-    usual = "category" if categories else "model"
-    remarks = [unknown_sentence(turn, kind or usual, one, **known) for kind, one in unknown.items()]
+    heeded = heeded or SETTINGS
+    usual = "category" if categories and "category" in heeded else "model"
+    remarks = []
+    for kind, given in unknown.items():
+        if means_best(given):
+            key, details = services.models.why_not_best()
+            remarks.append(turn.say(key, **details))
+        else:
+            remarks.append(unknown_sentence(turn, kind or usual, given, **known))
+    if useless := [str(changes.pop(one) or ALL) for one in {*changes} - {*heeded}]:
+        remarks.append(turn.say("hint.unused", given=" ".join(useless)))
     model = changes.get("model")
     if model and model not in services.models.ready():
         remarks.append(turn.say("answer.fallback", model=model))
+        if not services.models.is_coming(model):
+            del changes["model"]
     return dataclasses.replace(choice, **changes), tuple(remarks)
 
 
@@ -320,8 +348,9 @@ async def asked_again(services: Services, turn: Turn, action: Action) -> Questio
         choice,
         photo=None if recent is not None else turn.request.photos[0],
         recent=recent,
-        rest=recent.rest if recent is not None else (),
-        first=recent.first if recent is not None else 1,
+        rest=turn.request.photos[1:] if recent is None else recent.rest,
+        first=photo_number(str(turn.request.action)),
+        message_id=None if recent is None else recent.message_id,
         token=token if recent is not None else "",
         top=action.number(3, least=1, most=MOST_MATCHES) or 1,
         number=action.number(1, least=1, most=MOST_FACES) or 1,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bot.commands import Refusal, Services, Turn, notice, refusal, words
-from bot.commands.photo import answer_photo, changed_by
+from bot.commands.photo import answer_photo, changed_by, with_remark
 from bot.models import State
 from bot.text import grid, isolate, style_key
 from bot.values import ALL, SIDE, STYLES, Action, Button, Choices, ModelChoice, Reply, category_tag
@@ -48,21 +48,14 @@ class Preference:
         """``/top`` shows the choice, ``/top 3`` makes it; with a photo it answers that, too."""
         request, who = turn.request, turn.who
         stored = self.sticks_with_photo or not request.photos
-        if stored and not request.arguments:
+        if not (request.arguments or request.photos):
             choice = await services.store.choice(who)
             return await self.menu(services, turn, self.current(services, choice))
-        given, others = request.arguments, ""
-        if self.name == "top" and words.read_top(given) is None:  # as in /top 3 film
-            spoken = given.split()
-            given = next((one for one in spoken if words.read_top(one) is not None), given)
-            others = " ".join(one for one in spoken if one != given) if given in spoken else ""
+        given, others = await self._apart(services, request.arguments)
         try:
             value = await self.parse(services, turn, given)
         except Refusal as refused:
-            if not request.photos:
-                raise
-            choice, remarks = await services.store.choice(who), (refused.reply.text,)
-            return await answer_photo(services, turn, choice, remarks=remarks)
+            return await with_remark(services, turn, refused.reply.text)
         lines: Sequence[str] = ()
         if stored:
             await services.store.choose(who, **{self.name: value})
@@ -73,8 +66,25 @@ class Preference:
             return Reply(text="\n".join(lines))
         choice = dataclasses.replace(await services.store.choice(who), **{self.name: value})
         if others:
-            choice, lines = await changed_by(services, turn, choice, others)
+            choice, remarks = await changed_by(services, turn, choice, others)
+            lines = (*lines, *remarks)
         return await answer_photo(services, turn, choice, remarks=lines)
+
+    async def _apart(self, services: Services, text: str) -> tuple[str, str]:
+        """The words about this preference, and those about others, as in ``/top 3 film``."""
+        known = {"models": services.models.names(), "categories": await _categories(services)}
+        meant = words.read_category(text, known["categories"]) if self.name == "category" else None
+        whole = (meant or "").casefold().split()
+
+        def is_mine(word: str) -> bool:
+            found = words.read_wish(word, **known)[0]
+            if self.name in found or word.casefold() in whole:
+                return True
+            return not found and self.name != "top"
+
+        spoken = text.split()
+        mine = [word for word in spoken if is_mine(word)] or spoken
+        return " ".join(mine), " ".join(word for word in spoken if word not in mine)
 
     async def press(self, services: Services, turn: Turn, action: Action) -> Reply:
         """A button of the menu."""

@@ -141,19 +141,25 @@ def _read(
 def unknown_sentence(
     turn: Turn, setting: str, given: str, *, models: Sequence[str], categories: Sequence[str]
 ) -> str:
-    """What to say about a value of ``SETTINGS`` that is none of the models and categories."""
-    short = " ".join(given.split())
-    given = isolate(short[:SHOWN_GIVEN_CHARS] + "…" * (len(short) > SHOWN_GIVEN_CHARS))
+    """What to say about a value of ``SETTINGS``, if any, that is none of those there are."""
     if setting == "top":
         return turn.say("top.out_of_range", most=MOST_MATCHES)
-    if setting == "model":
-        return turn.say("model.unknown", given=given, models=", ".join(models))
-    if setting == "style":
-        return turn.say("style.unknown", given=given, styles=", ".join(STYLES))
-    if not categories:
+    if setting == "category" and not categories:
         return turn.say("category.none")
-    listed = ", ".join(isolate(name) for name in (*categories, ALL))
-    return turn.say("category.unknown", given=given, categories=listed)
+    key, values = {
+        "model": ("model.unknown", models),
+        "style": ("style.unknown", STYLES),
+    }.get(setting, ("category.unknown", (*categories, ALL)))
+    listed = ", ".join(map(isolate, values))
+    return turn.say(
+        key if given else "hint.which", given=shown(given), listed=listed, command=setting
+    )
+
+
+def shown(given: str) -> str:
+    """What somebody wrote, short enough to be quoted."""
+    short = " ".join(given.split())
+    return isolate(short[:SHOWN_GIVEN_CHARS] + "…" * (len(short) > SHOWN_GIVEN_CHARS))
 
 
 def means_everybody(text: str) -> bool:

@@ -4,7 +4,8 @@ The topmost folder with photos of its own names the person, and what is in folde
 person's, too; every folder between it and DIR is a category. A folder with photos of its own is a
 category all the same if most of the folders in it are called like people; its own photos belong to
 nobody then. Numbers belong to names (``person_1``, ``Blink_182``), but for copies
-such as ``Grace Hopper (2)`` beside ``Grace Hopper``.
+such as ``Grace Hopper (2)`` beside ``Grace Hopper``, and where names differ by their numbers only
+and the faces agree.
 
 A file people.csv in DIR says more of the people: it has a line for each person and the columns
 ``person`` (the name, or the folder's name) and any of ``category``, ``country``, ``gender`` and
@@ -21,7 +22,8 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -35,12 +37,14 @@ PEOPLE_FILE: Final = "people.csv"
 # As long as the columns of gallery/tables.py.
 _LONGEST: Final = {"country": 100, "gender": 50, "category": 200}
 _NUMBER_AT_END = re.compile(r"(?:[\s._-]+\d+|\s*\(\d+\))$")
+_MOST_NUMBERED = 20  # beyond it numbers are the names, as in person_1 to person_9999
 _COPY = re.compile(r"\s*\(\d+\)$")  # as file managers call the second folder of a name
 # What spreadsheets save besides Unicode: Windows' encodings, and those of East Asia.
 _SAVED_AS: Final = (
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258"),
     *("cp932", "gb18030", "big5", "cp949", "cp874", "mac_roman"),
 )
+_DOUBTFUL: Final = ("cp1250", "cp1254", "cp1257", "latin_1", "cp1006", "mac_cyrillic")
 _WIKIDATA_ID = re.compile(r"Q[1-9]\d{0,15}")
 
 PHOTO_ENDINGS: Final = frozenset(
@@ -51,18 +55,18 @@ PHOTO_ENDINGS: Final = frozenset(
 )
 
 _PHOTO_START = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP"
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0"
     rb"|....ftyp(?:hei[cxms]|hev[cx]|mif1|msf1|avi[fs])",
     re.DOTALL,
 )
-"""First bytes of photos whose name does not say that they are: JPEG, PNG, GIF, WebP, HEIF, AVIF."""
+"""First bytes of photos whose names don't say so: JPEG, PNG, GIF, WebP, BMP, HEIF, AVIF."""
 
 # What network storage, Windows, macOS, Linux and photo programs put beside people's own folders.
 _SYSTEMS: Final = re.compile(
-    r"@(?:eadir|tmp|synoresource|sharesnap|recycle|recently-snapshot|__thumb)|#(?:recycle|snapshot)"
+    r"@(?:eadir|tmp|synoresource|sharesnap|recycle|recently-snapshot|snapshots?|__thumb)|#(?:recycle|snapshot)"
     r"|~snapshot|__macosx|\$recycle\.bin|recycle[rd]|system volume information|found\.\d{3}"
     r"|lost\+found|network trash folder|temporary items|thevolumesettingsfolder|resource\.frk"
-    r"|config\.msi|dfsrprivate|windowsimagebackup|_gsdata_|_*thumb(?:nail)?s?_*|picasa\d*temp"
+    r"|config\.msi|captureone|_vti_\w+|dfsrprivate|windowsimagebackup|_gsdata_|_*thumb(?:nail)?s?_*|picasa\d*temp"
     r"|.+\.(?:lrdata|photoslibrary|photolibrary|migratedphotolibrary|aplibrary)"
     r"|(?:eh|photo)?thumbs?(?:_vista)?\.db|desktop\.ini|picasa\.ini|zbthumbnail\.info|icon\r",
     re.IGNORECASE,
@@ -75,10 +79,6 @@ _ORDINARY: Final = re.compile(
     r"|raw|roll|scans|selfies|trip|unsorted|various|videos?|wedding",
     re.IGNORECASE,
 )
-
-
-class UnreadableTable(SetupProblem):
-    """A CSV file that can't be read as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +100,21 @@ class _Branch:
         return not self.photos or (many and 2 * len(names) >= len(self.branches))
 
 
-def scan(folder: Path, *, category: str | None = None) -> FolderContents:
+Agree = Callable[[FoundPortrait, FoundPortrait], bool]
+"""Whether two photos show one person."""
+
+
+def scan(
+    folder: Path, *, category: str | None = None, agree: Agree = lambda _one, _other: False
+) -> FolderContents:
     """The photos in a folder of people; files without a known ending are opened to see their kind.
 
     Hidden files and folders are passed over, and so are links that lead out of the folder. A
-    people.csv in no known encoding is passed over with a note. ``category`` is everybody's, besides
-    those that folders name.
+    people.csv that makes no sense is passed over with a note. ``category`` is everybody's, besides
+    those that folders name; ``agree`` is asked where only a number tells two people apart.
 
     Raises:
-        SetupProblem: If there is no such folder, or no photo of anybody in it, or its people.csv
-            can't be used.
+        SetupProblem: If there is no such folder, or no photo of anybody in it.
     """
     if not folder.is_dir():
         raise SetupProblem(f"there is no folder {folder}")
@@ -118,7 +123,7 @@ def scan(folder: Path, *, category: str | None = None) -> FolderContents:
     contents.astray += map(contents.below, tree.photos)
     for branch in tree.branches:
         contents.collect(branch, () if category is None else (category,))
-    contents.join_copies()
+    contents.join_numbered(agree)
     if not contents.portraits:
         why = f"there are no photos in {folder}: it should be"
         if contents.astray:
@@ -136,7 +141,7 @@ def scan(folder: Path, *, category: str | None = None) -> FolderContents:
             contents.portraits, contents.strangers = described(
                 contents.portraits, listed, contents.notes
             )
-        except UnreadableTable as problem:
+        except SetupProblem as problem:
             contents.notes.append(f"{problem}; people were added without it")
     contents.notes = list(dict.fromkeys(contents.notes))
     return contents
@@ -209,15 +214,26 @@ class FolderContents:
             for path in branch.all_photos()
         ]
 
-    def join_copies(self) -> None:
-        """Gives the portraits of ``Grace Hopper (2)`` to Grace Hopper, if she is there."""
-        names = {one.person.key: one.person.name for one in reversed(self.portraits)}
+    def join_numbered(self, agree: Agree) -> None:
+        """Gives the portraits of ``Grace Hopper (2)`` to Grace Hopper, if she is there.
+
+        So it does with ``Grace Hopper 1`` and ``Grace Hopper 2`` whose first photos agree.
+        """
+        first = {one.person.key: one for one in reversed(self.portraits)}
+        groups: defaultdict[str, list[FoundPortrait]] = defaultdict(list)
+        for key in sorted(first):
+            groups[_NUMBER_AT_END.sub("", key)].append(first[key])
+        joined: dict[str, str] = {}
+        for head, *others in groups.values():
+            copies = [one for one in others if _COPY.sub("", one.person.key) == head.person.key]
+            if len(others) < _MOST_NUMBERED:
+                copies += [one for one in others if one not in copies and agree(head, one)]
+            name = _NUMBER_AT_END.sub("", head.person.name) if copies else ""
+            joined |= {one.person.key: name for one in (head, *copies) if one.person.name != name}
         for place, portrait in enumerate(self.portraits):
-            person = portrait.person
-            key = _COPY.sub("", person.key)
-            if key in names and key != person.key:
-                self.notes.append(f"{person.name} was taken for {names[key]}")
-                person = replace(person, key=key, name=names[key])
+            if name := joined.get(portrait.person.key, ""):
+                self.notes.append(f"{portrait.person.name} was taken for {name}")
+                person = replace(portrait.person, key=f"name:{name.casefold()}", name=name)
                 self.portraits[place] = replace(portrait, person=person)
 
 
@@ -321,17 +337,18 @@ def read_table(
     be guessed.
 
     Raises:
-        UnreadableTable: If it can't be read.
+        SetupProblem: If it can't be read.
     """
     try:
         text, guessed = _decoded(file.read_bytes(), known)
+        text = re.sub(r"\A(?i:sep)=.\r?\n", "", text)  # as spreadsheets note the delimiter
         delimiter = max(",;\t", key=text.partition("\n")[0].count)  # a comma unless there is none
         lines = io.StringIO(text, newline="")
         rows = list(csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True))
     except OSError as problem:
-        raise UnreadableTable(f"the file {file} can't be read: {problem.strerror}") from None
+        raise SetupProblem(f"the file {file} can't be read: {problem.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as problem:
-        raise UnreadableTable(
+        raise SetupProblem(
             f"the file {file} is no CSV text ({problem}): save it as CSV UTF-8"
         ) from None
     if guessed is not None and notes is not None:
@@ -363,9 +380,11 @@ def _decoded(content: bytes, known: Collection[str]) -> tuple[str, str | None]:
     if b"\0" in content:
         guesses += ["utf-16-le", "utf-16-be"]
     else:
-        # Short texts in Western European are taken for Central European by their bytes alone.
-        western = not guesses or guesses[0] in ("cp1250", "cp1254", "cp1257", "latin_1", "cp1006")
-        guesses = [*(["cp1252"] if western else []), *guesses, *_SAVED_AS]
+        # Short texts in Western European are taken for Central European by their bytes alone, and
+        # so is Cyrillic: only there whole words have no letter of ASCII.
+        usual = "cp1251" if re.search(rb"[\xc0-\xff]{4}", content) else "cp1252"
+        doubtful = not guesses or guesses[0] in _DOUBTFUL
+        guesses = [*([usual] if doubtful else []), *guesses, *_SAVED_AS]
     readings: dict[str, str] = {}
     for encoding in guesses:
         with contextlib.suppress(UnicodeDecodeError):

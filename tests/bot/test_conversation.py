@@ -345,7 +345,7 @@ async def test_a_forgotten_photo_in_a_group_goes_into_nobodys_history(
 
 async def test_what_is_private_is_not_said_in_a_group(group: tuple[Person, Person]) -> None:
     ann, _ = group
-    for command in ("/history", "/mydata"):
+    for command in ("/history", "/mydata", "/forget"):
         reply = await ann.says(command)
         assert "private chat" in reply.text
         assert reply.document is None
@@ -382,6 +382,7 @@ async def test_only_the_asker_can_confirm_to_forget(
     group: tuple[Person, Person], hopper_jpeg: bytes
 ) -> None:
     ann, ben = group
+    ann.limits = Limits(whispers=True)
     await ben.says("", hopper_jpeg)
     await ann.says("/forget")
     ben.last = ann.last
@@ -549,9 +550,9 @@ async def test_whatever_is_asked_there_is_an_answer(
 @pytest.mark.parametrize(
     ("platform", "commands"),
     [
-        ("terminal", ("start", "help", "morph")),
-        ("web", ("help", "morph")),
-        ("discord", ("start", "help", "morph", "compare")),
+        ("terminal", ("start", "help", "morph", "compare", "twins")),
+        ("web", ("start", "help", "morph", "compare", "twins")),
+        ("discord", ("start", "help", "morph", "compare", "twins")),
     ],
 )
 async def test_what_to_do_is_said_as_the_platform_has_it(
@@ -562,8 +563,8 @@ async def test_what_to_do_is_said_as_the_platform_has_it(
         person = Person(conversation, Sender(platform, next(ids), "chat", language))
         for command in commands:
             told = (await person.says(f"/{command}")).text
-            key = {"start": "start.text", "help": "help.intro"}.get(command, "error.no_photo")
-            key = "compare.need_two" if command == "compare" else key
+            keys = {"start": "start.text", "help": "help.intro", "compare": "compare.need_two"}
+            key = (keys | {"twins": "twins.where"}).get(command, "error.no_photo")
             say = conversation.wording.text
             assert told.startswith(say(f"{platform}.{key}", language, command=command))
 
@@ -575,8 +576,7 @@ async def test_one_place_says_what_is_private(
     """Also of a command that is marked later, whatever its function says."""
     monkeypatch.setattr(bot.conversation, "PRIVATE", PRIVATE | {command})
     ann, ben = group
-    told = (await ann.says(f"/{command}")).text
-    assert told.startswith("Delete everything" if command == "forget" else "That's between")
+    assert (await ann.says(f"/{command}")).text.startswith("That's between")
     ben.limits = Limits(whispers=True)
     assert (await ben.says(f"/{command}")).private
 
@@ -591,6 +591,14 @@ async def test_a_wish_that_is_not_understood_is_told_and_the_photo_answered(
         ("/lookalike model:nonsense", "I don't know a model called “nonsense”"),
         ("/lookalike style:nonsense", "I don't know a style called “nonsense”"),
         ("/morph Tom Cruise", "I have no category “Tom Cruise”"),
+        ("/morph 5", "I have no use for “5” here."),
+        ("/lookalike senet", "senet isn't ready here"),
+        ("/lookalike best", "“best” is several models together"),
+        ("/modle senet", "Did you mean /model?"),
+        ("/model", "After /model you can write: resnet, senet, dlib"),
+        ("/category", "After /category you can write: science, space, all"),
+        ("/style", "After /style you can write: side, split"),
+        ("/top", "I can show 1 to 10 matches"),
     ):
         reply = await ann.says(said, hopper_jpeg)
         assert reply.picture or reply.animation, said
@@ -608,6 +616,14 @@ async def test_several_wishes_at_once(ann: Person, hopper_jpeg: bytes) -> None:
     assert "“nonsense”" in text
     reply = await ann.says("", hopper_jpeg)
     assert "Searched: space" in reply.text
+    reply = await ann.says("/category science 2", hopper_jpeg)
+    assert "From now on I search science" in reply.text
+    said = (await ann.says("/model dlib split 3")).text
+    assert ("dlib answers you" in said, "one face" in said, "3 best" in said) == (True, True, True)
+    said = (await ann.says("/category space senet")).text  # which can't be had
+    assert "senet isn't ready here" in said
+    assert "Noted" not in said
+    assert "“please”" in (await ann.says("/settings please")).text
 
 
 async def test_a_choice_in_a_caption_says_that_it_is_kept(ann: Person, hopper_jpeg: bytes) -> None:

@@ -104,6 +104,12 @@ async def test_one_person_is_held_back_and_others_are_not(engine: Engine) -> Non
             await ask(b"ann", press=True)
         now[0] += 41
         await ask(b"ann")
+        async with recognizer.admitted(b"dan") as slot:  # an album in which nothing is found
+            for _ in range(3):
+                with pytest.raises(NotAnImage):
+                    await slot.detect(giving(b"no picture"))
+        with pytest.raises(TooFast):
+            await ask(b"dan")
         recognizer.tidy()
 
 

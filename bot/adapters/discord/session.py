@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -13,12 +14,12 @@ from typing import Any
 import discord
 from discord import app_commands
 
-from bot.adapters import InFlight, fetch, is_picture, no_picture
+from bot.adapters import NO_PICTURE, InFlight, fetch, is_picture
 from bot.adapters.discord import sender
 from bot.adapters.discord.sender import FAILURES, LIMITS
 from bot.conversation import COMMANDS, PRIVATE, Conversation
-from bot.values import Attachment, Reply, Request, Sender
-from engine.errors import LookalikeError, NotAnImage
+from bot.values import Attachment, Reply, Request, Sender, photo_number
+from engine.errors import LookalikeError
 
 log = logging.getLogger(__name__)
 
@@ -126,12 +127,7 @@ class Session(discord.Client):
         action = next(iter(data.get("values") or ()), data.get("custom_id"))
         if interaction.type is not discord.InteractionType.component or not action:
             return
-        photos: tuple[Attachment, ...] = ()
-        if interaction.message and interaction.message.reference:
-            spoiler = any(file.is_spoiler() for file in interaction.message.attachments)
-            photos = (Attachment(partial(_fetch_asked, interaction.message), spoiler=spoiler),)
-        request = Request(_asker(interaction), photos=photos, action=str(action))
-        await self._answer(interaction, request)
+        await self._answer(interaction, Request(_asker(interaction), action=str(action)))
 
     async def _answer(
         self, interaction: AnyInteraction, request: Request, **deferral: bool
@@ -147,7 +143,13 @@ class Session(discord.Client):
                 return
             most = min(interaction.filesize_limit, LIMITS.picture_bytes)
             limits = replace(LIMITS, picture_bytes=most, document_bytes=most, animation_bytes=most)
+            above, action = interaction.message, request.action
+            if above and action and not self._conversation.remembers(action):
+                photos = await self._sent_again(above)
+                request = replace(request, photos=photos[photo_number(action) - 1 :])
             reply = await self._conversation.answer(request, limits)
+            if above and any(file.is_spoiler() for file in above.attachments):
+                reply = replace(reply, spoiler=True)
             deliver = sender.respond
             if request.action and not reply.replaces:
                 deliver = sender.follow_up
@@ -166,24 +168,18 @@ class Session(discord.Client):
         if message.id in self._begun:
             return
         self._begun.append(message.id)
-        text = message.content.replace(f"<@{me.id}>", " ").replace(f"<@!{me.id}>", " ")
-        first, _, rest = text.strip().partition(" ")
-        name = first.lstrip("/!").lower()
-        command = name if name in COMMANDS or first.startswith("/") else None
-        words = text if command is None else rest
+        command, words = self._understood(message)
         author, chat_id = message.author, str(message.channel.id)
         language = _locale(message)
         asker = Sender("discord", str(author.id), chat_id, language, group, author.display_name)
         typing = self._in_flight.repeating(message.channel.typing, TYPING_EVERY_S)
         async with self._in_flight.answering(message), typing, self._bookmarked(message):
             say = partial(self._conversation.wording.text, language=asker.language)
-            photos = pictures(message, asker=message.author)
-            if not photos or command == "compare":
-                try:
-                    photos = (*await self._replied_pictures(message), *photos)
-                except discord.Forbidden:
-                    await sender.answer_message(message, Reply(say("discord.no_history")), say)
-                    return
+            try:
+                photos = await self._meant(message)
+            except discord.Forbidden:
+                await sender.answer_message(message, Reply(say("discord.no_history")), say)
+                return
             request = Request(asker, command, words.strip(), photos)
             reply = await self._conversation.answer(request, LIMITS)
             if group and command in PRIVATE:
@@ -191,18 +187,40 @@ class Session(discord.Client):
                 reply = Reply(say("discord.written" if written else "discord.closed"))
             await sender.answer_message(message, reply, say)
 
-    async def _replied_pictures(self, message: discord.Message) -> tuple[Attachment, ...]:
-        """Of the message replied to; where that is an answer of the bot's, of what it answered.
+    def _understood(self, message: discord.Message) -> tuple[str | None, str]:
+        """The command in a message, and the words after it; None, and all words, without one."""
+        text = message.content
+        if self.user:
+            text = re.sub(rf"<@!?{self.user.id}>", " ", text)
+        first, _, rest = text.strip().partition(" ")
+        name = first.lstrip("/!").lower()
+        return (name, rest) if name in COMMANDS or first.startswith("/") else (None, text)
 
-        Raises discord.Forbidden if the bot may not read the message there.
+    async def _meant(self, message: discord.Message) -> tuple[Attachment, ...]:
+        """The pictures in a message, those of the one it replies to, or for /compare both.
+
+        Raises discord.Forbidden if the bot may not read the message replied to.
         """
+        photos = pictures(message, asker=message.author)
+        if photos and self._understood(message)[0] != "compare":
+            return photos
         replied = await _replied_to(message)
         if replied is None:
-            return ()
-        if self._by_me(replied) and replied.reference:
-            asked = await _replied_to(replied)
-            return pictures(asked) if asked else ()
-        return pictures(replied, asker=message.author)
+            return photos
+        if not self._by_me(replied):
+            return (*pictures(replied, asker=message.author), *photos)
+        number = max(map(photo_number, _actions(replied)), default=1)
+        return (*(await self._sent_again(replied))[number - 1 :], *photos)
+
+    async def _sent_again(self, answer: discord.Message) -> tuple[Attachment, ...]:
+        """All pictures that were sent for an answer of the bot's; none if they are gone."""
+        asked: discord.Message | None = answer
+        with contextlib.suppress(discord.Forbidden):
+            while asked and self._by_me(asked):
+                asked = await _replied_to(asked)
+            if asked:
+                return tuple(replace(photo, own=False) for photo in await self._meant(asked))
+        return ()
 
     async def choices(
         self, interaction: AnyInteraction, subject: str, typed: str
@@ -250,9 +268,9 @@ def _locale(message: discord.Message) -> str | None:
 def attachment(file: discord.Attachment, *, own: bool = False) -> Attachment:
     """A file of a message or command; downloaded soon, since its address expires."""
     if not is_picture(file.content_type, file.filename):
-        return no_picture(file.content_type)
+        return NO_PICTURE
     load = partial(fetch, file.read, file.size, FAILURES, LASTING)
-    return Attachment(load, file.size, file.content_type, own, file.is_spoiler())
+    return Attachment(load, own, file.is_spoiler())
 
 
 def avatar(user: discord.User | discord.Member) -> Attachment:
@@ -260,7 +278,7 @@ def avatar(user: discord.User | discord.Member) -> Attachment:
     asset = user.display_avatar
     if not asset.key.isdecimal():  # else it is one of Discord's own, for those who chose none
         asset = asset.replace(size=AVATAR_PX, static_format="png", format="png")
-    return Attachment(partial(fetch, asset.read, None, FAILURES, LASTING), media_type="image/png")
+    return Attachment(partial(fetch, asset.read, None, FAILURES, LASTING))
 
 
 def pictures(
@@ -277,15 +295,10 @@ def pictures(
     return tuple(attachment(file, own=mine) for file in found or files[:1])
 
 
-async def _fetch_asked(answer: discord.Message) -> bytes:
-    """The photo that an answer replies to; raises NotAnImage if it is gone."""
-    asked = None
-    with contextlib.suppress(discord.Forbidden):
-        asked = await _replied_to(answer)
-    photos = pictures(asked) if asked else ()
-    if not photos:
-        raise NotAnImage("the message with the photo is gone")
-    return await photos[0].fetch()
+def _actions(answer: discord.Message) -> list[str]:
+    rows: list[Any] = list(answer.components)
+    items = [item for row in rows for item in getattr(row, "children", ())]
+    return [str(getattr(item, "custom_id", "")) for item in items]
 
 
 async def _replied_to(message: discord.Message) -> discord.Message | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
@@ -15,18 +16,19 @@ import httpx
 import telegram
 from telegram import Message
 from telegram.constants import ChatType, MessageEntityType
-from telegram.error import BadRequest, RetryAfter, TelegramError
+from telegram.error import BadRequest, Forbidden, RetryAfter, TelegramError
 
 from bot.adapters import (
     DOWNLOAD_LIMIT_BYTES,
+    NO_PICTURE,
     fetch,
     is_picture,
-    no_picture,
     only_pictures,
     refuse_too_large,
 )
 from bot.conversation import COMMANDS
-from bot.values import Attachment, Request, Sender
+from bot.values import Action, Attachment, Request, Sender
+from engine.errors import PhotoGone
 
 COMMAND = re.compile(
     r"/(?P<name>[A-Za-z0-9_]{1,32})(?:@(?P<bot>\w+))?(?:\s+(?P<arguments>.*))?\Z", re.DOTALL
@@ -117,7 +119,9 @@ class Reader:
         if not (any(captions) or photos or first.effective_attachment):
             return None  # nobody sent it, Telegram reports something
         request = Request(sender, said.command, said.arguments, photos)
-        return Asked(request, _place(first, reply=bool(sender.is_group or photos)))
+        sent = {item.message_id: item for item in messages}
+        answered = sent.get(attached[0].message_id or 0, first) if attached else first
+        return Asked(request, _place(answered, reply=bool(sender.is_group or photos)))
 
     def read_button(self, query: telegram.CallbackQuery) -> Asked | None:
         """What a pressed button asks for; None if it is not one of this bot's."""
@@ -138,7 +142,7 @@ class Reader:
             original = message.reply_to_message
             place = _place(original or message, topic_of=message)
             if original and not photos:
-                photos = self._pictures(original)
+                photos = (*self._pictures(original), *self._below(message, original))
         # Whoever presses need not be who sent the photo.
         photos = _owned(photos, own=False)
         return Asked(Request(sender, photos=photos, action=query.data), place)
@@ -166,26 +170,53 @@ class Reader:
         moving = message.animation or message.document
         file: telegram.PhotoSize | telegram.Sticker | telegram.Animation | telegram.Document | None
         file = moving
-        media_type = moving.mime_type if moving else None
         paid = message.paid_media.paid_media if message.paid_media else ()
         bought = [one.photo for one in paid if isinstance(one, telegram.PaidMediaPhoto)]
         if sizes := message.photo or (bought[0] if bought else ()):
             fitting = [size for size in sizes if (size.file_size or 0) <= DOWNLOAD_LIMIT_BYTES]
             file = max(fitting or sizes, key=lambda size: size.width * size.height)
-            media_type = "image/jpeg"
         elif sticker := message.sticker:
-            file, media_type = sticker, "image/webp"
             if sticker.is_animated or sticker.is_video:
-                return (no_picture(),)
-        elif not moving or not is_picture(media_type, moving.file_name):
+                return (NO_PICTURE,)
+            file = sticker
+        elif not moving or not is_picture(moving.mime_type, moving.file_name):
             others = (file, message.video, message.video_note, message.voice, message.audio)
-            return (no_picture(media_type),) if any((*others, paid)) else ()
+            return (NO_PICTURE,) if any((*others, paid)) else ()
         assert file
-        download, size_bytes = partial(self._download, file.file_id), file.file_size
-        load = partial(fetch, download, size_bytes, FAILURES, (BadRequest, RetryAfter))
+        download = partial(self._download, file.file_id)
+        load = partial(fetch, download, file.file_size, FAILURES, (BadRequest, RetryAfter))
         spoiler = bool(message.has_media_spoiler)
         message_id = message.message_id if isinstance(message, Message) else None
-        return (Attachment(load, size_bytes, media_type, spoiler=spoiler, message_id=message_id),)
+        return (Attachment(load, spoiler=spoiler, message_id=message_id),)
+
+    def _below(self, card: Message, original: Message) -> tuple[Attachment, ...]:
+        """The later photos of an album: the buttons of a card say where their messages are."""
+        rows = card.reply_markup.inline_keyboard if card.reply_markup else ()
+        actions = [Action.parse(str(button.callback_data)) for row in rows for button in row]
+        leading = [action for action in actions if action and action.verb == "next"]
+        below = [action.number(3, least=1) for action in leading]
+        chat_id, hidden = original.chat.id, bool(original.has_media_spoiler)
+        found = []
+        for message_id in [original.message_id + distance for distance in below if distance]:
+            forward = partial(self._forwarded, chat_id, message_id)
+            load = partial(fetch, forward, None, FAILURES, FAILURES)
+            found.append(Attachment(load, spoiler=hidden, message_id=message_id))
+        return tuple(found)
+
+    async def _forwarded(self, chat_id: int, message_id: int) -> bytes:
+        """The photo of a message: only when it is forwarded Telegram says what it holds.
+
+        The copy in the same chat makes no sound, and is deleted at once.
+        """
+        try:
+            copy = await self._bot.forward_message(
+                chat_id, chat_id, message_id, disable_notification=True
+            )
+        except (BadRequest, Forbidden):
+            raise PhotoGone("Telegram no longer has the photo") from None
+        with contextlib.suppress(TelegramError):
+            await copy.delete()
+        return await next(iter(self._pictures(copy)), NO_PICTURE).fetch()
 
     async def _download(self, file_id: str) -> bytes:
         """The bytes of a file, but not many more than the limit."""

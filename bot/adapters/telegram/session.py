@@ -17,7 +17,14 @@ from urllib.parse import urlencode
 import httpx
 from telegram import Bot, CallbackQuery, Message, Update
 from telegram.constants import ChatAction
-from telegram.error import BadRequest, Conflict, InvalidToken, RetryAfter, TelegramError
+from telegram.error import (
+    BadRequest,
+    Conflict,
+    InvalidToken,
+    NetworkError,
+    RetryAfter,
+    TelegramError,
+)
 from telegram.request import HTTPXRequest
 
 from bot.adapters import InFlight, backoff_s, or_stop, retry
@@ -208,16 +215,19 @@ class Session:
         self._reader.remember(sent, asked.request.photos)
 
     async def _toast(self, query: CallbackQuery, notice: str | None) -> bool:
-        """Answers a pressed button; False where Telegram no longer takes the answer."""
-        try:
-            await self._bot.answer_callback_query(
-                query.id,
-                text=notice[:NOTE_CHARS] if notice else None,
-                show_alert=len(notice or "") > TOAST_CHARS,
-            )
-        except TelegramError:
-            return False
-        return True
+        """Answers a pressed button; False where Telegram does not take the answer."""
+        text = notice[:NOTE_CHARS] if notice else None
+        alert = len(notice or "") > TOAST_CHARS
+        for again in (False, True):
+            try:
+                return await self._bot.answer_callback_query(query.id, text=text, show_alert=alert)
+            except BadRequest:
+                return again  # taken the first time, though what Telegram said of it was lost
+            except NetworkError:
+                continue
+            except TelegramError:
+                break
+        return False
 
     def _typing(self, asked: Asked) -> AbstractAsyncContextManager[None]:
         request, place = asked.request, asked.place
@@ -234,8 +244,8 @@ class Polling:
     Telegram forgets an update as soon as a poll names a higher one. So while something is being
     answered, polls name the oldest unanswered update, and what they bring again is recognised.
 
-    An update is let go unanswered after ``HOLD_S``, when ``HOLD_MOST`` came after it, or when it is
-    older than this process: what a predecessor died of is tried once more, not for ever.
+    An update is let go unanswered after ``HOLD_S``, when ``HOLD_MOST`` came after it, or when it
+    waited before the start: what a predecessor died of is tried once more, not for ever.
 
     Not by ``Bot.get_updates``: it would read all updates, those seen before too, and raise if one
     can't be read.
@@ -243,7 +253,6 @@ class Polling:
 
     def __init__(self, bot: Bot, request: HTTPXRequest, queue: asyncio.Queue[object]) -> None:
         self._bot, self._request, self._queue = bot, request, queue
-        self._born = time.time()
         self._next: int | None = None
         self._caught_up = False  # whether all that waited before the start has come
         self._held: dict[int, float] = {}  # update id -> when it came
@@ -326,13 +335,7 @@ class Polling:
                 # One must not hide the others.
                 log.warning("telegram: an update can't be read (%s)", type(problem).__name__)
                 continue
-            message = read.effective_message
-            made = (message.edit_date or message.date) if message else None
-            if read.callback_query:  # nobody says when it was pressed
-                since_start = self._caught_up
-            else:
-                since_start = made is not None and made.timestamp() >= self._born - 1
-            if since_start:
+            if self._caught_up:
                 self._held[update_id] = time.monotonic()
                 self._all_answered.clear()
             self._queue.put_nowait(read)

@@ -28,7 +28,7 @@ from bot.adapters.web.answers import Entry
 from bot.conversation import Conversation
 from bot.settings import WebSettings
 from bot.text import style_key
-from bot.values import STYLES, Attachment, Choices, Limits, Reply, Request, Sender
+from bot.values import STYLES, Attachment, Choices, Limits, Reply, Request, Sender, photo_number
 from engine.errors import SetupProblem
 
 log = logging.getLogger(__name__)
@@ -138,6 +138,7 @@ class Page:
 
     async def press(self, action: str, photos: Sequence[bytes]) -> Reply:
         """The reply to a pressed button; gets the photos of the entry as well."""
+        photos = photos[photo_number(action) - 1 :]
         request = Request(self._sender, photos=_attachments(photos), action=action)
         reply = await self._conversation.answer(request, LIMITS)
         await self._refresh()
@@ -276,7 +277,7 @@ def _attachments(photos: Sequence[bytes]) -> tuple[Attachment, ...]:
     async def fetch(data: bytes) -> bytes:
         return data
 
-    return tuple(Attachment(partial(fetch, data), size_bytes=len(data)) for data in photos)
+    return tuple(Attachment(partial(fetch, data)) for data in photos)
 
 
 # The server

@@ -110,5 +110,5 @@ def test_an_album_has_a_button_per_photo_and_two_can_be_compared() -> None:
 
 
 def test_a_comparison_offers_other_models_and_numbers() -> None:
-    rows = pair_buttons(a_turn(Limits()), TOKEN, model="dlib", others=["resnet"])
+    rows = pair_buttons(a_turn(Limits()), TOKEN, 2, model="dlib", others=["resnet"])
     assert [(a.verb, a.text(1)) for a in actions(rows)] == [("pair", "resnet"), ("rawpair", "dlib")]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import SetupProblem, TooLarge
+from gallery.records import FoundPortrait
 from gallery.sources.folder import person_name, scan
 
 
@@ -220,6 +221,26 @@ def test_numbers_belong_to_names(tmp_path: Path) -> None:
         name.replace("_", " ") for name in names
     )
     assert scan(tmp_path).notes == []
+
+
+def test_a_number_is_cut_off_where_the_faces_agree(tmp_path: Path) -> None:
+    names = ("Ann_1", "Ann_2", "Ann_3", "Bob", "Bob_2", "Cid_7", "person_1", "person_2")
+    plant(tmp_path, *(f"{name}/1.jpg" for name in names))
+    asked = []
+
+    def agree(one: FoundPortrait, other: FoundPortrait) -> bool:
+        asked.append((one.person.name, other.person.name))
+        return other.person.name in {"Ann 2", "Bob 2"}
+
+    contents = scan(tmp_path, agree=agree)
+    keys = {one.origin: one.person.key for one in contents.portraits}
+    assert {keys[f"Ann_{number}/1.jpg"] for number in (1, 2)} == {"name:ann"}
+    assert (keys["Ann_3/1.jpg"], keys["Bob_2/1.jpg"]) == ("name:ann 3", "name:bob")
+    assert (keys["Cid_7/1.jpg"], keys["person_2/1.jpg"]) == ("name:cid 7", "name:person 2")
+    assert contents.notes == [
+        f"{one} was taken for {one[:3]}" for one in ("Ann 1", "Ann 2", "Bob 2")
+    ]
+    assert len(asked) == 4
 
 
 def test_names_that_are_no_unicode_are_read(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from bot.app import open_engine
 from bot.settings import Settings
-from engine.errors import GalleryMissing, SetupProblem
+from engine.errors import GalleryMissing
 from gallery.add import add_folder
 from gallery.gallery import Gallery
 from gallery.records import MEN, WOMEN
@@ -68,11 +68,20 @@ def test_names_that_are_nobodys_are_told(tmp_path: Path) -> None:
         ("person,wikidata_id\nAnn Lee,42\n", "should be like Q42, not 42"),
     ],
 )
-def test_a_file_that_makes_no_sense_is_one_sentence(
+def test_a_file_that_makes_no_sense_is_one_sentence_and_people_come_without_it(
     tmp_path: Path, table: str | bytes, words: str
 ) -> None:
-    with pytest.raises(SetupProblem, match=words):
-        scan(folder(tmp_path, table))
+    contents = scan(folder(tmp_path, table))
+    assert len(contents.portraits) == 2
+    (note,) = contents.notes
+    assert words in note
+
+
+def test_what_spreadsheets_write_besides_is_read(tmp_path: Path) -> None:
+    """A first line that names the delimiter; Cyrillic where no name tells the encoding."""
+    table = "sep=;\r\nperson;category\r\nAnn Lee;наука\r\n"
+    contents = scan(folder(tmp_path, table.encode("cp1251"), "Ann Lee"))
+    assert contents.portraits[0].person.categories == ("наука",)
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])

@@ -477,6 +477,9 @@ class Discord:
         interaction = self.interactions.get(token)
         if interaction is None or interaction.deferred is None:
             return _json({"message": "Unknown Webhook", "code": 10015}, 404)
+        if pressed := interaction.payload.get("message"):
+            place = {"message_id": pressed["id"], "channel_id": pressed["channel_id"]}
+            body["message_reference"] = place
         return self._made(interaction, body, files)
 
     def _made(self, interaction: Interaction, body: JSON, files: JSON) -> web.Response:

@@ -204,18 +204,42 @@ async def test_messages_are_answered_when_asked(
 
 
 async def test_a_button_works_after_a_restart(
-    discord: Discord, own_home: Path, hopper_jpeg: bytes
+    discord: Discord, own_home: Path, hopper_jpeg: bytes, collins_jpeg: bytes
 ) -> None:
-    """The photo is read again from the message that the answer replies to."""
-    ann = discord.user()
+    """The photo that the card is about is read again from the message that was answered."""
+    ann, bob = discord.user(), discord.user("bob")
+    blank = io.BytesIO()
+    Image.new("RGB", (200, 200)).save(blank, "JPEG")
+    several = [blank.getvalue(), hopper_jpeg, collins_jpeg, hopper_jpeg]
     async with bot(discord, own_home):
-        await discord.say(ann, "", discord.attachment(hopper_jpeg))
+        sent = await discord.say(ann, "", *map(discord.attachment, several))
         card = await asyncio.wait_for(discord.channel_messages.get(), 20)
+        later = await (await discord.press(ann, card, "Photo 3")).answer()
+        photo = await discord.say(bob, "me", discord.attachment(collins_jpeg), guild=True)
+        photo["attachments"] = [discord.attachment(collins_jpeg)]
+        await discord.say(ann, f"<@{BOT_ID}>", guild=True, replies_to=photo)
+        of_bob = await asyncio.wait_for(discord.channel_messages.get(), 20)
     discord.connected.clear()
     async with bot(discord, own_home):
         await asyncio.wait_for(discord.connected.wait(), 20)
-        pressed = await discord.press(ann, card, SAY("button.more"))
-        assert "Eileen Collins" in (await pressed.answer())["content"]
+        for answer, best in ((card, "Grace"), (later, "Eileen"), (of_bob, "Eileen")):
+            more = await (await discord.press(ann, answer, SAY("button.more"))).answer()
+            assert f"\n1. {best} " in more["content"]
+        again = await (await discord.press(ann, card, "Photo 3")).answer()
+        assert again["content"].startswith("Your closest of 2: Eileen Collins")
+        await discord.say(ann, "top 2", replies_to=again, resolved=False)
+        said = await asyncio.wait_for(discord.channel_messages.get(), 20)
+        assert "\n1. Eileen " in said["content"]
+        await discord.say(ann, "compare", *map(discord.attachment, several[1:3]))
+        pair = await asyncio.wait_for(discord.channel_messages.get(), 20)
+    discord.connected.clear()
+    async with bot(discord, own_home):
+        await asyncio.wait_for(discord.connected.wait(), 20)
+        numbers = await (await discord.press(ann, pair, SAY("button.numbers"))).answer()
+        assert "cosine" in numbers["content"]
+        del discord._messages[sent["id"]]
+        gone = await (await discord.press(ann, card, SAY("button.more"))).answer()
+        assert gone["content"] == SAY("stale.photo")
 
 
 async def test_two_people_in_one_server_have_their_own_settings(

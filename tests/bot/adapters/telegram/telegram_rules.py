@@ -21,6 +21,7 @@ _SEND = (
     f"{_WHERE} disable_notification protect_content allow_paid_broadcast message_effect_id "
     "suggested_post_parameters reply_parameters reply_markup"
 )
+_FORWARD = "message_thread_id direct_messages_topic_id message_effect_id suggested_post_parameters"
 _EDIT = "business_connection_id chat_id message_id inline_message_id reply_markup"
 _CAPTION = "caption parse_mode caption_entities show_caption_above_media"
 
@@ -55,6 +56,10 @@ METHODS: dict[str, tuple[str, str]] = {
     "answerCallbackQuery": ("callback_query_id", "text show_alert url cache_time"),
     "sendChatAction": ("chat_id action", "business_connection_id message_thread_id"),
     "answerGuestQuery": ("guest_query_id result", ""),
+    "forwardMessage": (
+        "chat_id from_chat_id message_id",
+        f"{_FORWARD} video_start_timestamp disable_notification protect_content",
+    ),
     "setMyCommands": ("commands", "scope language_code"),
 }
 

@@ -372,6 +372,17 @@ class BotApi:
             raise bad_request("message to delete not found")
         return True
 
+    async def _forward_message(self, given: JSON, _files: JSON) -> JSON:
+        original = self.chats[int(given["from_chat_id"])].messages.get(int(given["message_id"]))
+        if original is None:
+            raise bad_request("message to forward not found")
+        chat, media = self._chat(given), {"photo", "document", "video", "text"}
+        copy = {key: value for key, value in original.items() if key in media}
+        copy |= {"message_id": self.new_id(), "chat": chat.description, "from": self.me, "date": 1}
+        copy["forward_origin"] = {"type": "user", "sender_user": original["from"], "date": 1}
+        chat.messages[copy["message_id"]] = copy
+        return copy
+
     async def _answer_callback_query(self, given: JSON, _files: JSON) -> bool:
         if utf16(str(given.get("text", ""))) > 200:
             raise bad_request("MESSAGE_TOO_LONG")

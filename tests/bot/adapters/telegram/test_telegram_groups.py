@@ -226,6 +226,12 @@ async def test_a_note_is_a_toast(api: BotApi, mirror: Mirror, hopper_jpeg: bytes
     query = await chat.press(card, "Note")
     assert await chat.toast(query) == "n" * 200
     assert api.toasts[query]["show_alert"] is True
+    for garbage in ("<html>", None):  # delivered all the same
+        api.garble("answerCallbackQuery", garbage)
+        calls = len(api.called("answerCallbackQuery"))
+        query = await chat.press(card, "Note")
+        assert await chat.toast(query) == "n" * 200
+        await until(lambda: len(api.called("answerCallbackQuery")) == calls + 2)  # noqa: B023
     assert await chat.stays_silent()
     api.query_lives_s = 0.0
     await chat.press(card, "Note")

@@ -199,8 +199,6 @@ async def test_nothing_private_is_shown_to_a_group(
         await private.send_photo(hopper_jpeg)
         assert (await private.reply()).words.startswith("Your closest of 2: Grace Hopper")
         for command in sorted(PRIVATE):
-            # Asking whether to delete shows nothing of what there is.
-            harmless = "forget.ask" if command == "forget" else "private.ask_privately"
             ways = [f"/{command}", f"/{command}{me}", f"{me} /{command}", f"/{command.upper()} now"]
             for words in ways:
                 for forum, send in itertools.product((True, False), ("say", "send_photo")):
@@ -208,10 +206,10 @@ async def test_nothing_private_is_shown_to_a_group(
                     content = (words,) if send == "say" else (hopper_jpeg, words)
                     await getattr(chat, send)(*content)
                     answer = await chat.reply()
-                    assert (answer.words, answer.document) == (SAY(harmless), None)
+                    assert (answer.words, answer.document) == (SAY("private.ask_privately"), None)
             (chat,) = group(ada)
             result = await chat.mention_as_guest(f"{me} /{command}")
-            assert SAY(harmless) in json.dumps(result, ensure_ascii=False)
+            assert SAY("private.ask_privately") in json.dumps(result, ensure_ascii=False)
 
 
 async def test_choices_and_buttons_outlive_a_restart(
@@ -256,7 +254,7 @@ async def test_the_first_face_of_an_album_is_answered(
         await chat.press(card, SAY("button.more"))
         more = await chat.reply()
         assert "Photo 3" in more.buttons
-        await chat.send_album([hopper_jpeg] * 10)
+        sent = await chat.send_album([hopper_jpeg] * 10)
         ten = await chat.reply()
         assert SAY("answer.album", count=9) in ten.words
         assert [f"Photo {number}" for number in range(2, 11)] == list(ten.buttons)[:9]
@@ -265,7 +263,38 @@ async def test_the_first_face_of_an_album_is_answered(
     async with bot(api, settings):
         await chat.press(later, SAY("button.more"))
         assert (await chat.reply()).words.startswith("Your closest of 2:\n1. Eileen Collins: ")
+        await chat.press(card, "Photo 4")
+        again = await chat.reply()
+        assert again.words.startswith("Your closest of 2: Eileen Collins")
+        assert (again.kind, again.answers_to) == ("sent", items[3])
+        await chat.press(more, SAY("button.best"))
+        assert {"Photo 3", "Photo 4"} <= (await chat.reply()).buttons.keys()
+        # No copy of what was forwarded stays; what was deleted is told.
+        assert not [one for one in chat.chat.messages.values() if "forward_origin" in one]
+        del chat.chat.messages[sent[3]]
         assert await chat.toast(await chat.press(ten, "Photo 4")) == SAY("stale.photo")
+
+
+async def test_an_album_that_begins_with_a_video_is_answered_at_its_photo(
+    api: BotApi, settings: Settings, hopper_jpeg: bytes, collins_jpeg: bytes
+) -> None:
+    """So that its buttons find the photos after a restart."""
+    chat = Person(api).private_chat()
+    video = {"file_id": "v", "file_unique_id": "v", "width": 9, "height": 9, "duration": 1}
+    async with bot(api, settings):
+        await chat.send_other(video=video, media_group_id="album")
+        first = await chat.send_photo(hopper_jpeg, media_group_id="album")
+        await chat.send_other(video=video, media_group_id="album")
+        second = await chat.send_photo(collins_jpeg, media_group_id="album")
+        card = await chat.reply()
+        assert card.answers_to == first
+    async with bot(api, settings):
+        await chat.press(card, "Photo 2")
+        later = await chat.reply()
+        assert later.words.startswith("Your closest of 2: Eileen Collins")
+        assert later.answers_to == second
+        await chat.press(card, SAY("button.compare"))
+        assert (await chat.reply()).words.startswith("How alike? ")
 
 
 async def test_buttons_of_an_album_outlive_what_is_kept(
@@ -305,9 +334,9 @@ async def test_every_button_of_an_old_card_works_or_says_why_not(
             assert said or (await chat.reply()).words.count("Grace Hopper")
             assert chat.chat.outgoing.empty()
     async with bot(api, settings):
-        for message in (card, pair):
+        for message, forgotten in ((card, True), (pair, False), (pair, True)):
             for label in message.buttons:
-                said = await chat.toast(await chat.press(message, label, forgotten=True))
+                said = await chat.toast(await chat.press(message, label, forgotten=forgotten))
                 assert said == SAY("stale.photo")
                 assert chat.chat.outgoing.empty()
 
