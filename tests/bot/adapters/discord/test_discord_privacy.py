@@ -33,7 +33,7 @@ async def test_private_answers_are_seen_by_the_asker_alone(
     """By mention in a server: a direct message, and a word in public; by slash: ephemeral."""
     ann = discord.user()
     async with bot(discord, own_home):
-        for asked_as in (command, f"/{command}", f"!{command}", command.upper(), f"{command} now"):
+        for asked_as in (f"{command} now", f"/{command}", f"!{command}", command.upper(), command):
             for text in (f"<@{BOT_ID}> {asked_as}", f"{asked_as} <@{BOT_ID}>"):
                 await discord.say(ann, text, guild=True)
                 answer, word = await said(discord), await said(discord)
