@@ -29,7 +29,7 @@ from gallery.progress import Progress, Rejection, Report, no_progress
 from gallery.records import FoundPerson, FoundPortrait
 from gallery.scores import prior
 from gallery.screen import SCREENING, Reason, Screened, Screener, clear_face, owned
-from gallery.sources.folder import scan
+from gallery.sources.folder import Agree, scan
 
 _BATCH_FRESH: Final = 64
 _BATCH_SEEN: Final = 512
@@ -50,31 +50,29 @@ def add_folder(
     Raises:
         SetupProblem: If there is no such folder, or nobody in it.
     """
-    agree = partial(_agree, functools.cache(partial(_embedded, engine, options["backbones"][0])))
-    contents = scan(folder, category=category, agree=agree)
+    same_person = _same_person(engine, options["backbones"][0])
+    contents = scan(folder, category=category, agree=same_person)
     report = add(gallery, engine, contents.portraits, total=len(contents.portraits), **options)
     for name in ("astray", "closed", "ignored", "strangers", "notes"):
         setattr(report, name, getattr(contents, name))
     return report
 
 
-def _embedded(engine: Engine, backbone: str, found: FoundPortrait) -> Embedding | None:
-    with contextlib.suppress(PhotoProblem, OSError):
-        photo = engine.decode(found.read(engine.limits.max_bytes))
-        face = clear_face(photo, engine.detect(photo))
-        if isinstance(face, Face):
-            return engine.embed([(photo, face)], backbone)[0]
-    return None
-
-
-def _agree(
-    embedded: Callable[[FoundPortrait], Embedding | None], one: FoundPortrait, other: FoundPortrait
-) -> bool:
+def _same_person(engine: Engine, backbone: str) -> Agree:
     """Whether two photos show one person: by no calibration that a gallery changes."""
-    first, second = embedded(one), embedded(other)
-    if first is None or second is None:
-        return False
-    return prior(first.space).score(first.cosine(second)) >= _SAME_PERSON_SCORE
+
+    @functools.cache
+    def embedded(found: FoundPortrait) -> Embedding | None:
+        with contextlib.suppress(PhotoProblem, OSError):
+            photo = engine.decode(found.read(engine.limits.max_bytes))
+            face = clear_face(photo, engine.detect(photo))
+            return engine.embed([(photo, face)], backbone)[0] if isinstance(face, Face) else None
+
+    def agree(one: FoundPortrait, other: FoundPortrait) -> bool:
+        a, b = embedded(one), embedded(other)
+        return bool(a and b and prior(a.space).score(a.cosine(b)) >= _SAME_PERSON_SCORE)
+
+    return agree
 
 
 def add(

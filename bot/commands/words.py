@@ -146,14 +146,10 @@ def unknown_sentence(
         return turn.say("top.out_of_range", most=MOST_MATCHES)
     if setting == "category" and not categories:
         return turn.say("category.none")
-    key, values = {
-        "model": ("model.unknown", models),
-        "style": ("style.unknown", STYLES),
-    }.get(setting, ("category.unknown", (*categories, ALL)))
-    listed = ", ".join(map(isolate, values))
-    return turn.say(
-        key if given else "hint.which", given=shown(given), listed=listed, command=setting
-    )
+    there = {"model": models, "style": STYLES}.get(setting, (*categories, ALL))
+    said = {"listed": ", ".join(map(isolate, there)), "given": shown(given), "command": setting}
+    key = {"model": "model.unknown", "style": "style.unknown"}.get(setting, "category.unknown")
+    return turn.say(key if given else "hint.which", **said)
 
 
 def shown(given: str) -> str:
