@@ -66,7 +66,9 @@ def _same_person(engine: Engine, backbone: str) -> Agree:
         with contextlib.suppress(PhotoProblem, OSError):
             photo = engine.decode(found.read(engine.limits.max_bytes))
             face = clear_face(photo, engine.detect(photo))
-            return engine.embed([(photo, face)], backbone)[0] if isinstance(face, Face) else None
+            if isinstance(face, Face):
+                return engine.embed([(photo, face)], backbone)[0]
+        return None
 
     def agree(one: FoundPortrait, other: FoundPortrait) -> bool:
         a, b = embedded(one), embedded(other)
