@@ -97,7 +97,7 @@ async def open_conversation(
         raise SetupProblem(
             f"the package {missing.name} is missing: run `pip install 'lookalike[chat]'`"
         ) from None
-    from bot.background import downloading_starter, keep_up
+    from bot.background import Filling, keep_up
     from bot.commands import Services
     from bot.memory import RecentPhotos, TwinsGroups
     from bot.models import Models
@@ -117,13 +117,13 @@ async def open_conversation(
         memory = settings.memory
         recent = RecentPhotos(lifetime_s=memory.minutes * 60, most_bytes=memory.megabytes * 10**6)
         twins = TwinsGroups() if twins is None else twins
-        services = Services(
-            Wording.load(), store, engine, gallery, recognizer, models, recent, twins
-        )
+        filling = Filling(gallery, engine, settings)
+        stack.push_async_callback(filling.close)
+        known = (engine, gallery, recognizer, models, recent, twins, filling)
+        services = Services(Wording.load(), store, *known)
         await stack.enter_async_context(keep_up(services))
         if fills_gallery:
-            starter = downloading_starter(gallery, engine, settings, services.starter)
-            await stack.enter_async_context(starter)
+            filling.go_on()
         yield Conversation(services)
 
 

@@ -9,11 +9,14 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from bot.logs import where
-from engine.errors import BadSettings, LookalikeError, SetupProblem
+from engine.errors import BadSettings, LookalikeError, SetupProblem, TryLater
+from gallery.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from bot.commands import Services
@@ -57,7 +60,8 @@ STARTER_CATEGORIES = (
     *("film", "bollywood", "music", "k-pop", "sports", "politics", "science"),
     *("television", "business", "literature"),
 )
-STARTER_MIN_FAME = 20  # keeps the questions small
+STARTER_MIN_FAME = 20  # keeps the questions small, up to
+MANY_PEOPLE = 1000
 
 
 def categories_of(settings: Settings) -> dict[str, Category]:
@@ -127,17 +131,21 @@ def starter_wanted(gallery: Gallery) -> bool:
 
     state = noted(gallery, "starter")
     few = gallery.stats().people <= len(bundled_portraits())
-    return bool(state == "begun" or (state is None and few))
+    return bool(state == "begun" or isinstance(state, dict) or (state is None and few))
 
 
 def download_starter(
-    gallery: Gallery, engine: Engine, settings: Settings, stop: threading.Event | None = None
+    gallery: Gallery,
+    engine: Engine,
+    settings: Settings,
+    stop: threading.Event | None = None,
+    progress: Progress = no_progress,
 ) -> DownloadReport | None:
-    """Downloads the most famous people of the main categories, one portrait each.
+    """Downloads the most famous people of the main categories, or whom ``Filling.begin`` noted.
 
-    For a thread in the background: people can be found as soon as they are enrolled (after
-    ``gallery.refresh``). It may be killed at any moment; the next call goes on. Setting ``stop``
-    ends the work; it is set afterwards. None if there was nothing to do.
+    One portrait each. For a thread in the background: people can be found as soon as they are
+    enrolled (after ``gallery.refresh``). It may be killed at any moment; the next call goes on.
+    Setting ``stop`` ends the work; it is set afterwards. None if there was nothing to do.
 
     Raises:
         SourceDown: If there is no network; what was done is kept.
@@ -153,17 +161,20 @@ def download_starter(
     backbones = [name for name in settings.models.configured if not engine.why_unavailable(name)]
     if not backbones:
         raise SetupProblem("no backbone can be used: run `lookalike models list`")
-    note(gallery, "starter", "begun")
-    table = categories_of(settings)
+    state = noted(gallery, "starter")
+    wanted = state if isinstance(state, dict) else {}
+    note(gallery, "starter", wanted or "begun")
+    table, people = categories_of(settings), wanted.get("people", STARTER_PEOPLE)
     order = Order(
-        categories=chosen(table, STARTER_CATEGORIES),
-        limit=STARTER_PEOPLE,
-        min_fame=STARTER_MIN_FAME,
+        categories=chosen(table, wanted.get("categories") or STARTER_CATEGORIES),
+        limit=people,
+        min_fame=STARTER_MIN_FAME if people <= MANY_PEOPLE else 0,
         portraits=1,
         fairly=True,
         credited=tuple(table.values()),
     )
-    with Download(gallery, engine, order, servers, backbones, stop=stop) as running:
+    known = (gallery, engine, order, servers, backbones)
+    with Download(*known, stop=stop, progress=progress) as running:
         done = running.run(
             warn=lambda sentence: log.warning("table of categories", extra={"reason": sentence})
         )
@@ -203,42 +214,109 @@ async def keep_up(services: Services) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@contextlib.asynccontextmanager
-async def downloading_starter(
-    gallery: Gallery, engine: Engine, settings: Settings, downloading: threading.Event
-) -> AsyncIterator[None]:
-    """Downloads in the background, if the gallery is that of a fresh machine.
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """How far the filling of the gallery is."""
 
-    The bot answers meanwhile with whom it has; what is fetched joins as it comes. Without a contact
-    or a network the log says in one sentence how to add people. ``downloading`` is set meanwhile.
+    running: bool = False
+    there: int = 0  # people of those wanted who are in the gallery
+    wanted: int = 0  # 0 as long as Wikimedia is asked who there is
+    seconds_left: float | None = None
+    problem: LookalikeError | None = None  # why it ended before its end
+
+
+class Filling:
+    """Fills the gallery from Wikimedia in the background, one download at a time.
+
+    The bot answers meanwhile with whom it has; what is fetched joins as it comes. What was begun
+    and not stopped goes on after a restart.
     """
-    stop = threading.Event()
 
-    def run() -> None:
-        try:
-            if not settings.gallery.starter or not starter_wanted(gallery):
+    def __init__(self, gallery: Gallery, engine: Engine, settings: Settings) -> None:
+        self._gallery, self._engine, self._settings = gallery, engine, settings
+        self._stop = threading.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.state = Filled()
+
+    def go_on(self) -> None:
+        """Downloads what was begun, or if the settings allow it for the gallery of a new machine.
+
+        Without a contact or a network the log says in one sentence how to add people.
+        """
+        self._stop = threading.Event()
+        self._task = asyncio.create_task(asyncio.to_thread(self._run, self._stop))
+
+    async def begin(self, contact: str | None, people: int, categories: Sequence[str]) -> None:
+        """Downloads so many famous people of the categories, of the main ones if there are none.
+
+        The contact is kept in the data folder, or the one that is known is used. Raises
+        BadSettings if there is none, or if it is neither an e-mail nor a web address.
+        """
+        await self.close()
+
+        def order() -> None:
+            if contact is not None:
+                remember_contact(self._gallery, contact)
+            servers_of(self._settings, self._gallery)
+            wanted = {"people": people, "categories": [*categories]}
+            note(self._gallery, "starter", wanted)
+
+        await asyncio.to_thread(order)
+        self.state = Filled(running=True)
+        self.go_on()
+
+    def categories(self) -> tuple[str, ...]:
+        """Names of what ``begin`` knows."""
+        return tuple(categories_of(self._settings))
+
+    async def contact(self) -> str | None:
+        """Whom Wikimedia can reach about this machine; None if nobody said yet."""
+        return await asyncio.to_thread(contact_of, self._settings, self._gallery)
+
+    async def stop(self) -> None:
+        """Ends the download for good; who is there stays."""
+        await self.close()
+        await asyncio.to_thread(note, self._gallery, "starter", "stopped")
+
+    async def close(self) -> None:
+        """Ends the download until the next start."""
+        self._stop.set()  # the thread ends at the next picture; it can't be cancelled
+        if self._task is not None:
+            await self._task
+
+    def _run(self, stop: threading.Event) -> None:
+        began: list[tuple[float, int]] = []
+
+        def progress(what: str, done: int, total: int | None) -> None:
+            if what != "people" or not total:
                 return
-            downloading.set()
-            done = download_starter(gallery, engine, settings, stop=stop)
+            began[:] = began or [(time.monotonic(), done)]
+            seconds, taken = time.monotonic() - began[0][0], done - began[0][1]
+            left = seconds / taken * (total - done) if taken > 0 else None
+            self.state = Filled(running=True, there=done, wanted=total, seconds_left=left)
+
+        problem: LookalikeError | None = None
+        try:
+            begun = isinstance(noted(self._gallery, "starter"), dict)
+            allowed = begun or self._settings.gallery.starter
+            if not allowed or not starter_wanted(self._gallery):
+                return
+            self.state = Filled(running=True)
+            done = download_starter(self._gallery, self._engine, self._settings, stop, progress)
             if done is not None:
                 log.info("starter gallery downloaded", extra={"added": done.report.added})
-        except LookalikeError as problem:
+        except LookalikeError as failure:
+            problem = None if isinstance(failure, BadSettings) else failure
             log.warning(
                 "the gallery holds the bundled portraits only; add people with "
                 "`lookalike gallery download` or `lookalike gallery add FOLDER`",
-                extra={"reason": str(problem)},
+                extra={"reason": str(failure)},
             )
-        except Exception as problem:  # noqa: BLE001 - it must not end the program
-            log.error("starter gallery failed", extra={"fault": where(problem)})  # noqa: TRY400
+        except Exception as fault:  # noqa: BLE001 - it must not end the program
+            problem = TryLater("the download failed")
+            log.error("starter gallery failed", extra={"fault": where(fault)})  # noqa: TRY400
         finally:
-            downloading.clear()
-
-    task = asyncio.create_task(asyncio.to_thread(run))
-    try:
-        yield
-    finally:
-        stop.set()  # the thread ends at the next picture; it can't be cancelled
-        await task
+            self.state = replace(self.state, running=False, problem=problem)
 
 
 async def in_daemon_thread(function: Callable[[], T]) -> T:

@@ -15,7 +15,6 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from bot import __version__
 from bot.commands import (
@@ -35,9 +34,6 @@ from bot.text import Wording, fit, isolate, plain, rated
 from bot.values import Action, Choices, Document, Limits, Reply, Request, Sender
 from engine.backbones import BACKBONES
 from engine.errors import Busy, LookalikeError, SetupProblem
-
-if TYPE_CHECKING:
-    from engine.types import Photo
 
 log = logging.getLogger(__name__)
 
@@ -184,6 +180,11 @@ class Conversation:
         self.wording = services.wording
         self._services = services
         self.bookmarks = services.store.bookmarks
+        # For a front end of our own, which shows what the others leave to commands.
+        self.gallery, self.filling = services.gallery, services.filling
+        self.fetch_model = services.models.fetch
+        self.decode, self.photo_limits = services.engine.decode, services.engine.limits
+        self.photo_lifetime_s = services.recent.lifetime_s
 
     async def choices(self, sender: Sender) -> Choices:
         """What the sender has chosen and could choose."""
@@ -199,10 +200,6 @@ class Conversation:
     def cookie_secret(self) -> str:
         """What a front end of our own signs its cookies with, the same after a restart."""
         return self._services.store.identity.keyed("cookie").hex()
-
-    def decode(self, photo: bytes) -> Photo:
-        """The picture in untrusted bytes, within the bot's limits; raises PhotoProblem."""
-        return self._services.engine.decode(photo)
 
     async def answer(self, request: Request, limits: Limits) -> Reply:
         """The reply to a request, within the limits.

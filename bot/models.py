@@ -172,6 +172,12 @@ class Models:
         self._opening = asyncio.create_task(prepare())
         await asyncio.wait({self._opening}, timeout=patience_s)
 
+    async def fetch(self, name: str) -> None:
+        """Fetches a model that is not here, whatever the settings say, and prepares it."""
+        if self._statuses[name].state is State.MISSING:
+            self._note(name, State.FETCHING)
+            await self._prepare(name, fetch=True)
+
     async def close(self) -> None:
         """Stops downloads and builds at their next step, and waits a little for it."""
         self._stopping.set()

@@ -100,6 +100,7 @@ class Picture:
     width_px: int
     height_px: int
     alt: str
+    words_from_px: int | None = None  # below it there is nothing but what ``answers`` say
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +178,7 @@ class Reply:
     private: bool = False  # meant for the asker alone, where the platform can do that
     # What the picture shows, as values; empty where it shows no answer
     answers: tuple[FaceAnswer, ...] = ()
+    told_lines: int = 0  # the first lines of the text that say what ``answers`` say
     animation: Animation | None = None
     spoiler: bool = False  # whether picture or animation are hidden, as the photo was
     about: Attachment | None = None  # the photo of several that it answers; None for the first
@@ -239,6 +241,7 @@ class ModelChoice:
     title: str
     ready: bool
     state: str
+    missing: bool = False  # whether it could be fetched, and nobody does
 
 
 @dataclass(frozen=True, slots=True)

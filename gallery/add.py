@@ -148,7 +148,8 @@ def _in_batches(
 def _in_order(screener: Screener, found: Iterable[FoundPortrait]) -> Generator[Item, None, None]:
     """Every photo with what becomes of it, in order, by as many threads as there are cores.
 
-    As many as one batch may wait, so that the threads go on while a batch is enrolled.
+    They come as soon as they are known; as many as one batch may wait, so that the threads go on
+    while a batch is enrolled.
     """
     threads = max(2, os.cpu_count() or 1)
     waiting: deque[tuple[FoundPortrait, Future[Screened]]] = deque()
@@ -156,7 +157,7 @@ def _in_order(screener: Screener, found: Iterable[FoundPortrait]) -> Generator[I
     try:
         for item in found:
             waiting.append((item, pool.submit(screener, item)))
-            if len(waiting) > _BATCH_FRESH + threads:
+            while waiting and (waiting[0][1].done() or len(waiting) > _BATCH_FRESH + threads):
                 first, future = waiting.popleft()
                 yield first, future.result()
         while waiting:

@@ -249,6 +249,16 @@ class Store:
         query = select(PortraitRow).where(PortraitRow.person_id == person_id)
         return tuple(map(_portrait, self._fetch(query.order_by(PortraitRow.id))))
 
+    def leading_people(self, most: int, *, newest: bool = False) -> dict[str, bytes]:
+        """Names and the JPEG of one portrait each: the most famous, or who came last."""
+        order = PersonRow.id if newest else func.coalesce(PersonRow.fame, -1)
+        first = select(PersonRow.id, PersonRow.name).order_by(order.desc()).limit(most).subquery()
+        query = select(first.c.name, ThumbnailRow.jpeg).join(
+            PortraitRow, PortraitRow.person_id == first.c.id
+        )
+        kept = ThumbnailRow.portrait_id == PortraitRow.id
+        return self._fetch_pairs(query.join(ThumbnailRow, kept))
+
     def portraits_by_id(self, ids: Collection[int]) -> dict[int, Portrait]:
         """The portraits with these ids; what is gone is missing."""
         rows = self._fetch(select(PortraitRow), PortraitRow.id, ids)

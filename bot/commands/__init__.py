@@ -6,7 +6,6 @@ gets the button's action (``bot.values.Action``). Their tables are in ``bot.conv
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -15,6 +14,7 @@ from bot.text import NOTICE_CHARS, Wording
 from bot.values import SIDE, Action, Button, Limits, MatchAnswer, Reply, Request
 
 if TYPE_CHECKING:
+    from bot.background import Filling
     from bot.memory import RecentAnswer, RecentPhotos, TwinsGroups
     from bot.models import Models
     from bot.recognizer import DetectedPhoto, Recognizer
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 class Services:
     """Everything that a command may use; ``bot.app.open_conversation`` makes it.
 
-    ``engine`` decodes portraits (photos go through the recognizer), ``starter`` is set while the
-    starter gallery downloads.
+    ``engine`` decodes portraits (photos go through the recognizer).
     """
 
     wording: Wording
@@ -41,7 +40,7 @@ class Services:
     models: Models
     recent: RecentPhotos
     twins: TwinsGroups
-    starter: threading.Event = field(default_factory=threading.Event)
+    filling: Filling
 
 
 @dataclass(slots=True)

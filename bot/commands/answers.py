@@ -55,14 +55,16 @@ async def show_card(services: Services, turn: Turn, _slot: Slot, found: Found) -
         return Reply(picture=picture, answers=answers), style, know_genders
 
     reply, style, parents = await services.recognizer.finish(draw, turn.ms, "draw")
-    lines = [caption(turn, found)]
+    text, told_lines = caption(turn, found)
+    lines = [text]
     if question.style == SPLIT != style:
         lines.append(turn.say("style.turned"))
     if question.rest:
         key = "answer.album" if question.first == 1 else "answer.album_rest"
         lines.append(turn.say(key, count=len(question.rest)))
     buttons = answer_buttons(turn, found, services.models.ready(), parents=parents)
-    return dataclasses.replace(reply, text="\n".join(lines), buttons=buttons)
+    text = "\n".join(lines)
+    return dataclasses.replace(reply, text=text, told_lines=told_lines, buttons=buttons)
 
 
 async def show_parents(services: Services, turn: Turn, _slot: Slot, found: Found) -> Reply:
@@ -83,7 +85,8 @@ async def show_parents(services: Services, turn: Turn, _slot: Slot, found: Found
 
     reply = await services.recognizer.finish(draw, turn.ms, "draw")
     buttons = answer_buttons(turn, found, services.models.ready())
-    return dataclasses.replace(reply, text=caption(turn, found), buttons=buttons)
+    text, told_lines = caption(turn, found)
+    return dataclasses.replace(reply, text=text, told_lines=told_lines, buttons=buttons)
 
 
 async def show_film(services: Services, turn: Turn, slot: Slot, found: Found) -> Reply:
@@ -104,7 +107,7 @@ async def show_film(services: Services, turn: Turn, slot: Slot, found: Found) ->
         reply = await services.recognizer.lengthy(slot, draw)
     card = ("see", found.token, question.number, question.model, 1, 0)
     button = turn.button("button.card", *card)
-    return dataclasses.replace(reply, text=caption(turn, found), buttons=((button,),))
+    return dataclasses.replace(reply, text=caption(turn, found)[0], buttons=((button,),))
 
 
 async def show_numbers(services: Services, turn: Turn, _slot: Slot, found: Found) -> Reply:
@@ -160,8 +163,11 @@ def match_answers(turn: Turn, matches: Sequence[Match], face: Face) -> tuple[Mat
     )
 
 
-def caption(turn: Turn, found: Found) -> str:
-    """What stands under a picture: names, scores, model, category, whose photos, doubts."""
+def caption(turn: Turn, found: Found) -> tuple[str, int]:
+    """What stands under a picture: names, scores, model, category, whose photos, doubts.
+
+    Then how many lines of it are names and scores.
+    """
     question, answers, faces = found.question, found.answers, found.photo.faces
     model, category = question.model, question.category
     lines = []
@@ -175,6 +181,8 @@ def caption(turn: Turn, found: Found) -> str:
         for answer in answers:
             said = {"rank": answer.rank, "name": isolate(answer.name), "word": answer.word}
             lines.append(turn.say(key, score=rated(answer.score, 5), **said))
+    lines = [*filter(None, lines)]
+    told = len(lines)
     lines.append(turn.say("answer.model", model=shown_model(model, answers[0].member_scores)))
     if category is not None:
         lines.append(turn.say("answer.category", category=isolate(category)))
@@ -188,7 +196,7 @@ def caption(turn: Turn, found: Found) -> str:
     if listed:
         lines.append(turn.say(key, credit="; ".join(listed)))
     lines += [turn.say(f"answer.{concern}") for concern in faces[question.number - 1].concerns]
-    return "\n".join(filter(None, lines))
+    return "\n".join(lines), told
 
 
 def hook(turn: Turn, found: Found) -> str:

@@ -139,6 +139,7 @@ async def _answer(
         picture=picture,
         buttons=pair_buttons(turn, token, 1 + (two[1][1] == 1), model=model, others=others),
         answers=(FaceAnswer(face=1, faces=1, model=model, box=None, matches=(answer,)),),
+        told_lines=1 + bool(answer.rarity),
     )
 
 

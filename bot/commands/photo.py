@@ -39,6 +39,7 @@ from gallery.records import MEN, WOMEN
 from gallery.scores.ensemble import BEST
 
 if TYPE_CHECKING:
+    from bot.background import Filled
     from bot.recognizer import Slot
     from bot.values import Attachment
     from gallery.records import Match
@@ -96,17 +97,17 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
             if noting is not None:
                 await noted(turn, noting)
     if question.show != "numbers":
-        lines.insert(0, _how_few(turn, found.people, growing=services.starter.is_set()))
+        lines.insert(0, _how_few(turn, found.people, services.filling.state))
     text = "\n".join(line for line in (reply.text, *lines) if line)
     later = question.photo if question.first > 1 else None
     return dataclasses.replace(reply, text=text, replaces=question.replaces, about=later)
 
 
-def _how_few(turn: Turn, people: int, *, growing: bool) -> str:
+def _how_few(turn: Turn, people: int, filled: Filled) -> str:
     """What is said while the gallery grows, or as long as it is hardly one; else ""."""
-    if growing:
-        there = min(people, STARTER_PEOPLE)
-        return turn.say("answer.growing", there=there, about=STARTER_PEOPLE)
+    if filled.running:
+        about = filled.wanted or STARTER_PEOPLE
+        return turn.say("answer.growing", there=min(people, about), about=about)
     return turn.say("answer.few", count=people) if people < FEW_PEOPLE else ""
 
 

@@ -111,7 +111,8 @@ async def choices(services: Services, sender: Sender) -> Choices:
     models = []
     for one in services.models.statuses():
         state = _state(one, services.wording, sender.language)
-        models.append(ModelChoice(one.name, one.title, one.state is State.READY, state))
+        ready, missing = one.state is State.READY, one.state is State.MISSING
+        models.append(ModelChoice(one.name, one.title, ready, state, missing))
     return Choices(
         models=tuple(models),
         categories=await _categories(services),

@@ -186,7 +186,7 @@ def draw_card(
     end = _draw_caption(sheet, top + height, best.name, best.score, best.word, best.credit)
     if others:
         end = _draw_rows(sheet, end, others, face if split else None)
-    return sheet.picture(end, _alt_text([best, *others]))
+    return sheet.picture(end, _alt_text([best, *others]), top + height)
 
 
 def draw_comparison(
@@ -196,7 +196,7 @@ def draw_comparison(
     sheet, height = Sheet(_WIDTH), _PAIR_PX[0]
     _draw_pair(sheet, 0, (_face(*first), _face(*second)), height)
     end = _draw_caption(sheet, height, word, score, "", "")
-    return sheet.picture(end, f"{score:.0f}, {word}")
+    return sheet.picture(end, f"{score:.0f}, {word}", height)
 
 
 def draw_family_card(

@@ -109,11 +109,11 @@ class Sheet:
             if coverage is not None and mask is not None:
                 coverage.paste(255, place, mask)
 
-    def picture(self, height_px: int, alt: str) -> Picture:
+    def picture(self, height_px: int, alt: str, words_from_px: int | None = None) -> Picture:
         """Everything drawn, as a JPEG of at most 250 kB."""
         paper = Image.new("RGB", (self.width_px, height_px), BACKGROUND)
         self.draw_on(paper)
-        return Picture(_jpeg(paper), self.width_px, height_px, alt)
+        return Picture(_jpeg(paper), self.width_px, height_px, alt, words_from_px)
 
 
 def _badge_text(number: int, height_px: int) -> tuple[Block, int]:

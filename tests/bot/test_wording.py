@@ -120,6 +120,8 @@ def test_plural_forms_are_complete(wording: Wording, language: str) -> None:
 def test_every_sentence_is_spoken_somewhere_and_every_spoken_one_exists(wording: Wording) -> None:
     """Keys in the code, in the tables that name keys, and in the files are the same set."""
     literals = set().union(*map(spoken_in, code()))
+    page = (ROOT / "bot/adapters/web/page.html").read_text(encoding="utf-8")
+    literals |= set(re.findall(r"""["']([a-z]+\.[a-z_.]+)["']""", page))
     commands = {f"command.{name}.description" for name in COMMANDS}
     named = (
         ERROR_KEYS
@@ -133,6 +135,7 @@ def test_every_sentence_is_spoken_somewhere_and_every_spoken_one_exists(wording:
     named |= {one[0] for one in found if one and one[1] in literals}
     assert named <= wording.sentences["en"].keys()
     said = {key for path in code() for key in said_in(path)}
+    said |= set(re.findall(r"""\bsay\(["']([a-z]+\.[a-z_.]+)["']""", page))
     assert len(said) > 50, "the sentences were not found in the code"
     assert said - wording.sentences["en"].keys() == set(), "spoken, but not written"
     assert wording.sentences["en"].keys() - literals - named == set(), "written, but never spoken"

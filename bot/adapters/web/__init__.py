@@ -4,47 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import socket
-from collections import deque
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator
 from importlib import resources
-from typing import Any
 
 import click
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi import Request as HttpRequest
 from nicegui import app as nicegui_app
-from nicegui import events, ui
+from nicegui import ui
+from nicegui.language import Language
+from nicegui.translations import translations
 from starlette.datastructures import Headers
-from starlette.formparsers import MultiPartParser
+from starlette.middleware.sessions import SessionMiddleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bot.adapters import Adapter, listening_socket, or_stop
-from bot.adapters.web.answers import Entry
-from bot.conversation import Conversation
+from bot.adapters.web.page import Page
+from bot.adapters.web.visits import Entry, Part, Visit, upright_jpeg
 from bot.settings import WebSettings
-from bot.text import style_key
-from bot.values import STYLES, Attachment, Choices, Limits, Reply, Request, Sender, photo_number
+from bot.values import Sender
 from engine.errors import SetupProblem
 
 log = logging.getLogger(__name__)
 
-LIMITS = Limits(buttons_per_row=8, button_rows=8, label_chars=60, whispers=True)
-UPLOAD_BYTES = 25_000_000
 STOP_S = 5
-EVERYBODY = ""  # the value of the category menu for all categories
-MOST_ENTRIES = 30
+TIDY_S = 30.0
 COOKIE_S = 365 * 24 * 3600
-TOKENS = """\
-[telegram]
-token = "..."   # @BotFather
-
-[discord]
-token = "..."    # discord.com/developers"""
+PHOTO_PX, THUMB_PX = 1200, 160  # longer side of a visitor's photo as it is shown
+# As the toolkit calls them.
+LANGUAGES: dict[str, Language] = {"en": "en-US", "hi": "hi", "es": "es", "ru": "ru"}
 
 
 class WebAdapter(Adapter[WebSettings]):
@@ -54,26 +47,11 @@ class WebAdapter(Adapter[WebSettings]):
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves; raises SetupProblem, too, if the address can't be listened on."""
+        self._visits: dict[str, Visit] = {}
         listener = _listen(self.settings.host, self.settings.port)
-        # Uploads stay in memory: above this size Starlette and NiceGUI would write them to disk.
-        MultiPartParser.spool_max_size = 2 * UPLOAD_BYTES
-        web = FastAPI(openapi_url=None)
-        ui.run_with(
-            web,
-            root=self._page,
-            title="Lookalike",
-            favicon="🎭",
-            dark=None,
-            storage_secret=self.conversation.cookie_secret(),
-            session_middleware_kwargs={"same_site": "strict", "max_age": COOKIE_S},
-            show_welcome_message=False,
-            binding_refresh_interval=1.0,
-            message_history_length=50,
-        )
-        nicegui_app.config.reconnect_timeout = 10.0
         server = _Server(
             uvicorn.Config(
-                _OwnNames(web) if self.settings.host in LOCAL_NAMES else web,
+                self._served(),
                 log_config=None,
                 access_log=False,
                 timeout_graceful_shutdown=STOP_S,
@@ -86,201 +64,110 @@ class WebAdapter(Adapter[WebSettings]):
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         click.echo(f"Open {url} in your browser. Ctrl+C ends it.")
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="web chat")
+        tidying = asyncio.create_task(self._tidy_again_and_again())
         try:
             await or_stop(asyncio.shield(serving), stop)
         finally:
+            tidying.cancel()
             server.should_exit = True
             with contextlib.suppress(asyncio.CancelledError):
                 await serving
             listener.close()
 
+    def _served(self) -> ASGIApp:
+        web, secret = FastAPI(openapi_url=None), self.conversation.cookie_secret()
+        web.add_middleware(
+            SessionMiddleware, secret_key=secret, same_site="strict", max_age=COOKIE_S
+        )
+        web.add_api_route("/photos/{key}", self._receive, methods=["POST"])
+        web.add_api_route("/pictures/{token}/{what}", self._picture)
+        say = self.conversation.wording.text
+        for language, name in LANGUAGES.items():
+            lost, again = say("web.lost_connection", language), say("web.reconnecting", language)
+            said = {"connection_lost": lost, "trying_to_reconnect": again}
+            translations[name] = translations["en-US"] | said
+        ui.run_with(
+            web,
+            root=self._page,
+            title="Lookalike",
+            favicon=_beside("favicon.svg"),
+            storage_secret=secret,
+            show_welcome_message=False,
+            binding_refresh_interval=1.0,
+            message_history_length=50,
+            tailwind=False,
+        )
+        nicegui_app.config.reconnect_timeout = 10.0
+        nicegui_app.config.quasar_config["loadingBar"] = {"skipHijack": True}  # it has no name
+        return _OwnNames(web) if self.settings.host in LOCAL_NAMES else web
+
     async def _page(self, request: HttpRequest) -> None:
         tag = request.headers.get("accept-language", "").split(",")[0].split(";")[0].strip()
         visitor = str(nicegui_app.storage.browser["id"])
         sender = Sender("web", user_id=visitor, chat_id=visitor, language=tag or None)
-        beside = resources.files("bot.adapters.web")
-        ui.add_css(beside.joinpath("page.css").read_text(encoding="utf-8"))
-        script = beside.joinpath("page.js").read_text(encoding="utf-8")
-        ui.add_head_html(f"<script>{script}</script>")
-        language = self.conversation.wording.language(tag)
-        ui.run_javascript(f"document.documentElement.lang = {language!r}")
-        await Page(self.conversation, sender).build(alone=self.alone)
+        visit = self._visits.setdefault(visitor, Visit(self.conversation, sender))
+        visit.sender = sender
+        client = ui.context.client
+        client.page = copy.copy(client.page)
+        client.page.language = LANGUAGES[self.conversation.wording.language(tag)]
+        style, script = _beside("page.css"), _beside("page.js")
+        ui.add_head_html(f"<style>{style}</style><script>{script}</script>")
+        operated = self.settings.host in LOCAL_NAMES
+        await Page(self.conversation, visit, operated=operated).build(alone=self.alone)
+
+    async def _receive(self, request: HttpRequest, key: str) -> Response:
+        """A photo whose name the page has told; answered before the next one is sent."""
+        visit = self._visits.get(request.session.get("id", ""))
+        entry = visit.awaited.pop(key, None) if visit else None
+        if visit is None or entry is None:
+            return Response(status_code=404)
+        photo = bytearray()
+        async for chunk in request.stream():
+            photo += chunk
+            if len(photo) > self.conversation.photo_limits.max_bytes:
+                break  # answered as too large
+        answering = asyncio.create_task(visit.receive(entry, bytes(photo)))
+        await asyncio.shield(answering)
+        return Response(status_code=204)
+
+    async def _picture(self, request: HttpRequest, token: str, what: str) -> Response:
+        """A file of an answer, for the visitor alone who got it."""
+        visit = self._visits.get(request.session.get("id", ""))
+        part = visit.find(token) if visit else None
+        found = await asyncio.to_thread(self._file, *part, what) if part else None
+        if found is None:
+            return Response(status_code=404)
+        kept = {"Cache-Control": f"private, max-age={round(self.conversation.photo_lifetime_s)}"}
+        return Response(found[0], media_type=found[1], headers=kept)
+
+    def _file(self, entry: Entry, part: Part, what: str) -> tuple[bytes, str] | None:
+        reply, photos = part.reply, entry.photos
+        if reply is None:
+            return None
+        if what in {"photo", "thumb"} and photos:
+            edge_px = PHOTO_PX if what == "photo" else THUMB_PX
+            seen = upright_jpeg(self.conversation, photos[0], edge_px)
+            return (seen, "image/jpeg") if seen else None
+        if what == "card" and reply.picture:
+            return reply.picture.jpeg, "image/jpeg"
+        if what == "film" and reply.animation:
+            return reply.animation.content, reply.animation.media_type
+        matches = {str(one.rank): one for answer in reply.answers for one in answer.matches}
+        read = matches[what].portrait if what in matches else None
+        return (read(), "image/jpeg") if read else None
+
+    async def _tidy_again_and_again(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_S)
+            for visitor, visit in list(self._visits.items()):
+                visit.tidy(self.conversation.photo_lifetime_s)
+                if not visit.entries and not visit.lists:
+                    del self._visits[visitor]
 
 
-class Page:
-    """One browser's page: photos and choices go in, answers are listed newest first."""
+def _beside(name: str) -> str:
+    return resources.files("bot.adapters.web").joinpath(name).read_text(encoding="utf-8")
 
-    def __init__(self, conversation: Conversation, sender: Sender) -> None:
-        self._conversation = conversation
-        self._sender = sender
-        self.decode = conversation.decode
-        self._refreshing = False
-        self._menus: dict[str, ui.select] = {}
-        self._entries: deque[Entry] = deque()
-
-    def say(self, key: str, **details: object) -> str:
-        """A sentence in the visitor's language."""
-        return self._conversation.wording.text(key, self._sender.language, **details)
-
-    def toast(self, text: str) -> None:
-        """Shows a text for some seconds."""
-        with contextlib.suppress(RuntimeError):  # the page was closed meanwhile
-            ui.notify(text, multi_line=True, timeout=6000, position="top")
-
-    def begin(self, *, uploads: Sequence[bytes] = (), said: str = "") -> Entry:
-        """A new entry at the top that waits for its answer; the oldest goes after 30."""
-        with self._list:
-            entry = Entry(self, uploads, said)
-        self._entries.appendleft(entry)
-        if len(self._entries) > MOST_ENTRIES:
-            self._entries.pop().card.delete()
-        return entry
-
-    async def press(self, action: str, photos: Sequence[bytes]) -> Reply:
-        """The reply to a pressed button; gets the photos of the entry as well."""
-        photos = photos[photo_number(action) - 1 :]
-        request = Request(self._sender, photos=_attachments(photos), action=action)
-        reply = await self._conversation.answer(request, LIMITS)
-        await self._refresh()
-        return reply
-
-    async def build(self, *, alone: bool) -> None:
-        """Header, the place for photos, menus, the list of answers."""
-        self._header()
-        choices = await self._conversation.choices(self._sender)
-        with (
-            ui.element("div").classes("page"),
-            ui.row().classes("w-full no-wrap max-md:flex-wrap items-start gap-6 p-2"),
-        ):
-            with ui.column().classes("w-full md:w-80 md:shrink-0 gap-3"):
-                self._photos()
-                for command, (labels, value) in self._options(choices).items():
-                    menu = ui.select(labels, value=value, label=self.say(f"web.{command}"))
-                    menu.props("outlined dense").classes("w-full")
-                    menu.on_value_change(partial(self._chosen, command))
-                    self._menus[command] = menu
-                self._command()
-                if alone:
-                    with ui.expansion(self.say("web.tokens_title"), icon="hub").classes("w-full"):
-                        ui.label(self.say("web.no_token")).classes("said")
-                        ui.code(TOKENS, language="toml").classes("w-full")
-            with ui.column().classes("w-full grow min-w-0 gap-4"):
-                self._list = ui.column().classes("w-full gap-4")
-                self._list.props('role="log" aria-live="polite"')
-                with self._list, ui.card().classes("w-full"):
-                    ui.label(self.say("web.greeting")).classes("said")
-
-    def _header(self) -> None:
-        dark = ui.dark_mode(value=None)
-        with ui.element("header").classes("page"), ui.row().classes("items-center w-full p-2"):
-            ui.icon("theater_comedy", size="2.2rem").style("color: var(--accent)")
-            with ui.element("h1").classes("title"):
-                ui.label("Lookalike")
-            ui.space()
-            for icon, value in (("light_mode", False), ("dark_mode", True)):
-                label = self.say(f"web.{icon}")
-                button = ui.button(icon=icon, on_click=lambda value=value: dark.set_value(value))
-                button.props["aria-label"] = label
-                button.props("flat round").tooltip(label)
-
-    def _photos(self) -> None:
-        megabytes = UPLOAD_BYTES // 1_000_000
-        uploader = self._uploader = ui.upload(
-            multiple=True,
-            auto_upload=True,
-            max_file_size=UPLOAD_BYTES,
-            max_files=10,
-            on_multi_upload=self._uploaded,
-            on_rejected=lambda: self.toast(self.say("web.rejected", megabytes=megabytes)),
-        )
-        uploader.classes("away").props('accept="image/*,.heic,.heif,.avif" tabindex="-1"')
-        uploader.props["aria-hidden"] = "true"
-        with ui.element("button").classes("drop").props('type="button"') as drop:
-            ui.icon("add_a_photo", size="2.6rem")
-            ui.label(self.say("web.drop")).classes("text-lg font-medium")
-            ui.label(self.say("web.drop_more")).classes("credit")
-        camera = ui.button(self.say("web.camera"), icon="photo_camera", on_click=self._camera)
-        camera.props("outline no-caps").classes("w-full")
-        ui.on("lookalike_no_picture", lambda: self.toast(self.say("error.not_an_image")))
-        ui.run_javascript(f"lookalike.start({uploader.id}, {drop.id})")
-
-    def _options(self, choices: Choices) -> dict[str, tuple[dict[Any, str], Any]]:
-        """Command -> the labels of its values, and which one is chosen."""
-        models = {model.name: f"{model.title} ({model.state})" for model in choices.models}
-        categories = {EVERYBODY: self.say("category.all")}
-        categories |= {category: category for category in choices.categories}
-        return {
-            "model": (models, choices.model),
-            "category": (categories, choices.category or EVERYBODY),
-            "top": ({number: str(number) for number in range(1, 11)}, choices.top),
-            "style": ({style: self.say(style_key(style)) for style in STYLES}, choices.style),
-        }
-
-    def _command(self) -> None:
-        box = ui.input(label=self.say("web.command"), placeholder="/help")
-        box.props("outlined dense clearable").classes("w-full")
-
-        async def send() -> None:
-            if text := (box.value or "").strip():
-                box.value = ""
-                name, _, arguments = text.removeprefix("/").partition(" ")
-                request = Request(self._sender, name.lower(), arguments.strip())
-                await self._ask(request, self.begin(said=text))
-
-        box.on("keydown.enter", send)
-
-    async def _uploaded(self, event: events.MultiUploadEventArguments) -> None:
-        photos = [await file.read() for file in event.files]
-        self._uploader.reset()
-        request = Request(self._sender, photos=_attachments(photos))
-        await self._ask(request, self.begin(uploads=photos))
-
-    async def _camera(self) -> None:
-        with ui.dialog() as dialog, ui.card().classes("items-center"):
-            video = ui.element("video").props("autoplay playsinline muted")
-            video.style("max-width:100%;max-height:60vh;border-radius:.75rem;transform:scaleX(-1)")
-            with ui.row():
-                ui.button(self.say("web.shoot"), icon="photo_camera", on_click=dialog.close).on(
-                    "click", js_handler=f"() => lookalike.shoot({video.id})"
-                )
-                ui.button(self.say("web.cancel"), on_click=dialog.close).props("flat")
-        dialog.on("hide", js_handler="() => setTimeout(() => lookalike.closeCamera(), 1000)")
-        dialog.open()
-        opened = await ui.run_javascript(f"return lookalike.openCamera({video.id})", timeout=60)
-        if not opened:
-            dialog.close()
-            self.toast(self.say("web.no_camera"))
-
-    async def _chosen(self, command: str, event: events.ValueChangeEventArguments[Any]) -> None:
-        if not self._refreshing:
-            request = Request(self._sender, command, str(event.value) or "all")
-            reply = await self._conversation.answer(request, LIMITS)
-            self.toast(reply.notice or reply.text)
-
-    async def _ask(self, request: Request, entry: Entry) -> None:
-        await entry.show(await self._conversation.answer(request, LIMITS))
-        await self._refresh()
-
-    async def _refresh(self) -> None:
-        """Menus follow what was chosen by a command or button, and models that became ready."""
-        choices = await self._conversation.choices(self._sender)
-        self._refreshing = True
-        try:
-            for command, (labels, value) in self._options(choices).items():
-                self._menus[command].set_options(labels, value=value)
-            await asyncio.sleep(0)
-        finally:
-            self._refreshing = False
-
-
-def _attachments(photos: Sequence[bytes]) -> tuple[Attachment, ...]:
-    async def fetch(data: bytes) -> bytes:
-        return data
-
-    return tuple(Attachment(partial(fetch, data)) for data in photos)
-
-
-# The server
 
 # Names under which a page that listens on this machine only may be asked for.
 LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
