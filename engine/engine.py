@@ -197,7 +197,7 @@ def load_backbone(
         return load_reference(record, path, sha256)
     from engine.backbones.network import Backbone
     from engine.runtime import __file__ as runtime_file  # loads OpenVINO
-    from engine.runtime import compile_network
+    from engine.runtime import compile_network, cores
 
     def build() -> Any:
         graph = weights.build_graph(record, path)
@@ -215,7 +215,7 @@ def load_backbone(
         build,
         name=name,
         precision=precision,
-        threads=threads,
+        threads=threads or (max(1, cores() // 2) if record.closer else None),  # two views
         cache_folder=cache_folder,
         key=key.hexdigest(),
         samples=backbone.samples if record.int8 or precision == "int8" else None,

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import zlib
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +22,7 @@ import numpy as np
 from engine.errors import SetupProblem, WeightsCorrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -49,7 +49,7 @@ class Network:
         sides = compiled.input(0).get_partial_shape()
         self._input_shape = tuple(None if s.is_dynamic else int(s.get_length()) for s in sides)
         self._idle: list[Any] = []  # last in, first out: the warmest request works next
-        self._turn = threading.BoundedSemaphore(parallel)
+        self._parallel, self._turn = parallel, threading.BoundedSemaphore(parallel)
         self._mapped = mapped  # OpenVINO uses the weights where they lie and does not hold them
 
     def run(self, batch: NDArray[Any]) -> tuple[NDArray[np.float32], ...]:
@@ -73,15 +73,37 @@ class Network:
             message = f"the network {self.name} takes {self._input_dtype}, not {batch.dtype}"
             raise ValueError(message)
         batch = np.ascontiguousarray(batch, self._input_dtype)
-        with self._turn:
-            request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
+        with self._requests(len(batch)) as requests:
+            pieces = np.array_split(batch, len(requests))
             try:
-                request.infer([batch], share_inputs=True)
-                return tuple(np.array(one.data, np.float32) for one in request.output_tensors)
+                for request, piece in zip(requests[1:], pieces[1:], strict=True):
+                    request.start_async([piece], share_inputs=True)
+                requests[0].infer([pieces[0]], share_inputs=True)
+                for request in requests[1:]:
+                    request.wait()
             except RuntimeError as exc:
                 raise SetupProblem(f"the network {self.name} can't be run: {_first(exc)}") from exc
-            finally:
-                self._idle.append(request)
+            found = zip(*(request.output_tensors for request in requests), strict=True)
+            return tuple(np.concatenate([one.data for one in parts], dtype="f4") for parts in found)
+
+    @contextmanager
+    def _requests(self, most: int) -> Iterator[list[Any]]:
+        """As many requests as cores are idle, at least one, so that under load a batch has one."""
+        self._turn.acquire()
+        count = 1
+        while count < min(most, self._parallel) and self._turn.acquire(blocking=False):
+            count += 1
+        requests = []
+        try:
+            while len(requests) < count:
+                try:
+                    requests.append(self._idle.pop())
+                except IndexError:
+                    requests.append(self._compiled.create_infer_request())
+            yield requests
+        finally:
+            self._idle += requests
+            self._turn.release(count)
 
 
 def compile_network(
@@ -101,9 +123,9 @@ def compile_network(
         name: For messages, and the file in the cache.
         precision: ``"float"`` is bf16 where the processor computes in it, else f32; ``"auto"``
             is int8 instead of f32 where there are samples.
-        threads: Cores that work on one batch. None: all of them, the least time for a single
-            batch. 1: as many batches at once as there are cores, the most batches per second
-            when several threads call :meth:`Network.run`.
+        threads: Cores that work on one request. None: all of them, the least time for a single
+            input. 1: a batch is shared among the cores that are idle, or has one core while
+            several threads call :meth:`Network.run`, which takes the least processor time.
         cache_folder: Where the compiled network is kept for the next start (a 94 MB ResNet-50 is
             then ready in 0.07 s instead of 0.5 s); None: nowhere. That it can't be written, or
             that the file is damaged, is no error.
