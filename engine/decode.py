@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _MOST_REMEMBERED = 1_000  # photos that ended a worker
 _MOST_ANSWER_BYTES = 10_000
+_PPM_LINES = 3  # before the pixels: kind, width and height, white
 _RETIRED_FROM_BYTES = 120_000_000  # of memory that an idle worker holds; usual are 25 MB
 _USUAL_RATIO = 2.5  # of a picture's sides
 # Left, upper, right and lower edge in the upright picture in the file, in its pixels.
@@ -193,6 +194,9 @@ class _Worker:
             answer = self._answer()
             width, height = map(int, answer.get("size", (0, 0)))
             pixels = np.empty((height, width, 3), np.uint8)
+            if pixels.size:
+                for _ in range(_PPM_LINES):
+                    self._stdout.readline(_MOST_ANSWER_BYTES)
             self._stdout.readinto(pixels.data)
             self._resident_bytes = self._answer()["resident"]
             if "problem" in answer:

@@ -20,7 +20,8 @@ import sys
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageChops, JpegImagePlugin  # noqa: F401 - nearly every photo is a JPEG
+# Nearly every photo comes as a JPEG, and leaves as a PPM.
+from PIL import Image, ImageChops, JpegImagePlugin, PpmImagePlugin  # noqa: F401
 
 from engine.decode import DecodeLimits, Part, check_size, stretch
 from engine.errors import DamagedImage, NotAnImage, PhotoProblem, TooHeavy, TooLarge
@@ -102,7 +103,7 @@ def serve() -> None:
     """The loop of a worker process: a file in, its pixels or its problem out, until stdin ends.
 
     Request: limits and "size" of the file as a line of JSON, then the file. Answer: a line of
-    JSON, then pixels if there is no "problem". Before every request a line with the "resident"
+    JSON, then a PPM file if there is no "problem". Before every request a line with the "resident"
     memory in bytes.
     """
     memory: Any = Image.core  # type: ignore[attr-defined] # documented: Pillow's block cache
@@ -120,12 +121,8 @@ def serve() -> None:
         try:
             image, size_px, name = read(data, limits)
             _send(size=image.size, source_size=size_px, format=name)
-            # In strips below 128 KB, for which malloc asks the system for no memory: 5 ms.
-            step = max(1, 24_000 // image.width)
-            for top in range(0, image.height, step):
-                strip = image.crop((0, top, image.width, min(top + step, image.height)))
-                sys.stdout.buffer.write(strip.tobytes())
-            del image, strip
+            image.save(sys.stdout.buffer, "PPM")  # 3 ms less than tobytes, which copies more
+            del image
             if max(size_px) > limits.long_side_px:
                 memory.clear_cache()
         except PhotoProblem as problem:

@@ -93,7 +93,7 @@ class Network:
         count = 1
         while count < min(most, self._parallel) and self._turn.acquire(blocking=False):
             count += 1
-        requests = []
+        requests: list[Any] = []
         try:
             while len(requests) < count:
                 try:
