@@ -25,7 +25,7 @@ def write_keras_file(
     root: str = "",
     large_kernels: bool = True,
 ) -> Path:
-    """Writes random weights that a network can run with; compressed, so that the file is small.
+    """Writes random weights that a network can run with.
 
     Args:
         path: The file.
@@ -56,7 +56,7 @@ def write_keras_file(
                 values: NDArray[np.generic] = _values(random, weight, shape)
                 if change is not None:
                     values = change(layer, weight, values.astype(np.float32))
-                folder.create_dataset(stored.decode(), data=values, compression=1, chunks=True)
+                folder.create_dataset(stored.decode(), data=values)
     return path
 
 
@@ -71,7 +71,7 @@ def write_network_file(
 def _values(
     random: np.random.Generator, weight: str, shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """Few different values, so that they compress; of a size that keeps activations finite."""
+    """Few different values, made quickly; of a size that keeps activations finite."""
     if weight == "kernel":
         spread = np.sqrt(2 / np.prod(shape[:-1]))
         pattern = random.standard_normal(np.prod(shape[-2:])) * spread

@@ -53,7 +53,7 @@ def browser() -> Iterator[Any]:
         running.close()
 
 
-@pytest.fixture(params=[("light", 1280), ("dark", 1280), ("light", 360)], ids=str)
+@pytest.fixture(scope="module", params=[("light", 1280), ("dark", 1280), ("light", 360)], ids=str)
 def page(request: pytest.FixtureRequest, browser: Any, report: Path) -> Iterator[Any]:
     """The report open; it may ask for nothing and say nothing on the console."""
     scheme, width_px = request.param

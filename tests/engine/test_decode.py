@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pillow_heif
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
@@ -393,12 +393,12 @@ def test_profiles_that_say_nothing_change_nothing(hopper: Image.Image, embedded:
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "HEIC", "AVIF"])
 def test_a_part_is_of_the_upright_picture(hopper: Image.Image, name: str, orientation: int) -> None:
     """It is what was asked for, whole, however the picture is stored."""
-    large = hopper.resize((640, 752))
+    large = hopper.resize((320, 376))
     image = large.transpose(STORED[orientation]) if orientation > 1 else large
     data = saved(image, name, exif=exif(orientation), quality=95)
-    box = 200, 100, 420, 400
-    photo = decode(data, DecodeLimits(long_side_px=300, part=box))
-    assert (photo.source_size_px, photo.corner_px) == ((220, 300), (200, 100))
+    box = 100, 50, 210, 200
+    photo = decode(data, DecodeLimits(long_side_px=150, part=box))
+    assert (photo.source_size_px, photo.corner_px) == ((110, 150), (100, 50))
     assert difference(photo, np.asarray(large.crop(box))) < 4.0
 
 
@@ -421,6 +421,7 @@ def test_large_pictures_are_averaged(hopper: Image.Image, name: str) -> None:
     long_side_px=st.integers(1, 320),
     name=st.sampled_from(["JPEG", "PNG", "BMP"]),
 )
+@example(width=300, height=169, long_side_px=69, name="JPEG")
 def test_the_long_side_is_the_limit(width: int, height: int, long_side_px: int, name: str) -> None:
     """Law: size within the limit, proportions kept, never enlarged, never empty."""
     data = saved(Image.new("RGB", (width, height), (200, 100, 50)), name)
@@ -429,8 +430,9 @@ def test_the_long_side_is_the_limit(width: int, height: int, long_side_px: int, 
     most_px = long_side_px if longer <= 2.5 * shorter else long_side_px * (longer / shorter) ** 0.5
     assert max(photo.width_px, photo.height_px) == min(longer, round(most_px))
     scale = min(1.0, most_px / longer)
-    assert abs(photo.width_px - width * scale) <= 1.0
-    assert abs(photo.height_px - height * scale) <= 1.0
+    # A JPEG that is decoded at 1/2, 1/4 or 1/8 is rounded up, then reduced to the limit.
+    assert abs(photo.width_px - width * scale) <= 1.5
+    assert abs(photo.height_px - height * scale) <= 1.5
     assert photo.source_size_px == (width, height)
     assert np.abs(photo.pixels.astype(int) - (200, 100, 50)).max() <= 3
 

@@ -138,7 +138,7 @@ def test_threads_do_not_disturb_each_other(ours: Backbone, crops: Crops) -> None
         return bool(np.allclose(embedding.vector, expected[index], atol=1e-5))
 
     with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(embed, list(range(len(crops))) * 4))
+        assert all(pool.map(embed, list(range(len(crops))) * 2))
 
 
 @pytest.mark.parametrize(("precision", "far"), [("bf16", 3e-4), ("int8", 1e-3)])

@@ -257,7 +257,7 @@ def test_many_sizes_take_no_more_memory(detector: Detector, portrait: Photo) -> 
 
     def look(seed: int) -> None:
         random = np.random.default_rng(seed)
-        for width, height in random.integers(200, 900, (25, 2)).tolist():
+        for width, height in random.integers(200, 900, (15, 2)).tolist():
             detector.detect(_photo(np.asarray(cv2.resize(portrait.pixels, (width, height)))))
 
     look(0)

@@ -282,15 +282,15 @@ def test_the_face_meant_is_large_and_near_the_centre(
 def test_celebrities_are_found_and_scores_are_honest(
     engine: Engine, people_photos: Path, tmp_path: Path
 ) -> None:
-    """A sixth of the people at hand, real photos with a few wrong names among them."""
+    """A part of the people at hand, real photos with a few wrong names among them."""
     everybody = sorted((people_photos / "celeb_mini").iterdir())
-    for person in everybody[::6]:
+    for person in everybody[2::15]:
         shutil.copytree(person, tmp_path / person.name)
 
     result = evaluate_people(engine, tmp_path, backbones=["dlib"], gallery_photos=3)
     scores = result.identification_json()["scores"]
 
-    assert result.people >= 90
+    assert result.people >= 36
     assert rank(result, 1) >= 0.94
     assert rank(result, 5) >= 0.96
     assert scores["same_person_median"] >= 91
