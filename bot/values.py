@@ -158,7 +158,6 @@ class FaceAnswer:
     # x, y, w, h as fractions of the photo's width and height; None where two were compared
     box: tuple[float, float, float, float] | None
     matches: tuple[MatchAnswer, ...]  # best first
-    style: str = SIDE  # how the picture shows it, one of ``STYLES``
     hook: str = ""  # the sentence that says who it is: ``Your closest of 1,204: Grace Hopper``
 
 

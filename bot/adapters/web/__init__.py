@@ -161,7 +161,7 @@ class WebAdapter(Adapter[WebSettings]):
             await asyncio.sleep(TIDY_S)
             for visitor, visit in list(self._visits.items()):
                 visit.tidy(self.conversation.photo_lifetime_s)
-                if not visit.entries and not visit.lists:
+                if not visit.entries and not visit.pages:
                     del self._visits[visitor]
 
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nicegui import events, ui
 
 from bot.adapters import is_picture
-from bot.adapters.web.invitation import MORE, Invitation
-from bot.adapters.web.visits import NAME_CHARS, Entry, Visit, html
+from bot.adapters.web.visits import NAME_CHARS, Entry, Visit, html, upright_jpeg
 from bot.background import STARTER_PEOPLE
 from bot.text import plain, shorten
 from bot.values import Choices, Reply, Request
 from engine.backbones import BACKBONES
+from engine.errors import BadSettings
 
 if TYPE_CHECKING:
     from bot.conversation import Conversation
 
 MOST_AT_ONCE = 10
+MOST_FACES, FACE_PX = 9, 160
+FEW_PEOPLE = 50
+MORE = (200, 1_000, 5_000, 10_000)
 
 
 class Page:
@@ -32,97 +36,151 @@ class Page:
     def __init__(self, conversation: Conversation, visit: Visit, *, operated: bool) -> None:
         self._conversation, self._visit, self._operated = conversation, visit, operated
         self._say = visit.text
-        self._invitation = Invitation(conversation, visit, operated=operated)
+        self._filling = conversation.filling
+        self._filled = self._filling.state  # as the page shows it
+        self._people = 0
+        self._fetched = ""  # the model that is being fetched
         self._said = ""  # about the last choice
         # What page.js tells -> what is done.
         self._heard: dict[str, Callable[..., Awaitable[None]]] = {
-            "add": self._added,
-            "lost": self._lost,
-            "press": self._pressed,
-            "choose": self._chosen,
+            "add": self._add,
+            "lost": self._lose,
+            "press": self._press,
+            "choose": self._choose,
             "say": lambda given, _: visit.say(str(given["text"]).strip() or "/help"),
-            "no_camera": self._no_camera,
+            "no_camera": self._refuse_camera,
         }
         if operated:
             self._heard |= {
                 "fetch": self._fetch,
                 "fill": self._fill,
-                "more": lambda *_: self._invitation.draw(more=True),
+                "more": lambda *_: self._offer_faces(more=True),
                 "stop": lambda *_: conversation.filling.stop(),
             }
 
     async def build(self, *, alone: bool) -> None:
         """Everything on the page; from now on it shows what the visit brings."""
-        choices = await self._conversation.choices(self._visit.sender)
-        text = self._say
-        ui.html(html("header", text), sanitize=False, tag="header")
+        _part("header", self._say, tag="header")
         with ui.element("div").classes("flow"):
-            await self._invitation.build()
-            booth = ui.html(html("booth", text), sanitize=False, tag="section").classes("booth")
-            booth.props["aria-label"] = text("web.photo")
-            with ui.element("section").classes("settings") as section:
-                section.props["aria-label"] = text("web.settings")
-                toolbar = ui.html("", sanitize=False).classes("row")
-                self._panel = ui.html("", sanitize=False).classes("panel").props("hidden")
-                toolbar.content = html("toolbar", text, f"c{self._panel.id}")
-            listed = ui.element("section").classes("log").props('role="log"')
-            listed.props["aria-label"] = text("web.log")
-            with listed:
+            with ui.element("section").classes("invitation"):
+                self._faces = _part()
+                _part("greeting", self._say).classes("greeting")
+                with ui.element("div") as self._frame:
+                    self._progress, self._offer = _part(), _part()
+            _part("booth", self._say, tag="section").classes("booth")
+            with ui.element("section").classes("settings"):
+                toolbar = _part().classes("row")
+                self._panel = _part().classes("panel").props("hidden")
+                toolbar.content = html("toolbar", self._say, f"c{self._panel.id}")
+            self.listed = ui.element("section").classes("log").props('role="log"')
+            self.listed.props["aria-label"] = self._say("web.log")
+            with self.listed:
                 for entry in self._visit.entries:
                     entry.place()
         if alone:
-            ui.html(html("footer", text), sanitize=False, tag="footer")
-        ui.html(html("dialogs", text), sanitize=False)
-        self._show(choices)
-        self._visit.lists.append(listed)
-        self._visit.followers.append(self._show)
-        ui.context.client.on_delete(lambda: self._visit.lists.remove(listed))
-        ui.context.client.on_delete(lambda: self._visit.followers.remove(self._show))
+            _part("footer", self._say, tag="footer")
+        _part("dialogs", self._say)
+        await self._show_faces()
+        await self._offer_faces()
+        self.show(await self._conversation.choices(self._visit.sender))
+        self._visit.pages.append(self)
+        ui.context.client.on_delete(lambda: self._visit.pages.remove(self))
         ui.on("lookalike", self._hear)
+        ui.timer(1.0, self._follow)
 
     async def _hear(self, event: events.GenericEventArguments) -> None:
         verb, *args = event.args if isinstance(event.args, list) else [event.args]
         if verb in self._heard:
             await self._heard[verb](*args)
 
-    def _show(self, choices: Choices) -> None:
+    async def _follow(self) -> None:
+        """Downloads, whoever began them."""
+        before, self._filled = self._filled, self._filling.state
+        if (self._filled.there, self._filled.running) != (before.there, before.running):
+            await self._show_faces()
+        if (self._filled.problem, self._filled.running) != (before.problem, before.running):
+            await self._offer_faces()
+        self._show_progress()
+        if self._fetched:
+            self.show(await self._conversation.choices(self._visit.sender))
+
+    # Who is here
+
+    async def _show_faces(self) -> None:
+        gallery, newest = self._conversation.gallery, self._filling.state.running
+
+        def read() -> tuple[int, dict[str, bytes | None]]:
+            people = gallery.leading_people(MOST_FACES, newest=newest)
+            small = (upright_jpeg(self._conversation, one, FACE_PX) for one in people.values())
+            return gallery.counts()[0], dict(zip(people, small, strict=True))
+
+        self._people, faces = await asyncio.to_thread(read)
+        encoded = {name: base64.b64encode(one).decode() for name, one in faces.items() if one}
+        self._faces.content = html("faces", self._say, encoded, self._people)
+
+    def _show_progress(self) -> None:
+        shown = html("progress", self._say, self._filled)
+        self._progress.content = shown if self._filled.running else ""
+
+    async def _offer_faces(self, *, problem: str = "", more: bool = False) -> None:
+        """What can be done now: begin, watch and stop, get more."""
+        kind, running = "", self._filled.running
+        if self._operated:
+            few = "few" if self._people < FEW_PEOPLE else "enough"
+            kind = "filling" if running else "more" if more else few
+        if self._filled.problem is not None and not problem:
+            problem = self._say("web.fill_failed")
+            kind = kind.replace("enough", "more")
+        categories = self._filling.categories() if kind == "more" else ()
+        asks = await self._filling.contact() is None
+        shown = (kind, self._people, problem, asks, MORE, categories)
+        self._offer.content = html("offer", self._say, *shown)
+        self._show_progress()
+        self._frame.classes(replace="" if kind in {"", "enough"} and not running else "offer")
+        self._offer.client.run_javascript(f"lookalike.settle({self._offer.id})")
+
+    async def _fill(self, given: dict[str, str], categories: Sequence[str]) -> None:
+        people = int(given.get("people", STARTER_PEOPLE))
+        if people not in MORE:
+            return
+        try:
+            await self._filling.begin(given.get("contact"), people, categories)
+        except BadSettings:
+            more, problem = "people" in given, self._say("web.contact_wrong")
+            await self._offer_faces(problem=problem, more=more)
+        await self._follow()
+
+    # Settings
+
+    def show(self, choices: Choices) -> None:
         """What is chosen now, what could be, and which models are not here."""
         records = BACKBONES if self._operated else {}
         self._panel.content = html("settings", self._say, choices, self._said, records)
         self._panel.client.run_javascript(f"lookalike.settle({self._panel.id})")
 
-    async def _chosen(self, command: str, value: str) -> None:
+    async def _choose(self, command: str, value: str) -> None:
         request = Request(self._visit.sender, command, value or "all")
         reply = await self._visit.answer(request)
         self._said = reply.notice or reply.text
-        self._show(await self._conversation.choices(self._visit.sender))
-
-    async def _pressed(self, token: str, action: str) -> None:
-        found = self._visit.find(token)
-        if found is None:
-            self._visit.refuse(self._say("stale.photo"))
-        else:
-            await found[0].press(found[1], action)
+        self.show(await self._conversation.choices(self._visit.sender))
 
     async def _fetch(self, name: str, _: str) -> None:
-        """Fetches a model, and says how far it is."""
-        fetching = asyncio.ensure_future(self._conversation.fetch_model(name))
-        done: set[Any] = set()
-        while not done and not self._panel.is_deleted:
-            done, _waiting = await asyncio.wait({fetching}, timeout=1.0)
-            choices = await self._conversation.choices(self._visit.sender)
-            ready = [one.name for one in choices.models if one.ready]
-            failed = done and name not in ready
-            said = self._say("web.fetch_failed", title=BACKBONES[name].title)
-            self._said = said if failed else ""
-            self._show(choices)
+        self._fetched, self._said = name, ""
+        await self._conversation.fetch_model(name)
+        self._fetched, choices = "", await self._conversation.choices(self._visit.sender)
+        if name not in {one.name for one in choices.models if one.ready}:
+            self._said = self._say("web.fetch_failed", title=BACKBONES[name].title)
+        self.show(choices)
 
-    async def _fill(self, given: dict[str, str], categories: list[str]) -> None:
-        people = int(given.get("people", STARTER_PEOPLE))
-        if people in MORE:
-            await self._invitation.fill(given.get("contact"), people, categories)
+    # Photos
 
-    async def _added(self, files: list[dict[str, Any]]) -> None:
+    async def _press(self, token: str, action: str) -> None:
+        if found := self._visit.find(token):
+            await found[0].press(found[1], action)
+        else:
+            self._visit.refuse(self._say("stale.photo"))
+
+    async def _add(self, files: list[dict[str, Any]]) -> None:
         """Files were dropped, pasted, chosen or taken: refuses by name, or has them sent."""
         visit, limit = self._visit, self._conversation.photo_limits.max_bytes
         entries: dict[str, Entry] = {}
@@ -138,8 +196,8 @@ class Page:
             elif len(entries) == MOST_AT_ONCE:
                 left_out.append(name)
             else:
-                preview = str(file["preview"])  # of its "blob:", which means nothing elsewhere
-                entries[str(file["key"])] = Entry(visit, name=name, preview=preview)
+                entry = Entry(visit, name=name, preview=str(file["preview"]))
+                entries[str(file["key"])] = entry
         if left_out:
             names = ", ".join(left_out)
             refused.append(self._say("web.too_many", most=MOST_AT_ONCE, names=names))
@@ -151,12 +209,16 @@ class Page:
         visit.awaited |= entries
         for entry in reversed(entries.values()):  # so that the first one is at the top
             visit.add(entry)
-        self._panel.client.run_javascript(f"lookalike.send({json.dumps([*entries])})")
+        self.listed.client.run_javascript(f"lookalike.send({json.dumps([*entries])})")
 
-    async def _lost(self, key: str) -> None:
-        entry = self._visit.awaited.pop(key, None)
-        if entry is not None:
+    async def _lose(self, key: str) -> None:
+        if entry := self._visit.awaited.pop(key, None):
             entry.show(Reply(text=self._say("web.lost", name=entry.name)))
 
-    async def _no_camera(self, *_: object) -> None:
+    async def _refuse_camera(self, *_: object) -> None:
         self._visit.refuse(self._say("web.no_camera"))
+
+
+def _part(macro: str = "", *args: object, tag: str = "div") -> ui.html:
+    """A part of page.html, or room for one."""
+    return ui.html(html(macro, *args) if macro else "", sanitize=False, tag=tag)

@@ -10,7 +10,7 @@ import dataclasses
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -24,6 +24,7 @@ from bot.values import Action, Attachment, Button, Choices, Limits, Reply, Reque
 from engine.errors import PhotoProblem
 
 if TYPE_CHECKING:
+    from bot.adapters.web.page import Page
     from bot.conversation import Conversation
 
 T = TypeVar("T", bound=ui.element)
@@ -156,8 +157,7 @@ class Visit:
     def __init__(self, conversation: Conversation, sender: Sender) -> None:
         self.sender = sender  # as the page that was loaded last says
         self.entries: deque[Entry] = deque()
-        self.lists: list[ui.element] = []  # one on each page
-        self.followers: list[Callable[[Choices], None]] = []  # told what is chosen now
+        self.pages: list[Page] = []
         self.awaited: dict[str, Entry] = {}  # photos that are on their way, by key
         self._conversation = conversation
         self._again: set[asyncio.Task[None]] = set()
@@ -170,13 +170,13 @@ class Visit:
     def add(self, entry: Entry) -> None:
         """Shows a new entry; the oldest goes after some."""
         self.entries.appendleft(entry)
-        for listed in self.lists:
-            with listed:
+        for page in self.pages:
+            with page.listed:
                 article = entry.place()
             article.move(target_index=0)
-            for old in listed.default_slot.children[MOST_ENTRIES:]:
+            for old in page.listed.default_slot.children[MOST_ENTRIES:]:
                 old.delete()
-            listed.client.run_javascript(f"lookalike.reveal({article.id})")
+            article.client.run_javascript(f"lookalike.reveal({article.id})")
         while len(self.entries) > MOST_ENTRIES:
             self.entries.pop().forget()
 
@@ -214,8 +214,8 @@ class Visit:
         before = await self._conversation.choices(self.sender)
         reply = await self._conversation.answer(request, LIMITS)
         after = await self._conversation.choices(self.sender)
-        for follow in self.followers:
-            follow(after)
+        for page in self.pages:
+            page.show(after)
         if _chosen(before) != _chosen(after):
             for entry in self._with_photo()[:1]:
                 task = asyncio.create_task(entry.ask_photo())
