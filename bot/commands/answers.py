@@ -50,7 +50,7 @@ async def show_card(services: Services, turn: Turn, _slot: Slot, found: Found) -
             alt = turn.say("style.alt" if split else "answer.alt", name=names[0], score=score)
         genders = services.gallery.genders()
         know_genders = not (genders.isdisjoint(WOMEN) or genders.isdisjoint(MEN))
-        answers = (_face_answer(turn, found, found.answers, style),)
+        answers = (_face_answer(turn, found, found.answers),)
         picture = dataclasses.replace(picture, alt=alt)
         return Reply(picture=picture, answers=answers), style, know_genders
 
@@ -119,16 +119,14 @@ async def show_numbers(services: Services, turn: Turn, _slot: Slot, found: Found
     return dataclasses.replace(reply, answers=(answer,))
 
 
-def _face_answer(
-    turn: Turn, found: Found, answers: tuple[MatchAnswer, ...], style: str = SIDE
-) -> FaceAnswer:
+def _face_answer(turn: Turn, found: Found, answers: tuple[MatchAnswer, ...]) -> FaceAnswer:
     """The matches for front ends; may decode the photo, so not for the event loop."""
     number, photo = found.question.number, found.photo.photo()
     box, width, height = found.photo.faces[number - 1].box, photo.width_px, photo.height_px
     shares = (box.x / width, box.y / height, box.w / width, box.h / height)
     faces, model = len(found.photo.faces), found.question.model
     said = turn.say("parents.title") if found.question.parents else hook(turn, found)
-    return FaceAnswer(number, faces, model, shares, matches=answers, style=style, hook=said)
+    return FaceAnswer(number, faces, model, shares, matches=answers, hook=said)
 
 
 def _entries(services: Services, found: Found) -> list[CardEntry]:
