@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from bot.logs import where
@@ -214,29 +213,27 @@ async def keep_up(services: Services) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Filled:
-    """How far the filling of the gallery is."""
-
-    running: bool = False
-    there: int = 0  # people of those wanted who are in the gallery
-    wanted: int = 0  # 0 as long as Wikimedia is asked who there is
-    seconds_left: float | None = None
-    problem: LookalikeError | None = None  # why it ended before its end
-
-
 class Filling:
     """Fills the gallery from Wikimedia in the background, one download at a time.
 
     The bot answers meanwhile with whom it has; what is fetched joins as it comes. What was begun
     and not stopped goes on after a restart.
+
+    Attributes:
+        running: Whether it does so now.
+        there: How many of those wanted are in the gallery.
+        wanted: How many these are; 0 as long as Wikimedia is asked who there is.
+        seconds_left: How long it will take; None if nobody knows yet.
+        problem: Why it ended before its end.
     """
 
     def __init__(self, gallery: Gallery, engine: Engine, settings: Settings) -> None:
         self._gallery, self._engine, self._settings = gallery, engine, settings
         self._stop = threading.Event()
         self._task: asyncio.Task[None] | None = None
-        self.state = Filled()
+        self.running, self.there, self.wanted = False, 0, 0
+        self.seconds_left: float | None = None
+        self.problem: LookalikeError | None = None
 
     def go_on(self) -> None:
         """Downloads what was begun, or if the settings allow it for the gallery of a new machine.
@@ -262,7 +259,7 @@ class Filling:
             note(self._gallery, "starter", wanted)
 
         await asyncio.to_thread(order)
-        self.state = Filled(running=True)
+        self._start()
         self.go_on()
 
     def categories(self) -> tuple[str, ...]:
@@ -284,6 +281,10 @@ class Filling:
         if self._task is not None:
             await self._task
 
+    def _start(self) -> None:
+        self.running, self.there, self.wanted = True, 0, 0
+        self.seconds_left = self.problem = None
+
     def _run(self, stop: threading.Event) -> None:
         began: list[tuple[float, int]] = []
 
@@ -292,31 +293,30 @@ class Filling:
                 return
             began[:] = began or [(time.monotonic(), done)]
             seconds, taken = time.monotonic() - began[0][0], done - began[0][1]
-            left = seconds / taken * (total - done) if taken > 0 else None
-            self.state = Filled(running=True, there=done, wanted=total, seconds_left=left)
+            self.there, self.wanted = done, total
+            self.seconds_left = seconds / taken * (total - done) if taken > 0 else None
 
-        problem: LookalikeError | None = None
         try:
             begun = isinstance(noted(self._gallery, "starter"), dict)
             allowed = begun or self._settings.gallery.starter
             if not allowed or not starter_wanted(self._gallery):
                 return
-            self.state = Filled(running=True)
+            self._start()
             done = download_starter(self._gallery, self._engine, self._settings, stop, progress)
             if done is not None:
                 log.info("starter gallery downloaded", extra={"added": done.report.added})
         except LookalikeError as failure:
-            problem = None if isinstance(failure, BadSettings) else failure
+            self.problem = None if isinstance(failure, BadSettings) else failure
             log.warning(
                 "the gallery holds the bundled portraits only; add people with "
                 "`lookalike gallery download` or `lookalike gallery add FOLDER`",
                 extra={"reason": str(failure)},
             )
         except Exception as fault:  # noqa: BLE001 - it must not end the program
-            problem = TryLater("the download failed")
+            self.problem = TryLater("the download failed")
             log.error("starter gallery failed", extra={"fault": where(fault)})  # noqa: TRY400
         finally:
-            self.state = replace(self.state, running=False, problem=problem)
+            self.running = False
 
 
 async def in_daemon_thread(function: Callable[[], T]) -> T:

@@ -39,7 +39,7 @@ from gallery.records import MEN, WOMEN
 from gallery.scores.ensemble import BEST
 
 if TYPE_CHECKING:
-    from bot.background import Filled
+    from bot.background import Filling
     from bot.recognizer import Slot
     from bot.values import Attachment
     from gallery.records import Match
@@ -97,16 +97,16 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
             if noting is not None:
                 await noted(turn, noting)
     if question.show != "numbers":
-        lines.insert(0, _how_few(turn, found.people, services.filling.state))
+        lines.insert(0, _how_few(turn, found.people, services.filling))
     text = "\n".join(line for line in (reply.text, *lines) if line)
     later = question.photo if question.first > 1 else None
     return dataclasses.replace(reply, text=text, replaces=question.replaces, about=later)
 
 
-def _how_few(turn: Turn, people: int, filled: Filled) -> str:
+def _how_few(turn: Turn, people: int, filling: Filling) -> str:
     """What is said while the gallery grows, or as long as it is hardly one; else ""."""
-    if filled.running:
-        about = filled.wanted or STARTER_PEOPLE
+    if filling.running:
+        about = filling.wanted or STARTER_PEOPLE
         return turn.say("answer.growing", there=min(people, about), about=about)
     return turn.say("answer.few", count=people) if people < FEW_PEOPLE else ""
 

@@ -201,6 +201,7 @@ async def test_answers_say_that_the_gallery_is_growing_until_it_has_grown(
             "home": own_home,
             "default_model": "dlib",
             "models": {"configured": ("dlib",), "fetch": False},
+            "queue": {"photos_per_minute": 1000},
             "gallery": {
                 "contact": "op@example.org",
                 "wikidata_url": wiki.url,

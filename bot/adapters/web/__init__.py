@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import logging
 import socket
 from collections.abc import Iterator
 from importlib import resources
+from pathlib import Path
 
 import click
 import uvicorn
@@ -16,8 +16,6 @@ from fastapi import FastAPI, Response
 from fastapi import Request as HttpRequest
 from nicegui import app as nicegui_app
 from nicegui import ui
-from nicegui.language import Language
-from nicegui.translations import translations
 from starlette.datastructures import Headers
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.responses import PlainTextResponse
@@ -25,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bot.adapters import Adapter, listening_socket, or_stop
 from bot.adapters.web.page import Page
-from bot.adapters.web.visits import Entry, Part, Visit, upright_jpeg
+from bot.adapters.web.visits import Entry, Part, Visit, html, upright_jpeg
 from bot.settings import WebSettings
 from bot.values import Sender
 from engine.errors import SetupProblem
@@ -36,8 +34,6 @@ STOP_S = 5
 TIDY_S = 30.0
 COOKIE_S = 365 * 24 * 3600
 PHOTO_PX, THUMB_PX = 1200, 160  # longer side of a visitor's photo as it is shown
-# As the toolkit calls them.
-LANGUAGES: dict[str, Language] = {"en": "en-US", "hi": "hi", "es": "es", "ru": "ru"}
 
 
 class WebAdapter(Adapter[WebSettings]):
@@ -81,16 +77,11 @@ class WebAdapter(Adapter[WebSettings]):
         )
         web.add_api_route("/photos/{key}", self._receive, methods=["POST"])
         web.add_api_route("/pictures/{token}/{what}", self._picture)
-        say = self.conversation.wording.text
-        for language, name in LANGUAGES.items():
-            lost, again = say("web.lost_connection", language), say("web.reconnecting", language)
-            said = {"connection_lost": lost, "trying_to_reconnect": again}
-            translations[name] = translations["en-US"] | said
         ui.run_with(
             web,
             root=self._page,
             title="Lookalike",
-            favicon=_beside("favicon.svg"),
+            favicon=Path(__file__).with_name("favicon.svg"),
             storage_secret=secret,
             show_welcome_message=False,
             binding_refresh_interval=1.0,
@@ -107,27 +98,25 @@ class WebAdapter(Adapter[WebSettings]):
         sender = Sender("web", user_id=visitor, chat_id=visitor, language=tag or None)
         visit = self._visits.setdefault(visitor, Visit(self.conversation, sender))
         visit.sender = sender
-        client = ui.context.client
-        client.page = copy.copy(client.page)
-        client.page.language = LANGUAGES[self.conversation.wording.language(tag)]
-        style, script = _beside("page.css"), _beside("page.js")
-        ui.add_head_html(f"<style>{style}</style><script>{script}</script>")
+        language = self.conversation.wording.language(tag)
+        beside = resources.files("bot.adapters.web")
+        ours = (beside.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+        ui.add_head_html(html("head", visit.text, language, *ours))
         operated = self.settings.host in LOCAL_NAMES
         await Page(self.conversation, visit, operated=operated).build(alone=self.alone)
 
     async def _receive(self, request: HttpRequest, key: str) -> Response:
         """A photo whose name the page has told; answered before the next one is sent."""
         visit = self._visits.get(request.session.get("id", ""))
-        entry = visit.awaited.pop(key, None) if visit else None
-        if visit is None or entry is None:
+        if visit is None or key not in visit.awaited:
             return Response(status_code=404)
         photo = bytearray()
         async for chunk in request.stream():
             photo += chunk
             if len(photo) > self.conversation.photo_limits.max_bytes:
                 break  # answered as too large
-        answering = asyncio.create_task(visit.receive(entry, bytes(photo)))
-        await asyncio.shield(answering)
+        if entry := visit.awaited.pop(key, None):
+            await asyncio.shield(asyncio.create_task(visit.receive(entry, bytes(photo))))
         return Response(status_code=204)
 
     async def _picture(self, request: HttpRequest, token: str, what: str) -> Response:
@@ -163,10 +152,6 @@ class WebAdapter(Adapter[WebSettings]):
                 visit.tidy(self.conversation.photo_lifetime_s)
                 if not visit.entries and not visit.pages:
                     del self._visits[visitor]
-
-
-def _beside(name: str) -> str:
-    return resources.files("bot.adapters.web").joinpath(name).read_text(encoding="utf-8")
 
 
 # Names under which a page that listens on this machine only may be asked for.

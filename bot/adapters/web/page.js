@@ -7,6 +7,14 @@ window.lookalike = {
     emitEvent("lookalike", ...what);
   },
 
+  // The toolkit's own words, in the visitor's language.
+  speak(language, ...words) {
+    document.documentElement.lang = language;
+    document.addEventListener("DOMContentLoaded", () => {
+      document.querySelectorAll(".nicegui-error-popup span").forEach((one, at) => { one.textContent = words[at] ?? ""; });
+    });
+  },
+
   // Photos
 
   add(list) {

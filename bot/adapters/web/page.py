@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from nicegui import events, ui
@@ -25,6 +26,7 @@ MOST_AT_ONCE = 10
 MOST_FACES, FACE_PX = 9, 160
 FEW_PEOPLE = 50
 MORE = (200, 1_000, 5_000, 10_000)
+_face = lru_cache(maxsize=200)(upright_jpeg)  # of portraits, which every page shows
 
 
 class Page:
@@ -37,10 +39,11 @@ class Page:
         self._conversation, self._visit, self._operated = conversation, visit, operated
         self._say = visit.text
         self._filling = conversation.filling
-        self._filled = self._filling.state  # as the page shows it
+        self._seen: tuple[object, ...] = ()  # of the filling, as the page shows it
         self._people = 0
         self._fetched = ""  # the model that is being fetched
         self._said = ""  # about the last choice
+        self._sent: set[str] = set()  # names of the photos that come from this page
         # What page.js tells -> what is done.
         self._heard: dict[str, Callable[..., Awaitable[None]]] = {
             "add": self._add,
@@ -80,11 +83,10 @@ class Page:
         if alone:
             _part("footer", self._say, tag="footer")
         _part("dialogs", self._say)
-        await self._show_faces()
-        await self._offer_faces()
+        await self._follow()
         self.show(await self._conversation.choices(self._visit.sender))
         self._visit.pages.append(self)
-        ui.context.client.on_delete(lambda: self._visit.pages.remove(self))
+        ui.context.client.on_delete(self._leave)
         ui.on("lookalike", self._hear)
         ui.timer(1.0, self._follow)
 
@@ -95,10 +97,11 @@ class Page:
 
     async def _follow(self) -> None:
         """Downloads, whoever began them."""
-        before, self._filled = self._filled, self._filling.state
-        if (self._filled.there, self._filled.running) != (before.there, before.running):
+        before, filling = self._seen, self._filling
+        self._seen = filling.running, filling.problem, filling.there
+        if self._seen != before:
             await self._show_faces()
-        if (self._filled.problem, self._filled.running) != (before.problem, before.running):
+        if self._seen[:2] != before[:2]:
             await self._offer_faces()
         self._show_progress()
         if self._fetched:
@@ -107,11 +110,11 @@ class Page:
     # Who is here
 
     async def _show_faces(self) -> None:
-        gallery, newest = self._conversation.gallery, self._filling.state.running
+        gallery, newest = self._conversation.gallery, self._filling.running
 
         def read() -> tuple[int, dict[str, bytes | None]]:
             people = gallery.leading_people(MOST_FACES, newest=newest)
-            small = (upright_jpeg(self._conversation, one, FACE_PX) for one in people.values())
+            small = (_face(self._conversation, one, FACE_PX) for one in people.values())
             return gallery.counts()[0], dict(zip(people, small, strict=True))
 
         self._people, faces = await asyncio.to_thread(read)
@@ -119,16 +122,16 @@ class Page:
         self._faces.content = html("faces", self._say, encoded, self._people)
 
     def _show_progress(self) -> None:
-        shown = html("progress", self._say, self._filled)
-        self._progress.content = shown if self._filled.running else ""
+        shown = html("progress", self._say, self._filling)
+        self._progress.content = shown if self._filling.running else ""
 
     async def _offer_faces(self, *, problem: str = "", more: bool = False) -> None:
         """What can be done now: begin, watch and stop, get more."""
-        kind, running = "", self._filled.running
+        kind, running = "", self._filling.running
         if self._operated:
             few = "few" if self._people < FEW_PEOPLE else "enough"
             kind = "filling" if running else "more" if more else few
-        if self._filled.problem is not None and not problem:
+        if self._filling.problem is not None and not problem:
             problem = self._say("web.fill_failed")
             kind = kind.replace("enough", "more")
         categories = self._filling.categories() if kind == "more" else ()
@@ -207,9 +210,15 @@ class Page:
             first, second = entries.values()
             second.mate = first
         visit.awaited |= entries
+        self._sent.update(entries)
         for entry in reversed(entries.values()):  # so that the first one is at the top
             visit.add(entry)
         self.listed.client.run_javascript(f"lookalike.send({json.dumps([*entries])})")
+
+    async def _leave(self) -> None:
+        self._visit.pages.remove(self)
+        for key in self._sent:  # those that did not arrive can't any more
+            await self._lose(key)
 
     async def _lose(self, key: str) -> None:
         if entry := self._visit.awaited.pop(key, None):
