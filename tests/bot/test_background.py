@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from mmap import PAGESIZE
 from pathlib import Path
 
 import pytest
 
 from bot.app import open_conversation
+from bot.background import release_memory
 from bot.settings import Settings
 
 
@@ -53,3 +55,21 @@ async def test_without_a_network_the_bundled_portraits_stay(
 
 async def test_it_can_be_switched_off(own_home: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert await warnings_of(settings(own_home, starter=False), caplog) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_memory_that_photos_took_goes_back_to_the_system() -> None:
+    """Freed blocks below one that is still in use stay with glibc."""
+
+    def resident_mb() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * PAGESIZE / 1e6
+
+    blocks = [b"x" * (100_000 + number) for number in range(1_000)]
+    kept = blocks[::50]
+    before_mb = resident_mb()
+    del blocks
+
+    release_memory()
+
+    assert len(kept) == 20
+    assert resident_mb() < before_mb - 60
