@@ -120,17 +120,15 @@ def _answer_photo(
 
 
 def _draw_answer(engine: Engine, answer: _Answer, style: str = SIDE) -> Picture:
-    """The card of the largest face; those too far aside for a split face are drawn side by side."""
-    from bot.pictures.card import draw_card, entry_of
-    from bot.pictures.split import suits
+    """The card of the largest face; what makes no split face is drawn side by side."""
+    from bot.pictures.card import can_split, draw_card, entry_of
 
     entries = [
         entry_of(engine, match, name=match.person.name, **_words_of(match, answer.faces[0]))
         for match in answer.matches[0]
     ]
-    best = entries[0]
-    fits = not best.silhouette and suits(answer.faces[0].landmarks, best.portrait_landmarks)
-    return draw_card(answer.photo, answer.faces, entries, split=style == SPLIT and fits)
+    split = style == SPLIT and can_split(answer.photo, answer.faces[0], entries[0])
+    return draw_card(answer.photo, answer.faces, entries, split=split)
 
 
 def _words_of(match: Match, face: Face) -> dict[str, str]:

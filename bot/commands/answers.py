@@ -26,21 +26,18 @@ MOST_ROWS_OF_FACES = 3
 async def show_card(services: Services, turn: Turn, _slot: Slot, found: Found) -> Reply:
     """The face beside its best match, or joined with it; further matches below.
 
-    Only a face and a portrait that look far enough into the camera are joined, and no portrait that
-    lacks a photo: they are drawn side by side.
+    What makes no split face (``bot.pictures.card.can_split``) is drawn side by side.
     """
     question = found.question
     turn.notes["top"] = question.top
 
     def draw() -> tuple[Reply, str, bool]:
-        from bot.pictures.card import draw_card
-        from bot.pictures.split import suits
+        from bot.pictures.card import can_split, draw_card
 
         photo, faces, at = found.photo.photo(), found.photo.faces, question.number - 1
         entries = _entries(services, found)
-        landmarks = faces[at].landmarks, found.matches[0].portrait.landmarks
-        style = SPLIT if question.style == SPLIT and suits(*landmarks) else SIDE
-        split = style == SPLIT and not entries[0].silhouette
+        split = question.style == SPLIT and can_split(photo, faces[at], entries[0])
+        style = SPLIT if split else SIDE
         picture = draw_card(photo, faces, entries, answered=at, split=split)
         names = [isolate(answer.name) for answer in found.answers]
         if len(names) > 1:

@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.pictures.framing import FaceInPhoto, Pixels, frame_face, shared_frame, with_chin
+from bot.pictures.framing import FaceInPhoto, Pixels, frame_face, shared_frames, with_chin
 from bot.pictures.sheet import INK, MUTED, Sheet, draw_numbered, score_colour
 from bot.pictures.split import split_face, suits
 from bot.pictures.text import Block, set_text
@@ -189,6 +189,14 @@ def draw_card(
     return sheet.picture(end, _alt_text([best, *others]), top + height)
 
 
+def can_split(photo: Photo, face: Face, entry: CardEntry) -> bool:
+    """Whether the face and the entry's make one: both photos, about alike turned and not too far.
+
+    Others are drawn side by side.
+    """
+    return not entry.silhouette and suits(_face(photo, face), entry.face)
+
+
 def draw_comparison(
     first: tuple[Photo, Face], second: tuple[Photo, Face], score: float, word: str
 ) -> Picture:
@@ -220,7 +228,7 @@ def draw_family_card(
     _draw_pair(sheet, top, (parents[0].face, parents[1].face), _PARENTS)
     below = top + _PARENTS
     x, y = (_WIDTH - _CHILD) // 2, below + _CHILD_BELOW - _CHILD
-    sheet.medallion(frame_face(*child, shared_frame([child], _CHILD, _CHILD)), x, y)
+    sheet.medallion(frame_face(*child, *shared_frames([child], _CHILD, _CHILD)), x, y)
     if len(faces) > 1:
         y = below + _CHILD_BELOW - _FAMILY_BADGE
         sheet.badge(answered + 1, x, y, _FAMILY_BADGE, selected=True)
@@ -254,8 +262,8 @@ def _alt_text(entries: Sequence[CardEntry]) -> str:
 def _draw_pair(
     sheet: Sheet, top: int, pair: tuple[FaceInPhoto, FaceInPhoto], height_px: int
 ) -> None:
-    frame = shared_frame(pair, _HALF, height_px)
-    for face, x in zip(pair, (0, _HALF + _GAP), strict=True):
+    frames = shared_frames(pair, _HALF, height_px)
+    for face, frame, x in zip(pair, frames, (0, _HALF + _GAP), strict=True):
         sheet.photo(frame_face(*face, frame), x, top)
 
 
@@ -276,15 +284,14 @@ def _draw_rows(
     few = len(entries) <= 3
     style, columns = (_FEW, 1) if few else (_MANY, 2)
     height, inset, margin, badge = (196, 30, 44, 46) if few else (158, 18, 24, 38)
-    frame = shared_frame([entry.face for entry in entries], height, height)
     width = (_WIDTH - _GAP * (columns - 1)) // columns
     for at, entry in enumerate(entries):
         row, column = divmod(at, columns)
         x, y = column * (width + _GAP), top + row * (height + _GAP)
-        if child and not entry.silhouette and suits(child[1][:5], entry.portrait_landmarks):
+        if child and not entry.silhouette and suits(child, entry.face):
             picture = split_face(child, entry.face, (height, height))
         else:
-            picture = frame_face(*entry.face, frame)
+            picture = frame_face(*entry.face, *shared_frames([entry.face], height, height))
         sheet.photo(picture, x, y)
         sheet.badge(at + 2, x + 10, y + 10, badge)
         left = height + inset

@@ -1,4 +1,4 @@
-"""A face in a frame: upright, its eyes where every card has them, the photo continued softly.
+"""A face in a frame that its photo fills: upright, its eyes where the other's are.
 
 Frames that stand side by side share the place and the distance of the eyes, so that the two faces
 can be compared at a glance. Where two faces become one, both are brought to one shape: first a
@@ -10,7 +10,6 @@ points are the five landmarks of ``engine.types.Face`` and the chin.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,12 +25,18 @@ Points = NDArray[np.float64]
 FaceInPhoto = tuple[Pixels, NDArray[np.float32]]
 """Pixels (H, W, 3) and the landmarks of the face in them, (5, 2) or with the chin (6, 2)."""
 
-_EYE_HEIGHTS = (0.43, 0.39, 0.355)
-"""Of the frame's height, from its top: the first leaves room for hair and hats; the others are for
-photos that end above the hair."""
-_VIEWS = ((0.165, 0.965), (0.185, 0.96), (0.21, 0.94), (0.24, 0.88), (0.27, 0.8))
-"""Distances between the eyes to choose from, of the geometric mean of the frame's sides, each with
-the share of its frame that a photo must fill: from head and shoulders to the face alone."""
+_APARTS = np.geomspace(0.18, 0.6, 20)[:, None, None]
+_EYE_HEIGHTS = np.linspace(0.46, 0.22, 13)[:, None]
+_UNTURNED = 2.0  # degrees of tilt that nobody sees: the photo is not turned
+_TILTS = np.array([0.0, 5.0, 10.0, 15.0])
+"""What a frame is chosen from: distance between the eyes, of the geometric mean of its sides; their
+height, of its height, from its top; and by how many degrees a tilted head may stay so."""
+_MOST_ASIDE = 0.36  # of the frame's width
+_BEST_HEIGHT = 0.41
+_HAIR, _CHIN_AT = 2.1, 1.9  # where a head ends above and below its eyes, distances between these
+_EMPTY, _NEAR, _HIGH, _FAR_ASIDE, _TILTED_BY, _CUT = 200.0, 1.5, 28.0, 8.0, 0.003, 1.2
+"""What a frame costs: a part that no photo fills, being close, a face high or aside, a degree of
+tilt squared, a head that is cut off."""
 _LEAST_APART = 2.0  # px in the photo: nothing is seen of a smaller face, and pixels stay pixels
 _HEAD_SHIFT = 0.45
 """Of the nose's offset: a head turned aside extends away from where its nose points."""
@@ -40,13 +45,8 @@ _FRONTAL, _ASIDE, _PROFILE = 1.05, 1.25, 2.0
 """Eyes to mouth over eye to eye: seen from the front (the template of ``engine.align``), where a
 turn begins to hide how far apart the eyes are, and where they say nothing any more."""
 
-_COARSE = 16  # px of the frame to one of the continuation, which varies slowly
-_FEATHER = 0.05  # of the frame's longer side: where the photo gives way to its continuation
-_UNSEEN_PX = 1.5  # an edge of the photo this close to the frame's is left sharp
-_NEAR, _FAR = 0.1, 0.3  # of the frame's longer side: how far colours spread, standard deviations
-_FAR_SHARE = 0.15  # so that there is a colour where the near spread does not reach
-_LEAST_WEIGHT = 1e-6
-_HEAD_WEIGHT = 0.02  # of the face's own pixels: skin is no background
+_HALVED_BELOW, _ENLARGED_ABOVE = 0.6, 1.2  # px of the frame to one of the photo
+_LEVEL = 0.001  # of a turn's cosine: what turns less is moved by whole pixels only
 
 _WEIGHTS = np.array([3.0, 3.0, 0.5, 1.5, 1.5])
 """Of the landmarks where a face is placed: the eyes first; the nose moves as a head turns."""
@@ -68,6 +68,8 @@ class Frame:
     height_px: int
     eye_y_px: float
     eyes_apart_px: float
+    aside_px: float = 0.0  # how far the head stands to the right of the middle
+    tilt_degrees: float = 0.0  # how far the right eye is lower
 
 
 def eyes_level(landmarks: NDArray[np.float32], frame: Frame) -> Points:
@@ -76,7 +78,16 @@ def eyes_level(landmarks: NDArray[np.float32], frame: Frame) -> Points:
     For a face so turned away that its eyes nearly coincide in the photo, the line from eyes to
     mouth decides about turn and scale, continuously the more the closer the eyes are.
     """
-    left, right, nose, *mouth = (complex(x, y) for x, y in np.asarray(landmarks, np.float64))
+    middle, across, nose = _axes(landmarks)
+    turn = frame.eyes_apart_px / across * np.exp(1j * np.radians(frame.tilt_degrees))
+    x = frame.width_px / 2 + frame.aside_px + _HEAD_SHIFT * nose * frame.eyes_apart_px
+    shift = complex(x, frame.eye_y_px) - turn * middle
+    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+
+
+def _axes(landmarks: NDArray[np.float32]) -> tuple[complex, complex, float]:
+    """The middle between the eyes, the way across a face from the front, and the nose along it."""
+    left, right, nose, *mouth = (complex(x, y) for x, y in np.asarray(landmarks[:5], np.float64))
     middle = (left + right) / 2
     across = right - left
     down = ((mouth[0] + mouth[1]) / 2 - middle) / 1j  # turned so that it points across, too
@@ -88,28 +99,58 @@ def eyes_level(landmarks: NDArray[np.float32], frame: Frame) -> Points:
         across = towards / max(abs(towards), 1e-9) * length
     if abs(across) < _LEAST_APART:
         across = complex(_LEAST_APART)
-    turn = frame.eyes_apart_px / across
-    apart = frame.eyes_apart_px
-    nose_aside = float(np.clip(((nose - middle) * turn).real, -apart, apart))
-    centre = complex(frame.width_px / 2 + _HEAD_SHIFT * nose_aside, frame.eye_y_px)
-    shift = centre - turn * middle
-    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
+    return middle, across, float(np.clip(((nose - middle) / across).real, -1, 1))
 
 
-def shared_frame(faces: Sequence[FaceInPhoto], width_px: int, height_px: int) -> Frame:
-    """The widest view of all faces in which the photos still fill most of their frames."""
-    side = (width_px * height_px) ** 0.5
-    tried: list[tuple[float, Frame]] = []
-    for (apart, enough), height in itertools.product(_VIEWS, _EYE_HEIGHTS):
-        frame = Frame(width_px, height_px, round(height * height_px), round(apart * side))
-        covered = min(
-            covered_share(pixels, eyes_level(landmarks, frame), (width_px, height_px))
-            for pixels, landmarks in faces
-        )
-        if covered >= enough:
-            return frame
-        tried.append((covered, frame))
-    return max(tried, key=lambda one: one[0])[1]
+def shared_frames(faces: Sequence[FaceInPhoto], width_px: int, height_px: int) -> tuple[Frame, ...]:
+    """A frame for each face that its photo fills, with all eyes at one height and distance.
+
+    From head and shoulders closer, until every photo fills its frame; a head stays whole where the
+    photo shows it whole, and stands aside rather than much closer.
+    """
+    aparts, heights = _APARTS * (width_px * height_px) ** 0.5, _EYE_HEIGHTS * height_px
+    chin_cut = np.maximum(heights / aparts + _CHIN_AT - height_px / aparts, 0)
+    costs = _NEAR * np.log(_APARTS) + _HIGH * (_EYE_HEIGHTS - _BEST_HEIGHT) ** 2 + _CUT * chin_cut
+    each = [_views(face, aparts, heights, width_px, height_px) for face in faces]
+    costs = costs + sum(cost.min(axis=2, keepdims=True) for cost, _, _ in each)
+    at = np.unravel_index(costs.argmin(), costs.shape)[:2]
+    frames = []
+    for cost, asides, tilts in each:
+        best = (*at, int(cost[at].argmin()))
+        eyes = float(heights[at[1], 0]), float(aparts[at[0], 0, 0])
+        frames.append(Frame(width_px, height_px, *eyes, float(asides[best]), float(tilts[best[2]])))
+    return tuple(frames)
+
+
+def _views(
+    face: FaceInPhoto, aparts: Points, heights: Points, width_px: int, height_px: int
+) -> tuple[Points, Points, Points]:
+    """What each view of a face costs, by distance and height of the eyes and by tilt.
+
+    With how far aside the head then stands, px, and the tilts, degrees.
+    """
+    middle, across, nose = _axes(face[1])
+    roll = float(np.degrees(np.angle(across)))
+    tilts = np.clip(roll, -_TILTS, _TILTS) if abs(roll) > _UNTURNED else np.full(len(_TILTS), roll)
+    step = across * np.exp(-1j * np.radians(tilts)) / aparts  # of the photo, across the frame
+    x = width_px / 2 + _HEAD_SHIFT * nose * aparts
+    corners = _corners(width_px, height_px)
+    seen = middle + np.stack([(left - x + 1j * (top - heights)) * step for left, top in corners])
+    longest = np.array(face[0].shape[1::-1]) - 0.5
+    # Aside as far as it takes for both vertical edges of the photo to be out of view.
+    along = np.maximum(step.real, 0.3 * abs(step))
+    most, least = (
+        (seen.real.min(axis=0) + 0.5) / along,
+        (seen.real.max(axis=0) - longest[0]) / along,
+    )
+    asides = np.where(least > most, (least + most) / 2, np.clip(0, least, np.maximum(most, least)))
+    asides = np.clip(asides, -_MOST_ASIDE * width_px, _MOST_ASIDE * width_px)
+    seen = seen - asides * step
+    beyond = [-0.5 - seen.real, seen.real - longest[0], -0.5 - seen.imag, seen.imag - longest[1]]
+    empty = np.maximum(np.max(beyond, axis=(0, 1)), 0) / abs(step) / (width_px * height_px) ** 0.5
+    hair_cut = np.maximum(min(_HAIR, middle.imag / abs(across)) - heights / aparts, 0)
+    costs = _EMPTY * empty + _CUT * hair_cut + _FAR_ASIDE * (asides / width_px) ** 2
+    return costs + _TILTED_BY * tilts**2, asides, tilts
 
 
 def covered_share(pixels: Pixels, matrix: Points, size_px: tuple[int, int]) -> float:
@@ -120,13 +161,6 @@ def covered_share(pixels: Pixels, matrix: Points, size_px: tuple[int, int]) -> f
     return float(area) / (size_px[0] * size_px[1])
 
 
-def _seen_corners(matrix: Points, size_px: tuple[int, int]) -> tuple[Points, Points, float]:
-    """From frame to photo: the matrix, the frame's corners in the photo, and frame px to one."""
-    inverse = np.asarray(cv2.invertAffineTransform(matrix), np.float64)
-    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    return inverse, _corners(*size_px) @ inverse[:, :2].T + inverse[:, 2], scale
-
-
 def _corners(width_px: int, height_px: int) -> Points:
     right, lower = width_px - 0.5, height_px - 0.5
     return np.array([(-0.5, -0.5), (right, -0.5), (right, lower), (-0.5, lower)])
@@ -134,109 +168,47 @@ def _corners(width_px: int, height_px: int) -> Points:
 
 def frame_face(pixels: Pixels, landmarks: NDArray[np.float32], frame: Frame) -> Pixels:
     """The face in its frame: uint8 (frame.height_px, frame.width_px, 3)."""
-    apart = frame.eyes_apart_px
-    head = (frame.width_px / 2, frame.eye_y_px + 0.5 * apart, apart)
-    size = (frame.width_px, frame.height_px)
-    return continued_warp(pixels, eyes_level(landmarks, frame), size, head=head)
+    return warp(pixels, eyes_level(landmarks, frame), (frame.width_px, frame.height_px))
 
 
-def continued_warp(
-    pixels: Pixels,
-    matrix: Points,
-    size_px: tuple[int, int],
-    *,
-    head: tuple[float, float, float] | None = None,
-) -> Pixels:
-    """The picture through a similarity (2, 3); beyond its edges its colours go on, blurred.
+def warp(pixels: Pixels, matrix: Points, size_px: tuple[int, int]) -> Pixels:
+    """The picture through a similarity (2, 3); beyond its edges it goes on as in a mirror.
 
-    ``size_px`` is width and height of the result; ``head`` the centre (x, y) of a face in it, whose
-    colours do not go on, and the distance between its eyes.
-    """
-    part, matrix = _seen_part(pixels, matrix, size_px)
-    warped = cv2.warpAffine(part, matrix, size_px, borderMode=cv2.BORDER_REPLICATE)
-    inside = _inside(part.shape, matrix, size_px)
-    if inside is not None:
-        warped = cv2.blendLinear(warped, _ambience(warped, inside, head), inside, 1 - inside)
-    return np.asarray(warped, np.uint8)
-
-
-def _seen_part(pixels: Pixels, matrix: Points, size_px: tuple[int, int]) -> tuple[Pixels, Points]:
-    """The part of the picture that is seen, at about the size at which it is seen.
-
-    Averaged where it is reduced, interpolated by cubics where it is enlarged: that is faster than
-    the same while turning.
+    ``size_px`` is width and height of the result. What is seen is first brought to about the size
+    at which it is seen: halved by averages, or enlarged by cubics.
     """
     height, width = pixels.shape[:2]
-    _, seen, scale = _seen_corners(matrix, size_px)
+    inverse = np.asarray(cv2.invertAffineTransform(matrix), np.float64)
+    seen = _corners(*size_px) @ inverse[:, :2].T + inverse[:, 2]
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     margin = 3 + 2 / scale
     x0, y0 = np.clip(np.floor(seen.min(axis=0) - margin), 0, (width - 1, height - 1)).astype(int)
     x1, y1 = np.clip(np.ceil(seen.max(axis=0) + margin), (x0 + 1, y0 + 1), (width, height))
-    part = pixels[y0 : int(y1), x0 : int(x1)]
+    part: cv2.typing.MatLike = pixels[y0 : int(y1), x0 : int(x1)]
     step_x = step_y = 1.0
-    if not 0.8 < scale < 1.2:
-        size = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
-        step_x, step_y = part.shape[1] / size[0], part.shape[0] / size[1]
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        part = np.asarray(cv2.resize(part, size, interpolation=method), np.uint8)
+    while scale * step_x < _HALVED_BELOW and min(part.shape[:2]) > 1:
+        part = part[: part.shape[0] // 2 * 2, : part.shape[1] // 2 * 2]
+        size = part.shape[1] // 2, part.shape[0] // 2
+        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+        step_x, step_y = 2 * step_x, 2 * step_y
+    level = abs(matrix[1, 0]) < _LEVEL * scale
+    if level or scale > _ENLARGED_ABOVE:
+        size_x, size_y = part.shape[1] * step_x * scale, part.shape[0] * step_y * scale
+        size = (max(1, round(size_x)), max(1, round(size_y)))
+        step_x, step_y = step_x * part.shape[1] / size[0], step_y * part.shape[0] / size[1]
+        method = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_LINEAR
+        part = cv2.resize(part, size, interpolation=method)
     # Pixel i of the part covers pixels from x0 + step * i to x0 + step * (i + 1).
     back = np.array(
         [[step_x, 0, x0 + (step_x - 1) / 2], [0, step_y, y0 + (step_y - 1) / 2], [0, 0, 1]]
     )
-    return part, matrix @ back
-
-
-def _inside(
-    shape: tuple[int, ...], matrix: Points, size_px: tuple[int, int]
-) -> NDArray[np.float32] | None:
-    """Weight of the photo, falling to 0 at its edges; None where no edge is seen."""
-    width, height = size_px
-    inverse, seen, scale = _seen_corners(matrix, size_px)
-    centre = (_COARSE - 1) / 2
-    xs = np.arange(0, width + _COARSE, _COARSE, dtype=np.float32) + centre
-    ys = np.arange(0, height + _COARSE, _COARSE, dtype=np.float32)[:, None] + centre
-    depths = []
-    for axis, size in ((0, shape[1]), (1, shape[0])):
-        along = inverse[axis, 0] * xs + inverse[axis, 1] * ys + inverse[axis, 2]
-        if seen[:, axis].min() < -0.5 - _UNSEEN_PX / scale:
-            depths.append(along + 0.5)
-        if seen[:, axis].max() > size - 0.5 + _UNSEEN_PX / scale:
-            depths.append(size - 0.5 - along)
-    if not depths:
-        return None
-    depth = np.minimum.reduce(depths) * scale
-    weight = np.clip(depth / (_FEATHER * max(size_px)), 0, 1).astype(np.float32)
-    weight = weight * weight * (3 - 2 * weight)
-    whole = (weight.shape[1] * _COARSE, weight.shape[0] * _COARSE)
-    return np.ascontiguousarray(cv2.resize(weight, whole)[:height, :width])
-
-
-def _ambience(
-    picture: cv2.typing.MatLike,
-    inside: NDArray[np.float32],
-    head: tuple[float, float, float] | None,
-) -> Pixels:
-    """The colours of the photo spread over the whole frame, near edges more than far ones.
-
-    Normalised convolution: a blur that counts the photo's own pixels only.
-    """
-    height, width = picture.shape[:2]
-    size = (max(2, width // _COARSE), max(2, height // _COARSE))
-    known = np.asarray(cv2.resize(inside, size, interpolation=cv2.INTER_AREA), np.float32)
-    if head:
-        face = np.zeros(known.shape, np.float32)
-        lengths = (head[0], head[1], 1.2 * head[2], 1.7 * head[2])
-        x, y, *axes = (round(length) // _COARSE for length in lengths)
-        cv2.ellipse(face, (x, y), axes, 0, 0, 360, 1.0 - _HEAD_WEIGHT, -1)
-        known = known * (1 - np.asarray(cv2.GaussianBlur(face, (0, 0), 1.5), np.float32))
-    known = known[..., None]
-    colours = cv2.resize(picture, size, interpolation=cv2.INTER_AREA) * known
-    spread = np.dstack([colours, known])
-    near = cv2.GaussianBlur(spread, (0, 0), _NEAR * max(size))
-    far = cv2.GaussianBlur(near, (0, 0), _FAR * max(size))
-    mean = (*cv2.mean(picture)[:3], 1.0)  # of the edge alone if nothing of the photo is in view
-    both = near + _FAR_SHARE * far + _LEAST_WEIGHT * np.array(mean, np.float32)
-    even = np.clip(np.round(both[..., :3] / both[..., 3:]), 0, 255).astype(np.uint8)
-    return np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+    matrix = matrix @ back
+    x, y = (-round(shift) for shift in matrix[:, 2].tolist())
+    if level and 0 <= x <= part.shape[1] - size_px[0] and 0 <= y <= part.shape[0] - size_px[1]:
+        return np.asarray(part[y : y + size_px[1], x : x + size_px[0]], np.uint8)
+    part = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA)  # OpenCV turns four channels twice as fast
+    moved = cv2.warpAffine(part, matrix, size_px, borderMode=cv2.BORDER_REFLECT_101)
+    return np.asarray(cv2.cvtColor(moved, cv2.COLOR_RGBA2RGB), np.uint8)
 
 
 def shape_of(landmarks: NDArray[np.float32]) -> Points:
@@ -282,16 +254,15 @@ def bent_face(
     size_px: tuple[int, int],
     apart_px: float,
 ) -> Pixels:
-    """The photo with its face brought to a shape; beyond its edges its colours go on, blurred.
+    """The photo with its face brought to a shape.
 
     ``target`` (6, 2) is where its landmarks go in a frame of that width and height, ``apart_px``
     the distance between the eyes of a frontal face there.
     """
     matrix = placing(landmarks, target)
-    x, y = target[:5].mean(axis=0)
-    placed = continued_warp(pixels, matrix, size_px, head=(x, y - 0.1 * apart_px, apart_px))
+    placed = warp(pixels, matrix, size_px)
     maps = bend(through(matrix, landmarks), target, size_px, apart_px)
-    bent = cv2.remap(placed, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    bent = cv2.remap(placed, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     return np.asarray(bent, np.uint8)
 
 

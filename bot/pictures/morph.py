@@ -25,7 +25,6 @@ from bot.pictures.framing import (
     Pixels,
     Points,
     bend,
-    continued_warp,
     covered_share,
     face_away,
     head_shift,
@@ -33,6 +32,7 @@ from bot.pictures.framing import (
     placing,
     shape_of,
     through,
+    warp,
 )
 from bot.pictures.sheet import Sheet
 from bot.pictures.split import between, is_grey, skin_tone, toned
@@ -61,9 +61,9 @@ GIF = Format("image/gif", ".gif", 320, 400, 10)
 _FIRST_S, _WAY_S, _LAST_S, _BACK_S = 0.4, 0.8, 1.1, 0.5
 """How long the first face is seen, the way lasts, the second is seen, and the way back."""
 _EYES_DOWN = 0.4
-_VIEWS = ((0.2, 0.93), (0.225, 0.9), (0.25, 0.87), (0.275, 0.0))
-"""Distances between the eyes, of the geometric mean of the frame's sides, each with the share of
-the frame that both photos must fill."""
+_VIEWS = (0.2, 0.225, 0.25, 0.275, 0.31, 0.35, 0.4)
+"""Distances between the eyes, of the geometric mean of the frame's sides, to choose from."""
+_FULL = 0.995  # share of the frame that both photos must fill
 _MOST_BEND = 0.5  # of the distance between the eyes; faces on the way are no likeness of anybody
 _EQUALISED = 0.6  # how much of the other's light a face takes on where it gives way
 _NEARER = 0.35  # how much of the photo's light the portrait has even at the end
@@ -160,7 +160,7 @@ class _Morph:
         """The widest view that both photos fill, and both shapes in it."""
         width, height = self._size
         shapes = shape_of(first[1]), shape_of(second[1])
-        for view, enough in _VIEWS:
+        for view in _VIEWS:
             apart = view * (width * height) ** 0.5
             one, two = (
                 shape * apart + (width / 2 + head_shift(shape) * apart, _EYES_DOWN * height)
@@ -170,15 +170,14 @@ class _Morph:
                 covered_share(face[0], placing(face[1], place), self._size)
                 for face, place in ((first, one), (second, two))
             )
-            if covered >= enough:
+            if covered >= _FULL:
                 break
         return apart, one, two
 
     def _placed_face(self, face: FaceInPhoto, shape: Points) -> tuple[Pixels, Points]:
         """The photo in the frame, not bent, and where its landmarks are."""
         matrix = placing(face[1], shape)
-        head = (*shape[:5].mean(axis=0), self._apart_px)
-        return continued_warp(face[0], matrix, self._size, head=head), through(matrix, face[1])
+        return warp(face[0], matrix, self._size), through(matrix, face[1])
 
 
 def _words_band(entry: CardEntry, size_px: tuple[int, int]) -> tuple[_Floats, _Floats]:
@@ -189,8 +188,8 @@ def _words_band(entry: CardEntry, size_px: tuple[int, int]) -> tuple[_Floats, _F
     width, height = size_px
     band = height - round((1 - _BAND) * height)
     ramp = 255 * _BAND_DARK * np.clip(np.arange(band) / (0.45 * band), 0, 1)
-    shade = np.repeat(ramp[:, None], width, axis=1).astype(np.uint8)
-    paper, cover = Image.new("RGB", (width, band), _DARK), Image.fromarray(shade)
+    cover = np.repeat(ramp[:, None], width, axis=1).astype(np.uint8)
+    paper = np.tile(np.array(_DARK, np.uint8), (band, width, 1))
     unit, pad = width / 480, round(width / 24)
 
     def px(length: int) -> int:
@@ -209,7 +208,7 @@ def _words_band(entry: CardEntry, size_px: tuple[int, int]) -> tuple[_Floats, _F
     sheet = Sheet(width)
     words.draw(sheet, pad, band - px(10) - words.height_px)
     sheet.draw_on(paper, cover)
-    return np.asarray(paper, np.float32), np.asarray(cover, np.float32)[..., None] / np.float32(255)
+    return paper.astype(np.float32), cover[..., None] / np.float32(255)
 
 
 def encodes_mp4() -> bool:

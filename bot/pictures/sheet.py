@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Sequence
+from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from bot.pictures.framing import Pixels, continued_warp
+from bot.pictures.framing import Pixels, warp
 from bot.pictures.text import Block, set_text
 from bot.values import Picture
 from engine.types import Box, Face, Photo
@@ -33,11 +32,12 @@ _QUALITIES = ((88, 1.0), (80, 0.75), (70, 0.6), (60, 0.5), (45, 0.4), (30, 0.0))
 _MOST_BYTES = 250_000
 
 _LOWEST_PX = 300
-_AROUND = 0.3  # of a face's height that is kept above and below it
-_LARGEST_SCALE = 4.0
-_CROWD = 15  # with more faces, some are left unmarked rather than marked over others
-
-_Rectangle = tuple[int, int, int, int]  # x, y, width, height
+_BESIDE, _ABOVE = 1.0, 0.7  # of the largest face's height: what is kept around faces
+_FACE_SHARE = 0.4  # of the height of a numbered photo: no face is brought nearer than that
+_SMALLEST_BADGE, _CROWD_BADGE, _LARGEST_BADGE = 42, 32, 60
+_CROWD = 15  # faces; with more, badges are smaller
+_INNER = 0.6  # of a box: the part that shows who it is
+_HIDDEN_BADGE = 4.0  # px of a face that one of a badge is worth
 
 
 def score_colour(score: float) -> Colour:
@@ -55,27 +55,26 @@ def _colours(scores: NDArray[np.float64]) -> Pixels:
 
 
 class Sheet:
-    """Collects what is to be drawn; ``picture`` draws it."""
+    """Collects what is to be drawn; ``picture`` draws it, photos below everything else."""
 
     def __init__(self, width_px: int) -> None:
         self.width_px = width_px
-        self._pasted: list[tuple[Image.Image | Colour, tuple[int, int], Image.Image | None]] = []
+        self._photos: list[tuple[Pixels, int, int]] = []
+        self._pasted: list[tuple[Pixels, int, int, Pixels]] = []
 
-    def _paste(
-        self, what: Image.Image | Colour, x: int, y: int, mask: Image.Image | None = None
-    ) -> None:
-        self._pasted.append((what, (x, y), mask))
+    def _paste(self, what: Pixels | Colour, x: int, y: int, mask: Pixels) -> None:
+        self._pasted.append((np.asarray(what, np.uint8), x, y, mask))
 
     def photo(self, pixels: Pixels, x: int, y: int) -> None:
-        """Puts pixels (H, W, 3) with their upper left corner there."""
-        self._paste(Image.fromarray(pixels), x, y)
+        """Puts pixels (H, W, 3) with their upper left corner there, within the sheet."""
+        self._photos.append((pixels, x, y))
 
     def medallion(self, pixels: Pixels, x: int, y: int, *, ring_px: int = 10) -> None:
         """Puts square pixels (S, S, 3) as a disc there, with a ring around it."""
         edge_px = len(pixels)
         outer = _capsule(edge_px + 2 * ring_px, edge_px + 2 * ring_px)
         self._paste(BACKGROUND, x - ring_px, y - ring_px, outer)
-        self._paste(Image.fromarray(pixels), x, y, _capsule(edge_px, edge_px))
+        self._paste(pixels, x, y, _capsule(edge_px, edge_px))
 
     def block(self, block: Block, x: int, y: int, colour: Colour) -> None:
         """Puts set text with the upper left corner of its box there."""
@@ -86,9 +85,8 @@ class Sheet:
         share = min(max(score, 0.0), 100.0) / 100
         filled_px = round(height_px + (width_px - height_px) * share)
         ramp = _colours(np.linspace(0, 100, width_px)[:filled_px])
-        fill = np.ascontiguousarray(np.broadcast_to(ramp, (height_px, filled_px, 3)))
         self._paste(TRACK, x, y, _capsule(width_px, height_px))
-        self._paste(Image.fromarray(fill), x, y, _capsule(filled_px, height_px))
+        self._paste(ramp, x, y, _capsule(filled_px, height_px))
 
     def badge(self, number: int, x: int, y: int, height_px: int, *, selected: bool = False) -> None:
         """A number on a pill whose upper left corner is there."""
@@ -102,20 +100,46 @@ class Sheet:
         self._paste(paper, x, y, _capsule(width_px, height_px))
         self._paste(ink, left, top, text.mask)
 
-    def draw_on(self, paper: Image.Image, coverage: Image.Image | None = None) -> None:
-        """Draws everything; ``coverage`` (mode L) becomes 255 where there is text or a bar."""
-        for what, place, mask in self._pasted:
-            paper.paste(what, place, mask)
-            if coverage is not None and mask is not None:
-                coverage.paste(255, place, mask)
+    def draw_on(self, paper: Pixels, coverage: Pixels | None = None) -> None:
+        """Draws all but photos on pixels (H, W, 3); ``coverage`` (H, W) becomes that of the ink."""
+        for what, x, y, mask in self._pasted:
+            start_x, start_y = max(x, 0), max(y, 0)
+            end_x, end_y = min(x + mask.shape[1], paper.shape[1]), min(y + len(mask), len(paper))
+            if start_x >= end_x or start_y >= end_y:
+                continue
+            here = np.s_[start_y:end_y, start_x:end_x]
+            share = mask[start_y - y : end_y - y, start_x - x : end_x - x]
+            colours = np.broadcast_to(what, (*mask.shape, 3))[
+                start_y - y : end_y - y, start_x - x : end_x - x
+            ]
+            paper[here] = _mixed(paper[here], colours, share)
+            if coverage is not None:
+                coverage[here] = np.maximum(coverage[here], share)
 
     def picture(self, height_px: int, alt: str, words_from_px: int | None = None) -> Picture:
         """Everything drawn, as a JPEG of at most 250 kB."""
-        paper = Image.new("RGB", (self.width_px, height_px), BACKGROUND)
+        paper = np.empty((height_px, self.width_px, 3), np.uint8)
+        paper[:] = np.tile(np.array(BACKGROUND, np.uint8), (self.width_px, 1))
+        for pixels, x, y in self._photos:
+            paper[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
         self.draw_on(paper)
         return Picture(_jpeg(paper), self.width_px, height_px, alt, words_from_px)
 
 
+def _mixed(below: Pixels, above: Pixels, share: Pixels) -> Pixels:
+    """Pixels (H, W, 3) under others that cover them so far, uint8 (H, W)."""
+    shares = cv2.merge([share] * 3).astype(np.uint16)
+    mixed = above * shares
+    np.subtract(255, shares, out=shares)
+    shares *= below
+    mixed += shares
+    mixed += 128
+    mixed += mixed >> 8  # divided by 255, rounded
+    mixed >>= 8
+    return mixed.astype(np.uint8)
+
+
+@lru_cache(maxsize=256)
 def _badge_text(number: int, height_px: int) -> tuple[Block, int]:
     """The digits of a badge and how wide it is."""
     size, box = round(0.68 * height_px), {"width_px": 4 * height_px, "height_px": 2 * height_px}
@@ -123,25 +147,27 @@ def _badge_text(number: int, height_px: int) -> tuple[Block, int]:
     return text, max(height_px, text.width_px + round(0.55 * height_px))
 
 
-def _capsule(width_px: int, height_px: int) -> Image.Image:
+@lru_cache(maxsize=64)
+def _capsule(width_px: int, height_px: int) -> Pixels:
     """Coverage of a bar with round ends, smooth at its edge."""
     radius = height_px / 2
     xs = np.arange(width_px) + 0.5 - width_px / 2
     ys = np.arange(height_px)[:, None] + 0.5 - height_px / 2
     beyond = np.maximum(np.abs(xs) - (width_px / 2 - radius), 0.0)
     inside = np.clip(radius + 0.5 - np.hypot(beyond, ys), 0.0, 1.0)
-    return Image.fromarray(np.round(255 * inside).astype(np.uint8))
+    return np.round(255 * inside).astype(np.uint8)
 
 
-def _jpeg(paper: Image.Image) -> bytes:
-    wanted, size = 1.0, _MOST_BYTES + 1
+def _jpeg(paper: Pixels) -> bytes:
+    """RGB pixels as a JPEG with half the colour's resolution; they are lost."""
+    cv2.cvtColor(paper, cv2.COLOR_RGB2BGR, dst=paper)
+    wanted, jpeg = 1.0, b""
     for quality, share in _QUALITIES:
-        if size > _MOST_BYTES and share <= wanted:
-            buffer = io.BytesIO()
-            paper.save(buffer, "JPEG", quality=quality)
-            size = len(buffer.getbuffer())
-            wanted = min(wanted, share * _MOST_BYTES / size)
-    return buffer.getvalue()
+        if not jpeg or (len(jpeg) > _MOST_BYTES and share <= wanted):
+            _, encoded = cv2.imencode(".jpg", paper, (cv2.IMWRITE_JPEG_QUALITY, quality))
+            jpeg = encoded.tobytes()
+            wanted = min(wanted, share * _MOST_BYTES / len(jpeg))
+    return jpeg
 
 
 def draw_numbered(
@@ -154,67 +180,74 @@ def draw_numbered(
 ) -> int:
     """Draws the photo across the sheet's top with a numbered frame around each face.
 
-    All of the photo is shown if it fits ``highest_px``; otherwise the part with the faces. In a
-    crowd only those faces are marked whose numbers hide no others. Numbers count from 1,
-    ``selected``, the face to stress, from 0. Returns the height that the photo takes.
+    The part with the faces is shown, as wide as the sheet where they go into ``highest_px``, or
+    into the sheet's width in height. Numbers count from 1, ``selected``, the face to stress, from
+    0. Returns the height that the photo takes.
     """
-    matrix, height_px = _view(photo, faces, sheet.width_px, highest_px)
-    pixels = continued_warp(photo.pixels, matrix, (sheet.width_px, height_px)).copy()
+    matrix, size_px = _view(photo, faces, sheet.width_px, highest_px)
+    pixels = warp(photo.pixels, matrix, size_px).copy()
+    height_px = max(_LOWEST_PX, size_px[1])
+    left, top = (sheet.width_px - size_px[0]) // 2, (height_px - size_px[1]) // 2
     scale, (shift_x, shift_y) = matrix[0, 0], matrix[:, 2]
     boxes = [
         Box(f.box.x * scale + shift_x, f.box.y * scale + shift_y, f.box.w * scale, f.box.h * scale)
         for f in faces
     ]
-    badges = _badges(boxes, (sheet.width_px, height_px), selected)
+    badges = _badges(boxes, size_px, selected)
     for at in badges:
         _corners(pixels, boxes[at], SELECTED if at == selected else INK)
-    sheet.photo(pixels, 0, 0)
-    for at, (x, y, _, badge_px) in badges.items():
-        sheet.badge(at + 1, x, y, badge_px, selected=at == selected)
+    sheet.photo(pixels, left, top)
+    for at, (x, y, badge_px) in badges.items():
+        sheet.badge(at + 1, left + x, top + y, badge_px, selected=at == selected)
     return height_px
 
 
 def _badges(
     boxes: Sequence[Box], picture_px: tuple[int, int], selected: int | None
-) -> dict[int, _Rectangle]:
-    """Where the badges go: on a corner of each box, hiding no larger face and no other badge.
+) -> dict[int, tuple[int, int, int]]:
+    """Where the badges go, and their height: at the edge of each box, where they hide least.
 
-    Where there is no such place, the badge goes on a corner all the same; but in a crowd only the
-    selected face's does.
+    Of other badges first, then of faces that are not much smaller.
     """
-    crowd = len(boxes) > _CROWD
-    badges: dict[int, _Rectangle] = {}
+    smallest = _SMALLEST_BADGE if len(boxes) <= _CROWD else _CROWD_BADGE
+    sides = np.array([(box.x, box.y, box.w, box.h) for box in boxes]).reshape(-1, 4)
+    inner = sides * (1, 1, _INNER, _INNER)
+    inner[:, :2] += (1 - _INNER) / 2 * sides[:, 2:]
+    taken = np.empty((0, 4))
+    badges: dict[int, tuple[int, int, int]] = {}
     for at in sorted(range(len(boxes)), key=lambda at: (at != selected, at)):
-        box = boxes[at]
-        badge_px = round(float(np.clip(0.3 * box.h, 34 if crowd else 40, 60)))
-        _, width_px = _badge_text(at + 1, badge_px)
-        faces = [_inner(other) for other in boxes if other.h > 0.8 * box.h]
-        places = _places(box, width_px, badge_px, picture_px)
-        free = [place for place in places if not _touches(place, list(badges.values()))]
-        best = [place for place in free if not _touches(place, faces)]
-        if best or not crowd or at == selected:
-            badges[at] = (best or free or places)[0]
+        high = round(float(np.clip(0.3 * sides[at, 3], smallest, _LARGEST_BADGE)))
+        _, wide = _badge_text(at + 1, high)
+        places = _places(sides[at], inner[at], (wide, high), picture_px)
+        hidden = _shared(places, inner[sides[:, 3] > 0.8 * sides[at, 3]])
+        best = places[np.argmin(_HIDDEN_BADGE * _shared(places, taken) + hidden)]
+        taken = np.vstack([taken, best])
+        badges[at] = (int(best[0]), int(best[1]), high)
     return badges
 
 
 def _view(
     photo: Photo, faces: Sequence[Face], width_px: int, highest_px: int
-) -> tuple[NDArray[np.float64], int]:
-    """Which part of the photo is shown: a matrix that only scales and shifts, and the height."""
-    scale = min(width_px / photo.width_px, _LARGEST_SCALE)
-    upper, lower = 0.0, float(photo.height_px)
-    if photo.height_px * scale > highest_px:
-        if faces:
-            upper = max(0.0, min(f.box.y - _AROUND * f.box.h for f in faces))
-            lower = min(lower, max(f.box.y + (1 + _AROUND) * f.box.h for f in faces))
-        scale = min(scale, highest_px / max(lower - upper, 1.0))
-        shown = highest_px / scale
-        upper = float(np.clip((upper + lower - shown) / 2, 0, max(0, photo.height_px - shown)))
-        lower = min(upper + shown, float(photo.height_px))
-    height_px = max(_LOWEST_PX, min(highest_px, round((lower - upper) * scale)))
-    shift_x = (width_px - photo.width_px * scale) / 2 + (scale - 1) / 2
-    shift_y = (height_px - (lower - upper) * scale) / 2 - upper * scale + (scale - 1) / 2
-    return np.array([[scale, 0, shift_x], [0, scale, shift_y]]), height_px
+) -> tuple[NDArray[np.float64], tuple[int, int]]:
+    """Which part of the photo is shown: a matrix that only scales and shifts, width and height."""
+    whole = np.array([photo.width_px, photo.height_px], np.float64)
+    start, end, largest = np.zeros(2), whole, float(whole[1])
+    if faces:
+        boxes = np.array([(f.box.x, f.box.y, f.box.w, f.box.h) for f in faces])
+        largest = max(float(boxes[:, 3].max()), 1.0)
+        around = np.array([_BESIDE, _ABOVE]) * largest
+        start = np.clip((boxes[:, :2] - around).min(axis=0), 0, whole - 1)
+        end = np.clip((boxes[:, :2] + boxes[:, 2:] + around).max(axis=0), start + 1, whole)
+    (across, down), tallest_px = end - start, max(highest_px, width_px)
+    scale = min(width_px / across, highest_px / down, _FACE_SHARE * highest_px / largest)
+    scale = max(scale, min(width_px / whole[0], tallest_px / down))
+    height_px = max(highest_px, min(tallest_px, round(down * scale)))
+    size = np.minimum((width_px, height_px), whole * scale)
+    shown = size / scale
+    corner = np.clip((start + end - shown) / 2, 0, whole - shown)
+    shift_x, shift_y = (scale - 1) / 2 - corner * scale
+    width, height = (max(1, round(side)) for side in size.tolist())
+    return np.array([[scale, 0, shift_x], [0, scale, shift_y]]), (width, height)
 
 
 def _corners(pixels: Pixels, box: Box, colour: Colour) -> None:
@@ -231,28 +264,27 @@ def _corners(pixels: Pixels, box: Box, colour: Colour) -> None:
 
 
 def _places(
-    box: Box, width_px: int, height_px: int, picture_px: tuple[int, int]
-) -> list[_Rectangle]:
-    """Where a badge may go: on a corner of the box, beside the face, within the picture."""
-    _, upper, _, inner_px = _inner(box)
-    above = min(box.y - height_px / 2, upper - height_px - 1)
-    below = max(box.y + box.h - height_px / 2, upper + inner_px + 1)
-    places = []
-    for corner_x, top in itertools.product((box.x, box.x + box.w), (above, below)):
-        x = np.clip(corner_x - width_px / 2, 6, picture_px[0] - width_px - 6)
-        y = np.clip(top, 6, picture_px[1] - height_px - 6)
-        places.append((round(float(x)), round(float(y)), width_px, height_px))
-    return places
+    box: NDArray[np.float64],
+    inner: NDArray[np.float64],
+    size_px: tuple[int, int],
+    picture_px: tuple[int, int],
+) -> NDArray[np.float64]:
+    """Where a badge may go (8, 4): on corners and sides of the box, in the picture; best first."""
+    width, height = size_px
+    above = min(box[1] - height / 2, inner[1] - height - 1)
+    below = max(box[1] + box[3] - height / 2, inner[1] + inner[3] + 1)
+    beside = box[1] + (box[3] - height) / 2
+    left, middle, right = box[0] + np.array([0.0, 0.5, 1.0]) * box[2] - width / 2
+    corners = itertools.product((left, right), (above, below))
+    sides = ((middle, above), (middle, below), (left, beside), (right, beside))
+    corner = np.array([*corners, *sides])
+    corner = np.clip(corner, 6, np.maximum(np.array(picture_px) - size_px - 6, 6)).round()
+    return np.hstack([corner, np.broadcast_to(size_px, corner.shape)])
 
 
-def _inner(box: Box) -> _Rectangle:
-    """The part of a box that shows who it is."""
-    x, y, w, h = box.x + 0.2 * box.w, box.y + 0.2 * box.h, 0.6 * box.w, 0.6 * box.h
-    return round(x), round(y), round(w), round(h)
-
-
-def _touches(one: _Rectangle, others: Sequence[_Rectangle]) -> bool:
-    x, y, w, h = one
-    return any(
-        x <= ox + ow and ox <= x + w and y <= oy + oh and oy <= y + h for ox, oy, ow, oh in others
-    )
+def _shared(some: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The area (N,), px, that each of some rectangles (N, 4) shares with others (M, 4)."""
+    one, other = some[:, None], others[None]
+    start = np.maximum(one[..., :2], other[..., :2])
+    end = np.minimum(one[..., :2] + one[..., 2:], other[..., :2] + other[..., 2:])
+    return np.asarray(np.maximum(end - start, 0).prod(axis=2).sum(axis=1), np.float64)

@@ -29,19 +29,27 @@ from bot.pictures.framing import (
 )
 from engine.align import yaw_degrees
 
-_MOST_TURNED = 44.0
-_MOST_APART = 33.0
-"""Degrees: further turned than that, and differing by more, no halves make one face."""
+_MOST_TURNED = 38.0
+_MOST_APART = 17.0
+"""Degrees: further turned than that, and differing by more, no halves make one face: an ear shows
+where the other half has none."""
 
 _VIEWS = (
-    (0.18, 0.44, 0.93),
-    (0.2, 0.43, 0.91),
-    (0.22, 0.415, 0.88),
-    (0.245, 0.4, 0.85),
-    (0.265, 0.385, 0.0),
+    (0.18, 0.44),
+    (0.2, 0.43),
+    (0.22, 0.415),
+    (0.245, 0.4),
+    (0.27, 0.385),
+    (0.3, 0.375),
+    (0.34, 0.365),
 )
 """Distance between the eyes and their height, of the geometric mean of the frame's sides and of
-its height, each with the share of the frame that the photos must fill."""
+its height."""
+_USUAL_PX = (1080, 960)
+_FULL = 0.995
+_FULL_ENOUGH = 0.97
+"""Share of their halves that the photos fill in a view that is taken, and that they must fill in
+the nearest."""
 
 _MEETING = 0.35
 """How far the first face's tone comes towards the second's: the sender stays who they are, and the
@@ -66,10 +74,20 @@ Tone = NDArray[np.float64]
 """What a skin looks like (2, 3): mean and deviation of L*, a*, b* on OpenCV's scale to 255."""
 
 
-def suits(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
-    """Whether two faces (landmarks) make one: neither turned far aside, both turned about alike."""
-    one, other = abs(yaw_degrees(first)), abs(yaw_degrees(second))
-    return max(one, other) <= _MOST_TURNED and abs(one - other) <= _MOST_APART
+def suits(first: FaceInPhoto, second: FaceInPhoto) -> bool:
+    """Whether two faces make one.
+
+    Neither is turned far aside, both are about alike, and the photos reach far enough around them.
+    """
+    one, other = abs(yaw_degrees(first[1][:5])), abs(yaw_degrees(second[1][:5]))
+    if max(one, other) > _MOST_TURNED or abs(one - other) > _MOST_APART:
+        return False
+    return _view(first, _turned_alike(first, second), _USUAL_PX)[2] >= _FULL_ENOUGH
+
+
+def _turned_alike(first: FaceInPhoto, second: FaceInPhoto) -> FaceInPhoto:
+    """The second, as in a mirror where the two are turned to opposite sides."""
+    return mirrored(*second) if face_away(first[1], second[1]) else second
 
 
 def split_face(first: FaceInPhoto, second: FaceInPhoto, size_px: tuple[int, int]) -> Pixels:
@@ -78,9 +96,8 @@ def split_face(first: FaceInPhoto, second: FaceInPhoto, size_px: tuple[int, int]
     Where they are turned to opposite sides, the second is shown as in a mirror. The result is uint8
     (height, width, 3).
     """
-    if face_away(first[1], second[1]):
-        second = mirrored(*second)
-    target, apart_px = _view(first, second, size_px)
+    second = _turned_alike(first, second)
+    target, apart_px, _ = _view(first, second, size_px)
     finest = min(_scale(face, target) for face in (first, second))
     factor = float(np.clip(_FINE_ENOUGH / finest, _LEAST_FINE, 1))
     if factor > _NEARLY:
@@ -129,24 +146,24 @@ def _scale(face: FaceInPhoto, target: Points) -> float:
 
 def _view(
     first: FaceInPhoto, second: FaceInPhoto, size_px: tuple[int, int]
-) -> tuple[Points, float]:
+) -> tuple[Points, float, float]:
     """The common face (6, 2) and the distance of its eyes in the widest view that is filled.
 
-    Each of the two photos has to fill most of its half.
+    The third is the share of its half that the photo fills which fills less of it.
     """
     width, height = size_px
     shape = upright((shape_of(first[1]) + shape_of(second[1])) / 2)
     half = (width // 2, height)
-    for apart, down, enough in _VIEWS:
+    for apart, down in _VIEWS:
         apart_px = apart * (width * height) ** 0.5
         target = shape * apart_px + (width / 2, down * height)
         covered = min(
             covered_share(first[0], placing(first[1], target), half),
             covered_share(second[0], placing(second[1], target - (width - half[0], 0)), half),
         )
-        if covered >= enough:
+        if covered >= _FULL:
             break
-    return target, apart_px
+    return target, apart_px, covered
 
 
 def _seam(target: Points, height_px: int) -> Points:

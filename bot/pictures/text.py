@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 
-from PIL import Image
+import numpy as np
+from numpy.typing import NDArray
 
 from bot.pictures.glyphs import (
     EMOJI,
@@ -253,17 +254,21 @@ def _stands_alone(cluster: str) -> bool:
 class Block:
     """Text set into a box."""
 
-    # Coverage, mode L, as wide as the box, as high as the lines need; 0 where there is no ink
-    mask: Image.Image = field(repr=False)
+    # Coverage, uint8 (H, W), as large as the lines need; 0 where there is no ink
+    mask: NDArray[np.uint8] = field(repr=False)
     lines: tuple[str, ...]  # what is drawn, line by line, in the order of reading
     size_px: int  # of the font
     baseline_px: int  # of the first line, from the top of the mask
-    width_px: int  # of the longest line, from the left edge of the mask
+
+    @property
+    def width_px(self) -> int:
+        """Width of the mask."""
+        return self.mask.shape[1]
 
     @property
     def height_px(self) -> int:
         """Height of the mask."""
-        return self.mask.height
+        return len(self.mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +364,7 @@ def _largest(lines: Sequence[_Line], sizes_px: range, width_px: int, height_px: 
     return 0
 
 
+@lru_cache(maxsize=128)
 def set_text(
     text: str,
     *,
@@ -399,7 +405,7 @@ def _drawn(lines: Sequence[_Line], size_px: int, width_px: int, height_px: int) 
         baseline = float(top + line.ascent_px(size_px))
         placed += [(run, pen * size_px - left, baseline) for run, pen in line.runs]
         top += line.height_px(size_px)
-    mask = Image.fromarray(rasterised(placed, size_px, width_px, min(height_px, top)))
+    width_px = max(1, min(width_px, max(line.width_px(size_px) for line in lines)))
+    mask = rasterised(placed, size_px, width_px, min(height_px, top))
     texts, baseline_px = tuple(line.text for line in lines), lines[0].ascent_px(size_px)
-    widest_px = max(line.width_px(size_px) for line in lines)
-    return Block(mask, texts, size_px, baseline_px, min(width_px, widest_px))
+    return Block(mask, texts, size_px, baseline_px)

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bot.pictures.framing import Frame, continued_warp, eyes_level, frame_face, shared_frame
+from bot.pictures.framing import (
+    Frame,
+    Pixels,
+    covered_share,
+    eyes_level,
+    frame_face,
+    shared_frames,
+    warp,
+)
 from engine.align import DLIB_TEMPLATE
 
 FRAME = Frame(540, 640, eye_y_px=275, eyes_apart_px=110)
@@ -129,22 +137,11 @@ def test_there_is_no_black_beyond_the_photo(
     assert np.abs(drawn.astype(int) - (200, 140, 90)).max() <= 3
 
 
-def test_continuation_favours_no_side() -> None:
-    """A mirrored photo gives the mirrored picture."""
-    photo = np.random.default_rng(0).integers(0, 256, (12, 9, 3), np.uint8)
-    matrix = np.array([[20.0, 0, 320 - 20 * 4], [0, 20, 240 - 20 * 5.5]])
-    mirrored = matrix.copy()
-    mirrored[0, 2] = 639 - 320 - 20 * 4
-    drawn = continued_warp(photo, matrix, (640, 480)).astype(int)
-    other = continued_warp(photo[:, ::-1], mirrored, (640, 480)).astype(int)
-    assert np.abs(drawn[:, ::-1] - other).max() <= 4
-
-
 def test_a_photo_is_left_sharp_where_it_fills_the_frame() -> None:
     """Without an edge in view nothing is blurred, and no interpolation is needed."""
     photo = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
     shift = np.array([[1.0, 0, -20], [0, 1, -10]])
-    drawn = continued_warp(photo, shift, (100, 80))
+    drawn = warp(photo, shift, (100, 80))
     assert (drawn == photo[10:90, 20:120]).all()
 
 
@@ -152,20 +149,47 @@ def test_large_photos_are_averaged() -> None:
     """Fine stripes become grey instead of an artefact of sampling."""
     stripes = np.zeros((1600, 1600, 3), np.uint8)
     stripes[:, ::2] = 255
-    drawn = continued_warp(stripes, np.array([[0.1, 0, 0], [0, 0.1, 0]]), (150, 150))
+    drawn = warp(stripes, np.array([[0.1, 0, 0], [0, 0.1, 0]]), (150, 150))
     assert np.abs(drawn[5:-5, 5:-5].astype(int) - 128).max() < 12
+
+
+def seen(pixels: Pixels, landmarks: NDArray[np.float32], frame: Frame) -> float:
+    """Share of the frame that the photo fills."""
+    size = (frame.width_px, frame.height_px)
+    return covered_share(pixels, eyes_level(landmarks, frame), size)
 
 
 def test_frame_shows_more_where_the_photos_allow() -> None:
     """Head and shoulders from wide photos, closer where one of them ends near the face."""
     wide = (np.zeros((1000, 1000, 3), np.uint8), placed(60, 0, 500, 450))
     tight = (np.zeros((200, 180, 3), np.uint8), placed(60, 0, 90, 85))
-    open_view = shared_frame([wide, wide], 540, 640)
-    close_view = shared_frame([wide, tight], 540, 640)
+    (open_view, same) = shared_frames([wide, wide], 540, 640)
+    assert open_view == same
+    (close_view, _) = shared_frames([wide, tight], 540, 640)
     assert open_view.eyes_apart_px < close_view.eyes_apart_px
-    sliver = (wide[0], placed(60, 0, 500, 165))  # a few pixels are missing at the top
-    assert shared_frame([wide, sliver], 540, 640) == open_view
-    above = (wide[0], placed(60, 0, 500, 145))  # the photo ends above the hair
-    higher = shared_frame([wide, above], 540, 640)
-    assert higher.eyes_apart_px == open_view.eyes_apart_px
+    above = (wide[0], placed(60, 0, 500, 110))  # the photo ends above the hair
+    higher, _ = shared_frames([wide, above], 540, 640)
+    assert higher.eyes_apart_px < 1.6 * open_view.eyes_apart_px
     assert higher.eye_y_px < open_view.eye_y_px
+
+
+@settings(max_examples=60)
+@given(
+    landmarks=st.builds(
+        placed, st.floats(20, 60), st.floats(-15, 15), st.floats(60, 240), st.floats(75, 230)
+    )
+)
+def test_a_photo_fills_its_frame(landmarks: NDArray[np.float32]) -> None:
+    """However close to an edge the face is; no band beside it, neither blurred nor black."""
+    photo = np.zeros((300, 300, 3), np.uint8)
+    (frame,) = shared_frames([(photo, landmarks)], 540, 640)
+    assert seen(photo, landmarks, frame) > 0.98
+
+
+def test_a_head_that_the_photo_shows_whole_stays_whole() -> None:
+    """There is room for hair above the eyes, and the chin is in the frame."""
+    photo = np.zeros((900, 700, 3), np.uint8)
+    for x in (150, 350, 560):
+        (frame,) = shared_frames([(photo, placed(70, 8, x, 300))], 540, 640)
+        assert frame.eye_y_px > 1.8 * frame.eyes_apart_px
+        assert 640 - frame.eye_y_px > 1.9 * frame.eyes_apart_px

@@ -148,16 +148,31 @@ def test_faces_turned_to_opposite_sides_are_turned_alike() -> None:
     assert turned[edge].min() > 145
 
 
-def test_a_profile_makes_no_face_with_anybody() -> None:
-    """Nor do two turned very differently; the same for both orders."""
-    front = placed(60, 0, 100, 100)
-    profile, half = front.copy(), front.copy()
-    profile[2, 0] -= 45
-    profile[:2, 0] = profile[:2, 0].mean() + np.array([-12, 12])
-    half[2, 0] -= 16
-    assert suits(front, front)
-    assert suits(front, half)
-    assert suits(half, front)
-    assert not suits(front, profile)
-    assert not suits(profile, front)
-    assert not suits(profile, profile)
+@pytest.mark.parametrize(
+    ("one", "other", "suit"),
+    [(0, 0, True), (0, 12, True), (25, -25, True), (0, 22, False), (45, 45, False), (0, 60, False)],
+)
+def test_only_faces_turned_alike_make_one(one: float, other: float, suit: bool) -> None:
+    """Of two turned differently an ear would be seen twice; the same for both orders."""
+    first, second = (
+        (np.zeros((400, 400, 3), np.uint8), turned(degrees)) for degrees in (one, other)
+    )
+    assert suits(first, second) == suits(second, first) == suit
+
+
+def turned(degrees: float) -> NDArray[np.float32]:
+    """Landmarks of a face that looks so far aside."""
+    points = placed(60, 0, 200, 200)
+    nose, apart = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
+    points[:, 0] = 200 + (points[:, 0] - 200) * apart
+    points[2, 0] += 0.48 * 60 * nose
+    return points
+
+
+def test_a_photo_that_ends_at_the_face_makes_no_face() -> None:
+    """Half of the picture would be empty."""
+    whole = np.zeros((400, 400, 3), np.uint8), placed(60, 0, 200, 200)
+    cut = whole[0][:, 180:], placed(60, 0, 20, 200)
+    assert suits(whole, whole)
+    assert not suits(whole, cut)
+    assert not suits(cut, whole)
