@@ -6,6 +6,7 @@ and score can still be read at the 350 px of a phone.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 
@@ -16,11 +17,13 @@ from bot.pictures.framing import FaceInPhoto, Pixels, frame_face, shared_frames,
 from bot.pictures.sheet import INK, MUTED, Sheet, draw_numbered, score_colour
 from bot.pictures.split import split_face, suits
 from bot.pictures.text import Block, set_text
+from bot.text import shorten
 from bot.values import Picture
+from engine.align import DLIB_TEMPLATE
 from engine.engine import Engine
 from engine.types import Box, Face, Photo
 from gallery.records import Match
-from gallery.silhouette import is_silhouette
+from gallery.silhouette import draw_silhouette, is_silhouette
 
 _CAMERA = "\N{CAMERA} "  # before a credit, in place of the word "photo" in some language
 
@@ -29,14 +32,20 @@ _MOST_ENTRIES = 10  # more would make a ribbon that nobody reads and platforms r
 _GAP = 6
 _HALF = (_WIDTH - _GAP) // 2
 _PAD = 44
-_BADGE = 58
+_BADGE, _RANK = 58, 60
 _BAND = 640  # the highest that a photo with numbered faces is
 _PAIR_PX, _SPLIT_PX = (640, 520), (960, 760)
 """Height of the faces: alone, and where a numbered photo or further matches share the card."""
 
+_SILHOUETTE_PX = (600, 720)
+_EYES_PX = 110  # how far apart, in the middle of the width
+_SILHOUETTE = DLIB_TEMPLATE / np.ptp(DLIB_TEMPLATE[:2, 0]) * _EYES_PX
+_SILHOUETTE = (_SILHOUETTE - _SILHOUETTE[:2].mean(axis=0) + 300).astype(np.float32)
+
 _FAMILY_PAD, _FAMILY_BADGE = 40, 54
 _PARENTS, _CHILD = 560, 340
 _CHILD_BELOW = 150  # of the sender's picture, below the two panels: their faces stay free
+_MIDDLE = 0.1  # of the disc's width: no face stands further aside in it
 _COLUMN = _HALF - _FAMILY_PAD - _FAMILY_PAD // 2
 
 
@@ -63,13 +72,16 @@ class CardEntry:
 def entry_of(engine: Engine, match: Match, *, name: str, word: str, credit: str) -> CardEntry:
     """A match as the card shows it; decodes its portrait."""
     portrait, jpeg = match.portrait, match.thumbnail()
+    said = (name, match.score, word, credit)
+    if is_silhouette(jpeg):
+        pixels = engine.decode_portrait(draw_silhouette(*_SILHOUETTE_PX, _SILHOUETTE)).pixels
+        return CardEntry(pixels, _SILHOUETTE, *said, silhouette=True)
     pixels = engine.decode_portrait(jpeg).pixels
     # The settings may make decoding reduce even a thumbnail.
     scale = pixels.shape[1] / portrait.width_px
     landmarks = (portrait.landmarks * scale).astype(np.float32)
     box = Box(*(side * scale for side in astuple(portrait.box)))
-    said = (name, match.score, word, credit)
-    return CardEntry(pixels, landmarks, *said, box, silhouette=is_silhouette(jpeg))
+    return CardEntry(pixels, landmarks, *said, box)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +105,23 @@ class Style:
     """How a match is told; lengths are px."""
 
     name: Fit
-    word: Fit | None  # what the score means; None leaves it out
+    word: Fit | None  # what the score means; None leaves it out, and the score stands by the name
     credit: Fit  # below the bar
     bar: tuple[int, int, int]  # height of the bar, and what stands free above and below it
-    score: int = 0  # size of the score; 0: it stands elsewhere
-    digits: tuple[int, int] = (0, 0)  # what the score takes above and below its baseline
-    apart: int = 0  # between name and score
+    score: int  # size of the score; 0: it stands elsewhere
+    apart: int = 20  # between the score and what stands before it
 
 
-_CAPTION = Style(
-    Fit(72, 38, 176), Fit(40, 28, 104), Fit(25, 20, 64), (22, 16, 18), 104, (80, 18), 32
-)
-_PARENT = Style(Fit(52, 30, 120), Fit(34, 26, 84), Fit(23, 18, 120), (18, 14, 14))
-_FEW = Style(Fit(50, 28, 75), Fit(32, 26, 46, 1), Fit(22, 18, 32, 1), (16, 6, 6), 68, (52, 14), 20)
-_MANY = Style(Fit(38, 21, 57), None, Fit(19, 15, 51), (12, 6, 6), 48, (36, 10), 20)
+_DIGITS = 0.74  # of their size: the height of digits
+
+_CAPTION = Style(Fit(72, 38, 176), Fit(40, 28, 104), Fit(30, 28, 78), (22, 14, 18), 72)
+_PARENT = Style(Fit(52, 30, 120), Fit(34, 26, 84), Fit(28, 26, 72), (18, 14, 14), 0)
+_FEW = Style(Fit(46, 28, 62, 1), Fit(32, 26, 46, 1), Fit(27, 26, 38, 1), (16, 6, 8), 54)
+_MANY = Style(Fit(36, 25, 66), None, Fit(26, 24, 36, 1), (12, 4, 8), 44)
+
+
+_FEW_ROW, _MANY_ROW = (_FEW, 196, 30, 44), (_MANY, 158, 18, 24)
+"""How a row is told; its height, what is free beside the portrait and at its end."""
 
 
 def _score_block(score: float, size_px: int) -> Block:
@@ -114,32 +129,64 @@ def _score_block(score: float, size_px: int) -> Block:
     return Fit(size_px, size_px, 2 * size_px, 1).set(f"{score:.0f}", 3 * size_px, bold=True)
 
 
+def _credit_block(credit: str, fit: Fit, width: int) -> Block:
+    """Whose photo it is; the author is cut where both don't fit, the licence behind it never."""
+    author, comma, licence = credit.rpartition(", ")
+
+    def cut(chars: int) -> Block:
+        return fit.set(_CAMERA + shorten(author, chars) + comma + licence, width)
+
+    def is_cut(chars: int) -> bool:
+        return cut(chars).lines[-1].endswith("\N{HORIZONTAL ELLIPSIS}")
+
+    return cut(max(1, bisect_left(range(1, len(author) + 1), True, key=is_cut)))
+
+
 class Words:
-    """Name and score on one baseline, then the word, the bar and the credit."""
+    """A name; what the score means, and the score; the bar; the credit.
+
+    Where nothing is said of the score, it stands by the name. ``beside`` are the name and the word
+    of somebody in the next column, with whom these share their sizes and baselines.
+    """
 
     def __init__(
-        self, name: str, score: float, word: str, credit: str, width: int, style: Style
+        self,
+        name: str,
+        score: float,
+        word: str,
+        credit: str,
+        width: int,
+        style: Style,
+        beside: tuple[str, str] = ("", ""),
     ) -> None:
         digits = _score_block(score, style.score) if style.score else None
-        taken = digits.width_px if digits else 0
-        title = style.name.set(name, width - taken - style.apart, bold=True)
-        baseline = max(title.baseline_px, style.digits[0])
-        top = baseline - title.baseline_px if len(title.lines) == 1 else 0
-        self._blocks = [(title, 0, top, INK)]
+        room = width - (digits.width_px + style.apart if digits else 0)
+        fit, y, above = style.word if word else None, 0, round(_DIGITS * style.score)
+        wide = width if fit else room
+        size = min(style.name.set(one, wide, bold=True).size_px for one in (name, beside[0]))
+        titles = [style.name.set(one, wide, most=size, bold=True) for one in (name, beside[0])]
+        if not fit:
+            y = max(0, above - titles[0].baseline_px)
+        highest = max(title.height_px for title in titles)
+        y += highest - titles[0].height_px
+        self._blocks, baseline = [(titles[0], 0, y, INK)], y + titles[0].baseline_px
+        y += titles[0].height_px
+        if fit:
+            words = [
+                fit.set(one[:1].title() + one[1:], room, most=size) for one in (word, beside[1])
+            ]
+            y += max(0, above - words[0].baseline_px)
+            self._blocks.append((words[0], 0, y, INK))
+            baseline = y + words[0].baseline_px
+            y += max(one.height_px for one in words)
         if digits:
-            at = (width - taken, baseline - digits.baseline_px)
+            at = width - digits.width_px, baseline - digits.baseline_px
             self._blocks.append((digits, *at, score_colour(score)))
-        y = max(top + title.height_px, baseline + style.digits[1])
-        if word and style.word:
-            capital = word[:1].title() + word[1:]
-            said = style.word.set(capital, width, most=title.size_px - 2)
-            self._blocks.append((said, 0, y, INK))
-            y += said.height_px
-        bar, above, below = style.bar
-        self._bar = (score, y + above, width, bar)
-        y += above + bar + below
+        bar, free, below = style.bar
+        self._bar = (score, y + free, width, bar)
+        y += free + bar + below
         if credit:
-            said = style.credit.set(_CAMERA + credit, width)
+            said = _credit_block(credit, style.credit, width)
             self._blocks.append((said, 0, y, MUTED))
             y += said.height_px
         self.height_px = y
@@ -173,16 +220,14 @@ def draw_card(
     top = _draw_several(sheet, photo, faces, answered)
     alone, shared = _SPLIT_PX if split else _PAIR_PX
     height = shared if others or several else alone
-    rank_x = _HALF + _GAP + 20
     if split:
         sheet.photo(split_face(face, best.face, (_WIDTH, height)), 0, top)
-        rank_x = _WIDTH - 20 - _BADGE if several else 20
     else:
         _draw_pair(sheet, top, (face, best.face), height)
     if several:
         sheet.badge(answered + 1, 20, top + 20, _BADGE, selected=True)
     if others:
-        sheet.badge(1, rank_x, top + 20, _BADGE)
+        sheet.rank(1, _WIDTH, top, _RANK)
     end = _draw_caption(sheet, top + height, best.name, best.score, best.word, best.credit)
     if others:
         end = _draw_rows(sheet, end, others, face if split else None)
@@ -228,20 +273,23 @@ def draw_family_card(
     _draw_pair(sheet, top, (parents[0].face, parents[1].face), _PARENTS)
     below = top + _PARENTS
     x, y = (_WIDTH - _CHILD) // 2, below + _CHILD_BELOW - _CHILD
-    sheet.medallion(frame_face(*child, *shared_frames([child], _CHILD, _CHILD)), x, y)
+    (frame,) = shared_frames([child], _CHILD, _CHILD, most_aside=_MIDDLE)
+    sheet.medallion(frame_face(*child, frame), x, y)
     if len(faces) > 1:
         y = below + _CHILD_BELOW - _FAMILY_BADGE
         sheet.badge(answered + 1, x, y, _FAMILY_BADGE, selected=True)
     end = 0
-    for parent, left in zip(parents, (pad, _HALF + _GAP + pad // 2), strict=True):
+    for parent, other, left in zip(
+        parents, reversed(parents), (pad, _HALF + _GAP + pad // 2), strict=True
+    ):
         digits = _score_block(parent.score, 92)
         x = left if left < _HALF else _WIDTH - pad - digits.width_px
         sheet.block(digits, x, below + 104 - digits.baseline_px, score_colour(parent.score))
         said = (parent.name, parent.score, parent.word, parent.credit)
-        words = Words(*said, _COLUMN, _PARENT)
+        words = Words(*said, _COLUMN, _PARENT, (other.name, other.word))
         words.draw(sheet, left, below + _CHILD_BELOW + 16)
         end = max(end, below + _CHILD_BELOW + 16 + words.height_px)
-    return sheet.picture(end + 20, f"{title}. {_alt_text(parents)}")
+    return sheet.picture(end + 24, f"{title}. {_alt_text(parents)}")
 
 
 def _face(photo: Photo, face: Face) -> FaceInPhoto:
@@ -270,33 +318,33 @@ def _draw_pair(
 def _draw_caption(sheet: Sheet, top: int, name: str, score: float, word: str, credit: str) -> int:
     """Name, word, score, bar and credit under a pair of faces; returns where they end."""
     words = Words(name, score, word, credit, _WIDTH - 2 * _PAD, _CAPTION)
-    words.draw(sheet, _PAD, top + 26)
-    return top + 26 + words.height_px + (24 if credit else 16)
+    words.draw(sheet, _PAD, top + 20)
+    return top + 20 + words.height_px + (22 if credit else 24)
 
 
 def _draw_rows(
     sheet: Sheet, top: int, entries: Sequence[CardEntry], child: FaceInPhoto | None
 ) -> int:
-    """Draws a row for every match after the first, from four on in two columns.
+    """Draws a row for every match after the first; of more than three, two share a row.
 
-    Each shows the portrait, or the face ``child`` joined with it; returns where they end.
+    So that no row has a hole, the second match has one alone where they are odd. Each shows the
+    portrait, or the face ``child`` joined with it; returns where they end.
     """
-    few = len(entries) <= 3
-    style, columns = (_FEW, 1) if few else (_MANY, 2)
-    height, inset, margin, badge = (196, 30, 44, 46) if few else (158, 18, 24, 38)
-    width = (_WIDTH - _GAP * (columns - 1)) // columns
+    alone = len(entries) if len(entries) <= 3 else len(entries) % 2
+    x, y = 0, top
     for at, entry in enumerate(entries):
-        row, column = divmod(at, columns)
-        x, y = column * (width + _GAP), top + row * (height + _GAP)
+        style, height, inset, margin = _FEW_ROW if at < alone else _MANY_ROW
+        width = _WIDTH if at < alone else _HALF
         if child and not entry.silhouette and suits(child, entry.face):
             picture = split_face(child, entry.face, (height, height))
         else:
             picture = frame_face(*entry.face, *shared_frames([entry.face], height, height))
         sheet.photo(picture, x, y)
-        sheet.badge(at + 2, x + 10, y + 10, badge)
+        sheet.rank(at + 2, x + height, y, round(0.24 * height))
         left = height + inset
         said = (entry.name, entry.score, entry.word, entry.credit)
         words = Words(*said, width - margin - left, style)
         words.draw(sheet, x + left, y + max(0, (height - words.height_px) // 2))
-    rows = -(-len(entries) // columns)
-    return top + rows * (height + _GAP) - _GAP
+        x = (x + width + _GAP) % (_WIDTH + _GAP)
+        y += 0 if x else height + _GAP
+    return y - _GAP

@@ -102,7 +102,9 @@ def _axes(landmarks: NDArray[np.float32]) -> tuple[complex, complex, float]:
     return middle, across, float(np.clip(((nose - middle) / across).real, -1, 1))
 
 
-def shared_frames(faces: Sequence[FaceInPhoto], width_px: int, height_px: int) -> tuple[Frame, ...]:
+def shared_frames(
+    faces: Sequence[FaceInPhoto], width_px: int, height_px: int, most_aside: float = _MOST_ASIDE
+) -> tuple[Frame, ...]:
     """A frame for each face that its photo fills, with all eyes at one height and distance.
 
     From head and shoulders closer, until every photo fills its frame; a head stays whole where the
@@ -111,7 +113,7 @@ def shared_frames(faces: Sequence[FaceInPhoto], width_px: int, height_px: int) -
     aparts, heights = _APARTS * (width_px * height_px) ** 0.5, _EYE_HEIGHTS * height_px
     chin_cut = np.maximum(heights / aparts + _CHIN_AT - height_px / aparts, 0)
     costs = _NEAR * np.log(_APARTS) + _HIGH * (_EYE_HEIGHTS - _BEST_HEIGHT) ** 2 + _CUT * chin_cut
-    each = [_views(face, aparts, heights, width_px, height_px) for face in faces]
+    each = [_views(face, aparts, heights, (width_px, height_px), most_aside) for face in faces]
     costs = costs + sum(cost.min(axis=2, keepdims=True) for cost, _, _ in each)
     at = np.unravel_index(costs.argmin(), costs.shape)[:2]
     frames = []
@@ -123,7 +125,7 @@ def shared_frames(faces: Sequence[FaceInPhoto], width_px: int, height_px: int) -
 
 
 def _views(
-    face: FaceInPhoto, aparts: Points, heights: Points, width_px: int, height_px: int
+    face: FaceInPhoto, aparts: Points, heights: Points, size_px: tuple[int, int], most_aside: float
 ) -> tuple[Points, Points, Points]:
     """What each view of a face costs, by distance and height of the eyes and by tilt.
 
@@ -133,8 +135,8 @@ def _views(
     roll = float(np.degrees(np.angle(across)))
     tilts = np.clip(roll, -_TILTS, _TILTS) if abs(roll) > _UNTURNED else np.full(len(_TILTS), roll)
     step = across * np.exp(-1j * np.radians(tilts)) / aparts  # of the photo, across the frame
+    (width_px, height_px), corners = size_px, _corners(*size_px)
     x = width_px / 2 + _HEAD_SHIFT * nose * aparts
-    corners = _corners(width_px, height_px)
     seen = middle + np.stack([(left - x + 1j * (top - heights)) * step for left, top in corners])
     longest = np.array(face[0].shape[1::-1]) - 0.5
     # Aside as far as it takes for both vertical edges of the photo to be out of view.
@@ -144,7 +146,7 @@ def _views(
         (seen.real.max(axis=0) - longest[0]) / along,
     )
     asides = np.where(least > most, (least + most) / 2, np.clip(0, least, np.maximum(most, least)))
-    asides = np.clip(asides, -_MOST_ASIDE * width_px, _MOST_ASIDE * width_px)
+    asides = np.clip(asides, -most_aside * width_px, most_aside * width_px)
     seen = seen - asides * step
     beyond = [-0.5 - seen.real, seen.real - longest[0], -0.5 - seen.imag, seen.imag - longest[1]]
     empty = np.maximum(np.max(beyond, axis=(0, 1)), 0) / abs(step) / (width_px * height_px) ** 0.5
@@ -233,11 +235,6 @@ def face_away(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
     """Whether two faces, given by their landmarks, are clearly turned to opposite sides."""
     one, other = yaw_degrees(first[:5]), yaw_degrees(second[:5])
     return one * other < 0 and min(abs(one), abs(other)) > _MIRRORED_FROM
-
-
-def head_shift(shape: Points) -> float:
-    """How far to the right the eyes belong for the head to be in the middle."""
-    return _HEAD_SHIFT * float(np.clip(shape[2, 0], -1, 1))
 
 
 def mirrored(pixels: Pixels, landmarks: NDArray[np.float32]) -> tuple[Pixels, NDArray[np.float32]]:

@@ -23,14 +23,11 @@ from bot.pictures.card import CardEntry, Fit, Style, Words
 from bot.pictures.framing import (
     FaceInPhoto,
     Pixels,
-    Points,
     bend,
-    covered_share,
+    eyes_level,
     face_away,
-    head_shift,
     mirrored,
-    placing,
-    shape_of,
+    shared_frames,
     through,
     warp,
 )
@@ -60,10 +57,7 @@ GIF = Format("image/gif", ".gif", 320, 400, 10)
 
 _FIRST_S, _WAY_S, _LAST_S, _BACK_S = 0.4, 0.8, 1.1, 0.5
 """How long the first face is seen, the way lasts, the second is seen, and the way back."""
-_EYES_DOWN = 0.4
-_VIEWS = (0.2, 0.225, 0.25, 0.275, 0.31, 0.35, 0.4)
-"""Distances between the eyes, of the geometric mean of the frame's sides, to choose from."""
-_FULL = 0.995  # share of the frame that both photos must fill
+_MOST_ASIDE = 0.08  # of the frame's width: how far a head stands aside
 _MOST_BEND = 0.5  # of the distance between the eyes; faces on the way are no likeness of anybody
 _EQUALISED = 0.6  # how much of the other's light a face takes on where it gives way
 _NEARER = 0.35  # how much of the photo's light the portrait has even at the end
@@ -116,9 +110,11 @@ class _Morph:
         other = second.face
         if face_away(first[1], other[1]):
             other = mirrored(*other)
-        self._apart_px, one, two = self._places(first, other)
-        self._shapes = (one, two)
-        self._placed = (self._placed_face(first, one), self._placed_face(other, two))
+        frames, self._placed = shared_frames((first, other), *self._size, _MOST_ASIDE), []
+        for (pixels, landmarks), frame in zip((first, other), frames, strict=True):
+            matrix = eyes_level(landmarks, frame)
+            self._placed.append((warp(pixels, matrix, self._size), through(matrix, landmarks)))
+        self._apart_px = frames[0].eyes_apart_px
         (left, _), (right, _) = self._placed
         mine, theirs = (skin_tone(*face) for face in self._placed)
         if not is_grey(mine) and not is_grey(theirs):
@@ -135,7 +131,7 @@ class _Morph:
 
     def frame(self, share: float) -> Pixels:
         """The frame at that share of the way: 0 is the first face, 1 the second with its words."""
-        target = (1 - share) * self._shapes[0] + share * self._shapes[1]
+        target = (1 - share) * self._placed[0][1] + share * self._placed[1][1]
         parts = []
         for at, along in ((0, share), (1, 1 - share)):
             face = self._faces[at]
@@ -155,29 +151,6 @@ class _Morph:
             part = frame[-len(cover) :]
             part[:] = np.round(part * (1 - cover) + self._ink * cover).astype(np.uint8)
         return frame
-
-    def _places(self, first: FaceInPhoto, second: FaceInPhoto) -> tuple[float, Points, Points]:
-        """The widest view that both photos fill, and both shapes in it."""
-        width, height = self._size
-        shapes = shape_of(first[1]), shape_of(second[1])
-        for view in _VIEWS:
-            apart = view * (width * height) ** 0.5
-            one, two = (
-                shape * apart + (width / 2 + head_shift(shape) * apart, _EYES_DOWN * height)
-                for shape in shapes
-            )
-            covered = min(
-                covered_share(face[0], placing(face[1], place), self._size)
-                for face, place in ((first, one), (second, two))
-            )
-            if covered >= _FULL:
-                break
-        return apart, one, two
-
-    def _placed_face(self, face: FaceInPhoto, shape: Points) -> tuple[Pixels, Points]:
-        """The photo in the frame, not bent, and where its landmarks are."""
-        matrix = placing(face[1], shape)
-        return warp(face[0], matrix, self._size), through(matrix, face[1])
 
 
 def _words_band(entry: CardEntry, size_px: tuple[int, int]) -> tuple[_Floats, _Floats]:
@@ -201,7 +174,6 @@ def _words_band(entry: CardEntry, size_px: tuple[int, int]) -> tuple[_Floats, _F
         credit=Fit(px(17), max(9, px(12)), px(51)),
         bar=(max(6, px(10)), px(4), px(6)),
         score=px(52),
-        digits=(px(38), 0),
         apart=px(14),
     )
     words = Words(entry.name, entry.score, "", entry.credit, width - 2 * pad, style)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -37,6 +36,7 @@ _FACE_SHARE = 0.4  # of the height of a numbered photo: no face is brought neare
 _SMALLEST_BADGE, _CROWD_BADGE, _LARGEST_BADGE = 42, 32, 60
 _CROWD = 15  # faces; with more, badges are smaller
 _INNER = 0.6  # of a box: the part that shows who it is
+_AT_EDGE = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1), (0, -1), (0, 1), (-1, 0), (1, 0)])
 _HIDDEN_BADGE = 4.0  # px of a face that one of a badge is worth
 
 
@@ -100,21 +100,29 @@ class Sheet:
         self._paste(paper, x, y, _capsule(width_px, height_px))
         self._paste(ink, left, top, text.mask)
 
+    def rank(self, number: int, right: int, y: int, height_px: int) -> None:
+        """A rank, ``#2``, on a tab in the upper right corner of a photo."""
+        text, _ = _badge_text(f"#{number}", height_px)
+        aside, round_px = height_px // 4, height_px // 3
+        width_px = text.width_px + 2 * aside
+        tab = _capsule(width_px + round_px, height_px + round_px, 2 * round_px)
+        tab = tab[round_px:, :width_px]  # with the lower left corner round
+        self._paste(BACKGROUND, right - width_px, y, tab)
+        top = y + round(height_px / 2 + 0.36 * text.size_px) - text.baseline_px
+        self._paste(INK, right - aside - text.width_px, top, text.mask)
+
     def draw_on(self, paper: Pixels, coverage: Pixels | None = None) -> None:
         """Draws all but photos on pixels (H, W, 3); ``coverage`` (H, W) becomes that of the ink."""
         for what, x, y, mask in self._pasted:
-            start_x, start_y = max(x, 0), max(y, 0)
-            end_x, end_y = min(x + mask.shape[1], paper.shape[1]), min(y + len(mask), len(paper))
-            if start_x >= end_x or start_y >= end_y:
-                continue
-            here = np.s_[start_y:end_y, start_x:end_x]
-            share = mask[start_y - y : end_y - y, start_x - x : end_x - x]
-            colours = np.broadcast_to(what, (*mask.shape, 3))[
-                start_y - y : end_y - y, start_x - x : end_x - x
-            ]
-            paper[here] = _mixed(paper[here], colours, share)
-            if coverage is not None:
-                coverage[here] = np.maximum(coverage[here], share)
+            seen = np.s_[max(-y, 0) : max(len(paper) - y, 0), max(-x, 0) : paper.shape[1] - x]
+            above, share = np.broadcast_to(what, (*mask.shape, 3))[seen], mask[seen]
+            if share.size:
+                here = np.s_[max(y, 0) :, max(x, 0) :]
+                below = paper[here][: len(share), : share.shape[1]]
+                below[:] = _mixed(below, above, share)
+                if coverage is not None:
+                    covered = coverage[here][: len(share), : share.shape[1]]
+                    np.maximum(covered, share, out=covered)
 
     def picture(self, height_px: int, alt: str, words_from_px: int | None = None) -> Picture:
         """Everything drawn, as a JPEG of at most 250 kB."""
@@ -140,7 +148,7 @@ def _mixed(below: Pixels, above: Pixels, share: Pixels) -> Pixels:
 
 
 @lru_cache(maxsize=256)
-def _badge_text(number: int, height_px: int) -> tuple[Block, int]:
+def _badge_text(number: object, height_px: int) -> tuple[Block, int]:
     """The digits of a badge and how wide it is."""
     size, box = round(0.68 * height_px), {"width_px": 4 * height_px, "height_px": 2 * height_px}
     text = set_text(str(number), **box, size_px=size, bold=True)
@@ -148,13 +156,14 @@ def _badge_text(number: int, height_px: int) -> tuple[Block, int]:
 
 
 @lru_cache(maxsize=64)
-def _capsule(width_px: int, height_px: int) -> Pixels:
-    """Coverage of a bar with round ends, smooth at its edge."""
-    radius = height_px / 2
-    xs = np.arange(width_px) + 0.5 - width_px / 2
-    ys = np.arange(height_px)[:, None] + 0.5 - height_px / 2
-    beyond = np.maximum(np.abs(xs) - (width_px / 2 - radius), 0.0)
-    inside = np.clip(radius + 0.5 - np.hypot(beyond, ys), 0.0, 1.0)
+def _capsule(width_px: int, height_px: int, round_px: int | None = None) -> Pixels:
+    """Coverage of a bar with round ends, or corners of that diameter, smooth at its edge."""
+    radius = (height_px if round_px is None else round_px) / 2
+    xs, ys = (
+        np.maximum(np.abs(np.arange(side) + 0.5 - side / 2) - (side / 2 - radius), 0.0)
+        for side in (width_px, height_px)
+    )
+    inside = np.clip(radius + 0.5 - np.hypot(xs, ys[:, None]), 0.0, 1.0)
     return np.round(255 * inside).astype(np.uint8)
 
 
@@ -211,15 +220,17 @@ def _badges(
     """
     smallest = _SMALLEST_BADGE if len(boxes) <= _CROWD else _CROWD_BADGE
     sides = np.array([(box.x, box.y, box.w, box.h) for box in boxes]).reshape(-1, 4)
-    inner = sides * (1, 1, _INNER, _INNER)
-    inner[:, :2] += (1 - _INNER) / 2 * sides[:, 2:]
-    taken = np.empty((0, 4))
+    centres, inner = sides[:, :2] + sides[:, 2:] / 2, _INNER * sides[:, 2:]
+    faces, taken = np.hstack([centres - inner / 2, inner]), np.empty((0, 4))
     badges: dict[int, tuple[int, int, int]] = {}
     for at in sorted(range(len(boxes)), key=lambda at: (at != selected, at)):
         high = round(float(np.clip(0.3 * sides[at, 3], smallest, _LARGEST_BADGE)))
-        _, wide = _badge_text(at + 1, high)
-        places = _places(sides[at], inner[at], (wide, high), picture_px)
-        hidden = _shared(places, inner[sides[:, 3] > 0.8 * sides[at, 3]])
+        size = np.array([_badge_text(at + 1, high)[1], high])
+        reach = np.maximum(sides[at, 2:], inner[at] + size) / 2
+        places = centres[at] + _AT_EDGE * reach - size / 2
+        places = np.clip(places, 6, np.maximum(np.array(picture_px) - size - 6, 6)).round()
+        places = np.hstack([places, np.broadcast_to(size, places.shape)])
+        hidden = _shared(places, faces[sides[:, 3] > 0.8 * sides[at, 3]])
         best = places[np.argmin(_HIDDEN_BADGE * _shared(places, taken) + hidden)]
         taken = np.vstack([taken, best])
         badges[at] = (int(best[0]), int(best[1]), high)
@@ -261,25 +272,6 @@ def _corners(pixels: Pixels, box: Box, colour: Colour) -> None:
     ]
     cv2.polylines(pixels, lines, False, BACKGROUND, thick + 4, cv2.LINE_AA)
     cv2.polylines(pixels, lines, False, colour, thick, cv2.LINE_AA)
-
-
-def _places(
-    box: NDArray[np.float64],
-    inner: NDArray[np.float64],
-    size_px: tuple[int, int],
-    picture_px: tuple[int, int],
-) -> NDArray[np.float64]:
-    """Where a badge may go (8, 4): on corners and sides of the box, in the picture; best first."""
-    width, height = size_px
-    above = min(box[1] - height / 2, inner[1] - height - 1)
-    below = max(box[1] + box[3] - height / 2, inner[1] + inner[3] + 1)
-    beside = box[1] + (box[3] - height) / 2
-    left, middle, right = box[0] + np.array([0.0, 0.5, 1.0]) * box[2] - width / 2
-    corners = itertools.product((left, right), (above, below))
-    sides = ((middle, above), (middle, below), (left, beside), (right, beside))
-    corner = np.array([*corners, *sides])
-    corner = np.clip(corner, 6, np.maximum(np.array(picture_px) - size_px - 6, 6)).round()
-    return np.hstack([corner, np.broadcast_to(size_px, corner.shape)])
 
 
 def _shared(some: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:

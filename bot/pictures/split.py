@@ -34,15 +34,7 @@ _MOST_APART = 17.0
 """Degrees: further turned than that, and differing by more, no halves make one face: an ear shows
 where the other half has none."""
 
-_VIEWS = (
-    (0.18, 0.44),
-    (0.2, 0.43),
-    (0.22, 0.415),
-    (0.245, 0.4),
-    (0.27, 0.385),
-    (0.3, 0.375),
-    (0.34, 0.365),
-)
+_VIEWS = tuple(zip(np.linspace(0.18, 0.34, 9), np.linspace(0.43, 0.365, 9), strict=True))
 """Distance between the eyes and their height, of the geometric mean of the frame's sides and of
 its height."""
 _USUAL_PX = (1080, 960)

@@ -13,7 +13,6 @@ from bot.pictures.framing import (
     bend,
     bent_face,
     face_away,
-    head_shift,
     mirrored,
     shape_of,
     with_chin,
@@ -121,4 +120,3 @@ def test_a_mirror_swaps_left_and_right() -> None:
     assert same == pytest.approx(landmarks)
     assert face_away(landmarks, points)
     assert not face_away(landmarks, landmarks)
-    assert head_shift(shape_of(landmarks)) == pytest.approx(-head_shift(shape_of(points)), abs=1e-3)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,6 +24,7 @@ from bot.pictures.card import (
     draw_comparison,
 )
 from bot.pictures.sheet import BACKGROUND, TRACK, Sheet, draw_numbered, score_colour
+from bot.pictures.text import Block
 from bot.values import Limits, Picture
 from engine.types import Box, Face, Photo
 
@@ -154,18 +157,38 @@ def test_score_colours_differ_for_every_eye() -> None:
     assert min(contrasts) >= 4.5
 
 
-def test_name_and_number_are_legible_on_a_phone(hopper: Photo, collins: Photo) -> None:
-    """At 350 px the digits are at least 18 px high and the name's capitals at least 13 px."""
+def test_words_are_legible_on_a_phone(hopper: Photo, collins: Photo) -> None:
+    """At 320 px the name and digits are 13 px high at least, those of the licence 6."""
     card = draw_card(collins, [face_at(COLLINS)], [entry(hopper, HOPPER)])
-    image = Image.open(io.BytesIO(card.jpeg)).convert("RGB")
-    phone = np.asarray(image.resize((350, round(350 * card.height_px / 1080))), np.int64)
-    below = phone[round(350 * 650 / 1080) :]
-    number = np.abs(below[:, 265:310] - score_colour(57)).max(axis=2) < 60
-    name = below[:, 14:200].min(axis=2) > 180
-    digit_rows = np.flatnonzero(number[:60].any(axis=1))
-    name_rows = np.flatnonzero(name[:45].any(axis=1))
-    assert digit_rows.max() - digit_rows.min() >= 18
-    assert name_rows.max() - name_rows.min() >= 13
+    pixels, scale = pixels_of(card), 320 / 1080
+    name = pixels[650:750, 44:500].min(axis=2) > 180
+    number = np.abs(pixels[660:, 930:1036] - score_colour(57)).max(axis=2) < 60
+    credit = pixels[-70:, 80:600].min(axis=2) > 110
+    highest = (np.flatnonzero(part[:200].any(axis=1)) for part in (name, number[:170], credit))
+    heights = [scale * (rows.max() - rows.min()) for rows in highest]
+    assert [high >= least for high, least in zip(heights, (13, 13, 6), strict=True)] == [True] * 3
+
+
+@pytest.mark.parametrize("count", [1, 3, 10])
+def test_a_licence_is_never_cut(
+    hopper: Photo, collins: Photo, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the author's name is."""
+    drawn: list[str] = []
+
+    def noted(sheet: Sheet, block: Block, *where: Any) -> None:
+        drawn.append(" ".join(block.lines))
+        whole(sheet, block, *where)
+
+    whole = Sheet.block
+    monkeypatch.setattr(Sheet, "block", noted)
+    match = dataclasses.replace(
+        entry(hopper, HOPPER), credit="Photograph by the Press Office of " * 6 + ", CC BY-SA 4.0"
+    )
+    draw_card(collins, [face_at(COLLINS)], [match] * count)
+    said = [text for text in drawn if "Photo" in text]
+    assert len(said) == count
+    assert all(text.endswith("…, CC BY-SA 4.0") for text in said)
 
 
 def test_only_the_name_changes_with_the_name(hopper: Photo, collins: Photo) -> None:
@@ -211,7 +234,7 @@ def test_three_matches_share_one_picture(hopper: Photo, collins: Photo) -> None:
 
 
 def test_several_matches_carry_their_ranks() -> None:
-    """A badge on the first portrait and on the others; none where there is one match."""
+    """A tab on the first portrait and on the others; none where there is one match."""
     grey = plain_photo(400, 400, 60)
     marks = placed(60, 0, 200, 180)
     match = entry(grey, marks)
@@ -220,10 +243,17 @@ def test_several_matches_carry_their_ranks() -> None:
         for count in (1, 3)
     )
     assert not single[:500, 540:].any()
-    assert several[10:90, 550:640].sum() > 200
-    thumbs = several[:, :190]
-    rows = np.flatnonzero(thumbs[:, :80].sum(axis=1) > 3)
-    assert 1 + np.count_nonzero(np.diff(rows[rows > 780]) > 60) == 2
+    assert several[:60, 1000:].sum() > 200
+    rows = np.flatnonzero(several[750:, 140:196].sum(axis=1) > 3)
+    assert 1 + np.count_nonzero(np.diff(rows) > 60) == 2
+
+
+@pytest.mark.parametrize("count", [2, 5, 6, 10])
+def test_no_row_has_a_hole(hopper: Photo, collins: Photo, count: int) -> None:
+    """There is a portrait or text at both sides of the sheet down to its end."""
+    card = pixels_of(draw_card(collins, [face_at(COLLINS)], [entry(hopper, HOPPER)] * count))
+    for part in (card[-150:, :540], card[-150:, 540:]):
+        assert (np.abs(part - BACKGROUND).max(axis=2) > 60).mean() > 0.04
 
 
 def test_ten_matches_fit_a_picture(hopper: Photo, collins: Photo) -> None:

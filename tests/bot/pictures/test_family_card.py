@@ -82,6 +82,15 @@ def test_long_words_make_the_picture_longer_and_never_wider() -> None:
     assert below[:, 545:].max() < 60
 
 
+def test_both_columns_share_their_baselines() -> None:
+    """Where one name takes two lines, what is said of the other stands no higher."""
+    long = entry("Mary Elizabeth Winstead-McGregor of Rocky Mount", WOMAN, credit="")
+    shown = pixels(drawn(long, entry("Ben", MAN, credit="")))
+    light = shown[-80:].max(axis=2) > 60  # the bars
+    rows = [np.flatnonzero(light[:, part].any(axis=1)) for part in (np.s_[45:400], np.s_[570:700])]
+    assert rows[0].tolist() == rows[1].tolist()
+
+
 @pytest.mark.parametrize("name", ["", " ", "محمد", "श्रीदेवी", "👩‍👦", "\n\u202e"])
 def test_any_name_can_be_drawn(name: str) -> None:
     assert len(drawn(entry(name, WOMAN), entry("Ben", MAN)).jpeg) < 250_000
