@@ -30,7 +30,7 @@ from bot.pictures.framing import (
 from engine.align import yaw_degrees
 
 _MOST_TURNED = 38.0
-_MOST_APART = 17.0
+_MOST_APART = 22.0
 """Degrees: further turned than that, and differing by more, no halves make one face: an ear shows
 where the other half has none."""
 
