@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from gallery.scores.trial import Trial
 
 _ATTEMPTS: Final = 5
-_REMEMBERED: Final = 2_000  # portraits; more are forgotten and read again
+_REMEMBERED: Final = 2_000  # people; more are forgotten and read again
+_AS_GOOD: Final = 0.85  # of the best looks: a portrait of these is as good
 _CHUNK_ROWS: Final = 4_096
 Genders = frozenset[str] | None
 Found = tuple[Sequence[Hit], Calibration, "dict[int, tuple[MemberScore, ...]]"]
@@ -66,7 +67,7 @@ class Snapshot:
         self._calibrations: dict[str, Calibration] = {}
         self._allowed: dict[tuple[str, str | None, Genders], NDArray[np.bool_]] = {}
         self._people: dict[int, Person] = {}
-        self._portraits: dict[int, Portrait] = {}
+        self._portraits: dict[int, dict[int, tuple[float, Portrait]]] = {}
         self._lock = threading.Lock()
 
     def index(self, space: Space) -> SearchIndex:
@@ -125,20 +126,18 @@ class Snapshot:
         return sizes | self._store.category_sizes()
 
     def recall(self, hits: Sequence[Hit]) -> list[tuple[Hit, Person, Portrait]]:
-        """The people and portraits found; whoever was removed since is missing."""
-        if len(self._portraits) > _REMEMBERED:
+        """The people found and a portrait to show of each; whoever was removed since is missing."""
+        if len(self._people) > _REMEMBERED:
             self._people, self._portraits = {}, {}
         people, portraits = self._people, self._portraits
-        strangers = {hit.person_id for hit in hits} - people.keys()
-        unseen = {hit.portrait_id for hit in hits} - portraits.keys()
-        if strangers or unseen:
+        if strangers := {hit.person_id for hit in hits} - portraits.keys():
             with self._store.reading():
                 people.update(self._store.people_by_id(strangers))
-                portraits.update(self._store.portraits_by_id(unseen))
+                portraits.update(self._store.portraits_by_looks(strangers))
         return [
-            (hit, people[hit.person_id], portraits[hit.portrait_id])
+            (hit, people[hit.person_id], _shown(portraits[hit.person_id], hit.portrait_id))
             for hit in hits
-            if hit.person_id in people and hit.portrait_id in portraits
+            if hit.person_id in people and hit.portrait_id in portraits.get(hit.person_id, ())
         ]
 
     def calibration(self, space: Space) -> Calibration:
@@ -167,6 +166,13 @@ class Snapshot:
                 f"the gallery was built with another version of {space.backbone}: {build}"
             )
         return GalleryMissing(f"the gallery is not built for the model {space.backbone}: {build}")
+
+
+def _shown(portraits: dict[int, tuple[float, Portrait]], nearest_id: int) -> Portrait:
+    """The portrait that looks best, or the one most like the face if it looks about as good."""
+    looks, nearest = portraits[nearest_id]
+    best, other = max(portraits.values(), key=lambda one: one[0])
+    return nearest if looks >= _AS_GOOD * best else other
 
 
 class Gallery(Store):

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.align import yaw_degrees
 from engine.types import Box, Space
 
 if TYPE_CHECKING:
     from gallery.scores.ensemble import MemberScore
+
+_LARGE_PX: Final = 150  # a face that fills a card
+_DETAILED: Final = 0.22  # bytes a pixel, of a sharp photo in good light
 
 REMOVED: Final = "removed, never again"
 """Why a photo of somebody who asked to be removed is not taken."""
@@ -110,6 +114,23 @@ class Portrait(Credit):
     box: Box
 
 
+def looks(portrait: Portrait, photo_bytes: int) -> float:
+    """How good a portrait is to look at, 0 to 1, as far as it is known without decoding it.
+
+    The face is large, seen from the front, and there is room around it; the JPEG, of which every
+    one is kept in the same quality, has many bytes a pixel: it is sharp, and its light is good.
+    """
+    box, points = portrait.box, portrait.landmarks
+    eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
+    above, below = float(eyes[1]), portrait.height_px - float(mouth[1])
+    drop = max(float(np.hypot(*(mouth - eyes))), 1.0)
+    detail = photo_bytes / (portrait.width_px * portrait.height_px) / _DETAILED
+    aside = min(1.0, abs(yaw_degrees(points)) / 50.0)
+    room = float(np.clip(min(above / (2.0 * drop), below / (1.2 * drop)), 0, 1))
+    size = min(1.0, min(box.w, box.h) / _LARGE_PX)
+    return size * min(1.0, detail) ** 0.5 * (1 - 0.6 * aside**2) * (0.7 + 0.3 * room)
+
+
 @dataclass(frozen=True, slots=True)
 class FoundPortrait(Credit):
     """A picture that should show one person.
@@ -139,7 +160,7 @@ class Match:
     """A person who resembles the face that was asked about.
 
     Attributes:
-        portrait: Their portrait that is most like it.
+        portrait: Their portrait that is most like it, or one that is much better to look at.
         cosine: Likeness to the person, in [-1, 1] (gallery/likeness.py); of an ensemble the fused
             value (gallery/scores/ensemble.py).
         score: 0 to 100, the same meaning in every space.

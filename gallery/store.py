@@ -30,7 +30,7 @@ from sqlalchemy import Connection, Select, exists, func, or_, select
 from engine.errors import BadSettings, GalleryCorrupt
 from engine.types import Box, Space
 from gallery.database import connect, connect_server, masked, migrate, translated
-from gallery.records import Banned, Person, Portrait, Stats, category_name, folded
+from gallery.records import Banned, Person, Portrait, Stats, category_name, folded, looks
 from gallery.tables import (
     BannedRow,
     CalibrationRow,
@@ -263,6 +263,17 @@ class Store:
         """The portraits with these ids; what is gone is missing."""
         rows = self._fetch(select(PortraitRow), PortraitRow.id, ids)
         return {row.id: _portrait(row) for row in rows}
+
+    def portraits_by_looks(
+        self, person_ids: Collection[int]
+    ) -> dict[int, dict[int, tuple[float, Portrait]]]:
+        """The portraits of people, each with how good it looks, by person id and portrait id."""
+        photo, found = ThumbnailRow.portrait_id == PortraitRow.id, dict[int, Any]()
+        query = select(PortraitRow, func.length(ThumbnailRow.jpeg)).outerjoin(ThumbnailRow, photo)
+        for row in self._fetch(query, PortraitRow.person_id, person_ids):
+            portrait = _portrait(row)
+            found.setdefault(row.person_id, {})[row.id] = looks(portrait, row[-1] or 0), portrait
+        return found
 
     def portraits_by_hash(self, hashes: Collection[str]) -> tuple[Portrait, ...]:
         """The portraits of pictures with these hashes."""

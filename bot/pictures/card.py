@@ -38,9 +38,8 @@ _PAIR_PX, _SPLIT_PX = (640, 520), (960, 760)
 """Height of the faces: alone, and where a numbered photo or further matches share the card."""
 
 _SILHOUETTE_PX = (600, 720)
-_EYES_PX = 110  # how far apart, in the middle of the width
-_SILHOUETTE = DLIB_TEMPLATE / np.ptp(DLIB_TEMPLATE[:2, 0]) * _EYES_PX
-_SILHOUETTE = (_SILHOUETTE - _SILHOUETTE[:2].mean(axis=0) + 300).astype(np.float32)
+_SILHOUETTE = 110 / np.ptp(DLIB_TEMPLATE[:2, 0]) * (DLIB_TEMPLATE - DLIB_TEMPLATE[:2].mean(axis=0))
+_SILHOUETTE = (_SILHOUETTE + 300).astype(np.float32)
 
 _FAMILY_PAD, _FAMILY_BADGE = 40, 54
 _PARENTS, _CHILD = 560, 340
@@ -56,7 +55,7 @@ class CardEntry:
     portrait: Pixels = field(repr=False)  # uint8 (H, W, 3), RGB
     # float32 (5, 2), portrait pixels, in the order of ``Face.landmarks``
     portrait_landmarks: NDArray[np.float32] = field(repr=False)
-    name: str  # of the celebrity, in any script
+    name: str  # of the celebrity, in any script; may be empty
     score: float  # 0 to 100
     word: str  # what the score means; may be empty
     credit: str  # whose photo it is and under which licence; may be empty
@@ -109,7 +108,6 @@ class Style:
     credit: Fit  # below the bar
     bar: tuple[int, int, int]  # height of the bar, and what stands free above and below it
     score: int  # size of the score; 0: it stands elsewhere
-    apart: int = 20  # between the score and what stands before it
 
 
 _DIGITS = 0.74  # of their size: the height of digits
@@ -118,7 +116,6 @@ _CAPTION = Style(Fit(72, 38, 176), Fit(40, 28, 104), Fit(30, 28, 78), (22, 14, 1
 _PARENT = Style(Fit(52, 30, 120), Fit(34, 26, 84), Fit(28, 26, 72), (18, 14, 14), 0)
 _FEW = Style(Fit(46, 28, 62, 1), Fit(32, 26, 46, 1), Fit(27, 26, 38, 1), (16, 6, 8), 54)
 _MANY = Style(Fit(36, 25, 66), None, Fit(26, 24, 36, 1), (12, 4, 8), 44)
-
 
 _FEW_ROW, _MANY_ROW = (_FEW, 196, 30, 44), (_MANY, 158, 18, 24)
 """How a row is told; its height, what is free beside the portrait and at its end."""
@@ -145,50 +142,39 @@ def _credit_block(credit: str, fit: Fit, width: int) -> Block:
 class Words:
     """A name; what the score means, and the score; the bar; the credit.
 
-    Where nothing is said of the score, it stands by the name. ``beside`` are the name and the word
-    of somebody in the next column, with whom these share their sizes and baselines.
+    Where nothing is said of the score, it stands by the name. With the entry of the next column
+    these share their sizes and baselines.
     """
 
     def __init__(
-        self,
-        name: str,
-        score: float,
-        word: str,
-        credit: str,
-        width: int,
-        style: Style,
-        beside: tuple[str, str] = ("", ""),
+        self, entry: CardEntry, width: int, style: Style, beside: CardEntry | None = None
     ) -> None:
-        digits = _score_block(score, style.score) if style.score else None
-        room = width - (digits.width_px + style.apart if digits else 0)
-        fit, y, above = style.word if word else None, 0, round(_DIGITS * style.score)
-        wide = width if fit else room
-        size = min(style.name.set(one, wide, bold=True).size_px for one in (name, beside[0]))
-        titles = [style.name.set(one, wide, most=size, bold=True) for one in (name, beside[0])]
-        if not fit:
-            y = max(0, above - titles[0].baseline_px)
-        highest = max(title.height_px for title in titles)
-        y += highest - titles[0].height_px
-        self._blocks, baseline = [(titles[0], 0, y, INK)], y + titles[0].baseline_px
-        y += titles[0].height_px
+        both, fit = (entry, beside or entry), style.word if entry.word else None
+        digits = _score_block(entry.score, style.score) if style.score else None
+        room = width - (digits.width_px + style.score // 3 if digits else 0)
+        wide, above = width if fit else room, round(_DIGITS * style.score)
+        size = min(style.name.set(one.name, wide, bold=True).size_px for one in both)
+        title, other = (style.name.set(one.name, wide, most=size, bold=True) for one in both)
+        y = max(0, other.height_px - title.height_px, 0 if fit else above - title.baseline_px)
+        self._blocks, baseline = [(title, 0, y, INK)], y + title.baseline_px
+        y += title.height_px
         if fit:
-            words = [
-                fit.set(one[:1].title() + one[1:], room, most=size) for one in (word, beside[1])
-            ]
-            y += max(0, above - words[0].baseline_px)
-            self._blocks.append((words[0], 0, y, INK))
-            baseline = y + words[0].baseline_px
-            y += max(one.height_px for one in words)
+            words = (one.word[:1].title() + one.word[1:] for one in both)
+            said, other = (fit.set(word, room, most=size) for word in words)
+            y += max(0, above - said.baseline_px)
+            self._blocks.append((said, 0, y, INK))
+            baseline = y + said.baseline_px
+            y += max(said.height_px, other.height_px)
         if digits:
             at = width - digits.width_px, baseline - digits.baseline_px
-            self._blocks.append((digits, *at, score_colour(score)))
+            self._blocks.append((digits, *at, score_colour(entry.score)))
         bar, free, below = style.bar
-        self._bar = (score, y + free, width, bar)
+        self._bar = (entry.score, y + free, width, bar)
         y += free + bar + below
-        if credit:
-            said = _credit_block(credit, style.credit, width)
-            self._blocks.append((said, 0, y, MUTED))
-            y += said.height_px
+        if entry.credit:
+            credit = _credit_block(entry.credit, style.credit, width)
+            self._blocks.append((credit, 0, y, MUTED))
+            y += credit.height_px
         self.height_px = y
 
     def draw(self, sheet: Sheet, x: int, y: int) -> None:
@@ -228,7 +214,7 @@ def draw_card(
         sheet.badge(answered + 1, 20, top + 20, _BADGE, selected=True)
     if others:
         sheet.rank(1, _WIDTH, top, _RANK)
-    end = _draw_caption(sheet, top + height, best.name, best.score, best.word, best.credit)
+    end = _draw_caption(sheet, top + height, best)
     if others:
         end = _draw_rows(sheet, end, others, face if split else None)
     return sheet.picture(end, _alt_text([best, *others]), top + height)
@@ -248,7 +234,7 @@ def draw_comparison(
     """Two senders' faces side by side, how alike they are (0 to 100) and what that means."""
     sheet, height = Sheet(_WIDTH), _PAIR_PX[0]
     _draw_pair(sheet, 0, (_face(*first), _face(*second)), height)
-    end = _draw_caption(sheet, height, word, score, "", "")
+    end = _draw_caption(sheet, height, CardEntry(*_face(*second), word, score, "", ""))
     return sheet.picture(end, f"{score:.0f}, {word}", height)
 
 
@@ -285,8 +271,7 @@ def draw_family_card(
         digits = _score_block(parent.score, 92)
         x = left if left < _HALF else _WIDTH - pad - digits.width_px
         sheet.block(digits, x, below + 104 - digits.baseline_px, score_colour(parent.score))
-        said = (parent.name, parent.score, parent.word, parent.credit)
-        words = Words(*said, _COLUMN, _PARENT, (other.name, other.word))
+        words = Words(parent, _COLUMN, _PARENT, other)
         words.draw(sheet, left, below + _CHILD_BELOW + 16)
         end = max(end, below + _CHILD_BELOW + 16 + words.height_px)
     return sheet.picture(end + 24, f"{title}. {_alt_text(parents)}")
@@ -315,11 +300,11 @@ def _draw_pair(
         sheet.photo(frame_face(*face, frame), x, top)
 
 
-def _draw_caption(sheet: Sheet, top: int, name: str, score: float, word: str, credit: str) -> int:
+def _draw_caption(sheet: Sheet, top: int, entry: CardEntry) -> int:
     """Name, word, score, bar and credit under a pair of faces; returns where they end."""
-    words = Words(name, score, word, credit, _WIDTH - 2 * _PAD, _CAPTION)
+    words = Words(entry, _WIDTH - 2 * _PAD, _CAPTION)
     words.draw(sheet, _PAD, top + 20)
-    return top + 20 + words.height_px + (22 if credit else 24)
+    return top + 20 + words.height_px + (22 if entry.credit else 24)
 
 
 def _draw_rows(
@@ -342,8 +327,7 @@ def _draw_rows(
         sheet.photo(picture, x, y)
         sheet.rank(at + 2, x + height, y, round(0.24 * height))
         left = height + inset
-        said = (entry.name, entry.score, entry.word, entry.credit)
-        words = Words(*said, width - margin - left, style)
+        words = Words(entry, width - margin - left, style)
         words.draw(sheet, x + left, y + max(0, (height - words.height_px) // 2))
         x = (x + width + _GAP) % (_WIDTH + _GAP)
         y += 0 if x else height + _GAP

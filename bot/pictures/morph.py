@@ -174,9 +174,8 @@ def _words_band(entry: CardEntry, size_px: tuple[int, int]) -> tuple[_Floats, _F
         credit=Fit(px(17), max(9, px(12)), px(51)),
         bar=(max(6, px(10)), px(4), px(6)),
         score=px(52),
-        apart=px(14),
     )
-    words = Words(entry.name, entry.score, "", entry.credit, width - 2 * pad, style)
+    words = Words(entry, width - 2 * pad, style)
     sheet = Sheet(width)
     words.draw(sheet, pad, band - px(10) - words.height_px)
     sheet.draw_on(paper, cover)

@@ -26,8 +26,7 @@ SELECTED: Colour = (255, 208, 64)
 _SCALE_SCORES = (0.0, 35.0, 65.0, 100.0)
 _SCALE_COLOURS = ((104, 145, 230), (84, 190, 208), (152, 214, 120), (255, 221, 77))
 
-# Each with the bytes it takes at most, compared with the first.
-_QUALITIES = ((88, 1.0), (80, 0.75), (70, 0.6), (60, 0.5), (45, 0.4), (30, 0.0))
+_QUALITIES = (88, 80, 70, 60, 45, 30)
 _MOST_BYTES = 250_000
 
 _LOWEST_PX = 300
@@ -170,13 +169,11 @@ def _capsule(width_px: int, height_px: int, round_px: int | None = None) -> Pixe
 def _jpeg(paper: Pixels) -> bytes:
     """RGB pixels as a JPEG with half the colour's resolution; they are lost."""
     cv2.cvtColor(paper, cv2.COLOR_RGB2BGR, dst=paper)
-    wanted, jpeg = 1.0, b""
-    for quality, share in _QUALITIES:
-        if not jpeg or (len(jpeg) > _MOST_BYTES and share <= wanted):
-            _, encoded = cv2.imencode(".jpg", paper, (cv2.IMWRITE_JPEG_QUALITY, quality))
-            jpeg = encoded.tobytes()
-            wanted = min(wanted, share * _MOST_BYTES / len(jpeg))
-    return jpeg
+    for quality in _QUALITIES:
+        _, jpeg = cv2.imencode(".jpg", paper, (cv2.IMWRITE_JPEG_QUALITY, quality))
+        if len(jpeg) <= _MOST_BYTES:
+            break
+    return jpeg.tobytes()
 
 
 def draw_numbered(
@@ -241,17 +238,16 @@ def _view(
     photo: Photo, faces: Sequence[Face], width_px: int, highest_px: int
 ) -> tuple[NDArray[np.float64], tuple[int, int]]:
     """Which part of the photo is shown: a matrix that only scales and shifts, width and height."""
-    whole = np.array([photo.width_px, photo.height_px], np.float64)
-    start, end, largest = np.zeros(2), whole, float(whole[1])
-    if faces:
-        boxes = np.array([(f.box.x, f.box.y, f.box.w, f.box.h) for f in faces])
-        largest = max(float(boxes[:, 3].max()), 1.0)
-        around = np.array([_BESIDE, _ABOVE]) * largest
-        start = np.clip((boxes[:, :2] - around).min(axis=0), 0, whole - 1)
-        end = np.clip((boxes[:, :2] + boxes[:, 2:] + around).max(axis=0), start + 1, whole)
-    (across, down), tallest_px = end - start, max(highest_px, width_px)
+    whole, tallest_px = np.array([photo.width_px, photo.height_px]), max(highest_px, width_px)
+    boxes = np.array([(f.box.x, f.box.y, f.box.w, f.box.h) for f in faces] or [(0, 0, *whole)])
+    largest, ends = max(float(boxes[:, 3].max()), 1.0), boxes[:, :2] + boxes[:, 2:]
+    around = np.array([_BESIDE, _ABOVE]) * largest
+    start = np.clip((boxes[:, :2] - around).min(axis=0), 0, whole - 1)
+    end = np.clip((ends + around).max(axis=0), start + 1, whole)
+    across, down = end - start
     scale = min(width_px / across, highest_px / down, _FACE_SHARE * highest_px / largest)
-    scale = max(scale, min(width_px / whole[0], tallest_px / down))
+    least = max(ends[:, 1].max() - boxes[:, 1].min(), 1.0)
+    scale = max(scale, min(width_px / whole[0], tallest_px / least))
     height_px = max(highest_px, min(tallest_px, round(down * scale)))
     size = np.minimum((width_px, height_px), whole * scale)
     shown = size / scale

@@ -70,6 +70,10 @@ def test_each_half_is_its_persons(
 
 def test_left_is_the_first_and_right_the_second(hopper: FaceInPhoto, collins: FaceInPhoto) -> None:
     """At the outer parts, which the blend does not reach."""
+    hopper, collins = (  # with so much around them that the view is the same
+        (np.asarray(cv2.copyMakeBorder(pixels, *[500] * 4, cv2.BORDER_REPLICATE)), points + 500)
+        for pixels, points in (hopper, collins)
+    )
     split = split_face(hopper, collins, SIZE)
     swapped = split_face(collins, hopper, SIZE)
     alone = {name: split_face(s, s, SIZE) for name, s in (("h", hopper), ("c", collins))}
@@ -170,9 +174,9 @@ def turned(degrees: float) -> NDArray[np.float32]:
 
 
 def test_a_photo_that_ends_at_the_face_makes_no_face() -> None:
-    """Half of the picture would be empty."""
+    """Where its own half of the picture would be empty."""
     whole = np.zeros((400, 400, 3), np.uint8), placed(60, 0, 200, 200)
     cut = whole[0][:, 180:], placed(60, 0, 20, 200)
     assert suits(whole, whole)
-    assert not suits(whole, cut)
+    assert suits(whole, cut)
     assert not suits(cut, whole)
