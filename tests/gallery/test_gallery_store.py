@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 
 from engine.types import Box, Space
 from gallery.gallery import Gallery as Store
+from gallery.gallery import Snapshot
 from gallery.records import (
     FoundPerson,
     FoundPortrait,
+    Hit,
     Thumbnail,
     category_name,
     folded,
@@ -40,14 +43,24 @@ def named(name: str, **more: object) -> FoundPerson:
     return FoundPerson(key=f"name:{name.casefold()}", name=name, **more)  # type: ignore[arg-type]
 
 
-def portrait(store: Store, person_id: int, person: FoundPerson, **credit: str) -> int:
-    landmarks = np.array([[1.5, 2.25], [3, 4], [5, 6], [7, 8], [9, 10]], np.float32)
+SMALL = Thumbnail(
+    b"jpeg",
+    300,
+    400,
+    np.array([[1.5, 2.25], [3, 4], [5, 6], [7, 8], [9, 10]], np.float32),
+    Box(1.0, 2.0, 3.5, 4.25),
+)
+
+
+def portrait(
+    store: Store, person_id: int, person: FoundPerson, kept: Thumbnail = SMALL, **credit: str
+) -> int:
     with store.transaction() as changes:
         return changes.add_portrait(
             person_id,
             FoundPortrait(person=person, origin="x", read=lambda _: b"", **credit),
             f"{next(_numbers):064x}",
-            Thumbnail(b"jpeg", 300, 400, landmarks, Box(1.0, 2.0, 3.5, 4.25)),
+            kept,
         )
 
 
@@ -159,6 +172,38 @@ def test_a_portrait_is_read_as_it_was_written(store: Store) -> None:
     assert read.licence_url == "https://example.org/pd"
     assert read.source_url == "https://example.org/hopper"
     assert store.portraits_by_id([portrait_id, 999]).keys() == {portrait_id}
+
+
+def picture(*, bytes_px: float = 0.25, face_px: int = 150, aside_px: int = 0) -> Thumbnail:
+    """A portrait of 400 x 500 px as it looks from so far aside."""
+    points = [(165, 200), (235, 200), (200 + aside_px, 240), (170, 275), (230, 275)]
+    jpeg = b"x" * round(bytes_px * 400 * 500)
+    box = Box(200 - face_px / 2, 160, face_px, 1.2 * face_px)
+    return Thumbnail(jpeg, 400, 500, np.array(points, np.float32), box)
+
+
+@pytest.mark.parametrize(
+    ("nearest", "other", "shown"),
+    [
+        (picture(), picture(), 0),
+        (picture(bytes_px=0.2), picture(), 0),  # as good
+        (picture(bytes_px=0.05), picture(), 1),  # blurred or dark
+        (picture(face_px=60), picture(), 1),
+        (picture(aside_px=40), picture(), 1),
+        (picture(), picture(aside_px=40), 0),
+        (replace(picture(), jpeg=None), picture(face_px=40), 1),  # a silhouette
+    ],
+)
+def test_the_best_looking_portrait_is_shown(
+    store: Store, nearest: Thumbnail, other: Thumbnail, shown: int
+) -> None:
+    """Unless that most like the face looks about as good."""
+    person = named("Grace Hopper")
+    (person_id,) = enrol(store, person)
+    ids = [portrait(store, person_id, person, kept) for kept in (nearest, other)]
+    found = Snapshot(store).recall([Hit(person_id, ids[0], 0.5)])
+    assert [(one.id, it.id) for _, one, it in found] == [(person_id, ids[shown])]
+    assert Snapshot(store).recall([Hit(person_id, 999, 0.5), Hit(999, ids[0], 0.5)]) == []
 
 
 def test_many_ids_are_looked_up_at_once(store: Store) -> None:
