@@ -154,6 +154,7 @@ _MOST_COVERED = 54.0
 # A million strangers: beyond it the number says more about the law fitted to the tail than about
 # people.
 RAREST = 1_000_000
+_AUTHOR_CHARS = 60  # so that ten credits and their licences fit under a picture
 
 
 def word_key(score: float, concerns: Sequence[str] = ()) -> str:
@@ -179,8 +180,9 @@ def rarity(one_in: float) -> tuple[str, int]:
 
 
 def credit_of(portrait: Portrait, unknown_author: str) -> str:
-    """Author and licence on one line; "" if neither is known."""
-    parts = [plain(part) for part in (portrait.author, portrait.licence) if part]
+    """Author, shortened, and licence on one line; "" if neither is known."""
+    author = shorten(plain(portrait.author or ""), _AUTHOR_CHARS)
+    parts = [part for part in (author, plain(portrait.licence or "")) if part]
     if portrait.licence and not portrait.author:
         parts = [unknown_author, *parts]
     return ", ".join(parts)

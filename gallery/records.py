@@ -128,7 +128,7 @@ def looks(portrait: Portrait, photo_bytes: int) -> float:
     aside = min(1.0, abs(yaw_degrees(points)) / 50.0)
     room = float(np.clip(min(above / (2.0 * drop), below / (1.2 * drop)), 0, 1))
     size = min(1.0, min(box.w, box.h) / _LARGE_PX)
-    return size * min(1.0, detail) ** 0.5 * (1 - 0.6 * aside**2) * (0.7 + 0.3 * room)
+    return float(size * min(1.0, detail) ** 0.5 * (1 - 0.6 * aside**2) * (0.7 + 0.3 * room))
 
 
 @dataclass(frozen=True, slots=True)

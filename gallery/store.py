@@ -268,11 +268,12 @@ class Store:
         self, person_ids: Collection[int]
     ) -> dict[int, dict[int, tuple[float, Portrait]]]:
         """The portraits of people, each with how good it looks, by person id and portrait id."""
-        photo, found = ThumbnailRow.portrait_id == PortraitRow.id, dict[int, Any]()
-        query = select(PortraitRow, func.length(ThumbnailRow.jpeg)).outerjoin(ThumbnailRow, photo)
-        for row in self._fetch(query, PortraitRow.person_id, person_ids):
-            portrait = _portrait(row)
-            found.setdefault(row.person_id, {})[row.id] = looks(portrait, row[-1] or 0), portrait
+        mine = map(_portrait, self._fetch(select(PortraitRow), PortraitRow.person_id, person_ids))
+        portraits, found = list(mine), dict[int, Any]()
+        size = select(ThumbnailRow.portrait_id, func.length(ThumbnailRow.jpeg))
+        sizes = self._fetch_pairs(size, ThumbnailRow.portrait_id, [one.id for one in portraits])
+        for one in portraits:
+            found.setdefault(one.person_id, {})[one.id] = looks(one, sizes.get(one.id, 0)), one
         return found
 
     def portraits_by_hash(self, hashes: Collection[str]) -> tuple[Portrait, ...]:

@@ -179,7 +179,7 @@ def _words_band(entry: CardEntry, size_px: tuple[int, int]) -> tuple[_Floats, _F
     sheet = Sheet(width)
     words.draw(sheet, pad, band - px(10) - words.height_px)
     sheet.draw_on(paper, cover)
-    return paper.astype(np.float32), cover[..., None] / np.float32(255)
+    return paper.astype(np.float32), np.asarray(cover[..., None] / 255, np.float32)
 
 
 def encodes_mp4() -> bool:

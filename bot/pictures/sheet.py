@@ -36,6 +36,7 @@ _SMALLEST_BADGE, _CROWD_BADGE, _LARGEST_BADGE = 42, 32, 60
 _CROWD = 15  # faces; with more, badges are smaller
 _INNER = 0.6  # of a box: the part that shows who it is
 _AT_EDGE = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1), (0, -1), (0, 1), (-1, 0), (1, 0)])
+_AT_CORNER = 0.03  # of a badge's area: what is hidden rather than taking the next of these
 _HIDDEN_BADGE = 4.0  # px of a face that one of a badge is worth
 
 
@@ -163,7 +164,7 @@ def _capsule(width_px: int, height_px: int, round_px: int | None = None) -> Pixe
         for side in (width_px, height_px)
     )
     inside = np.clip(radius + 0.5 - np.hypot(xs, ys[:, None]), 0.0, 1.0)
-    return np.round(255 * inside).astype(np.uint8)
+    return np.asarray(np.round(255 * inside), np.uint8)
 
 
 def _jpeg(paper: Pixels) -> bytes:
@@ -228,7 +229,8 @@ def _badges(
         places = np.clip(places, 6, np.maximum(np.array(picture_px) - size - 6, 6)).round()
         places = np.hstack([places, np.broadcast_to(size, places.shape)])
         hidden = _shared(places, faces[sides[:, 3] > 0.8 * sides[at, 3]])
-        best = places[np.argmin(_HIDDEN_BADGE * _shared(places, taken) + hidden)]
+        order = _AT_CORNER * size.prod() * np.arange(len(places))
+        best = places[np.argmin(_HIDDEN_BADGE * _shared(places, taken) + hidden + order)]
         taken = np.vstack([taken, best])
         badges[at] = (int(best[0]), int(best[1]), high)
     return badges

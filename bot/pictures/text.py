@@ -263,7 +263,7 @@ class Block:
     @property
     def width_px(self) -> int:
         """Width of the mask."""
-        return self.mask.shape[1]
+        return int(self.mask.shape[1])
 
     @property
     def height_px(self) -> int:
