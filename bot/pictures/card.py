@@ -133,10 +133,8 @@ def _credit_block(credit: str, fit: Fit, width: int) -> Block:
     def cut(chars: int) -> Block:
         return fit.set(_CAMERA + shorten(author, chars) + comma + licence, width)
 
-    def is_cut(chars: int) -> bool:
-        return cut(chars).lines[-1].endswith("\N{HORIZONTAL ELLIPSIS}")
-
-    return cut(max(1, bisect_left(range(1, len(author) + 1), True, key=is_cut)))
+    chars = range(1, len(author) + 1)
+    return cut(max(1, bisect_left(chars, True, key=lambda n: cut(n).lines[-1].endswith("…"))))
 
 
 class Words:
@@ -221,10 +219,7 @@ def draw_card(
 
 
 def can_split(photo: Photo, face: Face, entry: CardEntry) -> bool:
-    """Whether the face and the entry's make one: both photos, about alike turned and not too far.
-
-    Others are drawn side by side.
-    """
+    """Whether the face and the entry's make one (``suits``); others are drawn side by side."""
     return not entry.silhouette and suits(_face(photo, face), entry.face)
 
 
@@ -310,10 +305,9 @@ def _draw_caption(sheet: Sheet, top: int, entry: CardEntry) -> int:
 def _draw_rows(
     sheet: Sheet, top: int, entries: Sequence[CardEntry], child: FaceInPhoto | None
 ) -> int:
-    """Draws a row for every match after the first; of more than three, two share a row.
+    """Draws the portraits, or the face ``child`` joined with each; returns where they end.
 
-    So that no row has a hole, the second match has one alone where they are odd. Each shows the
-    portrait, or the face ``child`` joined with it; returns where they end.
+    Of more than three, two share a row; if they are odd, the first has one alone.
     """
     alone = len(entries) if len(entries) <= 3 else len(entries) % 2
     x, y = 0, top

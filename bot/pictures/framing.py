@@ -127,10 +127,7 @@ def shared_frames(
 def _views(
     face: FaceInPhoto, aparts: Points, heights: Points, size_px: tuple[int, int], most_aside: float
 ) -> tuple[Points, Points, Points]:
-    """What each view of a face costs, by distance and height of the eyes and by tilt.
-
-    With how far aside the head then stands, px, and the tilts, degrees.
-    """
+    """What each view of a face costs, how far aside (px) the head then stands, and the tilts."""
     middle, across, nose = _axes(face[1])
     roll = float(np.degrees(np.angle(across)))
     tilts = np.clip(roll, -_TILTS, _TILTS) if abs(roll) > _UNTURNED else np.full(len(_TILTS), roll)

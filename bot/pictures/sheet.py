@@ -212,10 +212,7 @@ def draw_numbered(
 def _badges(
     boxes: Sequence[Box], picture_px: tuple[int, int], selected: int | None
 ) -> dict[int, tuple[int, int, int]]:
-    """Where the badges go, and their height: at the edge of each box, where they hide least.
-
-    Of other badges first, then of faces that are not much smaller.
-    """
+    """Where the badges go, and their height: at each box's edge, hiding little of large faces."""
     smallest = _SMALLEST_BADGE if len(boxes) <= _CROWD else _CROWD_BADGE
     sides = np.array([(box.x, box.y, box.w, box.h) for box in boxes]).reshape(-1, 4)
     centres, inner = sides[:, :2] + sides[:, 2:] / 2, _INNER * sides[:, 2:]
