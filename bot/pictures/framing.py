@@ -27,6 +27,7 @@ FaceInPhoto = tuple[Pixels, NDArray[np.float32]]
 
 _APARTS = np.geomspace(0.18, 0.6, 20)[:, None, None]
 _EYE_HEIGHTS = np.linspace(0.46, 0.22, 13)[:, None]
+_SAMPLES = 24  # points along each side of a frame at which is looked whether a photo is there
 _UNTURNED = 2.0  # degrees of tilt that nobody sees: the photo is not turned
 _TILTS = np.array([0.0, 5.0, 10.0, 15.0])
 """What a frame is chosen from: distance between the eyes, of the geometric mean of its sides; their
@@ -154,10 +155,11 @@ def _views(
 
 def covered_share(pixels: Pixels, matrix: Points, size_px: tuple[int, int]) -> float:
     """Share of a frame (width, height) that a photo fills which the matrix (2, 3) brings there."""
-    photo = _corners(pixels.shape[1], pixels.shape[0]) @ matrix[:, :2].T + matrix[:, 2]
-    panel = _corners(*size_px)
-    area, _ = cv2.intersectConvexConvex(photo.astype(np.float32), panel.astype(np.float32))
-    return float(area) / (size_px[0] * size_px[1])
+    inverse = np.asarray(cv2.invertAffineTransform(matrix), np.float64)
+    across, down = (np.linspace(0, side - 1, _SAMPLES) for side in size_px)
+    seen = np.stack(np.meshgrid(across, down), axis=-1) @ inverse[:, :2].T + inverse[:, 2]
+    outside = (seen < -1) | (seen > np.array(pixels.shape[1::-1]))
+    return 1.0 - float(outside.any(axis=-1).mean())
 
 
 def _corners(width_px: int, height_px: int) -> Points:
@@ -171,7 +173,7 @@ def frame_face(pixels: Pixels, landmarks: NDArray[np.float32], frame: Frame) -> 
 
 
 def warp(pixels: Pixels, matrix: Points, size_px: tuple[int, int]) -> Pixels:
-    """The picture through a similarity (2, 3); beyond its edges it goes on as in a mirror.
+    """The picture through a similarity (2, 3); beyond its edges its outermost pixels go on.
 
     ``size_px`` is width and height of the result. What is seen is first brought to about the size
     at which it is seen: halved by averages, or enlarged by cubics.
@@ -206,7 +208,7 @@ def warp(pixels: Pixels, matrix: Points, size_px: tuple[int, int]) -> Pixels:
     if level and 0 <= x <= part.shape[1] - size_px[0] and 0 <= y <= part.shape[0] - size_px[1]:
         return np.asarray(part[y : y + size_px[1], x : x + size_px[0]], np.uint8)
     part = cv2.cvtColor(part, cv2.COLOR_RGB2RGBA)  # OpenCV turns four channels twice as fast
-    moved = cv2.warpAffine(part, matrix, size_px, borderMode=cv2.BORDER_REFLECT_101)
+    moved = cv2.warpAffine(part, matrix, size_px, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(cv2.cvtColor(moved, cv2.COLOR_RGBA2RGB), np.uint8)
 
 
@@ -256,8 +258,9 @@ def bent_face(
     matrix = placing(landmarks, target)
     placed = warp(pixels, matrix, size_px)
     maps = bend(through(matrix, landmarks), target, size_px, apart_px)
-    bent = cv2.remap(placed, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    return np.asarray(bent, np.uint8)
+    placed = cv2.cvtColor(placed, cv2.COLOR_RGB2RGBA)  # as in ``warp``
+    bent = cv2.remap(placed, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.cvtColor(bent, cv2.COLOR_RGBA2RGB), np.uint8)
 
 
 def placing(landmarks: NDArray[np.float32], target: Points) -> Points:

@@ -114,7 +114,7 @@ async def test_a_profile_is_answered_side_by_side_and_told_so(
     answered = 0
     for path in sorted((hard_faces / "profile_and_pose").iterdir()):
         reply = await ann.says("/lookalike split", path.read_bytes())
-        told = "too far aside" in reply.text
+        told = "side by side" in reply.text
         if reply.picture is not None:
             answered += 1
             assert told != is_split(reply)
