@@ -5,7 +5,7 @@ medians of such pairs, from the file's bytes to the most similar of 10,000 peopl
 the extras ``tensorflow`` and ``test`` and the package face_recognition (``pip install --no-deps
 face_recognition 'setuptools<81'``); what is not installed is left out.
 
-python benchmarks/beside_peers.py --record
+python benchmarks/beside_peers.py --record AVX2
 """
 
 from __future__ import annotations

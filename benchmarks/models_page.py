@@ -77,7 +77,7 @@ def written(page: str, sections: Mapping[str, Figures]) -> str:
 def _section(name: str, runs: Mapping[str, Figures]) -> str:
     heading, script = SECTIONS.get(name, (name.replace("_", " ").capitalize(), ""))
     render = RENDERERS.get(name, anything)
-    if name in RENDERERS and len(runs) > 1:  # on several kinds of machine
+    if name in RENDERERS and list(runs) != [name]:  # on several kinds of machine
         kinds = [(run.removeprefix(name).strip(), runs[run]) for run in sorted(runs)]
         body = "\n\n".join(
             f"On a machine with {kind}, {entry['date']}: {render(entry['figures'])}"
@@ -262,8 +262,8 @@ def _speed(figures: Figures) -> str:
         )
     for peer, found in figures.get("ratios", {}).items():
         if any(timing["pipeline"] == peer for timing in figures["timings"]):
-            sizes = ", ".join(f"{ratio:g} times at {size}" for size, ratio in found.items())
-            notes.append(f"With decoding, {peer} takes as long as this: {sizes} (median of pairs).")
+            sizes = [f"{ratio:g} times as long at {size}" for size, ratio in found.items()]
+            notes.append(f"With decoding, {peer} takes {' and '.join(sizes)} (medians of pairs).")
     return f"{' '.join(notes)}\n\n{timings}"
 
 
