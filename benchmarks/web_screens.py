@@ -39,6 +39,7 @@ DEVICES: dict[str, dict[str, Any]] = {
     },
     "zoomed": {"viewport": {"width": 640, "height": 400}},
 }
+COLUMN_PX = 780
 RECORDED = {"answer_desk_light": "web", "answer_phone_dark": "web_phone"}
 
 
@@ -134,6 +135,8 @@ def main() -> None:
                     page.screenshot(path=options.out / f"web_{name}.png")
                     if options.record and name in RECORDED:
                         picture = Image.open(options.out / f"web_{name}.png").convert("RGB")
+                        aside = max(0, (picture.width - COLUMN_PX) // 2)  # of a desk
+                        picture = picture.crop((aside, 0, picture.width - aside, picture.height))
                         picture.save(ROOT / "docs" / f"{RECORDED[name]}.jpg", quality=85)
                 page.context.close()
         browser.close()

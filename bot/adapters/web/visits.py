@@ -101,21 +101,19 @@ class Entry:
     def show(self, reply: Reply, part: Part | None = None) -> None:
         """Puts a reply in the place of a part, or of the first one."""
         part = part or self.parts[0]
-        first, part.reply, part.token = part.reply is None, reply, secrets.token_urlsafe(9)
+        newest = part.reply is None and self in [*self.visit.entries][:1]
+        part.reply, part.token = reply, secrets.token_urlsafe(9)
         for body in there(part.bodies):
             body.content = self._html(part)
-            if first and part is self.visit.entries[0].parts[0]:
+            if newest and part is self.parts[0]:
                 body.client.run_javascript(f"lookalike.reveal({body.id})")
         part.mark(busy=False)
 
-    async def ask(self, request: Request) -> Reply:
-        """The reply to a request; what is shown is marked as out of date meanwhile."""
-        self.parts[0].mark(busy=True)
-        return await self.visit.answer(request)
-
     async def ask_photo(self) -> None:
         """Shows what the photo is answered; the second of two can be compared with the first."""
-        reply = await self.ask(Request(self.visit.sender, photos=attachments(self.photos)))
+        self.parts[0].mark(busy=True)
+        request = Request(self.visit.sender, photos=attachments(self.photos))
+        reply = await self.visit.answer(request)
         if reply.answers and self.mate is not None and self.mate.photos:
             both = Button(self.visit.text("button.compare"), COMPARE)
             reply = dataclasses.replace(reply, buttons=((both,), *reply.buttons))
@@ -205,7 +203,7 @@ class Visit:
         self.add(entry)
         photos = attachments(entry.photos)
         request = Request(self.sender, name.lower(), arguments.strip(), photos)
-        entry.show(await entry.ask(request))
+        entry.show(await self.answer(request))
 
     async def answer(self, request: Request) -> Reply:
         """The reply to a request; a setting that it changes answers the photo at hand again."""

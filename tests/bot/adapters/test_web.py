@@ -585,7 +585,7 @@ def test_the_page_fills_an_empty_gallery(
 ) -> None:
     """A contact, a button, a bar with faces; it goes on after a reload and after a restart."""
     wiki, variant = Wiki(delay_s=0.2), variants_of(hopper_jpeg, collins_jpeg)
-    for number in range(40):
+    for number in range(24):
         title = f"Portrait {number}.jpg"
         wiki.facts.append(Fact(f"Q{number + 1}", f"Somebody {number}", 90, [title], ["Q33999"]))
         wiki.pictures[title] = Picture(variant(number))
@@ -607,7 +607,7 @@ def test_the_page_fills_an_empty_gallery(
             bar = page.get_by_role("progressbar")
             expect(bar).to_be_visible()
             page.reload()
-            some = page.get_by_text(re.compile("[1-9][0-9]* of 40 faces"))
+            some = page.get_by_text(re.compile("[1-9][0-9]* of 24 faces"))
             expect(some).to_be_visible(timeout=ANSWER_MS)
         wiki.delay_s = 1.0
         program.stop()
@@ -618,7 +618,7 @@ def test_the_page_fills_an_empty_gallery(
             expect(page.get_by_role("progressbar")).to_be_visible(timeout=ANSWER_MS)
             wiki.delay_s = 0.0
             expect(page.locator(".faces").get_by_role("img")).to_have_count(9, timeout=ANSWER_MS)
-            expect(page.get_by_text("42 people are here", exact=True)).to_be_visible(
+            expect(page.get_by_text("26 people are here", exact=True)).to_be_visible(
                 timeout=ANSWER_MS
             )
             page.get_by_role("button", name="Get more faces").click()
