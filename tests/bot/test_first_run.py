@@ -194,7 +194,7 @@ async def test_answers_say_that_the_gallery_is_growing_until_it_has_grown(
     own_home: Path, wiki: Wiki, collins_jpeg: bytes
 ) -> None:
     """In the asker's language."""
-    languages = {"en": "still growing", "es": "creciendo", "hi": "बढ़", "ru": "ещё"}
+    languages = {"en": "still growing", "es": "creciendo", "hi": "बढ़", "ru": "пополняется"}
     wiki.delay_s = 2.0  # all four have asked before everybody is there
     settings = Settings.model_validate(
         {
