@@ -131,7 +131,9 @@ def planted_run(root: Path, half: int | None, *, list_them: bool) -> dict[str, o
         "wrong_planted": len(planted.wrong),
         "wrong_found": len(planted.wrong & (told | mixed)),
         "wrong_would_be_removed": sum(
-            one.mendable for one in wrong if one.subject and one.subject.person in planted.wrong
+            one.remedy is not None
+            for one in wrong
+            if one.subject and one.subject.person in planted.wrong
         ),
         "other_outliers": len(told - planted.wrong),
         "other_mixed": len(mixed - planted.wrong),

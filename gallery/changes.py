@@ -211,9 +211,9 @@ class Transaction:
         self.run(delete(VectorRow).where(VectorRow.space_id == space.id))
         self._name_rows(space, portrait_ids, generation, 0)
 
-    def keep_calibration(self, space: Space, content: bytes) -> None:
+    def keep_calibration(self, space: Space, content: str) -> None:
         """Keeps what was learned of a space's scores; the space must be there."""
-        self._replace(CalibrationRow, space_id=space.id, content=content.decode())
+        self._replace(CalibrationRow, space_id=space.id, content=content)
 
     def keep_finding(self, name: str, content: dict[str, Any] | None) -> None:
         """Keeps what was found out about the gallery, in place of what was; None forgets it."""

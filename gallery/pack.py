@@ -455,8 +455,7 @@ def _write_space(store: Store, space: Space, pack: sqlite3.Connection, progress:
     described = {"id": space.id, **asdict(space), "generation": 0, "row_count": len(ids)}
     _insert(pack, "space", [described])
     if (learned := read_learned(store, space)) is not None:
-        content = learned.content().decode()
-        pack.execute("INSERT INTO calibration VALUES (?, ?)", [space.id, content])
+        pack.execute("INSERT INTO calibration VALUES (?, ?)", [space.id, learned.content()])
     inserted = "INSERT INTO portrait_vector (portrait_id, space_id, value) VALUES (?, ?, ?)"
     for number, chunk in enumerate(_chunks(ids)):
         values = [row.tobytes() for row in store.vectors(space, chunk).astype("<f4", copy=False)]

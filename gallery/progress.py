@@ -82,7 +82,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """As printed with ``--json``."""
-        return {one.name: getattr(self, one.name) for one in fields(Report)} | {
+        return {one.name: getattr(self, one.name) for one in fields(self)} | {
             "rejected": [asdict(one) for one in self.rejected],
             "embedded": dict(self.embedded),
             "rejected_by_reason": dict(self.reasons().most_common()),

@@ -387,11 +387,11 @@ class Store:
         found: dict[str, Any] | None = self._scalar(query)
         return found
 
-    def read_calibration(self, space: Space) -> bytes | None:
+    def read_calibration(self, space: Space) -> str | None:
         """What ``Transaction.keep_calibration`` kept of a space; None without."""
         query = select(CalibrationRow.content).where(CalibrationRow.space_id == space.id)
         content: str | None = self._scalar(query)
-        return None if content is None else content.encode()
+        return content
 
     def space_states(self) -> tuple[SpaceState, ...]:
         """Every embedding space, by id."""

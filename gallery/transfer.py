@@ -44,21 +44,16 @@ class ExportReport(NamedTuple):
     portraits: int
     photos: int  # of the portraits, that came along
     vectors: dict[Space, int]
-    banned: int  # people who were removed for good
+    never_again: int  # people who were removed for good
     size_bytes: int
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
         """As printed with ``--json``."""
-        return {
-            "people": self.people,
-            "portraits": self.portraits,
-            "photos": self.photos,
-            "vectors": {space.id: count for space, count in self.vectors.items()},
-            "never_again": self.banned,
-            "bytes": self.size_bytes,
-            "seconds": round(self.seconds, 3),
-        }
+        record = self._asdict()
+        vectors = {space.id: count for space, count in self.vectors.items()}
+        sizes = {"bytes": record.pop("size_bytes"), "seconds": round(self.seconds, 3)}
+        return record | {"vectors": vectors} | sizes
 
 
 @dataclass(slots=True)
@@ -69,21 +64,15 @@ class ImportReport(Report):
     photos_brought: int = 0  # for portraits that had none
     vectors: Counter[Space] = field(default_factory=Counter)  # new ones
     left_out: dict[Space, str] = field(default_factory=dict)  # spaces not taken, and why
-    calibrated: list[Space] = field(default_factory=list)  # whose calibration came along
-    banned: int = 0  # people who stay away from now on
+    calibrations: list[Space] = field(default_factory=list)  # whose calibration came along
+    never_again: int = 0  # people who stay away from now on
 
     def to_json(self) -> dict[str, Any]:
         """As printed with ``--json``."""
-        known, names = Report.to_json(self), ("added", "unchanged", "people_added", "rejected")
-        return {
-            **{name: known[name] for name in (*names, "rejected_by_reason", "seconds")},
-            "interrupted": self.interrupted,
-            "without_photo": self.without_photo,
-            "photos_brought": self.photos_brought,
+        return Report.to_json(self) | {
             "vectors": {space.id: count for space, count in self.vectors.items()},
             "left_out": {space.id: reason for space, reason in self.left_out.items()},
-            "calibrations": [space.id for space in self.calibrated],
-            "never_again": self.banned,
+            "calibrations": [space.id for space in self.calibrations],
         }
 
 
@@ -217,7 +206,7 @@ class _Intake:
             for row in rows:
                 if row.key not in known:
                     changes.ban(row.key, row.name, row.wikidata_id)
-                    self._report.banned += 1
+                    self._report.never_again += 1
         self._banned = self._gallery.banned()
 
     def _take(self, portrait_ids: Sequence[int]) -> None:
@@ -296,7 +285,7 @@ class _Intake:
             if learned is not None and read_learned(self._gallery, space) is None:
                 with self._gallery.transaction() as changes:
                     changes.keep_calibration(space, learned.content())
-                self._report.calibrated.append(space)
+                self._report.calibrations.append(space)
             self._gallery.settle(space, progress)
             learn_scores(self._gallery, space)
         try_ensemble(self._gallery)

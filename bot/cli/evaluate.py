@@ -222,10 +222,10 @@ def report(
     engine = context.engine
     _check_packages()
     from gallery.evaluation.photos import read_labels
-    from gallery.evaluation.report import check_place, evaluate_people, render, save
+    from gallery.evaluation.report import evaluate_people, render, save
 
     if html is not None:
-        check_place(html)
+        save(None, html)
     with _gallery(context) as gallery:
         labels = read_labels(folder, people, gallery.people() if gallery else ())
     names = sorted(cli.BACKBONES)

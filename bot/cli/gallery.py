@@ -246,7 +246,7 @@ def _verify_lines(examination: Examination, *, fix: bool) -> Iterator[str]:
         f"{summary}: {people_of(examination.people)}, "
         f"{numbered(examination.portraits, 'portrait')}, {examination.seconds:.1f} s"
     )
-    mendable = sum(one.mendable for one in examination.findings)
+    mendable = sum(one.remedy is not None for one in examination.findings)
     if mendable and not fix:
         yield f"`lookalike gallery verify --fix` mends {mendable:,} of these."
     if examination.interrupted:
@@ -265,5 +265,5 @@ def _by_kind(findings: list[Finding], *, remedies: bool) -> Iterator[str]:
             for where in (one.subject, one.other):
                 if where is not None and where.portrait_id is not None:
                     yield f"      portrait {where.portrait_id}, {where.picture or 'no source'}"
-            if remedies and one.mendable:
+            if remedies and one.remedy:
                 yield f"      --fix: {one.remedy}"

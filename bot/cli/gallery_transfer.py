@@ -291,8 +291,8 @@ def _export_lines(file: Path, report: ExportReport) -> Iterator[str]:
     if report.photos < report.portraits:
         yield f"no picture {numbered(report.portraits - report.photos, 'portrait')}"
     yield from _vector_lines(report)
-    if report.banned:
-        yield f"stay away  {people_of(report.banned)} (--never-again)"
+    if report.never_again:
+        yield f"stay away  {people_of(report.never_again)} (--never-again)"
     yield f"{file}: {report.size_bytes / 1e6:,.1f} MB in {report.seconds:.1f} s"
 
 
@@ -310,14 +310,14 @@ def _import_lines(report: ImportReport) -> Iterator[str]:
     for reason, count in report.reasons().most_common():
         whom = [one.person for one in report.rejected if one.reason.startswith(reason)]
         yield f"  {reason}: {count:,} ({some(list(dict.fromkeys(whom)), counted=False)})"
-    if report.banned:
-        gone = f"{people_of(report.banned)} who were removed for good"
+    if report.never_again:
+        gone = f"{people_of(report.never_again)} who were removed for good"
         yield f"stay away  {gone}; `lookalike gallery permit PERSON` takes it back"
     yield from _vector_lines(report)
     for space, reason in report.left_out.items():
         yield f"left out   vectors of {space.id}: {reason}"
-    if report.calibrated:
-        names = ", ".join(space.backbone for space in report.calibrated)
+    if report.calibrations:
+        names = ", ".join(space.backbone for space in report.calibrations)
         yield f"scores     as learned there: {names}"
     took = f"{report.seconds:.1f} s, {report.photos_per_s:,.0f} a second"
     yield f"{numbered(report.photos, 'portrait')} in {took}"

@@ -41,9 +41,9 @@ class Group(NamedTuple):
     name: str
     people: int
     probes: int  # photos of them that were looked up
-    pairs: int  # of these with others of the group
+    stranger_pairs: int  # of these with others of the group
     measures: Mapping[str, Share] = MappingProxyType({})  # by name, one of ``MEASURES``
-    same_median: float = float("nan")  # score of the same person
+    same_person_median: float = float("nan")  # score of the same person
     strangers_median: float = float("nan")  # score of two people of the group
 
 
@@ -55,13 +55,13 @@ class Gap(NamedTuple):
     best_value: float
     worst: str
     worst_value: float
-    chance: float  # share of the random divisions with at least that gap
+    share_of_random_divisions: float  # with at least that gap
     divisions: int  # how many were tried
 
     @property
     def exceeds_chance(self) -> bool:
         """Whether random divisions hardly ever have such a gap."""
-        return self.chance < 0.01
+        return self.share_of_random_divisions < 0.01
 
 
 class Grouping(NamedTuple):

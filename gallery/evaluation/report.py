@@ -9,7 +9,7 @@ import io
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -252,33 +252,19 @@ def advice(columns: Sequence[ModelReport]) -> str:
 
 def grouping_json(grouping: Grouping) -> dict[str, Any]:
     """A grouping as printed with ``--json``."""
+
+    def plain(record: Mapping[str, Any]) -> dict[str, Any]:
+        floats = {name: value for name, value in record.items() if isinstance(value, float)}
+        return {**record, **{name: _rounded(value, 4) for name, value in floats.items()}}
+
+    groups = [one._asdict() for one in grouping.judged]
+    shares = [{k: _share_json(v) for k, v in one.pop("measures").items()} for one in groups]
+    gaps = [one._asdict() | {"exceeds_chance": one.exceeds_chance} for one in grouping.gaps]
     return {
-        "groups": [
-            {
-                "name": group.name,
-                "people": group.people,
-                "probes": group.probes,
-                "stranger_pairs": group.pairs,
-                **{name: _share_json(value) for name, value in group.measures.items()},
-                "same_person_median": _rounded(group.same_median),
-                "strangers_median": _rounded(group.strangers_median),
-            }
-            for group in grouping.judged
-        ],
+        "groups": [plain(one) | own for one, own in zip(groups, shares, strict=True)],
         "too_small_to_judge": {group.name: group.people for group in grouping.small},
         "people_without_label": grouping.unlabelled,
-        "gaps": [
-            {
-                "measure": gap.measure,
-                "best": gap.best,
-                "best_value": _rounded(gap.best_value, 6),
-                "worst": gap.worst,
-                "worst_value": _rounded(gap.worst_value, 6),
-                "share_of_random_divisions": _rounded(gap.chance, 4),
-                "exceeds_chance": gap.exceeds_chance,
-            }
-            for gap in grouping.gaps
-        ],
+        "gaps": [plain(gap) for gap in gaps],
     }
 
 
@@ -341,33 +327,24 @@ def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
     )
 
 
-@contextlib.contextmanager
-def _part_of(file: Path) -> Iterator[Path]:
-    """A file beside one that is to be written, gone afterwards; an OSError becomes BadSettings."""
+def save(page: str | None, file: Path) -> None:
+    """Writes a page so that the file is whole or not there; BadSettings if it can't be written.
+
+    None, before the long work, only makes the folder and tries.
+    """
+    if file.is_dir():
+        raise BadSettings(f"{file} is a folder: give --html the name of a file in it")
     part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        yield part
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(page or "", encoding="utf-8", errors="replace")
+        if page is not None:
+            part.replace(file)
     except OSError as problem:
         raise BadSettings(f"the file {file} can't be written: {problem.strerror}") from None
     finally:
         with contextlib.suppress(OSError):  # where it could not be made
             part.unlink(missing_ok=True)
-
-
-def check_place(file: Path) -> None:
-    """Makes a file's folder before the long work; BadSettings if it can't be written there."""
-    if file.is_dir():
-        raise BadSettings(f"{file} is a folder: give --html the name of a file in it")
-    with _part_of(file) as part:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-
-
-def save(page: str, file: Path) -> None:
-    """Writes a page so that the file is whole or not there; BadSettings if it can't be written."""
-    with _part_of(file) as part:
-        part.write_text(page, encoding="utf-8", errors="replace")
-        part.replace(file)
 
 
 def picture(engine: Engine, file: Path, box: Box | None) -> str | None:

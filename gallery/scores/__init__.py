@@ -265,9 +265,9 @@ class Learned(Stored):
     rows: float
     calibration: Calibration
 
-    def content(self) -> bytes:
+    def content(self) -> str:
         """As JSON text."""
-        return json.dumps(self.to_json(), indent=2).encode()
+        return json.dumps(self.to_json(), indent=2)
 
 
 def read_learned(gallery: Store, space: Space) -> Learned | None:

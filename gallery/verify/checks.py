@@ -62,9 +62,8 @@ class Kind(StrEnum):
 
 
 class Remedy(StrEnum):
-    """What mending does about it."""
+    """What mending does."""
 
-    NONE = "nothing: look yourself"
     FORGET = "forget the portrait, so that its source can bring it again"
     REMOVE = "remove the portrait and not take it again"
     DELETE = "remove the person"
@@ -92,26 +91,21 @@ class Finding:
     kind: Kind
     why: str  # a sentence with the number that a person can judge it by
     number: float  # a score from 0 to 100 for likenesses, else a count or a ratio
-    remedy: Remedy = Remedy.NONE
+    remedy: Remedy | None = None  # None: people judge it
     subject: Subject | None = None  # None for the gallery
     other: Subject | None = None  # somebody else involved
     space_id: str | None = None  # whose vectors it concerns
 
-    @property
-    def mendable(self) -> bool:
-        """Whether mending does anything about it."""
-        return self.remedy is not Remedy.NONE
-
     def to_json(self) -> dict[str, Any]:
         """As printed with ``--json``."""
         return {
-            "kind": str(self.kind),
+            "kind": self.kind,
             **(asdict(self.subject) if self.subject else {"person": None}),
             "why": self.why,
             "number": round(self.number, 3),
             "other": asdict(self.other) if self.other else None,
             "space": self.space_id,
-            "fix": str(self.remedy) if self.mendable else None,
+            "fix": self.remedy,
         }
 
 
@@ -193,12 +187,9 @@ def catalogue_findings(gallery: Gallery) -> list[Finding]:
     found = [
         Finding(Kind.EMPTY, f"nobody is in the category {one}", 0, Remedy.SWEEP) for one in empty
     ]
-    for person in people:
-        why, whom = (
-            f"{person.name} has no portrait and can't be found",
-            Subject(person.id, person.name),
-        )
-        found.append(Finding(Kind.NOBODY, why, 0, Remedy.DELETE, whom))
+    for one in people:
+        why = f"{one.name} has no portrait and can't be found"
+        found.append(Finding(Kind.NOBODY, why, 0, Remedy.DELETE, Subject(one.id, one.name)))
     return found
 
 

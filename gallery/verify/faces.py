@@ -109,10 +109,8 @@ class _Comparison:
             if pair in seen or persons in two_names or len(portraits) < 2:
                 continue
             seen.add(pair)
-            score, bits = (
-                float(self.best[place]),
-                _different_bits(self.gallery, *portraits.values()),
-            )
+            score = float(self.best[place])
+            bits = _different_bits(self.gallery, *portraits.values())
             if bits > (_SURE_COPY_BITS if score >= _SURE_COPY else _COPY_BITS):
                 continue
             worse, better = sorted(portraits.values(), key=self._fit)
@@ -123,15 +121,13 @@ class _Comparison:
     def _copy(self, worse: Portrait, better: Portrait, score: float, bits: float) -> Finding:
         bad, good = self._fit(worse), self._fit(better)
         one, other = self.owners.subject(worse), self.owners.subject(better)
-        why = (
-            f"the same picture as one of {other.person} (score {score:.0f}, {bits:.0f} of 64 bits "
-        )
-        why += "differ)"
-        if bad >= _AGREE or good < _FITS:
-            return Finding(Kind.COPY, why, score, Remedy.NONE, one, other)
-        why += f"; it scores {good:.0f} with the others of {other.person} and {bad:.0f} with those "
-        why += f"of {one.person}"
-        return Finding(Kind.COPY, why, score, Remedy.REMOVE, one, other)
+        whose, told = other.person, f"score {score:.0f}, {bits:.0f} of 64 bits differ"
+        why, remedy = f"the same picture as one of {whose} ({told})", None
+        if bad < _AGREE and good >= _FITS:
+            remedy = Remedy.REMOVE
+            why += f"; it scores {good:.0f} with the others of {whose} and {bad:.0f} with those "
+            why += f"of {one.person}"
+        return Finding(Kind.COPY, why, score, remedy, one, other)
 
     def _fit(self, portrait: Portrait) -> float:
         """How well a portrait fits the others of its person; in between where there are none."""
@@ -161,7 +157,7 @@ class _Comparison:
                 f"{one.name} ({one.key}) and {other.name} ({other.key}) score {middle:.0f} with "
                 "each other, as photos of one person do",
                 middle,
-                Remedy.MERGE if mergeable and middle >= _SURELY_ONE else Remedy.NONE,
+                Remedy.MERGE if mergeable and middle >= _SURELY_ONE else None,
                 Subject(one.id, one.name),
                 Subject(other.id, other.name),
             )
@@ -187,7 +183,7 @@ class _Comparison:
                     other = self._lookalike(place)
                     if other is not None:
                         why += f" and {self.best[place]:.0f} with {other.person}"
-                    remedy = Remedy.REMOVE if other else Remedy.NONE
+                    remedy = Remedy.REMOVE if other else None
                     yield Finding(Kind.OUTLIER, why, own, remedy, self._subject(place), other)
             else:
                 yield self._disagreement(person_id, places)
@@ -195,10 +191,8 @@ class _Comparison:
     def _disagreement(self, person_id: int, places: NDArray[np.intp]) -> Finding:
         """One finding about portraits of which nobody can say which are right."""
         best = float(np.nanmax(self.own[places]))
-        kind, why = (
-            Kind.MIXED,
-            f"none of the {len(places)} scores more than {best:.0f} with the others",
-        )
+        kind, others = Kind.MIXED, len(places)
+        why = f"none of the {others} scores more than {best:.0f} with the others"
         if len(places) == 2:
             kind = Kind.OUTLIER
             why = f"one of the two is of somebody else: they score {best:.0f} with each other"
@@ -207,7 +201,7 @@ class _Comparison:
         whom = self.owners.person(person_id) if other is None else self._subject(far)
         if other is not None:
             why += f", and one {self.best[far]:.0f} with {other.person}"
-        return Finding(kind, why, best, Remedy.NONE, whom, other)
+        return Finding(kind, why, best, None, whom, other)
 
     def _lookalike(self, place: int) -> Subject | None:
         """The other person whom a portrait seems to show."""

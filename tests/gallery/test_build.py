@@ -351,13 +351,13 @@ def test_a_damaged_calibration_is_noticed_and_build_mends_it(
     (space,) = gallery.spaces()
     learned = gallery.read_calibration(space)
     with gallery.transaction() as changes:
-        changes.keep_calibration(space, content.encode())
+        changes.keep_calibration(space, content)
     with Gallery.open(gallery.folder) as opened:
         with pytest.raises(GalleryCorrupt, match="calibration"):
             opened.top_matches(probe(engine, variant(6)), 1)
         build(opened, engine, "dlib")
         opened.top_matches(probe(engine, variant(6)), 1)
-    assert json.loads(gallery.read_calibration(space) or b"") == json.loads(learned or b"")
+    assert json.loads(gallery.read_calibration(space) or "") == json.loads(learned or "")
 
 
 def test_build_sweeps_files_that_nothing_refers_to(

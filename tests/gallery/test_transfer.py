@@ -157,7 +157,7 @@ def test_who_was_removed_for_good_stays_away(
     remove(gallery, gone_there, never_again=True)
     export_gallery(gallery, tmp_path / "all.lookalike")
     report = import_file(other, tmp_path / "all.lookalike")
-    assert report.banned == 1
+    assert report.never_again == 1
     assert {one.reason for one in report.rejected} == {"removed, never again"}
     assert {person.key for person in other.people()} == {"Q3", "Q4"}
     assert other.banned().keys.keys() == {"Q1", "Q2"}
@@ -229,13 +229,13 @@ def test_scores_come_along_where_none_were_learned(
     learn_scores(gallery, DLIB)
     export_gallery(gallery, tmp_path / "all.lookalike")
     report = import_file(other, tmp_path / "all.lookalike")
-    assert report.calibrated == [DLIB]
+    assert report.calibrations == [DLIB]
     assert other.calibration(DLIB) == gallery.calibration(DLIB)
     fill(gallery, 300, 1, DLIB, seed=1)  # merged by key; many more portraits
     learn_scores(gallery, DLIB)
     export_gallery(gallery, tmp_path / "more.lookalike")
     report = import_file(other, tmp_path / "more.lookalike")
-    assert report.calibrated == []
+    assert report.calibrations == []
     learned = read_learned(other, DLIB)
     assert learned is not None
     assert learned.rows == 540

@@ -51,7 +51,7 @@ def test_there_and_back_again(gallery: Gallery, shared: Gallery, back: Gallery) 
     gallery.refresh()
     there = copy_gallery(gallery, shared)
     assert (there.added, there.people_added, there.rejected) == (90, 30, [])
-    assert set(there.calibrated) == {DLIB, RESNET}
+    assert set(there.calibrations) == {DLIB, RESNET}
     assert copy_gallery(gallery, shared).unchanged == 90
     again = copy_gallery(shared, back)
     assert (again.added, again.people_added) == (90, 30)

@@ -20,7 +20,7 @@ from gallery.gallery import Gallery
 from gallery.records import FoundPerson, FoundPortrait, Portrait
 from gallery.tables import CategoryRow
 from gallery.verify import verify
-from gallery.verify.checks import Examination, Kind, Remedy
+from gallery.verify.checks import Examination, Kind
 
 Variant = Callable[[int], bytes]
 
@@ -220,7 +220,7 @@ def test_damaged_scores_are_learned_anew_and_missing_vectors_made(
     (space,) = sound.spaces()
     victim = portraits(sound, "Grace")[0]
     with sound.transaction() as changes:
-        changes.keep_calibration(space, b"{}")
+        changes.keep_calibration(space, "{}")
         changes.remove_vectors([victim.id])
     assert_mended(sound, engine, Kind.CALIBRATION, Kind.UNSEARCHABLE)
     assert victim.id in sound.embedded(space)
@@ -303,7 +303,7 @@ def test_one_person_with_two_names_is_reported_and_merged_if_the_name_is_the_sam
     }
     enrol(either, engine, faces)
     (finding,) = verify(either, engine, fix=True).findings
-    assert (finding.kind, finding.remedy) == (Kind.TWO_NAMES, Remedy.NONE)
+    assert (finding.kind, finding.remedy) == (Kind.TWO_NAMES, None)
     known = FoundPerson("Q11641", "GRACE HOPPER", ("science",), wikidata_id="Q11641", fame=90)
     more = [
         FoundPortrait(known, "8", lambda _most: variant(8)),

@@ -51,7 +51,7 @@ def test_a_group_is_measured_among_its_own(uneven: tuple[Measures, PeopleLabels]
         scores = measures.calibration.scores(likeness[strangers])
         own = likeness[~strangers]
         group = measured[name]
-        assert (group.people, group.probes, group.pairs) == (40, 80, 80 * 39)
+        assert (group.people, group.probes, group.stranger_pairs) == (40, 80, 80 * 39)
         assert group.measures["strangers_1_in_100"].value == pytest.approx(
             np.mean(scores >= score_at(1e-2))
         )
@@ -91,7 +91,7 @@ def test_random_labels_are_no_more_than_chance() -> None:
         order = np.random.default_rng(seed).permutation(list(people))
         labels = {str(name): ("ab"[place % 2],) for place, name in enumerate(order)}
         (grouping,) = group_people(measures, known(labels))
-        chances += [gap.chance for gap in grouping.gaps]
+        chances += [gap.share_of_random_divisions for gap in grouping.gaps]
 
     assert np.median(chances) > 0.2
     assert sum(chance < 0.01 for chance in chances) <= 1

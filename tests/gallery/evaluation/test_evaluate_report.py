@@ -26,7 +26,6 @@ from gallery.evaluation.report import (
     EvaluationReport,
     ModelReport,
     advice,
-    check_place,
     cut_around,
     evaluate_people,
     picture,
@@ -216,7 +215,7 @@ def test_the_face_is_in_the_middle(engine: Engine, tmp_path: Path) -> None:
 
 def test_a_page_replaces_the_last_one_in_one_step(tmp_path: Path) -> None:
     file = tmp_path / "new" / "report.html"
-    check_place(file)
+    save(None, file)
     save("first", file)
     save("second \ud800", file)
 
@@ -228,9 +227,9 @@ def test_places_that_can_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
 
     with pytest.raises(BadSettings, match="is a folder"):
-        check_place(tmp_path)
+        save(None, tmp_path)
     with pytest.raises(BadSettings, match="can't be written"):
-        check_place(tmp_path / "file" / "report.html")
+        save(None, tmp_path / "file" / "report.html")
     with pytest.raises(BadSettings, match="can't be written"):
         save("page", tmp_path / "file" / "report.html")
 
