@@ -11,11 +11,11 @@ import functools
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -38,6 +38,8 @@ _SAME_PERSON_SCORE: Final = 82.0  # what 1 in 100,000 strangers reach
 
 Item = tuple[FoundPortrait, Screened]
 Batch = Sequence[Item]
+One = TypeVar("One")
+Result = TypeVar("Result")
 
 
 def add_folder(
@@ -114,9 +116,16 @@ def add(
     with gallery.writing():
         try:
             screener = Screener(gallery, engine, backbones, again)
-            with contextlib.closing(_in_order(screener, found)) as screened:
-                enrol = partial(_enrol, gallery, engine, backbones, report)
+            enrol = partial(_enrol, gallery, engine, backbones, report)
+            threads = max(2, os.cpu_count() or 1)
+            pool = ThreadPoolExecutor(threads, thread_name_prefix="screener")
+            try:
+                # As many as a batch may wait, so that threads go on while one is enrolled.
+                ahead = _BATCH_FRESH + threads
+                screened = in_order(pool, lambda one: (one, screener(one)), found, ahead)
                 _in_batches(enrol, screened, lambda done: progress("photos", done, total))
+            finally:
+                pool.shutdown(cancel_futures=True)
             complete(gallery, engine, backbones, report, progress)
         except KeyboardInterrupt:
             report.interrupted = True
@@ -145,26 +154,17 @@ def _in_batches(
             enrol(batch)
 
 
-def _in_order(screener: Screener, found: Iterable[FoundPortrait]) -> Generator[Item, None, None]:
-    """Every photo with what becomes of it, in order, by as many threads as there are cores.
-
-    They come as soon as they are known; as many as one batch may wait, so that the threads go on
-    while a batch is enrolled.
-    """
-    threads = max(2, os.cpu_count() or 1)
-    waiting: deque[tuple[FoundPortrait, Future[Screened]]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="screener")
-    try:
-        for item in found:
-            waiting.append((item, pool.submit(screener, item)))
-            while waiting and (waiting[0][1].done() or len(waiting) > _BATCH_FRESH + threads):
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+def in_order(
+    pool: ThreadPoolExecutor, function: Callable[[One], Result], ones: Iterable[One], ahead: int
+) -> Iterator[Result]:
+    """The results in order, each as soon as it is known; so many of the next are worked on."""
+    waiting: deque[Future[Result]] = deque()
+    for one in ones:
+        waiting.append(pool.submit(function, one))
+        while waiting and (waiting[0].done() or len(waiting) > ahead):
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _enrol(

@@ -7,19 +7,19 @@ in the cache, pictures until the gallery has decided about them.
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import chain
 from operator import call
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from engine.errors import Busy
 from engine.http import HttpClient, Patience, Stopped
-from gallery.add import add
+from gallery.add import add, in_order
 from gallery.progress import Progress, Report, no_progress
 from gallery.records import REMOVED, FoundPortrait
 from gallery.screen import SCREENING, knows_more
@@ -33,9 +33,6 @@ from gallery.wikimedia.wikidata import Wikidata
 if TYPE_CHECKING:
     from engine.engine import Engine
     from gallery.gallery import Gallery
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _API_CONNECTIONS: Final = 3  # to the API, and
 _PICTURE_CONNECTIONS: Final = 2  # to upload.wikimedia.org: Wikimedia's rules for robots
@@ -270,8 +267,8 @@ class Download(AbstractContextManager["Download"]):
         """Pictures that the gallery lacks, person by person; the next people are asked about."""
         starts = range(0, len(people), _CHUNK_PEOPLE)
         chunks = (people[start : start + _CHUNK_PEOPLE] for start in starts)
-        plans = chain.from_iterable(_in_order(self._planner, self._planned, chunks, 1))
-        for done, found in enumerate(_in_order(self._choosers, call, plans, _AHEAD), 1):
+        plans = chain.from_iterable(in_order(self._planner, self._planned, chunks, 1))
+        for done, found in enumerate(in_order(self._choosers, call, plans, _AHEAD), 1):
             self._offered.extend(portrait.origin.removeprefix("File:") for portrait in found)
             yield from found
             if len(self._offered) >= _OFFERED:
@@ -324,16 +321,3 @@ class Download(AbstractContextManager["Download"]):
         name = person.name.casefold()
         photos.sort(key=lambda title: name not in title.casefold())
         return photos[: _TRIED * wanted]
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
-) -> Iterator[Result]:
-    """The results in order; so many of the next ones are worked on meanwhile."""
-    waiting: deque[Future[Result]] = deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
