@@ -109,28 +109,22 @@ def add(
         Busy: If another process is changing the gallery.
         SetupProblem: If a backbone or the gallery can't be used.
     """
-    started = time.perf_counter()
     report = Report()
     for name in backbones:
         engine.backbone(name)  # fails before anything is done
-    with gallery.writing():
+    with gallery.working(report):
+        screener = Screener(gallery, engine, backbones, again)
+        enrol = partial(_enrol, gallery, engine, backbones, report)
+        threads = max(2, os.cpu_count() or 1)
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="screener")
         try:
-            screener = Screener(gallery, engine, backbones, again)
-            enrol = partial(_enrol, gallery, engine, backbones, report)
-            threads = max(2, os.cpu_count() or 1)
-            pool = ThreadPoolExecutor(threads, thread_name_prefix="screener")
-            try:
-                # As many as a batch may wait, so that threads go on while one is enrolled.
-                ahead = _BATCH_FRESH + threads
-                screened = in_order(pool, lambda one: (one, screener(one)), found, ahead)
-                _in_batches(enrol, screened, lambda done: progress("photos", done, total))
-            finally:
-                pool.shutdown(cancel_futures=True)
-            complete(gallery, engine, backbones, report, progress)
-        except KeyboardInterrupt:
-            report.interrupted = True
-            gallery.refresh()
-    report.seconds = time.perf_counter() - started
+            # As many as a batch may wait, so that threads go on while one is enrolled.
+            ahead = _BATCH_FRESH + threads
+            screened = in_order(pool, lambda one: (one, screener(one)), found, ahead)
+            _in_batches(enrol, screened, lambda done: progress("photos", done, total))
+        finally:
+            pool.shutdown(cancel_futures=True)
+        complete(gallery, engine, backbones, report, progress)
     return report
 
 

@@ -6,7 +6,6 @@ by a kill: running the command again goes on.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -47,28 +46,21 @@ def build(
         Busy: If another process is changing the gallery.
         SetupProblem: If the backbone or the gallery can't be used.
     """
-    started = time.perf_counter()
     report = Report()
     space = engine.backbone(backbone).space
-    with gallery.writing():
-        try:
-            report.swept += gallery.sweep_vectors()
-            gallery.drop_damaged(space)
-            complete(gallery, engine, [backbone], report, progress)
-            for state in gallery.space_states():
-                if state.space.backbone == backbone and state.space != space:
-                    with gallery.transaction() as changes:
-                        changes.remove_space(state.space)
-            if gallery.compact(space):
-                gallery.refresh()
-                gallery.settle(space, progress)
-            report.swept += gallery.sweep_vectors()
+    with gallery.working(report):
+        report.swept += gallery.sweep_vectors()
+        gallery.drop_damaged(space)
+        complete(gallery, engine, [backbone], report, progress)
+        for state in gallery.space_states():
+            if state.space.backbone == backbone and state.space != space:
+                with gallery.transaction() as changes:
+                    changes.remove_space(state.space)
+        if gallery.compact(space):
             gallery.refresh()
-            try_ensemble(gallery)
-        except KeyboardInterrupt:
-            report.interrupted = True
-        gallery.refresh()
-    report.seconds = time.perf_counter() - started
+            gallery.settle(space, progress)
+        report.swept += gallery.sweep_vectors()
+        try_ensemble(gallery)
     return report
 
 

@@ -8,10 +8,11 @@ import functools
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import sqlalchemy as sa
@@ -367,6 +368,18 @@ class Gallery(Store):
                 f"the gallery's folder {self.folder} can't be written ({problem.strerror}): check "
                 "its rights and free space, or choose another data folder with --home"
             ) from problem
+
+    @contextmanager
+    def working(self, report: Any, *, alone: bool = True) -> Iterator[None]:
+        """Times work for a report, within ``writing`` if ``alone``; Ctrl-C ends it and is noted."""
+        started = time.perf_counter()
+        with self.writing() if alone else contextlib.nullcontext():
+            try:
+                yield
+            except KeyboardInterrupt:
+                report.interrupted = True
+            self.refresh()
+        report.seconds = time.perf_counter() - started
 
     def settle(self, space: Space, progress: Progress = no_progress) -> None:
         """Prepares the search of a space for as many people as it has now.

@@ -144,15 +144,9 @@ def _unchanged(gallery: Gallery) -> Iterator[None]:
 
 
 def _take_in(gallery: Gallery, source: Store, progress: Progress) -> ImportReport:
-    started = time.perf_counter()
     report = ImportReport()
-    with gallery.writing():
-        try:
-            _Intake(gallery, source, report).run(progress)
-        except KeyboardInterrupt:
-            report.interrupted = True
-        gallery.refresh()
-    report.seconds = time.perf_counter() - started
+    with gallery.working(report):
+        _Intake(gallery, source, report).run(progress)
     return report
 
 

@@ -6,8 +6,6 @@ the faces are. Mending goes on until it finds nothing more to mend.
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -58,16 +56,10 @@ def verify(
         Busy: If another process is changing the gallery and it is to be mended.
         BadSettings: If it is not built for that backbone.
     """
-    began = time.perf_counter()
     examination = Examination()
-    with gallery.writing() if fix else contextlib.nullcontext():
-        try:
-            _Examiner(gallery, engine, examination, fix, progress).run(backbone)
-        except KeyboardInterrupt:
-            examination.interrupted = True
-        gallery.refresh()
+    with gallery.working(examination, alone=fix):
+        _Examiner(gallery, engine, examination, fix, progress).run(backbone)
     examination.people, examination.portraits = gallery.counts()
-    examination.seconds = time.perf_counter() - began
     return examination
 
 
