@@ -140,21 +140,19 @@ class Screener:
     engine: Engine
     backbones: Sequence[str]
     again: bool
-    banned: Banned | None = None
+    banned: Banned
 
     def __call__(self, found: FoundPortrait) -> Screened:
         """What becomes of a photo."""
-        if self.banned is not None and found.person in self.banned:
+        if found.person in self.banned:
             return Screened(REMOVED)
         try:
             content = found.read(self.engine.limits.max_bytes)
         except (TooLarge, OSError) as problem:
-            reason = Reason.TOO_LARGE if isinstance(problem, TooLarge) else Reason.UNREADABLE
-            return Screened(REMOVED if self._is_banned(found) else reason)
+            large = isinstance(problem, TooLarge)
+            return Screened(Reason.TOO_LARGE if large else Reason.UNREADABLE)
         sha256 = hashlib.sha256(content).hexdigest()
         with self.gallery.reading():
-            if self._is_banned(found):
-                return Screened(REMOVED)
             known = self.gallery.known(sha256, SCREENING)
             mine = self.gallery.portraits_by_hash([sha256]) if isinstance(known, Person) else ()
             photo = mine and self.gallery.photo(mine[0])
@@ -167,11 +165,6 @@ class Screener:
         if mine:  # it came without its photo
             return now if seen.reason else replace(seen, portrait_id=mine[0].id, news=now.news)
         return seen
-
-    def _is_banned(self, found: FoundPortrait) -> bool:
-        if self.banned is None:
-            self.banned = self.gallery.banned()
-        return found.person in self.banned
 
     def _judged(self, found: FoundPortrait, content: bytes, sha256: str) -> Screened:
         engine = self.engine

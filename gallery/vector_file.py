@@ -65,13 +65,11 @@ class VectorFile:
         if os.fstat(self._opened()).st_size < row_count * self.row_bytes:
             raise damaged(self.path)
 
-    def append(self, row_count: int, vectors: NDArray[np.float32]) -> int:
+    def append(self, row_count: int, vectors: NDArray[np.float32]) -> None:
         """Writes rows behind the first ``row_count`` and waits until the disk has them.
 
-        Whatever follows these is overwritten. ``vectors`` are float32 (n, D), n >= 1, unit length.
-
-        Returns:
-            How many rows there are now; they count once a transaction says so.
+        Whatever follows these is overwritten; they count once a transaction says so. ``vectors``
+        are float32 (n, D), n >= 1, of unit length.
         """
         with self.path.open("r+b") as file:
             if os.fstat(file.fileno()).st_size < row_count * self.row_bytes:
@@ -80,7 +78,6 @@ class VectorFile:
             file.write(np.ascontiguousarray(vectors, dtype="<f4").data)
             file.flush()
             os.fsync(file.fileno())
-        return row_count + len(vectors)
 
     def rows(self, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         """The rows with these numbers: float32 (len(numbers), D)."""

@@ -60,16 +60,13 @@ class Timing:
 def ratios(timings: list[Timing]) -> dict[str, dict[str, float]]:
     """Per backbone: how many times faster each step is, and the whole over the bare network."""
     result: dict[str, dict[str, float]] = {}
-    for ours in timings:
-        if ours.pipeline != "lookalike":
-            continue
+    published = {one.backbone: one for one in timings if one.pipeline == "published"}
+    for ours in (one for one in timings if one.pipeline == "lookalike"):
         row = result[ours.backbone] = {}
         if ours.forward:
             row["whole_over_forward"] = ours.whole / ours.forward
-        for theirs in timings:
-            if theirs.pipeline == "published" and theirs.backbone == ours.backbone:
-                for step in (*STEPS, "whole"):
-                    row[f"{step}_times_faster"] = getattr(theirs, step) / getattr(ours, step)
+        for step in (*STEPS, "whole") if (theirs := published.get(ours.backbone)) else ():
+            row[f"{step}_times_faster"] = getattr(theirs, step) / getattr(ours, step)
     return result
 
 

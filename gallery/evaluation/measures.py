@@ -81,13 +81,6 @@ class LikenessHistogram:
         there = np.flatnonzero(self.counts)
         return there / _PER_UNIT - 1, self.counts[there]
 
-    def reached_by(self, most: float) -> float:
-        """The lowest height that at most that share reaches."""
-        heights, counts = self.heights()
-        reached = np.cumsum(counts[::-1])[::-1] / counts.sum()
-        rare = heights[reached <= most]
-        return float(rare[0]) if len(rare) else float(heights[-1]) + 1 / _PER_UNIT
-
 
 def quantile(heights: Heights, share_below: float) -> float:
     """The height below which so large a share lies; NaN of nothing."""
@@ -318,8 +311,9 @@ class Measures:
         self.best_stranger_scores = calibration.scores(self.found.best)
         self.same_median = float(np.median(self.same_scores))
         self.best_stranger_median = float(np.median(self.best_stranger_scores))
-        self.strict = self.strangers.reached_by(FAR)
         heights, counts = self.strangers.heights()
+        rare = heights[np.cumsum(counts[::-1])[::-1] <= FAR * counts.sum()]
+        self.strict = float(rare[0]) if len(rare) else float(heights[-1]) + 1 / _PER_UNIT
         own = np.concatenate([self.found.own, failures])
         # Both sides rounded to the histogram's bins.
         self.roc = roc_of(

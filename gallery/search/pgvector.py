@@ -193,10 +193,8 @@ class PostgresIndex(SearchIndex):
                 values = {"space": self.space.id, "query": _written(query.vector)}
                 content = connection.scalar(_PRODUCTS, values | {"ids": ids.tolist()})
                 found = _packed(content, _PRODUCT)
-                cosines, index = (
-                    found["product"].astype(float),
-                    np.searchsorted(ids, found["person"]),
-                )
+                index = np.searchsorted(ids, found["person"])
+                cosines = found["product"].astype(float)
                 likely = person_cosines(cosines, index, people.norms[places])
                 rounding = SAME_PHOTO_STRETCH * self._rounding
                 places = places[_possible(likely - rounding, likely + rounding, k)]

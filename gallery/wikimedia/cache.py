@@ -6,7 +6,6 @@ file costs nothing but asking again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 import threading
@@ -91,11 +90,6 @@ class Cache(AbstractContextManager["Cache"]):
     def forget(self, *kinds: str) -> None:
         """Forgets everything of these kinds."""
         self._change("DELETE FROM answer WHERE kind = ?", [(kind,) for kind in kinds])
-
-    def put_picture(self, title: str, content: bytes) -> None:
-        """Keeps a picture until it is dropped, and its SHA-256 for ever."""
-        self.put("sha256", title, hashlib.sha256(content).hexdigest())
-        self.put("picture", title, content)
 
     def read_picture(self, title: str, most_bytes: int) -> bytes:
         """A picture that is kept; raises TooLarge, or FileNotFoundError if it is not kept."""

@@ -7,6 +7,7 @@ Manual:Maxlag_parameter; https://commons.wikimedia.org/wiki/Commons:Machine-read
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 import threading
@@ -144,7 +145,8 @@ class Commons:
                 raise self._down
             try:
                 found = self._pictures.get(str(file.thumb_url), lambda body, _pause_s: body)
-                self._cache.put_picture(file.title, found)
+                self._cache.put("sha256", file.title, hashlib.sha256(found).hexdigest())
+                self._cache.put("picture", file.title, found)
             except NotThere:
                 found = "the picture was deleted"
             except (Refused, Failing) as problem:

@@ -19,7 +19,7 @@ def some(count: int, dimensions: int = 128) -> np.ndarray:  # type: ignore[type-
 def test_what_was_appended_is_read_again(tmp_path: Path) -> None:
     vectors = some(30)
     file = filled(tmp_path, vectors[:20])
-    assert file.append(20, vectors[20:]) == 30
+    file.append(20, vectors[20:])
     again = VectorFile(tmp_path, space(128), file.generation)
     again.check(30)
     np.testing.assert_array_equal(again.mapped(30), vectors)

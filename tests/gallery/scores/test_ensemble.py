@@ -58,7 +58,8 @@ def index_of(
 ) -> GalleryIndex:
     file = VectorFile.create(folder, where)
     portraits = 2 * persons + np.arange(len(persons)) % 2  # the same ids in every space
-    rows = np.arange(file.append(0, vectors))
+    file.append(0, vectors)
+    rows = np.arange(len(vectors))
     found = np.stack([persons, portraits, rows], axis=1)
     return GalleryIndex(file, PersonRows.of(file, len(rows), found), 1)
 
