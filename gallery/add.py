@@ -91,19 +91,10 @@ def add(
 ) -> Report:
     """Adds what any source found.
 
-    What is there already is known by its content and costs little.
-
-    Args:
-        gallery: Where.
-        engine: Sees and embeds.
-        found: Photos of people, in any order; read lazily.
-        backbones: Names, at least one; afterwards every portrait has a vector of each.
-        total: How many photos there are, if it is known.
-        progress: Told about every photo.
-        again: Whether to look again at photos that were refused before.
-
-    Returns:
-        What was done; ``interrupted`` after Ctrl-C, with everything kept that was done.
+    What is there already is known by its content and costs little; photos that were refused before
+    are looked at ``again`` if that is wanted. They come in any order and are read lazily; ``total``
+    is how many there are, if it is known. Afterwards every portrait has a vector of each backbone,
+    of which there is at least one. What was done before Ctrl-C is kept.
 
     Raises:
         Busy: If another process is changing the gallery.

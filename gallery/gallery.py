@@ -50,11 +50,7 @@ class Snapshot:
     """The gallery at one revision; what follows from it is made at first use.
 
     Threads share it. Indexes of an earlier snapshot are taken over where they still hold.
-
-    Attributes:
-        states: Of every space, by its id.
-        spaces: The spaces in which somebody can be found.
-        indexes: Those in use or of use, by space id.
+    ``spaces`` are those in which somebody can be found; states and indexes are by space id.
     """
 
     def __init__(self, store: Store, before: Snapshot | None = None) -> None:
@@ -243,12 +239,8 @@ class Gallery(Store):
 
         Fewer if there are fewer people; equal cosines by person id.
 
-        Args:
-            query: Of one of ``spaces()``.
-            k: At least 1.
-            category: Only people in this category; None for everybody.
-            genders: Only people of whom the gallery says one of these, such as
-                ``gallery.records.WOMEN``; None for everybody.
+        Only people in the category (None: in any), of whom the gallery says one of the genders,
+        such as ``gallery.records.WOMEN``. The query is of one of ``spaces()``, k at least 1.
 
         Raises:
             GalleryMissing: If nobody can be found: the gallery or the category is empty, or not

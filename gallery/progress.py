@@ -30,39 +30,22 @@ class Rejection:
 
 @dataclass(slots=True)
 class Report:
-    """What a run did.
+    """What a run did."""
 
-    Attributes:
-        added: Portraits that are new.
-        unchanged: Portraits that were there already.
-        people_added: People who are new.
-        rejected: Photos not taken.
-        embedded: Vectors made, per backbone.
-        dropped: Portraits of the catalogue whose thumbnail is lost or damaged, as person names.
-        astray: Photos in nobody's folder.
-        closed: Folders that can't be read.
-        ignored: Files and folders that were not looked at, each with the reason.
-        strangers: Names in the folder's people.csv that are nobody's there.
-        notes: What else was decided about the folder: what was joined, how people.csv was read.
-        swept: Files that nothing refers to, removed.
-        seconds: How long it took.
-        interrupted: Whether it was stopped before the end; what is done is kept.
-    """
-
-    added: int = 0
-    unchanged: int = 0
-    people_added: int = 0
-    rejected: list[Rejection] = field(default_factory=list)
-    embedded: Counter[str] = field(default_factory=Counter)
-    dropped: list[str] = field(default_factory=list)
-    astray: list[str] = field(default_factory=list)
-    closed: list[str] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-    strangers: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    swept: int = 0
+    added: int = 0  # portraits that are new
+    unchanged: int = 0  # portraits that were there already
+    people_added: int = 0  # people who are new
+    rejected: list[Rejection] = field(default_factory=list)  # photos not taken
+    embedded: Counter[str] = field(default_factory=Counter)  # vectors made, by backbone
+    dropped: list[str] = field(default_factory=list)  # whose thumbnail is lost or damaged, by name
+    astray: list[str] = field(default_factory=list)  # photos in nobody's folder
+    closed: list[str] = field(default_factory=list)  # folders that can't be read
+    ignored: list[str] = field(default_factory=list)  # files and folders, each with the reason
+    strangers: list[str] = field(default_factory=list)  # names in people.csv that are nobody's
+    notes: list[str] = field(default_factory=list)  # what was joined, how people.csv was read
+    swept: int = 0  # files that nothing refers to, removed
     seconds: float = 0.0
-    interrupted: bool = False
+    interrupted: bool = False  # before the end; what is done is kept
 
     @property
     def photos(self) -> int:

@@ -33,26 +33,17 @@ MEN: Final = frozenset({"male", "man", "m", "trans man", "cisgender man", "boy"}
 
 @dataclass(frozen=True, slots=True)
 class FoundPerson:
-    """Somebody a source knows.
-
-    Attributes:
-        key: Unique across sources: ``name:`` and the name in lower case, or a Wikidata id.
-        name: As shown.
-        categories: Any case; they are added to those the person already has.
-        wikidata_id: Such as ``Q11641``.
-        country, gender: As the source says.
-        fame: Larger is more famous (number of Wikipedia articles).
-    """
+    """Somebody a source knows; the key is ``name:`` and the lower-case name, or a Wikidata id."""
 
     LEARNED: ClassVar = ("wikidata_id", "country", "gender", "fame")  # by what is found later, too
 
-    key: str
-    name: str
-    categories: tuple[str, ...] = ()
-    wikidata_id: str | None = None
-    country: str | None = None
+    key: str  # unique across sources
+    name: str  # as shown
+    categories: tuple[str, ...] = ()  # any case; added to those the person already has
+    wikidata_id: str | None = None  # such as Q11641
+    country: str | None = None  # as the source says, and so is the gender
     gender: str | None = None
-    fame: int | None = None
+    fame: int | None = None  # larger is more famous (number of Wikipedia articles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,34 +58,22 @@ class Person(FoundPerson):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Credit:
-    """What a source says of a picture; None where it says nothing.
+    """What a source says of a picture; None where it says nothing."""
 
-    Attributes:
-        author: Who made it, plain text.
-        licence: Short name such as ``CC BY-SA 4.0``.
-        licence_url: Where the licence is.
-        source_url: The page the picture comes from.
-    """
-
-    author: str | None = None
-    licence: str | None = None
-    licence_url: str | None = None
-    source_url: str | None = None
+    author: str | None = None  # who made it, plain text
+    licence: str | None = None  # short name such as CC BY-SA 4.0
+    licence_url: str | None = None  # where the licence is
+    source_url: str | None = None  # the page the picture comes from
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Thumbnail:
-    """What is kept of a picture, and where the face is in it, in its pixels.
+    """What is kept of a picture, and where the face is in it, in its pixels."""
 
-    Attributes:
-        jpeg: The file; None of a portrait without its photo.
-        landmarks: float32 (5, 2), in the order of ``engine.types.Face``.
-    """
-
-    jpeg: bytes | None
+    jpeg: bytes | None  # the file; None of a portrait without its photo
     width_px: int
     height_px: int
-    landmarks: NDArray[np.float32]
+    landmarks: NDArray[np.float32]  # (5, 2), in the order of engine.types.Face
     box: Box
 
 
@@ -135,14 +114,12 @@ def looks(portrait: Portrait, photo_bytes: int) -> float:
 class FoundPortrait(Credit):
     """A picture that should show one person.
 
-    Attributes:
-        origin: How reports name the picture: a path below the folder, or a page.
-        read: The bytes of the picture; raises PhotoProblem if there are too many (the argument
-            is the most that will be looked at) and OSError if it can't be read.
+    ``read`` gives its bytes; it raises PhotoProblem if there are too many (the argument is the most
+    that will be looked at) and OSError if it can't be read.
     """
 
     person: FoundPerson
-    origin: str
+    origin: str  # how reports name the picture: a path below the folder, or a page
     read: Callable[[int], bytes] = field(repr=False)
 
 
@@ -159,23 +136,17 @@ class Hit:
 class Match:
     """A person who resembles the face that was asked about.
 
-    Attributes:
-        portrait: Their portrait that is most like it, or one that is much better to look at.
-        cosine: Likeness to the person, in [-1, 1] (gallery/likeness.py); of an ensemble the fused
-            value (gallery/scores/ensemble.py).
-        score: 0 to 100, the same meaning in every space.
-        one_in: A likeness this high is found between one in so many strangers; at least 1.
-        thumbnail: Reads the portrait's JPEG, see ``gallery.gallery.Gallery.thumbnail``.
-        member_scores: What each backbone of an ensemble says, the weightiest first.
+    ``cosine`` is the likeness to the person, in [-1, 1] (gallery/likeness.py), of an ensemble the
+    fused value; ``thumbnail`` reads the portrait's JPEG, see ``gallery.gallery.Gallery.thumbnail``.
     """
 
     person: Person
-    portrait: Portrait
+    portrait: Portrait  # most like it of theirs, or one that is much better to look at
     cosine: float
-    score: float
-    one_in: float
+    score: float  # 0 to 100, the same meaning in every space
+    one_in: float  # so many strangers one has a likeness this high; at least 1
     thumbnail: Callable[[], bytes] = field(repr=False)
-    member_scores: tuple[MemberScore, ...] = ()
+    member_scores: tuple[MemberScore, ...] = ()  # of an ensemble, the weightiest backbone first
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,23 +105,14 @@ def _span(centre: float, window_px: int, length_px: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Screened:
-    """What becomes of a photo.
+    """What becomes of a photo."""
 
-    Attributes:
-        reason: Why it can't be a portrait, a ``Reason``, for duplicates followed by the name.
-        sha256: Of a photo that can, or need not be looked at again.
-        thumbnail: What is to be kept of it.
-        crops: Per backbone, what it embeds.
-        portrait_id: Of the portrait that it is already, of the same person.
-        news: Whether the source knows more about the person than the gallery.
-    """
-
-    reason: str | None = None
-    sha256: str | None = None
-    thumbnail: Thumbnail | None = None
-    crops: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
-    portrait_id: int | None = None
-    news: bool = False
+    reason: str | None = None  # why it can't be a portrait: a ``Reason``, for duplicates and whose
+    sha256: str | None = None  # of a photo that can, or need not be looked at again
+    thumbnail: Thumbnail | None = None  # what is to be kept of it
+    crops: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)  # by backbone
+    portrait_id: int | None = None  # of the portrait that it is already, of the same person
+    news: bool = False  # whether the source knows more about the person than the gallery
 
     @property
     def fresh(self) -> bool:

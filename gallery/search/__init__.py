@@ -29,14 +29,10 @@ class SearchIndex(ABC):
     """One space's people at one revision; safe to use from several threads.
 
     A query that comes from another space raises SpaceMismatch.
-
-    Attributes:
-        space: Whose vectors.
-        person_ids: int64 (len(self),), rising.
     """
 
-    space: Space
-    person_ids: Ids
+    space: Space  # whose vectors
+    person_ids: Ids  # (len(self),), rising
 
     def __len__(self) -> int:
         return len(self.person_ids)

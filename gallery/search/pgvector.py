@@ -106,23 +106,15 @@ _PRODUCTS = _of_portraits(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _People:
-    """Who is in a space at one generation of it, by rising id; every array is (P,).
-
-    Attributes:
-        portraits: How many each has.
-        norms: From ``evened_norms``.
-        lengths: Of their vectors; 0 if their portraits point nowhere together.
-        angles: The largest between somebody's vector and portraits, radians.
-        indexed: Whether HNSW can find them.
-    """
+    """Who is in a space at one generation of it, by rising id; every array is (P,)."""
 
     generation: int | None
     ids: Ids
-    portraits: Ids
-    norms: Floats
-    lengths: Floats
-    angles: Floats
-    indexed: bool
+    portraits: Ids  # how many each has
+    norms: Floats  # from ``evened_norms``
+    lengths: Floats  # of their vectors; 0 if their portraits point nowhere together
+    angles: Floats  # the largest between somebody's vector and portraits, radians
+    indexed: bool  # whether HNSW can find them
 
     @classmethod
     def read(cls, connection: Connection, space: Space) -> _People:

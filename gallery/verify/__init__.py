@@ -7,7 +7,7 @@ the faces are. Mending goes on until it finds nothing more to mend.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -144,21 +144,11 @@ class _Examiner:
 
     def _mended(self, findings: Sequence[Finding]) -> list[Finding]:
         """Mends what can be mended, if that is wanted; returns the rest."""
-        steps: dict[Remedy, Callable[[list[Finding]], list[Finding]]] = {
-            Remedy.SWEEP: self._sweep,
-            Remedy.FORGET: self._forget,
-            Remedy.REMOVE: self._remove,
-            Remedy.MERGE: self._merge,
-            Remedy.REBUILD: self._rebuild,
-            Remedy.EMBED: self._embed,
-            Remedy.LEARN: self._learn,
-            Remedy.DELETE: self._delete,
-        }
         done: list[Finding] = []
-        for remedy, step in steps.items() if self.fix else ():
+        for remedy in Remedy if self.fix else ():
             concerned = [finding for finding in findings if finding.remedy is remedy]
             if concerned:
-                now = step(concerned)
+                now = getattr(self, f"_{remedy.name.lower()}")(concerned)
                 self.examination.mended += now
                 done += now
                 self.gallery.refresh()

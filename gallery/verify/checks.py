@@ -62,16 +62,16 @@ class Kind(StrEnum):
 
 
 class Remedy(StrEnum):
-    """What mending does."""
+    """What mending does, in the order of it."""
 
+    SWEEP = "delete it"
     FORGET = "forget the portrait, so that its source can bring it again"
     REMOVE = "remove the portrait and not take it again"
-    DELETE = "remove the person"
-    SWEEP = "delete it"
-    EMBED = "make the missing vectors"
-    REBUILD = "make the vectors anew from the pictures"
-    LEARN = "learn the scores anew"
     MERGE = "make them one person"
+    REBUILD = "make the vectors anew from the pictures"
+    EMBED = "make the missing vectors"
+    LEARN = "learn the scores anew"
+    DELETE = "remove the person"
 
 
 @dataclass(frozen=True, slots=True)
