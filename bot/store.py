@@ -36,14 +36,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 import migrations
 from bot.values import Sender
 from engine.errors import BadSettings, SetupProblem, TryLater
-from gallery.database import (
-    CONNECTING,
-    DRIVER,
-    STORE_TURN,
-    address,
-    take_turn,
-    tell_plainly,
-)
+from gallery.database import CONNECTING, DRIVER, STORE_TURN, address, take_turn, tell_plainly
 
 LEAST_KEY_CHARS = 32
 NONCE_BYTES = 12

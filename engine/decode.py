@@ -18,14 +18,7 @@ import threading
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from engine.errors import (
-    DamagedImage,
-    NotAnImage,
-    PhotoProblem,
-    SetupProblem,
-    TooHeavy,
-    TooLarge,
-)
+from engine.errors import DamagedImage, NotAnImage, PhotoProblem, SetupProblem, TooHeavy, TooLarge
 
 if TYPE_CHECKING:
     from io import BufferedReader

@@ -22,13 +22,7 @@ from bot.commands.answers import (
     show_parents,
 )
 from bot.commands.twins import count_photo
-from bot.commands.words import (
-    SETTINGS,
-    means_best,
-    names_setting,
-    read_wish,
-    unknown_sentence,
-)
+from bot.commands.words import SETTINGS, means_best, names_setting, read_wish, unknown_sentence
 from bot.memory import RecentAnswer
 from bot.recognizer import DetectedPhoto, timed
 from bot.store import Choice, PastMatch
