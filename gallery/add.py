@@ -47,10 +47,8 @@ def add_folder(
 ) -> Report:
     """Adds the people of a folder (gallery/sources/folder.py says how it is arranged).
 
-    See ``add`` for the other arguments and errors.
-
-    Raises:
-        SetupProblem: If there is no such folder, or nobody in it.
+    See ``add`` for the other arguments and errors. Raises SetupProblem if there is no such folder,
+    or nobody in it.
     """
     same_person = _same_person(engine, options["backbones"][0])
     contents = scan(folder, category=category, agree=same_person)

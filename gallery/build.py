@@ -68,10 +68,7 @@ def remove(gallery: Gallery, person: Person, *, never_again: bool = False) -> in
     """Removes a person, their portraits and thumbnails; with ``never_again`` bans them, too.
 
     They are not found from now on; their vectors leave the file at the next ``build``. How many
-    portraits they had.
-
-    Raises:
-        Busy: If another process is changing the gallery.
+    portraits they had. Raises Busy if another process is changing the gallery.
     """
     with gallery.writing():
         with gallery.transaction() as changes:

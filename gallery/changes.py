@@ -137,10 +137,8 @@ class Transaction:
     ) -> None:
         """Adds vectors, float32 (n, D) of unit length, of portraits that have none in the space.
 
-        The space is made if there is none of it yet.
-
-        Raises:
-            GalleryCorrupt: If the vectors that should be there are gone or damaged.
+        The space is made if there is none of it yet. Raises GalleryCorrupt if the vectors that
+        should be there are gone or damaged.
         """
         state = self._store.space_state(space) or self._add_space(space)
         if self._store.shared:

@@ -165,11 +165,9 @@ def translated(file: Path) -> Iterator[None]:
 def address(url: str, setting: str) -> sa.URL:
     """A database's address, with psycopg as the driver of PostgreSQL.
 
-    ``postgres://`` means ``postgresql://``; ``setting`` is the URL's name, for the sentence.
-
-    Raises:
-        BadSettings: If the URL can't be read, whose password is not shown, or what talks to
-            PostgreSQL is not installed.
+    ``postgres://`` means ``postgresql://``; ``setting`` is the URL's name, for the sentence. Raises
+    BadSettings if the URL can't be read, whose password is not shown, or what talks to PostgreSQL
+    is not installed.
     """
     try:
         read = sa.make_url(url)
@@ -200,10 +198,8 @@ def connect_server(setting: str) -> Engine:
     """The gallery's database at the address ``gallery.url``; nothing is connected yet.
 
     Readers see one moment from a transaction's begin to its end; ``changing`` lets writers take
-    turns. What psycopg complains of becomes a sentence (``told``).
-
-    Raises:
-        BadSettings: If it is no PostgreSQL, or see ``address``.
+    turns. What psycopg complains of becomes a sentence (``told``). Raises BadSettings if it is no
+    PostgreSQL, or see ``address``.
     """
     url = address(setting, "gallery.url")
     if url.get_backend_name() != "postgresql":

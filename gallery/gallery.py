@@ -84,10 +84,8 @@ class Snapshot:
     ) -> NDArray[np.bool_] | None:
         """Who of an index may be found: bool (len(index),); None if everybody may be.
 
-        Only people in the category and of one of the genders (``gallery.records``).
-
-        Raises:
-            GalleryMissing: If nobody may be.
+        Only people in the category and of one of the genders (``gallery.records``). Raises
+        GalleryMissing if nobody may be.
         """
         if category is None and genders is None:
             return None

@@ -123,11 +123,9 @@ def cross_validated(
 ) -> tuple[float, float]:
     """Accuracy at the threshold that is best on the other folds, and its deviation over folds.
 
-    Folds are drawn at random, the same for the same pairs, with as many of either kind in each.
-    A pair without a likeness (NaN) counts as judged wrongly.
-
-    Raises:
-        SetupProblem: If there are fewer than 2 pairs of either kind, or too few likenesses.
+    Folds are drawn at random, the same for the same pairs, with as many of either kind in each. A
+    pair without a likeness (NaN) counts as judged wrongly. Raises SetupProblem if there are fewer
+    than 2 pairs of either kind, or too few likenesses.
     """
     from sklearn.model_selection import StratifiedKFold
 
@@ -233,8 +231,7 @@ def verify(
 ) -> Verification:
     """Judges pairs of photos, at least one of either kind; paths are reported from the root.
 
-    Raises:
-        SetupProblem: If the backbone can't be used, or no pair of either kind has two faces.
+    Raises SetupProblem if the backbone can't be used, or no pair of either kind has two faces.
     """
     started = time.perf_counter()
     files = [file for pair in pairs for file in (pair.a, pair.b)]

@@ -160,10 +160,8 @@ class LabelledPair(NamedTuple):
 def read_pairs(file: Path, root: Path) -> tuple[LabelledPair, ...]:
     """The pairs of a CSV file with the columns a, b (paths below root) and same (1 or 0).
 
-    Semicolons and tabs serve as well as commas.
-
-    Raises:
-        SetupProblem: If the file or a photo in it is missing, or a line can't be understood.
+    Semicolons and tabs serve as well as commas. Raises SetupProblem if the file or a photo in it is
+    missing, or a line can't be understood.
     """
     pairs = []
     for number, cells in enumerate(read_table(file), start=2):
@@ -204,10 +202,8 @@ def read_labels(
     """What folders, a gallery and the file people.csv say of the people; the file counts most.
 
     The file is a CSV as people.csv in the folder (gallery/sources/folder.py), which is read where
-    there is none. Of people of a gallery the first of a name counts.
-
-    Raises:
-        SetupProblem: If the folder or file can't be read, or the file has none of the columns.
+    there is none. Of people of a gallery the first of a name counts. Raises SetupProblem if the
+    folder or file can't be read, or the file has none of the columns.
     """
     contents = scan(folder)
     portraits: Sequence[FoundPortrait] = contents.portraits
@@ -390,8 +386,7 @@ def split_photos(
 ) -> ProbeSet:
     """The first photos of each person are the gallery, the rest, at least one, are probes.
 
-    Raises:
-        SetupProblem: If fewer than two people have a face in the gallery, or no probe has one.
+    Raises SetupProblem if fewer than two people have a face in the gallery, or no probe has one.
     """
     gallery: list[tuple[int, Path]] = []
     probes: list[tuple[int, Path]] = []

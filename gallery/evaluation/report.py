@@ -168,10 +168,8 @@ def evaluate_people(
     """Looks people up with several backbones, and with an ensemble of them; one pass over photos.
 
     The folder is arranged as for `lookalike gallery add`; of each person so many photos, the first
-    by name, are the gallery. ``unavailable`` says why other backbones are not among them.
-
-    Raises:
-        SetupProblem: If a backbone can't be used, or there are too few people or faces.
+    by name, are the gallery. ``unavailable`` says why other backbones are not among them. Raises
+    SetupProblem if a backbone can't be used, or there are too few people or faces.
     """
     started = time.perf_counter()
     everybody = photos_by_person(folder)

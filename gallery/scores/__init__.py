@@ -273,8 +273,7 @@ class Learned(Stored):
 def read_learned(gallery: Store, space: Space) -> Learned | None:
     """What was learned of a space; None if nothing was yet.
 
-    Raises:
-        GalleryCorrupt: If it makes no sense.
+    Raises GalleryCorrupt if it makes no sense.
     """
     damaged = GalleryCorrupt(
         f"the calibration of {space.id} in {gallery.place} is damaged: run "

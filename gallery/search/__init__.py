@@ -42,10 +42,8 @@ class SearchIndex(ABC):
         """The k people most like the query, most alike first.
 
         Fewer are found if there are fewer; equally alike ones come by rising person id. Only those
-        may be found who are ``allowed``: bool (len(self),), None for everybody.
-
-        Raises:
-            ValueError: If k is below 1.
+        may be found who are ``allowed``: bool (len(self),), None for everybody. Raises ValueError
+        if k is below 1.
         """
 
     def likenesses(self, query: Embedding, person_ids: Ids) -> Floats:

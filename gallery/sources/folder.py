@@ -111,10 +111,8 @@ def scan(
 
     Hidden files and folders are passed over, and so are links that lead out of the folder. A
     people.csv that makes no sense is passed over with a note. ``category`` is everybody's, besides
-    those that folders name; ``agree`` is asked where only a number tells two people apart.
-
-    Raises:
-        SetupProblem: If there is no such folder, or no photo of anybody in it.
+    those that folders name; ``agree`` is asked where only a number tells two people apart. Raises
+    SetupProblem if there is no such folder, or no photo of anybody in it.
     """
     if not folder.is_dir():
         raise SetupProblem(f"there is no folder {folder}")
@@ -283,11 +281,9 @@ def described(
 ) -> tuple[list[FoundPortrait], list[str]]:
     """The portraits, their people completed by what a CSV file says; its names that are nobody's.
 
-    Case, accents and underscores of names don't matter. The file's categories are added to those
-    of the folders. ``notes`` gets a sentence where the encoding had to be guessed.
-
-    Raises:
-        SetupProblem: If it can't be read, has none of the columns, or a Wikidata id in it is none.
+    Case, accents and underscores of names don't matter. The file's categories are added to those of
+    the folders. ``notes`` gets a sentence where the encoding had to be guessed. Raises SetupProblem
+    if it can't be read, has none of the columns, or a Wikidata id in it is none.
     """
     known = {folded(portrait.person.name) for portrait in portraits}
     rows = [row for row in read_table(file, known=known, notes=notes) if "person" in row]
@@ -334,10 +330,7 @@ def read_table(
 
     Semicolons and tabs serve as well as commas, and every encoding that spreadsheets save: the one
     that shows most of the folded names ``known`` is right. ``notes`` gets a sentence if that had to
-    be guessed.
-
-    Raises:
-        SetupProblem: If it can't be read.
+    be guessed. Raises SetupProblem if it can't be read.
     """
     try:
         text, guessed = _decoded(file.read_bytes(), known)
@@ -366,8 +359,7 @@ def read_table(
 def _decoded(content: bytes, known: Collection[str]) -> tuple[str, str | None]:
     """The text, and its encoding if that had to be guessed.
 
-    Raises:
-        UnicodeDecodeError: If it is text in no known encoding.
+    Raises UnicodeDecodeError if it is text in no known encoding.
     """
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16"), None

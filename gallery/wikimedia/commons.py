@@ -133,8 +133,7 @@ class Commons:
     def fetch(self, file: CommonsFile) -> bytes | str:
         """A picture, which is in the cache as well from now on; or why it can't be had.
 
-        Raises:
-            SourceDown: If the server does not answer, or refuses every picture.
+        Raises SourceDown if the server does not answer, or refuses every picture.
         """
         with self._turns.setdefault(file.title, threading.Lock()):
             found: bytes | str | None = self.missing(file.title)
