@@ -120,6 +120,9 @@ def main() -> None:
         both.paste(Image.open(io.BytesIO(one)).resize((512, 512)), (512 * at, 0))
     both.save(paper, "JPEG")
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        print("Chromium is not here, so there are no pictures of the page")
+        return
     flags = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with serving() as url, sync_playwright() as started:
         browser = started.chromium.launch(executable_path=chromium, args=flags)
