@@ -87,9 +87,7 @@ async def open_conversation(
     While it is open it also looks after itself: missing weights are fetched, what other processes
     add to the gallery is embedded, what is too old is deleted. With ``fills_gallery`` a gallery
     that is still that of a fresh machine is filled from Wikimedia, where the settings allow it.
-
-    Raises:
-        SetupProblem: If the database, its key or a package is missing or can't be used.
+    Raises SetupProblem if the database, its key or a package is missing or can't be used.
     """
     try:
         from bot.conversation import Conversation

@@ -213,11 +213,9 @@ class Settings(BaseSettings):
 def load_settings(config: Path | None = None, *, home: Path | None = None) -> Settings:
     """The settings in force; ``home``, the data folder, wins over file and environment.
 
-    The file is ``config.toml`` in the working folder unless one is named.
-
-    Raises:
-        BadSettings: If the file can't be read, a key is unknown or a value is wrong; the
-            sentence names the key and never shows a secret's value.
+    The file is ``config.toml`` in the working folder unless one is named. Raises BadSettings if the
+    file can't be read, a key is unknown or a value is wrong; the sentence names the key and never
+    shows a secret's value.
     """
     path = config or Path("config.toml")
     values: dict[str, Any] = {}

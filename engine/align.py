@@ -95,10 +95,8 @@ def similarity(
     The solution of Umeyama, "Least-squares estimation of transformation parameters between two
     point patterns", IEEE TPAMI 13 (1991), which in the plane is a quotient of complex numbers. It
     never mirrors. Points are (N, 2), weights (N,), not negative; the matrix is float64 (2, 3),
-    ``[[a, -b, x], [b, a, y]]``.
-
-    Raises:
-        ValueError: If the shapes do not fit, or all source points of positive weight coincide.
+    ``[[a, -b, x], [b, a, y]]``. Raises ValueError if the shapes do not fit, or all source points of
+    positive weight coincide.
     """
     points, goals = np.asarray(source, np.float64), np.asarray(target, np.float64)
     share = np.ones(len(points)) if weights is None else np.asarray(weights, np.float64)

@@ -39,11 +39,9 @@ class FaceFinder(Protocol):
 class Engine:
     """Decodes, detects and embeds; safe to call from several threads at once.
 
-    The detector and each backbone are loaded at first use, under a lock, and kept.
-
-    Attributes:
-        workers: Whether pictures are decoded in processes of their own; else in this one, which
-            suits a command that reads one photo and ends.
+    The detector and each backbone are loaded at first use, under a lock, and kept. Pictures are
+    decoded in ``workers``, processes of their own; else in this one, which suits a command that
+    reads one photo and ends.
     """
 
     load_detector: Callable[[], FaceFinder]

@@ -15,10 +15,9 @@ from engine.errors import SpaceMismatch
 class Photo:
     """A decoded picture; made from a C-contiguous array it shares its memory.
 
-    Attributes:
-        pixels: uint8 (H, W, 3), RGB, upright, C-contiguous, read-only; never shown by repr.
-        source_size_px: Width and height of the picture in the file, or of the part of it that
-            this is, upright, before any reduction; at least as large as ``pixels``.
+    ``pixels`` are uint8 (H, W, 3), RGB, upright, C-contiguous, read-only. ``source_size_px`` is the
+    width and height of the picture in the file, or of the part of it that this is, upright, before
+    any reduction; at least as large.
     """
 
     pixels: NDArray[np.uint8] = field(repr=False)
@@ -132,8 +131,7 @@ class Embedding:
     def cosine(self, other: Embedding) -> float:
         """Cosine with another embedding, in [-1, 1].
 
-        Raises:
-            SpaceMismatch: If the two come from different spaces.
+        Raises SpaceMismatch if the two come from different spaces.
         """
         if self.space != other.space:
             raise SpaceMismatch(

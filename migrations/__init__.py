@@ -47,9 +47,7 @@ def upgrade(room: Room, connection: Connection) -> None:
     """Makes the room's tables those of this program; the caller commits.
 
     A database that is up to date costs two look-ups; Alembic is imported only for one that isn't.
-
-    Raises:
-        SetupProblem: If a newer program made the database.
+    Raises SetupProblem if a newer program made the database.
     """
     recorded = current(room, connection)
     if recorded == head(room):

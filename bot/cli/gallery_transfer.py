@@ -63,13 +63,8 @@ def download(
         with context.gallery() as gallery:
             counts = gallery.stats().categories
         rows: list[dict[str, Any]] = [
-            {
-                "category": one.name,
-                "title": one.title,
-                "occupations": one.occupations,
-                "countries": one.countries,
-                "people": counts.get(one.name, 0),
-            }
+            {"category": one.name, "people": counts.get(one.name, 0)}
+            | {name: getattr(one, name) for name in ("title", "occupations", "countries")}
             for one in table.values()
         ]
         shown = [(row["category"], row["title"], str(row["people"])) for row in rows]

@@ -105,8 +105,7 @@ BACKBONES = {record.name: record for record in (_RESNET, _SENET, _DLIB)}
 def find_record(name: str) -> BackboneRecord:
     """The record of that name.
 
-    Raises:
-        BadSettings: If there is no such backbone.
+    Raises BadSettings if there is no such backbone.
     """
     record = BACKBONES.get(name)
     if record is None:

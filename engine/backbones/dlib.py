@@ -50,8 +50,7 @@ def read_weights(data: bytes | bytearray) -> tuple[list[Stage], NDArray[np.float
         The 7 x 7 convolution and two stages per residual block, from the input to the output; the
         fully connected layer without bias, float32 (256, 128).
 
-    Raises:
-        Malformed: If anything in it differs from that network, is not finite, or is left over.
+    Raises Malformed if anything in it differs from that network, is not finite, or is left over.
     """
     reader = _Reader(data)
     reader.integers(1)

@@ -58,9 +58,8 @@ def read_weights(
         ``"name"`` if every layer of the network has its name in the file; otherwise ``"order"``:
         the first layer with weights is the network's first, and so on. Then the weights.
 
-    Raises:
-        Malformed: If it is no HDF5 file, a layer or shape differs from the network's, or a value
-            can't be used.
+    Raises Malformed if it is no HDF5 file, a layer or shape differs from the network's, or a value
+    can't be used.
     """
     import h5py  # only when a network is built or a file verified
 
@@ -193,10 +192,8 @@ def _with_norm(name: str, edge: int, inputs: int, outputs: int) -> dict[str, Sha
 def graph(path: Path, network: str) -> Any:
     """The network with the weights in a file, for :func:`engine.runtime.compile_network`.
 
-    It takes uint8 (N, 224, 224, 3) RGB and gives float32 (N, 2048), not normalised.
-
-    Raises:
-        Malformed: If the file does not fit the network or a value can't be used.
+    It takes uint8 (N, 224, 224, 3) RGB and gives float32 (N, 2048), not normalised. Raises
+    Malformed if the file does not fit the network or a value can't be used.
     """
     _, weights = read_weights(path, layers(network))
     pixels, x = runtime.pictures(INPUT_PX, MEAN_BGR[::-1])

@@ -179,8 +179,7 @@ def file_sha256(path: Path) -> str:
 def recorded_sha256(path: Path) -> str | None:
     """The SHA-256 recorded when the weight file was first seen; None if there is no record.
 
-    Raises:
-        WeightsCorrupt: If there is a record that can't be read.
+    Raises WeightsCorrupt if there is a record that can't be read.
     """
     try:
         return str(json.loads(_note(path).read_text(encoding="utf-8"))["sha256"])

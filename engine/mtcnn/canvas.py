@@ -125,9 +125,8 @@ class Tile:
 class Canvas:
     """What P-Net sees at once.
 
-    Attributes:
-        owner: int8 (rows, columns), index of the tile that the window in that cell of P-Net's
-            output lies in, -1 where it lies in none or in two.
+    ``owner``, int8 (rows, columns), is the index of the tile that the window in that cell of
+    P-Net's output lies in, -1 where it lies in none or in two.
     """
 
     width_px: int

@@ -30,9 +30,7 @@ _MOST_PAGES: Final = 20  # of one answer
 _WAYS: Final = (("list", "cm", "categorymembers"), ("generator", "gcm", "pages"))
 _FORMATS: Final = tuple(f"image/{one}" for one in ("jpeg", "png", "webp", "tiff", "gif", "x-png"))
 _PASSING: Final = frozenset({"ratelimited", "readonly", "internal_api_error", "timeout"})
-_METADATA: Final = (
-    "Artist|LicenseShortName|LicenseUrl|Credit|AttributionRequired|Restrictions|UsageTerms"
-)
+_METADATA: Final = "Artist|LicenseShortName|LicenseUrl|Credit|UsageTerms"
 
 # Pictures in a row that can't be had before the server is to blame, and not they:
 _FAILED: Final = 3  # it fails

@@ -269,8 +269,7 @@ class Polling:
     async def run(self, stop: asyncio.Event) -> None:
         """Fetches until it is cancelled, after ``stop`` is set; a network failure is retried.
 
-        Raises:
-            BadToken: If Telegram refuses the token.
+        Raises BadToken if Telegram refuses the token.
         """
         pace_s, failures = PACES_S[0], 0
         # Asked for as well: Python 3.11's wait_for may swallow the cancellation.
