@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bot.commands import Found, Services, Turn, notice
 from bot.recognizer import timed
 from bot.text import credit_of, grid, isolate, plain, rarity, rated, shown_model, word_key
-from bot.values import MOST_MATCHES, SIDE, SPLIT, Button, FaceAnswer, MatchAnswer, Reply, Rows
+from bot.values import MOST_MATCHES, SPLIT, Button, FaceAnswer, MatchAnswer, Reply, Rows
 from gallery.records import MEN, WOMEN
 
 if TYPE_CHECKING:
@@ -31,13 +31,12 @@ async def show_card(services: Services, turn: Turn, _slot: Slot, found: Found) -
     question = found.question
     turn.notes["top"] = question.top
 
-    def draw() -> tuple[Reply, str, bool]:
+    def draw() -> tuple[Reply, bool, bool]:
         from bot.pictures.card import can_split, draw_card
 
         photo, faces, at = found.photo.photo(), found.photo.faces, question.number - 1
         entries = _entries(services, found)
         split = question.style == SPLIT and can_split(photo, faces[at], entries[0])
-        style = SPLIT if split else SIDE
         picture = draw_card(photo, faces, entries, answered=at, split=split)
         names = [isolate(answer.name) for answer in found.answers]
         if len(names) > 1:
@@ -49,12 +48,12 @@ async def show_card(services: Services, turn: Turn, _slot: Slot, found: Found) -
         know_genders = not (genders.isdisjoint(WOMEN) or genders.isdisjoint(MEN))
         answers = (_face_answer(turn, found, found.answers),)
         picture = dataclasses.replace(picture, alt=alt)
-        return Reply(picture=picture, answers=answers), style, know_genders
+        return Reply(picture=picture, answers=answers), split, know_genders
 
-    reply, style, parents = await services.recognizer.finish(draw, turn.ms, "draw")
+    reply, split, parents = await services.recognizer.finish(draw, turn.ms, "draw")
     text, told_lines = caption(turn, found)
     lines = [text]
-    if question.style == SPLIT != style:
+    if question.style == SPLIT and not split:
         lines.append(turn.say("style.turned"))
     if question.rest:
         key = "answer.album" if question.first == 1 else "answer.album_rest"

@@ -258,8 +258,8 @@ def bent_face(
     matrix = placing(landmarks, target)
     placed = warp(pixels, matrix, size_px)
     maps = bend(through(matrix, landmarks), target, size_px, apart_px)
-    placed = cv2.cvtColor(placed, cv2.COLOR_RGB2RGBA)  # as in ``warp``
-    bent = cv2.remap(placed, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    four = cv2.cvtColor(placed, cv2.COLOR_RGB2RGBA)  # as in ``warp``
+    bent = cv2.remap(four, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(cv2.cvtColor(bent, cv2.COLOR_RGBA2RGB), np.uint8)
 
 
