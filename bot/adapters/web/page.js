@@ -132,7 +132,8 @@ window.lookalike = {
     });
     if (document.activeElement === document.body && this.purpose) {
       const same = [...part.querySelectorAll("[data-do]")].find((one) => purposeOf(one) === this.purpose);
-      (same ?? part.querySelector("h2") ?? part.querySelector("button"))?.focus({ preventScroll: true });
+      const start = shownId ? part.querySelector("h2") ?? part.querySelector("button") : null;
+      (same ?? start)?.focus({ preventScroll: true });
     }
     document.getElementById("c" + shownId)?.scrollIntoView({ block: "nearest" });
   },
@@ -187,6 +188,7 @@ function purposeOf({ dataset, name }) {
     lookalike.tell(event.target.dataset.do, Object.fromEntries(given), given.getAll("categories"));
     if (event.target.dataset.do === "say") event.target.reset();
   });
+  on("pointerdown", ({ target }) => { if (!target.closest("button, input, select")) lookalike.purpose = ""; });
   on("focusin", ({ target }) => { lookalike.purpose = target.dataset?.do && purposeOf(target); });
   on("close", ({ target }) => { if (target.id === "camera") lookalike.stopCamera(); }, true);
   // Pictures that are gone, or that the browser can't show.
