@@ -10,12 +10,13 @@ import asyncio
 import functools
 import time
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from bot.logs import timed
 from bot.memory import KeptPhoto
 from engine.engine import comparable
 from engine.errors import Busy, Deadline, TooFast
@@ -330,16 +331,6 @@ class Recognizer:
         result = await asyncio.wrap_future(future)
         self._work_s += ms["work"] / 1000
         return result
-
-
-@contextmanager
-def timed(ms: dict[str, float], step: str) -> Iterator[None]:
-    """Adds the milliseconds spent inside to that step."""
-    began = time.perf_counter()
-    try:
-        yield
-    finally:
-        ms[step] = ms.get(step, 0.0) + (time.perf_counter() - began) * 1000
 
 
 class FairSemaphore:

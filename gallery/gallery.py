@@ -114,12 +114,6 @@ class Snapshot:
         """Every gender that is said of somebody, lower case."""
         return Store.genders(self._store)  # Gallery's own asks its snapshot
 
-    @functools.cached_property
-    def sizes(self) -> dict[str | None, int]:
-        """How many people are in each category; in None everybody."""
-        sizes: dict[str | None, int] = {None: self._store.counts()[0]}
-        return sizes | self._store.category_sizes()
-
     def recall(self, hits: Sequence[Hit]) -> list[tuple[Hit, Person, Portrait]]:
         """The people found and a portrait to show of each; whoever was removed since is missing."""
         if len(self._people) > _REMEMBERED:
@@ -188,9 +182,11 @@ class Gallery(Store):
         """Every gender said of somebody, lower case, as of the last match or ``refresh``."""
         return self._snapshot.genders
 
-    def size(self, category: str | None = None) -> int:
-        """How many people may be found, or in a category, as of the last match or ``refresh``."""
-        return self._snapshot.sizes.get(category, 0)
+    def size(self, space: Space, category: str | None = None) -> int:
+        """How many people of a space may be found; see ``top_matches`` for the errors."""
+        index, snapshot = self.index(space), self._snapshot
+        allowed = snapshot.allowed(index, category)
+        return len(index) if allowed is None else int(allowed.sum())
 
     def spaces(self) -> tuple[Space, ...]:
         """The spaces in which somebody can be found, as of the last match or ``refresh``."""

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from bot.cli import main as cli
-from bot.cli.match import timed
 from bot.cli.output import print_table, say
+from bot.logs import timed
 from engine.errors import NoFace, WeightsMissing
 
 if TYPE_CHECKING:

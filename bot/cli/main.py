@@ -325,61 +325,54 @@ def open_store(settings: Settings) -> URL:
 
 
 def _prepare_to_run(context: Context) -> None:
-    """Says what the gallery holds and who is served.
-
-    Asks once in the life of a gallery for a contact, if the starter gallery needs it and somebody
-    is there.
-    """
-    from bot import background
+    """Says what the gallery holds and who is answered; asks for a contact if that is needed."""
     from bot.app import adapters_wanted
+    from bot.background import FEW_PEOPLE, STARTER_PEOPLE, contact_of, noted, starter_wanted
 
     settings = context.settings
-    wanted = [name.title() for name in adapters_wanted(settings) if name != "web"]
+    chats = [name.title() for name in adapters_wanted(settings) if name != "web"]
     with context.gallery() as gallery:
-        people = gallery.size()
-        starter = settings.gallery.starter and background.starter_wanted(gallery)
-        contact = background.contact_of(settings, gallery) is not None
-        if starter and not contact and sys.stdin.isatty():
+        people, coming = gallery.counts()[0], settings.gallery.starter and starter_wanted(gallery)
+        if coming and contact_of(settings, gallery) is None:
             few = (
-                f"The gallery is nearly empty. About {background.STARTER_PEOPLE} famous people can "
-                "be fetched from Wikimedia in the background. "
+                f"The gallery is nearly empty. About {STARTER_PEOPLE} famous people can be fetched "
+                "from Wikimedia in the background. "
             )
-            declined = background.noted(gallery, "contact declined")
-            contact = not declined and ask_for_contact(gallery, few)
-            if not contact and not declined:
-                background.note(gallery, "contact declined", value=True)
-    if people >= background.FEW_PEOPLE:
-        say(f"Gallery: {people_of(people)}.")
-    elif starter and contact:
-        say(f"Gallery: about {background.STARTER_PEOPLE} famous people are coming from Wikimedia.")
-    else:
-        first = people_of(people) if people else "the two people who come with the program"
-        download = context.command("gallery download")
-        say(f"Gallery: only {first}. `{download}` brings famous people.")
-    if wanted:
-        say(f"Answering in {' and '.join(wanted)}. Ctrl+C ends it.")
+            asked = sys.stdin.isatty() and not noted(gallery, "contact declined")
+            coming = asked and ask_for_contact(gallery, few)
+    there = people_of(people) if people else "the two people who come with the program"
+    told = there
+    if coming:
+        told = f"{there}; about {STARTER_PEOPLE} famous ones are coming from Wikimedia"
+    elif people < FEW_PEOPLE:
+        told = f"only {there}. `{context.command('gallery download')}` brings famous people"
+    say(f"Gallery: {told}.")
+    if chats:
+        say(f"Answering in {' and '.join(chats)}. Ctrl+C ends it.")
 
 
 def ask_for_contact(gallery: Gallery, before: str = "") -> bool:
     """Asks whom Wikimedia can reach until there is an answer that can be used.
 
-    Returns False after Enter alone, which is taken where something is said ``before``.
+    Returns False after Enter alone, which is taken and noted where something is said ``before``.
     """
-    from bot.background import remember_contact
+    from bot.background import note, remember_contact
 
-    say(before + _WHY, err=True)
-    question = "Your e-mail address or web page" + " (Enter: don't fetch)" * bool(before)
-    default = "" if before else None  # without one, click asks again
-    while True:
-        answer = click.prompt(question, default=default, show_default=False, err=True)
+    def kept(answer: str) -> bool:
         if before and not answer.strip():
+            note(gallery, "contact declined", value=True)
             return False
         try:
             remember_contact(gallery, answer)
         except BadSettings as problem:
-            say(problem, err=True)
-        else:
-            return True
+            raise click.UsageError(str(problem)) from None
+        return True
+
+    say(before + _WHY, err=True)
+    question = "Your e-mail address or web page" + " (Enter: don't fetch)" * bool(before)
+    default = "" if before else None  # without one, click asks again
+    done: bool = click.prompt(question, default, value_proc=kept, show_default=False, err=True)
+    return done
 
 
 def main() -> None:

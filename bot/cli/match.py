@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import shlex
-import time
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ import click
 from bot.background import FALLBACK_MODEL, FEW_PEOPLE, add_bundled_portraits
 from bot.cli import main as cli
 from bot.cli.output import card_option, people_of, say, write_picture
+from bot.logs import timed
 from bot.values import SIDE, SPLIT, STYLES
 from engine.errors import GalleryMissing, NoFace, NotAnImage, WeightsCorrupt, WeightsMissing
 
@@ -42,14 +41,6 @@ class _Answer:
     ms: dict[str, float]  # by step: decode, detect, embed, search, total
 
 
-@contextlib.contextmanager
-def timed(ms: dict[str, float], step: str) -> Iterator[None]:
-    """Puts how many milliseconds the block takes under the step's name."""
-    started = time.perf_counter()
-    yield
-    ms[step] = (time.perf_counter() - started) * 1000
-
-
 def _answering_model(context: cli.Context, gallery: Gallery) -> tuple[str, str | None]:
     """Which backbone answers where none was asked for, and why it is not the configured one."""
     wanted = context.settings.default_model
@@ -62,17 +53,6 @@ def _answering_model(context: cli.Context, gallery: Gallery) -> tuple[str, str |
     if space not in gallery.spaces():
         return FALLBACK_MODEL, f"run `lookalike gallery build --model {wanted}` to search with it"
     return wanted, None
-
-
-def _said_before(context: cli.Context, why: str) -> bool:
-    """Whether that was said in this home already, which is noted in its cache."""
-    said = context.settings.cache_folder / "said.txt"
-    with contextlib.suppress(OSError):
-        if said.is_file() and said.read_text(encoding="utf-8") == why:
-            return True
-        said.parent.mkdir(parents=True, exist_ok=True)
-        said.write_text(why, encoding="utf-8")
-    return False
 
 
 def _answer_photo(
@@ -116,7 +96,7 @@ def _answer_photo(
             for one in zip(*embeddings, strict=True)
         )
     ms["total"] = sum(ms.values())
-    return _Answer(model, photo, large, first, matches, gallery.size(category), ms)
+    return _Answer(model, photo, large, first, matches, gallery.size(space, category), ms)
 
 
 def _draw_answer(engine: Engine, answer: _Answer, style: str = SIDE) -> Picture:
@@ -208,21 +188,22 @@ def match(
         answer = _answer_photo(engine, gallery, data, model, ensemble, **how)
         if card is not None:
             drawn = _draw_answer(engine, answer, style or SIDE)
-        people = gallery.size()
-    context.finish(_record(answer, photo), [*_lines(answer), *_how_few(context, people)])
-    if why is not None and not _said_before(context, why):
-        wanted = context.settings.default_model
+        people = gallery.counts()[0]
+    lines = [*_lines(answer)]
+    if people < FEW_PEOPLE:
+        get = f"`{context.command('gallery download')}` brings famous people"
+        lines.append(f"Only {people_of(people)} in the gallery so far: {get}.")
+    context.finish(_record(answer, photo), lines)
+    wanted = context.settings.default_model
+    said = context.settings.cache_folder / f"{wanted}-not-ready"  # once in a home is enough
+    if why is not None and not said.exists():
         say(f"{wanted} is not ready, so {FALLBACK_MODEL} answered: {why}", err=True)
+        with contextlib.suppress(OSError):
+            said.touch()
     if card is not None and drawn is not None:  # last: what can't be written costs no answer
         write_picture(card, drawn.jpeg)
         if not context.json:
             say(f"Card: {card.absolute()}")
-
-
-def _how_few(context: cli.Context, people: int) -> Iterator[str]:
-    if people < FEW_PEOPLE:
-        download = context.command("gallery download")
-        yield f"Only {people_of(people)} in the gallery so far: `{download}` brings famous people."
 
 
 def _lines(answer: _Answer) -> Iterator[str]:
@@ -293,26 +274,6 @@ def _record(answer: _Answer, path: Path) -> dict[str, Any]:
     return {"model": answer.model, "photo": str(path), "faces": faces, "ms": ms}
 
 
-def as_sent_in_a_chat(data: bytes) -> bytes:
-    """A picture file as people pass it on, a JPEG: askew, cropped, smaller, compressed again."""
-    import cv2
-    import numpy as np
-    from PIL import Image
-
-    pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    height, width = pixels.shape[:2]
-    kept, degrees, long_side_px = 0.8, 7.0, 420
-    scale = long_side_px / (kept * max(width, height))
-    size = (round(kept * width * scale), round(kept * height * scale))
-    # Portraits have their face in the upper half: less is cut there.
-    matrix = cv2.getRotationMatrix2D((width / 2, height / 3), degrees, scale)
-    matrix[:, 2] += (size[0] / 2 - width / 2, size[1] * 0.4 - height / 3)
-    askew = cv2.warpAffine(pixels, matrix, size, borderMode=cv2.BORDER_REPLICATE)
-    buffer = io.BytesIO()
-    Image.fromarray(np.asarray(askew, np.uint8)).save(buffer, "JPEG", quality=60)
-    return buffer.getvalue()
-
-
 @click.command(short_help="Show a first answer on a sample photo.")
 @card_option("--out", "Where the card goes (default: HOME/answer.jpg).")
 @cli.command_options
@@ -323,7 +284,7 @@ def demo(context: cli.Context, out: Path | None) -> None:
     settings, engine, original = context.settings, context.engine, bundled_portraits()[-1]
     sample, card = settings.home / "sample.jpg", out or settings.home / "answer.jpg"
     person = original.person.name
-    photo = as_sent_in_a_chat(original.read(settings.photo.max_bytes))
+    photo = original.read(settings.photo.max_bytes)
     with context.gallery() as gallery:
         add_bundled_portraits(gallery, engine)
         model, _ = _answering_model(context, gallery)
@@ -338,7 +299,7 @@ def demo(context: cli.Context, out: Path | None) -> None:
     path, strangers = sample.absolute(), f"{person} and {others[0].person.name} are strangers"
     among = "with two people here, that is all there is to find"
     lines = (
-        f"Sample photo: {person} ({original.author}, {original.licence}), as a chat would send it",
+        f"Sample photo: {person} ({original.author}, {original.licence})",
         f"   {path}",
         "",
         "Who else looks like that?",

@@ -23,8 +23,9 @@ from bot.commands.answers import (
 )
 from bot.commands.twins import count_photo
 from bot.commands.words import SETTINGS, means_best, names_setting, read_wish, unknown_sentence
+from bot.logs import timed
 from bot.memory import RecentAnswer
-from bot.recognizer import DetectedPhoto, timed
+from bot.recognizer import DetectedPhoto
 from bot.store import Choice, PastMatch
 from bot.text import isolate
 from bot.values import ALL, MOST_MATCHES, SIDE, Action, Reply, photo_number
@@ -167,7 +168,8 @@ async def search(
                 found = matches(1, WOMEN) + matches(1, MEN)
             else:
                 found = matches(question.top)
-            return found, gallery.size(category), gallery.size()
+            space = embeddings[0].space
+            return found, gallery.size(space, category), gallery.size(space)
         except GalleryMissing:
             if category is not None and category not in gallery.categories():
                 text = turn.say("error.nobody_in_category", category=isolate(category))
