@@ -208,6 +208,8 @@ class _LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             if cmd_name.startswith("-"):
                 return None
+            if Path(cmd_name).is_file():
+                ctx.fail(f"a photo is asked about with `lookalike match {cmd_name}`")
             raise click.NoSuchCommand(cmd_name, possibilities=COMMANDS, ctx=ctx)
         module = importlib.import_module(f"bot.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, cmd_name)
@@ -269,10 +271,10 @@ def _run(
     from bot.settings import secrets_of
 
     settings = context.settings
-    # Lines about every answer would only stand in the way of the answers.
+    # Lines about answers and models would only stand in the way of the answers.
     quiet = chatting and settings.log.level == "INFO"
     # Before any SDK is imported: their first lines may hold the token.
-    set_up_logs("WARNING" if quiet else settings.log.level, secrets=secrets_of(settings))
+    set_up_logs("ERROR" if quiet else settings.log.level, secrets=secrets_of(settings))
     if not chatting:
         _prepare_to_run(context)
     try:
@@ -291,7 +293,7 @@ def db() -> None:
     """Look after the databases: choices and history, and the gallery's catalogue."""
 
 
-@db.command()
+@db.command(short_help="Bring the tables up to date.")
 @command_options
 def upgrade(context: Context) -> None:
     """Bring the tables up to date; `run` and `chat` do so by themselves."""

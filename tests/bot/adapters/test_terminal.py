@@ -111,7 +111,7 @@ async def test_a_line_is_a_path_however_it_is_written(
         assert f"→ {photos / 'b c.lookalike.jpg'}\n" in shown
         assert f"→ {photos / 'b c.lookalike-6.jpg'}\n" in shown  # no card takes another's place
         assert "[1] More matches" in shown
-        assert "Send me a photo" in (await adapter.say("who am I")).text
+        assert "path of a photo" in (await adapter.say("who am I")).text
         assert "can't read" in (await adapter.say("x" * 5000 + ".jpg")).text
         assert "can't read" in (await adapter.say("\0.jpg")).text
 
