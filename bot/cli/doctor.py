@@ -142,10 +142,9 @@ def _adapters(settings: Settings) -> Iterator[Finding]:
             mend = f"run `pip install 'lookalike[{name}]'`"
             yield name, BLOCKING, f"not installed: {', '.join(missing)}", mend
     web, webhook = settings.web, settings.telegram.webhook
-    places = {"web": (web.host, web.port)} if "web" in wanted else {}
-    if webhook.url is not None:
-        places["telegram.webhook"] = (webhook.listen, webhook.port)
-    for setting, (host, port) in places.items():
+    places = [("web", web.host, web.port)] * ("web" in wanted)
+    places += [("telegram.webhook", webhook.listen, webhook.port)] * (webhook.url is not None)
+    for setting, host, port in places:
         try:
             listening_socket(host, port).close()
         except OSError as problem:

@@ -154,22 +154,14 @@ def _checked_category(gallery: Gallery, category: str | None) -> str | None:
 @click.option("--face", type=click.IntRange(1), help="Only this face, counted from the largest.")
 @click.option("--category", help="Search among these people only.")
 @card_option("--card", "Write the answer as a picture.")
-@click.option(
-    "--style",
-    type=click.Choice(STYLES),
-    help="How the card shows the two: side by side, or as one face of two halves.",
-)
+@click.option("--style", type=click.Choice(STYLES), help="How the card is drawn (default: side).")
 @cli.json_option("Print the answer as JSON.")
 @cli.command_options
 def match(
-    context: cli.Context,
-    photo: Path,
-    model: str | None,
-    card: Path | None,
-    style: str | None,
-    **how: Any,
+    context: cli.Context, photo: Path, model: str | None, card: Path | None, **how: Any
 ) -> None:
     """Find the lookalikes of the faces in PHOTO (a file, or - for standard input)."""
+    style = how.pop("style")
     if style and not card:
         raise click.UsageError("--style is how the card is drawn: add --card FILE")
     data = _read(photo, context.settings.photo.max_bytes)

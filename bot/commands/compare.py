@@ -116,7 +116,8 @@ async def _answer(
         from bot.pictures.card import draw_comparison
 
         faces = [(photo.photo(), photo.faces[number - 1]) for photo, number in two]
-        picture = draw_comparison(faces[0], faces[1], answer.score, answer.word)
+        heading = answer.word[:1].upper() + answer.word[1:]
+        picture = draw_comparison(faces[0], faces[1], answer.score, heading)
         alt = turn.say("compare.alt", score=round(answer.score))
         return dataclasses.replace(picture, alt=alt)
 

@@ -331,10 +331,14 @@ async def asked_again(services: Services, turn: Turn, action: Action) -> Questio
     recent = services.recent.find(token)
     if services.models.status(wanted) is None:
         raise refusal(turn, "stale.button", toast=False)
+    where: dict[str, Any]
     if recent is not None:
         choice = Choice(wanted, category=recent.category, style=recent.style)
         mine = recent.owner == turn.who.user
+        where = {"recent": recent, "rest": recent.rest, "token": token}
+        where["message_id"] = recent.message_id
     elif turn.request.photos:
+        where = {"photo": turn.request.photos[0], "rest": turn.request.photos[1:]}
         # Whose it was is forgotten; in a private chat it can be nobody else's.
         choice = dataclasses.replace(await services.store.choice(turn.who), model=wanted)
         mine = not turn.request.sender.is_group
@@ -343,12 +347,8 @@ async def asked_again(services: Services, turn: Turn, action: Action) -> Questio
     return chosen(
         services,
         choice,
-        photo=None if recent is not None else turn.request.photos[0],
-        recent=recent,
-        rest=turn.request.photos[1:] if recent is None else recent.rest,
+        **where,
         first=photo_number(str(turn.request.action)),
-        message_id=None if recent is None else recent.message_id,
-        token=token if recent is not None else "",
         top=action.number(3, least=1, most=MOST_MATCHES) or 1,
         number=action.number(1, least=1, most=MOST_FACES) or 1,
         page=action.number(4, most=MOST_FACES) or 0,
