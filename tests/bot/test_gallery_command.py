@@ -70,8 +70,8 @@ def test_add_tells_what_it_took_and_why_it_left_the_rest(home: Path, people: Pat
     assert lines[6].endswith("models: dlib")
     again = run(home, "add", people, "--model", "dlib").stdout.splitlines()
     assert again[:2] == ["added      0 portraits", "unchanged  2 portraits"]
-    credits = run(home, "credits").stdout
-    assert credits == "Nothing is known of 2 pictures: Grace Hopper, 宮崎 駿\n"
+    credited = run(home, "credits").stdout
+    assert credited == "Nothing is known of 2 pictures: Grace Hopper, 宮崎 駿\n"
 
 
 def test_what_is_passed_over_begins_with_what_people_may_miss(home: Path, people: Path) -> None:
