@@ -148,7 +148,8 @@ def _adapters(settings: Settings) -> Iterator[Finding]:
         try:
             listening_socket(host, port).close()
         except OSError as problem:
-            text = f"can't listen on {host}:{port} ({problem.strerror})"
+            reason = str(problem.strerror).partition(" (")[0]
+            text = f"can't listen on {host}:{port} ({reason})"
             mend = f"if that is not the running bot, set {setting}.port to another number"
             yield setting, WARNING, text, mend
 

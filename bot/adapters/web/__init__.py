@@ -198,7 +198,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return listening_socket(host, port)
     except (OSError, OverflowError) as exc:
-        reason = getattr(exc, "strerror", None) or exc
+        reason = str(getattr(exc, "strerror", None) or exc).partition(" (")[0]
         raise SetupProblem(
             f"the web chat can't listen on {host}:{port} ({reason}): choose another port with the "
             f"setting web.port, such as LOOKALIKE_WEB__PORT={port + 1}"
