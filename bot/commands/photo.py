@@ -336,7 +336,7 @@ async def asked_again(services: Services, turn: Turn, action: Action) -> Questio
         choice = Choice(wanted, category=recent.category, style=recent.style)
         mine = recent.owner == turn.who.user
         where = {"recent": recent, "rest": recent.rest, "token": token}
-        where["message_id"] = recent.message_id
+        where |= {"message_id": recent.message_id}
     elif turn.request.photos:
         where = {"photo": turn.request.photos[0], "rest": turn.request.photos[1:]}
         # Whose it was is forgotten; in a private chat it can be nobody else's.
