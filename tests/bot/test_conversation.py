@@ -175,7 +175,7 @@ async def test_top_alone_is_the_default_in_this_chat(ann: Person, hopper_jpeg: b
     assert len((await ann.says("", hopper_jpeg)).answers[0].matches) == 2
     elsewhere = Person(ann.conversation, Sender("telegram", ann.sender.user_id, "elsewhere"))
     assert len((await elsewhere.says("", hopper_jpeg)).answers[0].matches) == 1
-    assert "2 of the best" in (await ann.says("/top")).text
+    assert "the 2 best matches" in (await ann.says("/top")).text
     assert "● 3" in str((await ann.presses("3")).buttons)
 
 

@@ -135,7 +135,7 @@ def is_asked(home: Path) -> bool:
             questions: list[object] = []
             patch.setattr(sys, "stdin", stdin)
             patch.setattr(main, "ask_for_contact", lambda *asked: questions.append(asked) or True)
-            main._ask_before_running(main.Context(home))
+            main._prepare_to_run(main.Context(home))
     finally:
         os.close(keyboard)
     return bool(questions)
