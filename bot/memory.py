@@ -32,15 +32,26 @@ PACKED_SHARE = 12  # how much smaller packing makes a photo, about
 TOKEN_BYTES = 9  # 12 characters that can't be guessed
 EMBEDDING_BYTES = 8_500  # 2048 float32 and the objects around them
 
+Decode = Callable[[bytes], Photo] | None
+
 
 class KeptPhoto:
-    """A photo reduced to what the buttons need, its faces, and their embeddings so far."""
+    """A photo reduced to what the buttons need, its faces, and their embeddings so far.
 
-    def __init__(self, photo: Photo, faces: tuple[Face, ...]) -> None:
-        # A JPEG once it is packed: one reference, so that threads need no lock.
+    ``file`` is what it was decoded from by ``decode``: kept in its place where it is the smaller.
+    """
+
+    def __init__(
+        self, photo: Photo, faces: tuple[Face, ...], file: bytes = b"", decode: Decode = None
+    ) -> None:
+        # A file once it is packed: one reference, so that threads need no lock.
         self._held: Photo | bytes
         self._held, self.faces = _reduced(photo, faces)
         self._source_size_px, self._format = photo.source_size_px, photo.format
+        self._decode = None
+        whole = (photo.width_px, photo.height_px) == photo.source_size_px and self._held is photo
+        if decode and whole and len(file) <= photo.pixels.nbytes // PACKED_SHARE:
+            self._held, self._decode = file, decode
         self.embeddings: dict[tuple[int, str], Embedding] = {}
         # In the history already: face, model, and whether for /parents, such as (1, "best", False).
         self.answered: set[tuple[int, str, bool]] = set()
@@ -50,10 +61,17 @@ class KeptPhoto:
         held = self._held
         if isinstance(held, Photo):
             return held
+        if self._decode is not None:
+            return self._decode(held)
         pixels = cv2.imdecode(np.frombuffer(held, np.uint8), cv2.IMREAD_COLOR)
         assert pixels is not None  # it is our own encoding
         rgb = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
         return Photo(rgb, self._source_size_px, self._format)
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is held compressed."""
+        return isinstance(self._held, bytes)
 
     def pack(self) -> None:
         """Compresses the photo to a tenth of its size; not for the event loop."""

@@ -16,6 +16,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+import cv2
+
 from bot.logs import timed
 from bot.memory import KeptPhoto
 from engine.engine import comparable
@@ -117,6 +119,8 @@ class Recognizer:
         self._lengthy = FairSemaphore(1)
         # One more than look at photos, so that answers are finished while odd photos take long;
         # not more, because every thread that wants the interpreter makes the event loop wait.
+        # OpenCV's own would only spin beside them: 10 ms of processor time a photo.
+        cv2.setNumThreads(1)
         self._threads = ThreadPoolExecutor(self._workers + 1, thread_name_prefix="recognizer")
         self._waiting: defaultdict[str, deque[Waiting]] = defaultdict(deque)
         self._batches: dict[str, asyncio.Task[None]] = {}
@@ -190,9 +194,9 @@ class Recognizer:
                 photo = self._engine.decode(data[0])
             with timed(spent_ms, "detect"):
                 found = self._engine.detect(photo)
-                photo, found = self._engine.detect_closer(photo, found, data.pop())
+                photo, found = self._engine.detect_closer(photo, found, data[0])
                 faces = comparable(found)
-                kept = KeptPhoto(photo, faces)
+                kept = KeptPhoto(photo, faces, data.pop(), self._engine.decode)
             return DetectedPhoto(lambda: photo, faces, kept, fresh=True)
 
         await self._fetching.enter(slot.person)
@@ -258,11 +262,14 @@ class Recognizer:
         return await self._in_thread(function, self._lengthy.leave)
 
     def pack_later(self, photos: Sequence[KeptPhoto]) -> None:
-        """Compresses kept photos in a thread, a little later."""
+        """Compresses kept photos that are not yet, in a thread, a little later."""
+        large = [kept for kept in photos if not kept.packed]
+        if not large:
+            return
 
         async def pack() -> None:
             await asyncio.sleep(PACK_AFTER_S)
-            for kept in photos:
+            for kept in large:
                 await self._in_thread(kept.pack)
 
         task = asyncio.create_task(pack())

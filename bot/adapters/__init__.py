@@ -34,6 +34,8 @@ W = TypeVar("W")
 DOWNLOAD_LIMIT_BYTES = 20_000_000
 # Before a download that failed is tried again: 10 s in all, then the asker is told.
 FETCH_PAUSES_S = (0.2, 0.8, 2.0, 3.0, 4.0)
+# A sign that something is in work, such as that of typing, is shown where the answer takes longer.
+SIGN_AFTER_S = 0.3
 # How long it may take to tell people at the end that they have to ask again.
 EXCUSE_S = 1.5
 
@@ -105,13 +107,14 @@ class InFlight(Generic[W]):
     async def repeating(
         self, call: Callable[[], Awaitable[object]], every_s: float
     ) -> AsyncIterator[None]:
-        """Calls at once and then every so often while the block runs, as for a typing sign.
+        """Calls every so often while the block runs, if it takes longer than a moment.
 
-        A call's failure is ignored. The last call is not cancelled with the block, which would
-        cost its connection.
+        For a typing sign. A call's failure is ignored. The last call is not cancelled with the
+        block, which would cost its connection.
         """
 
         async def repeat() -> None:
+            await asyncio.sleep(SIGN_AFTER_S)
             while True:
                 self.keep(asyncio.gather(call(), return_exceptions=True))
                 await asyncio.sleep(every_s)

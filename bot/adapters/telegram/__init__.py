@@ -6,7 +6,6 @@ import asyncio
 import logging
 import re
 import secrets
-import ssl
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,10 +15,9 @@ import httpx
 import telegram
 from telegram.error import BadRequest, InvalidToken, TelegramError
 from telegram.ext import Application, ApplicationBuilder, TypeHandler
-from telegram.request import HTTPXRequest
 
 from bot.adapters import Adapter, listening_socket, or_stop
-from bot.adapters.telegram.sender import ApiRequest, ChatRateLimiter
+from bot.adapters.telegram.sender import ApiRequest, ChatRateLimiter, connections
 from bot.adapters.telegram.session import ALLOWED_UPDATES, REFUSED_TOKEN, Polling, Session, insist
 from bot.conversation import PRIVATE, described
 from bot.settings import TelegramSettings
@@ -51,41 +49,36 @@ class TelegramAdapter(Adapter[TelegramSettings]):
             logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger("telegram").setLevel(logging.CRITICAL + 1)
         tls = await asyncio.to_thread(httpx.create_ssl_context)  # reads every authority there is
-        updates = _request(tls, connections=4, timeout_s=10)
         try:
-            app = (
-                ApplicationBuilder()
-                .token(self.settings.token.get_secret_value() if self.settings.token else "")
-                .base_url(self.settings.base_url)
-                .base_file_url(self.settings.base_file_url)
-                .rate_limiter(ChatRateLimiter())
-                .concurrent_updates(256)
-                .request(_request(tls, connections=256, timeout_s=20))
-                .get_updates_request(updates)
-                .job_queue(None)
-                .build()
-            )
-            try:
-                if await insist(app.initialize, stop):
-                    await self._serve(app, updates, tls, stop)
-            finally:
-                await app.shutdown()
-                await app.bot.shutdown()  # where the application was never initialised
+            async with connections(self.settings.base_url, tls) as client:
+                await self._connect(ApiRequest(client), stop)
         except InvalidToken:
             raise BadToken(REFUSED_TOKEN) from None  # the library's message quotes the token
 
-    async def _serve(
-        self, app: AnyApplication, updates: HTTPXRequest, tls: ssl.SSLContext, stop: asyncio.Event
-    ) -> None:
-        client = httpx.AsyncClient(
-            verify=tls,
-            timeout=httpx.Timeout(20, pool=60),
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
+    async def _connect(self, requests: ApiRequest, stop: asyncio.Event) -> None:
+        app = (
+            ApplicationBuilder()
+            .token(self.settings.token.get_secret_value() if self.settings.token else "")
+            .base_url(self.settings.base_url)
+            .base_file_url(self.settings.base_file_url)
+            .rate_limiter(ChatRateLimiter())
+            .concurrent_updates(256)
+            .request(requests)
+            .get_updates_request(requests)
+            .job_queue(None)
+            .build()
         )
-        polling = Polling(app.bot, updates, app.update_queue)
-        session = Session(
-            app.bot, self.conversation, client, self.album_quiet_s, done=polling.answered
-        )
+        try:
+            if await insist(app.initialize, stop):
+                await self._serve(app, requests, stop)
+        finally:
+            await app.shutdown()
+            await app.bot.shutdown()  # where the application was never initialised
+
+    async def _serve(self, app: AnyApplication, requests: ApiRequest, stop: asyncio.Event) -> None:
+        polling = Polling(app.bot, requests, app.update_queue)
+        album_quiet_s, done = self.album_quiet_s, polling.answered
+        session = Session(app.bot, self.conversation, requests.client, album_quiet_s, done)
         app.add_handler(TypeHandler(telegram.Update, session.take))
         await app.start()
         publishing = asyncio.create_task(self._publish_commands(app.bot, stop))
@@ -102,7 +95,6 @@ class TelegramAdapter(Adapter[TelegramSettings]):
             await session.finish(self.grace_s)
             await asyncio.gather(publishing, polling.confirm(), return_exceptions=True)
             await app.stop()
-            await client.aclose()
 
     async def _listen(self, app: AnyApplication, url: str, stop: asyncio.Event) -> None:
         hook = self.settings.webhook
@@ -152,16 +144,3 @@ class TelegramAdapter(Adapter[TelegramSettings]):
                 except TelegramError as problem:
                     log.warning("telegram: the menu is refused: %s", type(problem).__name__)
                     return
-
-
-def _request(tls: ssl.SSLContext, *, connections: int, timeout_s: float) -> HTTPXRequest:
-    # Idle connections are looked at one by one before each request: a few are kept for all.
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=32)
-    return ApiRequest(
-        connect_timeout=10,
-        read_timeout=timeout_s,
-        write_timeout=20,
-        media_write_timeout=60,
-        pool_timeout=60,
-        httpx_kwargs={"verify": tls, "limits": limits},
-    )

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
+import aiohttp
 import telegram
 from telegram import Message
 from telegram.constants import ChatType, MessageEntityType
@@ -33,7 +33,7 @@ from engine.errors import PhotoGone
 COMMAND = re.compile(
     r"/(?P<name>[A-Za-z0-9_]{1,32})(?:@(?P<bot>\w+))?(?:\s+(?P<arguments>.*))?\Z", re.DOTALL
 )
-FAILURES = (TelegramError, httpx.HTTPError, OSError)
+FAILURES = (TelegramError, aiohttp.ClientError, OSError)
 GUEST = "guest:"  # before the id of a chat that the bot is not a member of
 MOST_REMEMBERED = 8192  # answers and albums
 # Arguments of Telegram's sending methods: the chat, and where there are any the forum topic, the
@@ -70,7 +70,7 @@ class ParsedMessage(NamedTuple):
 class Reader:
     """Understands messages addressed to one bot, and downloads the files in them."""
 
-    def __init__(self, bot: telegram.Bot, client: httpx.AsyncClient) -> None:
+    def __init__(self, bot: telegram.Bot, client: aiohttp.ClientSession) -> None:
         self._bot = bot
         self._client = client
         # Which photos a message of the bot answers (by chat and message id, or inline id) and an
@@ -234,9 +234,9 @@ class Reader:
         # The library leaves out the address where a file of that name lies in the working folder.
         url = path if "://" in path else f"{self._bot.base_file_url}/{path}"
         content = bytearray()
-        async with self._client.stream("GET", url) as response:
+        async with self._client.get(url) as response:
             response.raise_for_status()
-            async for chunk in response.aiter_bytes():
+            async for chunk in response.content.iter_any():
                 content += chunk
                 if len(content) > DOWNLOAD_LIMIT_BYTES:
                     break

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-import httpx
+import aiohttp
 from telegram import Bot, CallbackQuery, Message, Update
 from telegram.constants import ChatAction
 from telegram.error import (
@@ -25,7 +25,7 @@ from telegram.error import (
     RetryAfter,
     TelegramError,
 )
-from telegram.request import HTTPXRequest
+from telegram.request import BaseRequest
 
 from bot.adapters import InFlight, backoff_s, or_stop, retry
 from bot.adapters.telegram.messages import Asked, Reader
@@ -59,7 +59,7 @@ POLL_S = 30  # how long Telegram may wait before it says that there is nothing
 CONFIRM_S = 0.8
 # Between polls while something is in work: soon after news, since a crowd comes together, then
 # rarely. (Telegram itself lets a poll for the same update wait half a second.)
-PACES_S = (0.03, 0.5)
+PACES_S = (0.08, 0.5)
 # Reading an update takes a fraction of a millisecond, during which nothing else is done.
 NEW_AT_ONCE = 30
 # How long an update in work stays unconfirmed, and how many do: well below 100, the most that one
@@ -95,7 +95,7 @@ class Session:
         self,
         bot: Bot,
         conversation: Conversation,
-        client: httpx.AsyncClient,
+        client: aiohttp.ClientSession,
         album_quiet_s: float,
         done: Callable[[int], None],
     ) -> None:
@@ -251,7 +251,7 @@ class Polling:
     can't be read.
     """
 
-    def __init__(self, bot: Bot, request: HTTPXRequest, queue: asyncio.Queue[object]) -> None:
+    def __init__(self, bot: Bot, request: BaseRequest, queue: asyncio.Queue[object]) -> None:
         self._bot, self._request, self._queue = bot, request, queue
         self._next: int | None = None
         self._caught_up = False  # whether all that waited before the start has come
@@ -291,7 +291,7 @@ class Polling:
                 continue
             failures = 0
             fresh = self._take(found, offset)
-            pace_s = PACES_S[0] if fresh else min(pace_s * 2.5, PACES_S[1])
+            pace_s = PACES_S[0] if fresh else min(pace_s * 1.7, PACES_S[1])
             if self._held:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._all_answered.wait(), pace_s)

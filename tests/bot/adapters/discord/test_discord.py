@@ -183,9 +183,14 @@ async def test_menus_of_messages_and_people(
 
 
 async def test_messages_are_answered_when_asked(
-    discord: Discord, own_home: Path, hopper_jpeg: bytes, collins_jpeg: bytes
+    discord: Discord,
+    own_home: Path,
+    hopper_jpeg: bytes,
+    collins_jpeg: bytes,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A direct message, a mention, a reply to somebody's photo; nothing else in a server."""
+    monkeypatch.setattr("bot.adapters.SIGN_AFTER_S", 0)
     ann, bob = discord.user(), discord.user("bob")
     async with bot(discord, own_home):
         await discord.say(ann, "", discord.attachment(hopper_jpeg))

@@ -92,11 +92,14 @@ async def test_an_album_in_a_group_needs_only_one_caption(
     assert (await ada.reply()).words == "compare [] 2"
 
 
-async def test_a_forum_topic_is_kept(api: BotApi, hopper_jpeg: bytes) -> None:
+async def test_a_forum_topic_is_kept(api: BotApi, mirror: Mirror, hopper_jpeg: bytes) -> None:
     """The sign and the answer go where the question was, and elsewhere once that is closed."""
     (ada,) = group(Person(api), forum=True)
     ada.topic = 77
+    mirror.gate.clear()
     await ada.send_photo(hopper_jpeg, "/lookalike")
+    await until(lambda: api.called("sendChatAction"))
+    mirror.gate.set()
     assert (await ada.reply()).message["message_thread_id"] == 77
     assert api.called("sendChatAction")[0].parameters["message_thread_id"] == 77
     ada.chat.topics_closed.add(77)

@@ -464,7 +464,7 @@ async def test_the_program_stops_cleanly_and_keeps_secrets(
         await chat.press(card, SAY("button.more"))
         await chat.reply()
         photo = await crowd.send_photo(hopper_jpeg, "/lookalike")
-        await until(lambda: len(api.called("sendChatAction")) >= 2)
+        await until(lambda: len(api.called("download")) == 2)
         process.terminate()
         assert (await crowd.reply()).answers_to == photo
         output, _ = await asyncio.wait_for(process.communicate(), 10)
