@@ -258,15 +258,15 @@ def connections(base_url: str, tls: ssl.SSLContext) -> aiohttp.ClientSession:
 
     By aiohttp: httpx, which the library uses otherwise, takes twice the processor time.
     """
-    url, proxies = urlsplit(base_url), getproxies()
-    direct = proxy_bypass(url.hostname or "")
+    url = urlsplit(base_url)
+    proxies = {} if proxy_bypass(url.hostname or "") else getproxies()
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=256, ssl=tls),
         timeout=_timeout(READ_S),
         headers={"User-Agent": BaseRequest.USER_AGENT},
         cookie_jar=aiohttp.DummyCookieJar(),
         # Found once: aiohttp would read the environment and .netrc before each request.
-        proxy=None if direct else proxies.get(url.scheme, proxies.get("all")),
+        proxy=proxies.get(url.scheme, proxies.get("all")),
     )
 
 
