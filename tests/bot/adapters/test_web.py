@@ -610,7 +610,7 @@ def test_the_page_fills_an_empty_gallery(
             page.reload()
             some = page.get_by_text(re.compile("[1-9][0-9]* of 24 faces"))
             expect(some).to_be_visible(timeout=ANSWER_MS)
-        wiki.delay_s = 1.0
+        wiki.delay_s = 0.6
         program.stop()
         program = Program(own_home, **settings)
         program.wait()
@@ -625,7 +625,7 @@ def test_the_page_fills_an_empty_gallery(
             page.get_by_role("button", name="Get more faces").click()
             page.get_by_role("combobox", name="How many").select_option("10000")
             page.get_by_role("checkbox", name="film").check()
-            wiki.delay_s = 1.0
+            wiki.delay_s = 0.3
             page.get_by_role("button", name="Get them").click()
             page.get_by_role("button", name="Stop").click()
             expect(page.get_by_role("button", name="Get more faces")).to_be_visible(
