@@ -102,9 +102,9 @@ async def start(_services: Services, turn: Turn) -> Reply:
     return Reply(text=turn.say("start.text"))
 
 
-async def show_help(_services: Services, turn: Turn) -> Reply:
+async def show_help(services: Services, turn: Turn) -> Reply:
     """``/help``: every command."""
-    commands = described(turn.wording, turn.request.sender.language)
+    commands = described(services.wording, turn.request.sender.language)
     del commands["start"], commands["help"]
     lines = [f"/{name} - {what}" for name, what in commands.items()]
     parts = (turn.say("help.intro"), "\n".join(lines), turn.say("help.outro"))
@@ -122,9 +122,8 @@ async def about(services: Services, turn: Turn) -> Reply:
         else:
             models.append(turn.say("about.together", name=name, models=title))
     stats = await asyncio.to_thread(services.gallery.stats)
-    people = turn.say("about.people", count=stats.people)
-    text = turn.say("about.text", version=__version__, people=people, models="\n".join(models))
-    return Reply(text=text)
+    said = {"people": turn.say("about.people", count=stats.people), "models": "\n".join(models)}
+    return Reply(text=turn.say("about.text", version=__version__, **said))
 
 
 # The order is that of menus and of /help.
@@ -207,14 +206,12 @@ class Conversation:
         Never raises for a person's mistake, a missing model, a full queue or a fault of ours: the
         reply says what to do. Only cancellation passes through.
         """
-        who = self._services.store.identity.who(request.sender)
         sender = request.sender
-        say = functools.partial(
-            self.wording.text, language=sender.language, platform=sender.platform
-        )
-        turn = Turn(request, limits, who, self.wording, say)
-        started = time.perf_counter()
-        outcome = "cancelled"
+        who = self._services.store.identity.who(sender)
+        known = {"language": sender.language, "platform": sender.platform}
+        say = functools.partial(self.wording.text, **known)
+        turn = Turn(request, limits, who, say)
+        started, outcome = time.perf_counter(), "cancelled"
         try:
             # A task of its own: what wakes it up does not pass through whoever waits for the reply.
             reply = await asyncio.create_task(self._reply(turn))
@@ -229,25 +226,16 @@ class Conversation:
             if isinstance(problem, SetupProblem):
                 log.warning("cannot answer", extra={"reason": str(problem)})
         except Refusal as refusal:
-            reply = refusal.reply
-            outcome = "refused"
+            reply, outcome = refusal.reply, "refused"
         except Exception as problem:  # noqa: BLE001 - whatever it is, the person gets an answer
             # The message may quote a photo's bytes or an id: only type and place are logged.
             log.error("fault", extra={"fault": where(problem)})  # noqa: TRY400
-            reply = Reply(text=turn.say("error.internal"))
-            outcome = "fault"
+            reply, outcome = Reply(text=turn.say("error.internal")), "fault"
         finally:
-            log.info(
-                "answer",
-                extra={
-                    "platform": request.sender.platform,
-                    "group": request.sender.is_group,
-                    "outcome": outcome,
-                    **turn.notes,
-                    **{f"{step}_ms": round(ms, 1) for step, ms in turn.ms.items()},
-                    "total_ms": round((time.perf_counter() - started) * 1000, 1),
-                },
-            )
+            turn.ms["total"] = (time.perf_counter() - started) * 1000
+            facts = {"platform": sender.platform, "group": sender.is_group, "outcome": outcome}
+            steps = {f"{step}_ms": round(ms, 1) for step, ms in turn.ms.items()}
+            log.info("answer", extra={**facts, **turn.notes, **steps})
         spoiler = any(photo.spoiler for photo in request.photos)
         return dataclasses.replace(fit(reply, limits), spoiler=spoiler)
 

@@ -116,9 +116,7 @@ class RecentPhotos:
         most_bytes: int = 24_000_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.lifetime_s = lifetime_s
-        self._most_bytes = most_bytes
-        self._clock = clock
+        self.lifetime_s, self._most_bytes, self._clock = lifetime_s, most_bytes, clock
         self._kept: OrderedDict[str, tuple[float, RecentAnswer]] = OrderedDict()
 
     def keep(self, answer: RecentAnswer) -> str:
@@ -219,9 +217,7 @@ class TwinsGroups:
         most: int = MOST_MEMBERS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._most_in_a_chat = most_in_a_chat
-        self._most = most
-        self._clock = clock
+        self._most_in_a_chat, self._most, self._clock = most_in_a_chat, most, clock
         self._members: dict[tuple[bytes, bytes], Member] = {}  # by room and user, oldest first
 
     def join(self, room: bytes, user: bytes, name: str) -> bool:

@@ -75,18 +75,13 @@ class Models:
     def __init__(
         self, engine: Engine, gallery: Gallery, settings: Settings, refresh_s: float = REFRESH_S
     ) -> None:
-        self._engine = engine
-        self._gallery = gallery
-        self._settings = settings
+        self._engine, self._gallery, self._settings = engine, gallery, settings
         self._refresh_s = refresh_s
         self._trial: Trial | None = None
         self._stopping = threading.Event()
-        # Held by the thread that downloads or builds: one at a time.
-        self._working = threading.Lock()
-        # Ready, and perhaps without some portraits of the gallery.
-        self._unfinished: set[str] = set()
-        # Could not be fetched when it was last tried.
-        self._failed: set[str] = set()
+        self._working = threading.Lock()  # held by the one thread that downloads or builds
+        self._unfinished: set[str] = set()  # ready, and perhaps without some portraits
+        self._failed: set[str] = set()  # could not be fetched when it was last tried
         self._opening: asyncio.Task[None] | None = None
         names = (*settings.models.configured, FALLBACK_MODEL)
         self._statuses = {
@@ -114,8 +109,7 @@ class Models:
 
     def ensemble(self) -> Ensemble:
         """The backbones behind ``best``; raises WeightsMissing if they don't answer together."""
-        ensemble = self._offered()
-        if ensemble is None:
+        if (ensemble := self._offered()) is None:
             raise WeightsMissing("the backbones do not answer together")
         return ensemble
 
@@ -258,10 +252,8 @@ class Models:
                     raise
                 self._download(name)
             self._note(name, State.BUILDING)
-            space = self._engine.backbone(name).space
-            stats = self._gallery.stats()
-            known = stats.vectors.get(space, 0)
-            if known >= ENOUGH * stats.portraits:
+            space, stats = self._engine.backbone(name).space, self._gallery.stats()
+            if stats.vectors.get(space, 0) >= ENOUGH * stats.portraits:
                 self._unfinished.add(name)  # nobody waits for the last few
             else:
                 self._build(name)
@@ -309,12 +301,10 @@ class Models:
 def offered(trial: Trial | None, engine: Engine, ready: Collection[str]) -> Ensemble | None:
     """The ensemble that the trial offers, if its backbones are ready in the same version."""
     ensemble = trial.offered if trial else None
-    if ensemble is not None and all(
-        space.backbone in ready and engine.backbone(space.backbone).space == space
-        for space in ensemble.spaces
-    ):
-        return ensemble
-    return None
+    for space in ensemble.spaces if ensemble else ():
+        if space.backbone not in ready or engine.backbone(space.backbone).space != space:
+            return None
+    return ensemble
 
 
 def why_not(trial: Trial | None, ready: Collection[str]) -> tuple[str, dict[str, object]]:

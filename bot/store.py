@@ -22,7 +22,8 @@ import time
 from collections import ChainMap
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +232,7 @@ async def _prepare(engine: AsyncEngine, url: sa.URL, fingerprint: str) -> None:
         connection = await stack.enter_async_context(engine.begin())
         if url.get_backend_name() == "postgresql":
             await connection.run_sync(lambda plain: take_turn(plain, STORE_TURN))
-        await connection.run_sync(lambda plain: migrations.upgrade("store", plain))
+        await connection.run_sync(partial(migrations.upgrade, "store"))
         recorded = await connection.scalar(sa.select(STORE_KEY.c.fingerprint))
         if recorded is None:
             await connection.execute(STORE_KEY.insert().values(id=1, fingerprint=fingerprint))
@@ -277,10 +278,8 @@ class Store:
     def __init__(
         self, engine: AsyncEngine, identity: Identity, *, history_days: int, clock: Clock
     ) -> None:
-        self._engine = engine
-        self.identity = identity
-        self.history_days = history_days
-        self._clock = clock
+        self._engine, self._clock = engine, clock
+        self.identity, self.history_days = identity, history_days
         self._writing = asyncio.Lock()
 
     @classmethod
@@ -312,7 +311,7 @@ class Store:
         """A person's choices, in this chat and everywhere."""
         found = await self._choices(who, CHOICES.c.key.in_([who.user.hex(), who.chat.hex()]))
         content = ChainMap(*found.values())
-        return Choice(*(content.get(name) for name in ("model", "top", "category", "style")))
+        return Choice(*(content.get(one.name) for one in fields(Choice)))
 
     async def choose(self, who: Who, **choices: object) -> None:
         """Remembers choices, named as in ``Choice``; None returns to the default.
@@ -354,8 +353,7 @@ class Store:
             at = time.gmtime(match.pop("at_s"))
             match["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", at)
         everywhere = choices.pop(who.user.hex(), {})
-        by_chat = list(choices.values())
-        return {"choices": everywhere, "choices_by_chat": by_chat, "matches": matches}
+        return {"choices": everywhere, "choices_by_chat": [*choices.values()], "matches": matches}
 
     async def forget(self, who: Who) -> None:
         """Deletes everything stored about a person, in every chat."""
@@ -385,19 +383,18 @@ class Store:
         """Deletes matches that are too old; how many there were."""
         async with self._transaction() as connection:
             old = MATCHES.delete().where(MATCHES.c.at_s < self._oldest())
-            result = await connection.execute(old)
-        if result.rowcount:
+            deleted = int((await connection.execute(old)).rowcount)
+        if deleted:
             await self._empty_log()
-        return int(result.rowcount)
+        return deleted
 
     def now_s(self) -> int:
         """The time for a new match."""
         return int(self._clock())
 
     def _oldest(self) -> int:
-        if not self.history_days:
-            return 2**62  # nothing is young enough
-        return self.now_s() - self.history_days * DAY_S
+        days = self.history_days
+        return self.now_s() - days * DAY_S if days else 2**62  # nothing is young enough
 
     async def _choices(self, who: Who, which: sa.ColumnElement[bool]) -> dict[str, dict[str, Any]]:
         """Rows of a person's choices by key."""
@@ -420,9 +417,9 @@ class Store:
             content = {name: one for name, one in (content | change).items() if one is not None}
             await connection.execute(CHOICES.delete().where(row))
             if content:
-                sealed, user = seal(sealing_key, key, content), who.user.hex()
-                insert = CHOICES.insert().values(key=key, user_key=user, sealed=sealed)
-                await connection.execute(insert)
+                sealed = seal(sealing_key, key, content)
+                written = {"key": key, "user_key": who.user.hex(), "sealed": sealed}
+                await connection.execute(CHOICES.insert(), written)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:

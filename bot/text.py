@@ -17,7 +17,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from bot.values import SPLIT, Button, Limits, Reply, Rows
+from bot.values import Button, Limits, Reply, Rows
 
 if TYPE_CHECKING:
     from gallery.records import Portrait
@@ -232,26 +232,20 @@ def fit(reply: Reply, limits: Limits) -> Reply:
     A picture, animation or document that is too large is left out, and the text stays.
     """
     picture, document, animation = reply.picture, reply.document, reply.animation
-    if picture is not None and (
+    if picture and (
         len(picture.jpeg) > limits.picture_bytes
         or picture.width_px + picture.height_px > limits.picture_width_plus_height_px
     ):
         picture = None
-    if document is not None and len(document.content) > limits.document_bytes:
+    if document and len(document.content) > limits.document_bytes:
         document = None
-    if animation is not None and len(animation.content) > limits.animation_bytes:
+    if animation and len(animation.content) > limits.animation_bytes:
         animation = None
-    carried = picture or document or animation
-    most = limits.caption_chars if carried else limits.text_chars
-    return dataclasses.replace(
-        reply,
-        text=_fit_lines(reply.text, most),
-        picture=picture,
-        document=document,
-        animation=animation,
-        buttons=_fit_buttons(reply.buttons, limits),
-        notice=None if reply.notice is None else shorten(reply.notice, NOTICE_CHARS),
-    )
+    kept: dict[str, Any] = {"picture": picture, "document": document, "animation": animation}
+    text = _fit_lines(reply.text, limits.caption_chars if any(kept.values()) else limits.text_chars)
+    notice = None if reply.notice is None else shorten(reply.notice, NOTICE_CHARS)
+    buttons = _fit_buttons(reply.buttons, limits)
+    return dataclasses.replace(reply, text=text, notice=notice, buttons=buttons, **kept)
 
 
 def _fit_lines(text: str, most: int) -> str:
@@ -283,8 +277,3 @@ def _fit_buttons(rows: Rows, limits: Limits) -> Rows:
         ]
         fitting += grid(usable, limits.buttons_per_row)
     return tuple(fitting[: limits.button_rows])
-
-
-def style_key(style: str | None) -> str:
-    """Key of what a style is called; none, or one of a newer program, counts as the default."""
-    return "style.split" if style == SPLIT else "style.side"

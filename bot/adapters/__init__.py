@@ -42,8 +42,6 @@ EXCUSE_S = 1.5
 _PICTURE_SUFFIX = re.compile(
     r"\.(avif|bmp|gif|hei[cf]|hif|ico|jfif|jp2|jpe|jpe?g|jxl|png|tiff?|webp)\Z", re.IGNORECASE
 )
-# The media type of a picture that was sent as a file by a client that doesn't know its kind.
-_VAGUE_TYPES = frozenset({"", "application/octet-stream", "binary/octet-stream"})
 
 
 @dataclass
@@ -217,9 +215,8 @@ def listening_socket(host: str, port: int) -> socket.socket:
 def is_picture(media_type: str | None, filename: str | None) -> bool:
     """Whether a file may be a picture: by its media type, or by its name where that is vague."""
     kind = (media_type or "").partition(";")[0].strip().lower()
-    return kind.startswith("image/") or (
-        kind in _VAGUE_TYPES and _PICTURE_SUFFIX.search(filename or "") is not None
-    )
+    vague = kind in {"", "application/octet-stream", "binary/octet-stream"}
+    return kind.startswith("image/") or bool(vague and _PICTURE_SUFFIX.search(filename or ""))
 
 
 async def _refuse() -> bytes:

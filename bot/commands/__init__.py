@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from bot.text import NOTICE_CHARS, Wording
+from bot.text import NOTICE_CHARS
 from bot.values import SIDE, Action, Button, Limits, MatchAnswer, Reply, Request
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bot.models import Models
     from bot.recognizer import DetectedPhoto, Recognizer
     from bot.store import Store, Who
+    from bot.text import Wording
     from bot.values import Attachment
     from engine.engine import Engine
     from gallery.gallery import Gallery
@@ -50,15 +51,10 @@ class Turn:
     request: Request
     limits: Limits
     who: Who  # the asker's keys; never an id
-    wording: Wording
     say: Callable[..., str]  # A sentence in the asker's language, by key and details
     # Facts for the log line: no photo, no id, no name of a person
     notes: dict[str, object] = field(default_factory=dict)
     ms: dict[str, float] = field(default_factory=dict)  # milliseconds by step
-
-    def number(self, value: int) -> str:
-        """A whole number as the asker's language writes it."""
-        return self.wording.number(value, self.request.sender.language)
 
     def button(self, key: str, verb: str, *arguments: str | int, **details: object) -> Button:
         """A button that is called as that sentence and carries an action."""

@@ -211,8 +211,8 @@ def numbers(turn: Turn, answers: Sequence[MatchAnswer], model: str) -> str:
     """The raw numbers behind an answer: a line per match, and one per model of several."""
     lines = []
     for answer in answers:
-        of_one, of_several = ("line", "fused") if answer.name else ("compared", "fused_compared")
-        key = f"numbers.{of_several if answer.member_scores else of_one}"
+        keys = ("line", "fused") if answer.name else ("compared", "fused_compared")
+        key = f"numbers.{keys[bool(answer.member_scores)]}"
         name, rare = isolate(answer.name), how_rare(turn, answer.one_in)
         said = {"score": f"{answer.score:.1f}", "cosine": f"{answer.cosine:.4f}", "model": model}
         lines.append(turn.say(key, name=name, rarity=rare, **said))
@@ -237,8 +237,7 @@ def answer_buttons(
     def button(key: str, verb: str, *arguments: str | int, **details: object) -> Button:
         return turn.button(key, verb, found.token, *arguments, **details)
 
-    photos: list[Button] = []
-    last: list[Button] = []
+    photos, last = list[Button](), list[Button]()
     if question.parents:
         last.append(button("button.numbers", "rawkin", number, model))
     else:
@@ -282,12 +281,3 @@ def answer_buttons(
     if pages > 1:
         faces.append(button("button.more_faces", again, number, model, top, (page + 1) % pages))
     return (*grid(faces, per_row), *below)
-
-
-def pair_buttons(turn: Turn, token: str, photos: int, *, model: str, others: Sequence[str]) -> Rows:
-    """Other models and raw numbers, under a comparison of so many photos."""
-    models = [
-        turn.button("button.other_model", "pair", token, one, photos, model=one) for one in others
-    ]
-    raw = turn.button("button.numbers", "rawpair", token, model, photos)
-    return (*grid(models, turn.limits.buttons_per_row), (raw,))

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bot.commands import Refusal, Services, Turn, notice, refusal
-from bot.commands.answers import how_rare, numbers, pair_buttons
+from bot.commands.answers import how_rare, numbers
 from bot.commands.photo import detect, remember, wished
 from bot.memory import RecentAnswer
 from bot.recognizer import DetectedPhoto
-from bot.text import rated, shown_model, word_key
+from bot.text import grid, rated, shown_model, word_key
 from bot.values import Action, Attachment, FaceAnswer, MatchAnswer, Picture, Reply
 from engine.types import Concern
 from gallery.scores.ensemble import BEST
@@ -77,20 +77,16 @@ async def _recalled(
     recent, count = services.recent.find(action.text(0)), action.number(2, least=1, most=2) or 2
     if recent is None and len(turn.request.photos) >= count:
         return await _detect(turn, slot, turn.request.photos[:count]), None
+    gone = refusal(turn, "stale.photo")
     if recent is None:
-        raise refusal(turn, "stale.photo")
+        raise gone
     await slot.begin()
-    two = _two_of([DetectedPhoto.from_kept(kept) for kept in recent.photos])
-    if two is None:
-        raise refusal(turn, "stale.photo")
+    two = _two_of([DetectedPhoto.from_kept(kept) for kept in recent.photos], gone)
     return two, recent.owner == turn.who.user
 
 
 async def _detect(turn: Turn, slot: Slot, photos: tuple[Attachment, ...]) -> Two:
-    two = _two_of([await detect(turn, slot, photo) for photo in photos[:2]])
-    if two is None:
-        raise _need_two(turn)
-    return two
+    return _two_of([await detect(turn, slot, photo) for photo in photos], _need_two(turn))
 
 
 def _need_two(turn: Turn) -> Refusal:
@@ -98,11 +94,13 @@ def _need_two(turn: Turn) -> Refusal:
     return Refusal(Reply(text=turn.say("compare.need_two" if hears_all else "compare.reply_here")))
 
 
-def _two_of(photos: Sequence[DetectedPhoto]) -> Two | None:
-    """The largest face of each, or the two largest of one; None if that has a single face."""
+def _two_of(photos: Sequence[DetectedPhoto], too_few: Refusal) -> Two:
+    """The largest face of each, or the two largest of one; raises if that has a single face."""
     if len(photos) > 1:
         return (photos[0], 1), (photos[1], 1)
-    return ((photos[0], 1), (photos[0], 2)) if len(photos[0].faces) > 1 else None
+    if len(photos[0].faces) < 2:
+        raise too_few
+    return (photos[0], 1), (photos[0], 2)
 
 
 async def _answer(
@@ -125,6 +123,7 @@ async def _answer(
     if not token:
         kept = tuple(dict.fromkeys(photo.kept for photo, _ in two))
         token = remember(services, RecentAnswer(turn.who.user, kept))
+    photos = 1 + (two[1][1] == 1)
     lines = [
         turn.say("compare.result", score=rated(answer.score), word=answer.word),
         *filter(None, [answer.rarity]),
@@ -132,13 +131,18 @@ async def _answer(
     ]
     if Concern.COVERED in _concerns(two):
         lines.append(turn.say("answer.covered"))
-    if two[1][1] == 1 and max(len(photo.faces) for photo, _ in two) > 1:
+    if photos > 1 and max(len(photo.faces) for photo, _ in two) > 1:
         lines.append(turn.say("compare.largest"))
-    others = [name for name in services.models.ready() if name != model]
+    models = [
+        turn.button("button.other_model", "pair", token, one, photos, model=one)
+        for one in services.models.ready()
+        if one != model
+    ]
+    raw = turn.button("button.numbers", "rawpair", token, model, photos)
     return Reply(
         text="\n".join(lines),
         picture=picture,
-        buttons=pair_buttons(turn, token, 1 + (two[1][1] == 1), model=model, others=others),
+        buttons=(*grid(models, turn.limits.buttons_per_row), (raw,)),
         answers=(FaceAnswer(face=1, faces=1, model=model, box=None, matches=(answer,)),),
         told_lines=1 + bool(answer.rarity),
     )

@@ -164,11 +164,8 @@ async def search(
 
     def find() -> tuple[tuple[Match, ...], int, int]:
         try:
-            if question.parents:
-                found = matches(1, WOMEN) + matches(1, MEN)
-            else:
-                found = matches(question.top)
-            space = embeddings[0].space
+            kin, space = question.parents, embeddings[0].space
+            found = matches(1, WOMEN) + matches(1, MEN) if kin else matches(question.top)
             return found, gallery.size(space, category), gallery.size(space)
         except GalleryMissing:
             if category is not None and category not in gallery.categories():
@@ -178,8 +175,8 @@ async def search(
                 raise
             matches(1)  # raises if there is nobody at all
             key = "parents.unknown" if category is None else "parents.unknown_in_category"
-            text = turn.say(key, category=isolate(category or ""))
-            raise Refusal(Reply(text=text)) from None
+            said = turn.say(key, category=isolate(category or ""))
+            raise Refusal(Reply(text=said)) from None
 
     return await services.recognizer.finish(find, turn.ms, "search")
 
@@ -229,8 +226,8 @@ async def answer_photo(services: Services, turn: Turn, choice: Choice, **changed
     if not photos:
         command = turn.request.command or "lookalike"
         raise Refusal(Reply(text=turn.say("error.no_photo", command=command)))
-    asked: dict[str, Any] = {"photo": photos[0], "rest": photos[1:MOST_ALBUM]} | changed
-    return await ask(services, turn, chosen(services, choice, **asked))
+    asked = chosen(services, choice, photo=photos[0], rest=photos[1:MOST_ALBUM], **changed)
+    return await ask(services, turn, asked)
 
 
 async def with_remark(services: Services, turn: Turn, remark: str) -> Reply:

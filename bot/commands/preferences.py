@@ -10,22 +10,22 @@ import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bot.commands import Refusal, Services, Turn, notice, refusal, words
 from bot.commands.photo import answer_photo, changed_by, with_remark
 from bot.models import State
-from bot.text import grid, isolate, style_key
+from bot.text import grid, isolate
 from bot.values import ALL, SIDE, STYLES, Action, Button, Choices, ModelChoice, Reply, category_tag
 from engine.backbones import BACKBONES
 
 if TYPE_CHECKING:
     from bot.models import ModelStatus
-    from bot.store import Choice
-    from bot.text import Wording
+    from bot.store import Choice, Who
     from bot.values import Sender
 
-TOPS = (1, 3, 5, 10)
+TOPS = ("1", "3", "5", "10")
 CHOSEN, NOT_CHOSEN = "●", "○"
 NAMES_PER_ROW = 3
 
@@ -35,7 +35,6 @@ class Preference:
     """One thing that people choose."""
 
     name: str  # of the command, the button's verb and the field of ``Choice``
-    current: Callable[[Services, Choice], Any]  # the value in force: the choice, or the default
     # The value meant by what was written or by a button's argument; raises Refusal
     parse: Callable[[Services, Turn, str], Awaitable[Any]]
     sentence: Callable[[Services, Turn, Any], str]  # what is said when a value was chosen
@@ -47,17 +46,16 @@ class Preference:
     async def command(self, services: Services, turn: Turn) -> Reply:
         """``/top`` shows the choice, ``/top 3`` makes it; with a photo it answers that, too."""
         request, who = turn.request, turn.who
-        stored = self.sticks_with_photo or not request.photos
         if not (request.arguments or request.photos):
-            choice = await services.store.choice(who)
-            return await self.menu(services, turn, self.current(services, choice))
+            current = await _in_force(services, who)
+            return await self.menu(services, turn, getattr(current, self.name))
         given, others = await self._apart(services, request.arguments)
         try:
             value = await self.parse(services, turn, given)
         except Refusal as refused:
             return await with_remark(services, turn, refused.reply.text)
         lines: Sequence[str] = ()
-        if stored:
+        if self.sticks_with_photo or not request.photos:
             await services.store.choose(who, **{self.name: value})
             lines = (self.sentence(services, turn, value),)
         if not request.photos:
@@ -78,9 +76,8 @@ class Preference:
 
         def is_mine(word: str) -> bool:
             found = words.read_wish(word, **known)[0]
-            if self.name in found or word.casefold() in whole:
-                return True
-            return not found and self.name != "top"
+            others = found or self.name == "top"
+            return self.name in found or word.casefold() in whole or not others
 
         spoken = text.split()
         mine = [word for word in spoken if is_mine(word)] or spoken
@@ -99,28 +96,29 @@ class Preference:
 
 async def settings(services: Services, turn: Turn) -> Reply:
     """``/settings``."""
-    choice = await services.store.choice(turn.who)
-    category, style = _category_name(turn, choice.category), turn.say(style_key(choice.style))
-    said = {"model": services.models.named(choice.model), "count": choice.top or 1}
+    choice = await _in_force(services, turn.who)
+    category, style = _category_name(turn, choice.category), turn.say(f"style.{choice.style}")
+    said = {"model": choice.model, "count": choice.top}
     return Reply(text=turn.say("settings.text", category=category, style=style, **said))
+
+
+async def _in_force(services: Services, who: Who) -> Choice:
+    """A person's choices, with the defaults in the place of those not made or no longer known."""
+    choice = await services.store.choice(who)
+    style = choice.style if choice.style in STYLES else SIDE
+    model = services.models.named(choice.model)
+    return dataclasses.replace(choice, model=model, top=choice.top or 1, style=style)
 
 
 async def choices(services: Services, sender: Sender) -> Choices:
     """A person's choices and what there is to choose, for front ends with menus."""
-    choice = await services.store.choice(services.store.identity.who(sender))
+    choice = await _in_force(services, services.store.identity.who(sender))
     models = []
     for one in services.models.statuses():
-        state = _state(one, services.wording, sender.language)
+        said = _state(one, partial(services.wording.text, language=sender.language))
         ready, missing = one.state is State.READY, one.state is State.MISSING
-        models.append(ModelChoice(one.name, one.title, ready, state, missing))
-    return Choices(
-        models=tuple(models),
-        categories=await _categories(services),
-        model=services.models.named(choice.model),
-        top=choice.top or 1,
-        category=choice.category,
-        style=choice.style if choice.style in STYLES else SIDE,
-    )
+        models.append(ModelChoice(one.name, one.title, ready, said, missing))
+    return Choices(tuple(models), await _categories(services), **dataclasses.asdict(choice))
 
 
 async def _choose_others(services: Services, turn: Turn, others: str) -> list[str]:
@@ -186,14 +184,13 @@ def _how_to_get(services: Services, turn: Turn, statuses: Sequence[ModelStatus])
 
 
 def _model_line(turn: Turn, status: ModelStatus, mark: str) -> str:
-    state = _state(status, turn.wording, turn.request.sender.language)
-    return turn.say("model.line", mark=mark, model=status.name, title=status.title, state=state)
+    said = {"model": status.name, "title": status.title, "state": _state(status, turn.say)}
+    return turn.say("model.line", mark=mark, **said)
 
 
-def _state(status: ModelStatus, wording: Wording, language: str | None) -> str:
-    if status.state is State.FETCHING and status.percent is not None:
-        return wording.text("model.fetching_percent", language, percent=status.percent)
-    return wording.text(status.state.value, language)
+def _state(status: ModelStatus, say: Callable[..., str]) -> str:
+    known = status.state is State.FETCHING and status.percent is not None
+    return say("model.fetching_percent" if known else status.state, percent=status.percent)
 
 
 def _parser(
@@ -209,12 +206,12 @@ def _parser(
 
 
 async def _top_menu(_services: Services, turn: Turn, chosen: int) -> Reply:
-    options = {str(top): str(top) for top in TOPS}
+    options = dict(zip(TOPS, TOPS, strict=True))
     return _menu(turn, "top", turn.say("top.now", count=chosen), options, str(chosen))
 
 
 async def _style_menu(_services: Services, turn: Turn, chosen: str) -> Reply:
-    options = {style: turn.say(style_key(style)) for style in STYLES}
+    options = {style: turn.say(f"style.{style}") for style in STYLES}
     text = turn.say("style.choose", style=options[chosen])
     return _menu(turn, "style", text, options, chosen)
 
@@ -243,9 +240,8 @@ async def _category_menu(services: Services, turn: Turn, chosen: str | None) -> 
     options = {ALL: turn.say("category.all")}
     options |= {category_tag(name): name for name in names[: rows * columns - 1]}
     # Names are long: three side by side can be read on a phone, if all then have room.
-    per_row = min(NAMES_PER_ROW, columns)
-    if len(options) > per_row * rows:
-        per_row = columns
+    few = min(NAMES_PER_ROW, columns)
+    per_row = few if len(options) <= few * rows else columns
     tag = ALL if chosen is None else category_tag(chosen)
     return _menu(turn, "category", text, options, tag, per_row)
 
@@ -272,22 +268,14 @@ def _menu(
 PREFERENCES = (
     Preference(
         name="top",
-        current=lambda _, choice: choice.top or 1,
         parse=_parser("top", words.read_top),
         sentence=lambda _, turn, top: turn.say("top.chosen", count=top),
         menu=_top_menu,
         sticks_with_photo=False,
     ),
-    Preference(
-        name="model",
-        current=lambda services, choice: services.models.named(choice.model),
-        parse=_parse_model,
-        sentence=_model_sentence,
-        menu=_model_menu,
-    ),
+    Preference("model", _parse_model, _model_sentence, _model_menu),
     Preference(
         name="category",
-        current=lambda _, choice: choice.category,
         parse=_parse_category,
         sentence=lambda _, turn, name: turn.say(
             "category.chosen", category=_category_name(turn, name)
@@ -296,11 +284,8 @@ PREFERENCES = (
     ),
     Preference(
         name="style",
-        current=lambda _, choice: choice.style if choice.style in STYLES else SIDE,
         parse=_parser("style", words.read_style),
-        sentence=lambda _, turn, style: turn.say(
-            "style.chosen_side" if style == SIDE else "style.chosen_split"
-        ),
+        sentence=lambda _, turn, style: turn.say(f"style.chosen_{style}"),
         menu=_style_menu,
     ),
 )

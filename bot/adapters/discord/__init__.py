@@ -162,10 +162,9 @@ class DiscordAdapter(Adapter[DiscordSettings]):
 
     async def _register(self, tree: app_commands.CommandTree[Any]) -> None:
         """Registers the commands if they changed since the last time; tries until it works."""
+        assert tree.translator
         commands = [
             await command.get_translated_payload(tree, tree.translator)
-            if tree.translator
-            else command.to_dict(tree)
             for command in tree._get_all_commands()  # noqa: SLF001 - get_commands leaves out menus
         ]
         payload = json.dumps([*commands, str(discord.http.Route.BASE)], sort_keys=True, default=str)
@@ -221,14 +220,6 @@ def _callback(session: Session, command: str, wording: Wording) -> Any:
         photos = [sessions.attachment(file, own=True) for file in files]
         await session.ask(interaction, command, " ".join(words), photos)
 
-    def completion(subject: str) -> Any:
-        async def complete(
-            interaction: AnyInteraction, typed: str
-        ) -> list[app_commands.Choice[str]]:
-            return await session.choices(interaction, subject, typed)
-
-        return complete
-
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter("interaction", kind, annotation=AnyInteraction)]
     for option in options:
@@ -242,6 +233,6 @@ def _callback(session: Session, command: str, wording: Wording) -> Any:
         if subject in CHOICES:
             app_commands.choices(**{option: CHOICES[subject]})(call)
         elif subject in ("model", "category"):
-            app_commands.autocomplete(**{option: completion(subject)})(call)
+            app_commands.autocomplete(**{option: session.choices})(call)
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return call

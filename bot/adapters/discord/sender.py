@@ -21,7 +21,7 @@ import discord
 from bot.adapters import retry
 from bot.logs import where
 from bot.text import fit
-from bot.values import Button, Limits, Reply
+from bot.values import Limits, Reply, Rows
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,6 @@ LIMITS = Limits(
     label_chars=80,
     whispers=True,
 )
-MOST_OPTIONS = 25
 ALT_CHARS = 1024
 PAUSES_S = (0.5, 2.0, 5.0)
 LONGEST_RATE_LIMIT_S = 60.0
@@ -112,15 +111,9 @@ async def _deliver(*ways: Callable[[], Awaitable[object]], again: bool = True) -
     ``again`` says whether sending twice shows one message: by a nonce, or since it is an edit. Then
     it is repeated where Discord's answer is garbage, too, else that counts as delivered.
     """
-
-    def pause_s(problem: Exception, failures: int) -> float | None:
-        if again and isinstance(problem, GARBAGE) and failures <= len(PAUSES_S):
-            return PAUSES_S[failures - 1]
-        return _pause_s(problem, failures)
-
     for send in ways:
         try:
-            await retry(send, pause_s)
+            await retry(send, partial(_pause_s, again=again))
         except FAILURES as problem:
             nowhere = isinstance(problem, (discord.NotFound, discord.Forbidden))
             if not nowhere and getattr(problem, "code", None) != NO_HISTORY_CODE:
@@ -135,9 +128,10 @@ async def _deliver(*ways: Callable[[], Awaitable[object]], again: bool = True) -
     return False
 
 
-def _pause_s(problem: Exception, failures: int) -> float | None:
+def _pause_s(problem: Exception, failures: int, *, again: bool) -> float | None:
     """Seconds before a failed delivery is tried again; None where that is of no use."""
-    if not isinstance(problem, FAILURES) or failures > len(PAUSES_S):
+    passing = (*FAILURES, *GARBAGE) if again else FAILURES
+    if not isinstance(problem, passing) or failures > len(PAUSES_S):
         return None
     if isinstance(problem, discord.HTTPException):
         if problem.status != 429 and problem.status < 500:
@@ -171,8 +165,8 @@ def _files(reply: Reply) -> list[discord.File]:
     return [discord.File(io.BytesIO(content), name, description=about, spoiler=reply.spoiler)]
 
 
-def view_of(rows: tuple[tuple[Button, ...], ...]) -> discord.ui.View | None:
-    """Rows of buttons; a menu where they are more than Discord shows; None where there are none.
+def view_of(rows: Rows) -> discord.ui.View | None:
+    """Rows of buttons; None where there are none.
 
     The view is stopped at once: what is pressed comes as an event, also after a restart, and the
     library need not remember every message.
@@ -180,16 +174,8 @@ def view_of(rows: tuple[tuple[Button, ...], ...]) -> discord.ui.View | None:
     if not rows:
         return None
     view = discord.ui.View(timeout=None)
-    if len(rows) > LIMITS.button_rows or any(len(row) > LIMITS.buttons_per_row for row in rows):
-        options = [
-            discord.SelectOption(label=button.label[:100], value=button.action)
-            for button in itertools.chain(*rows)
-        ]
-        view.add_item(discord.ui.Select(custom_id="choose", options=options[:MOST_OPTIONS]))
-    else:
-        for number, row in enumerate(rows):
-            for button in row:
-                label, action = button.label[:80], button.action
-                view.add_item(discord.ui.Button(label=label, custom_id=action, row=number))
+    for number, row in enumerate(rows):
+        for one in row:
+            view.add_item(discord.ui.Button(label=one.label, custom_id=one.action, row=number))
     view.stop()
     return view

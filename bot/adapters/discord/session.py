@@ -14,7 +14,7 @@ from typing import Any
 import discord
 from discord import app_commands
 
-from bot.adapters import NO_PICTURE, InFlight, fetch, is_picture
+from bot.adapters import NO_PICTURE, InFlight, fetch, is_picture, only_pictures
 from bot.adapters.discord import sender
 from bot.adapters.discord.sender import FAILURES, LIMITS
 from bot.conversation import COMMANDS, PRIVATE, Conversation
@@ -122,12 +122,11 @@ class Session(discord.Client):
         await self._answer(interaction, request, thinking=True, ephemeral=command in PRIVATE)
 
     async def on_interaction(self, interaction: AnyInteraction) -> None:
-        """Answers a pressed button or a chosen option, also of a message sent before a restart."""
+        """Answers a pressed button, also of a message sent before a restart."""
         data: Any = interaction.data or {}
-        action = next(iter(data.get("values") or ()), data.get("custom_id"))
-        if interaction.type is not discord.InteractionType.component or not action:
-            return
-        await self._answer(interaction, Request(_asker(interaction), action=str(action)))
+        action = data.get("custom_id")
+        if interaction.type is discord.InteractionType.component and action:
+            await self._answer(interaction, Request(_asker(interaction), action=str(action)))
 
     async def _answer(
         self, interaction: AnyInteraction, request: Request, **deferral: bool
@@ -163,18 +162,16 @@ class Session(discord.Client):
         if self._in_flight.closing or message.author.bot or me is None:
             return
         group = message.guild is not None or isinstance(message.channel, discord.GroupChannel)
-        if group and me.id not in {user.id for user in message.mentions}:
-            return
-        if message.id in self._begun:
+        meant = not group or me.id in {user.id for user in message.mentions}
+        if not meant or message.id in self._begun:
             return
         self._begun.append(message.id)
         command, words = self._understood(message)
-        author, chat_id = message.author, str(message.channel.id)
-        language = _locale(message)
+        author, chat_id, language = message.author, str(message.channel.id), _locale(message)
         asker = Sender("discord", str(author.id), chat_id, language, group, author.display_name)
         typing = self._in_flight.repeating(message.channel.typing, TYPING_EVERY_S)
         async with self._in_flight.answering(message), typing, self._bookmarked(message):
-            say = partial(self._conversation.wording.text, language=asker.language)
+            say = partial(self._conversation.wording.text, language=language)
             try:
                 photos = await self._meant(message)
             except discord.Forbidden:
@@ -183,7 +180,7 @@ class Session(discord.Client):
             request = Request(asker, command, words.strip(), photos)
             reply = await self._conversation.answer(request, LIMITS)
             if group and command in PRIVATE:
-                written = await sender.write_privately(message.author, reply)
+                written = await sender.write_privately(author, reply)
                 reply = Reply(say("discord.written" if written else "discord.closed"))
             await sender.answer_message(message, reply, say)
 
@@ -209,7 +206,10 @@ class Session(discord.Client):
             return photos
         if not self._by_me(replied):
             return (*pictures(replied, asker=message.author), *photos)
-        number = max(map(photo_number, _actions(replied)), default=1)
+        rows: list[Any] = list(replied.components)
+        items = [item for row in rows for item in getattr(row, "children", ())]
+        actions = [str(getattr(item, "custom_id", "")) for item in items]
+        number = max(map(photo_number, actions), default=1)
         return (*(await self._sent_again(replied))[number - 1 :], *photos)
 
     async def _sent_again(self, answer: discord.Message) -> tuple[Attachment, ...]:
@@ -223,12 +223,14 @@ class Session(discord.Client):
         return ()
 
     async def choices(
-        self, interaction: AnyInteraction, subject: str, typed: str
+        self, interaction: AnyInteraction, typed: str
     ) -> list[app_commands.Choice[str]]:
         """The models or categories that contain what was typed, as many as Discord shows."""
         known = await self._conversation.choices(_asker(interaction))
         shown = [(name, name) for name in ("all", *known.categories)]
-        if subject == "model":
+        data: Any = interaction.data
+        option = next((one["name"] for one in data["options"] if one.get("focused")), "")
+        if "model" in {option, data["name"]}:
             shown = [(f"{one.name}: {one.title} ({one.state})", one.name) for one in known.models]
         found = [
             app_commands.Choice(name=label[:CHOICE_CHARS], value=value[:CHOICE_CHARS])
@@ -243,11 +245,10 @@ class Session(discord.Client):
                 say = partial(self._conversation.wording.text, language=_locale(origin))
                 await sender.answer_message(origin, Reply(say(key)), say)
                 return
-            reply = Reply(self._conversation.wording.text(key, origin.locale.value), private=True)
-            if origin.type is discord.InteractionType.component:
-                await sender.follow_up(origin, reply)
-            else:
-                await sender.respond(origin, reply)
+            pressed = origin.type is discord.InteractionType.component
+            text = self._conversation.wording.text(key, origin.locale.value)
+            deliver = sender.follow_up if pressed else sender.respond
+            await deliver(origin, Reply(text, private=True))
 
 
 class ShardedSession(Session, discord.AutoShardedClient):
@@ -291,14 +292,7 @@ def pictures(
     snapshots = message.message_snapshots
     files = [*message.attachments, *(file for one in snapshots for file in one.attachments)]
     mine = asker is not None and asker.id == message.author.id and not snapshots
-    found = [file for file in files if is_picture(file.content_type, file.filename)]
-    return tuple(attachment(file, own=mine) for file in found or files[:1])
-
-
-def _actions(answer: discord.Message) -> list[str]:
-    rows: list[Any] = list(answer.components)
-    items = [item for row in rows for item in getattr(row, "children", ())]
-    return [str(getattr(item, "custom_id", "")) for item in items]
+    return only_pictures([attachment(file, own=mine) for file in files])
 
 
 async def _replied_to(message: discord.Message) -> discord.Message | None:

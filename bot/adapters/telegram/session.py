@@ -49,12 +49,7 @@ REFUSED_TOKEN = (
     "Telegram refuses the bot's token; "  # noqa: S105 - a sentence
     "put the one that @BotFather gave you into telegram.token"
 )
-ALLOWED_UPDATES = (
-    Update.MESSAGE,
-    Update.EDITED_MESSAGE,
-    Update.CALLBACK_QUERY,
-    Update.GUEST_MESSAGE,
-)
+ALLOWED_UPDATES = ("message", "edited_message", "callback_query", "guest_message")
 POLL_S = 30  # how long Telegram may wait before it says that there is nothing
 CONFIRM_S = 0.8
 # Between polls while something is in work: soon after news, since a crowd comes together, then
@@ -279,7 +274,7 @@ class Polling:
                 later = sum(other > update_id for other in self._seen)
                 if since < long_ago or later >= HOLD_MOST:
                     self.answered(update_id)
-            offset = self._offset()
+            offset = min(self._held, default=self._next)
             try:
                 # As a task of its own: nothing here wakes up before the answer is there.
                 found = await asyncio.create_task(self._poll(offset))
@@ -299,11 +294,8 @@ class Polling:
     async def confirm(self) -> None:
         """Tells Telegram, once polling has ended, what need not come again."""
         if self._next is not None:
-            last = self._poll(self._offset(), limit=1, timeout_s=0)
+            last = self._poll(min(self._held, default=self._next), limit=1, timeout_s=0)
             await asyncio.wait_for(last, CONFIRM_S)
-
-    def _offset(self) -> int | None:
-        return min(self._held, default=self._next)
 
     async def _poll(self, offset: int | None, limit: int = 100, timeout_s: int = POLL_S) -> Any:
         timeout_s = timeout_s if self._caught_up and not self._held else 0
@@ -368,12 +360,9 @@ def _pause_s(problem: Exception, failures: int) -> float:
     if isinstance(problem, RetryAfter):
         return 0.1 + seconds_asked(problem)
     if failures in {1, 5} or failures % 50 == 0:
-        cause = type(problem.__cause__ or problem).__name__
-        reason = (
-            "another process polls with the same token; stop one of them"
-            if isinstance(problem, Conflict)
-            else f"no answer ({cause})"
-        )
+        reason = f"no answer ({type(problem.__cause__ or problem).__name__})"
+        if isinstance(problem, Conflict):
+            reason = "another process polls with the same token; stop one of them"
         log.warning("telegram: %s; trying again", reason)
     spread = random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
     return spread * backoff_s(failures, 0.5, 30.0)

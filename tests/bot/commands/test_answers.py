@@ -21,8 +21,7 @@ SENDER = Sender("web", "1", "c", "en")
 
 def a_turn(limits: Limits) -> Turn:
     who = Identity(b"s" * 32).who(SENDER)
-    wording = Wording.load()
-    return Turn(Request(SENDER), limits, who, wording, partial(wording.text, language="en"))
+    return Turn(Request(SENDER), limits, who, partial(Wording.load().text, language="en"))
 
 
 def shown(
