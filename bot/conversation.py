@@ -31,7 +31,7 @@ from bot.commands import (
 from bot.commands.words import shown
 from bot.logs import where
 from bot.text import Wording, fit, isolate, plain, rated
-from bot.values import Action, Choices, Document, Limits, Reply, Request, Sender
+from bot.values import Action, Document, Limits, Reply, Request
 from engine.backbones import BACKBONES
 from engine.errors import Busy, LookalikeError, SetupProblem
 
@@ -72,15 +72,14 @@ async def my_data(services: Services, turn: Turn) -> Reply:
     if ends_s := services.twins.until_s(turn.who.user):
         until = time.strftime("%Y-%m-%d %H:%M", time.gmtime(ends_s[-1]))
         text += "\n" + turn.say("twins.mydata", count=len(ends_s), until=until)
-    document = Document(content, "lookalike-mydata.json", "application/json")
+    document = Document(content, "application/json", "lookalike-mydata.json")
     return Reply(text=text, document=document)
 
 
 async def ask_to_forget(services: Services, turn: Turn) -> Reply:
     """Asks for confirmation; only the asker's press counts."""
     tag = services.store.identity.tag("forget", turn.who)
-    yes = turn.button("button.forget_yes", "forget", "yes", tag)
-    no = turn.button("button.forget_no", "forget", "no", tag)
+    yes, no = (turn.button(f"button.forget_{a}", "forget", a, tag) for a in ("yes", "no"))
     return Reply(text=turn.say("forget.ask"), buttons=((yes, no),))
 
 
@@ -179,15 +178,13 @@ class Conversation:
         self.wording = services.wording
         self._services = services
         self.bookmarks = services.store.bookmarks
+        self.choices = functools.partial(preferences.choices, services)
         # For a front end of our own, which shows what the others leave to commands.
         self.gallery, self.filling = services.gallery, services.filling
         self.fetch_model = services.models.fetch
         self.decode, self.photo_limits = services.engine.decode, services.engine.limits
         self.photo_lifetime_s = services.recent.lifetime_s
-
-    async def choices(self, sender: Sender) -> Choices:
-        """What the sender has chosen and could choose."""
-        return await preferences.choices(self._services, sender)
+        self.cookie_secret = services.store.identity.keyed("cookie").hex()  # outlives a restart
 
     def remembers(self, action: str) -> bool:
         """Whether a button can do without the photos of the message that was answered."""
@@ -195,10 +192,6 @@ class Conversation:
         if pressed is None or pressed.verb not in ABOUT_PHOTOS:
             return True
         return self._services.recent.find(pressed.text(0)) is not None
-
-    def cookie_secret(self) -> str:
-        """What a front end of our own signs its cookies with, the same after a restart."""
-        return self._services.store.identity.keyed("cookie").hex()
 
     async def answer(self, request: Request, limits: Limits) -> Reply:
         """The reply to a request, within the limits.
@@ -220,9 +213,7 @@ class Conversation:
             details = dict(problem.details)
             if isinstance(problem, Busy):
                 details["count"] = max(1, round(float(str(details.get("seconds", 1)))))
-            text = turn.say(problem.key, **details)
-            reply = Reply(text=text, private=True) if request.action is None else notice(text)
-            outcome = type(problem).__name__
+            reply, outcome = notice(turn, turn.say(problem.key, **details)), type(problem).__name__
             if isinstance(problem, SetupProblem):
                 log.warning("cannot answer", extra={"reason": str(problem)})
         except Refusal as refusal:

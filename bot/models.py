@@ -7,11 +7,11 @@ import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bot.background import FALLBACK_MODEL, add_bundled_portraits, in_daemon_thread
 from bot.logs import where
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from gallery.scores.trial import Trial
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # Pauses between attempts to fetch weights: a mirror that is down is not hammered.
 PAUSES_S = (30.0, 120.0, 600.0, 1800.0)
@@ -113,9 +114,9 @@ class Models:
             raise WeightsMissing("the backbones do not answer together")
         return ensemble
 
-    def why_not_best(self) -> tuple[str, dict[str, object]]:
+    def why_not_best(self, say: Callable[..., str]) -> str:
         """Why ``best`` is not among ``statuses``, see ``why_not``."""
-        return why_not(self._trial, self._backbones_ready())
+        return why_not(self._trial, self._backbones_ready(), say)
 
     def _offered(self) -> Ensemble | None:
         return offered(self._trial, self._engine, self._backbones_ready())
@@ -307,29 +308,26 @@ def offered(trial: Trial | None, engine: Engine, ready: Collection[str]) -> Ense
     return ensemble
 
 
-def why_not(trial: Trial | None, ready: Collection[str]) -> tuple[str, dict[str, object]]:
-    """Why a trial's ensemble is not offered while these backbones can answer.
-
-    Returns the key of a sentence and what fills it.
-    """
+def why_not(trial: Trial | None, ready: Collection[str], say: Callable[..., T]) -> T:
+    """Why a trial's ensemble isn't offered while these backbones can answer, in ``say``'s words."""
     from gallery.scores.trial import FEWEST_PEOPLE, Outcome
 
     if len(ready) < 2:
-        return "best.one_model", {}
+        return say("best.one_model")
     ensemble = trial.offered if trial else None
     missing = [name for name in ensemble.backbones if name not in ready] if ensemble else []
     if trial is None or (ensemble and not missing):  # then their weights are others since
-        return "best.untried", {}
+        return say("best.untried")
     if trial.outcome is Outcome.TOO_FEW:
-        return "best.too_few", {"count": trial.people, "least": FEWEST_PEOPLE}
+        return say("best.too_few", count=trial.people, least=FEWEST_PEOPLE)
     if ensemble:
-        return "best.not_ready", {"models": display_name(ensemble), "missing": missing[0]}
+        return say("best.not_ready", models=display_name(ensemble), missing=missing[0])
     rival, best = trial.best_alone, trial.figures.get(BEST)
     assert rival is not None  # there were enough people
     if best is None:
-        return "best.no_use", {"model": rival}
+        return say("best.no_use", model=rival)
     alone, together = (f"{100 * one.right:.1f}" for one in (trial.figures[rival], best))
-    return "best.not_better", {"model": rival, "alone": alone, "together": together}
+    return say("best.not_better", model=rival, alone=alone, together=together)
 
 
 def find_ensemble(engine: Engine, gallery: Gallery) -> Ensemble:
@@ -339,8 +337,8 @@ def find_ensemble(engine: Engine, gallery: Gallery) -> Ensemble:
     trial = gallery.trial()
     ensemble = trial.offered if trial else None
     if ensemble is None:
-        key, details = why_not(trial, {space.backbone for space in gallery.spaces()})
-        raise SetupProblem(Wording.load().text(key, None, **details))
+        built = {space.backbone for space in gallery.spaces()}
+        raise SetupProblem(why_not(trial, built, Wording.load().text))
     for space in ensemble.spaces:
         if engine.backbone(space.backbone).space != space:
             raise SpaceMismatch(

@@ -104,28 +104,25 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Animation:
+class Document:
+    """A file to be handed over."""
+
+    content: bytes = field(repr=False)
+    media_type: str
+    filename: str
+
+
+@dataclass(frozen=True, slots=True)
+class Animation(Document):
     """A short film without sound that loops, ``"video/mp4"`` or ``"image/gif"``.
 
     ``duration_s`` is that of one round, ``alt`` what is seen, for those who can't see it.
     """
 
-    content: bytes = field(repr=False)
-    media_type: str
-    filename: str
     width_px: int
     height_px: int
     duration_s: float
     alt: str
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A file to be handed over."""
-
-    content: bytes = field(repr=False)
-    filename: str
-    media_type: str
 
 
 @dataclass(frozen=True, slots=True)

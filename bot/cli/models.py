@@ -110,8 +110,7 @@ def _together(context: cli.Context) -> list[dict[str, Any]]:
         "trial": trial.to_json() if trial else None,
     }
     if ensemble is None:
-        key, details = why_not(trial, built)
-        entry["reason"] = Wording.load().text(key, None, **details)
+        entry["reason"] = why_not(trial, built, Wording.load().text)
     return [entry]
 
 

@@ -71,14 +71,13 @@ class Refusal(Exception):  # noqa: N818 - not an error of ours: the asker is tol
 
 def refusal(turn: Turn, key: str, *, toast: bool = True, **details: object) -> Refusal:
     """To be raised with a sentence for the asker alone, for a pressed button as a toast."""
-    text = turn.say(key, **details)
-    notice = text if toast and turn.request.action is not None else None
-    return Refusal(Reply(text=text, notice=notice, private=True))
+    return Refusal(notice(turn, turn.say(key, **details), toast=toast))
 
 
-def notice(text: str) -> Reply:
-    """The answer to a pressed button that needs no message, as a toast where it is short enough."""
-    return Reply(text=text, notice=text if len(text) <= NOTICE_CHARS else None, private=True)
+def notice(turn: Turn, text: str, *, toast: bool = True) -> Reply:
+    """A text for the asker alone, for a pressed button as a toast where it is short enough."""
+    toasted = toast and turn.request.action is not None and len(text) <= NOTICE_CHARS
+    return Reply(text=text, notice=text if toasted else None, private=True)
 
 
 @dataclass(frozen=True, slots=True)

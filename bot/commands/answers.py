@@ -108,7 +108,7 @@ async def show_film(services: Services, turn: Turn, slot: Slot, found: Found) ->
 
 async def show_numbers(services: Services, turn: Turn, _slot: Slot, found: Found) -> Reply:
     """The raw numbers behind an answer."""
-    reply = notice(numbers(turn, found.answers, found.question.model))
+    reply = notice(turn, numbers(turn, found.answers, found.question.model))
     if found.question.parents:
         return reply
     answer = await services.recognizer.finish(lambda: _face_answer(turn, found, found.answers))

@@ -67,7 +67,7 @@ async def raw_pair(services: Services, turn: Turn, action: Action) -> Reply:
     async with services.recognizer.admitted(turn.who.user, press=True) as slot:
         two, _ = await _recalled(services, turn, slot, action)
         answer = await _measure(services, turn, two, model)
-    return notice(numbers(turn, [answer], model))
+    return notice(turn, numbers(turn, [answer], model))
 
 
 async def _recalled(

@@ -269,8 +269,7 @@ async def changed_by(
     remarks = []
     for kind, given in unknown.items():
         if means_best(given):
-            key, details = services.models.why_not_best()
-            remarks.append(turn.say(key, **details))
+            remarks.append(services.models.why_not_best(turn.say))
         else:
             remarks.append(unknown_sentence(turn, kind or usual, given, **known))
     if useless := [str(changes.pop(one) or ALL) for one in {*changes} - {*heeded}]:

@@ -89,7 +89,7 @@ class Preference:
         await services.store.choose(turn.who, **{self.name: value})
         text = self.sentence(services, turn, value)
         if turn.request.sender.is_group:
-            return Reply(text=text, notice=text, private=True)
+            return notice(turn, text)
         menu = await self.menu(services, turn, value)
         return dataclasses.replace(menu, replaces=True, notice=text)
 
@@ -145,15 +145,14 @@ async def _parse_model(services: Services, turn: Turn, given: str) -> str:
     names = services.models.names()
     name = words.read_model(given, names)
     if name is None and words.means_best(given):
-        key, details = services.models.why_not_best()
-        raise Refusal(Reply(text=turn.say(key, **details)))
+        raise Refusal(Reply(text=services.models.why_not_best(turn.say)))
     if name is None:
         raise _unknown(turn, "model", given, models=names)
     turn.notes["model"] = name
     status = services.models.status(name)
     if status and services.models.ready() and not services.models.is_coming(name):
         line = _model_line(turn, status, NOT_CHOSEN) + _how_to_get(services, turn, [status])
-        raise Refusal(Reply(text=line) if turn.request.action is None else notice(line))
+        raise Refusal(Reply(text=line) if turn.request.action is None else notice(turn, line))
     return name
 
 

@@ -12,7 +12,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from bot.background import FALLBACK_MODEL
-from bot.commands import Refusal, Services, Turn, refusal
+from bot.commands import Refusal, Services, Turn, notice, refusal
 from bot.memory import Member, closest_pairs
 from bot.text import grid, isolate, plain, rated, word_key
 from bot.values import Action, Button, Reply
@@ -61,8 +61,8 @@ async def press_twins(services: Services, turn: Turn, action: Action) -> Reply:
         raise refusal(turn, "twins.where")
     if action.text(0) == "show":
         return dataclasses.replace(_show(services, turn), replaces=True)
-    text = _join(services, turn) if action.text(0) == "on" else _leave(services, turn)
-    return Reply(text=text, notice=text, private=True)
+    change = _join if action.text(0) == "on" else _leave
+    return notice(turn, change(services, turn))
 
 
 async def count_photo(services: Services, turn: Turn, photo: DetectedPhoto) -> str:

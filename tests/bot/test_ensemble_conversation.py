@@ -211,11 +211,15 @@ def test_every_reason_has_its_sentence() -> None:
         ensemble=None,
     )
     both = ("dlib", "senet")
-    assert why_not(trial, ("dlib",))[0] == "best.one_model"
-    assert why_not(None, both)[0] == "best.untried"
-    key, details = why_not(trial, both)
+    assert why_not(trial, ("dlib",), told)[0] == "best.one_model"
+    assert why_not(None, both, told)[0] == "best.untried"
+    key, details = why_not(trial, both, told)
     assert key == "best.not_better"
     assert details == {"model": "dlib", "alone": "95.5", "together": "95.0"}
+
+
+def told(key: str, **details: object) -> tuple[str, dict[str, object]]:
+    return key, details
 
 
 def test_what_is_ready_is_looked_up_at_every_question(helping_home: Path) -> None:
@@ -226,7 +230,7 @@ def test_what_is_ready_is_looked_up_at_every_question(helping_home: Path) -> Non
         assert offered(None, engine, ("dlib", "resnet")) is None  # nobody has looked yet
         assert offered(trial, engine, ("dlib", "resnet")) is not None
         assert offered(trial, engine, ("dlib", "senet")) is None
-        key, details = why_not(trial, ("dlib", "senet"))
+        key, details = why_not(trial, ("dlib", "senet"), told)
         assert (key, details["missing"]) == ("best.not_ready", "resnet")
 
 

@@ -102,7 +102,7 @@ def test_what_is_too_large_is_left_out_and_the_words_stay() -> None:
     limits = Limits(picture_bytes=10, document_bytes=10)
     assert fit(Reply(text="words", picture=wide), limits) == Reply(text="words")
     assert fit(Reply(text="words", picture=heavy), limits) == Reply(text="words")
-    document = Document(b"x" * 11, "a.json", "application/json")
+    document = Document(b"x" * 11, "application/json", "a.json")
     assert fit(Reply(text="words", document=document), limits) == Reply(text="words")
 
 

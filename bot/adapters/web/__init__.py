@@ -71,7 +71,7 @@ class WebAdapter(Adapter[WebSettings]):
             listener.close()
 
     def _served(self) -> ASGIApp:
-        web, secret = FastAPI(openapi_url=None), self.conversation.cookie_secret()
+        web, secret = FastAPI(openapi_url=None), self.conversation.cookie_secret
         web.add_middleware(
             SessionMiddleware, secret_key=secret, same_site="strict", max_age=COOKIE_S
         )

@@ -347,7 +347,7 @@ async def test_names_of_every_script_arrive_as_they_are(api: BotApi, mirror: Mir
 async def test_a_document_is_handed_over(api: BotApi, mirror: Mirror) -> None:
     """/mydata answers with a file."""
     content = '{"who": "Олена"}'.encode()
-    document = Document(content, "mydata.json", "application/json")
+    document = Document(content, "application/json", "mydata.json")
     mirror.replies["mydata"] = Reply("All of it.", document=document)
     chat = Person(api).private_chat()
     await chat.say("/mydata")
