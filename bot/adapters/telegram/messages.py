@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import telegram
 from telegram import Message
-from telegram.constants import ChatType, MessageEntityType
+from telegram.constants import ChatType
 from telegram.error import BadRequest, Forbidden, RetryAfter, TelegramError
 
 from bot.adapters import (
@@ -159,8 +159,7 @@ class Reader:
         album = self._photos.get((original.chat.id, original.media_group_id))
         if command == "compare" and album:
             return album
-        author, asker = original.from_user, message.from_user
-        same = author is not None and asker is not None and author.id == asker.id
+        same = original.from_user is not None and original.from_user == message.from_user
         mine = same and _sent_by_themselves(original) and not message.sender_chat
         return _owned(self._pictures(original), own=mine)
 
@@ -168,8 +167,7 @@ class Reader:
         """The picture in a message; for other media one whose fetch says that it is none."""
         # An animation comes with a document of the same file; its own kind is the truer one.
         moving = message.animation or message.document
-        file: telegram.PhotoSize | telegram.Sticker | telegram.Animation | telegram.Document | None
-        file = moving
+        file: Any = moving
         paid = message.paid_media.paid_media if message.paid_media else ()
         bought = [one.photo for one in paid if isinstance(one, telegram.PaidMediaPhoto)]
         if sizes := message.photo or (bought[0] if bought else ()):
@@ -182,7 +180,6 @@ class Reader:
         elif not moving or not is_picture(moving.mime_type, moving.file_name):
             others = (file, message.video, message.video_note, message.voice, message.audio)
             return (NO_PICTURE,) if any((*others, paid)) else ()
-        assert file
         download = partial(self._download, file.file_id)
         load = partial(fetch, download, file.file_size, FAILURES, (BadRequest, RetryAfter))
         spoiler = bool(message.has_media_spoiler)
@@ -193,8 +190,7 @@ class Reader:
         """The later photos of an album: the buttons of a card say where their messages are."""
         rows = card.reply_markup.inline_keyboard if card.reply_markup else ()
         actions = [Action.parse(str(button.callback_data)) for row in rows for button in row]
-        leading = [action for action in actions if action and action.verb == "next"]
-        below = [action.number(3, least=1) for action in leading]
+        below = [one.number(3, least=1) for one in actions if one and one.verb == "next"]
         chat_id, hidden = original.chat.id, bool(original.has_media_spoiler)
         found = []
         for message_id in [original.message_id + distance for distance in below if distance]:
@@ -245,11 +241,9 @@ class Reader:
     def _is_asked(
         self, said: ParsedMessage, messages: Sequence[Message], attached: tuple[Attachment, ...]
     ) -> bool:
-        for message in messages:
-            for entity in (*message.entities, *message.caption_entities):
-                is_mention = entity.type == MessageEntityType.TEXT_MENTION
-                if is_mention and entity.user and entity.user.id == self._bot.id:
-                    return True
+        entities = [one for item in messages for one in (*item.entities, *item.caption_entities)]
+        if any(one.user and one.user.id == self._bot.id for one in entities):
+            return True  # mentioned without a name
         if said.to_me or said.command is not None:
             return said.to_me or said.command in COMMANDS
         original = messages[0].reply_to_message

@@ -29,7 +29,7 @@ from telegram.request import BaseRequest, RequestData
 
 from bot.adapters import backoff_s, retry
 from bot.text import shorten, utf16_length
-from bot.values import Animation, Button, Limits, Reply
+from bot.values import Animation, Limits, Reply, Rows
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -382,7 +382,7 @@ def _measures(film: Animation) -> JSON:
     return {"width": film.width_px, "height": film.height_px, "duration": duration_s}
 
 
-def keyboard(rows: tuple[tuple[Button, ...], ...]) -> telegram.InlineKeyboardMarkup | None:
+def keyboard(rows: Rows) -> telegram.InlineKeyboardMarkup | None:
     """The buttons as Telegram takes them; None where there are none."""
     buttons = [
         [telegram.InlineKeyboardButton(button.label, callback_data=button.action) for button in row]
