@@ -281,3 +281,11 @@ def answer_buttons(
     if pages > 1:
         faces.append(button("button.more_faces", again, number, model, top, (page + 1) % pages))
     return (*grid(faces, per_row), *below)
+
+
+def pair_buttons(turn: Turn, token: str, photos: int, *, model: str, others: Sequence[str]) -> Rows:
+    """Other models and raw numbers, under a comparison of so many photos."""
+    raw = turn.button("button.numbers", "rawpair", token, model, photos)
+    again = ("button.other_model", "pair", token)
+    models = [turn.button(*again, one, photos, model=one) for one in others]
+    return (*grid(models, turn.limits.buttons_per_row), (raw,))

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bot.commands import Refusal, Services, Turn, notice, refusal
-from bot.commands.answers import how_rare, numbers
+from bot.commands.answers import how_rare, numbers, pair_buttons
 from bot.commands.photo import detect, remember, wished
 from bot.memory import RecentAnswer
 from bot.recognizer import DetectedPhoto
-from bot.text import grid, rated, shown_model, word_key
+from bot.text import rated, shown_model, word_key
 from bot.values import Action, Attachment, FaceAnswer, MatchAnswer, Picture, Reply
 from engine.types import Concern
 from gallery.scores.ensemble import BEST
@@ -133,16 +133,11 @@ async def _answer(
         lines.append(turn.say("answer.covered"))
     if photos > 1 and max(len(photo.faces) for photo, _ in two) > 1:
         lines.append(turn.say("compare.largest"))
-    models = [
-        turn.button("button.other_model", "pair", token, one, photos, model=one)
-        for one in services.models.ready()
-        if one != model
-    ]
-    raw = turn.button("button.numbers", "rawpair", token, model, photos)
+    others = [name for name in services.models.ready() if name != model]
     return Reply(
         text="\n".join(lines),
         picture=picture,
-        buttons=(*grid(models, turn.limits.buttons_per_row), (raw,)),
+        buttons=pair_buttons(turn, token, photos, model=model, others=others),
         answers=(FaceAnswer(face=1, faces=1, model=model, box=None, matches=(answer,)),),
         told_lines=1 + bool(answer.rarity),
     )
