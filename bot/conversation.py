@@ -79,7 +79,8 @@ async def my_data(services: Services, turn: Turn) -> Reply:
 async def ask_to_forget(services: Services, turn: Turn) -> Reply:
     """Asks for confirmation; only the asker's press counts."""
     tag = services.store.identity.tag("forget", turn.who)
-    yes, no = (turn.button(f"button.forget_{a}", "forget", a, tag) for a in ("yes", "no"))
+    yes = turn.button("button.forget_yes", "forget", "yes", tag)
+    no = turn.button("button.forget_no", "forget", "no", tag)
     return Reply(text=turn.say("forget.ask"), buttons=((yes, no),))
 
 
@@ -199,10 +200,9 @@ class Conversation:
         Never raises for a person's mistake, a missing model, a full queue or a fault of ours: the
         reply says what to do. Only cancellation passes through.
         """
-        sender = request.sender
+        sender, text = request.sender, self.wording.text
         who = self._services.store.identity.who(sender)
-        known = {"language": sender.language, "platform": sender.platform}
-        say = functools.partial(self.wording.text, **known)
+        say = functools.partial(text, language=sender.language, platform=sender.platform)
         turn = Turn(request, limits, who, say)
         started, outcome = time.perf_counter(), "cancelled"
         try:

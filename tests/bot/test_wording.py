@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from bot.conversation import COMMANDS, described
 from bot.models import State
 from bot.text import LANGUAGES, WORDS, Wording, isolate, plain
+from bot.values import STYLES
 from engine import errors
 from engine.types import Concern
 
@@ -130,6 +131,7 @@ def test_every_sentence_is_spoken_somewhere_and_every_spoken_one_exists(wording:
         | {f"answer.{one}" for one in tuple(Concern)[1:]}
     )
     named |= {state.value for state in State}
+    named |= {f"style.{how}{one}" for how in ("", "chosen_") for one in STYLES}
     of_platforms = re.compile(r"(?:discord|terminal|web)\.(.+)")
     found = map(of_platforms.fullmatch, wording.sentences["en"])
     named |= {one[0] for one in found if one and one[1] in literals | ERROR_KEYS}
