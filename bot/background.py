@@ -78,7 +78,7 @@ def noted(gallery: Gallery, name: str) -> Any:
     """What was noted beside the gallery under that name; None if nothing was."""
     from gallery.wikimedia.cache import cache_of
 
-    with cache_of(gallery) as cache:
+    with cache_of(gallery.folder) as cache:
         return cache.get("note", name)
 
 
@@ -86,7 +86,7 @@ def note(gallery: Gallery, name: str, value: object) -> None:
     """Keeps a value beside the gallery, such as that no contact is given."""
     from gallery.wikimedia.cache import cache_of
 
-    with cache_of(gallery) as cache:
+    with cache_of(gallery.folder) as cache:
         cache.put("note", name, value)
 
 

@@ -269,8 +269,8 @@ class Gallery(Store):
             indexes = [snapshot.index(space) for space in ensemble.spaces]
             allowed = [snapshot.allowed(index, category, genders) for index in indexes]
             found = fused_top(ensemble, indexes, queries, k, allowed=allowed)
-            scores = {one.hit.person_id: ensemble.member_scores(one.cosines) for one in found}
-            return [one.hit for one in found], ensemble.calibration, scores
+            scores = {hit.person_id: ensemble.member_scores(found[hit]) for hit in found}
+            return list(found), ensemble.calibration, scores
 
         return self._matches(search)
 

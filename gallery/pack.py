@@ -419,10 +419,8 @@ def write_pack(
 ) -> dict[str, int]:
     """Writes a gallery that nobody changes meanwhile into one file, in flat memory.
 
-    See ``gallery.transfer.export_gallery`` for the arguments and errors.
-
-    Returns:
-        How many rows each table has.
+    See ``gallery.transfer.export_gallery`` for the arguments and errors. Returns how many rows each
+    table has.
     """
     tables = GalleryTables.metadata.tables
     with _written_whole(file, replace=replace) as pack:

@@ -29,7 +29,7 @@ def kept_pictures(gallery: Gallery) -> set[str]:
     """Titles of the pictures whose bytes are in the cache."""
     from gallery.wikimedia.cache import cache_of
 
-    with cache_of(gallery) as cache:
+    with cache_of(gallery.folder) as cache:
         rows = cache._connection.execute("SELECT key FROM answer WHERE kind = 'picture'")
         return {title for (title,) in rows}
 

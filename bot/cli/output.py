@@ -24,7 +24,6 @@ import click
 
 if TYPE_CHECKING:
     from gallery.progress import Progress, Report
-    from gallery.transfer import ImportReport
 
 EXIT_INTERRUPTED = 130  # as shells report a command that Ctrl-C ended
 EXAMPLES = 5  # how many of a kind are named
@@ -251,7 +250,7 @@ def some(names: Sequence[str], *, counted: bool = True) -> str:
     return f"{shown} and {len(names) - EXAMPLES:,} more" if counted else f"{shown}, ..."
 
 
-def news_lines(report: Report | ImportReport) -> Iterator[str]:
+def news_lines(report: Report) -> Iterator[str]:
     """How many portraits and people are new, and how many portraits were there."""
     added = numbered(report.added, "portrait")
     if report.people_added:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -95,13 +95,6 @@ class Ensemble(Stored):
         )
 
 
-class FusedHit(NamedTuple):
-    """A person found: a hit with the fused value in place of a cosine, and that of each member."""
-
-    hit: Hit
-    cosines: tuple[float, ...]
-
-
 def fused_top(
     ensemble: Ensemble,
     indexes: Sequence[SearchIndex],
@@ -109,7 +102,7 @@ def fused_top(
     k: int,
     *,
     allowed: Sequence[NDArray[np.bool_] | None] | None = None,
-) -> tuple[FusedHit, ...]:
+) -> dict[Hit, list[float]]:
     """The k people (at least 1) whose fused value is highest, without comparing everybody.
 
     Each backbone names its best; whoever none of them names has at most the last named one's
@@ -119,7 +112,8 @@ def fused_top(
     be found: what is fused of fewer is not comparable, and a build gives everybody all of them.
 
     Indexes, queries (the same face) and who may be found (``GalleryIndex.top``) are in the members'
-    order. Fewer are returned if fewer can be found, by falling value, equal ones by person id.
+    order. Fewer are returned if fewer can be found, by falling value, equal ones by person id: hits
+    with the fused value in place of a cosine, and each member's cosines.
 
     Raises:
         GalleryMissing: If nobody has vectors in all the spaces.
@@ -156,13 +150,10 @@ def fused_top(
         )
     # The portrait most like the face, as the weightiest backbone that named the person sees it.
     portraits = {hit.person_id: hit.portrait_id for hits in reversed(tops) for hit in hits}
-    return tuple(
-        FusedHit(
-            Hit(person, portraits[person], float(values[at])),
-            tuple(float(one) for one in cosines[:, at]),
-        )
+    return {
+        Hit(person, portraits[person], float(values[at])): cosines[:, at].tolist()
         for at, person in zip(order, candidates[order].tolist(), strict=True)
-    )
+    }
 
 
 def _likenesses(

@@ -310,10 +310,8 @@ def run_trial(
 
     The spaces are two or more of different backbones; for vectors and ``person_ids`` see
     ``draw_probes``. The calibrations say how the ensemble that is kept turns cosines into scores;
-    None: as these photos teach. What is judged is learned from one half either way.
-
-    Returns:
-        The trial, and what it is made of by backbone and ``BEST`` (nothing of too few people).
+    None: as these photos teach. What is judged is learned from one half either way. Returns the
+    trial, and what it is made of by backbone and ``BEST`` (nothing of too few people).
     """
     ordered = {space: vectors[space] for space in sorted(vectors, key=lambda space: space.id)}
     names = [space.backbone for space in ordered]

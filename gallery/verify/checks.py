@@ -265,10 +265,7 @@ def picture_findings(
     """Unreadable pictures, faces that are not there, several faces, vectors of other pictures.
 
     Portraits without a photo are passed over. Vectors of a sample are made again in the spaces.
-
-    Returns:
-        What is wrong, and the ids of portraits whose face is turned away, so that it is hard to
-        compare.
+    Returns also the ids of portraits whose face is turned away, so that it is hard to compare.
     """
     found: list[Finding] = []
     turned: set[int] = set()

@@ -13,12 +13,9 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from engine.errors import BadSettings, TooLarge
-
-if TYPE_CHECKING:
-    from gallery.gallery import Gallery
 
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 _LASTING: Final = frozenset({"note", "refusal", "sha256", "picture"})
@@ -122,9 +119,9 @@ def _opened(file: Path) -> sqlite3.Connection:
     return connection
 
 
-def folder_of(gallery: Gallery) -> Path:
+def folder_of(gallery_folder: Path) -> Path:
     """The folder for what is downloaded; made if it is missing, or BadSettings is raised."""
-    folder = gallery.folder / "wikimedia"
+    folder = gallery_folder / "wikimedia"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
@@ -132,6 +129,6 @@ def folder_of(gallery: Gallery) -> Path:
     return folder
 
 
-def cache_of(gallery: Gallery) -> Cache:
+def cache_of(gallery_folder: Path) -> Cache:
     """The cache of what was asked and fetched for a gallery; a context."""
-    return Cache(folder_of(gallery) / "cache.db")
+    return Cache(folder_of(gallery_folder) / "cache.db")

@@ -135,12 +135,12 @@ class Download(AbstractContextManager["Download"]):
                 return made
 
             try:
-                lock = filelock.FileLock(folder_of(gallery) / "download.lock", timeout=0)
+                lock = filelock.FileLock(folder_of(gallery.folder) / "download.lock", timeout=0)
                 stack.enter_context(lock)
             except filelock.Timeout as problem:
                 message = "another `lookalike gallery download` is at work on this gallery"
                 raise Busy(f"{message}: wait until it is done") from problem
-            self._cache = stack.enter_context(cache_of(gallery))
+            self._cache = stack.enter_context(cache_of(gallery.folder))
             self._wikidata = Wikidata(client(1), query_service, self._cache)
             to_api, to_pictures = client(_API_CONNECTIONS), client(_PICTURE_CONNECTIONS)
             self._commons = Commons(to_api, api, to_pictures, self._cache)

@@ -109,8 +109,8 @@ def test_the_search_finds_what_comparing_everybody_finds(
             fused_top(ensemble, indexes, queries, k, allowed=allowed)
         return
     found = fused_top(ensemble, indexes, queries, k, allowed=allowed)
-    assert [(one.hit.person_id, one.hit.cosine) for one in found] == expected
-    assert all(one.hit.portrait_id // 2 == one.hit.person_id for one in found)
+    assert [(hit.person_id, hit.cosine) for hit in found] == expected
+    assert all(hit.portrait_id // 2 == hit.person_id for hit in found)
 
 
 def brute_force(
