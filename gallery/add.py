@@ -92,11 +92,8 @@ def add(
     What is there already is known by its content and costs little; photos that were refused before
     are looked at ``again`` if that is wanted. They come in any order and are read lazily; ``total``
     is how many there are, if it is known. Afterwards every portrait has a vector of each backbone,
-    of which there is at least one. What was done before Ctrl-C is kept.
-
-    Raises:
-        Busy: If another process is changing the gallery.
-        SetupProblem: If a backbone or the gallery can't be used.
+    of which there is at least one. What was done before Ctrl-C is kept. Raises Busy if another
+    process is changing the gallery, and SetupProblem if a backbone or the gallery can't be used.
     """
     report = Report()
     for name in backbones:

@@ -40,11 +40,8 @@ def build(
     Portraits that lack a vector get one from their thumbnail; vectors of older versions of the
     backbone, dead rows and files that nothing refers to go; scores, and whether several backbones
     are better together, are learned anew if enough has changed. Running it twice does nothing the
-    second time.
-
-    Raises:
-        Busy: If another process is changing the gallery.
-        SetupProblem: If the backbone or the gallery can't be used.
+    second time. Raises Busy if another process is changing the gallery, and SetupProblem if the
+    backbone or the gallery can't be used.
     """
     report = Report()
     space = engine.backbone(backbone).space

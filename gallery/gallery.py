@@ -322,9 +322,7 @@ class Gallery(Store):
     def writing(self) -> Iterator[None]:
         """Makes this process the only one that changes the gallery; reading goes on.
 
-        Raises:
-            Busy: If another process is changing it.
-            BadSettings: If it can't be written.
+        Raises Busy if another process is changing it, and BadSettings if it can't be written.
         """
         busy = Busy(
             "another `lookalike gallery` command is changing this gallery: wait until it is done, "

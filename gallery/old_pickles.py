@@ -63,12 +63,8 @@ def import_pickles(
 
     Paths are ``.../Person_Name/photo.jpg``, slashes either way. They are looked for below
     ``photos`` (None: beside ``paths_file``) with fewer and fewer of their first folders; nothing
-    outside is ever opened.
-
-    Raises:
-        Busy: If another process is changing the gallery.
-        SetupProblem: If a file is something else, the two don't belong together, or a backbone
-            can't be used.
+    outside is ever opened. Raises Busy if another process is changing the gallery, and SetupProblem
+    if a file is something else, the two don't belong together, or a backbone can't be used.
     """
     vectors, paths = pickled_vectors(vectors_file), pickled_strings(paths_file)
     if len(vectors) != len(paths):

@@ -169,9 +169,8 @@ def _row_model(table: Table) -> type[BaseModel]:
 class PackReader(Store):
     """A pack that may have been made by anybody, read as any other store; a context manager.
 
-    Raises:
-        SetupProblem: If there is no such file, or a newer program made it.
-        GalleryCorrupt: If it is no pack, or a damaged one.
+    Raises SetupProblem if there is no such file, or a newer program made it, and GalleryCorrupt if
+    it is no pack, or a damaged one.
     """
 
     def __init__(self, path: Path) -> None:

@@ -426,9 +426,8 @@ class Store:
     def vectors(self, space: Space, portrait_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of portraits, in that order: float32 (len(portrait_ids), D).
 
-        Raises:
-            KeyError: If a portrait has none.
-            GalleryCorrupt: If the file is gone or shorter than the database says.
+        Raises KeyError if a portrait has none, and GalleryCorrupt if the file is gone or shorter
+        than the database says.
         """
         query = select(VectorRow.portrait_id, VectorRow.row).where(VectorRow.space_id == space.id)
         with self.reading() as connection:

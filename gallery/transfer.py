@@ -87,11 +87,8 @@ def export_gallery(
     """Writes a gallery into one file, whole or not at all; nobody changes it meanwhile.
 
     Without photos the importing gallery finds and names people, and shows a silhouette. The file's
-    folder exists; a file of that name goes only if ``replace``.
-
-    Raises:
-        Busy: If another process is changing the gallery.
-        BadSettings: If the file can't be written, or exists.
+    folder exists; a file of that name goes only if ``replace``. Raises Busy if another process is
+    changing the gallery, and BadSettings if the file can't be written, or exists.
     """
     started = time.perf_counter()
     with _unchanged(gallery):
@@ -124,9 +121,7 @@ def copy_gallery(
 ) -> ImportReport:
     """Takes everybody of one gallery into another, wherever each keeps its things.
 
-    Raises:
-        Busy: If another process is changing one of them.
-        BadSettings: If the two are one.
+    Raises Busy if another process is changing one of them, and BadSettings if the two are one.
     """
     if source.place == target.place:
         raise BadSettings(f"{source.place} can't be copied onto itself: name two galleries")

@@ -51,10 +51,8 @@ def verify(
     """Examines a gallery, and mends what is safe to mend if ``fix``; people judge the rest.
 
     The backbone compares faces; None for dlib if the gallery is built for it, else the first.
-
-    Raises:
-        Busy: If another process is changing the gallery and it is to be mended.
-        BadSettings: If it is not built for that backbone.
+    Raises Busy if another process is changing the gallery and it is to be mended, and BadSettings
+    if it is not built for that backbone.
     """
     examination = Examination()
     with gallery.working(examination, alone=fix):
