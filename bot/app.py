@@ -141,9 +141,8 @@ class Crash(Exception):  # noqa: N818 - it is what it says
 async def serve(settings: Settings) -> None:
     """Runs every adapter that the settings ask for until SIGINT or SIGTERM.
 
-    Raises:
-        SetupProblem: If a token, a setting or a package is wrong or missing.
-        Crash: If an adapter failed for another reason.
+    Raises SetupProblem if a token, a setting or a package is wrong or missing, and Crash if an
+    adapter failed for another reason.
     """
     # Of glibc's heaps, one a thread, each keeps what was freed: 25 MB less with two (M_ARENA_MAX).
     with contextlib.suppress(AttributeError, OSError, TypeError):

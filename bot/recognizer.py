@@ -178,11 +178,9 @@ class Recognizer:
     ) -> DetectedPhoto:
         """Fetches and decodes a photo and finds its faces; counts it if it is one more.
 
-        The milliseconds of the steps fetch, wait, decode and detect are added to ``ms``.
-
-        Raises:
-            PhotoProblem: If it is no picture or too large, or shows no face that is large enough.
-            TryLater: If the platform does not hand it over.
+        The milliseconds of the steps fetch, wait, decode and detect are added to ``ms``. Raises
+        PhotoProblem if it is no picture or too large, or shows no face that is large enough, and
+        TryLater if the platform does not hand it over.
         """
         began, spent_ms = time.perf_counter(), dict[str, float]()
         slot.unseen -= 1

@@ -290,10 +290,8 @@ class Store:
         """Connects, brings the tables up to date, deletes what is too old; closes at the end.
 
         ``url`` is from ``database_url``; the secret of ``identity`` files and seals the rows.
-
-        Raises:
-            BadSettings: If the database can't be opened, or belongs to another secret.
-            SetupProblem: If a newer program made it.
+        Raises BadSettings if the database can't be opened, or belongs to another secret, and
+        SetupProblem if a newer program made it.
         """
         engine = _connect(url)
         try:

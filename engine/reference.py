@@ -110,9 +110,8 @@ def published_network(record: BackboneRecord, path: Path | None) -> Any:
         path: A weight file, matched by name where all names fit, else by order; None leaves the
             network with random weights, which is of use in tests only.
 
-    Raises:
-        SetupProblem: If the extra is not installed.
-        WeightsCorrupt: If the weights do not fit the network.
+    Raises SetupProblem if the extra is not installed, and WeightsCorrupt if the weights do not fit
+    the network.
     """
     from engine.backbones import vggface, weights
 

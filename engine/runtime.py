@@ -59,9 +59,8 @@ class Network:
             batch: Any number of inputs along axis 0, in the shape that the graph declares; cast
                 to the graph's input type where that loses nothing (uint8 to float32).
 
-        Raises:
-            ValueError: If the batch has another shape, or a type that can't be cast.
-            SetupProblem: If the runtime fails.
+        Raises ValueError if the batch has another shape, or a type that can't be cast, and
+        SetupProblem if the runtime fails.
         """
         fits = batch.ndim == len(self._input_shape) and all(
             want in (None, have) for want, have in zip(self._input_shape, batch.shape, strict=True)
@@ -132,9 +131,8 @@ def compile_network(
         key: Changes with everything that ``build`` and ``samples`` depend on.
         samples: Gives a batch from which int8, which needs it, learns how large values become.
 
-    Raises:
-        WeightsCorrupt: If the network can't be built.
-        SetupProblem: If OpenVINO can't be loaded.
+    Raises WeightsCorrupt if the network can't be built, and SetupProblem if OpenVINO can't be
+    loaded.
     """
     core = _core()
     capable = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -59,12 +59,9 @@ class Adapter(abc.ABC, Generic[S]):
     async def run(self, stop: asyncio.Event) -> None:
         """Serves until ``stop`` is set, finishes or tells what is in flight, then returns.
 
-        A network failure is retried for ever with growing pauses, at the very first connection
-        too. Returning before ``stop`` is set ends the program.
-
-        Raises:
-            BadToken: If the platform refuses the token.
-            SetupProblem: If something else is wrong that only the operator can mend.
+        A network failure is retried for ever with growing pauses, at the very first connection too.
+        Returning before ``stop`` is set ends the program. Raises BadToken if the platform refuses
+        the token, and SetupProblem if something else is wrong that only the operator can mend.
         """
 
 
@@ -172,11 +169,9 @@ async def fetch(
     """The bytes of a file that a platform holds; a failed download is repeated for 10 s.
 
     ``download`` makes the request anew each time; ``failing`` is what it raises where platform or
-    network fail, ``lasting`` those of them after which it is of no use to try again.
-
-    Raises:
-        TooLarge: If the file is above the limit, before anything is asked where that is known.
-        SourceDown: If the platform does not hand it over.
+    network fail, ``lasting`` those of them after which it is of no use to try again. Raises
+    TooLarge if the file is above the limit, before anything is asked where that is known, and
+    SourceDown if the platform does not hand it over.
     """
 
     def pause_s(problem: Exception, failures: int) -> float | None:

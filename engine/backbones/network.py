@@ -59,9 +59,8 @@ class Backbone:
     def embed(self, crops: Sequence[NDArray[np.uint8]]) -> tuple[Embedding, ...]:
         """One embedding per crop, uint8 (S, S, 3) RGB, in the given order.
 
-        Raises:
-            ValueError: If a crop has another shape or type.
-            WeightsCorrupt: If the network gives a vector without a direction.
+        Raises ValueError if a crop has another shape or type, and WeightsCorrupt if the network
+        gives a vector without a direction.
         """
         name, shape = self.record.name, (self.record.input_px, self.record.input_px, 3)
         for crop in crops:

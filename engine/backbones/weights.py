@@ -46,11 +46,8 @@ def installed(name: str, models_folder: Path) -> Path:
 def checked_sha256(name: str, path: Path) -> str:
     """The SHA-256 of a weight file that is as it was when it was first seen.
 
-    A file without a record (copied there by hand) is looked through once and recorded.
-
-    Raises:
-        WeightsMissing: If it can't be read.
-        WeightsCorrupt: If it changed, or fits no network.
+    A file without a record (copied there by hand) is looked through once and recorded. Raises
+    WeightsMissing if it can't be read, and WeightsCorrupt if it changed, or fits no network.
     """
     record = find_record(name)
     sha256 = file_sha256(path)
@@ -66,9 +63,7 @@ def checked_sha256(name: str, path: Path) -> str:
 def verify(name: str, models_folder: Path) -> str:
     """The SHA-256 of a backbone's weights, of which layers, shapes and values are checked too.
 
-    Raises:
-        WeightsMissing: If they are not there.
-        WeightsCorrupt: If anything is wrong with them.
+    Raises WeightsMissing if they are not there, and WeightsCorrupt if anything is wrong with them.
     """
     path = installed(name, models_folder)
     sha256 = checked_sha256(name, path)
