@@ -49,8 +49,6 @@ def leave(code: int) -> NoReturn:
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-SWEEP_S = 3600.0
 TIDY_S = 60.0
 
 FALLBACK_MODEL = "dlib"  # its weights come with the program
@@ -211,7 +209,7 @@ async def keep_up(services: Services) -> AsyncIterator[None]:
                 log.error("background task failed", extra={"fault": where(problem)})  # noqa: TRY400
             await asyncio.sleep(pause_s)
 
-    recurring = ((services.models.keep_up, 60.0), (services.store.sweep, SWEEP_S), (tidy, TIDY_S))
+    recurring = ((services.models.keep_up, 60.0), (services.store.sweep, 3600.0), (tidy, TIDY_S))
     tasks = [asyncio.create_task(again_and_again(*one)) for one in recurring]
     try:
         yield

@@ -37,15 +37,12 @@ from engine.errors import Busy, LookalikeError, SetupProblem
 
 log = logging.getLogger(__name__)
 
-UNKNOWN_CHARS = 32
-HISTORY_LINES = 15
-
 
 async def history(services: Services, turn: Turn) -> Reply:
     """The last matches, newest first."""
     if not services.store.history_days:
         return Reply(text=turn.say("history.off"))
-    matches = await services.store.history(turn.who, HISTORY_LINES)
+    matches = await services.store.history(turn.who, limit=15)
     if not matches:
         return Reply(text=turn.say("history.empty"))
     lines = [turn.say("history.title")]
@@ -116,11 +113,9 @@ async def about(services: Services, turn: Turn) -> Reply:
     models = []
     for status in services.models.statuses():
         name, title = status.name, status.title
-        if name in BACKBONES:
-            licence = BACKBONES[name].licence
-            models.append(turn.say("about.model", name=name, title=title, licence=licence))
-        else:
-            models.append(turn.say("about.together", name=name, models=title))
+        key = "about.model" if name in BACKBONES else "about.together"
+        licence = BACKBONES[name].licence if name in BACKBONES else ""
+        models.append(turn.say(key, name=name, title=title, models=title, licence=licence))
     stats = await asyncio.to_thread(services.gallery.stats)
     said = {"people": turn.say("about.people", count=stats.people), "models": "\n".join(models)}
     return Reply(text=turn.say("about.text", version=__version__, **said))
@@ -255,7 +250,7 @@ class Conversation:
                 reply = dataclasses.replace(reply, text=f"{reply.text}\n\n{unused}")
             return dataclasses.replace(reply, private=reply.private or name in PRIVATE)
         turn.notes["asked"] = "unknown command"
-        given = plain(name)[:UNKNOWN_CHARS]
+        given = plain(name)[:32]
         near = difflib.get_close_matches(given, COMMANDS, n=1, cutoff=0.6)
         key = "error.unknown_command_near" if near else "error.unknown_command"
         said = turn.say(key, given=given, near="".join(near))

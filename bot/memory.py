@@ -20,16 +20,12 @@ from engine.decode import stretch
 from engine.types import Box, Embedding, Face, Photo, Space
 
 DAY_S = 86_400.0
-MOST_IN_A_CHAT = 100
-MOST_MEMBERS = 5_000  # about 5 MB with 128 dimensions, 45 MB with 2048
-_DECIMALS = 9
 
 # Telegram sends photos with at most this long side; faces in larger ones are still large enough
 # for the card and for another model after the reduction.
 LONG_SIDE_PX = 1280
 JPEG_QUALITY = 92
 PACKED_SHARE = 12  # how much smaller packing makes a photo, about
-TOKEN_BYTES = 9  # 12 characters that can't be guessed
 EMBEDDING_BYTES = 8_500  # 2048 float32 and the objects around them
 
 Decode = Callable[[bytes], Photo] | None
@@ -121,7 +117,8 @@ class RecentPhotos:
 
     def keep(self, answer: RecentAnswer) -> str:
         """Remembers it; the token finds it again, and begins with the number of a later photo."""
-        token = f"{answer.first}." * (answer.first > 1) + secrets.token_urlsafe(TOKEN_BYTES)
+        # 9 bytes are 12 characters that can't be guessed.
+        token = f"{answer.first}." * (answer.first > 1) + secrets.token_urlsafe(9)
         self._kept[token] = (self._clock(), answer)
         self.tidy()
         return token
@@ -213,8 +210,8 @@ class TwinsGroups:
     def __init__(
         self,
         *,
-        most_in_a_chat: int = MOST_IN_A_CHAT,
-        most: int = MOST_MEMBERS,
+        most_in_a_chat: int = 100,
+        most: int = 5_000,  # about 5 MB with 128 dimensions, 45 MB with 2048
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._most_in_a_chat, self._most, self._clock = most_in_a_chat, most, clock
@@ -296,7 +293,7 @@ def closest_pairs(embeddings: Mapping[bytes, Embedding], most: int) -> tuple[Pai
         vectors = np.stack([embeddings[key].vector for key in keys]).astype(np.float64)
         first, second = np.triu_indices(len(keys), k=1)
         # Sums in another order may differ in the last digits: those closer than that are equal.
-        cosines = np.round((vectors @ vectors.T)[first, second], _DECIMALS)
+        cosines = np.round((vectors @ vectors.T)[first, second], decimals=9)
         order = np.argsort(-cosines, kind="stable")[:most]
         pairs += [
             Pair(keys[first[at]], keys[second[at]], space, float(np.clip(cosines[at], -1, 1)))

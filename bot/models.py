@@ -38,8 +38,6 @@ T = TypeVar("T")
 
 # Pauses between attempts to fetch weights: a mirror that is down is not hammered.
 PAUSES_S = (30.0, 120.0, 600.0, 1800.0)
-REFRESH_S = 15.0
-OPENING_S = 15.0
 # A build that was cut short must not answer with the few it got to.
 ENOUGH = 0.9
 LEAVING_S = 2.0
@@ -74,7 +72,7 @@ class Models:
     """Knows which backbones are ready; every ``refresh_s`` it looks at what others added."""
 
     def __init__(
-        self, engine: Engine, gallery: Gallery, settings: Settings, refresh_s: float = REFRESH_S
+        self, engine: Engine, gallery: Gallery, settings: Settings, refresh_s: float = 15.0
     ) -> None:
         self._engine, self._gallery, self._settings = engine, gallery, settings
         self._refresh_s = refresh_s
@@ -148,7 +146,7 @@ class Models:
             return chosen
         return self.answering() if self.ready() else self._settings.default_model
 
-    async def open(self, patience_s: float = OPENING_S) -> None:
+    async def open(self, patience_s: float = 15.0) -> None:
         """Prepares the backbones on this machine; after ``patience_s`` in the background."""
 
         def seed() -> None:

@@ -150,7 +150,6 @@ WORDS = (
     (30.0, "word.hint"),
     (float("-inf"), "word.hardly"),
 )
-_MOST_COVERED = 54.0
 # A million strangers: beyond it the number says more about the law fitted to the tail than about
 # people.
 RAREST = 1_000_000
@@ -160,7 +159,7 @@ _AUTHOR_CHARS = 60  # so that ten credits and their licences fit under a picture
 def word_key(score: float, concerns: Sequence[str] = ()) -> str:
     """Key of what a score is called; of a face that is covered nothing strong is said."""
     if "covered" in concerns:
-        score = min(score, _MOST_COVERED)
+        score = min(score, 54.0)
     return next(key for least, key in WORDS if score >= least)
 
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 TOPS = ("1", "3", "5", "10")
 CHOSEN, NOT_CHOSEN = "●", "○"
-NAMES_PER_ROW = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,16 +191,11 @@ def _state(status: ModelStatus, say: Callable[..., str]) -> str:
     return say("model.fetching_percent" if known else status.state, percent=status.percent)
 
 
-def _parser(
-    setting: str, read: Callable[[str], Any]
-) -> Callable[[Services, Turn, str], Awaitable[Any]]:
-    async def parse(_services: Services, turn: Turn, given: str) -> Any:
-        value = read(given)
-        if value is None:
-            raise _unknown(turn, setting, given)
-        return value
-
-    return parse
+async def _parse(of: str, read: Callable[[str], Any], _: Services, turn: Turn, given: str) -> Any:
+    value = read(given)
+    if value is None:
+        raise _unknown(turn, of, given)
+    return value
 
 
 async def _top_menu(_services: Services, turn: Turn, chosen: int) -> Reply:
@@ -239,7 +233,7 @@ async def _category_menu(services: Services, turn: Turn, chosen: str | None) -> 
     options = {ALL: turn.say("category.all")}
     options |= {category_tag(name): name for name in names[: rows * columns - 1]}
     # Names are long: three side by side can be read on a phone, if all then have room.
-    few = min(NAMES_PER_ROW, columns)
+    few = min(3, columns)
     per_row = few if len(options) <= few * rows else columns
     tag = ALL if chosen is None else category_tag(chosen)
     return _menu(turn, "category", text, options, tag, per_row)
@@ -267,7 +261,7 @@ def _menu(
 PREFERENCES = (
     Preference(
         name="top",
-        parse=_parser("top", words.read_top),
+        parse=partial(_parse, "top", words.read_top),
         sentence=lambda _, turn, top: turn.say("top.chosen", count=top),
         menu=_top_menu,
         sticks_with_photo=False,
@@ -283,7 +277,7 @@ PREFERENCES = (
     ),
     Preference(
         name="style",
-        parse=_parser("style", words.read_style),
+        parse=partial(_parse, "style", words.read_style),
         sentence=lambda _, turn, style: turn.say(f"style.chosen_{style}"),
         menu=_style_menu,
     ),

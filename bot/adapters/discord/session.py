@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 
 TYPING_EVERY_S = 8.0  # the sign is shown for 10 s (docs: Trigger Typing Indicator)
 MOST_CHOICES, CHOICE_CHARS = 25, 100
-AVATAR_PX = 1024
 MOST_MISSED = 100  # messages that are looked at in a channel for what was asked meanwhile
 LASTING = (discord.NotFound, discord.Forbidden)
 AnyInteraction = discord.Interaction[Any]
@@ -278,7 +277,7 @@ def avatar(user: discord.User | discord.Member) -> Attachment:
     """The picture by which a person is shown; the first frame where it moves."""
     asset = user.display_avatar
     if not asset.key.isdecimal():  # else it is one of Discord's own, for those who chose none
-        asset = asset.replace(size=AVATAR_PX, static_format="png", format="png")
+        asset = asset.replace(size=1024, static_format="png", format="png")
     return Attachment(partial(fetch, asset.read, None, FAILURES, LASTING))
 
 
