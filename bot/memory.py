@@ -99,27 +99,23 @@ class RecentAnswer:
     message_id: int | None = None  # of the message that holds it
 
 
+@dataclass(eq=False, repr=False)
 class RecentPhotos:
     """Photos answered lately, by token, for one event loop.
 
     One is kept for ``lifetime_s`` at most, and all of them may hold ``most_bytes`` of memory.
     """
 
-    def __init__(
-        self,
-        *,
-        lifetime_s: float = 3600.0,
-        most_bytes: int = 24_000_000,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.lifetime_s, self._most_bytes, self._clock = lifetime_s, most_bytes, clock
-        self._kept: OrderedDict[str, tuple[float, RecentAnswer]] = OrderedDict()
+    lifetime_s: float = 3600.0
+    most_bytes: int = 24_000_000
+    clock: Callable[[], float] = time.monotonic
+    _kept: OrderedDict[str, tuple[float, RecentAnswer]] = field(default_factory=OrderedDict)
 
     def keep(self, answer: RecentAnswer) -> str:
         """Remembers it; the token finds it again, and begins with the number of a later photo."""
         # 9 bytes are 12 characters that can't be guessed.
         token = f"{answer.first}." * (answer.first > 1) + secrets.token_urlsafe(9)
-        self._kept[token] = (self._clock(), answer)
+        self._kept[token] = (self.clock(), answer)
         self.tidy()
         return token
 
@@ -144,12 +140,12 @@ class RecentPhotos:
 
     def tidy(self) -> None:
         """Drops what is too old, and the least used while there is too much."""
-        oldest = self._clock() - self.lifetime_s
+        oldest = self.clock() - self.lifetime_s
         for token in [token for token, (since, _) in self._kept.items() if since <= oldest]:
             del self._kept[token]
         kept = (photo for _, answer in self._kept.values() for photo in answer.photos)
         total = sum(photo.size_bytes for photo in kept)
-        while self._kept and total > self._most_bytes:
+        while self._kept and total > self.most_bytes:
             _, (_, answer) = self._kept.popitem(last=False)
             total -= sum(photo.size_bytes for photo in answer.photos)
 
@@ -199,6 +195,7 @@ class Pair:
     cosine: float
 
 
+@dataclass(eq=False, repr=False)
 class TwinsGroups:
     """Members of ``/twins`` by chat and person, for one event loop.
 
@@ -207,21 +204,17 @@ class TwinsGroups:
     still while the machine sleeps.
     """
 
-    def __init__(
-        self,
-        *,
-        most_in_a_chat: int = 100,
-        most: int = 5_000,  # about 5 MB with 128 dimensions, 45 MB with 2048
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._most_in_a_chat, self._most, self._clock = most_in_a_chat, most, clock
-        self._members: dict[tuple[bytes, bytes], Member] = {}  # by room and user, oldest first
+    most_in_a_chat: int = 100
+    most: int = 5_000  # about 5 MB with 128 dimensions, 45 MB with 2048
+    clock: Callable[[], float] = time.time
+    # By room and user, oldest first
+    _members: dict[tuple[bytes, bytes], Member] = field(default_factory=dict)
 
     def join(self, room: bytes, user: bytes, name: str) -> bool:
         """Lets a person take part; a member keeps their photo and time. False if it is full."""
         members = self.members(room)
-        if user not in members and len(members) < self._most_in_a_chat:
-            self._put(room, user, Member(name, self._clock()))
+        if user not in members and len(members) < self.most_in_a_chat:
+            self._put(room, user, Member(name, self.clock()))
         return (room, user) in self._members
 
     def leave(self, room: bytes, user: bytes) -> bool:
@@ -248,7 +241,7 @@ class TwinsGroups:
         """
         if self.member(room, user) is not member:
             return False
-        self._put(room, user, Member(name, self._clock(), embedding))
+        self._put(room, user, Member(name, self.clock(), embedding))
         return True
 
     def members(self, room: bytes) -> dict[bytes, Member]:
@@ -264,7 +257,7 @@ class TwinsGroups:
 
     def tidy(self) -> None:
         """Drops everybody whose time is over, or was set back behind its beginning."""
-        now_s = self._clock()
+        now_s = self.clock()
         for key, member in list(self._members.items()):
             if not member.since_s <= now_s < member.since_s + DAY_S:
                 del self._members[key]
@@ -272,7 +265,7 @@ class TwinsGroups:
     def _put(self, room: bytes, user: bytes, member: Member) -> None:
         self._members.pop((room, user), None)
         self._members[room, user] = member
-        if len(self) > self._most:
+        if len(self) > self.most:
             del self._members[next(iter(self._members))]
 
     def __len__(self) -> int:

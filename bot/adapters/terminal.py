@@ -151,10 +151,9 @@ def _as_path(text: str) -> Path | None:
 
 
 def _read_line() -> str | None:
-    try:
+    with contextlib.suppress(EOFError):
         return input("> " if sys.stdin.isatty() else "")
-    except EOFError:
-        return None
+    return None
 
 
 def _language() -> str | None:

@@ -142,7 +142,7 @@ class DiscordAdapter(Adapter[DiscordSettings]):
 
         tree.error(misunderstood)
         wording = self.conversation.wording
-        await tree.set_translator(_Translator(wording))
+        await tree.set_translator(_Translator())
         for name in COMMANDS:
             words = _words(wording, f"command.{name}.description")
             call = _callback(session, name, wording)
@@ -191,22 +191,16 @@ class DiscordAdapter(Adapter[DiscordSettings]):
 class _Translator(app_commands.Translator):
     """Tells Discord the menus' words in the languages that the bot speaks."""
 
-    def __init__(self, wording: Wording) -> None:
-        self._wording = wording
-
     async def translate(
         self, string: app_commands.locale_str, locale: discord.Locale, _: object, /
     ) -> str | None:
         """The words in that language; None where the bot does not speak it."""
-        key = string.extras.get("key")
-        language = locale.value.partition("-")[0]
-        if key is None or language not in LANGUAGES or language == FALLBACK:
-            return None
-        return self._wording.text(key, language)[:DESCRIPTION_CHARS]
+        return string.extras.get(locale.value.partition("-")[0])
 
 
 def _words(wording: Wording, key: str) -> app_commands.locale_str:
-    return app_commands.locale_str(wording.text(key)[:DESCRIPTION_CHARS], key=key)
+    words = {language: wording.text(key, language)[:DESCRIPTION_CHARS] for language in LANGUAGES}
+    return app_commands.locale_str(words.pop(FALLBACK), **words)
 
 
 def _callback(session: Session, command: str, wording: Wording) -> Any:
