@@ -13,7 +13,6 @@ PostgreSQL is tested.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import json
 import os
@@ -21,7 +20,7 @@ import secrets
 import time
 from collections import ChainMap
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -111,7 +110,7 @@ def secret_key(path: Path, given: str | None = None) -> bytes:
                     file.write(secrets.token_hex(32) + "\n")
                     file.flush()
                     os.fsync(file.fileno())
-                with contextlib.suppress(FileExistsError):
+                with suppress(FileExistsError):
                     os.link(draft, path)  # fails if another was first; rename would overwrite
             finally:
                 draft.unlink()
@@ -395,7 +394,6 @@ class Store:
         return self.now_s() - days * DAY_S if days else 2**62  # nothing is young enough
 
     async def _choices(self, who: Who, which: sa.ColumnElement[bool]) -> dict[str, dict[str, Any]]:
-        """Rows of a person's choices by key."""
         async with self._transaction() as connection:
             query = sa.select(CHOICES.c.key, CHOICES.c.sealed).where(which)
             rows = (await connection.execute(query)).all()

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
 MOST_MATCHES = 10
 
-SIDE, SPLIT = "side", "split"
-STYLES = (SIDE, SPLIT)
-"""How a card shows two people: side by side, or as one face of two halves."""
+# How a card shows two people: side by side, or as one face of two halves.
+SIDE, SPLIT = STYLES = ("side", "split")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,8 @@ from gallery.scores.ensemble import BEST
 if TYPE_CHECKING:
     from bot.recognizer import Slot
 
-
+# Photo and number of two faces: the largest of two photos, or the two largest of one.
 Two = tuple[tuple[DetectedPhoto, int], tuple[DetectedPhoto, int]]
-"""Photo and number of two faces: the largest of two photos, or the two largest of one."""
 
 
 async def compare(services: Services, turn: Turn) -> Reply:

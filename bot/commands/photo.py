@@ -168,13 +168,13 @@ async def search(
             found = matches(1, WOMEN) + matches(1, MEN) if kin else matches(question.top)
             return found, gallery.size(space, category), gallery.size(space)
         except GalleryMissing:
-            if category is not None and category not in gallery.categories():
-                text = turn.say("error.nobody_in_category", category=isolate(category))
-                raise Refusal(Reply(text=text)) from None
-            if not question.parents:
-                raise
-            matches(1)  # raises if there is nobody at all
             key = "parents.unknown" if category is None else "parents.unknown_in_category"
+            if category is not None and category not in gallery.categories():
+                key = "error.nobody_in_category"
+            elif not question.parents:
+                raise
+            else:
+                matches(1)  # raises if there is nobody at all
             said = turn.say(key, category=isolate(category or ""))
             raise Refusal(Reply(text=said)) from None
 

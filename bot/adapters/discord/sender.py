@@ -129,7 +129,6 @@ async def _deliver(*ways: Callable[[], Awaitable[object]], again: bool = True) -
 
 
 def _pause_s(problem: Exception, failures: int, *, again: bool) -> float | None:
-    """Seconds before a failed delivery is tried again; None where that is of no use."""
     passing = (*FAILURES, *GARBAGE) if again else FAILURES
     if not isinstance(problem, passing) or failures > len(PAUSES_S):
         return None

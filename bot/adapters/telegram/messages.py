@@ -71,8 +71,7 @@ class Reader:
     """Understands messages addressed to one bot, and downloads the files in them."""
 
     def __init__(self, bot: telegram.Bot, client: aiohttp.ClientSession) -> None:
-        self._bot = bot
-        self._client = client
+        self._bot, self._client = bot, client
         # Which photos a message of the bot answers (by chat and message id, or inline id) and an
         # album holds (by chat and album id), so that buttons and /compare need no second upload.
         # File ids only, and those in memory.

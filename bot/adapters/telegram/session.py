@@ -356,7 +356,6 @@ async def insist(call: Callable[[], Awaitable[object]], stop: asyncio.Event) -> 
 
 
 def _pause_s(problem: Exception, failures: int) -> float:
-    """Seconds before the next attempt to reach Telegram."""
     if isinstance(problem, RetryAfter):
         return 0.1 + seconds_asked(problem)
     if failures in {1, 5} or failures % 50 == 0:
