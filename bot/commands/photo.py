@@ -292,15 +292,6 @@ AGAIN: dict[str, dict[str, Any]] = {
 }
 
 
-async def ask_again(services: Services, turn: Turn, action: Action) -> Reply:
-    """Answers what a button asks about a photo, changed by what the verb means."""
-    question = await asked_again(services, turn, action)
-    question = dataclasses.replace(question, **AGAIN[action.verb])
-    if action.verb == "parents" and not action.text(4):  # below an answer of another kind
-        question = dataclasses.replace(question, replaces=False)
-    return await ask(services, turn, question)
-
-
 async def next_photo(services: Services, turn: Turn, action: Action) -> Reply:
     """A button: another photo of the album, the second or a later one of those with a button."""
     recent = services.recent.find(action.text(0))
@@ -317,8 +308,8 @@ async def next_photo(services: Services, turn: Turn, action: Action) -> Reply:
     return await ask(services, turn, question)
 
 
-async def asked_again(services: Services, turn: Turn, action: Action) -> Question:
-    """What a button asks about a photo.
+async def ask_again(services: Services, turn: Turn, action: Action) -> Reply:
+    """Answers what a button asks about a photo, changed by what the verb means.
 
     Raises Refusal if the model is gone, or the photo is neither remembered nor handed over again
     by the platform.
@@ -327,28 +318,24 @@ async def asked_again(services: Services, turn: Turn, action: Action) -> Questio
     recent = services.recent.find(token)
     if services.models.status(wanted) is None:
         raise refusal(turn, "stale.button", toast=False)
-    where: dict[str, Any]
+    asked: dict[str, Any]
     if recent is not None:
         choice = Choice(wanted, category=recent.category, style=recent.style)
         mine = recent.owner == turn.who.user
-        where = {"recent": recent, "rest": recent.rest, "token": token}
-        where |= {"message_id": recent.message_id}
+        asked = {"recent": recent, "rest": recent.rest, "token": token}
+        asked |= {"message_id": recent.message_id}
     elif turn.request.photos:
-        where = {"photo": turn.request.photos[0], "rest": turn.request.photos[1:]}
+        asked = {"photo": turn.request.photos[0], "rest": turn.request.photos[1:]}
         # Whose it was is forgotten; in a private chat it can be nobody else's.
         choice = dataclasses.replace(await services.store.choice(turn.who), model=wanted)
         mine = not turn.request.sender.is_group
     else:
         raise refusal(turn, "stale.photo")
-    return chosen(
-        services,
-        choice,
-        **where,
-        first=photo_number(str(turn.request.action)),
-        top=action.number(3, least=1, most=MOST_MATCHES) or 1,
-        number=action.number(1, least=1, most=MOST_FACES) or 1,
-        page=action.number(4, most=MOST_FACES) or 0,
-        mine=mine,
-        # Somebody else's press answers them and leaves the asker's answer alone.
-        replaces=mine or recent is None,
-    )
+    # Somebody else's press leaves the asker's answer alone, parents an answer of another kind.
+    apart = action.verb == "parents" and not action.text(4)
+    asked |= {"mine": mine, "replaces": (mine or recent is None) and not apart}
+    asked["first"] = photo_number(str(turn.request.action))
+    asked["number"] = action.number(1, least=1, most=MOST_FACES) or 1
+    asked["top"] = action.number(3, least=1, most=MOST_MATCHES) or 1
+    asked["page"] = action.number(4, most=MOST_FACES) or 0
+    return await ask(services, turn, chosen(services, choice, **asked | AGAIN[action.verb]))
