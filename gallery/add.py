@@ -106,7 +106,7 @@ def add(
         try:
             # As many as a batch may wait, so that threads go on while one is enrolled.
             ahead = _BATCH_FRESH + threads
-            screened = in_order(pool, lambda one: (one, screener(one)), found, ahead)
+            screened = in_order(pool, lambda one: (one, screener(one)), found, ahead, at_once=True)
             _in_batches(enrol, screened, lambda done: progress("photos", done, total))
         finally:
             pool.shutdown(cancel_futures=True)
@@ -135,13 +135,17 @@ def _in_batches(
 
 
 def in_order(
-    pool: ThreadPoolExecutor, function: Callable[[One], Result], ones: Iterable[One], ahead: int
+    pool: ThreadPoolExecutor,
+    function: Callable[[One], Result],
+    ones: Iterable[One],
+    ahead: int,
+    at_once: bool = False,
 ) -> Iterator[Result]:
-    """The results in order, each as soon as it is known; so many of the next are worked on."""
+    """The results in order, when so many of the next are worked on, or ``at_once`` when known."""
     waiting: deque[Future[Result]] = deque()
     for one in ones:
         waiting.append(pool.submit(function, one))
-        while waiting and (waiting[0].done() or len(waiting) > ahead):
+        while len(waiting) > ahead or (at_once and waiting and waiting[0].done()):
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
