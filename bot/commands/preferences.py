@@ -133,20 +133,13 @@ async def _choose_others(services: Services, turn: Turn, others: str) -> list[st
     return [*lines, *remarks]
 
 
-def _unknown(
-    turn: Turn, setting: str, given: str, models: Sequence[str] = (), categories: Sequence[str] = ()
-) -> Refusal:
-    said = words.unknown_sentence(turn, setting, given, models=models, categories=categories)
-    return Refusal(Reply(text=said))
-
-
 async def _parse_model(services: Services, turn: Turn, given: str) -> str:
     names = services.models.names()
     name = words.read_model(given, names)
     if name is None and words.means_best(given):
         raise Refusal(Reply(text=services.models.why_not_best(turn.say)))
     if name is None:
-        raise _unknown(turn, "model", given, models=names)
+        raise Refusal(Reply(text=words.unknown_sentence(turn, "model", given, models=names)))
     turn.notes["model"] = name
     status = services.models.status(name)
     if status and services.models.ready() and not services.models.is_coming(name):
@@ -194,7 +187,7 @@ def _state(status: ModelStatus, say: Callable[..., str]) -> str:
 async def _parse(of: str, read: Callable[[str], Any], _: Services, turn: Turn, given: str) -> Any:
     value = read(given)
     if value is None:
-        raise _unknown(turn, of, given)
+        raise Refusal(Reply(text=words.unknown_sentence(turn, of, given)))
     return value
 
 
@@ -218,7 +211,7 @@ async def _parse_category(services: Services, turn: Turn, given: str) -> str | N
         return tags.get(given)
     name = words.read_category(given, names)
     if name is None and not words.means_everybody(given):
-        raise _unknown(turn, "category", given, categories=names)
+        raise Refusal(Reply(text=words.unknown_sentence(turn, "category", given, (), names)))
     return name
 
 

@@ -139,7 +139,7 @@ def _read(
 
 
 def unknown_sentence(
-    turn: Turn, setting: str, given: str, *, models: Sequence[str], categories: Sequence[str]
+    turn: Turn, setting: str, given: str, models: Sequence[str] = (), categories: Sequence[str] = ()
 ) -> str:
     """What to say about a value of ``SETTINGS``, if any, that is none of those there are."""
     if setting == "top":
