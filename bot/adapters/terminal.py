@@ -35,10 +35,9 @@ class TerminalAdapter:
 
     def __init__(self, conversation: Conversation, *, home: Path) -> None:
         self._conversation, self._home = conversation, home
-        try:
+        user = "somebody"
+        with contextlib.suppress(OSError, KeyError):  # a container without a user database
             user = getpass.getuser()
-        except (OSError, KeyError):  # a container without a user database
-            user = "somebody"
         self._sender = Sender("terminal", user, chat_id="terminal", language=_language())
         self._buttons: tuple[Button, ...] = ()
         self._photos: tuple[Path, ...] = ()
@@ -130,10 +129,9 @@ def _split(line: str) -> tuple[str, tuple[Path, ...]]:
         if whole is not None and not _as_path(line[:start]):
             words, before = _split(line[:start]) if start else ("", ())
             return words, (*before, whole)
-    try:
+    parts = line.split()
+    with contextlib.suppress(ValueError):  # an apostrophe is no quotation mark
         parts = shlex.split(line)
-    except ValueError:  # an apostrophe is no quotation mark
-        parts = line.split()
     found = [(part, _as_path(part)) for part in parts]
     words = " ".join(part for part, path in found if path is None)
     return words, tuple(path for _, path in found if path is not None)
