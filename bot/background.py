@@ -58,8 +58,6 @@ STARTER_CATEGORIES = (
     *("film", "bollywood", "music", "k-pop", "sports", "politics", "science"),
     *("television", "business", "literature"),
 )
-STARTER_MIN_FAME = 20  # keeps the questions small, up to
-MANY_PEOPLE = 1000
 
 
 def categories_of(settings: Settings) -> dict[str, Category]:
@@ -166,7 +164,7 @@ def download_starter(
     order = Order(
         categories=chosen(table, wanted.get("categories") or STARTER_CATEGORIES),
         limit=people,
-        min_fame=STARTER_MIN_FAME if people <= MANY_PEOPLE else 0,
+        min_fame=20 if people <= 1000 else 0,  # keeps the questions small
         portraits=1,
         fairly=True,
         credited=tuple(table.values()),

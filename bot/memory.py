@@ -24,7 +24,6 @@ DAY_S = 86_400.0
 # Telegram sends photos with at most this long side; faces in larger ones are still large enough
 # for the card and for another model after the reduction.
 LONG_SIDE_PX = 1280
-JPEG_QUALITY = 92
 PACKED_SHARE = 12  # how much smaller packing makes a photo, about
 EMBEDDING_BYTES = 8_500  # 2048 float32 and the objects around them
 
@@ -74,7 +73,7 @@ class KeptPhoto:
         held = self._held
         if isinstance(held, Photo):
             bgr = cv2.cvtColor(held.pixels, cv2.COLOR_RGB2BGR)
-            done, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+            done, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 92])
             assert done
             self._held = jpeg.tobytes()
 

@@ -40,7 +40,6 @@ T = TypeVar("T")
 PAUSES_S = (30.0, 120.0, 600.0, 1800.0)
 # A build that was cut short must not answer with the few it got to.
 ENOUGH = 0.9
-LEAVING_S = 2.0
 
 
 class State(StrEnum):
@@ -176,7 +175,7 @@ class Models:
         self._stopping.set()
         if self._opening is not None:
             self._opening.cancel()
-        await in_daemon_thread(lambda: self._working.acquire(timeout=LEAVING_S))
+        await in_daemon_thread(lambda: self._working.acquire(timeout=2.0))
 
     async def keep_up(self) -> None:
         """Prepares what is missing and follows what other processes add, until cancelled."""

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 MORE_MATCHES = 5
 MOST_FACES = 200
-MOST_ROWS_OF_FACES = 3
 
 
 async def show_card(services: Services, turn: Turn, _slot: Slot, found: Found) -> Reply:
@@ -269,7 +268,7 @@ def answer_buttons(
         return below
     # A button per face but the answered one; the last leads on where they don't all fit.
     rows = max(1, turn.limits.button_rows - len(below))
-    room = min(rows, MOST_ROWS_OF_FACES) * per_row
+    room = min(rows, 3) * per_row
     unanswered = [face for face in range(1, count + 1) if face != number]
     per_page = room if len(unanswered) <= room else room - 1
     pages = -(-len(unanswered) // per_page)

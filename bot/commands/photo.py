@@ -323,7 +323,7 @@ async def ask_again(services: Services, turn: Turn, action: Action) -> Reply:
         choice = Choice(wanted, category=recent.category, style=recent.style)
         mine = recent.owner == turn.who.user
         asked = {"recent": recent, "rest": recent.rest, "token": token}
-        asked |= {"message_id": recent.message_id}
+        asked["message_id"] = recent.message_id
     elif turn.request.photos:
         asked = {"photo": turn.request.photos[0], "rest": turn.request.photos[1:]}
         # Whose it was is forgotten; in a private chat it can be nobody else's.
