@@ -40,7 +40,6 @@ from gallery.database import CONNECTING, DRIVER, STORE_TURN, address, take_turn,
 
 LEAST_KEY_CHARS = 32
 NONCE_BYTES = 12
-BUSY_TIMEOUT_MS = 5_000
 LOCK_TIMEOUT_S = 10
 DAY_S = 86_400
 MOST_BOOKMARKS = 100
@@ -212,7 +211,7 @@ def _connect(url: sa.URL) -> AsyncEngine:
             cursor = connection.cursor()
             for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "secure_delete = ON"):
                 cursor.execute(f"PRAGMA {pragma}")
-            cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            cursor.execute("PRAGMA busy_timeout = 5000")  # ms
             cursor.close()
 
     return engine

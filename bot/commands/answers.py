@@ -38,11 +38,9 @@ async def show_card(services: Services, turn: Turn, _slot: Slot, found: Found) -
         split = question.style == SPLIT and can_split(photo, faces[at], entries[0])
         picture = draw_card(photo, faces, entries, answered=at, split=split)
         names = [isolate(answer.name) for answer in found.answers]
-        if len(names) > 1:
-            alt = turn.say("style.alt_many" if split else "answer.alt_many", names=", ".join(names))
-        else:
-            score = round(found.answers[0].score)
-            alt = turn.say("style.alt" if split else "answer.alt", name=names[0], score=score)
+        keys = ("style.alt", "style.alt_many") if split else ("answer.alt", "answer.alt_many")
+        said = {"name": names[0], "names": ", ".join(names), "score": round(entries[0].score)}
+        alt = turn.say(keys[len(names) > 1], **said)
         genders = services.gallery.genders()
         know_genders = not (genders.isdisjoint(WOMEN) or genders.isdisjoint(MEN))
         answers = (_face_answer(turn, found, found.answers),)

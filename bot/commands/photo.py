@@ -209,10 +209,9 @@ async def parents(services: Services, turn: Turn) -> Reply:
     """
     choice, remarks = await wished(services, turn, "model", "category")
     shown = AGAIN["parents"] | {"remarks": remarks}
-    if not turn.request.photos and not turn.request.sender.is_group:
-        recent = services.recent.latest(turn.who.user)
-        if recent is not None:
-            return await ask(services, turn, chosen(services, choice, recent=recent, **shown))
+    unseen = not (turn.request.photos or turn.request.sender.is_group)
+    if unseen and (recent := services.recent.latest(turn.who.user)):
+        return await ask(services, turn, chosen(services, choice, recent=recent, **shown))
     return await answer_photo(services, turn, choice, **shown)
 
 

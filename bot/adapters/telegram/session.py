@@ -51,7 +51,6 @@ REFUSED_TOKEN = (
 )
 ALLOWED_UPDATES = ("message", "edited_message", "callback_query", "guest_message")
 POLL_S = 30  # how long Telegram may wait before it says that there is nothing
-CONFIRM_S = 0.8
 # Between polls while something is in work: soon after news, since a crowd comes together, then
 # rarely. (Telegram itself lets a poll for the same update wait half a second.)
 PACES_S = (0.08, 0.5)
@@ -295,7 +294,7 @@ class Polling:
         """Tells Telegram, once polling has ended, what need not come again."""
         if self._next is not None:
             last = self._poll(min(self._held, default=self._next), limit=1, timeout_s=0)
-            await asyncio.wait_for(last, CONFIRM_S)
+            await asyncio.wait_for(last, timeout=0.8)
 
     async def _poll(self, offset: int | None, limit: int = 100, timeout_s: int = POLL_S) -> Any:
         timeout_s = timeout_s if self._caught_up and not self._held else 0
