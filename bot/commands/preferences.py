@@ -124,13 +124,11 @@ async def _choose_others(services: Services, turn: Turn, others: str) -> list[st
     """Stores what else was wished, such as the category in ``/top 3 film``; what to say."""
     before = await services.store.choice(turn.who)
     after, remarks = await changed_by(services, turn, before, others)
-    lines = []
-    for preference in PREFERENCES:
-        value = getattr(after, preference.name)
-        if value != getattr(before, preference.name):
-            await services.store.choose(turn.who, **{preference.name: value})
-            lines.append(preference.sentence(services, turn, value))
-    return [*lines, *remarks]
+    old, new = dataclasses.asdict(before), dataclasses.asdict(after)
+    changed = {name: value for name, value in new.items() if value != old[name]}
+    await services.store.choose(turn.who, **changed)
+    told = [one for one in PREFERENCES if one.name in changed]
+    return [*(one.sentence(services, turn, changed[one.name]) for one in told), *remarks]
 
 
 async def _parse_model(services: Services, turn: Turn, given: str) -> str:
