@@ -36,8 +36,6 @@ DOWNLOAD_LIMIT_BYTES = 20_000_000
 FETCH_PAUSES_S = (0.2, 0.8, 2.0, 3.0, 4.0)
 # A sign that something is in work, such as that of typing, is shown where the answer takes longer.
 SIGN_AFTER_S = 0.3
-# How long it may take to tell people at the end that they have to ask again.
-EXCUSE_S = 1.5
 
 _PICTURE_SUFFIX = re.compile(
     r"\.(avif|bmp|gif|hei[cf]|hif|ico|jfif|jp2|jpe|jpe?g|jxl|png|tiff?|webp)\Z", re.IGNORECASE
@@ -132,7 +130,7 @@ class InFlight(Generic[W]):
         await asyncio.gather(*tasks, return_exceptions=True)
         excuses = [self._tell(request, "error.try_later") for request in unanswered.values()]
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*excuses, return_exceptions=True), EXCUSE_S)
+            await asyncio.wait_for(asyncio.gather(*excuses, return_exceptions=True), timeout=1.5)
 
 
 async def retry(

@@ -44,7 +44,6 @@ LIMITS = Limits(
     label_chars=80,
     whispers=True,
 )
-ALT_CHARS = 1024
 PAUSES_S = (0.5, 2.0, 5.0)
 LONGEST_RATE_LIMIT_S = 60.0
 # "Cannot reply without permission to read message history"
@@ -160,7 +159,7 @@ def _files(reply: Reply) -> list[discord.File]:
         return [discord.File(io.BytesIO(reply.document.content), reply.document.filename)]
     else:
         return []
-    about = alt[:ALT_CHARS] or None
+    about = alt[:1024] or None
     return [discord.File(io.BytesIO(content), name, description=about, spoiler=reply.spoiler)]
 
 
