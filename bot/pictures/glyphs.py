@@ -91,10 +91,10 @@ def candidates(character: str, han: Typeface | None = None) -> tuple[Typeface, .
 
 @lru_cache(maxsize=4096)
 def covers(typeface: Typeface, character: str) -> bool:
-    """Whether the typeface is installed and has a glyph for the character."""
+    """Whether the typeface is installed and has a glyph for the character, bold as well."""
     if typeface.file(bold=False) is None:
         return False
-    return bool(opened(typeface, bold=False).get_nominal_glyph(ord(character)))
+    return all(opened(typeface, bold=b).get_nominal_glyph(ord(character)) for b in (False, True))
 
 
 def han_typeface(text: str) -> Typeface:

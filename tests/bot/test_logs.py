@@ -23,7 +23,8 @@ def stream() -> Iterator[io.StringIO]:
     """The log set up at DEBUG; the logging of the test run is put back afterwards."""
     root = logging.getLogger()
     before = root.handlers, root.level
-    levels = {name: logging.getLogger(name).level for name in OURS}
+    levels = {name: logging.getLogger(name).level for name in (*OURS, "telegram")}
+    logging.getLogger("telegram").setLevel(logging.NOTSET)  # its adapter silences it for good
     text = io.StringIO()
     set_up_logs("DEBUG", secrets=["a-secret-of-the-operator"], stream=text)
     yield text

@@ -57,7 +57,7 @@ def crowd(tmp_path: Path, variant: Variant) -> Path:
     return root
 
 
-def adding(crowd: Path, home: Path, url: str) -> subprocess.Popen[str]:
+def adding(crowd: Path, home: Path, url: str, precision: str) -> subprocess.Popen[str]:
     """`lookalike gallery add` in a process of its own."""
     smaller = f"from gallery import add; add._BATCH_FRESH = {BATCH}"
     code = f"{smaller}; from bot.cli.main import main; main()"
@@ -67,7 +67,11 @@ def adding(crowd: Path, home: Path, url: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "LOOKALIKE_GALLERY__URL": url},
+        env={
+            **os.environ,
+            "LOOKALIKE_GALLERY__URL": url,
+            "LOOKALIKE_MODELS__PRECISION": precision,
+        },
     )
 
 
@@ -105,7 +109,7 @@ def test_readers_see_whole_people_while_another_process_adds_and_is_killed(
     ]
     try:
         with Gallery.open(tmp_path / "watching", postgres_url) as gallery:
-            killed = adding(crowd, homes[2], postgres_url)
+            killed = adding(crowd, homes[2], postgres_url, engine.backbone("dlib").precision)
             deadline = time.monotonic() + PATIENCE_S
             while gallery.stats().portraits == 0 and time.monotonic() < deadline:
                 assert killed.poll() is None, killed.communicate()[0]
