@@ -13,8 +13,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
@@ -100,13 +99,3 @@ def _quoted(value: object) -> str:
         return str(value).lower()
     text = str(value)
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
-
-
-@contextmanager
-def timed(ms: dict[str, float], step: str) -> Iterator[None]:
-    """Adds the milliseconds spent inside to that step."""
-    began = time.perf_counter()
-    try:
-        yield
-    finally:
-        ms[step] = ms.get(step, 0.0) + (time.perf_counter() - began) * 1000

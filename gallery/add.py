@@ -99,7 +99,7 @@ def add(
     for name in backbones:
         engine.backbone(name)  # fails before anything is done
     with gallery.working(report):
-        screener = Screener(gallery, engine, backbones, again, gallery.banned())
+        screener = Screener(gallery, engine, backbones, again)
         enrol = partial(_enrol, gallery, engine, backbones, report)
         threads = max(2, os.cpu_count() or 1)
         pool = ThreadPoolExecutor(threads, thread_name_prefix="screener")

@@ -58,6 +58,7 @@ def build(
             gallery.settle(space, progress)
         report.swept += gallery.sweep_vectors()
         try_ensemble(gallery)
+        gallery.refresh()
     return report
 
 

@@ -362,7 +362,7 @@ class Gallery(Store):
                 yield
             except KeyboardInterrupt:
                 report.interrupted = True
-            self.refresh()
+                self.refresh()
         report.seconds = time.perf_counter() - started
 
     def settle(self, space: Space, progress: Progress = no_progress) -> None:

@@ -131,19 +131,23 @@ class Screener:
     engine: Engine
     backbones: Sequence[str]
     again: bool
-    banned: Banned
+    banned: Banned | None = None  # read with what is known of the first photo
 
     def __call__(self, found: FoundPortrait) -> Screened:
         """What becomes of a photo."""
-        if found.person in self.banned:
+        if self.banned is not None and found.person in self.banned:
             return Screened(REMOVED)
+        reason, content = "", b""
         try:
             content = found.read(self.engine.limits.max_bytes)
         except (TooLarge, OSError) as problem:
             large = isinstance(problem, TooLarge)
-            return Screened(Reason.TOO_LARGE if large else Reason.UNREADABLE)
+            reason = Reason.TOO_LARGE if large else Reason.UNREADABLE
         sha256 = hashlib.sha256(content).hexdigest()
         with self.gallery.reading():
+            self.banned = self.banned or self.gallery.banned()
+            if reason or found.person in self.banned:
+                return Screened(REMOVED if found.person in self.banned else reason)
             known = self.gallery.known(sha256, SCREENING)
             mine = self.gallery.portraits_by_hash([sha256]) if isinstance(known, Person) else ()
             photo = mine and self.gallery.photo(mine[0])

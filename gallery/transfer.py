@@ -142,6 +142,7 @@ def _take_in(gallery: Gallery, source: Store, progress: Progress) -> ImportRepor
     report = ImportReport()
     with gallery.working(report):
         _Intake(gallery, source, report).run(progress)
+        gallery.refresh()
     return report
 
 

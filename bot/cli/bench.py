@@ -21,7 +21,6 @@ import click
 
 from bot.cli import main as cli
 from bot.cli.output import print_table, say
-from bot.logs import timed
 from engine.errors import NoFace, WeightsMissing
 
 if TYPE_CHECKING:
@@ -163,6 +162,7 @@ def measure(
     most twice. Raises NoFace if no photo has a face.
     """
     from bot.app import open_engine
+    from bot.recognizer import timed
     from engine.backbones import weights
     from engine.engine import load_backbone
     from engine.mtcnn import Detector
@@ -223,6 +223,8 @@ class Pipeline(NamedTuple):
 
     def times_ms(self, photo: Any) -> dict[str, float]:
         """Milliseconds of each step, of all, and of the bare network."""
+        from bot.recognizer import timed
+
         ms: dict[str, float] = {}
         with timed(ms, "detect"):
             face = self.detect(photo)

@@ -15,7 +15,6 @@ import click
 from bot.background import FALLBACK_MODEL, FEW_PEOPLE, add_bundled_portraits
 from bot.cli import main as cli
 from bot.cli.output import card_option, people_of, say, write_picture
-from bot.logs import timed
 from bot.values import SIDE, SPLIT, STYLES
 from engine.errors import GalleryMissing, NoFace, NotAnImage, WeightsCorrupt, WeightsMissing
 
@@ -67,6 +66,7 @@ def _answer_photo(
     category: str | None = None,
 ) -> _Answer:
     """The matches of the faces in a picture file, or of the one of that number."""
+    from bot.recognizer import timed
     from engine.engine import comparable
 
     models = ensemble.backbones if ensemble else (model,)

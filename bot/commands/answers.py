@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bot.commands import Found, Services, Turn, notice
-from bot.logs import timed
+from bot.recognizer import timed
 from bot.text import credit_of, grid, isolate, plain, rarity, rated, shown_model, word_key
 from bot.values import MOST_MATCHES, SPLIT, Button, FaceAnswer, MatchAnswer, Reply, Rows
 from gallery.records import MEN, WOMEN

@@ -23,9 +23,8 @@ from bot.commands.answers import (
 )
 from bot.commands.twins import count_photo
 from bot.commands.words import SETTINGS, means_best, names_setting, read_wish, unknown_sentence
-from bot.logs import timed
 from bot.memory import RecentAnswer
-from bot.recognizer import DetectedPhoto
+from bot.recognizer import DetectedPhoto, timed
 from bot.store import Choice, PastMatch
 from bot.text import isolate
 from bot.values import ALL, MOST_MATCHES, SIDE, Action, Reply, photo_number

@@ -90,16 +90,12 @@ def make_morph(
     order += [count] * round(_LAST_S * kind.per_second)
     order += [round(count * (1 - step / back)) for step in range(1, back)]
     morph = _Morph(first, second, kind)
-    frames = [morph.frame(_eased(step / count)) for step in range(count + 1)]
+    # Slow at both ends (smootherstep, Perlin, "Improving noise", SIGGRAPH 2002).
+    frames = [morph.frame(x**3 * (x * (6 * x - 15) + 10)) for x in np.linspace(0, 1, count + 1)]
     encode = encode_mp4 if kind.media_type == MP4.media_type else encode_gif
     content, name = encode(frames, order, kind.per_second), f"lookalike{kind.suffix}"
     size, duration_s = (kind.width_px, kind.height_px), len(order) / kind.per_second
     return Animation(content, kind.media_type, name, *size, duration_s, alt)
-
-
-def _eased(share: float) -> float:
-    """Slow at both ends (smootherstep, Perlin, "Improving noise", SIGGRAPH 2002)."""
-    return share**3 * (share * (6 * share - 15) + 10)
 
 
 class _Morph:

@@ -57,6 +57,7 @@ def verify(
     examination = Examination()
     with gallery.working(examination, alone=fix):
         _Examiner(gallery, engine, examination, fix, progress).run(backbone)
+        gallery.refresh()
     examination.people, examination.portraits = gallery.counts()
     return examination
 
