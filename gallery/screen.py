@@ -141,8 +141,7 @@ class Screener:
         try:
             content = found.read(self.engine.limits.max_bytes)
         except (TooLarge, OSError) as problem:
-            large = isinstance(problem, TooLarge)
-            reason = Reason.TOO_LARGE if large else Reason.UNREADABLE
+            reason = Reason.TOO_LARGE if isinstance(problem, TooLarge) else Reason.UNREADABLE
         sha256 = hashlib.sha256(content).hexdigest()
         with self.gallery.reading():
             self.banned = self.banned or self.gallery.banned()

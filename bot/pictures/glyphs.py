@@ -94,7 +94,8 @@ def covers(typeface: Typeface, character: str) -> bool:
     """Whether the typeface is installed and has a glyph for the character, bold as well."""
     if typeface.file(bold=False) is None:
         return False
-    return all(opened(typeface, bold=b).get_nominal_glyph(ord(character)) for b in (False, True))
+    weights = {False, typeface.bold is not None}
+    return all(opened(typeface, bold=b).get_nominal_glyph(ord(character)) for b in weights)
 
 
 def han_typeface(text: str) -> Typeface:

@@ -106,19 +106,32 @@ def test_arbitrary_bytes(start: bytes, rest: bytes) -> None:
     check(start + rest)
 
 
-@settings(
-    max_examples=500,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+PLACES = st.integers(0, 65_535)  # in 65,536ths of what is damaged
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    number=st.integers(0, 1_000),
+    reach=st.sampled_from([64, 600, 1 << 30]),
+    changes=st.lists(st.tuples(PLACES, st.integers(0, 255)), max_size=8),
+    piece=st.tuples(PLACES, PLACES),
+    times=st.sampled_from([1, 1, 1, 0, 2]),
+    ended=st.sampled_from([False, False, True]),
 )
-@given(drawn=st.data())
-def test_damaged_files(files: list[bytes], drawn: st.DataObject) -> None:
+def test_damaged_files(
+    files: list[bytes],
+    number: int,
+    reach: int,
+    changes: list[tuple[int, int]],
+    piece: tuple[int, int],
+    times: int,
+    ended: bool,
+) -> None:
     """Bytes changed anywhere or in the headers, a piece cut out or doubled, the end missing."""
-    data = bytearray(drawn.draw(st.sampled_from(files)))
-    reach = drawn.draw(st.sampled_from([64, 600, len(data)]))
-    place = st.integers(0, min(reach, len(data)) - 1)
-    for at, value in drawn.draw(st.lists(st.tuples(place, st.integers(0, 255)), max_size=8)):
-        data[at] = value
-    first, last = sorted(drawn.draw(st.tuples(place, place)))
-    data[first:last] = data[first:last] * drawn.draw(st.sampled_from([1, 1, 1, 0, 2]))
-    check(bytes(data[: drawn.draw(st.sampled_from([None, None, last]))]))
+    data = bytearray(files[number % len(files)])
+    reach = min(reach, len(data))
+    for place, value in changes:
+        data[place * reach >> 16] = value
+    first, last = sorted(place * reach >> 16 for place in piece)
+    data[first:last] = data[first:last] * times
+    check(bytes(data[:last] if ended else data))

@@ -154,6 +154,7 @@ def test_our_graph_equals_the_published_network(published: Published, crops: Cro
     assert distances(expected[1:], expected[:-1]).min() > 100 * MOST_DISTANCE  # not all alike
 
 
+@pytest.mark.parametrize("published", ["resnet"], indirect=True)
 def test_names_with_suffixes_are_matched_by_order(
     published: Published, crops: Crops, tmp_path: Path
 ) -> None:
@@ -194,6 +195,7 @@ def test_a_wrong_detail_would_show(
         assert distances(raw, expected).max() > 10 * MOST_DISTANCE, name
 
 
+@pytest.mark.parametrize("published", ["resnet"], indirect=True)
 def test_both_runtimes_give_the_same_embeddings(
     published: Published, crops: Crops, tmp_path: Path
 ) -> None:
