@@ -107,13 +107,19 @@ def cards() -> dict[str, Callable[[], Picture]]:
     return kinds
 
 
-def main() -> None:
-    """Draws them and says where they are."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def read_options(described: str | None) -> argparse.Namespace:
+    """The options ``record`` and ``out``, a folder that is there; for the page's pictures, too."""
+    parser = argparse.ArgumentParser(description=(described or "").splitlines()[0])
     parser.add_argument("--record", action="store_true", help="Write the README's, too.")
     parser.add_argument("--out", type=Path, default=ROOT / "artefacts", help="The folder.")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+def main() -> None:
+    """Draws them and says where they are."""
+    options = read_options(__doc__)
     for name, draw in cards().items():
         picture = draw()
         (options.out / f"{name}.jpg").write_bytes(picture.jpeg)

@@ -8,7 +8,6 @@ portraits that come with the packages are seen. With ``--record`` those of the R
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import os
@@ -25,6 +24,7 @@ from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
+from screens import read_options
 
 from gallery.sources.bundled import bundled_portraits
 
@@ -109,11 +109,7 @@ def states(page: Page, portrait: bytes, group: bytes) -> Iterator[str]:
 
 def main() -> None:
     """Makes the pictures and says where they are."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--record", action="store_true", help="Write the README's, too.")
-    parser.add_argument("--out", type=Path, default=ROOT / "artefacts", help="The folder.")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
+    options = read_options(__doc__)
     hopper, collins = (portrait.read(10_000_000) for portrait in bundled_portraits())
     both, paper = Image.new("RGB", (1024, 512)), io.BytesIO()
     for at, one in enumerate((hopper, collins)):

@@ -263,6 +263,7 @@ class Filling:
             note(self._gallery, "starter", wanted)
 
         await asyncio.to_thread(order)
+        await self.close()  # somebody else's, begun meanwhile
         self._start()
         self.go_on()
 
@@ -281,8 +282,8 @@ class Filling:
 
     async def close(self) -> None:
         """Ends the download until the next start."""
-        self._stop.set()  # the thread ends at the next picture; it can't be cancelled
-        if self._task is not None:
+        while self._task is not None and not self._task.done():
+            self._stop.set()  # the thread ends at the next picture; it can't be cancelled
             await self._task
 
     def _start(self) -> None:
@@ -302,8 +303,7 @@ class Filling:
 
         try:
             begun = isinstance(noted(self._gallery, "starter"), dict)
-            allowed = begun or self._settings.gallery.starter
-            if not allowed or not starter_wanted(self._gallery):
+            if not (begun or self._settings.gallery.starter) or not starter_wanted(self._gallery):
                 return
             self._start()
             done = download_starter(self._gallery, self._engine, self._settings, stop, progress)

@@ -100,8 +100,8 @@ class Network:
                 except IndexError:
                     requests.append(self._compiled.create_infer_request())
             yield requests
+            self._idle += requests  # but for those that failed: others of them may still be at work
         finally:
-            self._idle += requests
             self._turn.release(count)
 
 
