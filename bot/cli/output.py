@@ -242,12 +242,12 @@ def either(names: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def some(names: Sequence[str], *, counted: bool = True) -> str:
+def some(names: Sequence[str], *, counted: bool = True, most: int = EXAMPLES) -> str:
     """The first few names, and how many more there are: ``A, B and 12 more``, or ``A, B, ...``."""
-    shown = ", ".join(names[:EXAMPLES])
-    if len(names) <= EXAMPLES:
+    shown = ", ".join(names[:most])
+    if len(names) <= most:
         return shown
-    return f"{shown} and {len(names) - EXAMPLES:,} more" if counted else f"{shown}, ..."
+    return f"{shown} and {len(names) - most:,} more" if counted else f"{shown}, ..."
 
 
 def news_lines(report: Report) -> Iterator[str]:
@@ -261,6 +261,7 @@ def news_lines(report: Report) -> Iterator[str]:
 
 
 _USUAL = (" (hidden)", " of the system)")
+_MOST_NAMED = 20
 
 
 def add_lines(report: Report, models: Sequence[str]) -> Iterator[str]:
@@ -270,9 +271,9 @@ def add_lines(report: Report, models: Sequence[str]) -> Iterator[str]:
         yield f"not taken  {numbered(len(report.rejected), 'photo')}"
     for reason, count in report.reasons().most_common():
         yield f"  {reason}: {count:,}"
-        for one in [r for r in report.rejected if r.reason.startswith(reason)][:EXAMPLES]:
+        for one in [r for r in report.rejected if r.reason.startswith(reason)][:_MOST_NAMED]:
             yield f"    {one.photo}" + (f", {one.reason}" if one.reason != reason else "")
-        if count > EXAMPLES:
+        if count > _MOST_NAMED:
             yield "    ... (--json lists all)"
     for heading, names in (
         ("in nobody's folder", report.astray),
@@ -283,7 +284,10 @@ def add_lines(report: Report, models: Sequence[str]) -> Iterator[str]:
         ("lost or damaged, add them again", sorted(set(report.dropped))),
     ):
         if names:
-            yield f"{heading}: {some(names)}"
+            odd = sum(not one.endswith(_USUAL) for one in names[:_MOST_NAMED])
+            most = max(EXAMPLES, odd)
+            cut = " (--json lists all)" if len(names) > most else ""
+            yield f"{heading}: {some(names, most=most)}{cut}"
     yield from report.notes
     yield (
         f"{numbered(report.photos, 'photo')} in {report.seconds:.1f} s, "

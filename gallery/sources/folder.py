@@ -3,9 +3,9 @@
 The topmost folder with photos of its own names the person, and what is in folders below it is the
 person's, too; every folder between it and DIR is a category. A folder with photos of its own is a
 category all the same if most of the folders in it are called like people; its own photos belong to
-nobody then. Numbers belong to names (``person_1``, ``Blink_182``), but for copies
-such as ``Grace Hopper (2)`` beside ``Grace Hopper``, and where names differ by their numbers only
-and the faces agree.
+nobody then. A folder of nothing but ``old photos``, ``2019`` and the like is a person. Numbers
+belong to names (``person_1``, ``Blink_182``, ``Grace Hopper (2)``), but where names differ by their
+numbers only and the faces agree.
 
 A file people.csv in DIR says more of the people: it has a line for each person and the columns
 ``person`` (the name, or the folder's name) and any of ``category``, ``country``, ``gender`` and
@@ -38,7 +38,7 @@ PEOPLE_FILE: Final = "people.csv"
 _LONGEST: Final = {"country": 100, "gender": 50, "category": 200}
 _NUMBER_AT_END = re.compile(r"(?:[\s._-]+\d+|\s*\(\d+\))$")
 _MOST_NUMBERED = 20  # beyond it numbers are the names, as in person_1 to person_9999
-_COPY = re.compile(r"\s*\(\d+\)$")  # as file managers call the second folder of a name
+_COMPARED = 3  # photos of each, since the first may show nobody
 # What spreadsheets save besides Unicode: Windows' encodings, and those of East Asia.
 _SAVED_AS: Final = (
     *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258"),
@@ -56,19 +56,25 @@ PHOTO_ENDINGS: Final = frozenset(
 
 _PHOTO_START = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0"
-    rb"|....ftyp(?:hei[cxms]|hev[cx]|mif1|msf1|avi[fs])",
+    rb"|....ftyp(?:hei[cxms]|hev[cx]|mif1|msf1|avi[fs])|(?:II[*+]\0|MM\0[*+])",
     re.DOTALL,
 )
-"""First bytes of photos whose names don't say so: JPEG, PNG, GIF, WebP, BMP, HEIF, AVIF."""
+"""First bytes of photos whose names don't say so: JPEG, PNG, GIF, WebP, BMP, HEIF, AVIF, TIFF.
+
+Raw files of cameras begin like TIFF, but their names have endings.
+"""
 
 # What network storage, Windows, macOS, Linux and photo programs put beside people's own folders.
 _SYSTEMS: Final = re.compile(
-    r"@(?:eadir|tmp|synoresource|sharesnap|recycle|recently-snapshot|snapshots?|__thumb)|#(?:recycle|snapshot)"
-    r"|~snapshot|__macosx|\$recycle\.bin|recycle[rd]|system volume information|found\.\d{3}"
-    r"|lost\+found|network trash folder|temporary items|thevolumesettingsfolder|resource\.frk"
-    r"|config\.msi|captureone|_vti_\w+|dfsrprivate|windowsimagebackup|_gsdata_|_*thumb(?:nail)?s?_*|picasa\d*temp"
-    r"|.+\.(?:lrdata|photoslibrary|photolibrary|migratedphotolibrary|aplibrary)"
-    r"|(?:eh|photo)?thumbs?(?:_vista)?\.db|desktop\.ini|picasa\.ini|zbthumbnail\.info|icon\r",
+    r"@(?:eadir|tmp|syno\w+|share(?:bin|snap)|appstore|database|autoupdate|download|maildir|s2s"
+    r"|transcode|img_bkp_cache|recycle|recently-snapshot|snapshots?|__thumb)|#(?:recycle|snapshot)"
+    r"|\$(?:recycle\.bin|extend|sysreset|winreagent|windows\.~\w+)|recycle[rd]|recycled? bin"
+    r"|system volume information|found\.\d{3}|msdownld\.tmp|wpsettings|lost\.dir|lost\+found"
+    r"|network trash folder|temporary items|the(?:volumesettings|findbycontent)folder|__macosx"
+    r"|resource\.frk|ipod photo cache|config\.msi|captureone|_vti_\w+|dfsrprivate|~snapshot"
+    r"|windowsimagebackup|_gsdata_|_*thumb(?:nail)?s?_*|picasa\d*temp|icon\r|desktop\.ini"
+    r"|.+\.(?:lrdata|photoslibrary|photolibrary|migratedphotolibrary|aplibrary)|picasa\.ini"
+    r"|(?:eh|photo)?thumbs?(?:_vista)?\.db|zbthumbnail\.info",
     re.IGNORECASE,
 )
 
@@ -94,10 +100,12 @@ class _Branch:
 
     def is_category(self) -> bool:
         """Whether the folders in it are those of people."""
+        if not self.photos:
+            return not all(one.photos and _is_ordinary(one.path.name) for one in self.branches)
         names = [person_name(branch.path.name) for branch in self.branches]
         names = [name for name in names if _looks_like_a_name(name)]
         many = len(names) > 1 or any(len(name.split()) > 1 for name in names)
-        return not self.photos or (many and 2 * len(names) >= len(self.branches))
+        return many and 2 * len(names) >= len(self.branches)
 
 
 Agree = Callable[[FoundPortrait, FoundPortrait], bool]
@@ -213,21 +221,20 @@ class FolderContents:
         ]
 
     def join_numbered(self, agree: Agree) -> None:
-        """Gives the portraits of ``Grace Hopper (2)`` to Grace Hopper, if she is there.
-
-        So it does with ``Grace Hopper 1`` and ``Grace Hopper 2`` whose first photos agree.
-        """
-        first = {one.person.key: one for one in reversed(self.portraits)}
-        groups: defaultdict[str, list[FoundPortrait]] = defaultdict(list)
-        for key in sorted(first):
-            groups[_NUMBER_AT_END.sub("", key)].append(first[key])
+        """Joins people such as ``Ann 1`` and ``Ann 2`` or ``Ann (2)`` where their faces agree."""
+        photos: defaultdict[str, list[FoundPortrait]] = defaultdict(list)
+        for one in self.portraits:
+            photos[one.person.key].append(one)
+        groups: defaultdict[str, list[list[FoundPortrait]]] = defaultdict(list)
+        for key in sorted(photos):
+            groups[_NUMBER_AT_END.sub("", key)].append(photos[key][:_COMPARED])
         joined: dict[str, str] = {}
         for head, *others in groups.values():
-            copies = [one for one in others if _COPY.sub("", one.person.key) == head.person.key]
             if len(others) < _MOST_NUMBERED:
-                copies += [one for one in others if one not in copies and agree(head, one)]
-            name = _NUMBER_AT_END.sub("", head.person.name) if copies else ""
-            joined |= {one.person.key: name for one in (head, *copies) if one.person.name != name}
+                same = [ones for ones in others if any(agree(a, b) for a in head for b in ones)]
+                name = _NUMBER_AT_END.sub("", head[0].person.name)
+                people = [ones[0].person for ones in (head, *same) if same]
+                joined |= {one.key: name for one in people if one.name != name}
         for place, portrait in enumerate(self.portraits):
             if name := joined.get(portrait.person.key, ""):
                 self.notes.append(f"{portrait.person.name} was taken for {name}")
@@ -241,7 +248,8 @@ def _why_not(entry: os.DirEntry[str], root: Path) -> str | None:
     if entry.name.startswith("."):
         return "hidden"
     is_folder = entry.is_dir(follow_symlinks=False)
-    if _SYSTEMS.fullmatch(entry.name):
+    # A folder that is called like a photo holds small copies of it.
+    if _SYSTEMS.fullmatch(entry.name) or (is_folder and path.suffix.lower() in PHOTO_ENDINGS):
         return f"a {'folder' if is_folder else 'file'} of the system"
     if is_folder:
         return None
@@ -256,10 +264,17 @@ def _why_not(entry: os.DirEntry[str], root: Path) -> str | None:
         elif path.suffix.lower() not in PHOTO_ENDINGS:
             with path.open("rb") as file:
                 known = _PHOTO_START.match(file.read(16))
-            reason = None if known else "not a kind of photo that is read"
+            tiff = known and path.suffix and known[0][:2] in {b"II", b"MM"}
+            reason = None if known and not tiff else "not a kind of photo that is read"
     except (OSError, RuntimeError):  # a link in a circle, for instance
         reason = "a link to nothing" if entry.is_symlink() else "it can't be read"
     return reason
+
+
+def _is_ordinary(folder_name: str) -> bool:
+    """Whether it is called ``old photos`` or ``2019``."""
+    words = person_name(folder_name).split()
+    return all(_ORDINARY.fullmatch(word) or re.fullmatch("(19|20)[0-9]{2}", word) for word in words)
 
 
 def _looks_like_a_name(folder_name: str) -> bool:
@@ -334,7 +349,8 @@ def read_table(
     """
     try:
         text, guessed = _decoded(file.read_bytes(), known)
-        text = re.sub(r"\A(?i:sep)=.\r?\n", "", text)  # as spreadsheets note the delimiter
+        # Empty lines first, or one where spreadsheets note the delimiter.
+        text = re.sub(r"\A(?:(?:(?i:sep)=.|[,;\t ]*)[\r\n]+)+", "", text.replace("\0", ""))
         delimiter = max(",;\t", key=text.partition("\n")[0].count)  # a comma unless there is none
         lines = io.StringIO(text, newline="")
         rows = list(csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True))
@@ -362,7 +378,8 @@ def _decoded(content: bytes, known: Collection[str]) -> tuple[str, str | None]:
     Raises UnicodeDecodeError if it is text in no known encoding.
     """
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16"), None
+        wide = content.startswith(codecs.BOM_UTF32_LE)
+        return content.decode("utf-32" if wide else "utf-16"), None
     with contextlib.suppress(UnicodeDecodeError):
         if "\0" not in (text := content.decode("utf-8-sig")):
             return text, None

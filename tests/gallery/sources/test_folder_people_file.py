@@ -79,7 +79,7 @@ def test_a_file_that_makes_no_sense_is_one_sentence_and_people_come_without_it(
 
 def test_what_spreadsheets_write_besides_is_read(tmp_path: Path) -> None:
     """A first line that names the delimiter; Cyrillic where no name tells the encoding."""
-    table = "sep=;\r\nperson;category\r\nAnn Lee;наука\r\n"
+    table = "sep=;\r\n\r\n;\r\nperson;category\r\nAnn Lee;наука\r\n"
     contents = scan(folder(tmp_path, table.encode("cp1251"), "Ann Lee"))
     assert contents.portraits[0].person.categories == ("наука",)
 
@@ -95,6 +95,7 @@ def test_what_spreadsheets_write_besides_is_read(tmp_path: Path) -> None:
         ("shift_jis", "宮崎 駿", "日本"),
         ("gb18030", "成龙", "中国"),
         ("utf-16", "José Díaz", "España"),
+        ("utf-32", "José Díaz", "España"),
         ("utf-16-le", "José Díaz", "España"),
         ("utf-16-be", "José Díaz", "España"),
         ("utf-8", "José Díaz", "España"),
