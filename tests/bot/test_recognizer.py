@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import io
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from homes import copy_home
+from PIL import Image
 from talking import Person, chatting
 
 from bot.app import open_engine
 from bot.recognizer import Recognizer
 from bot.settings import Settings
 from bot.values import Sender
+from engine.decode import DecodeLimits
 from engine.engine import Engine
 from engine.errors import Busy, Deadline, NotAnImage, TooFast
 from engine.runtime import cores
@@ -132,6 +136,18 @@ async def test_problems_of_a_photo_reach_who_sent_it(engine: Engine, hopper_jpeg
             with pytest.raises(kind):
                 async with recognizer.admitted(b"ann") as slot:
                     await slot.detect(giving(data))
+
+
+def test_a_face_that_was_lost_by_reducing_is_found(engine: Engine, hopper_jpeg: bytes) -> None:
+    large, file = Image.new("RGB", (2_000, 1_400), (120, 140, 160)), io.BytesIO()
+    large.paste(Image.open(io.BytesIO(hopper_jpeg)).resize((105, 123)), (900, 500))
+    large.save(file, "JPEG")
+    engine = replace(engine, limits=DecodeLimits(long_side_px=400))
+    photo = engine.decode(file.getvalue())
+    assert engine.detect(photo) == ()
+    near, (face,) = engine.detect_closer(photo, (), file.getvalue())
+    assert max(near.pixels.shape) < 400
+    assert (face.box.w > 32, face.concerns) == (True, ())
 
 
 @pytest.mark.parametrize("more_bytes", [0, 100_000])
