@@ -86,6 +86,7 @@ class Wiki:
         renamed: Old titles, and what the files are called now.
         members: Categories' files.
         delay_s: Before every answer.
+        held_after: All but so many pictures wait for ``release``.
         down_after: Hang up after so many questions.
         seconds_for: How long a query for an occupation takes; over 60 it is given up.
         knows_list: Whether the API lists a category's members, or generates pages only.
@@ -111,6 +112,8 @@ class Wiki:
     agents: set[str] = field(default_factory=set)
     most: dict[str, int] = field(default_factory=dict)
     delay_s: float = 0.0
+    held_after: int | None = None
+    release: threading.Event = field(default_factory=threading.Event)
     down_after: int | None = None
     seconds_for: dict[str, float] = field(default_factory=dict)
     knows_list: bool = True
@@ -180,11 +183,15 @@ def _handle(request: BaseHTTPRequestHandler, wiki: Wiki) -> None:
         odd = script.pop(0) if script else wiki.refusing.get(what)
         bad = [answer for title, answer in wiki.bad.items() if f"/{title}/" in unquote(parts.path)]
         odd = bad[0] if bad else odd
+        held = what == "picture" and wiki.held_after is not None
+        held = held and len(wiki.asked(what)) > wiki.held_after
     if down or (odd is not None and odd.hang_up):
         request.close_connection = True
         request.connection.close()
         return
     with wiki.counted(what):
+        if held:
+            wiki.release.wait(60)
         time.sleep(wiki.delay_s)
         if not AGENT.fullmatch(request.headers.get("User-Agent", "")):
             odd = Odd(403, body=b"Please set a user-agent and respect our robot policy")
