@@ -32,7 +32,7 @@ from gallery.gallery import Gallery
 from gallery.scores import score_at
 from gallery.scores.ensemble import Ensemble, Member
 from gallery.scores.trial import HeldOut, Trial, run_trial, try_ensemble
-from gallery.tables import PersonRow, PortraitRow
+from gallery.tables import PEOPLE, PORTRAITS
 
 SPACES = (Space("dlib", "0" * 64, 1, 128), Space("resnet", "0" * 64, 1, 2048))
 BATCH, QUERIES = 1_000, 60
@@ -165,11 +165,11 @@ def enrol(
     size = {"width_px": 112, "height_px": 112, "landmarks": [[1.0, 1.0]] * 5}
     with gallery.writing(), gallery.transaction() as changes:
         changes.run(
-            insert(PersonRow),
+            insert(PEOPLE),
             [{"id": n, "key": f"p{n}", "name": f"P {n}", "folded_name": f"p {n}"} for n in ids],
         )
         changes.run(
-            insert(PortraitRow),
+            insert(PORTRAITS),
             [
                 {"id": row, "person_id": owner, "sha256": f"{row:064x}", **box, **size}
                 for row, owner in zip(rows, owners, strict=True)

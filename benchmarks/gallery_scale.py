@@ -41,7 +41,7 @@ from gallery.gallery import Gallery
 from gallery.records import FoundPerson, FoundPortrait, Thumbnail
 from gallery.search.cache import newest_cache
 from gallery.search.index import GalleryIndex
-from gallery.tables import PersonRow, PortraitRow
+from gallery.tables import PEOPLE, PORTRAITS
 
 PROBES, EXACT_PROBES = 200, 60
 BATCH = 2_000
@@ -113,7 +113,7 @@ def rows_of_people(changes: Transaction, first: int, people: int, each: int) -> 
     """Rows of people and their portraits; the ids of these, by person."""
     ids = range(first + 1, first + people + 1)
     named = [{"id": n, "key": f"p{n}", "name": f"P {n}", "folded_name": f"p {n}"} for n in ids]
-    changes.run(insert(PersonRow), named)
+    changes.run(insert(PEOPLE), named)
     box = {"box_x": 1.0, "box_y": 1.0, "box_w": 9.0, "box_h": 9.0}
     size = {"width_px": 300, "height_px": 300, "landmarks": [[1.0, 1.0]] * 5}
     rows = range(first * each + 1, (first + people) * each + 1)
@@ -121,7 +121,7 @@ def rows_of_people(changes: Transaction, first: int, people: int, each: int) -> 
         {"id": row, "person_id": 1 + (row - 1) // each, "sha256": f"{row:064x}", **box, **size}
         for row in rows
     ]
-    changes.run(insert(PortraitRow), portraits)
+    changes.run(insert(PORTRAITS), portraits)
     return list(rows)
 
 

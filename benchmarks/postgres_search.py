@@ -25,7 +25,7 @@ from sqlalchemy import insert, text
 from engine.types import Embedding, Space
 from gallery.gallery import Gallery
 from gallery.search import SearchIndex, pgvector
-from gallery.tables import PersonRow, PortraitRow
+from gallery.tables import PEOPLE, PORTRAITS
 
 K = 3
 QUERIES = 200
@@ -106,11 +106,11 @@ def fill(
             with gallery.transaction() as changes:
                 names = [f"{space.backbone} {start + number}" for number in range(count)]
                 rows = [{"key": name, "name": name, "folded_name": name} for name in names]
-                query = insert(PersonRow).returning(PersonRow.id)
+                query = insert(PEOPLE).returning(PEOPLE.c.id)
                 ids = changes.connection.scalars(query, rows).all()
                 owners = np.repeat(np.asarray(ids), portraits)
                 pictures = [blank(int(owner), f"{owner} {n}") for n, owner in enumerate(owners)]
-                query = insert(PortraitRow).returning(PortraitRow.id)
+                query = insert(PORTRAITS).returning(PORTRAITS.c.id)
                 made = changes.connection.scalars(query, pictures)
                 vectors = shots[:, :-1].reshape(count * portraits, -1)
                 changes.add_vectors(space, vectors, made.all())

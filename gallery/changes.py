@@ -20,21 +20,21 @@ from gallery.search.cache import remove_caches
 from gallery.search.pgvector import add_vectors, sum_up
 from gallery.store import CHUNK, SpaceState, Store, missing, named
 from gallery.tables import (
-    BannedRow,
-    CalibrationRow,
-    CategoryRow,
-    FindingRow,
-    PersonCategoryRow,
-    PersonRow,
-    PortraitRow,
-    RejectionRow,
-    SpaceRow,
-    ThumbnailRow,
-    VectorRow,
+    BANNED,
+    CALIBRATIONS,
+    CATEGORIES,
+    FINDINGS,
+    MEMBERS,
+    PEOPLE,
+    PORTRAITS,
+    REJECTIONS,
+    SPACES,
+    THUMBNAILS,
+    VECTORS,
 )
 from gallery.vector_file import VectorFile
 
-_NEW_PORTRAIT: Final = insert(PortraitRow).returning(PortraitRow.id)
+_NEW_PORTRAIT: Final = insert(PORTRAITS).returning(PORTRAITS.c.id)
 
 
 class Transaction:
@@ -57,7 +57,7 @@ class Transaction:
     def _replace(self, table: Any, **values: Any) -> None:
         """Keeps a row in place of the one with the same first value."""
         key, value = next(iter(values.items()))
-        self.run(delete(table).where(getattr(table, key) == value))
+        self.run(delete(table).where(table.c[key] == value))
         self.run(insert(table), values)
 
     def _delete(self, table: Any, column: Any, values: Sequence[int], *where: Any) -> list[int]:
@@ -70,19 +70,19 @@ class Transaction:
 
     def add_person(self, person: FoundPerson) -> int:
         """The person's id; they are added if they are new, and completed if more is known now."""
-        query = select(PersonRow).where(PersonRow.key == person.key)
+        query = select(PEOPLE).where(PEOPLE.c.key == person.key)
         row = self.connection.execute(query).one_or_none()
         known = {name: getattr(person, name) for name in FoundPerson.LEARNED}
         if row is None:
             name = unicodedata.normalize("NFC", person.name)
             new = {"key": person.key, "name": name, "folded_name": folded(name), **known}
-            person_id: int = self.run(insert(PersonRow).returning(PersonRow.id), new).scalar_one()
+            person_id: int = self.run(insert(PEOPLE).returning(PEOPLE.c.id), new).scalar_one()
             self.people_added += 1
         else:
             person_id = row.id
             news = {k: v for k, v in known.items() if v not in (None, getattr(row, k))}
             if news:
-                self.run(update(PersonRow).where(PersonRow.id == person_id).values(**news))
+                self.run(update(PEOPLE).where(PEOPLE.c.id == person_id).values(**news))
         self._join_categories(person_id, person.categories)
         return person_id
 
@@ -90,16 +90,16 @@ class Transaction:
         wanted = {category_name(name) for name in names} - {""}
         if not wanted:
             return
-        known = select(CategoryRow).where(CategoryRow.name.in_(wanted))
+        known = select(CATEGORIES).where(CATEGORIES.c.name.in_(wanted))
         ids = {row.name: row.id for row in self.connection.execute(known)}
         for name in sorted(wanted - ids.keys()):
-            made = insert(CategoryRow).values(name=name).returning(CategoryRow.id)
+            made = insert(CATEGORIES).values(name=name).returning(CATEGORIES.c.id)
             ids[name] = self.run(made).scalar_one()
-        theirs = PersonCategoryRow.person_id == person_id
-        joined = set(self.connection.scalars(select(PersonCategoryRow.category_id).where(theirs)))
+        theirs = MEMBERS.c.person_id == person_id
+        joined = set(self.connection.scalars(select(MEMBERS.c.category_id).where(theirs)))
         for category_id in sorted(set(ids.values()) - joined):
             values = {"person_id": person_id, "category_id": category_id}
-            self.run(insert(PersonCategoryRow), values)
+            self.run(insert(MEMBERS), values)
 
     def add_portrait(
         self, person_id: int, credit: Credit, sha256: str, thumbnail: Thumbnail
@@ -108,7 +108,7 @@ class Transaction:
 
         ``sha256`` is of the original bytes, which are not in the gallery yet.
         """
-        self.run(delete(RejectionRow).where(RejectionRow.sha256 == sha256))
+        self.run(delete(REJECTIONS).where(REJECTIONS.c.sha256 == sha256))
         # Given as parameters, not as values(...): so the statement is put together only once.
         content = {
             "person_id": person_id,
@@ -119,18 +119,18 @@ class Transaction:
         portrait_id: int = self.run(_NEW_PORTRAIT, content).scalar_one()
         if thumbnail.jpeg is not None:
             content = {"portrait_id": portrait_id, "jpeg": thumbnail.jpeg}
-            self.run(insert(ThumbnailRow), content)
+            self.run(insert(THUMBNAILS), content)
         return portrait_id
 
     def set_photo(self, portrait_id: int, thumbnail: Thumbnail) -> None:
         """Gives a portrait its photo, in place of an earlier one."""
-        mine = PortraitRow.id == portrait_id
-        self.run(update(PortraitRow).where(mine).values(**_geometry(thumbnail)))
-        self._replace(ThumbnailRow, portrait_id=portrait_id, jpeg=thumbnail.jpeg)
+        mine = PORTRAITS.c.id == portrait_id
+        self.run(update(PORTRAITS).where(mine).values(**_geometry(thumbnail)))
+        self._replace(THUMBNAILS, portrait_id=portrait_id, jpeg=thumbnail.jpeg)
 
     def reject(self, sha256: str, reason: str, screening: int) -> None:
         """Remembers why a picture was not taken, in place of what was remembered before."""
-        self._replace(RejectionRow, sha256=sha256, reason=reason, screening=screening)
+        self._replace(REJECTIONS, sha256=sha256, reason=reason, screening=screening)
 
     def add_vectors(
         self, space: Space, vectors: NDArray[np.float32], portrait_ids: Sequence[int]
@@ -157,44 +157,44 @@ class Transaction:
 
     def remove_person(self, person_id: int) -> int:
         """Removes a person with all their portraits; how many these were."""
-        query = select(PortraitRow.id).where(PortraitRow.person_id == person_id)
+        query = select(PORTRAITS.c.id).where(PORTRAITS.c.person_id == person_id)
         portrait_ids = self.connection.scalars(query).all()
         self.remove_portraits(portrait_ids)
-        self.run(delete(PersonRow).where(PersonRow.id == person_id))
-        used = select(PersonCategoryRow.category_id)
-        self.run(delete(CategoryRow).where(CategoryRow.id.not_in(used)))
+        self.run(delete(PEOPLE).where(PEOPLE.c.id == person_id))
+        used = select(MEMBERS.c.category_id)
+        self.run(delete(CATEGORIES).where(CATEGORIES.c.id.not_in(used)))
         return len(portrait_ids)
 
     def remove_portraits(self, portrait_ids: Sequence[int]) -> None:
         """Removes portraits, their thumbnails and vectors."""
         self.remove_vectors(portrait_ids)
-        self._delete(PortraitRow, PortraitRow.id, portrait_ids)
+        self._delete(PORTRAITS, PORTRAITS.c.id, portrait_ids)
 
     def remove_vectors(self, portrait_ids: Sequence[int]) -> None:
         """Removes the vectors of portraits, in every space."""
         people = self._store.person_ids(portrait_ids) if self._store.shared else {}
         for state in self._store.space_states() if portrait_ids else ():
-            within = VectorRow.space_id == state.space.id
-            gone = self._delete(VectorRow, VectorRow.portrait_id, portrait_ids, within)
+            within = VECTORS.c.space_id == state.space.id
+            gone = self._delete(VECTORS, VECTORS.c.portrait_id, portrait_ids, within)
             if gone and self._store.shared:
                 sum_up(self.connection, state.space, [people[one] for one in gone])
                 self.note_vectors(state.space, -len(gone))
 
     def merge_people(self, kept: Person, other: Person) -> None:
         """Gives a person the portraits, categories and what else is known of another, who goes."""
-        theirs = PortraitRow.person_id == other.id
-        moved = self.connection.scalars(select(PortraitRow.id).where(theirs)).all()
+        theirs = PORTRAITS.c.person_id == other.id
+        moved = self.connection.scalars(select(PORTRAITS.c.id).where(theirs)).all()
         held = []
         for state in self._store.space_states():
             ids = np.intersect1d(self._store.embedded(state.space), np.array(moved, np.int64))
             held.append((state.space, ids, self._store.vectors(state.space, ids)))
         # New rows, so that whoever has the old ones in memory sees that they are other people's.
         self.remove_vectors(moved)
-        self.run(update(PortraitRow).where(theirs).values(person_id=kept.id))
+        self.run(update(PORTRAITS).where(theirs).values(person_id=kept.id))
         for space, ids, vectors in held:
             if len(ids):
                 self.add_vectors(space, vectors, ids.tolist())
-        self.run(delete(PersonRow).where(PersonRow.id == other.id))
+        self.run(delete(PEOPLE).where(PEOPLE.c.id == other.id))
         fame = [one.fame for one in (kept, other) if one.fame is not None]
         known = {name: getattr(kept, name) or getattr(other, name) for name in Person.LEARNED}
         known |= {"fame": max(fame, default=None), "categories": other.categories}
@@ -202,32 +202,32 @@ class Transaction:
 
     def remove_space(self, space: Space) -> None:
         """Forgets a space; its file is swept by the next build."""
-        self.run(delete(SpaceRow).where(SpaceRow.id == space.id))
+        self.run(delete(SPACES).where(SPACES.c.id == space.id))
 
     def renumber(self, space: Space, generation: int, portrait_ids: Sequence[int]) -> None:
         """Switches a space to a new file, whose rows are those of these portraits."""
-        self.run(delete(VectorRow).where(VectorRow.space_id == space.id))
+        self.run(delete(VECTORS).where(VECTORS.c.space_id == space.id))
         self._name_rows(space, portrait_ids, generation, 0)
 
     def keep_calibration(self, space: Space, content: str) -> None:
         """Keeps what was learned of a space's scores; the space must be there."""
-        self._replace(CalibrationRow, space_id=space.id, content=content)
+        self._replace(CALIBRATIONS, space_id=space.id, content=content)
 
     def keep_finding(self, name: str, content: dict[str, Any] | None) -> None:
         """Keeps what was found out about the gallery, in place of what was; None forgets it."""
         if content is None:
-            self.run(delete(FindingRow).where(FindingRow.name == name))
+            self.run(delete(FINDINGS).where(FINDINGS.c.name == name))
         else:
-            self._replace(FindingRow, name=name, content=content)
+            self._replace(FINDINGS, name=name, content=content)
 
     def ban(self, key: str, name: str, wikidata_id: str | None) -> None:
         """Remembers that no source brings somebody back; it does not remove them."""
         values = {"name": name, "folded_name": folded(name), "wikidata_id": wikidata_id}
-        self._replace(BannedRow, key=key, **values)
+        self._replace(BANNED, key=key, **values)
 
     def unban(self, name: str) -> int:
         """Forgets bans of those of a name, key or Wikidata id; how many there were."""
-        count: int = self.run(delete(BannedRow).where(named(BannedRow, name))).rowcount
+        count: int = self.run(delete(BANNED).where(named(BANNED, name))).rowcount
         return count
 
     def _add_space(self, space: Space) -> SpaceState:
@@ -235,7 +235,7 @@ class Transaction:
         if not self._store.shared:
             generation = VectorFile.create(self._store.space_folder(space), space).generation
         state = {"generation": generation, "row_count": 0}
-        self.run(insert(SpaceRow), {"id": space.id, **asdict(space), **state})
+        self.run(insert(SPACES), {"id": space.id, **asdict(space), **state})
         return SpaceState(space, generation, 0, filled=False)
 
     def _name_rows(
@@ -245,18 +245,18 @@ class Transaction:
         rows = enumerate(portrait_ids, first)
         values = [{"space_id": space.id, "portrait_id": one, "row": row} for row, one in rows]
         if values:
-            self.run(insert(VectorRow), values)
+            self.run(insert(VECTORS), values)
         self._set_space(space, generation=generation, row_count=first + len(values))
 
     def _set_space(self, space: Space, **values: Any) -> None:
-        self.run(update(SpaceRow).where(SpaceRow.id == space.id).values(**values))
+        self.run(update(SPACES).where(SPACES.c.id == space.id).values(**values))
 
     def note_vectors(self, space: Space, more: int = 0) -> None:
         """Counts vectors of a space on PostgreSQL.
 
         Whoever has the space's people in memory sees by the generation that they changed.
         """
-        generation, row_count = SpaceRow.generation + 1, SpaceRow.row_count + more
+        generation, row_count = SPACES.c.generation + 1, SPACES.c.row_count + more
         self._set_space(space, generation=generation, row_count=row_count)
 
 

@@ -31,7 +31,7 @@ from gallery.search.index import GalleryIndex, counted_rows, will_do
 from gallery.search.pgvector import PostgresIndex, counted, settle_index
 from gallery.silhouette import draw_silhouette
 from gallery.store import DATABASE, SpaceState, Store, missing
-from gallery.tables import RevisionRow
+from gallery.tables import REVISION
 from gallery.vector_file import VectorFile
 
 if TYPE_CHECKING:
@@ -315,7 +315,7 @@ class Gallery(Store):
             finally:
                 self._local.connection, self._local.changes = before, None
             if changes.changed:
-                raised = sa.update(RevisionRow).values(number=RevisionRow.number + 1)
+                raised = sa.update(REVISION).values(number=REVISION.c.number + 1)
                 connection.execute(raised)
 
     @contextmanager

@@ -45,7 +45,7 @@ from gallery.progress import Progress, no_progress
 from gallery.records import Portrait, folded
 from gallery.scores import Learned, read_learned
 from gallery.store import Store
-from gallery.tables import GalleryTables, VectorRow
+from gallery.tables import METADATA, VECTORS
 
 VERSION: Final = 1  # of the tables, in user_version; raised when gallery/tables.py changes
 _APPLICATION_ID: Final = int.from_bytes(b"Look", "big")
@@ -221,8 +221,8 @@ class PackReader(Store):
     def vectors(self, space: Space, portrait_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """See ``Store.vectors``; at most 512 at a time."""
         ids = portrait_ids.tolist()
-        columns = select(VectorRow.portrait_id, VectorRow.value)
-        query = columns.where(VectorRow.space_id == space.id, VectorRow.portrait_id.in_(ids))
+        columns = select(VECTORS.c.portrait_id, VECTORS.c.value)
+        query = columns.where(VECTORS.c.space_id == space.id, VECTORS.c.portrait_id.in_(ids))
         values = self._fetch_pairs(query)
         vectors = np.frombuffer(b"".join(values[one] for one in ids), "<f4")
         return vectors.reshape(len(ids), space.dimensions).astype(np.float32, copy=False)
@@ -234,7 +234,7 @@ class PackReader(Store):
         for table, most in _MOST_ROWS.items():
             if next(self._rows(f"SELECT count(*) AS n FROM {table}"))["n"] > most:
                 raise ValueError(f"too many rows in {table}")
-        for name, columns in GalleryTables.metadata.tables.items():
+        for name, columns in METADATA.tables.items():
             texts = [one.name for one in columns.c if isinstance(one.type, String | JSON)]
             long = " OR ".join(f"length({text}) > {_MOST_CHARACTERS}" for text in texts)
             if texts and any(self._rows(f"SELECT 1 FROM {name} WHERE {long} LIMIT 1")):
@@ -248,7 +248,7 @@ class PackReader(Store):
     def _check_rows(self) -> None:
         """Whether every row is one that ``write_pack`` could have written."""
         for name in _CHECKED:
-            model = _row_model(GalleryTables.metadata.tables[name])
+            model = _row_model(METADATA.tables[name])
             for row in self._rows(f"SELECT * FROM {name}"):
                 found: Any = model.model_validate(row)
                 if "key" in row and not _can_be_compared(found.name):
@@ -340,7 +340,7 @@ def _without_spaces(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 def _make_tables(connection: sqlite3.Connection) -> None:
     dialect = sqlite.dialect()
-    for table in GalleryTables.metadata.sorted_tables:
+    for table in METADATA.sorted_tables:
         connection.execute(str(CreateTable(table).compile(dialect=dialect)))
         for index in sorted(table.indexes, key=lambda one: str(one.name)):
             connection.execute(str(CreateIndex(index).compile(dialect=dialect)))
@@ -354,7 +354,7 @@ def _chunks(ids: NDArray[np.int64], size: int = _CHUNK) -> Iterator[NDArray[np.i
 def _seal(connection: sqlite3.Connection) -> str:
     """JSON with the SHA-256 of all rows but those of thumbnails and findings, in rowid order."""
     digest = hashlib.sha256()
-    tables = sorted({*GalleryTables.metadata.tables, "checksum"} - {"thumbnail", "finding"})
+    tables = sorted({*METADATA.tables, "checksum"} - {"thumbnail", "finding"})
     for table in tables:
         for row in connection.execute(f"SELECT * FROM {table} ORDER BY rowid"):
             plain = [len(value) if isinstance(value, bytes) else value for value in row]
@@ -421,7 +421,7 @@ def write_pack(
     See ``gallery.transfer.export_gallery`` for the arguments and errors. Returns how many rows each
     table has.
     """
-    tables = GalleryTables.metadata.tables
+    tables = METADATA.tables
     with _written_whole(file, replace=replace) as pack:
         with store.reading() as connection:
             for name in _COPIED:

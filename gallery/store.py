@@ -32,33 +32,31 @@ from engine.types import Box, Space
 from gallery.database import connect, connect_server, masked, migrate, translated
 from gallery.records import Banned, Person, Portrait, Stats, category_name, folded, looks
 from gallery.tables import (
-    BannedRow,
-    CalibrationRow,
-    CategoryRow,
-    FindingRow,
-    GalleryTables,
-    PersonCategoryRow,
-    PersonRow,
-    PortraitRow,
-    RejectionRow,
-    RevisionRow,
-    SpaceRow,
-    ThumbnailRow,
-    VectorRow,
+    BANNED,
+    CALIBRATIONS,
+    CATEGORIES,
+    FINDINGS,
+    MEMBERS,
+    METADATA,
+    PEOPLE,
+    PORTRAITS,
+    REJECTIONS,
+    REVISION,
+    SPACES,
+    THUMBNAILS,
+    VECTORS,
 )
 from gallery.vector_file import VectorFile, generation_of
 
 DATABASE: Final = "gallery.db"
 _OLDEST_PGVECTOR: Final = (0, 5)  # the first with HNSW
 CHUNK: Final = 500  # values in one IN (...); SQLite's oldest limit is 999
-_PERSON: Final = select(
-    *(getattr(PersonRow, name) for name in ("id", "key", "name", *Person.LEARNED))
-)
+_PERSON: Final = select(*(PEOPLE.c[name] for name in ("id", "key", "name", *Person.LEARNED)))
 
 
 @dataclass(frozen=True, slots=True)
 class SpaceState:
-    """What counts of one space's vectors (``gallery.tables.SpaceRow``), and whether any does."""
+    """What counts of one space's vectors (``gallery.tables.SPACES``), and whether any does."""
 
     space: Space
     generation: int
@@ -188,19 +186,19 @@ class Store:
         """What the gallery takes on disk."""
         if not self.shared:
             return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
-        tables = (*GalleryTables.metadata.tables, "person_vector")
+        tables = (*METADATA.tables, "person_vector")
         sizes = [func.pg_total_relation_size(func.to_regclass(name)) for name in tables]
         return sum(filter(None, self._fetch(select(*sizes))[0]))
 
     def revision(self) -> int:
         """A number that has risen if anything has changed."""
-        return self._scalar(select(RevisionRow.number)) or 0
+        return self._scalar(select(REVISION.c.number)) or 0
 
     def people(self, category: str | None = None) -> tuple[Person, ...]:
         """Everybody, or everybody in a category, by name."""
-        query = _PERSON.order_by(PersonRow.folded_name, PersonRow.id)
+        query = _PERSON.order_by(PEOPLE.c.folded_name, PEOPLE.c.id)
         if category is not None:
-            query = query.where(PersonRow.id.in_(_in_category(category)))
+            query = query.where(PEOPLE.c.id.in_(_in_category(category)))
         return self._people(query)
 
     def people_by_id(self, ids: Collection[int]) -> dict[int, Person]:
@@ -209,11 +207,11 @@ class Store:
 
     def _people(self, query: Select[Any], ids: Collection[int] | None = None) -> tuple[Person, ...]:
         with self.reading():
-            rows = self._fetch(query, PersonRow.id, ids)
+            rows = self._fetch(query, PEOPLE.c.id, ids)
             categories: dict[int, list[str]] = {row.id: [] for row in rows}
-            member = PersonCategoryRow.person_id
-            joined = select(member, CategoryRow.name).join(
-                CategoryRow, CategoryRow.id == PersonCategoryRow.category_id
+            member = MEMBERS.c.person_id
+            joined = select(member, CATEGORIES.c.name).join(
+                CATEGORIES, CATEGORIES.c.id == MEMBERS.c.category_id
             )
             for person_id, name in self._fetch(joined, member, categories):
                 categories[person_id].append(name)
@@ -226,17 +224,17 @@ class Store:
 
         Case and accents don't matter, unless somebody is called exactly like that.
         """
-        query = _PERSON.where(named(PersonRow, name)).order_by(
-            PersonRow.key != name,
-            PersonRow.name != unicodedata.normalize("NFC", name),
-            func.coalesce(PersonRow.fame, -1).desc(),
-            PersonRow.id,
+        query = _PERSON.where(named(PEOPLE, name)).order_by(
+            PEOPLE.c.key != name,
+            PEOPLE.c.name != unicodedata.normalize("NFC", name),
+            func.coalesce(PEOPLE.c.fame, -1).desc(),
+            PEOPLE.c.id,
         )
         return next(iter(self._people(query.limit(1))), None)
 
     def close_names(self, name: str, count: int = 3) -> tuple[str, ...]:
         """Names like this one or with a part like it, most alike first; those with it lead."""
-        names: dict[str, str] = self._fetch_pairs(select(PersonRow.folded_name, PersonRow.name))
+        names: dict[str, str] = self._fetch_pairs(select(PEOPLE.c.folded_name, PEOPLE.c.name))
         wanted = folded(name)
         containing = sorted((n for n in names if wanted and wanted in n), key=len)
         whole = {part: n for n in names for part in (*n.split(), n)}
@@ -246,57 +244,57 @@ class Store:
 
     def portraits(self, person_id: int) -> tuple[Portrait, ...]:
         """Every portrait of a person, oldest first."""
-        query = select(PortraitRow).where(PortraitRow.person_id == person_id)
-        return tuple(map(_portrait, self._fetch(query.order_by(PortraitRow.id))))
+        query = select(PORTRAITS).where(PORTRAITS.c.person_id == person_id)
+        return tuple(map(_portrait, self._fetch(query.order_by(PORTRAITS.c.id))))
 
     def leading_people(self, most: int, *, newest: bool = False) -> dict[str, bytes]:
         """Names and the JPEG of one portrait each: the most famous, or who came last."""
-        order = PersonRow.id if newest else func.coalesce(PersonRow.fame, -1)
-        first = select(PersonRow.id, PersonRow.name).order_by(order.desc()).limit(most).subquery()
-        query = select(first.c.name, ThumbnailRow.jpeg).join(
-            PortraitRow, PortraitRow.person_id == first.c.id
+        order = PEOPLE.c.id if newest else func.coalesce(PEOPLE.c.fame, -1)
+        first = select(PEOPLE.c.id, PEOPLE.c.name).order_by(order.desc()).limit(most).subquery()
+        query = select(first.c.name, THUMBNAILS.c.jpeg).join(
+            PORTRAITS, PORTRAITS.c.person_id == first.c.id
         )
-        kept = ThumbnailRow.portrait_id == PortraitRow.id
-        return self._fetch_pairs(query.join(ThumbnailRow, kept))
+        kept = THUMBNAILS.c.portrait_id == PORTRAITS.c.id
+        return self._fetch_pairs(query.join(THUMBNAILS, kept))
 
     def portraits_by_id(self, ids: Collection[int]) -> dict[int, Portrait]:
         """The portraits with these ids; what is gone is missing."""
-        rows = self._fetch(select(PortraitRow), PortraitRow.id, ids)
+        rows = self._fetch(select(PORTRAITS), PORTRAITS.c.id, ids)
         return {row.id: _portrait(row) for row in rows}
 
     def portraits_by_looks(
         self, person_ids: Collection[int]
     ) -> dict[int, dict[int, tuple[float, Portrait]]]:
         """The portraits of people, each with how good it looks, by person id and portrait id."""
-        mine = map(_portrait, self._fetch(select(PortraitRow), PortraitRow.person_id, person_ids))
+        mine = map(_portrait, self._fetch(select(PORTRAITS), PORTRAITS.c.person_id, person_ids))
         portraits, found = list(mine), dict[int, Any]()
-        size = select(ThumbnailRow.portrait_id, func.length(ThumbnailRow.jpeg))
-        sizes = self._fetch_pairs(size, ThumbnailRow.portrait_id, [one.id for one in portraits])
+        size = select(THUMBNAILS.c.portrait_id, func.length(THUMBNAILS.c.jpeg))
+        sizes = self._fetch_pairs(size, THUMBNAILS.c.portrait_id, [one.id for one in portraits])
         for one in portraits:
             found.setdefault(one.person_id, {})[one.id] = looks(one, sizes.get(one.id, 0)), one
         return found
 
     def portraits_by_hash(self, hashes: Collection[str]) -> tuple[Portrait, ...]:
         """The portraits of pictures with these hashes."""
-        return tuple(map(_portrait, self._fetch(select(PortraitRow), PortraitRow.sha256, hashes)))
+        return tuple(map(_portrait, self._fetch(select(PORTRAITS), PORTRAITS.c.sha256, hashes)))
 
     def portrait_ids(self) -> NDArray[np.int64]:
         """The id of every portrait, rising."""
-        return self._ids(select(PortraitRow.id))
+        return self._ids(select(PORTRAITS.c.id))
 
     def portrait_owners(self) -> NDArray[np.int64]:
         """The id of every portrait and whose it is, int64 (N, 2), by rising portrait id."""
-        query = select(PortraitRow.id, PortraitRow.person_id).order_by(PortraitRow.id)
+        query = select(PORTRAITS.c.id, PORTRAITS.c.person_id).order_by(PORTRAITS.c.id)
         return np.array([tuple(row) for row in self._fetch(query)], np.int64).reshape(-1, 2)
 
     def person_ids(self, portrait_ids: Collection[int]) -> dict[int, int]:
         """Whose portraits these are, by their ids; what is gone is missing."""
-        query = select(PortraitRow.id, PortraitRow.person_id)
-        return self._fetch_pairs(query, PortraitRow.id, portrait_ids)
+        query = select(PORTRAITS.c.id, PORTRAITS.c.person_id)
+        return self._fetch_pairs(query, PORTRAITS.c.id, portrait_ids)
 
     def portrait_counts(self) -> dict[int, int]:
         """How many portraits everybody has, by person id."""
-        query = select(PortraitRow.person_id, func.count()).group_by(PortraitRow.person_id)
+        query = select(PORTRAITS.c.person_id, func.count()).group_by(PORTRAITS.c.person_id)
         return self._fetch_pairs(query)
 
     def photo(self, portrait: Portrait) -> bytes | None:
@@ -305,12 +303,12 @@ class Store:
 
     def photos(self, portrait_ids: Collection[int]) -> dict[int, bytes]:
         """The JPEGs of portraits by their ids; those that came without a photo are missing."""
-        return self._fetch_pairs(select(ThumbnailRow), ThumbnailRow.portrait_id, portrait_ids)
+        return self._fetch_pairs(select(THUMBNAILS), THUMBNAILS.c.portrait_id, portrait_ids)
 
     def without_photo(self) -> NDArray[np.int64]:
         """Ids of the portraits that came without a photo, rising."""
-        photo = exists().where(ThumbnailRow.portrait_id == PortraitRow.id)
-        return self._ids(select(PortraitRow.id).where(~photo))
+        photo = exists().where(THUMBNAILS.c.portrait_id == PORTRAITS.c.id)
+        return self._ids(select(PORTRAITS.c.id).where(~photo))
 
     def categories(self) -> tuple[str, ...]:
         """Every category that somebody is in, by name."""
@@ -319,10 +317,10 @@ class Store:
     def category_sizes(self) -> dict[str, int]:
         """Every category with somebody in it, and how many people, by name."""
         query = (
-            select(CategoryRow.name, func.count())
-            .join(PersonCategoryRow, PersonCategoryRow.category_id == CategoryRow.id)
-            .group_by(CategoryRow.name)
-            .order_by(CategoryRow.name)
+            select(CATEGORIES.c.name, func.count())
+            .join(MEMBERS, MEMBERS.c.category_id == CATEGORIES.c.id)
+            .group_by(CATEGORIES.c.name)
+            .order_by(CATEGORIES.c.name)
         )
         return self._fetch_pairs(query)
 
@@ -332,25 +330,25 @@ class Store:
 
     def genders(self) -> frozenset[str]:
         """Every gender that is said of somebody, lower case."""
-        query = select(func.lower(PersonRow.gender)).where(PersonRow.gender.is_not(None))
+        query = select(func.lower(PEOPLE.c.gender)).where(PEOPLE.c.gender.is_not(None))
         return frozenset(row[0] for row in self._fetch(query.distinct()))
 
     def gender_person_ids(self, genders: Collection[str]) -> NDArray[np.int64]:
         """Ids of the people whose gender is one of these words (lower case), rising."""
-        said = func.lower(PersonRow.gender).in_(sorted(genders))
-        return self._ids(select(PersonRow.id).where(said))
+        said = func.lower(PEOPLE.c.gender).in_(sorted(genders))
+        return self._ids(select(PEOPLE.c.id).where(said))
 
     def counts(self) -> tuple[int, int]:
         """How many people and portraits there are."""
-        tables = (PersonRow, PortraitRow)
+        tables = (PEOPLE, PORTRAITS)
         sizes = [select(func.count()).select_from(one).scalar_subquery() for one in tables]
         people, portraits = self._fetch(select(*sizes))[0]
         return people, portraits
 
     def stats(self) -> Stats:
         """How much there is of everything."""
-        rejected = select(RejectionRow.reason, func.count()).group_by(RejectionRow.reason)
-        embedded = select(VectorRow.space_id, func.count()).group_by(VectorRow.space_id)
+        rejected = select(REJECTIONS.c.reason, func.count()).group_by(REJECTIONS.c.reason)
+        embedded = select(VECTORS.c.space_id, func.count()).group_by(VECTORS.c.space_id)
         with self.reading():
             sizes = self._fetch_pairs(embedded)
             vectors = {one.space: sizes.get(one.space.id, 0) for one in self.space_states()}
@@ -362,41 +360,41 @@ class Store:
 
         What was rejected by another version of the rules (``screening``) is not known.
         """
-        query = select(RejectionRow.reason).where(
-            RejectionRow.sha256 == sha256, RejectionRow.screening == screening
+        query = select(REJECTIONS.c.reason).where(
+            REJECTIONS.c.sha256 == sha256, REJECTIONS.c.screening == screening
         )
         with self.reading():
             return self.owners([sha256]).get(sha256) or self._scalar(query)
 
     def owners(self, hashes: Collection[str]) -> dict[str, Person]:
         """Whose portraits pictures are, by their hashes; what is new is missing."""
-        query = select(PortraitRow.sha256, PortraitRow.person_id)
+        query = select(PORTRAITS.c.sha256, PORTRAITS.c.person_id)
         with self.reading():
-            found = self._fetch_pairs(query, PortraitRow.sha256, hashes)
+            found = self._fetch_pairs(query, PORTRAITS.c.sha256, hashes)
             people = self.people_by_id(set(found.values()))
         return {sha256: people[person_id] for sha256, person_id in found.items()}
 
     def banned(self) -> Banned:
         """Who asked to be removed, so that no source brings them back."""
-        rows = self._fetch(select(BannedRow))
+        rows = self._fetch(select(BANNED))
         return Banned({row.key: (row.folded_name, row.wikidata_id) for row in rows})
 
     def finding(self, name: str) -> dict[str, Any] | None:
         """What ``Transaction.keep_finding`` kept under a name."""
-        query = select(FindingRow.content).where(FindingRow.name == name)
+        query = select(FINDINGS.c.content).where(FINDINGS.c.name == name)
         found: dict[str, Any] | None = self._scalar(query)
         return found
 
     def read_calibration(self, space: Space) -> str | None:
         """What ``Transaction.keep_calibration`` kept of a space; None without."""
-        query = select(CalibrationRow.content).where(CalibrationRow.space_id == space.id)
+        query = select(CALIBRATIONS.c.content).where(CALIBRATIONS.c.space_id == space.id)
         content: str | None = self._scalar(query)
         return content
 
     def space_states(self) -> tuple[SpaceState, ...]:
         """Every embedding space, by id."""
-        filled = exists().where(VectorRow.space_id == SpaceRow.id)
-        query = select(SpaceRow, filled.label("filled")).order_by(SpaceRow.id)
+        filled = exists().where(VECTORS.c.space_id == SPACES.c.id)
+        query = select(SPACES, filled.label("filled")).order_by(SPACES.c.id)
         return tuple(
             SpaceState(Space(*described), generation, row_count, filled=bool(filled))
             for _, *described, generation, row_count, filled in self._fetch(query)
@@ -408,20 +406,20 @@ class Store:
 
     def unembedded(self, space: Space) -> NDArray[np.int64]:
         """Ids of the portraits with a photo that have no vector in a space, rising."""
-        photo = ThumbnailRow.portrait_id
-        vector = exists().where(VectorRow.portrait_id == photo, VectorRow.space_id == space.id)
+        photo = THUMBNAILS.c.portrait_id
+        vector = exists().where(VECTORS.c.portrait_id == photo, VECTORS.c.space_id == space.id)
         return self._ids(select(photo).where(~vector))
 
     def vector_count(self, space: Space | None = None) -> int:
         """How many vectors there are in a space; in all together, which is counted much faster."""
-        count = select(func.count()).select_from(VectorRow)
+        count = select(func.count()).select_from(VECTORS)
         if space is not None:
-            count = count.where(VectorRow.space_id == space.id)
+            count = count.where(VECTORS.c.space_id == space.id)
         return self._scalar(count) or 0
 
     def embedded(self, space: Space) -> NDArray[np.int64]:
         """Ids of the portraits that have a vector in a space, rising; none if nothing has."""
-        return self._ids(select(VectorRow.portrait_id).where(VectorRow.space_id == space.id))
+        return self._ids(select(VECTORS.c.portrait_id).where(VECTORS.c.space_id == space.id))
 
     def vectors(self, space: Space, portrait_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors of portraits, in that order: float32 (len(portrait_ids), D).
@@ -429,7 +427,7 @@ class Store:
         Raises KeyError if a portrait has none, and GalleryCorrupt if the file is gone or shorter
         than the database says.
         """
-        query = select(VectorRow.portrait_id, VectorRow.row).where(VectorRow.space_id == space.id)
+        query = select(VECTORS.c.portrait_id, VECTORS.c.row).where(VECTORS.c.space_id == space.id)
         with self.reading() as connection:
             if self.shared:
                 from gallery.search.pgvector import vectors_of_portraits
@@ -437,7 +435,7 @@ class Store:
                 return vectors_of_portraits(connection, space, portrait_ids)
             state, ids = self.space_state(space), portrait_ids.tolist()
             few = len(ids) <= 20 * CHUNK
-            rows = self._fetch_pairs(query, VectorRow.portrait_id, ids if few else None)
+            rows = self._fetch_pairs(query, VECTORS.c.portrait_id, ids if few else None)
         if state is None and not ids:
             return np.empty((0, space.dimensions), np.float32)
         if state is None or not rows.keys() >= set(ids):
@@ -471,10 +469,11 @@ class Store:
         ]
 
 
-def named(table: type[PersonRow | BannedRow], name: str) -> sa.ColumnElement[bool]:
+def named(table: sa.Table, name: str) -> sa.ColumnElement[bool]:
     """Those of that name, key or Wikidata id."""
+    known = table.c
     return or_(
-        table.key == name, table.wikidata_id == name.upper(), table.folded_name == folded(name)
+        known.key == name, known.wikidata_id == name.upper(), known.folded_name == folded(name)
     )
 
 
@@ -487,9 +486,9 @@ def _portrait(row: sa.Row[Any]) -> Portrait:
 
 def _in_category(category: str) -> Select[Any]:
     return (
-        select(PersonCategoryRow.person_id)
-        .join(CategoryRow, CategoryRow.id == PersonCategoryRow.category_id)
-        .where(CategoryRow.name == category_name(category))
+        select(MEMBERS.c.person_id)
+        .join(CATEGORIES, CATEGORIES.c.id == MEMBERS.c.category_id)
+        .where(CATEGORIES.c.name == category_name(category))
     )
 
 

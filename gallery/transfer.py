@@ -31,7 +31,7 @@ from gallery.scores import read_learned
 from gallery.scores.trial import try_ensemble
 from gallery.screen import Reason
 from gallery.store import Store
-from gallery.tables import BannedRow, PersonRow, PortraitRow
+from gallery.tables import BANNED, PEOPLE, PORTRAITS
 
 _BATCH: Final = 512  # portraits that are taken in whole or not at all
 _DAMAGED: Final = "damaged photo"
@@ -179,9 +179,9 @@ class _Intake:
         for start in range(0, len(portraits), _BATCH):
             self._take(portraits[start : start + _BATCH].tolist())
             progress("portraits", min(start + _BATCH, len(portraits)), len(portraits))
-        query = select(PersonRow.id).where(PersonRow.id.not_in(select(PortraitRow.person_id)))
+        query = select(PEOPLE.c.id).where(PEOPLE.c.id.not_in(select(PORTRAITS.c.person_id)))
         with source.reading() as connection:
-            bare = connection.scalars(query.order_by(PersonRow.id)).all()
+            bare = connection.scalars(query.order_by(PEOPLE.c.id)).all()
         for start in range(0, len(bare), _BATCH):
             people = source.people_by_id(bare[start : start + _BATCH]).values()
             self._write([one for one in people if one not in self._banned], [])
@@ -191,7 +191,7 @@ class _Intake:
         """Nobody whom either gallery has removed for good comes along."""
         known = self._gallery.banned().keys
         with self._source.reading() as connection:
-            rows = connection.execute(select(BannedRow).order_by(BannedRow.key)).all()
+            rows = connection.execute(select(BANNED).order_by(BANNED.c.key)).all()
         with self._gallery.transaction() as changes:
             for row in rows:
                 if row.key not in known:

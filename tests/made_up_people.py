@@ -13,7 +13,7 @@ from sqlalchemy import delete, insert
 from engine.types import Box, Space
 from gallery.gallery import Gallery
 from gallery.records import FoundPerson, FoundPortrait, Portrait, Thumbnail
-from gallery.tables import ThumbnailRow
+from gallery.tables import THUMBNAILS
 
 __all__ = ["MadeUp", "alike", "bad", "fill", "independent", "person_ids", "put_photo", "unit"]
 
@@ -111,7 +111,7 @@ def fill(
 def put_photo(gallery: Gallery, portrait: Portrait, content: bytes | None) -> None:
     """Puts bytes, sound or not, in the place of a portrait's photo; None takes it away."""
     with gallery.transaction() as changes:
-        changes.run(delete(ThumbnailRow).where(ThumbnailRow.portrait_id == portrait.id))
+        changes.run(delete(THUMBNAILS).where(THUMBNAILS.c.portrait_id == portrait.id))
         if content is not None:
             row = {"portrait_id": portrait.id, "jpeg": content}
-            changes.run(insert(ThumbnailRow).values(row))
+            changes.run(insert(THUMBNAILS).values(row))

@@ -21,7 +21,7 @@ from gallery.progress import Progress, no_progress
 from gallery.records import Hit
 from gallery.search import Ids, Mask, SearchIndex, Vectors, compared, rank
 from gallery.search.cache import Cache, PersonRows, newest_cache, write_cache
-from gallery.tables import PortraitRow, VectorRow
+from gallery.tables import PORTRAITS, VECTORS
 from gallery.vector_file import VectorFile
 
 _MORE: Final = 8  # people compared exactly at first, more than are asked for
@@ -284,17 +284,17 @@ def _highest(likenesses: Vectors, count: int) -> NDArray[np.intp]:
 
 def _alive(connection: Connection, space: Space, rows: PersonRows) -> int:
     """How many rows still count of those that ``rows`` knows."""
-    before = VectorRow.row < rows.row_count
-    query = select(func.count()).where(VectorRow.space_id == space.id, before)
+    before = VECTORS.c.row < rows.row_count
+    query = select(func.count()).where(VECTORS.c.space_id == space.id, before)
     return connection.scalar(query) or 0
 
 
 def counted_rows(connection: Connection, space: Space, first: int = 0) -> Ids:
     """Person, portrait and row of what counts, from a row on: int64 (N, 3), in any order."""
     query = (
-        select(PortraitRow.person_id, VectorRow.portrait_id, VectorRow.row)
-        .join(PortraitRow, PortraitRow.id == VectorRow.portrait_id)
-        .where(VectorRow.space_id == space.id, VectorRow.row >= first)
+        select(PORTRAITS.c.person_id, VECTORS.c.portrait_id, VECTORS.c.row)
+        .join(PORTRAITS, PORTRAITS.c.id == VECTORS.c.portrait_id)
+        .where(VECTORS.c.space_id == space.id, VECTORS.c.row >= first)
     )
     found: Any = connection.execute(query).cursor
     assert found is not None

@@ -34,7 +34,7 @@ from gallery.database import masked, told
 from gallery.likeness import SAME_PHOTO_STRETCH, SHORTEST_SUM, evened_norms, person_cosines
 from gallery.records import Hit
 from gallery.search import Floats, Ids, Mask, SearchIndex, Vectors, compared, rank
-from gallery.tables import SpaceRow, VectorRow
+from gallery.tables import SPACES, VECTORS
 
 INDEXED_DIMENSIONS: Final = 2_000
 """The most that pgvector's HNSW takes. Of longer vectors it sees the first 2,000 numbers, which for
@@ -273,7 +273,7 @@ def _packed(content: bytes | None, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _generation(connection: Connection, space: Space) -> int | None:
-    return connection.scalar(select(SpaceRow.generation).where(SpaceRow.id == space.id))
+    return connection.scalar(select(SPACES.c.generation).where(SPACES.c.id == space.id))
 
 
 def _lengths(sum_norms: Floats, norms: Floats) -> Floats:
@@ -351,8 +351,8 @@ def settle_index(connection: Connection, space: Space) -> bool:
 def counted(connection: Connection, space: Space) -> set[int]:
     """How many vectors there are, as three look-ups say; one number if nobody else changed any."""
     people = text("SELECT coalesce(sum(portraits), 0) FROM person_vector WHERE space_id = :space")
-    vectors = select(func.count()).where(VectorRow.space_id == space.id)
-    told_of = select(SpaceRow.row_count).where(SpaceRow.id == space.id)
+    vectors = select(func.count()).where(VECTORS.c.space_id == space.id)
+    told_of = select(SPACES.c.row_count).where(SPACES.c.id == space.id)
     asked = people.bindparams(space=space.id), vectors, told_of
     return {int(connection.scalar(query) or 0) for query in asked}
 

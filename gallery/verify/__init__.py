@@ -21,7 +21,7 @@ from gallery.build import embed_missing, learn_scores
 from gallery.gallery import Gallery
 from gallery.progress import Progress, Report, no_progress
 from gallery.screen import SCREENING, Reason
-from gallery.tables import CategoryRow
+from gallery.tables import CATEGORIES
 from gallery.verify.checks import (
     NOBODYS,
     Examination,
@@ -158,7 +158,7 @@ class _Examiner:
             self.gallery.sweep_vectors()
         if any(one.kind is Kind.EMPTY for one in findings):
             with self.gallery.transaction() as changes:
-                changes.run(delete(CategoryRow).where(NOBODYS))
+                changes.run(delete(CATEGORIES).where(NOBODYS))
         return findings
 
     def _forget(self, findings: list[Finding]) -> list[Finding]:

@@ -26,7 +26,7 @@ from engine.types import Box, Concern, Face, Space
 from gallery.gallery import Gallery
 from gallery.progress import Progress
 from gallery.records import Portrait
-from gallery.tables import CategoryRow, PersonCategoryRow
+from gallery.tables import CATEGORIES, MEMBERS
 
 _SETTLED_S: Final = 600.0  # younger files may belong to somebody who is adding people
 _BATCH: Final = 64
@@ -39,7 +39,7 @@ _SAME_VECTOR: Final = 0.95
 """A vector made again from the thumbnail has at least this cosine with the stored one, which was
 made from the original: 0.9985 at worst among 150 photos with dlib."""
 _MOST_OTHERS: Final = 0.05  # if more of the sample differ, it is the vectors, not the pictures
-NOBODYS: Final = CategoryRow.id.not_in(select(PersonCategoryRow.category_id))  # categories
+NOBODYS: Final = CATEGORIES.c.id.not_in(select(MEMBERS.c.category_id))  # categories
 
 
 class Kind(StrEnum):
@@ -180,7 +180,7 @@ def owners_of(gallery: Gallery) -> Owners:
 
 def catalogue_findings(gallery: Gallery) -> list[Finding]:
     """People without portraits, categories without people."""
-    counts, name = gallery.portrait_counts(), CategoryRow.name
+    counts, name = gallery.portrait_counts(), CATEGORIES.c.name
     with gallery.reading() as connection:
         empty = connection.scalars(select(name).where(NOBODYS).order_by(name)).all()
         people = [person for person in gallery.people() if person.id not in counts]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from gallery.tables import GalleryTables, RevisionRow
+from gallery.tables import METADATA, REVISION
 
 revision = "gallery_0001"
 down_revision = None
@@ -31,8 +31,8 @@ CREATE TABLE person_vector (
 def upgrade() -> None:
     """Creates the tables."""
     connection = op.get_bind()
-    GalleryTables.metadata.create_all(connection)
-    connection.execute(sa.insert(RevisionRow).values(id=1, number=0))
+    METADATA.create_all(connection)
+    connection.execute(sa.insert(REVISION).values(id=1, number=0))
     if connection.dialect.name == "postgresql":
         from pgvector.sqlalchemy import Vector
 
@@ -52,4 +52,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drops the tables; the extension stays, for others may use it."""
     op.execute("DROP TABLE IF EXISTS person_vector")
-    GalleryTables.metadata.drop_all(op.get_bind())
+    METADATA.drop_all(op.get_bind())

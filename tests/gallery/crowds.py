@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from engine.types import Embedding, Space
 from gallery.gallery import Gallery
-from gallery.tables import CategoryRow, PersonCategoryRow, PersonRow, PortraitRow
+from gallery.tables import CATEGORIES, MEMBERS, PEOPLE, PORTRAITS
 
 __all__ = ["Crowd", "enrolled", "found", "unit"]
 
@@ -76,7 +76,7 @@ def enrolled(gallery: Gallery, crowd: Crowd) -> Gallery:
             rows = np.flatnonzero(np.isin(crowd.owners, numbers))
             owners = (crowd.owners[rows] - start + first).tolist()
             portraits = [_blank(*one) for one in zip(owners, rows.tolist(), strict=True)]
-            query = insert(PortraitRow).returning(PortraitRow.id, sort_by_parameter_order=True)
+            query = insert(PORTRAITS).returning(PORTRAITS.c.id, sort_by_parameter_order=True)
             made = changes.connection.scalars(query, portraits).all()
             changes.add_vectors(crowd.space, crowd.vectors[rows], made)
     gallery.refresh()
@@ -85,20 +85,20 @@ def enrolled(gallery: Gallery, crowd: Crowd) -> Gallery:
 
 def _people(connection: Connection, numbers: Sequence[int]) -> int:
     """Adds people whose ids follow each other; the first of them."""
-    first = 1 + (connection.scalar(select(func.max(PersonRow.id))) or 0)
+    first = 1 + (connection.scalar(select(func.max(PEOPLE.c.id))) or 0)
     kinds = ("even", "odd")
-    if connection.scalar(select(func.count()).select_from(CategoryRow)) == 0:
+    if connection.scalar(select(func.count()).select_from(CATEGORIES)) == 0:
         rows = [{"id": 1 + number, "name": kind} for number, kind in enumerate(kinds)]
-        connection.execute(insert(CategoryRow), rows)
+        connection.execute(insert(CATEGORIES), rows)
     people = [
         {"id": first + place, "key": f"key {n}", "name": f"Name {n}", "folded_name": f"name {n}"}
         for place, n in enumerate(numbers)
     ]
-    connection.execute(insert(PersonRow), people)
+    connection.execute(insert(PEOPLE), people)
     joined = [
         {"person_id": first + place, "category_id": 1 + n % 2} for place, n in enumerate(numbers)
     ]
-    connection.execute(insert(PersonCategoryRow), joined)
+    connection.execute(insert(MEMBERS), joined)
     return first
 
 

@@ -27,7 +27,7 @@ from gallery.build import build, remove
 from gallery.gallery import Gallery
 from gallery.progress import Report
 from gallery.records import FoundPerson, FoundPortrait
-from gallery.tables import CalibrationRow, SpaceRow, ThumbnailRow, VectorRow
+from gallery.tables import CALIBRATIONS, SPACES, THUMBNAILS, VECTORS
 
 Variant = Callable[[int], bytes]
 
@@ -386,9 +386,7 @@ def test_a_damaged_thumbnail_is_dropped_when_its_vector_is_needed(
     damaged = gallery.portraits(hopper.id)[1].id
     with gallery.transaction() as changes:
         changes.run(
-            update(ThumbnailRow)
-            .where(ThumbnailRow.portrait_id == damaged)
-            .values(jpeg=b"no picture")
+            update(THUMBNAILS).where(THUMBNAILS.c.portrait_id == damaged).values(jpeg=b"no picture")
         )
     lose_vectors(gallery, gallery.spaces()[0])
     report = build(gallery, engine, "dlib")
@@ -407,9 +405,9 @@ def test_vectors_of_an_older_recipe_are_replaced(
     gallery.space_folder(space).rename(gallery.space_folder(older))
     with gallery.transaction() as changes:
         changes.connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
-        changes.run(update(VectorRow).values(space_id=older.id))
-        changes.run(update(CalibrationRow).values(space_id=older.id))
-        changes.run(update(SpaceRow).values(id=older.id, weights_sha256="0" * 64))
+        changes.run(update(VECTORS).values(space_id=older.id))
+        changes.run(update(CALIBRATIONS).values(space_id=older.id))
+        changes.run(update(SPACES).values(id=older.id, weights_sha256="0" * 64))
     with Gallery.open(gallery.folder) as opened:
         build(opened, engine, "dlib")
         assert opened.spaces() == (space,)

@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from engine.errors import BadSettings, GalleryCorrupt, SetupProblem
 from gallery.database import changing, connect, migrate
 from gallery.gallery import Gallery
-from gallery.tables import GalleryTables, RevisionRow
+from gallery.tables import METADATA, REVISION
 from migrations import alembic_config, current, head, upgrade, version_table
 
 
@@ -28,7 +28,7 @@ def test_migrations_make_the_tables_of_the_models(tmp_path: Path) -> None:
         context = MigrationContext.configure(
             connection, opts={"version_table": version_table("gallery"), "compare_type": True}
         )
-        assert compare_metadata(context, GalleryTables.metadata) == []
+        assert compare_metadata(context, METADATA) == []
     database.dispose()
 
 
@@ -36,7 +36,7 @@ def test_checks_and_foreign_keys_are_those_of_the_models(tmp_path: Path) -> None
     """Alembic does not compare these."""
     migrated, declared = connect(tmp_path / "a.db"), connect(tmp_path / "b.db")
     migrate(migrated)
-    GalleryTables.metadata.create_all(declared)
+    METADATA.create_all(declared)
     found = []
     for database in (migrated, declared):
         inspector = sa.inspect(database)
@@ -89,7 +89,7 @@ def test_a_database_can_be_taken_back_and_forth(tmp_path: Path) -> None:
     migrate(database)
     with database.connect() as connection:
         assert current("gallery", connection) == head("gallery")
-        assert connection.scalar(sa.select(RevisionRow.number)) == 0
+        assert connection.scalar(sa.select(REVISION.c.number)) == 0
     database.dispose()
 
 

@@ -23,7 +23,7 @@ from gallery.build import build, remove
 from gallery.database import address, changing, connect_server, masked, told
 from gallery.gallery import Gallery
 from gallery.scores import prior
-from gallery.tables import GalleryTables
+from gallery.tables import METADATA
 from migrations import alembic_config, current, head, upgrade, version_table
 
 Variant = Callable[[int], bytes]
@@ -69,7 +69,7 @@ def test_migrations_make_the_tables_of_the_models_beside_the_stores(postgres_url
         for room in ("store", "gallery"):
             upgrade(room, connection)
             assert current(room, connection) == head(room)
-    ours = GalleryTables.metadata.tables
+    ours = METADATA.tables
     with database.connect() as connection:
         options = {
             "version_table": version_table("gallery"),
@@ -79,7 +79,7 @@ def test_migrations_make_the_tables_of_the_models_beside_the_stores(postgres_url
             "include_name": lambda name, kind, _: kind != "table" or name in ours,
         }
         context = MigrationContext.configure(connection, opts=options)
-        assert compare_metadata(context, GalleryTables.metadata) == []
+        assert compare_metadata(context, METADATA) == []
     with changing(database) as connection:
         from alembic import command
 

@@ -34,7 +34,7 @@ from gallery.pack import PackReader
 from gallery.records import Credit, FoundPerson, FoundPortrait, Thumbnail
 from gallery.scores import read_learned
 from gallery.silhouette import draw_silhouette, is_silhouette
-from gallery.tables import GalleryTables, ThumbnailRow
+from gallery.tables import METADATA, THUMBNAILS
 from gallery.transfer import copy_gallery, export_gallery, import_file
 
 
@@ -383,9 +383,9 @@ def test_a_lost_or_damaged_thumbnail_does_not_end_an_export(
     fill(gallery, 3, 1, DLIB)
     first, second, _ = (gallery.portraits(person.id)[0] for person in gallery.people())
     with gallery.writing(), gallery.transaction() as changes:
-        changes.run(delete(ThumbnailRow).where(ThumbnailRow.portrait_id == first.id))
+        changes.run(delete(THUMBNAILS).where(THUMBNAILS.c.portrait_id == first.id))
         changes.run(
-            update(ThumbnailRow).where(ThumbnailRow.portrait_id == second.id).values(jpeg=b"")
+            update(THUMBNAILS).where(THUMBNAILS.c.portrait_id == second.id).values(jpeg=b"")
         )
     assert export_gallery(gallery, tmp_path / "all.lookalike").photos == 1
     assert import_file(other, tmp_path / "all.lookalike").without_photo == 2
@@ -466,7 +466,7 @@ def test_whoever_is_written_can_be_read(
         "country": country and country * 40,
         "fame": fame,
     }
-    table = GalleryTables.metadata.tables["person"]
+    table = METADATA.tables["person"]
     written = pack._row_model(table).model_validate(pack._fitting(table, row))
     assert written.key == pack.plain_text(f"name:{key}")
 

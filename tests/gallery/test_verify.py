@@ -18,7 +18,7 @@ from engine.errors import BadSettings, Busy
 from gallery.add import add
 from gallery.gallery import Gallery
 from gallery.records import FoundPerson, FoundPortrait, Portrait
-from gallery.tables import CategoryRow
+from gallery.tables import CATEGORIES
 from gallery.verify import verify
 from gallery.verify.checks import Examination, Kind
 
@@ -169,7 +169,7 @@ def test_leftovers_go_and_what_somebody_may_be_writing_stays(
         (folder / "vectors-000099.f32").write_bytes(b"x")
     assert verify(sound, engine).findings == []  # young files
     with sound.transaction() as changes:
-        changes.run(insert(CategoryRow).values(name="nobody's"))
+        changes.run(insert(CATEGORIES).values(name="nobody's"))
         changes.add_person(FoundPerson(key="name:x", name="X"))
     mended = verify(sound, engine, fix=True)
     leftovers = [Kind.STRAY, Kind.NOBODY, Kind.EMPTY]
