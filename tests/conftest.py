@@ -9,12 +9,14 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 from homes import copy_home
-from looking_once import look_once
-from postgres_server import PostgresServer
+
+if TYPE_CHECKING:
+    from postgres_server import PostgresServer
 
 # Several tests, and the processes they start, run at once: threads that wait for each other gain
 # nothing there.
@@ -108,6 +110,8 @@ def own_home(starter_home: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _looks_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outside of the engine's own tests, and those of speed and memory."""
+    from looking_once import look_once
+
     measured = {"test_recognizer", "test_bench"}
     if "engine" not in request.path.parts[-3:] and request.module.__name__ not in measured:
         look_once(monkeypatch)
@@ -116,6 +120,8 @@ def _looks_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server with pgvector; one for the whole session, or each of its workers."""
+    from postgres_server import PostgresServer
+
     try:
         server = PostgresServer()
     except Exception as problem:  # noqa: BLE001 - some users may not start servers
