@@ -85,7 +85,7 @@ class Wiki:
         pictures: Files by title.
         renamed: Old titles, and what the files are called now.
         members: Categories' files.
-        delay_s: Before every answer.
+        delay_s: Before every answer, or until ``release``.
         held_after: All but so many pictures wait for ``release``.
         down_after: Hang up after so many questions.
         seconds_for: How long a query for an occupation takes; over 60 it is given up.
@@ -190,9 +190,7 @@ def _handle(request: BaseHTTPRequestHandler, wiki: Wiki) -> None:
         request.connection.close()
         return
     with wiki.counted(what):
-        if held:
-            wiki.release.wait(60)
-        time.sleep(wiki.delay_s)
+        wiki.release.wait(60 if held else wiki.delay_s)
         if not AGENT.fullmatch(request.headers.get("User-Agent", "")):
             odd = Odd(403, body=b"Please set a user-agent and respect our robot policy")
         if odd is None:

@@ -195,7 +195,7 @@ async def test_answers_say_that_the_gallery_is_growing_until_it_has_grown(
 ) -> None:
     """In the asker's language."""
     languages = {"en": "still growing", "es": "creciendo", "hi": "बढ़", "ru": "пополняется"}
-    wiki.delay_s = 2.0  # all four have asked before everybody is there
+    wiki.delay_s = PATIENCE_S  # all four have asked before everybody is there
     settings = Settings.model_validate(
         {
             "home": own_home,
@@ -217,7 +217,7 @@ async def test_answers_say_that_the_gallery_is_growing_until_it_has_grown(
             assert words in first
             assert "200" in first
         deadline = time.monotonic() + PATIENCE_S
-        wiki.delay_s = 0.0
+        wiki.release.set()
         while words in (last := (await somebody.says("", collins_jpeg)).text or ""):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.2)

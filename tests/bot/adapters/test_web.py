@@ -658,6 +658,7 @@ def test_the_page_fills_an_empty_gallery(
             page.get_by_role("combobox", name="How many").select_option("10000")
             page.get_by_role("checkbox", name="film").check()
             wiki.delay_s = 0.3
+            wiki.release.clear()
             page.get_by_role("button", name="Get them").click()
             page.get_by_role("button", name="Stop").click()
             expect(page.get_by_role("button", name="Get more faces")).to_be_visible(

@@ -14,11 +14,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from discord import shard
+from discord import client, http, shard
 from discord_server import BOT_ID, TOKEN, Discord
 from PIL import Image
 
-from bot.adapters.discord import DiscordAdapter
+from bot.adapters.discord import DiscordAdapter, sender
 from bot.app import open_conversation, open_store
 from bot.conversation import COMMANDS
 from bot.settings import DiscordSettings, Settings
@@ -33,6 +33,16 @@ EPHEMERAL = 64
 async def discord() -> AsyncIterator[Discord]:
     async with Discord() as server:
         yield server
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails is tried again soon: discord.py waits 1 to 5 s, the bot half a second."""
+    soon = SimpleNamespace(**vars(asyncio))
+    soon.sleep = lambda seconds: asyncio.sleep(min(seconds, 0.2))
+    for module in (client, http, shard):
+        monkeypatch.setattr(module, "asyncio", soon)
+    monkeypatch.setattr(sender, "PAUSES_S", (0.05,) * len(sender.PAUSES_S))
 
 
 @asynccontextmanager
@@ -101,13 +111,11 @@ async def test_the_models_there_are_are_offered_as_one_types(
         assert await discord.types(ann, "model", "name", "best") == []
 
 
+@pytest.mark.usefixtures("hurried")
 async def test_a_sharded_bot_answers_the_same(
-    discord: Discord, own_home: Path, hopper_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+    discord: Discord, own_home: Path, hopper_jpeg: bytes
 ) -> None:
     """Also where its first handshake is refused."""
-    hurried = SimpleNamespace(**vars(asyncio))  # discord.py waits 5 s then
-    hurried.sleep = lambda seconds: asyncio.sleep(min(seconds, 0.05))
-    monkeypatch.setattr(shard, "asyncio", hurried)
     discord.handshakes_to_refuse = 1
     async with bot(discord, own_home, sharded=True):
         photo = discord.attachment(hopper_jpeg)
@@ -277,6 +285,7 @@ async def test_commands_are_registered_once(discord: Discord, own_home: Path) ->
     assert all(set(c["integration_types"]) == {0, 1} for c in discord.commands)
 
 
+@pytest.mark.usefixtures("hurried")
 async def test_faults_on_the_way_lose_no_answer(
     discord: Discord, own_home: Path, hopper_jpeg: bytes
 ) -> None:
@@ -297,6 +306,7 @@ async def test_faults_on_the_way_lose_no_answer(
     assert discord.resumes == 1
 
 
+@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("garbage", ["<html>", "", "null", "{}", "[]", '"yes"'])
 async def test_a_garbage_answer_costs_nobody_a_card_and_makes_no_second(
     discord: Discord, own_home: Path, hopper_jpeg: bytes, garbage: str

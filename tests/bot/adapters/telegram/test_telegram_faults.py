@@ -191,7 +191,7 @@ async def test_flood_control_is_obeyed_and_the_answer_delivered(
     """That chat waits; another one is answered meanwhile."""
     slow, quick = Person(api).private_chat(), Person(api).private_chat()
     async with running(api, Mirror()):
-        api.flood("sendPhoto", 2, times=2)
+        api.flood("sendPhoto", 1, times=2)
         await slow.send_photo(hopper_jpeg)
         await until(lambda: api.called("sendPhoto"))
         await quick.say("/help")
@@ -201,7 +201,7 @@ async def test_flood_control_is_obeyed_and_the_answer_delivered(
     attempts = [call.at for call in api.called("sendPhoto")]
     pauses = [later - earlier for earlier, later in itertools.pairwise(attempts)]
     assert len(attempts) == 3
-    assert min(pauses) >= 2.0
+    assert min(pauses) >= 1.0
 
 
 async def test_twenty_at_once_are_within_telegrams_limits(api: BotApi, hopper_jpeg: bytes) -> None:
@@ -227,13 +227,13 @@ async def test_a_picture_whose_answer_is_of_no_bot_api_is_sent_again(
         api.fail("sendPhoto", status=200)
         await chat.send_photo(hopper_jpeg)
         assert (await chat.reply()).picture
-        assert await chat.stays_silent()
         api.garble("sendPhoto", garbage)
         await chat.send_photo(hopper_jpeg)
         assert (await chat.reply()).picture
         assert (await chat.reply()).picture
         await chat.say("/help")
         assert (await chat.reply()).words == "help [] 0"
+    assert chat.chat.outgoing.empty()  # the end waits for what is in work
 
 
 @pytest.mark.parametrize(
