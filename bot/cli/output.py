@@ -59,7 +59,10 @@ class _Output(io.TextIOWrapper):
 
 
 def prepare_streams() -> None:
-    """Lets both streams replace what their encoding lacks, for this and every other printer."""
+    """Lets both streams replace what their encoding lacks, for this and every other printer.
+
+    What the input's encoding lacks is kept, and closed streams lead nowhere.
+    """
 
     def replaced(problem: UnicodeError) -> tuple[str, int]:
         assert isinstance(problem, UnicodeEncodeError)
@@ -70,6 +73,11 @@ def prepare_streams() -> None:
         return text, problem.end
 
     codecs.register_error(_REPLACED, replaced)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed: a database must not become its file
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123,SIM115 - it stays open
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # paths are bytes
     if type(sys.stdout) is io.TextIOWrapper:
         encoding, lines = sys.stdout.encoding, sys.stdout.line_buffering
         sys.stdout = _Output(sys.stdout.detach(), encoding, line_buffering=lines)

@@ -20,11 +20,15 @@ from bot.adapters.terminal import TerminalAdapter
 def test_a_conversation_in_a_pipe(
     own_home: Path, tmp_path: Path, hopper_jpeg: bytes, collins_jpeg: bytes
 ) -> None:
-    """A path, a button's number, commands with paths, a mistake; the card lies beside the photo."""
+    """A path, a button's number, commands with paths, a mistake; the card lies beside the photo.
+
+    A path may be no text of the input's encoding.
+    """
     folder = tmp_path / "my photos"
     folder.mkdir()
     (folder / "both.jpg").write_bytes(side_by_side(hopper_jpeg, collins_jpeg))
-    (folder / "it's me.jpg").write_bytes(hopper_jpeg)
+    for name in ("it's me.jpg", "\udce9.jpg"):
+        (folder / name).write_bytes(hopper_jpeg)
     lines = (
         "both.jpg",
         "1",
@@ -32,6 +36,7 @@ def test_a_conversation_in_a_pipe(
         f"/top 2 {folder / 'both.jpg'}",
         "/compare 'both.jpg' \"it's me.jpg\"",
         "nothing.jpg",
+        "\udce9.jpg",
         "/mydata",
         "/modle",
         "/quit",
@@ -41,13 +46,14 @@ def test_a_conversation_in_a_pipe(
     done = subprocess.run(
         [sys.executable, "-m", "bot", "chat", "--home", str(own_home)],
         input="\n".join(lines) + "\n",
-        env={**inherited, "LOOKALIKE_MODELS__FETCH": "false", "LC_ALL": "C.UTF-8"},
+        env={**inherited, "LOOKALIKE_MODELS__FETCH": "false", "PYTHONIOENCODING": "utf-8"},
         cwd=folder,
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
         encoding="utf-8",
+        errors="surrogateescape",
     )
     said = done.stdout
     assert done.stderr == ""
@@ -60,7 +66,7 @@ def test_a_conversation_in_a_pipe(
     assert "never" not in said
     assert (own_home / "lookalike-mydata.json").read_text(encoding="utf-8").startswith("{")
     cards = sorted(path.name for path in folder.glob("*.lookalike.jpg"))
-    assert cards == ["both.lookalike.jpg", "it's me.lookalike.jpg"]
+    assert cards == ["both.lookalike.jpg", "it's me.lookalike.jpg", "\udce9.lookalike.jpg"]
     for card in cards:
         with Image.open(folder / card) as picture:
             assert min(picture.size) > 500

@@ -92,6 +92,9 @@ def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
     process.stdout.close()
     _, err = process.communicate(timeout=60)
     assert err == b""
+    shell = ["sh", "-c", 'exec "$0" -m bot --help <&- >&-', sys.executable]
+    closed = subprocess.run(shell, stderr=subprocess.PIPE, timeout=60, check=True)
+    assert closed.stderr == b""
 
 
 @given(st.text())
