@@ -19,7 +19,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,7 @@ has a glyph for every character of it."""
 _MARKS_PER_LETTER = 4  # more on one letter are decoration that climbs out of its line
 _LONGEST = 400  # characters of a text that are looked at; more never fits a box
 _JOINERS = {"\u200c", "\u200d"}
+_MOST_CODES = 4
 _FLAG = re.compile("[\U0001f1e6-\U0001f1ff]{2}")
 _VIRAMA = 9  # canonical combining class
 
@@ -57,7 +58,7 @@ def cleaned(text: str) -> str:
 
     Line ends become spaces; controls (those that turn the direction of writing too), lone
     surrogates, private and unassigned characters go, and so do all but a few combining marks on
-    one letter.
+    one letter. Text of nothing but private and unassigned characters becomes their codes.
     """
     kept: list[str] = []
     marks = 0
@@ -67,7 +68,8 @@ def cleaned(text: str) -> str:
         drawn = char.isspace() or category[0] != "C" or char in _JOINERS or _is_tag(char)
         if drawn and marks <= _MARKS_PER_LETTER:
             kept.append(" " if char.isspace() else char)
-    return " ".join("".join(kept)[:_LONGEST].split())
+    unknown = (f"U+{ord(char):04X}" for char in text if unicodedata.category(char) in {"Co", "Cn"})
+    return " ".join("".join(kept)[:_LONGEST].split() or islice(unknown, _MOST_CODES))
 
 
 def _is_tag(char: str) -> bool:
@@ -109,18 +111,16 @@ def clusters_of(text: str) -> Clusters:
     """The clusters of cleaned text with their typefaces.
 
     What no installed typeface has a glyph for becomes a plain letter where Unicode has one, or is
-    left out: first the marks on a letter, then the letter. Text of which no letter is left is
+    left out: first the marks on a letter, then the letter. A word of which no letter is left is
     spelled by its characters' names: "Tsalagi".
     """
-    found = _with_typefaces(text)
-    if any(char.isalnum() for cluster, _ in found for char in cluster):
-        return found
-    if not any(map(str.isalnum, text)):
-        return found
-    words = []
-    for word in text.split():  # each letter as the last word of its name, or its code
-        letters = (unicodedata.name(char, f"U+{ord(char):04X}").split()[-1] for char in word)
-        words.append("".join(letters).capitalize())
+    words = text.split(" ")
+    for place, word in enumerate(words):
+        left = (char for cluster, _ in _with_typefaces(word) for char in cluster)
+        if any(map(str.isalnum, word)) and not any(map(str.isalnum, left)):
+            # Each letter as the last word of its name, or its code.
+            letters = (unicodedata.name(char, f"U+{ord(char):04X}").split()[-1] for char in word)
+            words[place] = "".join(letters).capitalize()
     return _with_typefaces(" ".join(words))
 
 

@@ -149,7 +149,7 @@ def test_hebrew_ellipsis_stands_on_the_left() -> None:
 
 def test_text_without_glyphs_is_blank() -> None:
     """What can't be drawn takes no ink and breaks nothing."""
-    block = set_text("\ue000\x07", width_px=90, height_px=50, size_px=30, min_size_px=20)
+    block = set_text("\u200b\x07", width_px=90, height_px=50, size_px=30, min_size_px=20)
     assert ink(block) == 0
 
 
@@ -158,6 +158,8 @@ def test_text_without_glyphs_is_blank() -> None:
     [
         ("ᏣᎳᎩ ᎦᏬᏂ", "Tsalagi Gawoni"),  # Cherokee
         ("ꦗꦮ", "Jawa"),  # Javanese
+        ("Ada ᏣᎳᎩ", "Ada Tsalagi"),
+        ("\ue000", "U+E000"),  # private, as what Unicode does not know yet
         ("\U0001d4d0\U0001d4f5\U0001d4f2\U0001d4ec\U0001d4ee", "Alice"),  # mathematical script
     ],
 )
