@@ -32,7 +32,7 @@ from bot.adapters.telegram.messages import Asked, Reader
 from bot.adapters.telegram.sender import JSON, TELEGRAM_LIMITS, Sender, seconds_asked
 from bot.conversation import Conversation
 from bot.values import Reply
-from engine.errors import BadToken
+from engine.errors import BadToken, LookalikeError
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +56,9 @@ POLL_S = 30  # how long Telegram may wait before it says that there is nothing
 PACES_S = (0.08, 0.5)
 # Reading an update takes a fraction of a millisecond, during which nothing else is done.
 NEW_AT_ONCE = 30
-# How long an update in work stays unconfirmed, and how many do: well below 100, the most that one
-# poll brings.
-HOLD_S, HOLD_MOST = 60.0, 60
+# How long an update in work stays unconfirmed, how many do (well below 100, the most that one poll
+# brings), and at how many starts it may be the oldest.
+HOLD_S, HOLD_MOST, HOLD_STARTS = 60.0, 60, 2
 
 
 @dataclass(slots=True)
@@ -239,14 +239,22 @@ class Polling:
     answered, polls name the oldest unanswered update, and what they bring again is recognised.
 
     An update is let go unanswered after ``HOLD_S``, when ``HOLD_MOST`` came after it, or when it
-    waited before the start: what a predecessor died of is tried once more, not for ever.
+    was the oldest at ``HOLD_STARTS`` starts before: what its predecessors died of is tried once
+    more, not for ever. ``bookmarks`` (``Store.bookmarks``) notes which that is.
 
     Not by ``Bot.get_updates``: it would read all updates, those seen before too, and raise if one
     can't be read.
     """
 
-    def __init__(self, bot: Bot, request: BaseRequest, queue: asyncio.Queue[object]) -> None:
+    def __init__(
+        self,
+        bot: Bot,
+        request: BaseRequest,
+        queue: asyncio.Queue[object],
+        bookmarks: Callable[..., Awaitable[dict[str, int]]],
+    ) -> None:
         self._bot, self._request, self._queue = bot, request, queue
+        self._bookmarks = bookmarks
         self._next: int | None = None
         self._caught_up = False  # whether all that waited before the start has come
         self._held: dict[int, float] = {}  # update id -> when it came
@@ -284,7 +292,14 @@ class Polling:
                 await asyncio.sleep(_pause_s(problem, failures))
                 continue
             failures = 0
-            fresh = self._take(found, offset)
+            updates = {
+                update["update_id"]: update
+                for update in (found if isinstance(found, list) else ())
+                if isinstance(update, dict) and isinstance(update.get("update_id"), int)
+            }
+            waited = updates and self._next is None and not self._caught_up
+            given_up = await self._given_up(min(updates)) if waited else None
+            fresh = self._take(updates, offset, given_up)
             pace_s = PACES_S[0] if fresh else min(pace_s * 1.7, PACES_S[1])
             if self._held:
                 with suppress(TimeoutError):
@@ -309,13 +324,16 @@ class Polling:
         read_s = (self._request.read_timeout or 0) + timeout_s
         return await self._request.post(url, read_timeout=read_s)
 
-    def _take(self, found: object, offset: int | None) -> bool:
+    async def _given_up(self, oldest: int) -> int | None:
+        """The oldest update at a start if it is not to be held; notes that it was the oldest."""
+        starts = 0
+        with suppress(LookalikeError):
+            starts = (await self._bookmarks("telegram")).get(str(oldest), 0)
+            await self._bookmarks("telegram", str(oldest), starts + 1)
+        return oldest if starts >= HOLD_STARTS else None
+
+    def _take(self, updates: dict[int, JSON], offset: int | None, given_up: int | None) -> bool:
         """Hands over what is new of an answer; whether anything is."""
-        updates = {
-            update["update_id"]: update
-            for update in (found if isinstance(found, list) else ())
-            if isinstance(update, dict) and isinstance(update.get("update_id"), int)
-        }
         fresh = [update_id for update_id in updates if update_id not in self._seen]
         for update_id in fresh:
             self._next = update_id + 1
@@ -325,7 +343,7 @@ class Polling:
                 # One must not hide the others.
                 log.warning("telegram: an update can't be read (%s)", type(problem).__name__)
                 continue
-            if self._caught_up:
+            if update_id != given_up:
                 self._held[update_id] = time.monotonic()
                 self._all_answered.clear()
             self._queue.put_nowait(read)

@@ -30,6 +30,7 @@ class Mirror:
         fetched: The photos of each request that was answered.
         replies: Fixed replies by button action, or by command.
         gate: Nothing is answered while it is closed.
+        noted: Bookmarks, by place.
         wording: What the adapter itself says.
     """
 
@@ -38,9 +39,16 @@ class Mirror:
     replies: dict[str, Reply] = field(default_factory=dict)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     wording: Wording = field(default_factory=Wording.load)
+    noted: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.gate.set()
+
+    async def bookmarks(self, _: str, place: str | None = None, number: int = 0) -> dict[str, int]:
+        before = dict(self.noted)
+        if place is not None:
+            self.noted[place] = number
+        return before
 
     async def answer(self, request: Request, limits: Limits) -> Reply:
         assert limits == TELEGRAM_LIMITS
