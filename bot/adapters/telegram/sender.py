@@ -48,7 +48,10 @@ TELEGRAM_LIMITS = Limits(buttons_per_row=3, button_rows=10)
 # How long a failing delivery is retried.
 PATIENCE_S = 120.0
 READ_S = 20.0
-NO_ANSWER, MOST_GARBAGE = "no answer of the Bot API", 2
+NO_ANSWER, MOST_GARBAGE = "no answer of the Bot API", 1
+TWINS_WITHIN = 4  # messages; in private chats those of other chats are numbered between
+# What the library raises where Telegram has done something, and says nobody knows what of it.
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 # Nobody waits longer than this for an answer; Telegram names hours after gross abuse.
 LONGEST_RATE_LIMIT_S = 600.0
 MOST_RATE_LIMITS = 10
@@ -95,8 +98,9 @@ class ChatRateLimiter(AIORateLimiter):
 class Sender:
     """Delivers replies.
 
-    A network failure is retried with growing pauses: the answer may then arrive twice, which is
-    better than never. Somebody who blocked the bot gets nothing, and that is no error.
+    A network failure is retried with growing pauses: what then arrived twice is deleted where that
+    can be told. Where Telegram's answers to a picture stay garbage it is sent as words. Somebody
+    who blocked the bot gets nothing, and that is no error.
     """
 
     def __init__(self, bot: telegram.Bot) -> None:
@@ -111,7 +115,11 @@ class Sender:
                 caption = _sendable(reply.text)
                 try:
                     return await self._insert(place, partial(upload, caption=caption, **more))
-                except BadRequest as problem:
+                except NetworkError as problem:
+                    if problem.message == NO_ANSWER:
+                        break
+                    if not isinstance(problem, BadRequest):
+                        raise
                     log.info("telegram: a file is refused: %s", problem)
             if text:
                 more["link_preview_options"] = NO_PREVIEW
@@ -319,16 +327,17 @@ class ApiRequest(BaseRequest):
 
 async def _deliver(call: Callable[[], Awaitable[T]]) -> T:
     """The result of a request, which is repeated while the network fails."""
-    until = time.monotonic() + PATIENCE_S
+    until, failed = time.monotonic() + PATIENCE_S, 0
 
     async def deliver() -> T:
         try:
             return await call()
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as problem:
-            # Telegram has done it, and the library can't read what it says about it.
+        except UNREADABLE as problem:
             raise TelegramError("unreadable") from problem
 
     def pause_s(problem: Exception, failures: int) -> float | None:
+        nonlocal failed
+        failed = failures
         if not isinstance(problem, NetworkError) or isinstance(problem, BadRequest):
             return None
         if problem.message == NO_ANSWER and failures > MOST_GARBAGE:
@@ -336,7 +345,28 @@ async def _deliver(call: Callable[[], Awaitable[T]]) -> T:
         wait_s = backoff_s(failures, 0.5, 15.0)
         return wait_s if time.monotonic() + wait_s <= until else None
 
-    return await retry(deliver, pause_s)
+    done = await retry(deliver, pause_s)
+    if failed and isinstance(done, Message) and done.photo and not done.edit_date:
+        asked = done.reply_to_message.message_id if done.reply_to_message else 0
+        for one in range(done.message_id - 1, max(asked, done.message_id - TWINS_WITHIN), -1):
+            with contextlib.suppress(TelegramError, *UNREADABLE):
+                if await _is_twin(done, one):
+                    await done.get_bot().delete_message(done.chat.id, one)
+                    break
+    return done
+
+
+async def _is_twin(sent: Message, message_id: int) -> bool:
+    """Whether a message says the same as a picture: it had arrived before it was sent again.
+
+    What a message holds only a forwarded copy tells, which makes no sound and is deleted at once.
+    """
+    here, bot = sent.chat.id, sent.get_bot()
+    copy = await bot.forward_message(here, here, message_id, disable_notification=True)
+    await copy.delete()
+    origin = copy.forward_origin
+    mine = isinstance(origin, telegram.MessageOriginUser) and origin.sender_user.id == bot.id
+    return mine and bool(copy.photo) and copy.caption == sent.caption
 
 
 def _why(problem: TelegramError) -> str:

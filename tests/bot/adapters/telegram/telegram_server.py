@@ -141,7 +141,7 @@ class BotApi:
         """Answers as a broken gateway does: a status and a page that is no JSON."""
 
         def fault(_request: web.Request) -> None:
-            raise web.HTTPException(text="<html>broken</html>") if status == 200 else _http(status)
+            raise web.HTTPOk(text="<html>broken</html>") if status == 200 else _http(status)
 
         self._faults[method].extend([fault] * times)
 
@@ -376,7 +376,7 @@ class BotApi:
         original = self.chats[int(given["from_chat_id"])].messages.get(int(given["message_id"]))
         if original is None:
             raise bad_request("message to forward not found")
-        chat, media = self._chat(given), {"photo", "document", "video", "text"}
+        chat, media = self._chat(given), {"photo", "document", "video", "text", "caption"}
         copy = {key: value for key, value in original.items() if key in media}
         copy |= {"message_id": self.new_id(), "chat": chat.description, "from": self.me, "date": 1}
         copy["forward_origin"] = {"type": "user", "sender_user": original["from"], "date": 1}
