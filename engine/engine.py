@@ -57,11 +57,9 @@ class Engine:
         # Of a gallery's portraits, of which some are found again and again: 0.3 MB each.
         self.decode_portrait = functools.lru_cache(maxsize=24)(self.decode)
 
-    def decode(self, data: bytes, part: Part | None = None) -> Photo:
+    def decode(self, data: bytes, part: Part | None = None, finer: int = 1) -> Photo:
         """The picture in untrusted bytes or that part, see :func:`engine.decode.decode`."""
-        return self._decode(data, replace(self.limits, part=part))
-
-    def _decode(self, data: bytes, limits: DecodeLimits) -> Photo:
+        limits = replace(self.limits, part=part, long_side_px=finer * self.limits.long_side_px)
         if self.workers:
             return decoding.decode(data, limits)
         from engine.decode_worker import decode_here  # Pillow, which workers need alone
@@ -96,8 +94,7 @@ class Engine:
         reduced = photo.source_size_px[0] / photo.width_px
         if reduced > _FAR and not faces:
             with contextlib.suppress(PhotoProblem):
-                limits = replace(self.limits, long_side_px=2 * self.limits.long_side_px)
-                larger = self._decode(data, limits)
+                larger = self.decode(data, finer=2)
                 if found := self.detect(larger):
                     return self.detect_closer(larger, found, data)
         if reduced <= 1 or not _all_small(faces):

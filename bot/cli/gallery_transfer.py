@@ -142,7 +142,7 @@ def _download_lines(done: DownloadReport, models: Sequence[str]) -> Iterator[str
         yield f"left out   {people_of(len(done.left_out))}"
         for reason, count in done.reasons().most_common():
             whom = [one.person for one in done.left_out if one.reason.startswith(reason)]
-            yield f"  {reason}: {count:,} ({some(whom, counted=False)})"
+            yield f"  {reason}: {count:,} ({some(whom)})"
     yield from output.add_lines(done.report, models)
 
 
@@ -304,7 +304,7 @@ def _import_lines(report: ImportReport) -> Iterator[str]:
         yield f"not taken  {numbered(len(report.rejected), 'portrait')}"
     for reason, count in report.reasons().most_common():
         whom = [one.person for one in report.rejected if one.reason.startswith(reason)]
-        yield f"  {reason}: {count:,} ({some(list(dict.fromkeys(whom)), counted=False)})"
+        yield f"  {reason}: {count:,} ({some(list(dict.fromkeys(whom)))})"
     if report.never_again:
         gone = f"{people_of(report.never_again)} who were removed for good"
         yield f"stay away  {gone}; `lookalike gallery permit PERSON` takes it back"
@@ -369,7 +369,7 @@ def _pickle_lines(report: PickleReport, models: Sequence[str]) -> Iterator[str]:
         yield f"no photo   {numbered(report.photos_missing, 'entry', 'entries')}"
     if report.names_only:
         names = people_of(len(report.names_only))
-        yield f"name only  {names} ({some(report.names_only, counted=False)})"
+        yield f"name only  {names} ({some(report.names_only)})"
         yield (
             "Nobody is found by a name only. With the photos: the same command with --photos DIR, "
             "or `lookalike gallery add DIR`. Without: `lookalike gallery download` fetches famous "

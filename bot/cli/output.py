@@ -250,12 +250,10 @@ def either(names: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def some(names: Sequence[str], *, counted: bool = True, most: int = EXAMPLES) -> str:
-    """The first few names, and how many more there are: ``A, B and 12 more``, or ``A, B, ...``."""
-    shown = ", ".join(names[:most])
-    if len(names) <= most:
-        return shown
-    return f"{shown} and {len(names) - most:,} more" if counted else f"{shown}, ..."
+def some(names: Sequence[str], most: int = EXAMPLES) -> str:
+    """The first few names, and how many more there are: ``A, B and 12 more``."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def news_lines(report: Report) -> Iterator[str]:
@@ -292,10 +290,9 @@ def add_lines(report: Report, models: Sequence[str]) -> Iterator[str]:
         ("lost or damaged, add them again", sorted(set(report.dropped))),
     ):
         if names:
-            odd = sum(not one.endswith(_USUAL) for one in names[:_MOST_NAMED])
-            most = max(EXAMPLES, odd)
+            most = max(EXAMPLES, sum(not one.endswith(_USUAL) for one in names[:_MOST_NAMED]))
             cut = " (--json lists all)" if len(names) > most else ""
-            yield f"{heading}: {some(names, most=most)}{cut}"
+            yield f"{heading}: {some(names, most)}{cut}"
     yield from report.notes
     yield (
         f"{numbered(report.photos, 'photo')} in {report.seconds:.1f} s, "

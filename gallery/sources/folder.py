@@ -59,10 +59,7 @@ _PHOTO_START = re.compile(
     rb"|....ftyp(?:hei[cxms]|hev[cx]|mif1|msf1|avi[fs])|(?:II[*+]\0|MM\0[*+])",
     re.DOTALL,
 )
-"""First bytes of photos whose names don't say so: JPEG, PNG, GIF, WebP, BMP, HEIF, AVIF, TIFF.
-
-Raw files of cameras begin like TIFF, but their names have endings.
-"""
+"""First bytes of photos whose names don't say so; cameras' raw files begin like TIFF, but do."""
 
 # What network storage, Windows, macOS, Linux and photo programs put beside people's own folders.
 _SYSTEMS: Final = re.compile(
@@ -82,7 +79,7 @@ _SYSTEMS: Final = re.compile(
 _ORDINARY: Final = re.compile(
     r"albums?|backup|camera|collection|cop(?:y|ies)|edit(?:ed|s)|extra|folder|gallery|images?|misc"
     r"|more|new|old|originals?|other|party|pics|pictures?|photos?|photographs|portraits?|private"
-    r"|raw|roll|scans|selfies|trip|unsorted|various|videos?|wedding",
+    r"|raw|roll|scans|selfies|trip|unsorted|various|videos?|wedding|(?:19|20)\d\d",
     re.IGNORECASE,
 )
 
@@ -101,7 +98,9 @@ class _Branch:
     def is_category(self) -> bool:
         """Whether the folders in it are those of people."""
         if not self.photos:
-            return not all(one.photos and _is_ordinary(one.path.name) for one in self.branches)
+            words = (person_name(one.path.name).split() for one in self.branches if one.photos)
+            ordinary = [all(map(_ORDINARY.fullmatch, name)) for name in words]
+            return ordinary.count(True) < len(self.branches)
         names = [person_name(branch.path.name) for branch in self.branches]
         names = [name for name in names if _looks_like_a_name(name)]
         many = len(names) > 1 or any(len(name.split()) > 1 for name in names)
@@ -264,17 +263,11 @@ def _why_not(entry: os.DirEntry[str], root: Path) -> str | None:
         elif path.suffix.lower() not in PHOTO_ENDINGS:
             with path.open("rb") as file:
                 known = _PHOTO_START.match(file.read(16))
-            tiff = known and path.suffix and known[0][:2] in {b"II", b"MM"}
-            reason = None if known and not tiff else "not a kind of photo that is read"
+            if not known or (path.suffix and known[0][:2] in {b"II", b"MM"}):
+                reason = "not a kind of photo that is read"
     except (OSError, RuntimeError):  # a link in a circle, for instance
         reason = "a link to nothing" if entry.is_symlink() else "it can't be read"
     return reason
-
-
-def _is_ordinary(folder_name: str) -> bool:
-    """Whether it is called ``old photos`` or ``2019``."""
-    words = person_name(folder_name).split()
-    return all(_ORDINARY.fullmatch(word) or re.fullmatch("(19|20)[0-9]{2}", word) for word in words)
 
 
 def _looks_like_a_name(folder_name: str) -> bool:

@@ -76,8 +76,7 @@ class TelegramAdapter(Adapter[TelegramSettings]):
             await app.bot.shutdown()  # where the application was never initialised
 
     async def _serve(self, app: AnyApplication, requests: ApiRequest, stop: asyncio.Event) -> None:
-        bookmarks = self.conversation.bookmarks
-        polling = Polling(app.bot, requests, app.update_queue, bookmarks)
+        polling = Polling(app, requests, self.conversation.bookmarks)
         album_quiet_s, done = self.album_quiet_s, polling.answered
         session = Session(app.bot, self.conversation, requests.client, album_quiet_s, done)
         app.add_handler(TypeHandler(telegram.Update, session.take))

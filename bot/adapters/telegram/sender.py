@@ -347,26 +347,25 @@ async def _deliver(call: Callable[[], Awaitable[T]]) -> T:
 
     done = await retry(deliver, pause_s)
     if failed and isinstance(done, Message) and done.photo and not done.edit_date:
-        asked = done.reply_to_message.message_id if done.reply_to_message else 0
-        for one in range(done.message_id - 1, max(asked, done.message_id - TWINS_WITHIN), -1):
-            with contextlib.suppress(TelegramError, *UNREADABLE):
-                if await _is_twin(done, one):
-                    await done.get_bot().delete_message(done.chat.id, one)
-                    break
+        await _delete_twin(done)
     return done
 
 
-async def _is_twin(sent: Message, message_id: int) -> bool:
-    """Whether a message says the same as a picture: it had arrived before it was sent again.
+async def _delete_twin(sent: Message) -> None:
+    """Deletes what stands before a picture and says the same: it had arrived the first time.
 
     What a message holds only a forwarded copy tells, which makes no sound and is deleted at once.
     """
-    here, bot = sent.chat.id, sent.get_bot()
-    copy = await bot.forward_message(here, here, message_id, disable_notification=True)
-    await copy.delete()
-    origin = copy.forward_origin
-    mine = isinstance(origin, telegram.MessageOriginUser) and origin.sender_user.id == bot.id
-    return mine and bool(copy.photo) and copy.caption == sent.caption
+    here, bot, question = sent.chat.id, sent.get_bot(), sent.reply_to_message
+    asked = question.message_id if question else 0
+    for one in range(sent.message_id - 1, max(asked, sent.message_id - TWINS_WITHIN), -1):
+        with contextlib.suppress(TelegramError, *UNREADABLE):
+            copy = await bot.forward_message(here, here, one, disable_notification=True)
+            await copy.delete()
+            author = getattr(copy.forward_origin, "sender_user", None)
+            if author and author.id == bot.id and copy.photo and copy.caption == sent.caption:
+                await bot.delete_message(here, one)
+                return
 
 
 def _why(problem: TelegramError) -> str:

@@ -60,6 +60,8 @@ NEW_AT_ONCE = 30
 # brings), and at how many starts it may be the oldest.
 HOLD_S, HOLD_MOST, HOLD_STARTS = 60.0, 60, 2
 
+Bookmarks = Callable[..., Awaitable[dict[str, int]]]  # see Store.bookmarks
+
 
 @dataclass(slots=True)
 class _Work:
@@ -240,21 +242,15 @@ class Polling:
 
     An update is let go unanswered after ``HOLD_S``, when ``HOLD_MOST`` came after it, or when it
     was the oldest at ``HOLD_STARTS`` starts before: what its predecessors died of is tried once
-    more, not for ever. ``bookmarks`` (``Store.bookmarks``) notes which that is.
+    more, not for ever.
 
     Not by ``Bot.get_updates``: it would read all updates, those seen before too, and raise if one
     can't be read.
     """
 
-    def __init__(
-        self,
-        bot: Bot,
-        request: BaseRequest,
-        queue: asyncio.Queue[object],
-        bookmarks: Callable[..., Awaitable[dict[str, int]]],
-    ) -> None:
-        self._bot, self._request, self._queue = bot, request, queue
-        self._bookmarks = bookmarks
+    def __init__(self, app: Any, request: BaseRequest, bookmarks: Bookmarks) -> None:
+        self._bot, self._queue = app.bot, app.update_queue
+        self._request, self._bookmarks = request, bookmarks
         self._next: int | None = None
         self._caught_up = False  # whether all that waited before the start has come
         self._held: dict[int, float] = {}  # update id -> when it came
