@@ -95,21 +95,25 @@ def png(
 
 def zeros(count: int) -> bytes:
     """A zlib stream that unpacks to that many zeros."""
-    packer = zlib.compressobj(1)
-    block = bytes(10_000_000)
-    parts = [
-        packer.compress(block[: min(len(block), count - at)]) for at in range(0, count, len(block))
-    ]
-    return b"".join(parts) + packer.flush()
+    return repeated(0, count)
+
+
+def repeated(value: int, count: int) -> bytes:
+    """A zlib stream of one byte, again and again: the packed block is repeated, too."""
+    block = bytes([value]) * 1_000_000
+    packer = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
+    whole = packer.compress(block) + packer.flush(zlib.Z_FULL_FLUSH)
+    blocks, rest = divmod(count, len(block))
+    checksum = zlib.adler32(block[:rest])
+    for _ in range(blocks):
+        checksum = zlib.adler32(block, checksum)
+    end = packer.compress(block[:rest]) + packer.flush()
+    return b"\x78\x01" + whole * blocks + end + struct.pack(">I", checksum)
 
 
 def filtered(count: int) -> bytes:
-    """A zlib stream of rows with a filter that does not exist, 200 times as long as declared."""
-    packer = zlib.compressobj(1)
-    block = b"\x09" * 10_000_000
-    return (
-        b"".join(packer.compress(block) for _ in range(20 * count // len(block))) + packer.flush()
-    )
+    """A zlib stream of rows with a filter that does not exist, 20 times as long as declared."""
+    return repeated(9, 20 * count)
 
 
 def saved(image: Image.Image, name: str, **options: object) -> bytes:
