@@ -104,7 +104,7 @@ async def test_missing_weights_are_fetched_and_the_model_joins(
     """Without a restart, and the person who chose it is answered by it from then on."""
     home = copy_home(starter_home, tmp_path / "home")
     models = ModelsSettings(configured=("senet", "dlib"), base_url=mirror.url)
-    mirror.usual = Behaviour(delay_s=0.5)
+    mirror.usual = Behaviour(delay_s=0.3)
     settings = Settings(home=home, default_model="senet", models=models)
     with caplog.at_level(logging.INFO, "bot"):
         async with open_conversation(settings) as conversation:

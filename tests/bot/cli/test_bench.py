@@ -32,8 +32,11 @@ def test_every_step_is_timed(own_home: Path) -> None:
     assert over == pytest.approx(timing["whole"] / timing["forward"])
 
 
-def test_made_up_weights_are_marked_and_stay_nowhere(own_home: Path) -> None:
+def test_made_up_weights_are_marked_and_stay_nowhere(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They decide nothing about speed, and must never answer anybody."""
+    monkeypatch.setattr("bot.cli.bench.PEOPLE", 500)
     printed = bench(own_home, "--model", "resnet")
     assert "resnet" in printed
     assert "made-up weights" in printed

@@ -22,7 +22,7 @@ from PIL import Image, ImageEnhance
 from wikimedia_server import Fact, Picture, Wiki, playing
 
 from bot.background import download_starter, starter_wanted
-from bot.cli.main import lookalike
+from bot.cli.main import lookalike, main
 from bot.settings import Settings
 from engine.errors import BadSettings, GalleryMissing, SourceDown
 
@@ -195,19 +195,16 @@ def test_a_person_at_a_terminal_is_asked_for_a_contact_once(
 
 
 def test_without_a_network_there_is_one_sentence(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LOOKALIKE_GALLERY__WIKIDATA_URL", "http://127.0.0.1:9/sparql")
-    done = subprocess.run(
-        [sys.executable, "-m", "bot", "gallery", "download", "--home", home],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 75
-    assert done.stderr.splitlines()[-1].startswith("lookalike: 127.0.0.1:9 can't be reached")
-    assert "Traceback" not in done.stderr
+    monkeypatch.setattr(sys, "argv", ["bot", "gallery", "download", "--home", str(home)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 75
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith("lookalike: 127.0.0.1:9 can't be reached")
+    assert "Traceback" not in said
 
 
 def varied(original: bytes, number: int) -> bytes:

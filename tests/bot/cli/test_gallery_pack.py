@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from bot.cli.main import lookalike
+from bot.cli.main import lookalike, main
 from engine.errors import BadSettings, GalleryCorrupt, GalleryMissing, SetupProblem
 
 
@@ -246,7 +246,12 @@ def test_files_that_don_t_belong_together(new_home: Path, tmp_path: Path) -> Non
     assert told(new_home, "stats")["people"] == 0
 
 
-def test_a_malicious_pickle_does_nothing_but_an_error(new_home: Path, tmp_path: Path) -> None:
+def test_a_malicious_pickle_does_nothing_but_an_error(
+    new_home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:
             return os.system, (f"touch {tmp_path / 'ran'}",)
@@ -254,13 +259,14 @@ def test_a_malicious_pickle_does_nothing_but_an_error(new_home: Path, tmp_path: 
     vectors, paths = old_app(tmp_path, ["data/A/1.jpg"])
     vectors.write_bytes(pickle.dumps([Evil()]))
     words = ["gallery", "import-pickle", str(vectors), str(paths), "--home", str(new_home)]
-    done = subprocess.run(
-        [sys.executable, "-m", "bot", *words], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 78
-    assert done.stderr.startswith("lookalike: ")
-    assert "nothing in it was run" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    monkeypatch.setattr(sys, "argv", ["bot", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 78
+    said = capsys.readouterr().err
+    assert said.startswith("lookalike: ")
+    assert "nothing in it was run" in said
+    assert len(said.splitlines()) == 1
     assert not (tmp_path / "ran").exists()
 
 
