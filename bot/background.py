@@ -38,7 +38,7 @@ def leave(code: int) -> NoReturn:
     can't be interrupted. Nothing of the first two counts until it is whole, so leaving them behind
     harms nothing; waiting for them, or letting the interpreter take itself apart around them, does.
     """
-    if any(thread.name == BACKGROUND for thread in threading.enumerate()):
+    if any(thread.name.startswith(BACKGROUND) for thread in threading.enumerate()):
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

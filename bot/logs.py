@@ -71,7 +71,7 @@ def set_up_logs(level: str, *, secrets: Iterable[str] = (), stream: TextIO | Non
     for name in OURS:
         logging.getLogger(name).setLevel(level)
     # A library may have set a level of its own, or will, which would win over the root's.
-    named = ("httpx", "httpcore", "telegram", "discord", "aiosqlite", "nicegui", "uvicorn")
+    named = ("httpx", "httpcore", "telegram", "discord", "nicegui", "uvicorn")
     for name in (*logging.root.manager.loggerDict, *named):
         library = logging.getLogger(name)
         if name in named or (library.name.partition(".")[0] not in OURS and library.level):

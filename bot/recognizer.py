@@ -133,7 +133,6 @@ class Recognizer:
         self._threads = ThreadPoolExecutor(self._workers + 1, thread_name_prefix="recognizer")
         self._waiting: defaultdict[str, deque[Waiting]] = defaultdict(deque)
         self._batches: dict[str, asyncio.Task[None]] = {}
-        self._packing: set[asyncio.Task[None]] = set()
         self._asked: defaultdict[tuple[bytes, bool], deque[float]] = defaultdict(deque)
         self._inside = 0
         self._empty = asyncio.Event()
@@ -270,18 +269,14 @@ class Recognizer:
 
     def pack_later(self, photos: Sequence[KeptPhoto]) -> None:
         """Compresses kept photos that are not yet, in a thread, a little later."""
-        large = [kept for kept in photos if not kept.packed]
-        if not large:
-            return
 
-        async def pack() -> None:
-            await asyncio.sleep(PACK_AFTER_S)
-            for kept in large:
-                await self._in_thread(kept.pack)
+        def pack() -> None:
+            with suppress(RuntimeError):  # the program is stopping
+                for kept in photos:
+                    self._threads.submit(kept.pack)
 
-        task = asyncio.create_task(pack())
-        self._packing.add(task)
-        task.add_done_callback(self._packing.discard)
+        if not all(kept.packed for kept in photos):
+            asyncio.get_running_loop().call_later(PACK_AFTER_S, pack)
 
     async def close(self, patience_s: float = 8.0) -> None:
         """Stops admitting, waits for what was admitted, then stops the threads."""
@@ -289,7 +284,7 @@ class Recognizer:
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
                 await self._empty.wait()
-        for task in (*self._batches.values(), *self._packing):
+        for task in self._batches.values():
             task.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -6,8 +6,8 @@ is sealed with AES-256-GCM (NIST SP 800-38D) under a key of the person's own, wi
 nonce; table and key are bound to the text, so that a row moved elsewhere does not open. Only keys
 and times stand in the clear.
 
-The database is a file of SQLite, or anything else that SQLAlchemy speaks to with asyncio;
-PostgreSQL is tested.
+The database is a file of SQLite, or anything else that SQLAlchemy speaks to; PostgreSQL is tested.
+Transactions run in threads of the store's own, one hop each: a driver of asyncio hops five times.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ import secrets
 import time
 from collections import ChainMap
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import NamedTemporaryFile
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from filelock import AsyncFileLock, Timeout
+from filelock import FileLock, Timeout
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 import migrations
 from bot.values import Sender
@@ -45,6 +46,7 @@ DAY_S = 86_400
 MOST_BOOKMARKS = 100
 EVERYWHERE = frozenset({"model", "style"})
 
+T = TypeVar("T")
 Clock = Callable[[], float]
 
 
@@ -102,17 +104,12 @@ def secret_key(path: Path, given: str | None = None) -> bytes:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-            handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                with os.fdopen(handle, "w", encoding="ascii") as file:
-                    file.write(secrets.token_hex(32) + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
+            with NamedTemporaryFile("w", dir=path.parent, encoding="ascii") as draft:  # mode 600
+                draft.write(secrets.token_hex(32) + "\n")
+                draft.flush()
+                os.fsync(draft.fileno())
                 with suppress(FileExistsError):
-                    os.link(draft, path)  # fails if another was first; rename would overwrite
-            finally:
-                draft.unlink()
+                    os.link(draft.name, path)  # fails if another was first; rename would overwrite
         found = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else "it is not text"
@@ -169,17 +166,17 @@ MATCHES = sa.Table(
 
 
 def database_url(url: str | None, home: Path) -> sa.URL:
-    """A SQLAlchemy URL, or the SQLite file in the data folder, with a driver for asyncio.
+    """A SQLAlchemy URL, or that of the SQLite file in the data folder.
 
     Raises BadSettings if the URL can't be read; its password is not shown.
     """
     if url is None:
-        return sa.URL.create("sqlite+aiosqlite", database=str(home / "lookalike.db"))
+        return sa.URL.create("sqlite", database=str(home / "lookalike.db"))
     found = address(url, "database.url")
-    return found.set(drivername="sqlite+aiosqlite") if found.drivername == "sqlite" else found
+    return found.set(drivername="sqlite") if found.get_backend_name() == "sqlite" else found
 
 
-def _connect(url: sa.URL) -> AsyncEngine:
+def _connect(url: sa.URL) -> sa.Engine:
     """An engine for that address; nothing is connected yet."""
     is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
     is_postgres = url.drivername == DRIVER
@@ -189,7 +186,7 @@ def _connect(url: sa.URL) -> AsyncEngine:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)
         # Parameters are sealed rows and keys: they stay out of every message.
-        engine = create_async_engine(
+        engine = sa.create_engine(
             url,
             connect_args=dict(CONNECTING) if is_postgres else {},
             hide_parameters=True,
@@ -202,43 +199,45 @@ def _connect(url: sa.URL) -> AsyncEngine:
     except SQLAlchemyError as problem:
         raise BadSettings(_why(problem)) from None
     if is_postgres:
-        tell_plainly(engine.sync_engine, url)
+        tell_plainly(engine, url)
     if url.get_backend_name() == "sqlite":
 
-        @sa.event.listens_for(engine.sync_engine, "connect")
+        @sa.event.listens_for(engine, "connect")
         def tune(connection: Any, _record: object) -> None:
             """Readers never wait for a writer; deleted content is overwritten."""
-            cursor = connection.cursor()
             for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "secure_delete = ON"):
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.execute("PRAGMA busy_timeout = 5000")  # ms
-            cursor.close()
+                connection.execute(f"PRAGMA {pragma}").close()
 
     return engine
 
 
-async def _prepare(engine: AsyncEngine, url: sa.URL, fingerprint: str) -> None:
+def _prepare(engine: sa.Engine, url: sa.URL, fingerprint: str) -> None:
     """Migrates and checks the secret; one process at a time."""
-    async with AsyncExitStack() as stack:
+    with ExitStack() as stack:
         if url.get_backend_name() == "sqlite" and url.database:
-            lock = AsyncFileLock(f"{url.database}.lock", timeout=LOCK_TIMEOUT_S)
+            lock = FileLock(f"{url.database}.lock", timeout=LOCK_TIMEOUT_S)
             try:
-                await stack.enter_async_context(lock)
+                stack.enter_context(lock)
             except Timeout:
                 sentence = f"another process is opening {url.database}: "
                 raise TryLater(sentence + "wait for it, or stop it if it hangs") from None
-        connection = await stack.enter_async_context(engine.begin())
+        connection = stack.enter_context(engine.begin())
         if url.get_backend_name() == "postgresql":
-            await connection.run_sync(lambda plain: take_turn(plain, STORE_TURN))
-        await connection.run_sync(partial(migrations.upgrade, "store"))
-        recorded = await connection.scalar(sa.select(STORE_KEY.c.fingerprint))
+            take_turn(connection, STORE_TURN)
+        migrations.upgrade("store", connection)
+        recorded = connection.scalar(sa.select(STORE_KEY.c.fingerprint))
         if recorded is None:
-            await connection.execute(STORE_KEY.insert().values(id=1, fingerprint=fingerprint))
+            connection.execute(STORE_KEY.insert().values(id=1, fingerprint=fingerprint))
         elif recorded != fingerprint:
             raise BadSettings(
                 "the database was written with another secret key: put the right secret.key (or "
                 "LOOKALIKE_DATABASE__KEY) back, or delete the database to start afresh"
             )
+
+
+def _committed(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
+    with engine.begin() as connection:
+        return work(connection)
 
 
 def _why(problem: Exception) -> str:
@@ -274,11 +273,14 @@ class Store:
     """
 
     def __init__(
-        self, engine: AsyncEngine, identity: Identity, *, history_days: int, clock: Clock
+        self, engine: sa.Engine, identity: Identity, *, history_days: int, clock: Clock
     ) -> None:
         self._engine, self._clock = engine, clock
         self.identity, self.history_days = identity, history_days
-        self._writing = asyncio.Lock()
+        # A database in memory lives in one thread. ``bot.background.leave`` waits for none.
+        several = 4 if engine.url.database not in (None, "", ":memory:") else 1
+        self._threads = ThreadPoolExecutor(several, "background")
+        self._in_thread = partial(asyncio.get_running_loop().run_in_executor, self._threads)
 
     @classmethod
     @asynccontextmanager
@@ -291,17 +293,18 @@ class Store:
         Raises BadSettings if the database can't be opened, or belongs to another secret, and
         SetupProblem if a newer program made it.
         """
-        engine = _connect(url)
+        store = cls(_connect(url), identity, history_days=history_days, clock=clock)
+        fingerprint = identity.keyed("fingerprint").hex()
         try:
             try:
-                await _prepare(engine, url, identity.keyed("fingerprint").hex())
+                await store._in_thread(_prepare, store._engine, url, fingerprint)
             except SQLAlchemyError as problem:
                 raise BadSettings(_why(problem)) from None
-            store = cls(engine, identity, history_days=history_days, clock=clock)
             await store.sweep()
             yield store
         finally:
-            await engine.dispose()
+            store._threads.shutdown(wait=False, cancel_futures=True)
+            store._engine.dispose()
 
     async def choice(self, who: Who) -> Choice:
         """A person's choices, in this chat and everywhere."""
@@ -328,16 +331,14 @@ class Store:
             content = {"person": match.person, "score": round(match.score, 1), "model": match.model}
             sealed = seal(self.identity.sealing_key(who.user), MATCHES.name, content)
             rows.append({"user_key": who.user.hex(), "at_s": match.at_s, "sealed": sealed})
-        async with self._transaction() as connection:
-            await connection.execute(MATCHES.insert(), rows)
+        await self._transaction(lambda connection: connection.execute(MATCHES.insert(), rows))
 
     async def history(self, who: Who, limit: int | None = None) -> tuple[PastMatch, ...]:
         """A person's matches that are not expired, newest first."""
         young = (MATCHES.c.user_key == who.user.hex()) & (MATCHES.c.at_s >= self._oldest())
         newest_first = (MATCHES.c.at_s.desc(), MATCHES.c.id.desc())
         query = sa.select(MATCHES.c.at_s, MATCHES.c.sealed).where(young).order_by(*newest_first)
-        async with self._transaction() as connection:
-            rows = (await connection.execute(query.limit(limit))).all()
+        rows = await self._transaction(lambda one: one.execute(query.limit(limit)).all())
         key = self.identity.sealing_key(who.user)
         return tuple(PastMatch(at_s=at_s, **unseal(key, MATCHES.name, one)) for at_s, one in rows)
 
@@ -353,9 +354,9 @@ class Store:
 
     async def forget(self, who: Who) -> None:
         """Deletes everything stored about a person, in every chat."""
-        async with self._transaction() as connection:
-            for table in (MATCHES, CHOICES):
-                await connection.execute(table.delete().where(table.c.user_key == who.user.hex()))
+        tables, mine = (MATCHES, CHOICES), who.user.hex()
+        deletions = [table.delete().where(table.c.user_key == mine) for table in tables]
+        await self._transaction(lambda one: [one.execute(deletion) for deletion in deletions])
         await self._empty_log()
 
     async def bookmarks(
@@ -377,9 +378,8 @@ class Store:
 
     async def sweep(self) -> int:
         """Deletes matches that are too old; how many there were."""
-        async with self._transaction() as connection:
-            old = MATCHES.delete().where(MATCHES.c.at_s < self._oldest())
-            deleted = int((await connection.execute(old)).rowcount)
+        old = MATCHES.delete().where(MATCHES.c.at_s < self._oldest())
+        deleted = await self._transaction(lambda one: int(one.execute(old).rowcount))
         if deleted:
             await self._empty_log()
         return deleted
@@ -393,39 +393,42 @@ class Store:
         return self.now_s() - days * DAY_S if days else 2**62  # nothing is young enough
 
     async def _choices(self, who: Who, which: sa.ColumnElement[bool]) -> dict[str, dict[str, Any]]:
-        async with self._transaction() as connection:
-            query = sa.select(CHOICES.c.key, CHOICES.c.sealed).where(which)
-            rows = (await connection.execute(query)).all()
+        query = sa.select(CHOICES.c.key, CHOICES.c.sealed).where(which)
+        rows = await self._transaction(lambda connection: connection.execute(query).all())
         key = self.identity.sealing_key(who.user)
         return {place: unseal(key, place, sealed) for place, sealed in rows}
 
     async def _change(self, key: str, who: Who, change: dict[str, object]) -> None:
         """Reads, changes and writes a row of choices; None deletes one, an empty row goes."""
         row, sealing_key = CHOICES.c.key == key, self.identity.sealing_key(who.user)
-        # Two presses by one person at once must not lose one: writers take turns.
-        async with self._writing, self._transaction() as connection:
-            if self._engine.dialect.name == "postgresql":  # other processes may write, too
+
+        def write(connection: sa.Connection) -> None:
+            # Two presses by one person at once must not lose one: writers take turns.
+            if connection.dialect.name == "postgresql":
                 lock = int.from_bytes(bytes.fromhex(key)[:8], signed=True)
-                await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock)))
-            sealed = await connection.scalar(sa.select(CHOICES.c.sealed).where(row))
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock)))
+            elif connection.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            asked = sa.select(CHOICES.c.sealed).where(row).with_for_update()
+            sealed = connection.scalar(asked)
             content = {} if sealed is None else unseal(sealing_key, key, sealed)
             content = {name: one for name, one in (content | change).items() if one is not None}
-            await connection.execute(CHOICES.delete().where(row))
+            connection.execute(CHOICES.delete().where(row))
             if content:
                 sealed = seal(sealing_key, key, content)
                 written = {"key": key, "user_key": who.user.hex(), "sealed": sealed}
-                await connection.execute(CHOICES.insert(), written)
+                connection.execute(CHOICES.insert(), written)
 
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+        await self._transaction(write)
+
+    async def _transaction(self, work: Callable[[sa.Connection], T]) -> T:
         try:
-            async with self._engine.begin() as connection:
-                yield connection
+            return await self._in_thread(_committed, self._engine, work)
         except (SQLAlchemyError, OSError) as problem:
             raise TryLater(_why(problem)) from None
 
     async def _empty_log(self) -> None:
         """Deleted rows also leave SQLite's write-ahead log."""
         if self._engine.dialect.name == "sqlite":
-            async with self._transaction() as connection:
-                await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)"
+            await self._transaction(lambda one: one.exec_driver_sql(checkpoint).all())

@@ -29,7 +29,7 @@ GIGABYTE = 1_000_000_000
 # Resident memory of the process with one, and with each further VGGFace2 network (OpenVINO).
 BASE_BYTES, NETWORK_BYTES = 350_000_000, 300_000_000
 SDKS = {"telegram": "telegram", "discord": "discord", "web": "nicegui"}
-CHAT_PACKAGES = ("aiosqlite", "cryptography", "greenlet", "regex")
+CHAT_PACKAGES = ("cryptography", "regex")
 # What a token looks like, and where to copy it again.
 TOKENS = {
     "telegram": (

@@ -318,14 +318,15 @@ async def test_a_database_that_is_gone_means_try_later(database: sa.URL, who: Wh
 @pytest.mark.parametrize(
     ("url", "driver"),
     [
-        (None, "sqlite+aiosqlite"),
-        ("sqlite:////tmp/x.db", "sqlite+aiosqlite"),
+        (None, "sqlite"),
+        ("sqlite:////tmp/x.db", "sqlite"),
+        ("sqlite+aiosqlite:////tmp/x.db", "sqlite"),
         ("postgresql://u:p@h/d", "postgresql+psycopg"),
         ("postgres://u:p@h/d", "postgresql+psycopg"),
         ("postgresql+psycopg://u:p@h/d", "postgresql+psycopg"),
     ],
 )
-def test_a_url_gets_a_driver_for_asyncio(tmp_path: Path, url: str | None, driver: str) -> None:
+def test_a_url_gets_a_driver(tmp_path: Path, url: str | None, driver: str) -> None:
     assert database_url(url, tmp_path).drivername == driver
 
 
@@ -387,7 +388,7 @@ def _files(home: Path) -> list[tuple[str, bytes]]:
 
 def _plain(url: sa.URL) -> sa.Engine:
     """For looking at a database from outside."""
-    return sa.create_engine(url.set(drivername=url.drivername.replace("+aiosqlite", "")))
+    return sa.create_engine(url)
 
 
 def _execute(url: sa.URL, statement: str) -> None:
