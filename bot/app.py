@@ -148,7 +148,8 @@ async def serve(settings: Settings) -> None:
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).mallopt(-8, 2)
     wanted, stop = adapters_wanted(settings), asyncio.Event()
-    makers = {name: _adapter_class(name) for name in wanted}
+    webhook = settings.telegram.webhook.url is not None
+    makers = {name: _adapter_class(name, webhook=webhook) for name in wanted}
     async with (
         _stopped_by_signals(stop),
         open_conversation(settings, fills_gallery=True) as conversation,
@@ -209,9 +210,11 @@ async def run_adapters(adapters: Sequence[Adapter[Any]], stop: asyncio.Event) ->
         raise next((one for one in failures if isinstance(one, SetupProblem)), failures[0])
 
 
-def _adapter_class(name: str) -> Callable[..., Adapter[Any]]:
-    # httpx imports its command line where it can, and rich and Pygments with it.
-    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type] # import fails
+def _adapter_class(name: str, *, webhook: bool) -> Callable[..., Adapter[Any]]:
+    # httpx imports its command line where it can, and rich and Pygments with it;
+    # python-telegram-bot tornado, which only its webhook needs.
+    for unused in ("httpx._main", *(["tornado"] if not webhook else [])):
+        sys.modules.setdefault(unused, None)  # type: ignore[arg-type] # import fails
     try:
         module = importlib.import_module(f"bot.adapters.{name}")
     except ModuleNotFoundError as missing:

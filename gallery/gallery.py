@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _ATTEMPTS: Final = 5
 _REMEMBERED: Final = 2_000  # people; more are forgotten and read again
+_THUMBNAILS: Final = 24  # kept as read: some are found again and again, 50 kB each
 _AS_GOOD: Final = 0.85  # of the best looks: a portrait of these is as good
 _CHUNK_ROWS: Final = 4_096
 Genders = frozenset[str] | None
@@ -53,8 +54,9 @@ class Snapshot:
     ``spaces`` are those in which somebody can be found; states and indexes are by space id.
     """
 
-    def __init__(self, store: Store, before: Snapshot | None = None) -> None:
+    def __init__(self, store: Gallery, before: Snapshot | None = None) -> None:
         self._store = store
+        self.thumbnail = functools.lru_cache(_THUMBNAILS)(store.thumbnail)
         with store.reading():
             self.revision = store.revision()
             self.states = {state.space.id: state for state in store.space_states()}
@@ -287,7 +289,7 @@ class Gallery(Store):
             Match(
                 person=person,
                 portrait=portrait,
-                thumbnail=functools.partial(self.thumbnail, portrait),
+                thumbnail=functools.partial(snapshot.thumbnail, portrait),
                 cosine=hit.cosine,
                 score=calibration.score(hit.cosine),
                 one_in=calibration.one_in(hit.cosine),
