@@ -365,13 +365,7 @@ class FairSemaphore:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self.leave()  # the place was given in the very moment of cancellation
-            else:
-                queue = self._queues.get(person, deque())
-                if turn in queue:
-                    queue.remove(turn)
-                if not queue:
-                    self._queues.pop(person, None)
-            raise
+            raise  # else ``leave`` passes over the turn, which is cancelled
 
     def leave(self) -> None:
         """Gives the place to the next person in turn."""

@@ -409,8 +409,7 @@ class Store:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock)))
             elif connection.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
-            asked = sa.select(CHOICES.c.sealed).where(row).with_for_update()
-            sealed = connection.scalar(asked)
+            sealed = connection.scalar(sa.select(CHOICES.c.sealed).where(row).with_for_update())
             content = {} if sealed is None else unseal(sealing_key, key, sealed)
             content = {name: one for name, one in (content | change).items() if one is not None}
             connection.execute(CHOICES.delete().where(row))
