@@ -44,7 +44,9 @@ class Network:
     ) -> None:
         self.name = name
         self.precision = precision  # what the arithmetic is done in: "f32", "bf16" or "int8"
-        self._compiled = compiled
+        import openvino
+
+        self._compiled, self._tensor = compiled, openvino.Tensor
         self._input_dtype = np.dtype(compiled.input(0).get_element_type().to_dtype())
         sides = compiled.input(0).get_partial_shape()
         self._input_shape = tuple(None if s.is_dynamic else int(s.get_length()) for s in sides)
@@ -71,19 +73,21 @@ class Network:
         if not np.can_cast(batch.dtype, self._input_dtype, casting="same_kind"):
             message = f"the network {self.name} takes {self._input_dtype}, not {batch.dtype}"
             raise ValueError(message)
-        batch = np.ascontiguousarray(batch, self._input_dtype)
+        batch = np.require(batch, self._input_dtype, "CW")  # OpenVINO refuses what is read-only
         with self._requests(len(batch)) as requests:
-            pieces = np.array_split(batch, len(requests))
+            pieces = np.array_split(batch, len(requests)) if len(requests) > 1 else [batch]
             try:
-                for request, piece in zip(requests[1:], pieces[1:], strict=True):
-                    request.start_async([piece], share_inputs=True)
-                requests[0].infer([pieces[0]], share_inputs=True)
+                for request, piece in zip(requests, pieces, strict=True):
+                    request.set_input_tensor(self._tensor(piece, shared_memory=True))
+                for request in requests[1:]:
+                    request.start_async()
+                found = [tuple(requests[0].infer(share_outputs=True).values())]
                 for request in requests[1:]:
                     request.wait()
+                    found.append(tuple(output.data for output in request.output_tensors))
             except RuntimeError as exc:
                 raise SetupProblem(f"the network {self.name} can't be run: {_first(exc)}") from exc
-            found = zip(*(request.output_tensors for request in requests), strict=True)
-            return tuple(np.concatenate([one.data for one in parts], dtype="f4") for parts in found)
+            return tuple(np.concatenate(parts, dtype="f4") for parts in zip(*found, strict=True))
 
     @contextmanager
     def _requests(self, most: int) -> Iterator[list[Any]]:

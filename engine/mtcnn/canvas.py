@@ -99,7 +99,7 @@ The published code counts pixels from 1, and the package mtcnn keeps the 1 altho
 
 _CANVAS_WIDTHS_PX = (160, 256, 416)  # the one that wastes least is taken
 _CANVAS_HEIGHT_PX = 672
-_ROUNDING_PX = 32  # few different heights, so that few shapes are compiled
+_ROUNDING_PX = 8  # few different heights, so that few shapes are compiled
 _MARGIN_PX = 4
 _MARGIN_BELOW_PX = 3 * WINDOW_PX
 _GAP = 0.95  # a copy that close to the other look's first would show the same again
@@ -169,7 +169,7 @@ class Canvas:
         return boxes, face[0, 0, y, x].astype(np.float64), levels[owners]
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def plan(
     width_px: int, height_px: int, smallest_px: float, largest_px: float = math.inf
 ) -> tuple[Canvas, ...]:
