@@ -38,7 +38,8 @@ FETCH_PAUSES_S = (0.2, 0.8, 2.0, 3.0, 4.0)
 SIGN_AFTER_S = 0.3
 
 _PICTURE_SUFFIX = re.compile(
-    r"\.(avif|bmp|gif|hei[cf]|hif|ico|jfif|jp2|jpe|jpe?g|jxl|png|tiff?|webp)\Z", re.IGNORECASE
+    r"\.(avif|bmp|gif|hei[cf]|hif|ico|jfif|jp2|jpe|jpe?g\w*|jxl|mpo|png|tiff?|webp)\Z|\A[^.]*\Z",
+    re.IGNORECASE,
 )
 
 
@@ -206,7 +207,10 @@ def listening_socket(host: str, port: int) -> socket.socket:
 
 
 def is_picture(media_type: str | None, filename: str | None) -> bool:
-    """Whether a file may be a picture: by its media type, or by its name where that is vague."""
+    """Whether a file may be a picture: by its media type, or by its name where that is vague.
+
+    A name without an ending says nothing either.
+    """
     kind = (media_type or "").partition(";")[0].strip().lower()
     vague = kind in {"", "application/octet-stream", "binary/octet-stream"}
     return kind.startswith("image/") or bool(vague and _PICTURE_SUFFIX.search(filename or ""))

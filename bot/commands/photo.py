@@ -223,7 +223,8 @@ async def answer_photo(services: Services, turn: Turn, choice: Choice, **changed
     photos = turn.request.photos
     if not photos:
         command = turn.request.command or "lookalike"
-        raise Refusal(Reply(text=turn.say("error.no_photo", command=command)))
+        said = (turn.say("error.no_photo", command=command), *changed.get("remarks", ()))
+        raise Refusal(Reply(text="\n".join(said)))
     asked = chosen(services, choice, photo=photos[0], rest=photos[1:MOST_ALBUM], **changed)
     return await ask(services, turn, asked)
 

@@ -604,6 +604,9 @@ async def test_a_wish_that_is_not_understood_is_told_and_the_photo_answered(
         assert reply.picture or reply.animation, said
         assert told in reply.text, said
     assert "no category" not in (await ann.says("/lookalike 2 dlib", hopper_jpeg)).text
+    for command in ("/lookalike", "/morph"):
+        said = (await ann.says(f"{command} Tom Cruise")).text
+        assert "I have no category “Tom Cruise”" in said
 
 
 async def test_several_wishes_at_once(ann: Person, hopper_jpeg: bytes) -> None:

@@ -52,7 +52,7 @@ async def test_a_file_arrives_untouched(api: BotApi, mirror: Mirror, hopper_jpeg
     assert (await chat.reply()).words == "top [3] 1"
     await chat.send_file(hopper_jpeg, "ME.HEIC", "application/octet-stream")
     assert (await chat.reply()).words == "None [] 1"
-    await chat.send_file(hopper_jpeg, "me.webp", None)
+    await chat.send_file(hopper_jpeg, "IMG_1234", None)
     assert (await chat.reply()).words == "None [] 1"
     assert mirror.fetched == [[hopper_jpeg]] * 3
 
