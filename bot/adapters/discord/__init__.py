@@ -20,6 +20,7 @@ from bot.adapters import Adapter, backoff_s, or_stop, retry
 from bot.adapters.discord import session as sessions
 from bot.adapters.discord.sender import FAILURES
 from bot.adapters.discord.session import AnyInteraction, Session, ShardedSession
+from bot.commands.words import SETTINGS
 from bot.conversation import COMMANDS
 from bot.logs import where
 from bot.settings import DiscordSettings
@@ -208,9 +209,13 @@ def _callback(session: Session, command: str, wording: Wording) -> Any:
     options = OPTIONS.get(command, ())
 
     async def call(interaction: AnyInteraction, **given: Any) -> None:
-        values = [given[option] for option in options if given.get(option) is not None]
-        files = [value for value in values if isinstance(value, discord.Attachment)]
-        words = [str(value) for value in values if not isinstance(value, discord.Attachment)]
+        values = {option: given[option] for option in options if given.get(option) is not None}
+        files = [value for value in values.values() if isinstance(value, discord.Attachment)]
+        words = [
+            f"{option}:{'_'.join(str(value).split())}" if option in SETTINGS else str(value)
+            for option, value in values.items()
+            if value not in files
+        ]
         photos = [sessions.attachment(file, own=True) for file in files]
         await session.ask(interaction, command, " ".join(words), photos)
 

@@ -153,6 +153,10 @@ async def test_every_command_answers(
         top = await discord.slash(ann, "top", number=2, photo=discord.attachment(collins_jpeg))
         both = (await top.answer())["content"]
         assert both.index("Eileen Collins") < both.index("Grace Hopper")
+        wished = {"photo": discord.attachment(hopper_jpeg), "category": "K pop", "top": 2}
+        said = (await (await discord.slash(ann, "lookalike", **wished)).answer())["content"]
+        assert said.index("Grace Hopper") < said.index("Eileen Collins")
+        assert SAY("category.none") in said
         for name in ("start", "help", "settings", "about", "privacy", "model", "category"):
             answer = await (await discord.slash(ann, name)).answer()
             assert answer["content"], name
