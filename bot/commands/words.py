@@ -147,7 +147,11 @@ def unknown_sentence(
     if setting == "category" and not categories:
         return turn.say("category.none")
     there = {"model": models, "style": STYLES}.get(setting, (*categories, ALL))
-    said = {"listed": ", ".join(map(isolate, there)), "given": shown(given), "command": setting}
+    said = {
+        "listed": ", ".join(map(isolate, there)),
+        "given": shown(given.replace("_", " ")),
+        "command": setting,
+    }
     key = {"model": "model.unknown", "style": "style.unknown"}.get(setting, "category.unknown")
     return turn.say(key if given else "hint.which", **said)
 
