@@ -34,7 +34,7 @@ from bot.cli.bench import (
     published_pipeline,
     write_made_up_weights,
 )
-from bot.cli.match import timed
+from bot.recognizer import timed
 from engine.decode import decode
 from engine.engine import load_backbone
 from engine.mtcnn import Detector
