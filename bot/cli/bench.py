@@ -69,7 +69,7 @@ def ratios(timings: list[Timing]) -> dict[str, dict[str, float]]:
     return result
 
 
-@click.command(short_help="Measure speed, side by side with the published packages.")
+@click.command(cls=cli.Command, json="Print the figures as JSON.")
 @cli.model_option("Only these.", several=True)
 @cli.path_option(
     "--photos",
@@ -80,8 +80,6 @@ def ratios(timings: list[Timing]) -> dict[str, dict[str, float]]:
 )
 @click.option("--repetitions", type=click.IntRange(1, 1000), default=10, show_default=True)
 @click.option("--alone", is_flag=True, help="Leave the published packages out.")
-@cli.json_option("Print the figures as JSON.")
-@cli.command_options
 def bench(
     context: cli.Context, models: Sequence[str], photos: Path | None, repetitions: int, alone: bool
 ) -> None:

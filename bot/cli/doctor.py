@@ -47,11 +47,10 @@ TIMEOUT_S = 10.0
 Finding = tuple[str, ...]
 
 
-@click.command()
+@click.command(cls=cli.Command, json="")
 @click.option(
     "--online", is_flag=True, help="Ask Telegram and Discord whether they know the token."
 )
-@cli.command_options
 def doctor(context: cli.Context, *, online: bool) -> None:
     """Look at settings, tokens, weights, gallery, database, processor and memory.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bot.cli import main as cli
-from bot.cli.output import EXAMPLES, progress, say
+from bot.cli.output import EXAMPLES, progress, say, write_file
 from engine.errors import SetupProblem
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ _plots = cli.path_option(
 )
 
 
-@click.group()
-@cli.common
+@click.group(cls=cli.Group)
 def evaluate() -> None:
     """Measure accuracy on labelled photos.
 
@@ -54,7 +53,6 @@ def evaluate() -> None:
 )
 @_model
 @_plots
-@cli.json_command
 def pairs(
     context: cli.Context, file: Path, root: Path | None, model: str | None, plots: Path | None
 ) -> None:
@@ -96,7 +94,6 @@ def pairs(
 @_gallery_photos
 @_model
 @_plots
-@cli.json_command
 def identify(
     context: cli.Context, folder: Path, gallery_photos: int, model: str | None, plots: Path | None
 ) -> None:
@@ -199,7 +196,6 @@ def _print(
     "FILE",
     "CSV with the columns person, category, country, gender (default: DIR/people.csv).",
 )
-@cli.json_command
 def report(
     context: cli.Context,
     folder: Path,
@@ -222,10 +218,10 @@ def report(
     engine = context.engine
     _check_packages()
     from gallery.evaluation.photos import read_labels
-    from gallery.evaluation.report import evaluate_people, render, save
+    from gallery.evaluation.report import evaluate_people, render
 
     if html is not None:
-        save(None, html)
+        write_file(html, None)
     with _gallery(context) as gallery:
         labels = read_labels(folder, people, gallery.people() if gallery else ())
     names = sorted(cli.BACKBONES)
@@ -246,7 +242,8 @@ def report(
         words += ["--gallery-photos", str(gallery_photos)]
         words += [word for name in models for word in ("--model", name)]
         words += ["--people", str(people)] if people else []
-        save(render(found, engine, command=shlex.join(words)), html)
+        page = render(found, engine, command=shlex.join(words))
+        write_file(html, page.encode("utf-8", "replace"))
     content = found.to_json() | {"html": str(html) if html else None}
     context.finish(content, _report_lines(found))
     if not context.json:

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from gallery.verify.checks import Examination, Finding
 
 
-@click.group()
-@cli.common
+@click.group(cls=cli.Group)
 def gallery() -> None:
     """Add, build, list and remove people."""
 
@@ -36,7 +35,6 @@ for _command in transfer.COMMANDS:
 @click.option("--category", metavar="NAME", help="Category of everybody in DIR.")
 @cli.usable_option
 @click.option("--again", is_flag=True, help="Look again at photos that were not taken before.")
-@cli.json_command
 def add(
     context: cli.Context, folder: Path, category: str | None, models: Sequence[str], again: bool
 ) -> None:
@@ -59,7 +57,6 @@ def add(
 
 @gallery.command()
 @cli.usable_option
-@cli.json_command
 def build(context: cli.Context, models: Sequence[str]) -> None:
     """Make the gallery whole: embed what lacks vectors, learn scores, clean up.
 
@@ -90,7 +87,6 @@ def build(context: cli.Context, models: Sequence[str]) -> None:
 
 @gallery.command("list")
 @click.option("--category", metavar="NAME", help="Only the people in this category.")
-@cli.json_command
 def list_people(context: cli.Context, category: str | None) -> None:
     """List the people in the gallery."""
     with context.gallery() as gallery:
@@ -111,7 +107,6 @@ def list_people(context: cli.Context, category: str | None) -> None:
 
 @gallery.command()
 @cli.person_argument
-@cli.json_command
 def show(context: cli.Context, name: str) -> None:
     """Show what the gallery holds of a PERSON (a name, or a Wikidata id)."""
     with context.gallery() as gallery:
@@ -146,7 +141,6 @@ def show(context: cli.Context, name: str) -> None:
 @cli.person_argument
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @click.option("--never-again", is_flag=True, help="No source brings the person back.")
-@cli.json_command
 def remove(context: cli.Context, name: str, yes: bool, never_again: bool) -> None:
     """Remove a PERSON and all their portraits."""
     from gallery.build import remove as remove_person
@@ -163,7 +157,6 @@ def remove(context: cli.Context, name: str, yes: bool, never_again: bool) -> Non
 
 
 @gallery.command()
-@cli.json_command
 def stats(context: cli.Context) -> None:
     """Count people, portraits, categories and vectors."""
     with context.gallery() as gallery:
@@ -211,7 +204,6 @@ def _found(gallery: Gallery, name: str) -> Person:
 @cli.model_option(
     "Backbone whose vectors compare faces (default: dlib if the gallery is built for it)."
 )
-@cli.json_command
 def verify(context: cli.Context, fix: bool, pictures: Path | None, model: str | None) -> None:
     """Check that the gallery is whole, and that everybody is who they are said to be.
 

@@ -16,7 +16,7 @@ import click
 from bot.cli import main as cli
 from bot.cli import output
 from bot.cli.output import interruptible, numbered, people_of, print_json, say, some
-from engine.errors import BadSettings, GalleryMissing
+from engine.errors import GalleryMissing
 
 if TYPE_CHECKING:
     from engine.engine import Engine
@@ -31,7 +31,7 @@ Names = Sequence[str]
 _file = click.argument("file", metavar="FILE", type=cli.PATH)
 
 
-@click.command()
+@click.command(cls=cli.Command)
 @click.option(
     "--category",
     "names",
@@ -45,7 +45,6 @@ _file = click.argument("file", metavar="FILE", type=cli.PATH)
 @click.option("--list", "list_them", is_flag=True, help="List the categories and stop.")
 @click.option("--refresh", is_flag=True, help="Ask again what was answered in the last 30 days.")
 @cli.usable_option
-@cli.json_command
 def download(
     context: cli.Context, names: Names, list_them: bool, refresh: bool, models: Names, **order: Any
 ) -> None:
@@ -87,9 +86,8 @@ def download(
     context.finish(content, _download_lines(report, used), interrupted=interrupted)
 
 
-@click.command("credits")
+@click.command("credits", cls=cli.Command)
 @cli.path_option("--html", "FILE", "Write a web page instead.", dir_okay=False)
-@cli.json_command
 def credits_command(context: cli.Context, html: Path | None) -> None:
     """List every picture with its author, licence and source."""
     with context.gallery() as gallery:
@@ -107,11 +105,7 @@ def credits_command(context: cli.Context, html: Path | None) -> None:
         loader = FileSystemLoader(Path(__file__).parent)
         pages = Environment(loader=loader, autoescape=True, trim_blocks=True)
         template = pages.get_template("credits.html")
-        try:
-            page = template.render(rows=known, nameless=nameless, **names)
-            html.write_text(page, encoding="utf-8")
-        except OSError as problem:
-            raise BadSettings(f"{html} can't be written ({problem.strerror})") from problem
+        output.write_file(html, template.render(rows=known, nameless=nameless, **names).encode())
         say(f"{numbered(len(rows), 'picture')}: {html}", err=True)
     if context.json:
         print_json(rows)
@@ -124,9 +118,8 @@ def credits_command(context: cli.Context, html: Path | None) -> None:
             say(nameless or "There is nobody in the gallery yet.")
 
 
-@click.command()
+@click.command(cls=cli.Command, json="")
 @cli.person_argument
-@cli.command_options
 def permit(context: cli.Context, name: str) -> None:
     """Let a PERSON come back who was removed with --never-again."""
     with context.gallery() as gallery, gallery.writing(), gallery.transaction() as changes:
@@ -164,11 +157,10 @@ def _credits(gallery: Gallery) -> list[dict[str, str | None]]:
     ]
 
 
-@click.command(short_help="Write the gallery into one file.")
+@click.command(short_help="Write the gallery into one file.", cls=cli.Command)
 @_file
 @click.option("--no-photos", is_flag=True, help="Leave the pictures out.")
 @click.option("--force", is_flag=True, help="Replace FILE if there is one.")
-@cli.json_command
 def export(context: cli.Context, file: Path, no_photos: bool, force: bool) -> None:
     """Write the whole gallery into FILE, for another machine or for safe keeping.
 
@@ -184,9 +176,8 @@ def export(context: cli.Context, file: Path, no_photos: bool, force: bool) -> No
     context.finish({"file": str(file), **report.to_json()}, _export_lines(file, report))
 
 
-@click.command("import", short_help="Take in an exported gallery.")
+@click.command("import", short_help="Take in an exported gallery.", cls=cli.Command)
 @_file
-@cli.json_command
 def import_command(context: cli.Context, file: Path) -> None:
     """Take in everybody from FILE, which `lookalike gallery export` wrote.
 
@@ -201,10 +192,9 @@ def import_command(context: cli.Context, file: Path) -> None:
         _finish(context, engine, gallery, report)
 
 
-@click.command(short_help="Copy a gallery to another folder or database.")
+@click.command(short_help="Copy a gallery to another folder or database.", cls=cli.Command)
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
-@cli.json_command
 def copy(context: cli.Context, source: str, target: str) -> None:
     """Copy a gallery FROM one place TO another, with pictures and vectors.
 
@@ -229,12 +219,11 @@ def _finish(context: cli.Context, engine: Engine, gallery: Gallery, report: Impo
     context.finish(report.to_json(), lines, interrupted=report.interrupted)
 
 
-@click.command("import-pickle", short_help="Take in the people of an older app.")
+@click.command("import-pickle", short_help="Take in the people of an older app.", cls=cli.Command)
 @click.argument("embeddings", metavar="EMBEDDING.PKL", type=cli.PATH)
 @click.argument("names", metavar="FILENAMES.PKL", type=cli.PATH)
 @cli.path_option("--photos", "DIR", "Where the photos are (default: beside FILENAMES.PKL).")
 @cli.usable_option
-@cli.json_command
 def import_pickle(
     context: cli.Context, embeddings: Path, names: Path, photos: Path | None, models: Sequence[str]
 ) -> None:

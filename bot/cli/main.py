@@ -140,32 +140,39 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
         setattr(context, param.name, value)
 
 
-def _common(*names: str, **more: Any) -> Callable[[F], F]:
-    return click.option(*names, callback=_remember, expose_value=False, **more)
+def _common(name: str, words: str, **more: Any) -> click.Option:
+    return click.Option([name], callback=_remember, expose_value=False, help=words, **more)
 
 
-def common(function: F) -> F:
-    """Adds ``--home`` and ``--config``, which every command takes."""
-    config = "Settings file (default: config.toml here, if there is one)."
-    home = "Data folder (default: $LOOKALIKE_HOME, else the user's data folder)."
-    function = _common("--config", metavar="PATH", type=PATH, help=config)(function)
-    return _common("--home", metavar="PATH", type=PATH, help=home)(function)
+_HOME = "Data folder (default: $LOOKALIKE_HOME, else the user's data folder)."
+_CONFIG = "Settings file (default: config.toml here, if there is one)."
+_PLACES = [
+    _common(name, words, metavar="PATH", type=PATH)
+    for name, words in (("--home", _HOME), ("--config", _CONFIG))
+]
 
 
-def command_options(function: F) -> F:
-    """Options that every command takes; its first argument is the ``Context``."""
-    passed: F = click.pass_obj(function)  # type: ignore[assignment]
-    return common(passed)
+class Command(click.Command):
+    """A command with the options that every one takes; its first argument is the ``Context``.
+
+    ``json`` are the words on ``--json``, which sets ``Context.json``; none: it prints no JSON.
+    """
+
+    def __init__(
+        self, name: str | None, *, callback: F, json: str = "Print JSON.", **more: Any
+    ) -> None:
+        super().__init__(name, callback=click.pass_obj(callback), **more)
+        self.params += [*([_common("--json", json, is_flag=True)] if json else []), *_PLACES]
 
 
-def json_option(words: str) -> Callable[[F], F]:
-    """The option for JSON on standard output, ``Context.json``."""
-    return _common("--json", is_flag=True, help=words)
+class Group(click.Group):
+    """Commands, with the options that say where everything is."""
 
+    command_class = Command
 
-def json_command(function: F) -> F:
-    """Options that every command takes, and ``--json``."""
-    return json_option("Print JSON.")(command_options(function))
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.params += _PLACES
 
 
 def model_option(
@@ -201,7 +208,7 @@ def count_option(
     )
 
 
-class _LazyGroup(click.Group):
+class _LazyGroup(Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
 
@@ -223,13 +230,11 @@ class _LazyGroup(click.Group):
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="lookalike", message="lookalike %(version)s")
-@common
 def lookalike() -> None:
     """Find the celebrity a face resembles."""
 
 
-@click.command()
-@command_options
+@click.command(cls=Command, json="")
 def run(context: Context) -> None:
     """Run the bots: those with a token, and the web chat if there is none.
 
@@ -243,8 +248,7 @@ def run(context: Context) -> None:
     _run(context, serve)
 
 
-@click.command()
-@command_options
+@click.command(cls=Command, json="")
 def chat(context: Context) -> None:
     """Talk to the bot here: type the path of a photo, or a command such as /help.
 
@@ -290,13 +294,12 @@ def _run(
     leave(0)
 
 
-@click.group()
+@click.group(cls=Group)
 def db() -> None:
     """Look after the databases: choices and history, and the gallery's catalogue."""
 
 
-@db.command(short_help="Bring the tables up to date.")
-@command_options
+@db.command(short_help="Bring the tables up to date.", json="")
 def upgrade(context: Context) -> None:
     """Bring the tables up to date; `run` and `chat` do so by themselves."""
     try:

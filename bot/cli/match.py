@@ -14,12 +14,12 @@ import click
 
 from bot.background import FALLBACK_MODEL, FEW_PEOPLE, add_bundled_portraits
 from bot.cli import main as cli
-from bot.cli.output import card_option, people_of, say, write_picture
+from bot.cli.output import card_option, people_of, say, write_file
 from bot.values import SIDE, SPLIT, STYLES
 from engine.errors import GalleryMissing, NoFace, NotAnImage, WeightsCorrupt, WeightsMissing
 
 if TYPE_CHECKING:
-    from bot.values import Picture
+    from bot.values import MatchAnswer, Picture
     from engine.engine import Engine
     from engine.types import Face, Photo
     from gallery.gallery import Gallery
@@ -101,23 +101,22 @@ def _answer_photo(
 
 def _draw_answer(engine: Engine, answer: _Answer, style: str = SIDE) -> Picture:
     """The card of the largest face; what makes no split face is drawn side by side."""
-    from bot.pictures.card import can_split, draw_card, entry_of
+    from bot.commands.answers import card_entries
+    from bot.pictures.card import can_split, draw_card
 
-    entries = [
-        entry_of(engine, match, name=match.person.name, **_words_of(match, answer.faces[0]))
-        for match in answer.matches[0]
-    ]
+    entries = card_entries(engine, answer.matches[0], next(_in_words(answer)))
     split = style == SPLIT and can_split(answer.photo, answer.faces[0], entries[0])
     return draw_card(answer.photo, answer.faces, entries, split=split)
 
 
-def _words_of(match: Match, face: Face) -> dict[str, str]:
-    """What the score is called, and whose the portrait is ("": nobody knows)."""
-    from bot.text import Wording, credit_of, word_key
+def _in_words(answer: _Answer) -> Iterator[tuple[MatchAnswer, ...]]:
+    """The matches of each face."""
+    from bot.commands.answers import match_answers
+    from bot.text import Wording
 
     text = Wording.load().text
-    credit = credit_of(match.portrait, text("answer.unknown_author"))
-    return {"word": text(word_key(match.score, face.concerns)), "credit": credit}
+    for face, matches in zip(answer.faces, answer.matches, strict=True):
+        yield match_answers(text, matches, face.concerns)
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
@@ -143,7 +142,7 @@ def _checked_category(gallery: Gallery, category: str | None) -> str | None:
     )
 
 
-@click.command(short_help="Find the lookalikes of the faces in a photo.")
+@click.command(cls=cli.Command, json="Print the answer as JSON.")
 @click.argument("photo", type=cli.PATH)
 @cli.model_option(
     "Backbone that answers (default: the configured one, dlib until it is ready); best: "
@@ -155,8 +154,6 @@ def _checked_category(gallery: Gallery, category: str | None) -> str | None:
 @click.option("--category", help="Search among these people only.")
 @card_option("--card", "Write the answer as a picture.")
 @click.option("--style", type=click.Choice(STYLES), help="How the card is drawn (default: side).")
-@cli.json_option("Print the answer as JSON.")
-@cli.command_options
 def match(
     context: cli.Context, photo: Path, model: str | None, card: Path | None, **how: Any
 ) -> None:
@@ -193,35 +190,31 @@ def match(
         with contextlib.suppress(OSError):
             said.touch()
     if card is not None and drawn is not None:  # last: what can't be written costs no answer
-        write_picture(card, drawn.jpeg)
+        write_file(card, drawn.jpeg)
         if not context.json:
             say(f"Card: {card.absolute()}")
 
 
 def _lines(answer: _Answer) -> Iterator[str]:
-    from bot.text import Wording, rarity, rated, shown_model
+    from bot.text import Wording, rated, shown_model
 
-    text = Wording.load().text
-    found = zip(answer.faces, answer.matches, strict=True)
+    found = zip(answer.faces, _in_words(answer), strict=True)
     for number, (face, matches) in enumerate(found, answer.first):
         several = len(answer.faces) > 1
         if several:
             yield f"Face {number}:"
-        name = matches[0].person.name if len(matches) == 1 else ""
+        name = matches[0].name if len(matches) == 1 else ""
         key = "answer.hook_face" if several else "answer.hook"
-        yield text(key, count=answer.people, name=name).rstrip()
-        for rank, match in enumerate(matches, 1):
-            words = _words_of(match, face)
-            place = f"{rank}. {match.person.name}  " if len(matches) > 1 else ""
-            yield f"{place}{rated(match.score, 20)} {words['word']}"
+        yield Wording.load().text(key, count=answer.people, name=name).rstrip()
+        for one in matches:
+            place = f"{one.rank}. {one.name}  " if len(matches) > 1 else ""
+            yield f"{place}{rated(one.score, 20)} {one.word}"
             cosines = ", ".join(
                 f"{part.backbone} {part.score:.0f} (cosine {part.cosine:.3f})"
-                for part in match.member_scores
+                for part in one.member_scores
             )
-            key, count = rarity(match.one_in)
-            rare = "" if "covered" in face.concerns else text(key, count=count)
-            credit = f"photo: {words['credit']}" * bool(words["credit"])
-            told = (rare, cosines or f"cosine {match.cosine:.3f}", credit)
+            credit = f"photo: {one.credit}" * bool(one.credit)
+            told = (one.rarity, cosines or f"cosine {one.cosine:.3f}", credit)
             yield "   " + "; ".join(filter(None, told))
         for concern in face.concerns:
             yield f"   (the face is {concern})"
@@ -266,9 +259,8 @@ def _record(answer: _Answer, path: Path) -> dict[str, Any]:
     return {"model": answer.model, "photo": str(path), "faces": faces, "ms": ms}
 
 
-@click.command(short_help="Show a first answer on a sample photo.")
+@click.command(cls=cli.Command, json="")
 @card_option("--out", "Where the card goes (default: HOME/answer.jpg).")
-@cli.command_options
 def demo(context: cli.Context, out: Path | None) -> None:
     """Find who else in the gallery looks like the person of a sample photo."""
     from gallery.sources.bundled import bundled_portraits
@@ -287,7 +279,7 @@ def demo(context: cli.Context, out: Path | None) -> None:
         people = answer.people - (gallery.find_person(person) is not None)
         answer = dataclasses.replace(answer, matches=(others,), people=people)
         picture = _draw_answer(engine, answer)
-    write_picture(sample, photo)
+    write_file(sample, photo)
     path, strangers = sample.absolute(), f"{person} and {others[0].person.name} are strangers"
     among = "with two people here, that is all there is to find"
     lines = (
@@ -304,6 +296,6 @@ def demo(context: cli.Context, out: Path | None) -> None:
         f"   {context.command('gallery download --limit 200')}   # famous people from Wikimedia",
     )
     context.finish(None, lines)
-    write_picture(card, picture.jpeg)
+    write_file(card, picture.jpeg)
     say()
     say(f"The answer as a picture: {card.absolute()}")

@@ -21,14 +21,12 @@ if TYPE_CHECKING:
 _names = click.Choice(list(BACKBONES))
 
 
-@click.group()
-@cli.common
+@click.group(cls=cli.Group)
 def models() -> None:
     """List, download and verify backbones."""
 
 
 @models.command("list")
-@cli.json_command
 def list_models(context: cli.Context) -> None:
     """Show every backbone, where it comes from and whether it can be used."""
     entries = [_entry(record, context.settings) for record in BACKBONES.values()]
@@ -36,20 +34,18 @@ def list_models(context: cli.Context) -> None:
     context.finish(entries, partial(_print_entries, entries))
 
 
-@models.command()
+@models.command(json="")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, type=_names)
 @click.option("--again", is_flag=True, help="Fetch anew, and trust what comes.")
 @click.option("--yes", is_flag=True, help="Accept the terms without being asked.")
-@cli.command_options
 def download(context: cli.Context, *, names: Sequence[str], again: bool, yes: bool) -> None:
     """Fetch the weights of backbones, after showing their terms."""
     for name in dict.fromkeys(names):
         _download(find_record(name), context.settings, again=again, yes=yes)
 
 
-@models.command()
+@models.command(json="")
 @click.argument("names", metavar="[NAME]...", nargs=-1, type=_names)
-@cli.command_options
 def verify(context: cli.Context, *, names: Sequence[str]) -> None:
     """Check weights: hash, layers, shapes, values, and whether they tell people apart.
 

@@ -15,12 +15,14 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from engine.errors import BadSettings
 
 if TYPE_CHECKING:
     from gallery.progress import Progress, Report
@@ -314,19 +316,29 @@ def card_option(name: str, words: str) -> Callable[[Any], Any]:
     return click.option(name, type=click.Path(path_type=Path), callback=checked, help=words)
 
 
-def write_picture(path: Path, jpeg: bytes) -> None:
-    """Writes a picture in the format that the name asks for, whole or not at all."""
+def write_file(path: Path, content: bytes | None) -> None:
+    """Writes a file so that it is whole or not there; BadSettings if it can't be written.
+
+    A JPEG becomes a picture of the format that the name asks for. None, before long work, only
+    makes the folder and tries.
+    """
     kind = _FORMATS.get(path.suffix.lower(), "JPEG")
-    if kind != "JPEG":
+    if content and kind != "JPEG":
         from PIL import Image
 
         buffer = io.BytesIO()
-        Image.open(io.BytesIO(jpeg)).save(buffer, kind)
-        jpeg = buffer.getvalue()
-    temporary = path.with_name(f".{path.name}.part")
+        Image.open(io.BytesIO(content)).save(buffer, kind)
+        content = buffer.getvalue()
+    if path.is_dir():
+        raise BadSettings(f"{path} is a folder: give the name of a file in it")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(jpeg)
-        temporary.replace(path)
+        part.write_bytes(content or b"")
+        if content is not None:
+            part.replace(path)
     except OSError as problem:
-        raise click.FileError(str(path), problem.strerror) from problem
+        raise BadSettings(f"{path} can't be written ({problem.strerror})") from problem
+    finally:
+        with suppress(OSError):  # where it could not be made
+            part.unlink(missing_ok=True)

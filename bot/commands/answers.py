@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from bot.commands import Found, Services, Turn, notice
-from bot.recognizer import timed
+from bot.recognizer import Slot, timed
 from bot.text import credit_of, grid, isolate, plain, rarity, rated, shown_model, word_key
 from bot.values import MOST_MATCHES, SPLIT, Button, FaceAnswer, MatchAnswer, Reply, Rows
-from gallery.records import MEN, WOMEN
+from engine.engine import Engine
+from gallery.records import MEN, WOMEN, Match
 
 if TYPE_CHECKING:
     from bot.pictures.card import CardEntry
-    from bot.recognizer import Slot
-    from engine.types import Face
-    from gallery.records import Match
 
 MORE_MATCHES = 5
 MOST_FACES = 200
@@ -34,7 +32,7 @@ async def show_card(services: Services, turn: Turn, _slot: Slot, found: Found) -
         from bot.pictures.card import can_split, draw_card
 
         photo, faces, at = found.photo.photo(), found.photo.faces, question.number - 1
-        entries = _entries(services, found)
+        entries = card_entries(services.engine, found.matches, found.answers)
         split = question.style == SPLIT and can_split(photo, faces[at], entries[0])
         picture = draw_card(photo, faces, entries, answered=at, split=split)
         names = [isolate(answer.name) for answer in found.answers]
@@ -67,7 +65,7 @@ async def show_parents(services: Services, turn: Turn, _slot: Slot, found: Found
         from bot.pictures.card import draw_family_card
 
         photo, faces, at = found.photo.photo(), found.photo.faces, found.question.number - 1
-        first, second = _entries(services, found)
+        first, second = card_entries(services.engine, found.matches, found.answers)
         title = turn.say("parents.card")
         picture = draw_family_card(photo, faces, (first, second), answered=at, title=title)
         alt = turn.say("parents.alt", first=isolate(first.name), second=isolate(second.name))
@@ -92,7 +90,7 @@ async def show_film(services: Services, turn: Turn, slot: Slot, found: Found) ->
 
         face = found.photo.faces[question.number - 1]
         pixels_and_shape = (found.photo.photo().pixels, with_chin(face.landmarks, face.box))
-        (entry,) = _entries(services, found)
+        (entry,) = card_entries(services.engine, found.matches, found.answers)
         alt = turn.say("morph.alt", name=isolate(entry.name), score=round(entry.score))
         return Reply(animation=make_morph(pixels_and_shape, entry, alt=alt))
 
@@ -122,28 +120,32 @@ def _face_answer(turn: Turn, found: Found, answers: tuple[MatchAnswer, ...]) -> 
     return FaceAnswer(number, faces, model, shares, matches=answers, hook=said)
 
 
-def _entries(services: Services, found: Found) -> list[CardEntry]:
+def card_entries(
+    engine: Engine, matches: Sequence[Match], answers: Sequence[MatchAnswer]
+) -> list[CardEntry]:
+    """Matches as a card shows them; decodes their portraits."""
     from bot.pictures.card import entry_of
 
-    entries = []
-    for match, one in zip(found.matches, found.answers, strict=True):
-        said = {"name": one.name, "word": one.word, "credit": one.credit}
-        entries.append(entry_of(services.engine, match, **said))
-    return entries
+    return [
+        entry_of(engine, match, name=one.name, word=one.word, credit=one.credit)
+        for match, one in zip(matches, answers, strict=True)
+    ]
 
 
-def match_answers(turn: Turn, matches: Sequence[Match], face: Face) -> tuple[MatchAnswer, ...]:
-    """The matches in the asker's words."""
-    unknown = turn.say("answer.unknown_author")
+def match_answers(
+    say: Callable[..., str], matches: Sequence[Match], concerns: Sequence[str]
+) -> tuple[MatchAnswer, ...]:
+    """The matches of a face that there are such concerns about, in the asker's words."""
+    unknown = say("answer.unknown_author")
     return tuple(
         MatchAnswer(
             rank=rank,
             name=plain(match.person.name),
             score=match.score,
-            word=turn.say(word_key(match.score, face.concerns)),
+            word=say(word_key(match.score, concerns)),
             cosine=match.cosine,
             one_in=match.one_in,
-            rarity=how_rare(turn, match.one_in, face.concerns),
+            rarity=how_rare(say, match.one_in, concerns),
             member_scores=match.member_scores,
             categories=match.person.categories,
             credit=credit_of(match.portrait, unknown),
@@ -198,10 +200,10 @@ def hook(turn: Turn, found: Found) -> str:
     return turn.say(key, count=found.searched, name=name).rstrip()
 
 
-def how_rare(turn: Turn, one_in: float, concerns: Sequence[str] = ()) -> str:
+def how_rare(say: Callable[..., str], one_in: float, concerns: Sequence[str] = ()) -> str:
     """How rare such a likeness is; "" where a face is covered, so that nothing strong is said."""
     key, count = rarity(one_in)
-    return "" if "covered" in concerns else turn.say(key, count=count)
+    return "" if "covered" in concerns else say(key, count=count)
 
 
 def numbers(turn: Turn, answers: Sequence[MatchAnswer], model: str) -> str:
@@ -210,7 +212,7 @@ def numbers(turn: Turn, answers: Sequence[MatchAnswer], model: str) -> str:
     for answer in answers:
         keys = ("line", "fused") if answer.name else ("compared", "fused_compared")
         key = f"numbers.{keys[bool(answer.member_scores)]}"
-        name, rare = isolate(answer.name), how_rare(turn, answer.one_in)
+        name, rare = isolate(answer.name), how_rare(turn.say, answer.one_in)
         said = {"score": f"{answer.score:.1f}", "cosine": f"{answer.cosine:.4f}", "model": model}
         lines.append(turn.say(key, name=name, rarity=rare, **said))
         for part in answer.member_scores:

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from bot.commands import Refusal, Services, Turn, notice, refusal
 from bot.commands.answers import how_rare, numbers, pair_buttons
 from bot.commands.photo import detect, remember, wished
 from bot.memory import RecentAnswer
-from bot.recognizer import DetectedPhoto
+from bot.recognizer import DetectedPhoto, Slot
 from bot.text import rated, shown_model, word_key
 from bot.values import Action, Attachment, FaceAnswer, MatchAnswer, Picture, Reply
 from engine.types import Concern
 from gallery.scores.ensemble import BEST
-
-if TYPE_CHECKING:
-    from bot.recognizer import Slot
 
 # Photo and number of two faces: the largest of two photos, or the two largest of one.
 Two = tuple[tuple[DetectedPhoto, int], tuple[DetectedPhoto, int]]
@@ -158,7 +154,7 @@ async def _measure(services: Services, turn: Turn, two: Two, model: str) -> Matc
         cosine, calibration = float(ensemble.fused(cosines)), ensemble.calibration
     score = calibration.score(cosine)
     concerns, one_in = _concerns(two), calibration.one_in(cosine)
-    said = how_rare(turn, one_in, concerns)
+    said = how_rare(turn.say, one_in, concerns)
     members = ensemble.member_scores(cosines) if ensemble else ()
     word = turn.say(word_key(score, concerns))
     return MatchAnswer(1, "", score, word, cosine, one_in, said, members)

@@ -9,39 +9,30 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bot.background import FEW_PEOPLE, STARTER_PEOPLE
-from bot.commands import Found, Question, Refusal, Services, Turn, refusal
-from bot.commands.answers import (
-    MOST_FACES,
-    match_answers,
-    show_card,
-    show_film,
-    show_numbers,
-    show_parents,
-)
+from bot.background import FEW_PEOPLE, STARTER_PEOPLE, Filling
+from bot.commands import Found, Question, Refusal, Services, Turn, answers, refusal
 from bot.commands.twins import count_photo
 from bot.commands.words import SETTINGS, means_best, names_setting, read_wish, unknown_sentence
 from bot.memory import RecentAnswer
-from bot.recognizer import DetectedPhoto, timed
+from bot.recognizer import DetectedPhoto, Slot, timed
 from bot.store import Choice, PastMatch
 from bot.text import isolate
-from bot.values import ALL, MOST_MATCHES, SIDE, Action, Reply, photo_number
+from bot.values import ALL, MOST_MATCHES, SIDE, Action, Attachment, Reply, photo_number
 from engine.errors import GalleryMissing, LookalikeError, PhotoProblem
-from gallery.records import MEN, WOMEN
+from gallery.records import MEN, WOMEN, Match
 from gallery.scores.ensemble import BEST
-
-if TYPE_CHECKING:
-    from bot.background import Filling
-    from bot.recognizer import Slot
-    from bot.values import Attachment
-    from gallery.records import Match
 
 log = logging.getLogger(__name__)
 
 MOST_ALBUM = 10
-SHOW = {"card": show_card, "film": show_film, "parents": show_parents, "numbers": show_numbers}
+SHOW = {
+    "card": answers.show_card,
+    "film": answers.show_film,
+    "parents": answers.show_parents,
+    "numbers": answers.show_numbers,
+}
 
 
 async def ask(services: Services, turn: Turn, question: Question) -> Reply:
@@ -71,13 +62,14 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
             question = dataclasses.replace(question, number=1)
         turn.notes["model"] = question.model
         matches, *counts = await asyncio.create_task(search(services, turn, photo, question))
-        answers = match_answers(turn, matches, photo.faces[question.number - 1])
+        concerns = photo.faces[question.number - 1].concerns
+        said = answers.match_answers(turn.say, matches, concerns)
         # In the history once for each face and model, while the answer is drawn.
         noting, once = None, (question.number, question.model, question.parents)
         if question.mine and question.show != "numbers" and once not in photo.kept.answered:
             photo.kept.answered.add(once)
             now_s = services.store.now_s()
-            told = answers if question.parents else answers[:1]
+            told = said if question.parents else said[:1]
             past = [PastMatch(one.name, one.score, question.model, now_s) for one in told]
             noting = asyncio.create_task(services.store.remember(turn.who, *past))
         try:
@@ -85,7 +77,7 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
                 lines.append(await count_photo(services, turn, photo))
             if question.show == "film":  # films wait long, and the photo as decoded may be large
                 photo = DetectedPhoto.from_kept(photo.kept)
-            found = Found(photo, question, token, matches, answers, *counts)
+            found = Found(photo, question, token, matches, said, *counts)
             reply = await SHOW[question.show](services, turn, slot, found)
         finally:
             if noting is not None:
@@ -334,7 +326,7 @@ async def ask_again(services: Services, turn: Turn, action: Action) -> Reply:
     apart = action.verb == "parents" and not action.text(4)
     asked |= {"mine": mine, "replaces": (mine or recent is None) and not apart}
     asked["first"] = photo_number(str(turn.request.action))
-    asked["number"] = action.number(1, least=1, most=MOST_FACES) or 1
+    asked["number"] = action.number(1, least=1, most=answers.MOST_FACES) or 1
     asked["top"] = action.number(3, least=1, most=MOST_MATCHES) or 1
-    asked["page"] = action.number(4, most=MOST_FACES) or 0
+    asked["page"] = action.number(4, most=answers.MOST_FACES) or 0
     return await ask(services, turn, chosen(services, choice, **asked | AGAIN[action.verb]))

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from bot.commands import Refusal, Services, Turn, notice, refusal, words
 from bot.commands.photo import answer_photo, changed_by, with_remark
-from bot.models import State
+from bot.models import ModelStatus, State
+from bot.store import Choice, Who
 from bot.text import grid, isolate
 from bot.values import ALL, SIDE, STYLES, Action, Button, Choices, ModelChoice, Reply, category_tag
 from engine.backbones import BACKBONES
 
 if TYPE_CHECKING:
-    from bot.models import ModelStatus
-    from bot.store import Choice, Who
     from bot.values import Sender
 
 TOPS = ("1", "3", "5", "10")

@@ -9,18 +9,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 import unicodedata
-from typing import TYPE_CHECKING
 
 from bot.background import FALLBACK_MODEL
 from bot.commands import Refusal, Services, Turn, notice, refusal
 from bot.memory import Member, closest_pairs
+from bot.recognizer import DetectedPhoto
 from bot.text import grid, isolate, plain, rated, word_key
 from bot.values import Action, Button, Reply
 from engine.backbones import BACKBONES
 from engine.errors import LookalikeError
-
-if TYPE_CHECKING:
-    from bot.recognizer import DetectedPhoto
 
 log = logging.getLogger(__name__)
 

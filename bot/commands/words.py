@@ -6,14 +6,13 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from bot.commands import Turn
 from bot.text import isolate
 from bot.values import ALL, MOST_MATCHES, SIDE, SPLIT, STYLES
+from gallery.records import folded
 from gallery.scores.ensemble import BEST
-
-if TYPE_CHECKING:
-    from bot.commands import Turn
 
 # What people call the models together, in the languages that the bot speaks.
 BEST_NAMES = frozenset(
@@ -83,9 +82,9 @@ def read_style(text: str) -> str | None:
 
 def read_category(text: str, names: Sequence[str]) -> str | None:
     """The category meant, whatever its case and accents; None if it is none of the names."""
-    folded = {_folded(name): name for name in reversed(names)}
-    near = difflib.get_close_matches(_folded(text), folded, n=1, cutoff=0.8)
-    return folded[near[0]] if near else None
+    known = {folded(name.replace("-", " ")): name for name in reversed(names)}
+    near = difflib.get_close_matches(folded(text.replace("-", " ")), known, n=1, cutoff=0.8)
+    return known[near[0]] if near else None
 
 
 def read_wish(
@@ -165,9 +164,3 @@ def shown(given: str) -> str:
 def means_everybody(text: str) -> bool:
     """Whether a category means all of them."""
     return text.strip().casefold() in EVERYBODY
-
-
-def _folded(text: str) -> str:
-    spread = unicodedata.normalize("NFKD", text)
-    bare = "".join(c for c in spread if not unicodedata.combining(c) or ord(c) > 0x36F)
-    return " ".join(bare.casefold().replace("_", " ").replace("-", " ").split())

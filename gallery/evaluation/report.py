@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import datetime as dt
 import io
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from engine.engine import Engine
-from engine.errors import BadSettings, PhotoProblem, SetupProblem
+from engine.errors import PhotoProblem, SetupProblem
 from engine.types import Box, Photo
 from gallery.evaluation import charts
 from gallery.evaluation.groups import FEWEST, Grouping, Mistakes, find_mistakes, group_people
@@ -323,26 +321,6 @@ def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
         small_groups=40,
         count_shown=lambda: sum(value is not None for value in shown.values()),
     )
-
-
-def save(page: str | None, file: Path) -> None:
-    """Writes a page so that the file is whole or not there; BadSettings if it can't be written.
-
-    None, before the long work, only makes the folder and tries.
-    """
-    if file.is_dir():
-        raise BadSettings(f"{file} is a folder: give --html the name of a file in it")
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(page or "", encoding="utf-8", errors="replace")
-        if page is not None:
-            part.replace(file)
-    except OSError as problem:
-        raise BadSettings(f"the file {file} can't be written: {problem.strerror}") from None
-    finally:
-        with contextlib.suppress(OSError):  # where it could not be made
-            part.unlink(missing_ok=True)
 
 
 def picture(engine: Engine, file: Path, box: Box | None) -> str | None:

@@ -128,7 +128,7 @@ def test_credits_name_every_picture(home: Path, tmp_path: Path) -> None:
     assert "b" not in reader.tags
     assert "Ann <b>Lee</b>" in reader.text
     assert reader.links.count("https://commons.wikimedia.org/wiki/File:B.jpg") == 1
-    wrong = run(home, "credits", "--html", tmp_path / "missing" / "x.html")
+    wrong = run(home, "credits", "--html", page / "x.html")
     assert isinstance(wrong.exception, BadSettings)
 
 

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bot.cli.output import card_option, printable, some, write_picture
+from bot.cli.output import card_option, printable, some, write_file
+from engine.errors import BadSettings
 
 ENCODINGS = ("ascii", "cp1252", "latin-1", "cp437", "gbk", "utf-8")
 NAMES = [
@@ -115,10 +116,29 @@ def jpeg() -> bytes:
     ("name", "kind"), [("a.jpg", "JPEG"), ("a.JPEG", "JPEG"), ("a.png", "PNG"), ("a.webp", "WEBP")]
 )
 def test_a_picture_is_what_its_name_says(tmp_path: Path, name: str, kind: str) -> None:
-    write_picture(tmp_path / name, jpeg())
+    write_file(tmp_path / name, jpeg())
     with Image.open(tmp_path / name) as picture:
         assert (picture.format, picture.size) == (kind, (8, 6))
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_replaces_the_last_one_in_one_step(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "report.html"
+    for content in (None, b"first", b"second"):
+        write_file(file, content)
+
+    assert file.read_bytes() == b"second"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_places_that_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(BadSettings, match="is a folder"):
+        write_file(tmp_path, None)
+    for content in (None, b"page"):
+        with pytest.raises(BadSettings, match="can't be written"):
+            write_file(tmp_path / "file" / "report.html", content)
 
 
 @pytest.mark.parametrize("name", ["card.gif", "card.pdf", "card"])

@@ -18,7 +18,7 @@ from PIL import Image
 from probe_sets import crowd, made_up, measures_of
 
 from engine.engine import Engine
-from engine.errors import BadSettings, SetupProblem
+from engine.errors import SetupProblem
 from engine.types import Box, Photo
 from gallery.evaluation.groups import find_mistakes
 from gallery.evaluation.photos import read_labels
@@ -30,7 +30,6 @@ from gallery.evaluation.report import (
     evaluate_people,
     picture,
     render,
-    save,
 )
 
 Variant = Callable[[int], bytes]
@@ -211,27 +210,6 @@ def test_the_face_is_in_the_middle(engine: Engine, tmp_path: Path) -> None:
     assert small.shape == (80, 80, 3)
     assert small[40, 40].min() > 200
     assert small[5, 5].max() < 50
-
-
-def test_a_page_replaces_the_last_one_in_one_step(tmp_path: Path) -> None:
-    file = tmp_path / "new" / "report.html"
-    save(None, file)
-    save("first", file)
-    save("second \ud800", file)
-
-    assert file.read_text() == "second ?"
-    assert list(file.parent.iterdir()) == [file]
-
-
-def test_places_that_can_not_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-
-    with pytest.raises(BadSettings, match="is a folder"):
-        save(None, tmp_path)
-    with pytest.raises(BadSettings, match="can't be written"):
-        save(None, tmp_path / "file" / "report.html")
-    with pytest.raises(BadSettings, match="can't be written"):
-        save("page", tmp_path / "file" / "report.html")
 
 
 def test_too_few_people(engine: Engine, photos: Path) -> None:
