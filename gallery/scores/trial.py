@@ -41,7 +41,7 @@ FAR: Final = 1e-3  # false accept rate at which true accepts are counted
 FEWEST_LEARNED: Final = 40
 FEWEST_PEOPLE: Final = 2 * FEWEST_LEARNED  # one half is learned from, the other judged
 _SIGNIFICANT: Final = 0.05  # a difference that chance makes more often than that is none
-_WEIGHED: Final = 100  # people that weights are learned from at most
+_WEIGHED: Final = 200  # people that weights are learned from at most
 _STRANGERS: Final = 2_000_000  # pairs that a calibration is learned from at most
 _MOST_PEOPLE: Final = 800  # beyond that a trial gets slower and hardly any surer
 _PORTRAITS: Final = 4  # of one person at most, so that a few with hundreds do not decide
@@ -261,8 +261,8 @@ def _necessary(scored: Probes) -> Probes:
 def _searched(scored: Probes) -> NDArray[np.float64]:
     """The weights, in tenths, that answer most rightly; the fewest, then the most even of several.
 
-    On other people as good as those of a logistic regression: within 0.2 % of answers, in the mean
-    the same, for two and three made-up spaces that err differently often.
+    On other people as good as those of a logistic regression, to 0.1 % of answers in the mean, for
+    two and three made-up spaces that err differently often.
     """
     some = scored.of(np.arange(0, scored.people, -(-scored.people // _WEIGHED)))
     tenths = [one for one in product(range(11), repeat=len(scored.cosines)) if sum(one) == 10]
