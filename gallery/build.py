@@ -20,7 +20,7 @@ from engine.errors import GalleryCorrupt, LookalikeError, SetupProblem
 from engine.types import Face, Space
 from gallery.changes import Transaction
 from gallery.gallery import Gallery
-from gallery.progress import Progress, Report, no_progress
+from gallery.progress import Progress, Report, in_batches, no_progress
 from gallery.records import Person, Portrait
 from gallery.scores import Learned, read_learned
 from gallery.scores.ensemble import BEST
@@ -121,9 +121,7 @@ def embed_missing(
     network = engine.backbone(backbone)
     missing = gallery.unembedded(network.space).tolist()
     with ThreadPoolExecutor() as pool:
-        for done in range(0, len(missing), _BATCH):
-            progress(backbone, done, len(missing))
-            batch = missing[done : done + _BATCH]
+        for batch in in_batches(missing, _BATCH, backbone, progress):
             with gallery.reading():
                 portraits, photos = gallery.portraits_by_id(batch), gallery.photos(batch)
             pairs = [(network, portraits[one], photos[one]) for one in batch]
@@ -139,8 +137,6 @@ def embed_missing(
                 changes.remove_portraits(lost)
             report.dropped += [owners[portraits[one].person_id].name for one in lost]
             report.embedded[backbone] += len(whole)
-    if missing:
-        progress(backbone, len(missing), len(missing))
 
 
 def _crop(network: Backbone, portrait: Portrait, jpeg: bytes) -> NDArray[np.uint8] | None:

@@ -41,7 +41,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from engine.backbones import BACKBONES
 from engine.errors import BadSettings, GalleryCorrupt, SetupProblem
 from engine.types import Space
-from gallery.progress import Progress, no_progress
+from gallery.progress import Progress, in_batches, no_progress
 from gallery.records import Portrait, folded
 from gallery.scores import Learned, read_learned
 from gallery.store import Store
@@ -195,13 +195,12 @@ class PackReader(Store):
             self._check_rows()
             for state in self.space_states():
                 ids = self.embedded(state.space)
-                for done, chunk in enumerate(_chunks(ids)):
+                for chunk in in_batches(ids, _CHUNK, "check", progress):
                     with np.errstate(all="ignore"):
                         lengths = np.linalg.norm(self.vectors(state.space, chunk), axis=1)
                     # As far off as engine.types.Embedding allows; nor if any is not finite.
                     if not np.all(np.abs(lengths - 1) < 1e-3):
                         raise ValueError(f"a vector of {state.space.id} that is none")
-                    progress("check", done * _CHUNK + len(chunk), len(ids))
 
     def photo(self, portrait: Portrait) -> bytes | None:
         """See ``Store.photo``; raises OSError if it can't be read, or is not what was packed."""
@@ -347,10 +346,6 @@ def _make_tables(connection: sqlite3.Connection) -> None:
     connection.execute(_CHECKSUM)
 
 
-def _chunks(ids: NDArray[np.int64], size: int = _CHUNK) -> Iterator[NDArray[np.int64]]:
-    yield from (ids[start : start + size] for start in range(0, len(ids), size))
-
-
 def _seal(connection: sqlite3.Connection) -> str:
     """JSON with the SHA-256 of all rows but those of thumbnails and findings, in rowid order."""
     digest = hashlib.sha256()
@@ -430,14 +425,12 @@ def write_pack(
                 for rows in found.mappings().partitions():
                     _insert(pack, name, [_fitting(tables[name], dict(row)) for row in rows])
         pack.execute(_MORE_CATEGORIES)
-        portraits, done = store.portrait_ids(), 0
-        for chunk in _chunks(portraits, _CHUNK_PHOTOS):
-            kept = sorted(store.photos(chunk.tolist()).items()) if photos else ()
+        ids = store.portrait_ids().tolist()
+        for chunk in in_batches(ids, _CHUNK_PHOTOS, "portraits", progress):
+            kept = sorted(store.photos(chunk).items()) if photos else ()
             fitting = [(one, jpeg) for one, jpeg in kept if 0 < len(jpeg) <= _MOST_PHOTO_BYTES]
             pack.executemany("INSERT INTO thumbnail VALUES (?, ?)", fitting)
             note_checksums(pack, fitting)
-            done += len(chunk)
-            progress("portraits", done, len(portraits))
         for state in store.space_states():
             _write_space(store, state.space, pack, progress)
         count = "SELECT count(*) FROM "
@@ -454,10 +447,9 @@ def _write_space(store: Store, space: Space, pack: sqlite3.Connection, progress:
     if (learned := read_learned(store, space)) is not None:
         pack.execute("INSERT INTO calibration VALUES (?, ?)", [space.id, learned.content()])
     inserted = "INSERT INTO portrait_vector (portrait_id, space_id, value) VALUES (?, ?, ?)"
-    for number, chunk in enumerate(_chunks(ids)):
+    for chunk in in_batches(ids, _CHUNK, "written vectors", progress):
         values = [row.tobytes() for row in store.vectors(space, chunk).astype("<f4", copy=False)]
         pack.executemany(inserted, zip(chunk.tolist(), repeat(space.id), values, strict=False))
-        progress("written vectors", number * _CHUNK + len(chunk), len(ids))
 
 
 def _insert(pack: sqlite3.Connection, table: str, rows: Sequence[dict[str, Any]]) -> None:

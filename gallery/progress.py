@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -14,6 +14,15 @@ of how many (None if nobody knows)."""
 
 def no_progress(what: str, done: int, total: int | None) -> None:
     """Tells nobody."""
+
+
+def in_batches(
+    ones: Any, size: int, what: str = "", progress: Progress = no_progress
+) -> Iterator[Any]:
+    """Slices of so many of a sequence or array; tells after each how many are done."""
+    for start in range(0, len(ones), size):
+        yield ones[start : start + size]
+        progress(what, min(start + size, len(ones)), len(ones))
 
 
 @dataclass(frozen=True, slots=True)

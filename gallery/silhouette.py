@@ -6,12 +6,10 @@ face. A comment segment in the JPEG says what it is; no backbone embeds it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 _COMMENT: Final = b"lookalike: no photo"
 # SOI and a COM segment (ITU-T T.81, B.2.4.5).

@@ -25,7 +25,7 @@ from gallery.build import learn_scores
 from gallery.changes import Transaction
 from gallery.gallery import Gallery
 from gallery.pack import PackReader, write_pack
-from gallery.progress import Progress, Rejection, Report, no_progress
+from gallery.progress import Progress, Rejection, Report, in_batches, no_progress
 from gallery.records import REMOVED, Person, Portrait, Thumbnail
 from gallery.scores import read_learned
 from gallery.scores.trial import try_ensemble
@@ -175,15 +175,13 @@ class _Intake:
         """Takes in everybody, and what was learned of them."""
         source = self._source
         self._ban()
-        portraits = source.portrait_ids()
-        for start in range(0, len(portraits), _BATCH):
-            self._take(portraits[start : start + _BATCH].tolist())
-            progress("portraits", min(start + _BATCH, len(portraits)), len(portraits))
+        for batch in in_batches(source.portrait_ids().tolist(), _BATCH, "portraits", progress):
+            self._take(batch)
         query = select(PEOPLE.c.id).where(PEOPLE.c.id.not_in(select(PORTRAITS.c.person_id)))
         with source.reading() as connection:
             bare = connection.scalars(query.order_by(PEOPLE.c.id)).all()
-        for start in range(0, len(bare), _BATCH):
-            people = source.people_by_id(bare[start : start + _BATCH]).values()
+        for batch in in_batches(bare, _BATCH):
+            people = source.people_by_id(batch).values()
             self._write([one for one in people if one not in self._banned], [])
         self._calibrate(progress)
 

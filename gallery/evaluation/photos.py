@@ -23,7 +23,7 @@ from engine.engine import Engine
 from engine.errors import PhotoProblem, SetupProblem
 from engine.types import Box, Face, Photo, Space
 from gallery.likeness import person_cosines
-from gallery.progress import Progress, no_progress
+from gallery.progress import Progress, in_batches, no_progress
 from gallery.records import FoundPerson, FoundPortrait, folded
 from gallery.scores.ensemble import Ensemble
 from gallery.scores.fit import person_norms
@@ -100,12 +100,11 @@ def embed_photos(
             times.append(time.perf_counter())
         return np.diff(times)
 
-    chunks = [distinct[first : first + _CHUNK] for first in range(0, len(distinct), _CHUNK)]
     progress("photos", 0, len(distinct))
     started, seconds = time.perf_counter(), np.zeros(1 + len(networks))
     pool = ThreadPoolExecutor(cores())
     try:
-        for done in as_completed([pool.submit(embed, one) for one in chunks]):
+        for done in as_completed([pool.submit(embed, one) for one in in_batches(distinct, _CHUNK)]):
             seconds += done.result()
             progress("photos", len(boxes) + len(failures), len(distinct))
     finally:
@@ -320,8 +319,7 @@ class ProbeSet:
                 one._replace(gallery=one.gallery[mine], norms=one.norms[columns]) for one in spaces
             )
         step = max(1, _BLOCK // len(index))
-        for first in range(0, len(rows), step):
-            block = rows[first : first + step]
+        for block in in_batches(rows, step):
             values = [
                 person_cosines(one.probes[block] @ one.gallery.T, index, one.norms)
                 for one in spaces

@@ -8,32 +8,25 @@ import io
 import math
 import time
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from engine.engine import Engine
 from engine.errors import PhotoProblem, SetupProblem
 from engine.types import Box, Photo
-from gallery.evaluation import charts
+from gallery.evaluation import charts, photos
 from gallery.evaluation.groups import FEWEST, Grouping, Mistakes, find_mistakes, group_people
 from gallery.evaluation.measures import Measures, Share, quantile
-from gallery.evaluation.photos import (
-    PeopleLabels,
-    embed_photos,
-    fuse,
-    photos_by_person,
-    split_photos,
-)
+from gallery.evaluation.photos import PeopleLabels
 from gallery.progress import Progress, no_progress
 from gallery.scores import ANCHORS, SAME_PERSON_SCORE, score_at
 from gallery.scores.ensemble import BEST
 from gallery.scores.fit import fit_calibration
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 FARS: Final = (1e-1, 1e-2, 1e-3, 1e-4)
 RANKS: Final = (1, 2, 3, 5, 10, 20)
@@ -170,17 +163,18 @@ def evaluate_people(
     SetupProblem if a backbone can't be used, or there are too few people or faces.
     """
     started = time.perf_counter()
-    everybody = photos_by_person(folder)
+    everybody = photos.photos_by_person(folder)
     enough = {who: files for who, files in everybody.items() if len(files) > gallery_photos}
     if len(enough) < 2:
         raise SetupProblem(
             f"{folder} has {len(enough)} people with more than {gallery_photos} photos, and two "
             "are needed; choose fewer with --gallery-photos"
         )
-    files = [file for photos in enough.values() for file in photos]
-    seen = embed_photos(engine, backbones, files, progress=progress)
-    probe_sets = {name: split_photos(one, enough, gallery_photos) for name, one in seen.items()}
-    fused = fuse(list(probe_sets.values())) if len(probe_sets) > 1 else None
+    files = list(chain(*enough.values()))
+    seen = photos.embed_photos(engine, backbones, files, progress=progress)
+    split = photos.split_photos
+    probe_sets = {name: split(one, enough, gallery_photos) for name, one in seen.items()}
+    fused = photos.fuse(list(probe_sets.values())) if len(probe_sets) > 1 else None
     known = labels or PeopleLabels({})
     any_seen = next(iter(seen.values()))
     judged = []

@@ -19,21 +19,11 @@ from engine.errors import BadSettings
 from engine.types import Space
 from gallery.build import embed_missing, learn_scores
 from gallery.gallery import Gallery
-from gallery.progress import Progress, Report, no_progress
+from gallery.progress import Progress, Report, in_batches, no_progress
 from gallery.screen import SCREENING, Reason
 from gallery.tables import CATEGORIES
-from gallery.verify.checks import (
-    NOBODYS,
-    Examination,
-    Finding,
-    Kind,
-    Remedy,
-    catalogue_findings,
-    owners_of,
-    picture_findings,
-    space_findings,
-    stray_findings,
-)
+from gallery.verify import checks
+from gallery.verify.checks import Examination, Finding, Kind, Remedy, owners_of
 from gallery.verify.faces import face_findings
 
 _ROUNDS: Final = 10  # of comparing faces: what is removed may show what else is wrong
@@ -108,11 +98,13 @@ class _Examiner:
                 why = why or "this version of the program makes others"
                 told = f"vectors of {space.backbone} can't be made again here: {why}"
                 self.examination.unchecked.append(told)
-        left += self._mended(stray_findings(gallery, alone=self.fix))
+        left += self._mended(checks.stray_findings(gallery, alone=self.fix))
         owners = owners_of(gallery)
-        found, sound = space_findings(gallery, owners, self.progress)
+        found, sound = checks.space_findings(gallery, owners, self.progress)
         sampled = [space for space in sound if space.id in self.usable]
-        pictures, turned = picture_findings(gallery, self.engine, owners, sampled, self.progress)
+        pictures, turned = checks.picture_findings(
+            gallery, self.engine, owners, sampled, self.progress
+        )
         left += self._mended([one for one in pictures if one.kind is not Kind.VECTORS])
         left += self._mended([*found, *(one for one in pictures if one.kind is Kind.VECTORS)])
         damaged = {one.space_id for one in left if one.remedy is Remedy.REBUILD}
@@ -124,9 +116,9 @@ class _Examiner:
         else:
             why = "faces could not be compared: there are no sound vectors"
             self.examination.unchecked.append(why)
-        left += self._mended(catalogue_findings(gallery))
+        left += self._mended(checks.catalogue_findings(gallery))
         if self.fix:
-            left += self._mended(stray_findings(gallery, alone=True))
+            left += self._mended(checks.stray_findings(gallery, alone=True))
 
     def _compared(self, space: Space, turned: frozenset[int]) -> list[Finding]:
         self.examination.backbone = space.backbone
@@ -158,14 +150,14 @@ class _Examiner:
             self.gallery.sweep_vectors()
         if any(one.kind is Kind.EMPTY for one in findings):
             with self.gallery.transaction() as changes:
-                changes.run(delete(CATEGORIES).where(NOBODYS))
+                changes.run(delete(CATEGORIES).where(checks.NOBODYS))
         return findings
 
     def _forget(self, findings: list[Finding]) -> list[Finding]:
         """Takes portraits away; for good those that are to be removed."""
-        ids = [one.subject.portrait_id for one in findings if one.subject]
-        for start in range(0, len(ids), _BATCH):
-            batch = [one for one in ids[start : start + _BATCH] if one is not None]
+        subjects = [one.subject.portrait_id for one in findings if one.subject]
+        ids = [one for one in subjects if one is not None]
+        for batch in in_batches(ids, _BATCH):
             portraits = self.gallery.portraits_by_id(batch)
             with self.gallery.transaction() as changes:
                 changes.remove_portraits(list(portraits))

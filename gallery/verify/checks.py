@@ -24,7 +24,7 @@ from engine.engine import Engine
 from engine.errors import GalleryCorrupt, LookalikeError, SetupProblem
 from engine.types import Box, Concern, Face, Space
 from gallery.gallery import Gallery
-from gallery.progress import Progress
+from gallery.progress import Progress, in_batches
 from gallery.records import Portrait
 from gallery.tables import CATEGORIES, MEMBERS
 
@@ -278,13 +278,12 @@ def picture_findings(
         return _seen(gallery, engine, portrait, wanted, owners.subject(portrait))
 
     with ThreadPoolExecutor(thread_name_prefix="verify") as pool:
-        for start in range(0, len(ids), _BATCH):
-            batch = gallery.portraits_by_id(ids[start : start + _BATCH].tolist())
-            seen = [one for one in pool.map(look, batch.values()) if one is not None]
+        for batch in in_batches(ids.tolist(), _BATCH, "pictures", progress):
+            portraits = gallery.portraits_by_id(batch).values()
+            seen = [one for one in pool.map(look, portraits) if one is not None]
             found += [one.finding for one in seen if one.finding is not None]
             turned.update(one.portrait.id for one in seen if one.turned)
             compared += [one for one in seen if one.crops]
-            progress("pictures", min(start + _BATCH, len(ids)), len(ids))
     for space in spaces if compared else ():
         others = _differing(gallery, engine, space, compared, owners)
         if len(others) > max(1.0, _MOST_OTHERS * len(compared)):

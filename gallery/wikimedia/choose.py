@@ -7,20 +7,18 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from engine.engine import Engine
 from engine.errors import PhotoProblem, TooLarge
 from engine.types import Embedding, Face
+from gallery.gallery import Gallery
 from gallery.records import Credit, FoundPerson, FoundPortrait, Person, Portrait, folded
 from gallery.scores import prior
 from gallery.screen import SCREENING, Reason, clear_face
 from gallery.wikimedia.cache import Cache
 from gallery.wikimedia.categories import Celebrity
 from gallery.wikimedia.commons import Commons, CommonsFile
-
-if TYPE_CHECKING:
-    from engine.engine import Engine
-    from gallery.gallery import Gallery
 
 _ONE_IN: Final = 1_000.0
 """A likeness that one stranger in so many has counts as the same face. With dlib that is a cosine

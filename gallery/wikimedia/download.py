@@ -15,12 +15,14 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import chain
 from operator import call
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from engine.engine import Engine
 from engine.errors import Busy
 from engine.http import HttpClient, Patience, Stopped
 from gallery.add import add, in_order
-from gallery.progress import Progress, Report, no_progress
+from gallery.gallery import Gallery
+from gallery.progress import Progress, Report, in_batches, no_progress
 from gallery.records import REMOVED, FoundPortrait
 from gallery.screen import SCREENING, knows_more
 from gallery.wikimedia import Servers, service_url, user_agent
@@ -29,10 +31,6 @@ from gallery.wikimedia.categories import Category, Celebrity, merged, misfits, m
 from gallery.wikimedia.choose import Chooser
 from gallery.wikimedia.commons import Commons, CommonsFile
 from gallery.wikimedia.wikidata import Wikidata
-
-if TYPE_CHECKING:
-    from engine.engine import Engine
-    from gallery.gallery import Gallery
 
 _API_CONNECTIONS: Final = 3  # to the API, and
 _PICTURE_CONNECTIONS: Final = 2  # to upload.wikimedia.org: Wikimedia's rules for robots
@@ -265,8 +263,7 @@ class Download(AbstractContextManager["Download"]):
         self, people: Sequence[Celebrity], progress: Progress
     ) -> Generator[FoundPortrait, None, None]:
         """Pictures that the gallery lacks, person by person; the next people are asked about."""
-        starts = range(0, len(people), _CHUNK_PEOPLE)
-        chunks = (people[start : start + _CHUNK_PEOPLE] for start in starts)
+        chunks = in_batches(people, _CHUNK_PEOPLE)
         plans = chain.from_iterable(in_order(self._planner, self._planned, chunks, 1))
         for done, found in enumerate(in_order(self._choosers, call, plans, _AHEAD), 1):
             self._offered.extend(portrait.origin.removeprefix("File:") for portrait in found)
