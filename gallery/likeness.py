@@ -12,6 +12,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
 SAME_PHOTO_STRETCH: Final = 2.0
 
 SAME_PERSON: Final = MappingProxyType({"dlib": 0.9599, "resnet": 0.70, "senet": 0.70})
@@ -30,7 +35,7 @@ SHORTEST_SUM: Final = 1e-3  # portraits that cancel each other out have no mean 
 
 def evened_norms(
     sum_norms: NDArray[np.floating], portraits: NDArray[np.integer], backbone: str
-) -> NDArray[np.float64]:
+) -> Floats:
     """What a person's sum of cosines is divided by: made even between few and many portraits.
 
     The mean of many portraits is nearer to everybody than one portrait is, to strangers, too:
@@ -49,7 +54,7 @@ def evened_norms(
     """
     usual = SAME_PERSON.get(backbone, 0.7)
     usual_length = np.sqrt((1 + (portraits - 1) * usual) / portraits)
-    norms: NDArray[np.float64] = sum_norms / usual_length**_EVENING
+    norms: Floats = sum_norms / usual_length**_EVENING
     return norms
 
 

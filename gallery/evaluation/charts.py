@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 from xml.sax.saxutils import escape
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.errors import SetupProblem
 from gallery.evaluation.measures import Heights, Measures, Roc, Verification, quantile
+from gallery.likeness import Floats
 from gallery.scores import ANCHORS, SAME_PERSON_SCORE
 
 if TYPE_CHECKING:
@@ -193,11 +193,7 @@ def promises(columns: Sequence[Measures]) -> Chart:
 
 
 def distributions(
-    model: str,
-    strangers: Heights,
-    own: NDArray[np.float64],
-    unit: str = "score",
-    threshold: float | None = None,
+    model: str, strangers: Heights, own: Floats, unit: str = "score", threshold: float | None = None
 ) -> Chart:
     """Histograms of strangers and of the same person, as shares of pairs.
 

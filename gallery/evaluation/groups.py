@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from gallery.evaluation.measures import Measures, Share, share
 from gallery.evaluation.photos import KINDS, PeopleLabels, spellings
+from gallery.likeness import Flags, Floats, Ints
 from gallery.scores import SAME_PERSON_SCORE, score_at
 from gallery.scores.fit import COPY
 
@@ -85,7 +86,7 @@ class _Counts:
         probe_set, found = measures.probe_set, measures.found
         people = len(probe_set.people)
 
-        def by_person(columns: NDArray[np.int64]) -> NDArray[np.float64]:
+        def by_person(columns: Ints) -> Floats:
             return np.bincount(columns, minlength=people).astype(np.float64)
 
         numbers = np.array([number for number, _ in probe_set.failures], np.int64)
@@ -108,19 +109,19 @@ class _Counts:
         }
         self.reached = {name: one.astype(np.float64) for name, one in levels.items()}
 
-    def within(self, members: NDArray[np.bool_]) -> _Counts:
+    def within(self, members: Flags) -> _Counts:
         """With the pairs inside one group only."""
         inside, fewer = members[self.whose] & members[self.like], copy(self)
         fewer.whose, fewer.like = self.whose[inside], self.like[inside]
         fewer.reached = {name: one[inside] for name, one in self.reached.items()}
         return fewer
 
-    def pairs(self, weights: NDArray[np.float64]) -> float:
+    def pairs(self, weights: Floats) -> float:
         """Probes with others; whoever counts twice is no stranger to themselves."""
         mine = weights * self.found
         return float(mine.sum() * weights.sum() - (weights * mine).sum())
 
-    def measure(self, name: str, weights: NDArray[np.float64]) -> float:
+    def measure(self, name: str, weights: Floats) -> float:
         """One of ``MEASURES`` where everybody counts so many times: float64 (K,)."""
         strangers = 0.0
         if name in self.reached:
@@ -157,7 +158,7 @@ def _grouping(
     return Grouping(kind, judged, small, gaps, unlabelled=sum(not one for one in keys))
 
 
-def _group(name: str, measures: Measures, counts: _Counts, members: NDArray[np.bool_]) -> Group:
+def _group(name: str, measures: Measures, counts: _Counts, members: Flags) -> Group:
     weights = members.astype(np.float64)
     sizes = int(members.sum()), int(weights @ counts.probes), round(counts.pairs(weights))
     if sizes[0] < FEWEST:
@@ -176,9 +177,7 @@ def _group(name: str, measures: Measures, counts: _Counts, members: NDArray[np.b
     return Group(name, *sizes, shares, median, strangers)
 
 
-def _shares(
-    counts: _Counts, members: NDArray[np.bool_], probes: int, pairs: int
-) -> dict[str, Share]:
+def _shares(counts: _Counts, members: Flags, probes: int, pairs: int) -> dict[str, Share]:
     """Each with the wider of two intervals: Wilson's, and that of people drawn anew.
 
     Drawing people anew knows that their photos stand and fall together; Wilson's knows that what
@@ -188,7 +187,7 @@ def _shares(
 
     people = np.flatnonzero(members)
 
-    def drawn(places: NDArray[np.intp], axis: int = -1) -> NDArray[np.float64]:
+    def drawn(places: NDArray[np.intp], axis: int = -1) -> Floats:
         del axis
         rows = np.atleast_2d(places)
         weights = [np.bincount(row, minlength=len(members)).astype(np.float64) for row in rows]
@@ -207,7 +206,7 @@ def _shares(
     return found
 
 
-def _gaps(names: Sequence[str], counts: _Counts, members: NDArray[np.bool_]) -> tuple[Gap, ...]:
+def _gaps(names: Sequence[str], counts: _Counts, members: Flags) -> tuple[Gap, ...]:
     if len(names) < 2:
         return ()
     from scipy.stats import permutation_test
@@ -324,7 +323,7 @@ def find_mistakes(measures: Measures, *, shown: int) -> Mistakes:  # noqa: C901 
     )
 
 
-def _lowest(values: NDArray[np.float64], keys: Sequence[Hashable], count: int) -> list[int]:
+def _lowest(values: Floats, keys: Sequence[Hashable], count: int) -> list[int]:
     """Places of the lowest values that are finite, each key once."""
     chosen: dict[Hashable, int] = {}
     for place in np.argsort(values, kind="stable").tolist():

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from engine.engine import Engine
 from engine.errors import SetupProblem
 from gallery.evaluation.photos import LabelledPair, ProbeSet, embed_photos, identify
+from gallery.likeness import Flags, Floats, Floats32
 from gallery.progress import Progress, no_progress
 from gallery.scores import Calibration, score_at
 from gallery.scores.trial import FAR
@@ -28,7 +29,7 @@ _PER_UNIT: Final = 100_000  # bins in a cosine of 1: a tenth of a percent of wha
 _CLOSE: Final = 20_000_000  # likenesses of close strangers kept at most
 
 
-Heights = tuple[NDArray[np.float64], NDArray[Any]]
+Heights = tuple[Floats, NDArray[Any]]
 """Values, and how often each occurs."""
 
 
@@ -93,8 +94,8 @@ def quantile(heights: Heights, share_below: float) -> float:
 class Roc(NamedTuple):
     """A ROC curve: shares of strangers (rising) and of one person's pairs accepted, float64."""
 
-    far: NDArray[np.float64]
-    tar: NDArray[np.float64]
+    far: Floats
+    tar: Floats
     area: float
 
     def tar_at(self, far: float) -> float:
@@ -102,11 +103,7 @@ class Roc(NamedTuple):
         return float(self.tar[self.far <= far].max(initial=0.0))
 
 
-def roc_of(
-    same: NDArray[np.bool_],
-    likenesses: NDArray[np.float64],
-    weights: NDArray[np.floating] | None = None,
-) -> Roc:
+def roc_of(same: Flags, likenesses: Floats, weights: NDArray[np.floating] | None = None) -> Roc:
     """The curve of pairs, (N,) each; those without a likeness (NaN) are never accepted.
 
     ``weights`` say how often each counts; None: once.
@@ -118,9 +115,7 @@ def roc_of(
     return Roc(far, tar, float(auc(far, tar)))
 
 
-def cross_validated(
-    likenesses: NDArray[np.float64], same: NDArray[np.bool_], *, folds: int = 10
-) -> tuple[float, float]:
+def cross_validated(likenesses: Floats, same: Flags, *, folds: int = 10) -> tuple[float, float]:
     """Accuracy at the threshold that is best on the other folds, and its deviation over folds.
 
     Folds are drawn at random, the same for the same pairs, with as many of either kind in each. A
@@ -143,7 +138,7 @@ def cross_validated(
     return float(np.mean(right)), float(np.std(shares))
 
 
-def best_threshold(likenesses: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
+def best_threshold(likenesses: Floats, same: Flags) -> float:
     """Halfway between the likenesses that most pairs are judged rightly at.
 
     Raises SetupProblem if no pair of one or the other kind has a likeness.
@@ -171,8 +166,8 @@ class Verification:
     """
 
     model: str
-    same: NDArray[np.bool_]  # (N,)
-    cosines: NDArray[np.float64]  # (N,)
+    same: Flags  # (N,)
+    cosines: Floats  # (N,)
     photos: int  # different ones
     faceless: Mapping[str, str]  # those without a face, and why, by path as in the CSV file
     calibration: Calibration  # whose scores are reported
@@ -296,7 +291,7 @@ class Measures:
         self.strangers = LikenessHistogram()
         close: list[tuple[NDArray[Any], ...]] = []
 
-        def count(rows: NDArray[np.intp], values: NDArray[np.float32]) -> None:
+        def count(rows: NDArray[np.intp], values: Floats32) -> None:
             self.strangers.add(values[np.isfinite(values)])
             if sum(len(block[0]) for block in close) < _CLOSE:
                 probes, columns = np.nonzero(values >= level)

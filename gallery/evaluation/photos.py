@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from engine.engine import Engine
 from engine.errors import PhotoProblem, SetupProblem
 from engine.types import Box, Face, Photo, Space
-from gallery.likeness import person_cosines
+from gallery.likeness import Floats, Floats32, Ints, person_cosines
 from gallery.progress import Progress, in_batches, no_progress
 from gallery.records import FoundPerson, FoundPortrait, folded
 from gallery.scores.ensemble import Ensemble
@@ -42,7 +42,7 @@ class PhotoEmbeddings(NamedTuple):
     """One backbone's vectors of photos; kept in memory only."""
 
     space: Space
-    vectors: Mapping[Path, NDArray[np.float32]]  # (D,) of the face in each file with one
+    vectors: Mapping[Path, Floats32]  # (D,) of the face in each file with one
     failures: Mapping[Path, str]  # of the others: ``"no face"`` or a sentence about the file
     boxes: Mapping[Path, Box]  # where that face is, in pixels of the decoded photo
     seconds: float  # that decoding, detecting and embedding for this space alone would have taken
@@ -71,11 +71,11 @@ def embed_photos(
 
     distinct = sorted(set(files))
     networks = {name: engine.backbone(name) for name in backbones}
-    vectors: dict[str, dict[Path, NDArray[np.float32]]] = {name: {} for name in backbones}
+    vectors: dict[str, dict[Path, Floats32]] = {name: {} for name in backbones}
     failures: dict[Path, str] = {}
     boxes: dict[Path, Box] = {}
 
-    def embed(some: Sequence[Path]) -> NDArray[np.float64]:
+    def embed(some: Sequence[Path]) -> Floats:
         """Seconds as this thread counts them: for detection, and for each backbone."""
         crops: dict[str, dict[Path, NDArray[np.uint8]]] = {name: {} for name in backbones}
         times = [time.perf_counter()]
@@ -262,9 +262,9 @@ class SpaceVectors(NamedTuple):
     """
 
     space: Space
-    gallery: NDArray[np.float32]
-    probes: NDArray[np.float32]
-    norms: NDArray[np.float64]
+    gallery: Floats32
+    probes: Floats32
+    norms: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -272,10 +272,10 @@ class ProbeSet:
     """People with gallery photos, and probes of them."""
 
     names: tuple[str, ...]  # everybody who was to take part, by number
-    people: NDArray[np.int64]  # (K,), numbers of those with a face in the gallery: the columns
-    owners: NDArray[np.int64]  # (N,), the column of each gallery photo, rising
+    people: Ints  # (K,), numbers of those with a face in the gallery: the columns
+    owners: Ints  # (N,), the column of each gallery photo, rising
     gallery_files: tuple[Path, ...]  # (N,)
-    right: NDArray[np.int64]  # (M,), the column of each probe's own person
+    right: Ints  # (M,), the column of each probe's own person
     probe_files: tuple[Path, ...]  # (M,)
     failures: tuple[tuple[int, Path], ...]  # probes without a face, here or in the gallery
     vectors: tuple[SpaceVectors, ...]  # of one backbone, or of an ensemble's, in its order
@@ -305,7 +305,7 @@ class ProbeSet:
 
     def likenesses(
         self, rows: NDArray[np.intp] | None = None, columns: NDArray[np.intp] | None = None
-    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+    ) -> Iterator[tuple[NDArray[np.intp], Floats32]]:
         """Some probes with some people, in blocks: rows (m,), and values float32 (m, columns).
 
         None is all of them; columns are rising, at least one.
@@ -327,7 +327,7 @@ class ProbeSet:
             fused = values[0] if self.ensemble is None else self.ensemble.fused(values)
             yield block, fused.astype(np.float32)
 
-    def pairs(self, columns: NDArray[np.int64]) -> NDArray[np.float64]:
+    def pairs(self, columns: Ints) -> Floats:
         """Likeness, float64 (M,), of each probe to the one person that ``columns`` (M,) says."""
         found = np.empty(len(self.right))
         order = np.argsort(columns, kind="stable")
@@ -352,15 +352,14 @@ class Identification(NamedTuple):
     names identifies nobody.
     """
 
-    own: NDArray[np.float64]
-    ranks: NDArray[np.int64]
-    best: NDArray[np.float64]
-    best_columns: NDArray[np.int64]
+    own: Floats
+    ranks: Ints
+    best: Floats
+    best_columns: Ints
 
 
 def identify(
-    probe_set: ProbeSet,
-    on_block: Callable[[NDArray[np.intp], NDArray[np.float32]], object] = lambda *_: None,
+    probe_set: ProbeSet, on_block: Callable[[NDArray[np.intp], Floats32], object] = lambda *_: None
 ) -> Identification:
     """Searches every probe among everybody.
 

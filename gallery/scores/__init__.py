@@ -16,11 +16,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from engine.errors import GalleryCorrupt
 from engine.types import Space
-from gallery.likeness import SAME_PERSON
+from gallery.likeness import SAME_PERSON, Floats
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -85,7 +85,7 @@ class RisingCurve:
         if not (np.isfinite(points).all() and (np.diff(points) > 0).all()):
             raise ValueError("the points of a rising curve are finite and rise strictly")
 
-    def __call__(self, at: ArrayLike) -> NDArray[np.float64]:
+    def __call__(self, at: ArrayLike) -> Floats:
         """Heights at these places, of the same shape."""
         x, y = np.asarray(self.x), np.asarray(self.y)
         slopes = _slopes(self.x, self.y)
@@ -96,12 +96,12 @@ class RisingCurve:
         # Cubic Hermite basis; grouped so that t = 0 and t = 1 give the points exactly.
         rise = (y[i + 1] - y[i]) * t * t * (3 - 2 * t)
         bend = width * t * (1 - t) * (slopes[i] * (1 - t) - slopes[i + 1] * t)
-        height: NDArray[np.float64] = np.clip(y[i] + rise + bend, y[i], y[i + 1])
+        height: Floats = np.clip(y[i] + rise + bend, y[i], y[i + 1])
         return height
 
 
 @lru_cache(maxsize=64)
-def _slopes(x: tuple[float, ...], y: tuple[float, ...]) -> NDArray[np.float64]:
+def _slopes(x: tuple[float, ...], y: tuple[float, ...]) -> Floats:
     """Slopes at the points that keep every piece rising.
 
     Source: F. N. Fritsch and J. Butland, A method for constructing local monotone piecewise
@@ -170,7 +170,7 @@ class Calibration(Stored):
         """The score of a cosine in [-1, 1]: in [0, 100], higher for a higher cosine."""
         return float(self.scores(cosine))
 
-    def scores(self, cosines: ArrayLike) -> NDArray[np.float64]:
+    def scores(self, cosines: ArrayLike) -> Floats:
         """Scores of cosines in [-1, 1], of the same shape."""
         return _curves(self.strangers, self.same_person)[0](cosines)
 
@@ -193,11 +193,7 @@ def _curves(strangers: tuple[float, ...], same_person: float) -> tuple[RisingCur
 
 
 def make_calibration(
-    space_id: str,
-    strangers: NDArray[np.float64],
-    same_person: float,
-    people: int = 0,
-    people_again: int = 0,
+    space_id: str, strangers: Floats, same_person: float, people: int = 0, people_again: int = 0
 ) -> Calibration:
     """A calibration from wished cosines, moved apart and below 1 where they would not rise."""
     rising = np.clip(strangers, -1.0, 1.0)

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from engine.errors import GalleryMissing
 from engine.types import Embedding, Space
+from gallery.likeness import Flags, Floats, Ints
 from gallery.records import Hit
 from gallery.scores import Calibration, Stored
 from gallery.search import SearchIndex
@@ -72,7 +73,7 @@ class Ensemble(Stored):
         """Their spaces, in the same order."""
         return tuple(member.space for member in self.members)
 
-    def fused(self, cosines: Sequence[ArrayLike]) -> NDArray[np.float64]:
+    def fused(self, cosines: Sequence[ArrayLike]) -> Floats:
         """The fused values of likenesses, for ``calibration``.
 
         Of one array per member, in their order, all of one shape, in [-1, 1]. The values are -1
@@ -101,7 +102,7 @@ def fused_top(
     queries: Sequence[Embedding],
     k: int,
     *,
-    allowed: Sequence[NDArray[np.bool_] | None] | None = None,
+    allowed: Sequence[Flags | None] | None = None,
 ) -> dict[Hit, list[float]]:
     """The k people (at least 1) whose fused value is highest, without comparing everybody.
 
@@ -157,8 +158,8 @@ def fused_top(
 
 
 def _likenesses(
-    index: SearchIndex, query: Embedding, person_ids: NDArray[np.int64], hits: Sequence[Hit]
-) -> NDArray[np.float64]:
+    index: SearchIndex, query: Embedding, person_ids: Ints, hits: Sequence[Hit]
+) -> Floats:
     """Likenesses to these people; those found already are not compared again."""
     known = {hit.person_id: hit.cosine for hit in hits}
     found = np.array([known.get(person, np.nan) for person in person_ids.tolist()])

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.types import Space
-from gallery.likeness import evened_norms, person_cosines
+from gallery.likeness import Flags, Floats, Floats32, Ints, evened_norms, person_cosines
 from gallery.scores import SHARES, Calibration, Prior, make_calibration, prior, prior_of
 
 COPY: Final = 0.99  # so alike is one picture: 0.998 in the median after recompression
@@ -43,15 +43,13 @@ _FEWEST_BEYOND: Final = 15  # pairs that must lie beyond a quantile before it is
 class OwnPairs(NamedTuple):
     """Cosines drawn from a gallery."""
 
-    strangers: NDArray[np.float32]  # (N,), portraits to other people; each about as often
-    same: NDArray[np.float32]  # (M,), to the other portraits of their person, without copies
+    strangers: Floats32  # (N,), portraits to other people; each about as often
+    same: Floats32  # (M,), to the other portraits of their person, without copies
     people: int
     people_again: int  # of them, with two or more portraits that are no copies
 
 
-def fit_calibration(
-    space: Space, vectors: NDArray[np.float32], person_ids: NDArray[np.int64]
-) -> Calibration:
+def fit_calibration(space: Space, vectors: Floats32, person_ids: Ints) -> Calibration:
     """A calibration learned from a gallery's own pairs; the same for the same vectors in order.
 
     Any number of unit vectors, float32 (N, D), and int64 (N,) whose each is: a few wrong ones do
@@ -97,7 +95,7 @@ def fit_without_prior(name: str, pairs: OwnPairs) -> Calibration | None:
     return make_calibration(name, strangers, same_person, pairs.people, pairs.people_again)
 
 
-def _blended(found: NDArray[np.float64], people: int, known: Prior) -> NDArray[np.float64]:
+def _blended(found: Floats, people: int, known: Prior) -> Floats:
     """Quantiles found and believed, weighted by how many pairs stand behind those found.
 
     The median and the steps away from it are blended one by one: each step is positive on both
@@ -118,7 +116,7 @@ def _blended(found: NDArray[np.float64], people: int, known: Prior) -> NDArray[n
     return np.asarray(level + away - away[middle])
 
 
-def _same_median(same: NDArray[np.float32], strangers: NDArray[np.float32]) -> float:
+def _same_median(same: Floats32, strangers: Floats32) -> float:
     """The median cosine of one person's photos, in spite of wrong names.
 
     Two photos of one person are hardly ever less alike than half of all strangers are; so twice
@@ -128,7 +126,7 @@ def _same_median(same: NDArray[np.float32], strangers: NDArray[np.float32]) -> f
     return float(np.quantile(same.astype(np.float64), 0.5 + wrong / 2))
 
 
-def stranger_quantiles(cosines: NDArray[np.float32]) -> NDArray[np.float64]:
+def stranger_quantiles(cosines: Floats32) -> Floats:
     """The cosines that the shares SHARES of strangers reach.
 
     The body is read off the pairs. From 1 in 100 on, the law is fitted to quantiles, not to
@@ -137,7 +135,7 @@ def stranger_quantiles(cosines: NDArray[np.float32]) -> NDArray[np.float64]:
     """
     shares = np.asarray(SHARES)
     precise = cosines.astype(np.float64)
-    found: NDArray[np.float64] = np.quantile(precise, 1 - np.maximum(shares, 1e-2))
+    found: Floats = np.quantile(precise, 1 - np.maximum(shares, 1e-2))
     found[np.minimum(shares, 1 - shares) * len(cosines) < 1] = np.nan
     beyond = shares < 1e-2
     law = _pareto(cosines)
@@ -149,7 +147,7 @@ def stranger_quantiles(cosines: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(np.fmax.accumulate(found))
 
 
-def _pareto(cosines: NDArray[np.float32]) -> tuple[float, float, float, float] | None:
+def _pareto(cosines: Floats32) -> tuple[float, float, float, float] | None:
     """Share of pairs above the threshold, threshold, shape and scale; None for too few pairs.
 
     Least sum of the soft absolute values 2 (sqrt(1 + d^2) - 1) of the deviations d. For a given
@@ -183,19 +181,19 @@ def _pareto(cosines: NDArray[np.float32]) -> tuple[float, float, float, float] |
     return share, threshold, float(shapes[best]), float(scales[best, 0] * unit)
 
 
-def _excess(shares: NDArray[np.float64], shape: NDArray[np.float64]) -> NDArray[np.float64]:
+def _excess(shares: Floats, shape: Floats) -> Floats:
     """What the shares of a generalised Pareto law of scale 1 reach above its threshold."""
     bent = np.where(np.abs(shape) < 1e-9, 1e-9, shape)
     return np.asarray(np.expm1(-bent * np.log(shares)) / bent)
 
 
 def _to_others(
-    vectors: NDArray[np.float32],
+    vectors: Floats32,
     starts: NDArray[np.intp],
     index: NDArray[np.intp],
     backbone: str,
     draw: np.random.Generator,
-) -> NDArray[np.float32]:
+) -> Floats32:
     """Cosines of drawn portraits to everybody but their own person: float32 (N,)."""
     people = len(starts)
     counts = np.diff(np.append(starts, len(vectors)))
@@ -214,10 +212,7 @@ def _to_others(
 
 
 def cosine_blocks(
-    probes: NDArray[np.float32],
-    vectors: NDArray[np.float32],
-    index: NDArray[np.integer],
-    norms: NDArray[np.float64],
+    probes: Floats32, vectors: Floats32, index: NDArray[np.integer], norms: Floats
 ) -> Iterator[tuple[slice, NDArray[np.floating]]]:
     """``person_cosines`` of probes (M, D) with all people: some rows, and (m, P) of them each."""
     step = max(1, _BLOCK // len(vectors))
@@ -226,9 +221,7 @@ def cosine_blocks(
         yield rows, person_cosines(probes[rows] @ vectors.T, index, norms)
 
 
-def _to_themselves(
-    own: NDArray[np.float32], backbone: str, draw: np.random.Generator
-) -> NDArray[np.float32]:
+def _to_themselves(own: Floats32, backbone: str, draw: np.random.Generator) -> Floats32:
     """Cosines of one person's portraits to the others of them: float32 (M,), M at most _SAME."""
     own = own[draw.permutation(len(own))[:_ENOUGH]]
     own = own[~copies(own).any(axis=1)]
@@ -237,9 +230,7 @@ def _to_themselves(
     return to_the_rest(own, draw.permutation(len(own))[:_SAME], backbone)
 
 
-def to_the_rest(
-    own: NDArray[np.float32], chosen: NDArray[np.integer], backbone: str
-) -> NDArray[np.float32]:
+def to_the_rest(own: Floats32, chosen: NDArray[np.integer], backbone: str) -> Floats32:
     """Cosines, float32 (M,), of a person's portraits to the person as the others show them.
 
     ``own`` are one person's vectors, float32 (N, D), N at least 2; ``chosen`` (M,) places in it.
@@ -252,9 +243,7 @@ def to_the_rest(
     return found[:, 0].astype(np.float32)
 
 
-def person_norms(
-    vectors: NDArray[np.float32], starts: NDArray[np.integer], backbone: str
-) -> NDArray[np.float64]:
+def person_norms(vectors: Floats32, starts: NDArray[np.integer], backbone: str) -> Floats:
     """What ``person_cosines`` divides by, float64 (P,), for unit vectors (N, D) by person.
 
     ``starts`` (P,) are the first rows of each.
@@ -264,6 +253,6 @@ def person_norms(
     return evened_norms(np.linalg.norm(sums, axis=1), counts, backbone)
 
 
-def copies(own: NDArray[np.float32]) -> NDArray[np.bool_]:
+def copies(own: Floats32) -> Flags:
     """Which vectors are almost those of earlier ones: bool (N, N), [i, j] for i after j."""
     return np.asarray(np.tril(own @ own.T > COPY, -1))

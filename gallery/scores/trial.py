@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from engine.errors import GalleryCorrupt
 from engine.types import Space
+from gallery.likeness import Flags, Floats, Floats32, Ints
 from gallery.scores import Calibration, Stored, fit
 from gallery.scores.ensemble import BEST, Ensemble, Member
 
@@ -73,10 +74,10 @@ class Figures:
 class HeldOut(NamedTuple):
     """What one way of comparing made of people that nothing was learned from."""
 
-    first: NDArray[np.bool_]  # (probes,), whether the probe's person came first
-    recognised: NDArray[np.bool_]  # (probes,), whether it passes where ``FAR`` of the strangers do
-    own: NDArray[np.float32]  # (probes,), scores of probes with their own person
-    strangers: NDArray[np.float32]  # scores of probes with everybody else of their half
+    first: Flags  # (probes,), whether the probe's person came first
+    recognised: Flags  # (probes,), whether it passes where ``FAR`` of the strangers do
+    own: Floats32  # (probes,), scores of probes with their own person
+    strangers: Floats32  # scores of probes with everybody else of their half
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,21 +117,21 @@ class Probes(NamedTuple):
     own person as the person's other portraits show them.
     """
 
-    owners: NDArray[np.int64]  # (N,): whose each probe is, as a place among the P people; rising
+    owners: Ints  # (N,): whose each probe is, as a place among the P people; rising
     people: int
-    cosines: dict[Space, NDArray[np.float32]]  # (N, P)
+    cosines: dict[Space, Floats32]  # (N, P)
 
-    def of(self, chosen: NDArray[np.int64]) -> Probes:
+    def of(self, chosen: Ints) -> Probes:
         """The probes of these people, held against these people only."""
         mine = np.isin(self.owners, chosen)
         fewer = {space: one[np.ix_(mine, chosen)] for space, one in self.cosines.items()}
         return Probes(np.searchsorted(chosen, self.owners[mine]), len(chosen), fewer)
 
-    def own(self) -> NDArray[np.bool_]:
+    def own(self) -> Flags:
         """Which pairs are of a probe and its own person: bool (N, P)."""
         return np.asarray(np.arange(self.people) == self.owners[:, None])
 
-    def pairs(self, values: NDArray[np.float32]) -> fit.OwnPairs:
+    def pairs(self, values: Floats32) -> fit.OwnPairs:
         """Cosines or fused values (N, P) of all pairs, as calibrations are learned from."""
         own = self.own()
         strangers = values[~own]
@@ -139,9 +140,7 @@ class Probes(NamedTuple):
         return fit.OwnPairs(strangers, values[own], self.people, self.people)
 
 
-def draw_probes(
-    vectors: Mapping[Space, NDArray[np.float32]], person_ids: NDArray[np.int64]
-) -> Probes:
+def draw_probes(vectors: Mapping[Space, Floats32], person_ids: Ints) -> Probes:
     """The portraits of people with two or more that are no copies of each other.
 
     At most 800 people with 4 portraits each, the same ones every time. The unit vectors, float32
@@ -166,16 +165,14 @@ def draw_probes(
     return Probes(owners, int(owners[-1]) + 1 if len(owners) else 0, cosines)
 
 
-def _several(person_ids: NDArray[np.int64]) -> list[NDArray[np.intp]]:
+def _several(person_ids: Ints) -> list[NDArray[np.intp]]:
     """The places of everybody who has more than one, by rising id."""
     order = np.argsort(person_ids, kind="stable")
     starts = np.flatnonzero(np.diff(person_ids[order])) + 1
     return [rows for rows in np.split(order, starts) if len(rows) > 1]
 
 
-def _cosines(
-    space: Space, vectors: NDArray[np.float32], owners: NDArray[np.int64]
-) -> NDArray[np.float32]:
+def _cosines(space: Space, vectors: Floats32, owners: Ints) -> Floats32:
     """Of every row to every person, without itself: float32 (N, P)."""
     if len(owners) == 0:
         return np.zeros((0, 0), np.float32)
@@ -189,7 +186,7 @@ def _cosines(
     return found
 
 
-def _halves(people: int, *, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _halves(people: int, *, seed: int) -> tuple[Ints, Ints]:
     """Two halves of so many people, drawn at random: places, rising."""
     order = np.random.default_rng(seed).permutation(people)
     return np.sort(order[: people // 2]), np.sort(order[people // 2 :])
@@ -243,7 +240,7 @@ def _weights(scored: Probes) -> dict[Space, float]:
 def _necessary(scored: Probes) -> Probes:
     """With the spaces without which the mean would be worse beyond chance; at least two."""
 
-    def right(some: Sequence[Space]) -> NDArray[np.int64]:
+    def right(some: Sequence[Space]) -> Ints:
         fewer = scored._replace(cosines={space: scored.cosines[space] for space in some})
         return _right(fewer, np.full(len(some), 1 / len(some)))
 
@@ -258,7 +255,7 @@ def _necessary(scored: Probes) -> Probes:
     return scored._replace(cosines={space: scored.cosines[space] for space in members})
 
 
-def _searched(scored: Probes) -> NDArray[np.float64]:
+def _searched(scored: Probes) -> Floats:
     """The weights, in tenths, that answer most rightly; the fewest, then the most even of several.
 
     On other people as good as those of a logistic regression, to 0.1 % of answers in the mean, for
@@ -271,8 +268,8 @@ def _searched(scored: Probes) -> NDArray[np.float64]:
 
 
 def run_trial(
-    vectors: Mapping[Space, NDArray[np.float32]],
-    person_ids: NDArray[np.int64],
+    vectors: Mapping[Space, Floats32],
+    person_ids: Ints,
     calibrations: Mapping[Space, Calibration] | None = None,
 ) -> tuple[Trial, dict[str, HeldOut]]:
     """Tries an ensemble of spaces on photos of people whose names are known; a second per space.
@@ -335,9 +332,7 @@ def _judged(known: Probes, held: Probes) -> dict[str, HeldOut]:
     return found
 
 
-def _answered(
-    values: NDArray[np.floating], owners: NDArray[np.int64]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _answered(values: NDArray[np.floating], owners: Ints) -> tuple[Flags, Flags]:
     """Whether each probe's person comes first, and passes where FAR of the strangers do: (N,)."""
     rows, others = np.arange(len(owners)), values.copy()
     own = values[rows, owners]
@@ -348,16 +343,14 @@ def _answered(
     return own > others.max(axis=1, initial=-np.inf), own > threshold
 
 
-def _right(scored: Probes, weights: NDArray[np.float64]) -> NDArray[np.int64]:
+def _right(scored: Probes, weights: Floats) -> Ints:
     """How many of both questions a weighted mean answers rightly about each probe: 0 to 2."""
     mean = np.tensordot(weights, np.stack([*scored.cosines.values()]), axes=1)
     first, recognised = _answered(mean, scored.owners)
     return first.astype(np.int64) + recognised
 
 
-def _sign_test(
-    one: NDArray[np.integer], other: NDArray[np.integer], owners: NDArray[np.int64]
-) -> float:
+def _sign_test(one: NDArray[np.integer], other: NDArray[np.integer], owners: Ints) -> float:
     """How likely, in (0, 1], chance alone makes one way of comparing so much better than another.
 
     The sign test by person, because a person's photos are easy or hard together: of the people for
@@ -422,7 +415,7 @@ def _rows(gallery: Gallery) -> dict[Space, int]:
     return dict(fullest.values())
 
 
-def _sample(gallery: Gallery, spaces: Iterable[Space]) -> NDArray[np.int64]:
+def _sample(gallery: Gallery, spaces: Iterable[Space]) -> Ints:
     """Ids and owners (N, 2) of portraits, in all spaces, of as many people as a trial takes.
 
     Twice as many portraits of each, because it leaves out copies.

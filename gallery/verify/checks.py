@@ -24,6 +24,7 @@ from engine.engine import Engine
 from engine.errors import GalleryCorrupt, LookalikeError, SetupProblem
 from engine.types import Box, Concern, Face, Space
 from gallery.gallery import Gallery
+from gallery.likeness import Ints
 from gallery.progress import Progress, in_batches
 from gallery.records import Portrait
 from gallery.tables import CATEGORIES, MEMBERS
@@ -142,8 +143,8 @@ class Examination:
 class Owners:
     """Who has which portraits."""
 
-    portrait_ids: NDArray[np.int64]  # (N,), by person
-    person_ids: NDArray[np.int64]  # (N,), rising: whose each is
+    portrait_ids: Ints  # (N,), by person
+    person_ids: Ints  # (N,), rising: whose each is
     names: dict[int, str]  # of everybody, by person id
 
     def chunks(self) -> Iterator[slice]:
@@ -155,7 +156,7 @@ class Owners:
             yield slice(start, end)
             start = end
 
-    def having(self, portrait_ids: NDArray[np.int64]) -> Owners:
+    def having(self, portrait_ids: Ints) -> Owners:
         """The same without other portraits."""
         kept = np.isin(self.portrait_ids, portrait_ids)
         return Owners(self.portrait_ids[kept], self.person_ids[kept], self.names)

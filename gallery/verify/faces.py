@@ -17,7 +17,7 @@ from engine.decode import decode
 from engine.errors import GalleryCorrupt, GalleryMissing, LookalikeError
 from engine.types import Embedding, Space
 from gallery.gallery import Gallery
-from gallery.likeness import person_cosines
+from gallery.likeness import Flags, Floats32, person_cosines
 from gallery.progress import Progress
 from gallery.records import Portrait, folded
 from gallery.scores import prior
@@ -162,7 +162,7 @@ class _Comparison:
                 Subject(other.id, other.name),
             )
 
-    def _median(self, portraits: NDArray[np.float32], person: NDArray[np.float32]) -> float:
+    def _median(self, portraits: Floats32, person: Floats32) -> float:
         """Median score of portraits (n, D) with somebody who has the portraits (m, D)."""
         nobody_else = np.zeros(len(person), np.intp)
         norms = person_norms(person, nobody_else[:1], self.space.backbone)
@@ -221,7 +221,7 @@ def _different_bits(gallery: Gallery, one: Portrait, other: Portrait) -> float:
         return np.inf
 
 
-def _perceptual_hash(gallery: Gallery, portrait: Portrait) -> NDArray[np.bool_]:
+def _perceptual_hash(gallery: Gallery, portrait: Portrait) -> Flags:
     """Bool (8, 8): which of the lowest frequencies of a face are above their median.
 
     The face is cut out by its landmarks: thumbnails of one photo in two sizes show more or less of
@@ -240,5 +240,5 @@ def _perceptual_hash(gallery: Gallery, portrait: Portrait) -> NDArray[np.bool_]:
     lowest = cv2.dct(np.asarray(small, np.float64))[:8, :8]
     lowest[0] *= np.sqrt(2)  # the method's transform is not orthonormal
     lowest[:, 0] *= np.sqrt(2)
-    above: NDArray[np.bool_] = lowest > np.median(lowest)
+    above: Flags = lowest > np.median(lowest)
     return above
