@@ -4,8 +4,6 @@ One process at a time (``Gallery.writing``). All of it may be stopped at any mom
 by a kill: running the command again goes on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final

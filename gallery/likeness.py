@@ -4,8 +4,6 @@ Search, calibration and evaluation all use ``person_cosines``, so that a score m
 everywhere.
 """
 
-from __future__ import annotations
-
 from types import MappingProxyType
 from typing import Final
 

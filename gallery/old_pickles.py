@@ -6,8 +6,6 @@ which weights. So photos that are there are embedded anew, and of people without
 are kept.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Iterable, Sequence

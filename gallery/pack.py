@@ -10,8 +10,6 @@ low; its tables must be exactly ours, so that no trigger, view or virtual table 
 exists; then SQLite checks its pages, constraints and references, and pydantic every row.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

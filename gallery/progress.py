@@ -1,7 +1,5 @@
 """What a run did, and how it says how far it is."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields

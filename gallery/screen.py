@@ -1,7 +1,5 @@
 """Which photos become portraits: those with one clear face; and what is kept of them."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence

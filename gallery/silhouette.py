@@ -4,8 +4,6 @@ Size and landmarks are the portrait's, so that a card puts the silhouette where 
 face. A comment segment in the JPEG says what it is; no backbone embeds it.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np

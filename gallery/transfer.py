@@ -4,8 +4,6 @@ What is there already is known by its hash, so that the same people may come aga
 interruption, or with photos that were left out before. A batch is taken in whole or not at all.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections import Counter

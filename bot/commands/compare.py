@@ -1,7 +1,5 @@
 """How alike are these two? ``/compare`` and its buttons."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@
 presented by ``bot.commands.answers``: as a card, a film, parents, or raw numbers.
 """
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import logging

@@ -4,8 +4,6 @@ Opt-in by person and chat. One photo of oneself counts, the newest; what was com
 face and the name that the chat shows live in ``bot.memory``, in memory, for a day at most.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 import unicodedata

@@ -1,7 +1,5 @@
 """What people write after a command: a number, a model, a category; in whatever spelling."""
 
-from __future__ import annotations
-
 import difflib
 import re
 import unicodedata

@@ -6,13 +6,11 @@ the same people into groups of the same sizes (a permutation test over people, s
 one person stand and fall together).
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,7 +107,7 @@ class _Counts:
         }
         self.reached = {name: one.astype(np.float64) for name, one in levels.items()}
 
-    def within(self, members: Flags) -> _Counts:
+    def within(self, members: Flags) -> Self:
         """With the pairs inside one group only."""
         inside, fewer = members[self.whose] & members[self.like], copy(self)
         fewer.whose, fewer.like = self.whose[inside], self.like[inside]

@@ -5,8 +5,6 @@ shows. A photo without a face that is found is an error, not an exception. Liken
 are counted, not kept: thousands of people have hundreds of millions.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

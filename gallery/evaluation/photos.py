@@ -6,8 +6,6 @@ ensemble. They are made block by block, so that thousands of people take no more
 vectors.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The evaluation report: several backbones on the same photos, as JSON and as one HTML file."""
 
-from __future__ import annotations
-
 import base64
 import datetime as dt
 import io

@@ -6,8 +6,6 @@ say together something much rarer. So an ensemble has a calibration of its own, 
 same gallery's pairs (``gallery.scores.trial``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final

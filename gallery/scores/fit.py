@@ -7,8 +7,6 @@ statistics, Annals of Statistics 3, 1975), so the few pairs at the top tell how 
 lie beyond.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 

@@ -1,7 +1,5 @@
 """The starter gallery: two public-domain portraits that come with the program."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from engine.backbones.network import portrait_jpeg

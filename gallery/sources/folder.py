@@ -12,8 +12,6 @@ A file people.csv in DIR says more of the people: it has a line for each person 
 ``wikidata_id``. Several categories are parted by semicolons or stand in several lines.
 """
 
-from __future__ import annotations
-
 import codecs
 import contextlib
 import csv
@@ -90,7 +88,7 @@ class _Branch:
 
     path: Path
     photos: list[Path] = field(default_factory=list)
-    branches: list[_Branch] = field(default_factory=list)
+    branches: list["_Branch"] = field(default_factory=list)
 
     def all_photos(self) -> list[Path]:
         return [*self.photos, *(path for branch in self.branches for path in branch.all_photos())]
@@ -113,7 +111,7 @@ Agree = Callable[[FoundPortrait, FoundPortrait], bool]
 
 def scan(
     folder: Path, *, category: str | None = None, agree: Agree = lambda _one, _other: False
-) -> FolderContents:
+) -> "FolderContents":
     """The photos in a folder of people; files without a known ending are opened to see their kind.
 
     Hidden files and folders are passed over, and so are links that lead out of the folder. A

@@ -4,8 +4,6 @@ In the order of what depends on what: catalogue, vectors and scores, every pictu
 the faces are. Mending goes on until it finds nothing more to mend.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ What the database guarantees (no vector without its portrait, no portrait withou
 not looked for.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections import Counter
@@ -156,7 +154,7 @@ class Owners:
             yield slice(start, end)
             start = end
 
-    def having(self, portrait_ids: Ints) -> Owners:
+    def having(self, portrait_ids: Ints) -> "Owners":
         """The same without other portraits."""
         kept = np.isin(self.portrait_ids, portrait_ids)
         return Owners(self.portrait_ids[kept], self.person_ids[kept], self.names)

@@ -5,8 +5,6 @@ chosen by eye on every second person of 597 with five photos each (dlib), a coll
 hold wrong names, and judged on the others: see docs/OPERATIONS.md.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from typing import Final
 

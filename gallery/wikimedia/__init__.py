@@ -6,8 +6,6 @@ to the API and 2 to the pictures, pauses when told to, nothing asked twice
 https://foundation.wikimedia.org/wiki/Policy:User-Agent_policy).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ An answer or a picture is there whole or not at all, whenever the program is kil
 file costs nothing but asking again.
 """
 
-from __future__ import annotations
-
 import json
 import sqlite3
 import threading

@@ -1,7 +1,5 @@
 """Categories: a table that anybody may extend, who belongs to them, and the most famous of each."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence

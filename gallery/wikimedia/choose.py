@@ -1,7 +1,5 @@
 """Which pictures become somebody's portraits, and why the others do not."""
 
-from __future__ import annotations
-
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence

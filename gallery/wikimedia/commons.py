@@ -4,8 +4,6 @@ Source: https://www.mediawiki.org/wiki/API:Imageinfo, API:Categorymembers, API:C
 Manual:Maxlag_parameter; https://commons.wikimedia.org/wiki/Commons:Machine-readable_data.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -4,8 +4,6 @@ Stopped at any moment, it goes on from there and asks for nothing again: answers
 in the cache, pictures until the gallery has decided about them.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence

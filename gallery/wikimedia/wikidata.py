@@ -4,8 +4,6 @@ Source: https://www.mediawiki.org/wiki/Wikidata_Query_Service/User_Manual (60 s 
 query time a minute) and https://www.wikidata.org/wiki/Wikidata:Database_reports (sitelinks).
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import time
