@@ -174,7 +174,7 @@ def download_starter(
         done = running.run(
             warn=lambda sentence: log.warning("table of categories", extra={"reason": sentence})
         )
-    if not done.report.interrupted:
+    if not done.interrupted:
         note(gallery, "starter", "done")
     return done
 
@@ -308,7 +308,7 @@ class Filling:
             self._start()
             done = download_starter(self._gallery, self._engine, self._settings, stop, progress)
             if done is not None:
-                log.info("starter gallery downloaded", extra={"added": done.report.added})
+                log.info("starter gallery downloaded", extra={"added": done.added})
         except LookalikeError as failure:
             self.problem = None if isinstance(failure, BadSettings) else failure
             log.warning(

@@ -86,8 +86,9 @@ def add(
     total: int | None = None,
     progress: Progress = no_progress,
     again: bool = False,
+    report: Report | None = None,
 ) -> Report:
-    """Adds what any source found.
+    """Adds what any source found, and notes it in the report, perhaps one that was begun.
 
     What is there already is known by its content and costs little; photos that were refused before
     are looked at ``again`` if that is wanted. They come in any order and are read lazily; ``total``
@@ -95,7 +96,7 @@ def add(
     of which there is at least one. What was done before Ctrl-C is kept. Raises Busy if another
     process is changing the gallery, and SetupProblem if a backbone or the gallery can't be used.
     """
-    report = Report()
+    report = report or Report()
     for name in backbones:
         engine.backbone(name)  # fails before anything is done
     with gallery.working(report):

@@ -365,7 +365,7 @@ class Gallery(Store):
             except KeyboardInterrupt:
                 report.interrupted = True
                 self.refresh()
-        report.seconds = time.perf_counter() - started
+        report.seconds += time.perf_counter() - started
 
     def settle(self, space: Space, progress: Progress = no_progress) -> None:
         """Prepares the search of a space for as many people as it has now.

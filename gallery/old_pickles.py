@@ -9,7 +9,7 @@ are kept.
 import contextlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -29,22 +29,20 @@ _MOST_CATEGORY: Final = 200  # as wide as the column
 
 
 @dataclass(slots=True)
-class PickleReport:
-    """What was done with an older app's files."""
+class PickleReport(Report):
+    """What was done with an older app's files, and what became of the photos."""
 
-    entries: int  # pairs of a vector and a path
-    dimensions: int  # of the vectors
+    entries: int = 0  # pairs of a vector and a path
+    dimensions: int = 0  # of the vectors
     people: int = 0  # whom the paths name
     photos_found: int = 0
     photos_missing: int = 0
     odd_paths: int = 0  # that name nobody
     names_only: list[str] = field(default_factory=list)  # of whom the gallery has but the name
-    photos: Report = field(default_factory=Report)
 
     def to_json(self) -> dict[str, Any]:
         """As printed with ``--json``."""
-        counts = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "photos"}
-        return counts | {"vectors_taken": 0} | self.photos.to_json()
+        return Report.to_json(self) | {"vectors_taken": 0}
 
 
 def import_pickles(
@@ -83,10 +81,9 @@ def import_pickles(
             found.append(FoundPortrait(person=person, origin="/".join(parts), read=read))
     report.photos_found, report.photos_missing = len(found), len(people) - len(found)
     if found:
-        report.photos = add(
-            gallery, engine, found, backbones=backbones, total=len(found), progress=progress
-        )
-    if not report.photos.interrupted:
+        how: dict[str, Any] = {"backbones": backbones, "progress": progress}
+        add(gallery, engine, found, total=len(found), report=report, **how)
+    if not report.interrupted:
         shown = {one.person.key for one in found}
         _keep_names(gallery, (one for one, _ in people if one.key not in shown), report)
     return report

@@ -82,8 +82,8 @@ def download(
         warn = partial(say, before="Warning: ", err=True)
         with Download(gallery, engine, people, servers, used, progress=show) as running:
             report = running.run(warn=warn, refresh=refresh)
-    content, interrupted = {"models": used, **report.to_json()}, report.report.interrupted
-    context.finish(content, _download_lines(report, used), interrupted=interrupted)
+    content, lines = {"models": used, **report.to_json()}, _download_lines(report, used)
+    context.finish(content, lines, interrupted=report.interrupted)
 
 
 @click.command("credits", cls=cli.Command)
@@ -133,10 +133,10 @@ def _download_lines(done: DownloadReport, models: Sequence[str]) -> Iterator[str
     yield f"people     {done.there:,} of {people} are in the gallery"
     if done.left_out:
         yield f"left out   {people_of(len(done.left_out))}"
-        for reason, count in done.reasons().most_common():
+        for reason, count in done.why_left_out().most_common():
             whom = [one.person for one in done.left_out if one.reason.startswith(reason)]
             yield f"  {reason}: {count:,} ({some(whom)})"
-    yield from output.add_lines(done.report, models)
+    yield from output.add_lines(done, models)
 
 
 def _credits(gallery: Gallery) -> list[dict[str, str | None]]:
@@ -241,7 +241,7 @@ def import_pickle(
             gallery, engine, embeddings, names, photos=photos, backbones=used, progress=show
         )
     content, lines = {"models": used, **report.to_json()}, _pickle_lines(report, used)
-    context.finish(content, lines, interrupted=report.photos.interrupted)
+    context.finish(content, lines, interrupted=report.interrupted)
 
 
 @contextmanager
@@ -351,7 +351,7 @@ def _pickle_lines(report: PickleReport, models: Sequence[str]) -> Iterator[str]:
     )
     if report.photos_found:
         yield f"photos     {report.photos_found:,} found, embedded anew:"
-        yield from output.add_lines(report.photos, models)
+        yield from output.add_lines(report, models)
     if report.odd_paths:
         yield f"no person  {numbered(report.odd_paths, 'path')} without a person's folder"
     if report.photos_missing:

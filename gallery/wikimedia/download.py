@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from operator import call
@@ -63,29 +63,24 @@ class LeftOut(NamedTuple):
 
 
 @dataclass(slots=True)
-class DownloadReport:
-    """What a download did."""
+class DownloadReport(Report):
+    """What a download did, and what became of the pictures."""
 
     wanted: int = 0  # how many people there should be
     there: int = 0  # how many of them are in the gallery now
     left_out: list[LeftOut] = field(default_factory=list)  # of those who were reached
-    report: Report = field(default_factory=Report)  # what became of the pictures
     warnings: tuple[str, ...] = ()  # what may be wrong with the table of categories
 
-    def reasons(self) -> Counter[str]:
+    def why_left_out(self) -> Counter[str]:
         """People left out, by reason."""
         return Counter(one.reason.partition(" (")[0] for one in self.left_out)
 
     def to_json(self) -> dict[str, Any]:
         """As printed with ``--json``."""
-        return {
-            "people": self.wanted,
-            "in_gallery": self.there,
-            "left_out": [one._asdict() for one in self.left_out],
-            "left_out_by_reason": dict(self.reasons().most_common()),
-            "warnings": list(self.warnings),
-            **self.report.to_json(),
-        }
+        record, reasons = Report.to_json(self), dict(self.why_left_out().most_common())
+        counts = {"people": record.pop("wanted"), "in_gallery": record.pop("there")}
+        left_out = [one._asdict() for one in self.left_out]
+        return counts | record | {"left_out": left_out, "left_out_by_reason": reasons}
 
 
 class Download(AbstractContextManager["Download"]):
@@ -120,10 +115,8 @@ class Download(AbstractContextManager["Download"]):
         api = service_url(servers.commons_url, "/w/api.php", "gallery.commons_url")
         agent = user_agent(servers.contact)
         with ExitStack() as stack:
-
-            def client(connections: int) -> HttpClient:
-                made = HttpClient(agent, connections=connections, patience=patience, stop=stop)
-                return stack.enter_context(made)
+            client = partial(HttpClient, agent, patience=patience, stop=stop)
+            enter = stack.enter_context
 
             def pool(threads: int) -> ThreadPoolExecutor:
                 made = ThreadPoolExecutor(threads, thread_name_prefix="wikimedia")
@@ -132,13 +125,14 @@ class Download(AbstractContextManager["Download"]):
 
             try:
                 lock = filelock.FileLock(folder_of(gallery.folder) / "download.lock", timeout=0)
-                stack.enter_context(lock)
+                enter(lock)
             except filelock.Timeout as problem:
                 message = "another `lookalike gallery download` is at work on this gallery"
                 raise Busy(f"{message}: wait until it is done") from problem
-            self._cache = stack.enter_context(cache_of(gallery.folder))
-            self._wikidata = Wikidata(client(1), query_service, self._cache)
-            to_api, to_pictures = client(_API_CONNECTIONS), client(_PICTURE_CONNECTIONS)
+            self._cache = enter(cache_of(gallery.folder))
+            self._wikidata = Wikidata(enter(client(connections=1)), query_service, self._cache)
+            to_api = enter(client(connections=_API_CONNECTIONS))
+            to_pictures = enter(client(connections=_PICTURE_CONNECTIONS))
             self._commons = Commons(to_api, api, to_pictures, self._cache)
             judge = "dlib" if "dlib" in backbones else backbones[0]
             self._chooser = Chooser(gallery, engine, judge, self._cache, self._commons)
@@ -174,7 +168,7 @@ class Download(AbstractContextManager["Download"]):
         try:
             self._run(warn)
         except Stopped:
-            self._done.report.interrupted = True
+            self._done.interrupted = True
         return self._done
 
     def _run(self, warn: Callable[[str], None]) -> None:
@@ -189,7 +183,7 @@ class Download(AbstractContextManager["Download"]):
         welcome = [one for one in found if self._chooser.person(one) not in away]
         done.wanted = min(order.limit, len(welcome))
         seen: set[str] = set()
-        while len(seen) < most and done.there < order.limit and not done.report.interrupted:
+        while len(seen) < most and done.there < order.limit and not done.interrupted:
             count = min(most, len(seen) + order.limit - done.there)
             famous = most_famous(welcome, count, fairly=order.fairly)
             people = [one for one in famous if one.q_id not in seen]
@@ -214,19 +208,13 @@ class Download(AbstractContextManager["Download"]):
                 self._progress(what, done, total)
 
         interrupted, portraits = True, self._portraits(people, people_only)
-        models = self._backbones
+        how: dict[str, Any] = {"backbones": self._backbones, "progress": people_only}
         try:
-            report = add(
-                self._gallery, self._engine, portraits, backbones=models, progress=people_only
-            )
-            interrupted = report.interrupted
+            add(self._gallery, self._engine, portraits, report=self._done, **how)
+            interrupted = self._done.interrupted
         finally:
             portraits.close()
             self._drop_pictures(decided=not interrupted)
-        whole = self._done.report
-        for one in fields(whole):
-            setattr(whole, one.name, getattr(whole, one.name) + getattr(report, one.name))
-        whole.interrupted = bool(whole.interrupted)
         self._account(people)
 
     def _complete(self, people: Sequence[Celebrity]) -> None:
@@ -252,7 +240,7 @@ class Download(AbstractContextManager["Download"]):
                 self._done.there += 1
                 continue
             reason = self._chooser.why_left_out(celebrity)
-            if reason is None and not self._done.report.interrupted:
+            if reason is None and not self._done.interrupted:
                 reason = "no picture could be fetched"
             if reason is not None:
                 self._done.left_out.append(LeftOut(person.name, celebrity.q_id, reason))

@@ -157,10 +157,10 @@ def test_who_can_not_be_had_gives_way_to_the_next_in_fame(
     there = {person.wikidata_id for person in gallery.people()}
     assert there == {"Q2", "Q5", "Q6", "Q9"}
     assert {one.wikidata_id for one in harvest.left_out} == {"Q1", "Q3", "Q4", "Q7", "Q8"}
-    assert harvest.report.added == 4
+    assert harvest.added == 4
     wiki.requests.clear()
     again = fetch(gallery, engine, wiki, limit=4)
-    assert (again.there, again.report.added, wiki.requests) == (4, 0, [])
+    assert (again.there, again.added, wiki.requests) == (4, 0, [])
 
 
 def test_nobody_is_looked_at_without_end(gallery: Gallery, engine: Engine, wiki: Wiki) -> None:

@@ -150,7 +150,7 @@ def test_a_second_run_asks_for_nothing(gallery: Gallery, engine: Engine, famous:
     assert [question for _, question, _ in famous.requests] == asked
     assert len(set(asked)) == len(asked)
     assert again.left_out == first.left_out
-    assert (again.there, again.report.added) == (first.there, 0)
+    assert (again.there, again.added) == (first.there, 0)
     assert not kept_pictures(gallery)
 
 
@@ -268,7 +268,7 @@ def test_a_server_that_knows_only_generators_gives_further_pictures(
     gallery: Gallery, engine: Engine, famous: Wiki
 ) -> None:
     famous.knows_list = False
-    assert fetch(gallery, engine, famous, portraits=3).report.added == 4
+    assert fetch(gallery, engine, famous, portraits=3).added == 4
 
 
 def test_a_query_out_of_time_is_cut_into_smaller_ones(
@@ -351,7 +351,7 @@ def test_ctrl_c_keeps_what_was_done_and_the_next_run_goes_on(
             raise KeyboardInterrupt
 
     harvest = fetch(gallery, engine, famous, progress=impatient)
-    assert harvest.report.interrupted
+    assert harvest.interrupted
     pictures = famous.asked("picture")
     assert fetch(gallery, engine, famous).there == 2
     assert not set(famous.asked("picture")[len(pictures) :]) & set(pictures)
@@ -364,7 +364,7 @@ def test_work_in_the_background_ends_when_it_should(
     famous.odd = {"picture": [Odd(429, {"Retry-After": "600"})] * 4}
     threading.Timer(0.3, stop.set).start()
     began = time.monotonic()
-    assert fetch(gallery, engine, famous, stop=stop).report.interrupted
+    assert fetch(gallery, engine, famous, stop=stop).interrupted
     assert time.monotonic() - began < 20
     famous.odd = {}
     assert fetch(gallery, engine, famous).there == 2
@@ -404,7 +404,7 @@ def test_one_picture_that_is_refused_for_ever_costs_that_picture(
     assert report.there == 2
     reasons = {one.wikidata_id: one.reason for one in report.left_out}
     assert re.fullmatch(rf"the picture can't be fetched \(.*{status}.*\)", reasons["Q11"])
-    assert report.reasons()["the picture can't be fetched"] == 1
+    assert report.why_left_out()["the picture can't be fetched"] == 1
     famous.requests.clear()
     again = fetch(gallery, engine, famous)
     assert famous.requests == []
