@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -67,48 +68,25 @@ def score_at(share: float) -> float:
     return next(score for known, score in SCORE_TABLE if known == share and score is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class RisingCurve:
+Curve = Callable[[ArrayLike], Floats]
+
+
+def rising_curve(x: Sequence[float], y: Sequence[float]) -> Curve:
     """A piecewise cubic through 3 or more points whose x and y rise strictly; it rises as well.
 
     Beyond the first and last point it keeps their heights. SciPy's PchipInterpolator is the same
-    curve (a test compares the two); importing it takes 0.4 s, a third of `lookalike match`.
-    """
-
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.x) != len(self.y) or len(self.x) < 3:
-            raise ValueError("a curve needs at least 3 points with an x and a y each")
-        points = np.array([self.x, self.y])
-        if not (np.isfinite(points).all() and (np.diff(points) > 0).all()):
-            raise ValueError("the points of a rising curve are finite and rise strictly")
-
-    def __call__(self, at: ArrayLike) -> Floats:
-        """Heights at these places, of the same shape."""
-        x, y = np.asarray(self.x), np.asarray(self.y)
-        slopes = _slopes(self.x, self.y)
-        place = np.clip(np.asarray(at, dtype=np.float64), x[0], x[-1])
-        i = np.clip(np.searchsorted(x, place, side="right") - 1, 0, len(x) - 2)
-        width = x[i + 1] - x[i]
-        t = (place - x[i]) / width
-        # Cubic Hermite basis; grouped so that t = 0 and t = 1 give the points exactly.
-        rise = (y[i + 1] - y[i]) * t * t * (3 - 2 * t)
-        bend = width * t * (1 - t) * (slopes[i] * (1 - t) - slopes[i + 1] * t)
-        height: Floats = np.clip(y[i] + rise + bend, y[i], y[i + 1])
-        return height
-
-
-@lru_cache(maxsize=64)
-def _slopes(x: tuple[float, ...], y: tuple[float, ...]) -> Floats:
-    """Slopes at the points that keep every piece rising.
+    curve (a test compares the two); importing it takes 0.4 s, a third of `lookalike match`. Raises
+    ValueError if the points are others.
 
     Source: F. N. Fritsch and J. Butland, A method for constructing local monotone piecewise
     cubic interpolants, SIAM J. Sci. Stat. Comput. 5 (1984): the weighted harmonic mean inside;
     the three-point rule of C. Moler, Numerical Computing with MATLAB (2004), 3.6, at the ends.
     """
-    width = np.diff(x)
+    if len(x) != len(y) or len(x) < 3:
+        raise ValueError("a curve needs at least 3 points with an x and a y each")
+    if not (np.isfinite([x, y]).all() and (np.diff([x, y]) > 0).all()):
+        raise ValueError("the points of a rising curve are finite and rise strictly")
+    places, heights, width = np.array(x), np.array(y), np.diff(x)
     steep = np.diff(y) / width
     before, after = 2 * width[1:] + width[:-1], width[1:] + 2 * width[:-1]
     inside = (before + after) / (before / steep[:-1] + after / steep[1:])
@@ -119,7 +97,19 @@ def _slopes(x: tuple[float, ...], y: tuple[float, ...]) -> Floats:
             (width[-1], width[-2], steep[-1], steep[-2]),
         )
     ]
-    return np.concatenate([ends[:1], inside, ends[1:]])
+    slopes = np.concatenate([ends[:1], inside, ends[1:]])
+
+    def height(at: ArrayLike) -> Floats:
+        place = np.clip(np.asarray(at, dtype=np.float64), x[0], x[-1])
+        i = np.clip(np.searchsorted(places, place, side="right") - 1, 0, len(x) - 2)
+        low, high = heights[i], heights[i + 1]
+        t = (place - places[i]) / width[i]
+        # Cubic Hermite basis; grouped so that t = 0 and t = 1 give the points exactly.
+        rise = (high - low) * t * t * (3 - 2 * t)
+        bend = width[i] * t * (1 - t) * (slopes[i] * (1 - t) - slopes[i + 1] * t)
+        return np.asarray(np.clip(low + rise + bend, low, high))
+
+    return height
 
 
 class Stored:
@@ -180,13 +170,13 @@ class Calibration(Stored):
 
 
 @lru_cache(maxsize=32)
-def _curves(strangers: tuple[float, ...], same_person: float) -> tuple[RisingCurve, RisingCurve]:
+def _curves(strangers: tuple[float, ...], same_person: float) -> tuple[Curve, Curve]:
     """Score, and log10 of one in how many strangers, over the cosine."""
     scored = strangers[: len(_SCORES)]
-    score = RisingCurve(
+    score = rising_curve(
         (-1.0, *scored, same_person, 1.0), (0.0, *_SCORES, SAME_PERSON_SCORE, 100.0)
     )
-    rarity = RisingCurve(
+    rarity = rising_curve(
         (-1.0, *strangers, 1.0), (0.0, *(-math.log10(share) for share in SHARES), _RAREST)
     )
     return score, rarity
