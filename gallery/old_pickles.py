@@ -8,7 +8,7 @@ are kept.
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -84,8 +84,13 @@ def import_pickles(
         how: dict[str, Any] = {"backbones": backbones, "progress": progress}
         add(gallery, engine, found, total=len(found), report=report, **how)
     if not report.interrupted:
-        shown = {one.person.key for one in found}
-        _keep_names(gallery, (one for one, _ in people if one.key not in shown), report)
+        shown, banned = {one.person.key for one in found}, gallery.banned()
+        wanted = {one.key: one for one, _ in people if one.key not in shown and one not in banned}
+        with gallery.writing(), gallery.transaction() as changes:
+            ids = {changes.add_person(one): one for one in wanted.values()}
+        counts = gallery.portrait_counts()
+        report.names_only = [one.name for number, one in ids.items() if not counts.get(number)]
+        gallery.refresh()
     return report
 
 
@@ -115,14 +120,3 @@ def _photo(folder: Path, parts: Sequence[str]) -> Path | None:
             if path.is_file() and path.resolve().is_relative_to(folder):
                 return path
     return None
-
-
-def _keep_names(gallery: Gallery, people: Iterable[FoundPerson], report: PickleReport) -> None:
-    """Adds people without a photo, but for those who were removed for good."""
-    banned = gallery.banned()
-    wanted = {one.key: one for one in people if one not in banned}
-    with gallery.writing(), gallery.transaction() as changes:
-        ids = {changes.add_person(one): one for one in wanted.values()}
-    shown = gallery.portrait_counts()
-    report.names_only = [one.name for number, one in ids.items() if not shown.get(number)]
-    gallery.refresh()

@@ -20,7 +20,6 @@ from engine.decode import decode
 from engine.errors import BadSettings, PhotoProblem
 from engine.types import Space
 from gallery.build import learn_scores
-from gallery.changes import Transaction
 from gallery.gallery import Gallery
 from gallery.pack import PackReader, write_pack
 from gallery.progress import Progress, Rejection, Report, in_batches, no_progress
@@ -251,7 +250,14 @@ class _Intake:
         with self._gallery.transaction() as changes:
             before = changes.people_added
             person_ids = {one: changes.add_person(one) for one in dict.fromkeys(people)}
-            ids = [_enrol(changes, one, person_ids[one.person]) for one in candidates]
+            ids = []
+            for one in candidates:
+                it = one.portrait
+                photo = Thumbnail(one.jpeg, it.width_px, it.height_px, it.landmarks, it.box)
+                if one.id and one.jpeg is not None:
+                    changes.set_photo(one.id, photo)
+                person_id = person_ids[one.person]
+                ids.append(one.id or changes.add_portrait(person_id, it, it.sha256, photo))
             theirs = np.asarray([one.portrait.id for one in candidates], np.int64)
             mine = np.asarray(ids, np.int64)
             for space, offered in self._offered.items():
@@ -275,12 +281,3 @@ class _Intake:
             self._gallery.settle(space, progress)
             learn_scores(self._gallery, space)
         try_ensemble(self._gallery)
-
-
-def _enrol(changes: Transaction, one: _Candidate, person_id: int) -> int:
-    """Adds a portrait, or the photo that it lacked; its id."""
-    it = one.portrait
-    thumbnail = Thumbnail(one.jpeg, it.width_px, it.height_px, it.landmarks, it.box)
-    if one.id and one.jpeg is not None:
-        changes.set_photo(one.id, thumbnail)
-    return one.id or changes.add_portrait(person_id, it, it.sha256, thumbnail)

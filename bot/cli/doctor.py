@@ -23,13 +23,10 @@ if TYPE_CHECKING:
     from bot.settings import Settings
 
 FINE, WARNING, BLOCKING = "ok", "warn", "stop"
-COLOURS = {FINE: "green", WARNING: "yellow", BLOCKING: "red"}
 
 GIGABYTE = 1_000_000_000
 # Resident memory of the process with one, and with each further VGGFace2 network (OpenVINO).
 BASE_BYTES, NETWORK_BYTES = 350_000_000, 300_000_000
-SDKS = {"telegram": "telegram", "discord": "discord", "web": "nicegui"}
-CHAT_PACKAGES = ("cryptography", "regex")
 # What a token looks like, and where to copy it again.
 TOKENS = {
     "telegram": (
@@ -41,8 +38,6 @@ TOKENS = {
         "copy it again from discord.com/developers, page Bot: three parts with dots",
     ),
 }
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-TIMEOUT_S = 10.0
 # What was looked at, FINE, WARNING or BLOCKING, what was found (no secret), what to do about it.
 Finding = tuple[str, ...]
 
@@ -60,7 +55,7 @@ def doctor(context: cli.Context, *, online: bool) -> None:
     blocking = False
     for subject, level, *words in _all_findings(context, online=online):
         blocking |= level == BLOCKING
-        mark = click.style(f"{level:<5}", fg=COLOURS[level])
+        mark = click.style(f"{level:<5}", fg={FINE: "green", WARNING: "yellow"}.get(level, "red"))
         say(f"{subject:<10} " + " -> ".join(filter(None, words)), before=f"{mark} ")
     sys.exit(cli.EXIT_SETUP if blocking else 0)
 
@@ -95,7 +90,7 @@ def _asked(subject: str, url: str, headers: dict[str, str], refusals: set[int]) 
     import httpx
 
     try:
-        status = httpx.get(url, headers=headers, timeout=TIMEOUT_S).status_code
+        status = httpx.get(url, headers=headers, timeout=10.0).status_code
     except httpx.HTTPError as problem:
         kind = type(problem).__name__  # its message may hold the URL, and that the token
         mend = "check the network; the bot keeps trying by itself"
@@ -135,7 +130,8 @@ def _adapters(settings: Settings) -> Iterator[Finding]:
     wanted = adapters_wanted(settings)
     yield "adapters", FINE, f"`lookalike run` serves {', '.join(wanted)}"
     for name in wanted:
-        needed = (SDKS[name], *CHAT_PACKAGES)
+        sdk = {"web": "nicegui"}.get(name, name)
+        needed = (sdk, "cryptography", "regex")
         missing = [package for package in needed if importlib.util.find_spec(package) is None]
         if missing:
             mend = f"run `pip install 'lookalike[{name}]'`"
@@ -166,7 +162,7 @@ def _tokens(settings: Settings) -> Iterator[Finding]:
     if url is not None and not url.startswith("https://"):
         mend = "let telegram.webhook.url begin with https://"
         yield "webhook", WARNING, "Telegram calls webhooks by https only", mend
-    if settings.web.host not in LOOPBACK:
+    if settings.web.host not in {"127.0.0.1", "localhost", "::1"}:
         text = f"the web chat listens on {settings.web.host}, and asks nobody for a password"
         mend = "put a proxy with a password before it, or set web.host to 127.0.0.1"
         yield "web", WARNING, text, mend

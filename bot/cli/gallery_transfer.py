@@ -91,13 +91,24 @@ def download(
 def credits_command(context: cli.Context, html: Path | None) -> None:
     """List every picture with its author, licence and source."""
     with context.gallery() as gallery:
-        rows = _credits(gallery)
+        everybody = gallery.people()
+        portraits = gallery.portraits_by_id(gallery.portrait_ids().tolist())
+    whose: dict[int, list[Portrait]] = {}
+    for _, portrait in sorted(portraits.items()):
+        whose.setdefault(portrait.person_id, []).append(portrait)
+    keys = {"author": "author", "license": "licence", "license_url": "licence_url"}
+    keys |= {"source": "source_url"}
+    rows: list[dict[str, str | None]] = [
+        {"person": person.name} | {key: getattr(one, name) for key, name in keys.items()}
+        for person in everybody
+        for one in whose.get(person.id, ())
+    ]
     names = {"unknown": "author unknown", "no_licence": "no licence known"}
     known = [row for row in rows if row["author"] or row["license"] or row["source"]]
     others = Counter(row["person"] for row in rows if row not in known)
     pictures = numbered(others.total(), "picture")
-    whose = ", ".join(f"{name} ({n})" if n > 1 else str(name) for name, n in others.items())
-    nameless = f"Nothing is known of {pictures}: {whose}" if others else ""
+    listed = ", ".join(f"{name} ({n})" if n > 1 else str(name) for name, n in others.items())
+    nameless = f"Nothing is known of {pictures}: {listed}" if others else ""
     if html is not None:
         from jinja2 import Environment, FileSystemLoader
 
@@ -137,24 +148,6 @@ def _download_lines(done: DownloadReport, models: Sequence[str]) -> Iterator[str
             whom = [one.person for one in done.left_out if one.reason.startswith(reason)]
             yield f"  {reason}: {count:,} ({some(whom)})"
     yield from output.add_lines(done, models)
-
-
-def _credits(gallery: Gallery) -> list[dict[str, str | None]]:
-    """Every picture, by person; None: not known."""
-    whose: dict[int, list[Portrait]] = {}
-    for _, portrait in sorted(gallery.portraits_by_id(gallery.portrait_ids().tolist()).items()):
-        whose.setdefault(portrait.person_id, []).append(portrait)
-    return [
-        {
-            "person": person.name,
-            "author": one.author,
-            "license": one.licence,
-            "license_url": one.licence_url,
-            "source": one.source_url,
-        }
-        for person in gallery.people()
-        for one in whose.get(person.id, ())
-    ]
 
 
 @click.command(short_help="Write the gallery into one file.", cls=cli.Command)

@@ -132,11 +132,10 @@ def _read(path: Path, max_bytes: int) -> bytes:
 def _checked_category(gallery: Gallery, category: str | None) -> str | None:
     if category is None or category == "all":
         return None
-    known = gallery.categories()
-    for name in known:
-        if name.casefold() == category.casefold():
-            return name
-    there = ", ".join(known) or "none yet"
+    known = {name.casefold(): name for name in gallery.categories()}
+    if name := known.get(category.casefold()):
+        return name
+    there = ", ".join(known.values()) or "none yet"
     raise GalleryMissing(
         f"nobody in the gallery is in the category {category!r}; there are {there}"
     )

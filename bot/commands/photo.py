@@ -25,12 +25,6 @@ from gallery.scores.ensemble import BEST
 log = logging.getLogger(__name__)
 
 MOST_ALBUM = 10
-SHOW = {
-    "card": answers.show_card,
-    "film": answers.show_film,
-    "parents": answers.show_parents,
-    "numbers": answers.show_numbers,
-}
 
 
 async def ask(services: Services, turn: Turn, question: Question) -> Reply:
@@ -76,7 +70,8 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
             if question.show == "film":  # films wait long, and the photo as decoded may be large
                 photo = DetectedPhoto.from_kept(photo.kept)
             found = Found(photo, question, token, matches, said, *counts)
-            reply = await SHOW[question.show](services, turn, slot, found)
+            show = getattr(answers, f"show_{question.show}")
+            reply: Reply = await show(services, turn, slot, found)
         finally:
             if noting is not None:
                 await noted(turn, noting)

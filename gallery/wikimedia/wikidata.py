@@ -21,7 +21,6 @@ _FAMOUS: Final = (60, 20)  # wikis with an article; tens of thousands of people 
 _QUERY_S: Final = 75.0  # the service gives up after 60
 _PAGE_PEOPLE: Final = 500
 _SMALLEST_PAGE: Final = 20
-_MINUTE_S: Final = 60.0
 _QUERY_S_A_MINUTE: Final = 50.0  # of the 60 s that are allowed
 _GENDERS: Final = {"Q6581097": "male", "Q6581072": "female"}
 
@@ -176,7 +175,7 @@ class Wikidata:
     def _asked(self, query: str, patience: Patience) -> list[dict[str, str]]:
         """Rows of an answer; raises TooSlow where the service says that the query took too long."""
         now, allowed = time.monotonic, _QUERY_S_A_MINUTE
-        while sum(took for ended, took in self._spent if now() - ended <= _MINUTE_S) >= allowed:
+        while sum(took for ended, took in self._spent if now() - ended <= 60.0) >= allowed:
             if self._client.stop.wait(1.0):
                 break  # the client raises Stopped
         began = now()
