@@ -42,13 +42,8 @@ def evened_norms(
     n unit vectors has the length ``sqrt((1 + (n - 1) c) / n)`` where it would have 1 if all were
     alike; that factor, to the power ``_EVENING``, is taken back. One portrait: no change.
 
-    Args:
-        sum_norms: (P,), length of the sum of each person's unit vectors.
-        portraits: (P,), how many they are, at least 1 each.
-        backbone: Whose vectors they are.
-
-    Returns:
-        float64 (P,), for ``person_cosines``.
+    Of the lengths (P,) of the sums of each person's unit vectors, which are ``portraits`` (P,), at
+    least 1 each: float64 (P,), for ``person_cosines``.
     """
     usual = SAME_PERSON.get(backbone, 0.7)
     usual_length = np.sqrt((1 + (portraits - 1) * usual) / portraits)
@@ -70,13 +65,9 @@ def person_cosines(
     distance from 1 stretched by ``SAME_PHOTO_STRETCH``; that exceeds the mean only for nearly the
     same picture, and never between people. The result never falls when a portrait's cosine rises.
 
-    Args:
-        portrait_cosines: (..., N), cosines of one or several faces with N >= 1 portraits.
-        person_index: (N,), rising without gaps from 0 to P - 1: whose portrait each is.
-        person_norms: (P,), from ``evened_norms``.
-
-    Returns:
-        (..., P), in [-1, 1], of the type of ``portrait_cosines``.
+    Of the cosines (..., N) of one or several faces with N >= 1 portraits, whose index (N,) rises
+    without gaps from 0 to P - 1, and norms (P,) from ``evened_norms``: (..., P), in [-1, 1], of the
+    type of ``portrait_cosines``.
     """
     # np.diff with its prepend argument takes ten times as long, a quarter of a whole search.
     starts = np.append(0, np.flatnonzero(person_index[1:] != person_index[:-1]) + 1)

@@ -101,12 +101,8 @@ def import_file(gallery: Gallery, file: Path, *, progress: Progress = no_progres
 
     The whole file but its photos is checked before anything is changed; a photo that is none costs
     its portrait. People are merged by key, their categories united; known portraits stay as they
-    are.
-
-    Raises:
-        Busy: If another process is changing the gallery.
-        GalleryCorrupt: If the file is damaged.
-        SetupProblem: If there is none, or it was made by a newer program.
+    are. Raises Busy if another process is changing the gallery, GalleryCorrupt if the file is
+    damaged, and SetupProblem if there is none, or it was made by a newer program.
     """
     with PackReader(file) as pack:
         pack.check(progress)

@@ -30,9 +30,8 @@ MOST_ALBUM = 10
 async def ask(services: Services, turn: Turn, question: Question) -> Reply:
     """Answers a question about one face of a photo.
 
-    Raises:
-        Refusal: If the photo is gone, or there is nobody to be found.
-        LookalikeError: As ``Recognizer`` and ``Gallery.top_matches`` do.
+    Raises Refusal if the photo is gone, or there is nobody to be found, and LookalikeError as
+    ``Recognizer`` and ``Gallery.top_matches`` do.
     """
     recent, recognizer = question.recent, services.recognizer
     if recent is None and question.photo is None:

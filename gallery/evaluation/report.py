@@ -291,14 +291,12 @@ def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
     measures = [column.measures for column in report.columns]
     return environment.get_template("report.html").render(
         report=report,
-        columns=report.columns,
         advice=advice(report.columns),
         fars=FARS,
         ranks=[k for k in RANKS if k <= max(len(one.probe_set.people) for one in measures)],
         promises=ANCHORS,
         same_person_score=SAME_PERSON_SCORE,
-        rare=score_at(1e-2),
-        rarer=score_at(1e-3),
+        score_at=score_at,
         fewest=FEWEST,
         roc=charts.roc(
             {one.model: one.roc for one in measures}, min(one.strangers.total for one in measures)
@@ -309,8 +307,6 @@ def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
         quantiles=_QUANTILES,
         source=source,
         command=command,
-        named=12,  # photos without a face, and people left out
-        small_groups=40,
         count_shown=lambda: sum(value is not None for value in shown.values()),
     )
 

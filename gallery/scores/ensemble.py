@@ -112,12 +112,9 @@ def fused_top(
 
     Indexes, queries (the same face) and who may be found (``GalleryIndex.top``) are in the members'
     order. Fewer are returned if fewer can be found, by falling value, equal ones by person id: hits
-    with the fused value in place of a cosine, and each member's cosines.
-
-    Raises:
-        GalleryMissing: If nobody has vectors in all the spaces.
-        SpaceMismatch: If a query comes from another space than its index.
-        ValueError: If k is below 1.
+    with the fused value in place of a cosine, and each member's cosines. Raises GalleryMissing if
+    nobody has vectors in all the spaces, SpaceMismatch if a query comes from another space than its
+    index, and ValueError if k is below 1.
     """
     masks = allowed or [None] * len(indexes)
     named = k + _FIRST
