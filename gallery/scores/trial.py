@@ -71,15 +71,6 @@ class Figures:
         return (self.rank_1 + self.tar) / 2
 
 
-class HeldOut(NamedTuple):
-    """What one way of comparing made of people that nothing was learned from."""
-
-    first: Flags  # (probes,), whether the probe's person came first
-    recognised: Flags  # (probes,), whether it passes where ``FAR`` of the strangers do
-    own: Floats32  # (probes,), scores of probes with their own person
-    strangers: Floats32  # scores of probes with everybody else of their half
-
-
 @dataclass(frozen=True, slots=True)
 class Trial(Stored):
     """Whether several backbones are better together, as so many people and probes say.
@@ -271,13 +262,12 @@ def run_trial(
     vectors: Mapping[Space, Floats32],
     person_ids: Ints,
     calibrations: Mapping[Space, Calibration] | None = None,
-) -> tuple[Trial, dict[str, HeldOut]]:
+) -> Trial:
     """Tries an ensemble of spaces on photos of people whose names are known; a second per space.
 
     The spaces are two or more of different backbones; for vectors and ``person_ids`` see
     ``draw_probes``. The calibrations say how the ensemble that is kept turns cosines into scores;
-    None: as these photos teach. What is judged is learned from one half either way. Returns the
-    trial, and what it is made of by backbone and ``BEST`` (nothing of too few people).
+    None: as these photos teach. What is judged is learned from one half either way.
     """
     ordered = {space: vectors[space] for space in sorted(vectors, key=lambda space: space.id)}
     names = [space.backbone for space in ordered]
@@ -286,20 +276,19 @@ def run_trial(
     sizes, tried = (probes.people, len(probes.owners)), tuple(sorted(names))
     found = Trial(Outcome.TOO_FEW, *sizes, tried, date=today)
     if probes.people < FEWEST_PEOPLE:
-        return found, {}
+        return found
     one, other = _halves(probes.people, seed=0)
     rounds = [_judged(probes.of(one), probes.of(other)), _judged(probes.of(other), probes.of(one))]
     owners = np.concatenate([other[probes.of(other).owners], one[probes.of(one).owners]])
-    held_out = {
-        name: HeldOut(*map(np.concatenate, zip(*(each[name] for each in rounds), strict=True)))
+    answers = {
+        name: np.concatenate([each[name] for each in rounds], axis=1)
         for name in (*names, BEST)
         if all(name in each for each in rounds)
     }
-    right = {name: one.first.astype(np.int64) + one.recognised for name, one in held_out.items()}
-    beside = names if BEST in held_out else []
+    right = {name: one.sum(axis=0) for name, one in answers.items()}
+    beside = names if BEST in answers else []
     chances = {name: _sign_test(right[BEST], right[name], owners) for name in beside}
-    means = {name: (one.first.mean(), one.recognised.mean()) for name, one in held_out.items()}
-    figures = {name: Figures(float(first), float(tar)) for name, (first, tar) in means.items()}
+    figures = {name: Figures(*one.mean(axis=1).tolist()) for name, one in answers.items()}
     ensemble = learn_ensemble(probes, calibrations)
     # Nowhere worse than any backbone alone, and better than each beyond chance.
     helps = ensemble is not None and all(
@@ -309,45 +298,34 @@ def run_trial(
         for name, chance in (chances or {BEST: 1.0}).items()
     )
     outcome = Outcome.HELPS if helps else Outcome.NOT_BETTER
-    kept = replace(found, outcome=outcome, figures=figures, chances=chances, ensemble=ensemble)
-    return kept, held_out
+    return replace(found, outcome=outcome, figures=figures, chances=chances, ensemble=ensemble)
 
 
-def _judged(known: Probes, held: Probes) -> dict[str, HeldOut]:
-    """What is learned from some people, judged on others."""
-    own = held.own()
-
-    def judged(values: NDArray[np.floating], calibration: Calibration) -> HeldOut:
-        scores = calibration.scores(values).astype(np.float32)
-        return HeldOut(*_answered(values, held.owners), scores[own], scores[~own])
-
-    found = {
-        space.backbone: judged(held.cosines[space], fit.fit_pairs(space, known.pairs(taught)))
-        for space, taught in known.cosines.items()
-    }
+def _judged(known: Probes, held: Probes) -> dict[str, Flags]:
+    """``_answered`` of each backbone, and of the ensemble learned from some people, on others."""
+    found = {space.backbone: _answered(one, held.owners) for space, one in held.cosines.items()}
     ensemble = learn_ensemble(known)
     if ensemble is not None:
         values = ensemble.fused([held.cosines[space] for space in ensemble.spaces])
-        found[BEST] = judged(values, ensemble.calibration)
+        found[BEST] = _answered(values, held.owners)
     return found
 
 
-def _answered(values: NDArray[np.floating], owners: Ints) -> tuple[Flags, Flags]:
-    """Whether each probe's person comes first, and passes where FAR of the strangers do: (N,)."""
+def _answered(values: NDArray[np.floating], owners: Ints) -> Flags:
+    """Whether each probe's person comes first, and passes where FAR of the strangers do: (2, N)."""
     rows, others = np.arange(len(owners)), values.copy()
     own = values[rows, owners]
     others[rows, owners] = -np.inf
     strangers = others[np.isfinite(others)]
     accepted = int(FAR * len(strangers))
     threshold = np.partition(strangers, len(strangers) - 1 - accepted)[-1 - accepted]
-    return own > others.max(axis=1, initial=-np.inf), own > threshold
+    return np.stack([own > others.max(axis=1, initial=-np.inf), own > threshold])
 
 
 def _right(scored: Probes, weights: Floats) -> Ints:
     """How many of both questions a weighted mean answers rightly about each probe: 0 to 2."""
     mean = np.tensordot(weights, np.stack([*scored.cosines.values()]), axes=1)
-    first, recognised = _answered(mean, scored.owners)
-    return first.astype(np.int64) + recognised
+    return np.asarray(_answered(mean, scored.owners).sum(axis=0))
 
 
 def _sign_test(one: NDArray[np.integer], other: NDArray[np.integer], owners: Ints) -> float:
@@ -396,7 +374,7 @@ def try_ensemble(gallery: Gallery) -> Trial | None:
         portraits, persons = np.ascontiguousarray(_sample(gallery, rows).T)
         vectors = {space: gallery.vectors(space, portraits) for space in rows}
         calibrations = {space: gallery.calibration(space) for space in rows}
-        trial = replace(run_trial(vectors, persons, calibrations)[0], rows=counts)
+        trial = replace(run_trial(vectors, persons, calibrations), rows=counts)
     except (GalleryCorrupt, FileNotFoundError) as problem:
         log.warning("models not tried together", extra={"reason": str(problem)})
         return None
