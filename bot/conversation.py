@@ -5,8 +5,6 @@ that says what to do. /help, menus and registration are made from the table of c
 about no photo and no preference is done here.
 """
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import difflib

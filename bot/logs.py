@@ -5,8 +5,6 @@ hold URLs with the token, and whole updates); our own lines are made of ``extra`
 no id; and every finished line is searched for secrets before it leaves.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re

@@ -3,8 +3,6 @@
 Bounded by age and by size. Nothing here is ever written anywhere or logged.
 """
 
-from __future__ import annotations
-
 import secrets
 import time
 from collections import OrderedDict

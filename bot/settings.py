@@ -3,8 +3,6 @@
 Order of precedence: arguments, environment (``LOOKALIKE_SECTION__KEY``), TOML file, defaults.
 """
 
-from __future__ import annotations
-
 import difflib
 import os
 import re

@@ -4,8 +4,6 @@ All of it may be stopped at any moment, by Ctrl-C or by a kill: what a finished 
 kept, what an unfinished one began does not count, and running the command again goes on.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

@@ -1,7 +1,5 @@
 """Alembic's entry: migrates the room named by the configuration on the connection given in it."""
 
-from __future__ import annotations
-
 from alembic import context
 
 from migrations import version_table

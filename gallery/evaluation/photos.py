@@ -20,18 +20,17 @@ from numpy.typing import NDArray
 from engine.engine import Engine
 from engine.errors import PhotoProblem, SetupProblem
 from engine.types import Box, Face, Photo, Space
-from gallery.likeness import Floats, Floats32, Ints, person_cosines
+from gallery.likeness import Floats, Floats32, Ints
 from gallery.progress import Progress, in_batches, no_progress
 from gallery.records import FoundPerson, FoundPortrait, folded
 from gallery.scores.ensemble import Ensemble
-from gallery.scores.fit import person_norms
+from gallery.scores.fit import cosine_blocks, person_norms
 from gallery.scores.trial import draw_probes, learn_ensemble
 from gallery.sources.folder import PEOPLE_FILE, described, read_photo, read_table, scan
 
 KINDS: Final = ("category", "country", "gender")
 _CHUNK: Final = 16  # photos that share a batch
 _LONGEST: Final = 60  # characters of a label; longer ones are cut
-_BLOCK: Final = 4_000_000  # cosines held at a time
 _TIE: Final = 1e-6  # as much as two sums of the same numbers in float32 may differ
 _YES_NO: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -316,14 +315,11 @@ class ProbeSet:
             spaces = tuple(
                 one._replace(gallery=one.gallery[mine], norms=one.norms[columns]) for one in spaces
             )
-        step = max(1, _BLOCK // len(index))
-        for block in in_batches(rows, step):
-            values = [
-                person_cosines(one.probes[block] @ one.gallery.T, index, one.norms)
-                for one in spaces
-            ]
+        blocks = [cosine_blocks(one.probes[rows], one.gallery, index, one.norms) for one in spaces]
+        for parts in zip(*blocks, strict=True):
+            values = [cosines for _, cosines in parts]
             fused = values[0] if self.ensemble is None else self.ensemble.fused(values)
-            yield block, fused.astype(np.float32)
+            yield rows[parts[0][0]], fused.astype(np.float32)
 
     def pairs(self, columns: Ints) -> Floats:
         """Likeness, float64 (M,), of each probe to the one person that ``columns`` (M,) says."""

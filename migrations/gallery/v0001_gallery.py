@@ -4,8 +4,6 @@ The tables are those of gallery/tables.py as they are: no release has other ones
 version has to write down here what they are now.
 """  # noqa: INP001 - Alembic loads versions by their path
 
-from __future__ import annotations
-
 import sqlalchemy as sa
 from alembic import op
 

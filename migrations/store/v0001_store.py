@@ -4,8 +4,6 @@ The tables are those of bot/store.py as they are: no release has other ones yet.
 has to write down here what they are now.
 """  # noqa: INP001 - Alembic loads versions by their path
 
-from __future__ import annotations
-
 from alembic import op
 
 from bot.store import METADATA
