@@ -247,18 +247,16 @@ class PackReader(Store):
         for name in _CHECKED:
             model = _row_model(METADATA.tables[name])
             for row in self._rows(f"SELECT * FROM {name}"):
-                found: Any = model.model_validate(row)
-                if "key" in row and not _can_be_compared(found.name):
+                one: Any = model.model_validate(row)
+                if "key" in row and not _can_be_compared(one.name):
                     raise ValueError("a name that can't be compared")
-                if name == "calibration" and found.content.calibration.space_id != found.space_id:
+                if name == "calibration" and one.content.calibration.space_id != one.space_id:
                     raise ValueError("a calibration of another space")
                 if name == "space":
-                    space = Space(
-                        found.backbone, found.weights_sha256, found.recipe, found.dimensions
-                    )
+                    space = Space(one.backbone, one.weights_sha256, one.recipe, one.dimensions)
                     known = BACKBONES.get(space.backbone)
                     dimensions = known.dimensions if known else 0
-                    if (found.id, found.dimensions) != (space.id, dimensions):
+                    if (one.id, one.dimensions) != (space.id, dimensions):
                         raise ValueError("a space of another name, or of an unknown backbone")
 
     def _rows(self, query: str) -> Iterator[dict[str, Any]]:
@@ -290,10 +288,8 @@ def _check_header(path: Path) -> None:
     with path.open("rb") as file:
         header = file.read(100)
         size = file.seek(0, os.SEEK_END)
-    pages, made_by, application_id = (
-        int.from_bytes(header[at : at + 4], "big") for at in (28, 60, 68)
-    )
-    if not header.startswith(b"SQLite format 3\0") or application_id != _APPLICATION_ID:
+    pages, made_by, kind = (int.from_bytes(header[at : at + 4], "big") for at in (28, 60, 68))
+    if not header.startswith(b"SQLite format 3\0") or kind != _APPLICATION_ID:
         raise ValueError("another kind of file")
     if made_by != VERSION:
         raise SetupProblem(

@@ -14,13 +14,11 @@ def no_progress(what: str, done: int, total: int | None) -> None:
     """Tells nobody."""
 
 
-def in_batches(
-    ones: Any, size: int, what: str = "", progress: Progress = no_progress
-) -> Iterator[Any]:
+def in_batches(ones: Any, size: int, what: str = "", tell: Progress = no_progress) -> Iterator[Any]:
     """Slices of so many of a sequence or array; tells after each how many are done."""
     for start in range(0, len(ones), size):
         yield ones[start : start + size]
-        progress(what, min(start + size, len(ones)), len(ones))
+        tell(what, min(start + size, len(ones)), len(ones))
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,12 +89,10 @@ def bench(
     10,000 people) runs on the same photos in the same run where the extra tensorflow is installed.
     """
     there = all(find_spec(name) is not None for name in ("tensorflow", "tf_keras", "sklearn"))
-    names, samples, published = models or cli.BACKBONES, sample_photos(photos), there and not alone
-    timings = measure(
-        context.settings, names, samples, published=published, repetitions=repetitions
-    )
+    names, taken, both = models or cli.BACKBONES, sample_photos(photos), there and not alone
+    timings = measure(context.settings, names, taken, published=both, repetitions=repetitions)
     rows = [dataclasses.asdict(timing) for timing in timings]
-    content = {"photos": len(samples), "timings": rows, "ratios": ratios(timings)}
+    content = {"photos": len(taken), "timings": rows, "ratios": ratios(timings)}
     context.finish(content, partial(_print_timings, timings))
     if not there and not alone and not context.json:
         say('For the comparison: pip install "lookalike[tensorflow]"', err=True)

@@ -221,9 +221,7 @@ def numbers(turn: Turn, answers: Sequence[MatchAnswer], model: str) -> str:
     return "\n".join(lines)
 
 
-def answer_buttons(
-    turn: Turn, found: Found, ready: Sequence[str], *, parents: bool = False
-) -> Rows:
+def answer_buttons(turn: Turn, found: Found, ready: Sequence[str], parents: bool = False) -> Rows:
     """Other faces, photos and models, more matches, raw numbers, morph, parents.
 
     ``ready`` are the models that can answer; ``parents`` is whether the gallery says who is a woman

@@ -139,16 +139,14 @@ def ranks(columns: Sequence[Measures]) -> Chart:
     most = min(20, *(len(column.probe_set.people) for column in columns))
 
     def draw(axes: Axes, colours: Colours) -> None:
-        steps = np.arange(1, most + 1)
+        ks = np.arange(1, most + 1)
         for number, column in enumerate(columns):
-            shares = [column.rank(int(k)).value for k in steps]
-            axes.plot(
-                steps, shares, marker="o", markersize=3, **_line(number, column.model, colours)
-            )
+            shares = [column.rank(int(k)).value for k in ks]
+            axes.plot(ks, shares, marker="o", markersize=3, **_line(number, column.model, colours))
         low = min(column.rank(1).value for column in columns)
         axes.set(xlabel="among the k most alike", ylabel="right person found")
         axes.set(ylim=(max(0.0, low - 0.3 * (1 - low) - 0.005), 1.005))
-        axes.set_xticks([1, *range(5, most + 1, 5)] if most > 5 else steps)
+        axes.set_xticks([1, *range(5, most + 1, 5)] if most > 5 else ks)
         _as_percent(axes)
         axes.legend(loc="best")
 
@@ -167,10 +165,8 @@ def promises(columns: Sequence[Measures]) -> Chart:
         at, said = [score for score, _ in ANCHORS], [1 / rarity for _, rarity in ANCHORS]
         axes.plot(at, said, color=colours["quiet"], linewidth=5, alpha=0.35, label="stated")
         for number, column in enumerate(columns):
-            shares = [column.reached(score) for score in at]
-            parts = [
-                (one.value, one.low, one.high) if one.count else [np.nan] * 3 for one in shares
-            ]
+            seen = [column.reached(score) for score in at]
+            parts = [(one.value, one.low, one.high) if one.count else [np.nan] * 3 for one in seen]
             values, low, high = np.array(parts).T
             bars, places = [values - low, high - values], np.array(at) + 0.6 * number
             style = _line(number, column.model, colours) | {"marker": "o", "markersize": 4}

@@ -228,10 +228,8 @@ def _gaps(names: Sequence[str], counts: _Counts, members: Flags) -> tuple[Gap, .
             heights = values(measure, order)
             return max(heights) - min(heights)
 
-        draw: Any = {"permutation_type": "pairings", "rng": np.random.default_rng(0)}
-        test = permutation_test(
-            (people,), gap, n_resamples=divisions, alternative="greater", **draw
-        )
+        how: Any = {"permutation_type": "pairings", "rng": np.random.default_rng(0)}
+        test = permutation_test((people,), gap, n_resamples=divisions, alternative="greater", **how)
         low, high = int(np.argmin(found)), int(np.argmax(found))
         best, worst = (low, high) if measure.startswith("strangers") else (high, low)
         apart = (names[best], found[best], names[worst], found[worst])

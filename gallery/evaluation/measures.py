@@ -185,10 +185,8 @@ class Verification:
     def to_json(self) -> dict[str, Any]:
         """As printed with ``--json``; shares from 0 to 1."""
         both = (self.cosines[~np.isnan(self.cosines) & kind] for kind in (self.same, ~self.same))
-        own, strangers = map(self.calibration.scores, both)  # some of each: there is a threshold
-        rare = {
-            f"strangers_at_least_{at:g}": np.mean(strangers >= at) for at in map(score_at, HONEST)
-        }
+        own, others = map(self.calibration.scores, both)  # some of each: there is a threshold
+        rare = {f"strangers_at_least_{at:g}": np.mean(others >= at) for at in map(score_at, HONEST)}
         return {
             "model": self.model,
             "pairs": len(self.same),
@@ -203,7 +201,7 @@ class Verification:
             "scores": {
                 "learned_from_people": self.calibration.people,
                 "same_person_median": round(float(np.median(own)), 2),
-                "strangers_median": round(float(np.median(strangers)), 2),
+                "strangers_median": round(float(np.median(others)), 2),
                 **{name: float(share) for name, share in rare.items()},
             },
             "photos": self.photos,

@@ -211,11 +211,11 @@ def read_labels(
     labels: dict[str, dict[str, tuple[str, ...]]] = {kind: {} for kind in KINDS}
     names = {folded(portrait.person.name): portrait.person.name for portrait in portraits}
     for portrait in portraits:
-        _describe(labels, portrait.person.name, portrait.person)
+        _label(labels, portrait.person.name, portrait.person)
     told = False
     for person in gallery_people:
         name = names.pop(folded(person.name), "")
-        told = bool(name and _describe(labels, name, person)) or told
+        told = bool(name and _label(labels, name, person)) or told
     sources = {
         "the folders": any(len(PurePosixPath(one.origin).parts) > 2 for one in portraits),
         "the gallery": told,
@@ -226,9 +226,7 @@ def read_labels(
     )
 
 
-def _describe(
-    labels: dict[str, dict[str, tuple[str, ...]]], name: str, person: FoundPerson
-) -> bool:
+def _label(labels: dict[str, dict[str, tuple[str, ...]]], name: str, person: FoundPerson) -> bool:
     """Adds labels to a person's, but for a second country or gender; whether there was any."""
     told = False
     said = (person.categories, (person.country,), (person.gender,))

@@ -172,14 +172,9 @@ class Calibration(Stored):
 @lru_cache(maxsize=32)
 def _curves(strangers: tuple[float, ...], same_person: float) -> tuple[Curve, Curve]:
     """Score, and log10 of one in how many strangers, over the cosine."""
-    scored = strangers[: len(_SCORES)]
-    score = rising_curve(
-        (-1.0, *scored, same_person, 1.0), (0.0, *_SCORES, SAME_PERSON_SCORE, 100.0)
-    )
-    rarity = rising_curve(
-        (-1.0, *strangers, 1.0), (0.0, *(-math.log10(share) for share in SHARES), _RAREST)
-    )
-    return score, rarity
+    low, rare = strangers[: len(_SCORES)], (-math.log10(share) for share in SHARES)
+    score = rising_curve((-1.0, *low, same_person, 1.0), (0.0, *_SCORES, SAME_PERSON_SCORE, 100.0))
+    return score, rising_curve((-1.0, *strangers, 1.0), (0.0, *rare, _RAREST))
 
 
 def make_calibration(

@@ -152,12 +152,10 @@ def fused_top(
     }
 
 
-def _likenesses(
-    index: SearchIndex, query: Embedding, person_ids: Ints, hits: Sequence[Hit]
-) -> Floats:
+def _likenesses(index: SearchIndex, query: Embedding, people: Ints, hits: Sequence[Hit]) -> Floats:
     """Likenesses to these people; those found already are not compared again."""
     known = {hit.person_id: hit.cosine for hit in hits}
-    found = np.array([known.get(person, np.nan) for person in person_ids.tolist()])
+    found = np.array([known.get(person, np.nan) for person in people.tolist()])
     rest = np.flatnonzero(np.isnan(found))
-    found[rest] = index.likenesses(query, person_ids[rest])
+    found[rest] = index.likenesses(query, people[rest])
     return found

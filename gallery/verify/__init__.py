@@ -100,11 +100,9 @@ class _Examiner:
         owners = owners_of(gallery)
         found, sound = checks.space_findings(gallery, owners, self.progress)
         sampled = [space for space in sound if space.id in self.usable]
-        pictures, turned = checks.picture_findings(
-            gallery, self.engine, owners, sampled, self.progress
-        )
-        left += self._mended([one for one in pictures if one.kind is not Kind.VECTORS])
-        left += self._mended([*found, *(one for one in pictures if one.kind is Kind.VECTORS)])
+        seen, turned = checks.picture_findings(gallery, self.engine, owners, sampled, self.progress)
+        left += self._mended([one for one in seen if one.kind is not Kind.VECTORS])
+        left += self._mended([*found, *(one for one in seen if one.kind is Kind.VECTORS)])
         damaged = {one.space_id for one in left if one.remedy is Remedy.REBUILD}
         spaces = [space for space in self._spaces() if space.id not in damaged]
         wanted = [space for space in spaces if space.backbone == (backbone or "dlib")]

@@ -213,7 +213,8 @@ def space_findings(
         space = state.space
         try:
             stored = gallery.embedded(space)
-            count, bad = _bad_vectors(gallery, space, owners.having(stored), progress)
+            mine = owners.having(stored)
+            bad, count = _bad_vectors(gallery, space, mine, progress), len(mine.portrait_ids)
             problem = f"{bad:,} of {count:,} are no unit vectors" if bad else ""
         except (GalleryCorrupt, OSError, KeyError, ValueError) as trouble:
             problem = str(trouble)
@@ -234,10 +235,8 @@ def space_findings(
     return found, sound
 
 
-def _bad_vectors(
-    gallery: Gallery, space: Space, owners: Owners, progress: Progress
-) -> tuple[int, int]:
-    """How many vectors there are, and how many are not of unit length."""
+def _bad_vectors(gallery: Gallery, space: Space, owners: Owners, progress: Progress) -> int:
+    """How many vectors are not of unit length."""
     count, bad = len(owners.portrait_ids), 0
     for part in owners.chunks():
         vectors = gallery.vectors(space, owners.portrait_ids[part])
@@ -245,7 +244,7 @@ def _bad_vectors(
             lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
             bad += int(np.sum(~(np.abs(lengths - 1.0) < _LENGTH)))
         progress("vectors", part.stop, count)
-    return count, bad
+    return bad
 
 
 @dataclass(frozen=True, slots=True, eq=False)

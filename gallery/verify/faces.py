@@ -64,15 +64,13 @@ class _Comparison:
     (``whose`` id), NaN without any; ``nearest`` is the portrait of theirs that is most like it.
     """
 
-    def __init__(
-        self, gallery: Gallery, space: Space, everybody: Owners, progress: Progress
-    ) -> None:
+    def __init__(self, gallery: Gallery, space: Space, known: Owners, progress: Progress) -> None:
         self.gallery, self.space = gallery, space
         try:
             self.calibration = gallery.calibration(space)
         except GalleryCorrupt:
             self.calibration = prior(space)
-        self.owners = owners = everybody.having(gallery.embedded(space))
+        self.owners = owners = known.having(gallery.embedded(space))
         count = len(owners.portrait_ids)
         self.own, self.best = np.full(count, np.nan), np.full(count, np.nan)
         self.whose, self.nearest = np.zeros(count, np.int64), np.zeros(count, np.int64)
@@ -92,8 +90,8 @@ class _Comparison:
                         break
             progress("faces", part.stop, count)
         for cosines in (self.own, self.best):
-            known = np.isfinite(cosines)
-            cosines[known] = self.calibration.scores(cosines[known])
+            there = np.isfinite(cosines)
+            cosines[there] = self.calibration.scores(cosines[there])
 
     def copies(self, two_names: set[frozenset[int]]) -> Iterator[Finding]:
         """One picture under two names: found by likeness, told by a hash of the face."""

@@ -106,15 +106,13 @@ class Cache(AbstractContextManager["Cache"]):
 
 
 def _opened(file: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        file, timeout=15, check_same_thread=False, isolation_level="IMMEDIATE"
-    )
+    opened = sqlite3.connect(file, timeout=15, check_same_thread=False, isolation_level="IMMEDIATE")
     try:
-        connection.executescript(_SCHEMA)
+        opened.executescript(_SCHEMA)
     except BaseException:
-        connection.close()
+        opened.close()
         raise
-    return connection
+    return opened
 
 
 def folder_of(gallery_folder: Path) -> Path:

@@ -273,9 +273,7 @@ class Download(AbstractContextManager["Download"]):
     def _planned(self, people: Sequence[Celebrity]) -> list[Callable[[], list[FoundPortrait]]]:
         """How everybody's are chosen; categories that will be needed are asked for together."""
         each = self._order.portraits
-        own = self._commons.files(
-            title for one in people if one.name is not None for title in one.images
-        )
+        own = self._commons.files(title for one in people if one.name for title in one.images)
         mine = {one: [own[title] for title in one.images if title in own] for one in people}
         lacking = {one: each - sum(file.problem is None for file in mine[one]) for one in people}
         needy = [one for one in people if lacking[one] > 0]
