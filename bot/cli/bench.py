@@ -81,7 +81,7 @@ def ratios(timings: list[Timing]) -> dict[str, dict[str, float]]:
 @click.option("--repetitions", type=click.IntRange(1, 1000), default=10, show_default=True)
 @click.option("--alone", is_flag=True, help="Leave the published packages out.")
 def bench(
-    context: cli.Context, models: Sequence[str], photos: Path | None, repetitions: int, alone: bool
+    context: cli.Context, models: Sequence[str], photos: Path | None, alone: bool, **how: int
 ) -> None:
     """Measure milliseconds per photo, medians over photos and repetitions.
 
@@ -90,7 +90,7 @@ def bench(
     """
     there = all(find_spec(name) is not None for name in ("tensorflow", "tf_keras", "sklearn"))
     names, taken, both = models or cli.BACKBONES, sample_photos(photos), there and not alone
-    timings = measure(context.settings, names, taken, published=both, repetitions=repetitions)
+    timings = measure(context.settings, names, taken, published=both, **how)
     rows = [dataclasses.asdict(timing) for timing in timings]
     content = {"photos": len(taken), "timings": rows, "ratios": ratios(timings)}
     context.finish(content, partial(_print_timings, timings))

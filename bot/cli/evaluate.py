@@ -95,7 +95,7 @@ def pairs(
 @_model
 @_plots
 def identify(
-    context: cli.Context, folder: Path, gallery_photos: int, model: str | None, plots: Path | None
+    context: cli.Context, folder: Path, model: str | None, plots: Path | None, **how: Any
 ) -> None:
     """Look people up among others.
 
@@ -108,9 +108,7 @@ def identify(
     from gallery.evaluation.report import evaluate_people
 
     with progress(quiet=context.json) as show:
-        found = evaluate_people(
-            engine, folder, backbones=[name], gallery_photos=gallery_photos, progress=show
-        )
+        found = evaluate_people(engine, folder, backbones=[name], progress=show, **how)
     record = found.identification_json()
     rows = (
         ("model", record["model"]),

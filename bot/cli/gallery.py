@@ -35,9 +35,7 @@ for _command in transfer.COMMANDS:
 @click.option("--category", metavar="NAME", help="Category of everybody in DIR.")
 @cli.usable_option
 @click.option("--again", is_flag=True, help="Look again at photos that were not taken before.")
-def add(
-    context: cli.Context, folder: Path, category: str | None, models: Sequence[str], again: bool
-) -> None:
+def add(context: cli.Context, folder: Path, models: Sequence[str], **how: Any) -> None:
     """Add the people in DIR, a folder of photos for each.
 
     DIR is arranged as DIR/Person_Name/photo.jpg or DIR/Category/Person_Name/photo.jpg. Photos that
@@ -48,9 +46,7 @@ def add(
 
     with context.working() as (gallery, engine, show):
         names = context.usable(models)
-        report = add_folder(
-            gallery, engine, folder, category=category, backbones=names, progress=show, again=again
-        )
+        report = add_folder(gallery, engine, folder, backbones=names, progress=show, **how)
     content, lines = {"models": names, **report.to_json()}, add_lines(report, names)
     context.finish(content, lines, interrupted=report.interrupted)
 

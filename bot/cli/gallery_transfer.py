@@ -217,9 +217,7 @@ def _finish(context: cli.Context, engine: Engine, gallery: Gallery, report: Impo
 @click.argument("names", metavar="FILENAMES.PKL", type=cli.PATH)
 @cli.path_option("--photos", "DIR", "Where the photos are (default: beside FILENAMES.PKL).")
 @cli.usable_option
-def import_pickle(
-    context: cli.Context, embeddings: Path, names: Path, photos: Path | None, models: Sequence[str]
-) -> None:
+def import_pickle(context: cli.Context, embeddings: Path, names: Path, **how: Any) -> None:
     """Take in the people of an older app's EMBEDDING.PKL and FILENAMES.PKL.
 
     The photos are embedded anew: vectors made by another crop can't be compared with today's. Of
@@ -229,10 +227,9 @@ def import_pickle(
     from gallery.old_pickles import import_pickles
 
     with context.working() as (gallery, engine, show):
-        used = context.usable(models)
-        report = import_pickles(
-            gallery, engine, embeddings, names, photos=photos, backbones=used, progress=show
-        )
+        used = context.usable(how.pop("models"))
+        how |= {"backbones": used, "progress": show}
+        report = import_pickles(gallery, engine, embeddings, names, **how)
     content, lines = {"models": used, **report.to_json()}, _pickle_lines(report, used)
     context.finish(content, lines, interrupted=report.interrupted)
 

@@ -225,9 +225,8 @@ def advice(columns: Sequence[ModelReport]) -> str:
     first, second = (column.measures.found.ranks < 1 for column in (best, other))
     alone, against = int((first & ~second).sum()), int((second & ~first).sum())
     if alone + against and binomtest(alone, alone + against).pvalue < 0.05:
-        return (
-            f"Use {best.model}: it {found}, {other.model} in {shares[1]}; that is more than chance."
-        )
+        more = f"{other.model} in {shares[1]}; that is more than chance"
+        return f"Use {best.model}: it {found}, {more}."
     quick = min((best, other), key=lambda column: column.measures.seconds)
     slow = other if quick is best else best
     times = slow.measures.seconds / max(quick.measures.seconds, 1e-9)
