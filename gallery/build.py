@@ -37,9 +37,8 @@ def build(
 
     Portraits that lack a vector get one from their thumbnail; vectors of older versions of the
     backbone, dead rows and files that nothing refers to go; scores, and whether several backbones
-    are better together, are learned anew if enough has changed. Running it twice does nothing the
-    second time. Raises Busy if another process is changing the gallery, and SetupProblem if the
-    backbone or the gallery can't be used.
+    are better together, are learned anew if enough has changed. A second run does nothing. Raises
+    Busy if another process is changing the gallery, SetupProblem if the backbone can't be used.
     """
     report = Report()
     space = engine.backbone(backbone).space
@@ -113,8 +112,7 @@ def embed_missing(
 ) -> None:
     """Makes the vectors that portraits lack in a backbone's space, from their thumbnails.
 
-    A portrait whose thumbnail can't be read is removed and reported; one that came without its
-    photo is left as it is.
+    A portrait whose thumbnail can't be read is removed and reported; one without a photo is left.
     """
     network = engine.backbone(backbone)
     missing = gallery.unembedded(network.space).tolist()

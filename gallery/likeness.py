@@ -65,9 +65,8 @@ def person_cosines(
     distance from 1 stretched by ``SAME_PHOTO_STRETCH``; that exceeds the mean only for nearly the
     same picture, and never between people. The result never falls when a portrait's cosine rises.
 
-    Of the cosines (..., N) of one or several faces with N >= 1 portraits, whose index (N,) rises
-    without gaps from 0 to P - 1, and norms (P,) from ``evened_norms``: (..., P), in [-1, 1], of the
-    type of ``portrait_cosines``.
+    Of cosines (..., N) of faces with N >= 1 portraits, whose index (N,) rises without gaps from 0
+    to P - 1, and norms (P,) from ``evened_norms``: (..., P), in [-1, 1], of the cosines' type.
     """
     # np.diff with its prepend argument takes ten times as long, a quarter of a whole search.
     starts = np.append(0, np.flatnonzero(person_index[1:] != person_index[:-1]) + 1)

@@ -167,8 +167,7 @@ def _row_model(table: Table) -> type[BaseModel]:
 class PackReader(Store):
     """A pack that may have been made by anybody, read as any other store; a context manager.
 
-    Raises SetupProblem if there is no such file, or a newer program made it, and GalleryCorrupt if
-    it is no pack, or a damaged one.
+    Raises SetupProblem if it is missing or of a newer program, GalleryCorrupt if it is not sound.
     """
 
     def __init__(self, path: Path) -> None:
@@ -407,8 +406,7 @@ def write_pack(
 ) -> dict[str, int]:
     """Writes a gallery that nobody changes meanwhile into one file, in flat memory.
 
-    See ``gallery.transfer.export_gallery`` for the arguments and errors. Returns how many rows each
-    table has.
+    See ``gallery.transfer.export_gallery``. Returns how many rows each table has.
     """
     tables = METADATA.tables
     with _written_whole(file, replace=replace) as pack:

@@ -224,8 +224,7 @@ def numbers(turn: Turn, answers: Sequence[MatchAnswer], model: str) -> str:
 def answer_buttons(turn: Turn, found: Found, ready: Sequence[str], parents: bool = False) -> Rows:
     """Other faces, photos and models, more matches, raw numbers, morph, parents.
 
-    ``ready`` are the models that can answer; ``parents`` is whether the gallery says who is a woman
-    and who is a man.
+    ``ready`` are the models that can answer; ``parents``: whether the gallery knows women and men.
     """
     question, count = found.question, min(len(found.photo.faces), MOST_FACES)
     number, model, top, page = question.number, question.model, question.top, question.page

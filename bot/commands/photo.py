@@ -294,8 +294,7 @@ async def next_photo(services: Services, turn: Turn, action: Action) -> Reply:
 async def ask_again(services: Services, turn: Turn, action: Action) -> Reply:
     """Answers what a button asks about a photo, changed by what the verb means.
 
-    Raises Refusal if the model is gone, or the photo is neither remembered nor handed over again
-    by the platform.
+    Raises Refusal if the model is gone, or the photo is neither remembered nor handed over again.
     """
     token, wanted = action.text(0), action.text(2)
     recent = services.recent.find(token)

@@ -178,8 +178,7 @@ def _group(name: str, measures: Measures, counts: _Counts, members: Flags) -> Gr
 def _shares(counts: _Counts, members: Flags, probes: int, pairs: int) -> dict[str, Share]:
     """Each with the wider of two intervals: Wilson's, and that of people drawn anew.
 
-    Drawing people anew knows that their photos stand and fall together; Wilson's knows that what
-    never happened may yet.
+    The one knows that what never happened may yet, the other that a person's photos stand together.
     """
     from scipy.stats import bootstrap
 

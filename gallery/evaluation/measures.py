@@ -159,8 +159,7 @@ def best_threshold(likenesses: Floats, same: Flags) -> float:
 class Verification:
     """What came of labelled pairs, at least two of either kind.
 
-    A pair without a cosine (NaN), because a face was not found in one of the two, is judged wrongly
-    and never accepted.
+    A pair without a cosine (NaN), because one has no face, is judged wrongly and never accepted.
     """
 
     model: str

@@ -156,8 +156,7 @@ class LabelledPair(NamedTuple):
 def read_pairs(file: Path, root: Path) -> tuple[LabelledPair, ...]:
     """The pairs of a CSV file with the columns a, b (paths below root) and same (1 or 0).
 
-    Semicolons and tabs serve as well as commas. Raises SetupProblem if the file or a photo in it is
-    missing, or a line can't be understood.
+    Semicolons and tabs serve as well. Raises SetupProblem for missing files and odd lines.
     """
     pairs = []
     for number, cells in enumerate(read_table(file), start=2):
@@ -340,8 +339,7 @@ class ProbeSet:
 class Identification(NamedTuple):
     """What came of searching every probe: likenesses to its own person and to the best other one.
 
-    The rank (M,) is how many others are at least as alike as its own person: one picture under two
-    names identifies nobody.
+    The rank (M,): how many others are at least as alike; a picture of two names identifies nobody.
     """
 
     own: Floats
@@ -355,8 +353,8 @@ def identify(
 ) -> Identification:
     """Searches every probe among everybody.
 
-    ``on_block`` is called with each block of probes and their likenesses to everybody, float32
-    (m, K), minus infinity at their own person.
+    ``on_block`` gets each block of probes and their likenesses to everybody, float32 (m, K), minus
+    infinity at their own person.
     """
     blocks = []
     for rows, values in probe_set.likenesses():

@@ -252,10 +252,7 @@ class Learned(Stored):
 
 
 def read_learned(gallery: Store, space: Space) -> Learned | None:
-    """What was learned of a space; None if nothing was yet.
-
-    Raises GalleryCorrupt if it makes no sense.
-    """
+    """What was learned of a space, if anything; raises GalleryCorrupt if it makes no sense."""
     damaged = GalleryCorrupt(
         f"the calibration of {space.id} in {gallery.place} is damaged: run "
         f"`lookalike gallery build --model {space.backbone}`"

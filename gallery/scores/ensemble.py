@@ -74,9 +74,8 @@ class Ensemble(Stored):
     def fused(self, cosines: Sequence[ArrayLike]) -> Floats:
         """The fused values of likenesses, for ``calibration``.
 
-        Of one array per member, in their order, all of one shape, in [-1, 1]. The values are -1
-        where every score is 0, and 1 where every one is 100; they never fall when a cosine rises,
-        and are NaN where any cosine is.
+        Of one array per member, in their order, all of one shape, in [-1, 1]: -1 where every score
+        is 0, 1 where every one is 100, NaN where a cosine is; they never fall when one rises.
         """
         weighted = [
             member.weight * member.calibration.scores(one)
@@ -113,8 +112,7 @@ def fused_top(
     Indexes, queries (the same face) and who may be found (``GalleryIndex.top``) are in the members'
     order. Fewer are returned if fewer can be found, by falling value, equal ones by person id: hits
     with the fused value in place of a cosine, and each member's cosines. Raises GalleryMissing if
-    nobody has vectors in all the spaces, SpaceMismatch if a query comes from another space than its
-    index, and ValueError if k is below 1.
+    nobody has vectors in all spaces, SpaceMismatch if a query is of another, ValueError if k < 1.
     """
     masks = allowed or [None] * len(indexes)
     named = k + _FIRST

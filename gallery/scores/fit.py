@@ -50,8 +50,7 @@ class OwnPairs(NamedTuple):
 def fit_calibration(space: Space, vectors: Floats32, person_ids: Ints) -> Calibration:
     """A calibration learned from a gallery's own pairs; the same for the same vectors in order.
 
-    Any number of unit vectors, float32 (N, D), and int64 (N,) whose each is: a few wrong ones do
-    little harm.
+    Of unit vectors, float32 (N, D), and int64 (N,) whose each is; a few wrong ones do little harm.
     """
     order = np.argsort(person_ids, kind="stable")
     vectors = vectors[order]
@@ -242,10 +241,7 @@ def to_the_rest(own: Floats32, chosen: NDArray[np.integer], backbone: str) -> Fl
 
 
 def person_norms(vectors: Floats32, starts: NDArray[np.integer], backbone: str) -> Floats:
-    """What ``person_cosines`` divides by, float64 (P,), for unit vectors (N, D) by person.
-
-    ``starts`` (P,) are the first rows of each.
-    """
+    """What ``person_cosines`` divides by, (P,), of unit vectors (N, D) by person, from ``starts``."""
     sums = np.add.reduceat(vectors, starts, axis=0, dtype=np.float64)
     counts = np.diff(np.append(starts, len(vectors)))
     return evened_norms(np.linalg.norm(sums, axis=1), counts, backbone)

@@ -331,9 +331,8 @@ def _right(scored: Probes, weights: Floats) -> Ints:
 def _sign_test(one: NDArray[np.integer], other: NDArray[np.integer], owners: Ints) -> float:
     """How likely, in (0, 1], chance alone makes one way of comparing so much better than another.
 
-    The sign test by person, because a person's photos are easy or hard together: of the people for
-    whom the two differ in how often their probes (N,) were judged rightly, how many are better off
-    with the first?
+    The sign test by person, because a person's photos are easy or hard together: of those for whom
+    the two differ in how many probes (N,) were judged rightly, how many prefer the first?
     """
     balance = np.bincount(owners, weights=one.astype(np.float64) - other)
     better, count = int((balance > 0).sum()), int(np.count_nonzero(balance))
@@ -354,8 +353,7 @@ def try_ensemble(gallery: Gallery) -> Trial | None:
     """Finds out whether the gallery's backbones are better together, if enough has changed.
 
     For the process that writes (``Gallery.writing``). Seconds, however large the gallery is. None
-    where there is but one backbone, or vectors can't be read: those are mended by a build of their
-    backbone, which is not held up by it.
+    of one backbone, or where vectors can't be read: a build mends those, and is not held up by it.
     """
     gallery.refresh()
     known, rows = read_trial(gallery), _rows(gallery)

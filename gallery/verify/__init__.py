@@ -39,8 +39,7 @@ def verify(
     """Examines a gallery, and mends what is safe to mend if ``fix``; people judge the rest.
 
     The backbone compares faces; None for dlib if the gallery is built for it, else the first.
-    Raises Busy if another process is changing the gallery and it is to be mended, and BadSettings
-    if it is not built for that backbone.
+    Raises BadSettings if it is not, Busy if it is to be mended and another process is changing it.
     """
     examination = Examination()
     with gallery.working(examination, alone=fix):
@@ -67,11 +66,7 @@ def save_pictures(gallery: Gallery, findings: Sequence[Finding], folder: Path) -
 
 @dataclass(slots=True)
 class _Examiner:
-    """One examination.
-
-    Every step of mending is a transaction of its own: stopped at any moment, what is mended is
-    mended and what is not is found again.
-    """
+    """One examination; every step of mending is a transaction: stopped, the next run goes on."""
 
     gallery: Gallery
     engine: Engine

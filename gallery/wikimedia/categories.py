@@ -51,8 +51,7 @@ class Celebrity:
 def load_categories(extra: Path | None = None) -> dict[str, Category]:
     """The table that comes with the program and what a TOML file of the same form adds to it.
 
-    The file need not exist; what it calls like something in the table replaces it. BadSettings is
-    raised if it can't be used.
+    The file need not exist; what is called alike it replaces. Raises BadSettings if it is no use.
     """
     shipped = resources.files(__package__).joinpath("categories.toml").read_text(encoding="utf-8")
     table = tomllib.loads(shipped)

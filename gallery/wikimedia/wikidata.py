@@ -97,8 +97,7 @@ class Wikidata:
     ) -> list[Row]:
         """Rows about the most famous people with one of the occupations, in any order.
 
-        The famous are asked for first, which is a small question; ``people`` are enough. Without
-        countries, citizens of any.
+        The famous first, which is a small question; ``people`` are enough. No countries: any.
         """
         found: list[Row] = []
         for floor in (*(fame for fame in _FAMOUS if fame > min_fame), min_fame):
