@@ -127,9 +127,8 @@ def _check_packages() -> None:
     """Raises SetupProblem, before the long work, where packages it needs are not installed."""
     for package in ("matplotlib", "scipy", "sklearn"):
         if importlib.util.find_spec(package) is None:
-            raise SetupProblem(
-                f"evaluating needs the package {package}: run `pip install 'lookalike[evaluate]'`"
-            )
+            mend = "run `pip install 'lookalike[evaluate]'`"
+            raise SetupProblem(f"evaluating needs the package {package}: {mend}")
 
 
 def _chosen(context: cli.Context, model: str | None) -> tuple[Engine, str]:

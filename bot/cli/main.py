@@ -308,9 +308,8 @@ def upgrade(context: Context) -> None:
 
         url = open_store(context.settings)
     except ModuleNotFoundError as missing:
-        raise SetupProblem(
-            f"the package {missing.name} is missing: run `pip install 'lookalike[chat]'`"
-        ) from None
+        mend = "run `pip install 'lookalike[chat]'`"
+        raise SetupProblem(f"the package {missing.name} is missing: {mend}") from None
     say(f"{masked(url)} is up to date ({migrations.head('store')})")
     with context.gallery() as gallery:
         say(f"{gallery.place} is up to date ({migrations.head('gallery')})")

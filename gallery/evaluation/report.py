@@ -288,6 +288,7 @@ def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
         return shown[file]
 
     measures = [column.measures for column in report.columns]
+    fewest_strangers = min(one.strangers.total for one in measures)
     return environment.get_template("report.html").render(
         report=report,
         advice=advice(report.columns),
@@ -297,9 +298,7 @@ def render(report: EvaluationReport, engine: Engine, *, command: str) -> str:
         same_person_score=SAME_PERSON_SCORE,
         score_at=score_at,
         fewest=FEWEST,
-        roc=charts.roc(
-            {one.model: one.roc for one in measures}, min(one.strangers.total for one in measures)
-        ),
+        roc=charts.roc({one.model: one.roc for one in measures}, fewest_strangers),
         rank_curve=charts.ranks(measures),
         promise_chart=charts.promises(measures),
         before_and_after=charts.before_and_after,

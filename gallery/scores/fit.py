@@ -99,11 +99,9 @@ def _blended(found: Floats, people: int, known: Prior) -> Floats:
     sides, so the outcome rises whatever the weights.
     """
     shares, believed = np.asarray(SHARES), np.asarray(known.strangers)
-    pairs_beyond = people * (people - 1) / 2 * np.minimum(shares, 1 - shares)
+    beyond = people * (people - 1) / 2 * np.minimum(shares, 1 - shares)
     enough = np.where(shares < 1e-2, _LAW_PAIRS, _PAIRS) * known.weight
-    weights = np.minimum(
-        people / (people + _PEOPLE * known.weight), pairs_beyond / (pairs_beyond + enough)
-    )
+    weights = np.minimum(people / (people + _PEOPLE * known.weight), beyond / (beyond + enough))
     middle = SHARES.index(0.5)
     # The weight of a step is that of its end farther from the median; what was not found is NaN.
     weight = np.delete(weights, middle)
@@ -241,7 +239,7 @@ def to_the_rest(own: Floats32, chosen: NDArray[np.integer], backbone: str) -> Fl
 
 
 def person_norms(vectors: Floats32, starts: NDArray[np.integer], backbone: str) -> Floats:
-    """What ``person_cosines`` divides by, (P,), of unit vectors (N, D) by person, from ``starts``."""
+    """What ``person_cosines`` divides by, (P,), of vectors (N, D) by person, from ``starts`` on."""
     sums = np.add.reduceat(vectors, starts, axis=0, dtype=np.float64)
     counts = np.diff(np.append(starts, len(vectors)))
     return evened_norms(np.linalg.norm(sums, axis=1), counts, backbone)
