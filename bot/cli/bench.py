@@ -182,8 +182,9 @@ def measure(
                 models, cache, made_up = Path(folder), Path(folder, "cache"), True
                 write_made_up_weights(models, name)
             say(f"measuring {name} ...", err=True)
-            where, how = {"models_folder": models, "cache_folder": cache}, settings.models
-            backbone = load_backbone(name, **where, precision=how.precision)
+            backbone = load_backbone(
+                name, models_folder=models, cache_folder=cache, precision=settings.models.precision
+            )
             with our_pipeline(detector, backbone) as ours:
                 ms = _medians_ms(decoded, repetitions, ours) | {"decode": decode}
             ran_in = str(getattr(backbone, "precision", "f32"))

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from engine.errors import SourceDown
 from engine.http import Failing, HttpClient, NotThere, Refused, Retry
+from gallery.records import Credit
 from gallery.wikimedia import CONTACT_ADVICE, refusals
 from gallery.wikimedia.cache import Cache
 
@@ -68,15 +69,11 @@ _BREAKS: Final = frozenset(["br", "p", "div", "li", "tr", "td", "th", "ul", "ol"
 
 
 @dataclass(frozen=True, slots=True)
-class CommonsFile:
-    """A picture on Commons."""
+class CommonsFile(Credit):
+    """A picture on Commons, and what is said of it."""
 
     title: str  # as it is called now, without namespace
     thumb_url: str | None = None  # of a copy at most 500 px wide
-    author: str | None = None  # plain text
-    licence: str | None = None  # short name
-    licence_url: str | None = None  # some licences have none
-    source_url: str | None = None  # its page
     problem: str | None = None  # why it can't be used
 
 
