@@ -104,20 +104,16 @@ def complete(
 
 
 def embed_missing(
-    gallery: Gallery,
-    engine: Engine,
-    backbone: str,
-    report: Report,
-    progress: Progress = no_progress,
+    gallery: Gallery, engine: Engine, model: str, report: Report, progress: Progress = no_progress
 ) -> None:
     """Makes the vectors that portraits lack in a backbone's space, from their thumbnails.
 
     A portrait whose thumbnail can't be read is removed and reported; one without a photo is left.
     """
-    network = engine.backbone(backbone)
+    network = engine.backbone(model)
     missing = gallery.unembedded(network.space).tolist()
     with ThreadPoolExecutor() as pool:
-        for batch in in_batches(missing, _BATCH, backbone, progress):
+        for batch in in_batches(missing, _BATCH, model, progress):
             with gallery.reading():
                 portraits, photos = gallery.portraits_by_id(batch), gallery.photos(batch)
             pairs = [(network, portraits[one], photos[one]) for one in batch]
@@ -132,7 +128,7 @@ def embed_missing(
                 owners = gallery.people_by_id({portraits[one].person_id for one in lost})
                 changes.remove_portraits(lost)
             report.dropped += [owners[portraits[one].person_id].name for one in lost]
-            report.embedded[backbone] += len(whole)
+            report.embedded[model] += len(whole)
 
 
 def _crop(network: Backbone, portrait: Portrait, jpeg: bytes) -> NDArray[np.uint8] | None:

@@ -47,9 +47,7 @@ def evaluate() -> None:
 @evaluate.command()
 @click.argument("file", metavar="PAIRS.csv", type=cli.PATH)
 @cli.path_option(
-    "--root",
-    "DIR",
-    "Folder that the paths in PAIRS.csv start from (default: the folder it is in).",
+    "--root", "DIR", "Folder that the paths in PAIRS.csv start from (default: the folder it is in)."
 )
 @_model
 @_plots

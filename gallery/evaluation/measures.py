@@ -261,24 +261,18 @@ class Measures:
     """
 
     def __init__(
-        self,
-        model: str,
-        probe_set: ProbeSet,
-        calibration: Calibration,
-        *,
-        seconds: float,
-        photos: int,
+        self, model: str, probes: ProbeSet, calibration: Calibration, *, seconds: float, photos: int
     ) -> None:
-        self.model, self.probe_set, self.calibration = model, probe_set, calibration
+        self.model, self.probe_set, self.calibration = model, probes, calibration
         self.seconds, self.photos_per_s = seconds, photos / max(seconds, 1e-9)
-        failures = np.full(len(probe_set.failures), np.nan)
-        self.probes = len(probe_set.right) + len(failures)
+        failures = np.full(len(probes.failures), np.nan)
+        self.probes = len(probes.right) + len(failures)
         # Somebody else for each probe, drawn at random, the same for the same probe set.
         draw = np.random.default_rng(1)
-        other = draw.integers(0, len(probe_set.people) - 1, len(probe_set.right))
-        other += other >= probe_set.right
+        other = draw.integers(0, len(probes.people) - 1, len(probes.right))
+        other += other >= probes.right
         same = np.repeat([True, False], [len(other) + len(failures), len(other)])
-        pairs = np.concatenate([probe_set.pairs(probe_set.right), failures, probe_set.pairs(other)])
+        pairs = np.concatenate([probes.pairs(probes.right), failures, probes.pairs(other)])
         self.pairs = len(same)
         self.accuracy = share(cross_validated(pairs, same)[0] * len(same), len(same))
         self.threshold = best_threshold(pairs, same)
@@ -289,10 +283,10 @@ class Measures:
         def count(rows: NDArray[np.intp], values: Floats32) -> None:
             self.strangers.add(values[np.isfinite(values)])
             if sum(len(block[0]) for block in close) < _CLOSE:
-                probes, columns = np.nonzero(values >= level)
-                close.append((rows[probes], columns, values[probes, columns]))
+                hits, columns = np.nonzero(values >= level)
+                close.append((rows[hits], columns, values[hits, columns]))
 
-        self.found = identify(probe_set, count)
+        self.found = identify(probes, count)
         self.close = tuple(map(np.concatenate, zip(*close, strict=True)))
         self.same_scores = calibration.scores(self.found.own)
         self.best_stranger_scores = calibration.scores(self.found.best)

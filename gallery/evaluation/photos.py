@@ -54,11 +54,7 @@ class PhotoEmbeddings(NamedTuple):
 
 
 def embed_photos(
-    engine: Engine,
-    backbones: Sequence[str],
-    files: Iterable[Path],
-    *,
-    progress: Progress = no_progress,
+    engine: Engine, names: Sequence[str], files: Iterable[Path], *, progress: Progress = no_progress
 ) -> dict[str, PhotoEmbeddings]:
     """Finds and embeds the face in every file, each file once, on all cores; by backbone.
 
@@ -67,14 +63,14 @@ def embed_photos(
     from engine.runtime import cores
 
     distinct = sorted(set(files))
-    networks = {name: engine.backbone(name) for name in backbones}
-    vectors: dict[str, dict[Path, Floats32]] = {name: {} for name in backbones}
+    networks = {name: engine.backbone(name) for name in names}
+    vectors: dict[str, dict[Path, Floats32]] = {name: {} for name in names}
     failures: dict[Path, str] = {}
     boxes: dict[Path, Box] = {}
 
     def embed(some: Sequence[Path]) -> Floats:
         """Seconds as this thread counts them: for detection, and for each backbone."""
-        crops: dict[str, dict[Path, NDArray[np.uint8]]] = {name: {} for name in backbones}
+        crops: dict[str, dict[Path, NDArray[np.uint8]]] = {name: {} for name in names}
         times = [time.perf_counter()]
         for file in some:
             try:
