@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from engine.types import Space
     from gallery.gallery import Gallery
     from gallery.old_pickles import PickleReport
-    from gallery.records import Portrait
     from gallery.transfer import ExportReport, ImportReport
     from gallery.wikimedia.download import DownloadReport
 
@@ -91,17 +90,14 @@ def download(
 def credits_command(context: cli.Context, html: Path | None) -> None:
     """List every picture with its author, licence and source."""
     with context.gallery() as gallery:
-        everybody = gallery.people()
-        portraits = gallery.portraits_by_id(gallery.portrait_ids().tolist())
-    whose: dict[int, list[Portrait]] = {}
-    for _, portrait in sorted(portraits.items()):
-        whose.setdefault(portrait.person_id, []).append(portrait)
+        people = {one.id: one.name for one in gallery.people()}
+        portraits = gallery.portraits_by_id(gallery.portrait_ids().tolist()).values()
+    places = {person_id: place for place, person_id in enumerate(people)}
     keys = {"author": "author", "license": "licence", "license_url": "licence_url"}
     keys |= {"source": "source_url"}
     rows: list[dict[str, str | None]] = [
-        {"person": person.name} | {key: getattr(one, name) for key, name in keys.items()}
-        for person in everybody
-        for one in whose.get(person.id, ())
+        {"person": people[one.person_id]} | {key: getattr(one, name) for key, name in keys.items()}
+        for one in sorted(portraits, key=lambda one: (places[one.person_id], one.id))
     ]
     names = {"unknown": "author unknown", "no_licence": "no licence known"}
     known = [row for row in rows if row["author"] or row["license"] or row["source"]]
