@@ -38,7 +38,7 @@ def build(
     Portraits that lack a vector get one from their thumbnail; vectors of older versions of the
     backbone, dead rows and files that nothing refers to go; scores, and whether several backbones
     are better together, are learned anew if enough has changed. A second run does nothing. Raises
-    Busy if another process is changing the gallery, SetupProblem if the backbone can't be used.
+    Busy if another process is changing the gallery, SetupProblem if it or the backbone is unusable.
     """
     report = Report()
     space = engine.backbone(backbone).space

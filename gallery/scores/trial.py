@@ -332,7 +332,7 @@ def _sign_test(one: NDArray[np.integer], other: NDArray[np.integer], owners: Int
     """How likely, in (0, 1], chance alone makes one way of comparing so much better than another.
 
     The sign test by person, because a person's photos are easy or hard together: of those for whom
-    the two differ in how many probes (N,) were judged rightly, how many prefer the first?
+    the two differ in how many probes (N,) were judged rightly, how many fare better with the first?
     """
     balance = np.bincount(owners, weights=one.astype(np.float64) - other)
     better, count = int((balance > 0).sum()), int(np.count_nonzero(balance))

@@ -51,7 +51,7 @@ class Celebrity:
 def load_categories(extra: Path | None = None) -> dict[str, Category]:
     """The table that comes with the program and what a TOML file of the same form adds to it.
 
-    The file need not exist; what is called alike it replaces. Raises BadSettings if it is no use.
+    The file need not exist; what is called alike is replaced. BadSettings if it can't be used.
     """
     shipped = resources.files(__package__).joinpath("categories.toml").read_text(encoding="utf-8")
     table = tomllib.loads(shipped)
