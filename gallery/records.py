@@ -192,3 +192,10 @@ def folded(name: str) -> str:
 def category_name(words: str) -> str:
     """A category as it is kept: lower case, single spaces, Unicode NFC."""
     return " ".join(unicodedata.normalize("NFC", words).replace("_", " ").casefold().split())
+
+
+def knows_more(person: FoundPerson, owner: Person) -> bool:
+    """Whether a source knows something of a person that the gallery doesn't."""
+    joins = {category_name(name) for name in person.categories} - set(owner.categories)
+    more = ((getattr(person, name), getattr(owner, name)) for name in FoundPerson.LEARNED)
+    return bool(joins) or any(new not in (None, old) for new, old in more)

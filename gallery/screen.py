@@ -15,15 +15,7 @@ from engine.engine import Engine
 from engine.errors import PhotoProblem, SetupProblem, TooLarge
 from engine.types import Box, Concern, Face, Photo
 from gallery.gallery import Gallery
-from gallery.records import (
-    REMOVED,
-    Banned,
-    FoundPerson,
-    FoundPortrait,
-    Person,
-    Thumbnail,
-    category_name,
-)
+from gallery.records import REMOVED, Banned, FoundPortrait, Person, Thumbnail, knows_more
 
 _log = logging.getLogger(__name__)
 
@@ -183,10 +175,3 @@ def owned(found: FoundPortrait, owner: Person) -> Screened:
     if owner.key != found.person.key:
         return Screened(f"{Reason.DUPLICATE} {owner.name}")
     return Screened(news=knows_more(found.person, owner))
-
-
-def knows_more(person: FoundPerson, owner: Person) -> bool:
-    """Whether a source knows something of a person that the gallery doesn't."""
-    joins = {category_name(name) for name in person.categories} - set(owner.categories)
-    more = ((getattr(person, name), getattr(owner, name)) for name in FoundPerson.LEARNED)
-    return bool(joins) or any(new not in (None, old) for new, old in more)

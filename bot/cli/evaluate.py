@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gallery.gallery import Gallery
 
 Rows = Sequence[tuple[str, str]]
+Drawn = Mapping[str, bytes]  # PNG files by name
 
 _model = cli.model_option(
     "Backbone (default: the configured one if its weights are here, else dlib)."
@@ -84,7 +85,7 @@ def pairs(
         ("area under the ROC curve", f"{result.roc.area:.5f}"),
         ("TAR at FAR 0.1 %", f"{result.tar:.1%}"),
     )
-    _print(context, record, rows, draw_verification(result, plots) if plots else ())
+    _print(context, record, rows, plots, draw_verification(result) if plots else {})
 
 
 @evaluate.command()
@@ -117,8 +118,8 @@ def identify(
         ("rank-1", f"{record['rank_1']:.2%}"),
         ("rank-5", f"{record['rank_5']:.2%}"),
     )
-    drawn = draw_identification(found.columns[0].measures, plots) if plots else ()
-    _print(context, record, rows, drawn)
+    drawn = draw_identification(found.columns[0].measures) if plots else {}
+    _print(context, record, rows, plots, drawn)
 
 
 def _check_packages() -> None:
@@ -146,7 +147,7 @@ def _gallery(context: cli.Context) -> AbstractContextManager[Gallery | None]:
 
 
 def _print(
-    context: cli.Context, record: Mapping[str, Any], rows: Rows, drawn: Sequence[Path]
+    context: cli.Context, record: dict[str, Any], rows: Rows, plots: Path | None, drawn: Drawn
 ) -> None:
     from gallery.scores import score_at
 
@@ -164,8 +165,13 @@ def _print(
     speed = f"{record['photos_per_s']:.0f} of {record['photos']:,} photos a second"
     rows += [("time", f"{record['seconds']:.1f} s, {speed}")]
     width = max(len(name) for name, _ in rows)
-    content = dict(record) | {"plots": [str(path) for path in drawn]}
-    context.finish(content, [f"{name:<{width}}  {value}" for name, value in rows])
+    files = {plots / name: png for name, png in drawn.items()} if plots else {}
+    for path, png in files.items():
+        write_file(path, png)
+    context.finish(
+        record | {"plots": [str(path) for path in files]},
+        [f"{name:<{width}}  {value}" for name, value in rows],
+    )
     if context.json:
         return
     faceless = record["photos_without_face"]
@@ -173,7 +179,7 @@ def _print(
         say(f"{photo}: {why}", err=True)
     if len(faceless) > EXAMPLES:
         say(f"and {len(faceless) - EXAMPLES} more (--json names them all)", err=True)
-    for path in drawn:
+    for path in files:
         say(f"drawn: {path}", err=True)
 
 

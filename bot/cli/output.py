@@ -323,7 +323,7 @@ def write_file(path: Path, content: bytes | None) -> None:
     makes the folder and tries.
     """
     kind = _FORMATS.get(path.suffix.lower(), "JPEG")
-    if content and kind != "JPEG":
+    if content and content.startswith(b"\xff\xd8") and kind != "JPEG":
         from PIL import Image
 
         buffer = io.BytesIO()

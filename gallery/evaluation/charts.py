@@ -10,13 +10,11 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from xml.sax.saxutils import escape
 
 import numpy as np
 
-from engine.errors import SetupProblem
 from gallery.evaluation.measures import Heights, Measures, Roc, Verification, quantile
 from gallery.likeness import Floats
 from gallery.scores import ANCHORS, SAME_PERSON_SCORE
@@ -236,8 +234,8 @@ def before_and_after(measures: Measures) -> tuple[Chart, Chart]:
     )
 
 
-def draw_verification(result: Verification, folder: Path) -> tuple[Path, ...]:
-    """ROC curve, cosines and scores of pairs as PNG files in a folder."""
+def draw_verification(result: Verification) -> dict[str, bytes]:
+    """ROC curve, cosines and scores of pairs: PNG files by name."""
     model, found = result.model, ~np.isnan(result.cosines)
     own, others = result.cosines[found & result.same], result.cosines[found & ~result.same]
     once, score = np.ones(len(others)), result.calibration.scores
@@ -246,30 +244,21 @@ def draw_verification(result: Verification, folder: Path) -> tuple[Path, ...]:
         "pair-cosines": distributions(model, (others, once), own, "cosine", result.threshold),
         "pair-scores": distributions(model, (score(others), once), score(own)),
     }
-    return _saved(drawn, model, folder)
+    return _files(drawn, model)
 
 
-def draw_identification(measures: Measures, folder: Path) -> tuple[Path, ...]:
-    """Rank-k curve, scores, and stated against observed rarity as PNG files in a folder."""
+def draw_identification(measures: Measures) -> dict[str, bytes]:
+    """Rank-k curve, scores, and stated against observed rarity: PNG files by name."""
     drawn = {
         "ranks": ranks([measures]),
         "person-scores": before_and_after(measures)[1],
         "calibration": promises([measures]),
     }
-    return _saved(drawn, measures.model, folder)
+    return _files(drawn, measures.model)
 
 
-def _saved(charts: Mapping[str, Chart], model: str, folder: Path) -> tuple[Path, ...]:
-    """The files NAME-MODEL.png in a folder, made if need be."""
-    files = {folder / f"{name}-{model}.png": chart for name, chart in charts.items()}
-    for file, chart in files.items():
-        picture = chart.drawn("png", _LIGHT)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(picture)
-        except OSError as problem:
-            raise SetupProblem(f"the plot {file} can't be written: {problem.strerror}") from None
-    return tuple(files)
+def _files(charts: Mapping[str, Chart], model: str) -> dict[str, bytes]:
+    return {f"{name}-{model}.png": chart.drawn("png", _LIGHT) for name, chart in charts.items()}
 
 
 def _line(number: int, model: str, colours: Colours) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from engine.http import HttpClient, Patience, Stopped
 from gallery.add import add, in_order
 from gallery.gallery import Gallery
 from gallery.progress import Progress, Report, in_batches, no_progress
-from gallery.records import REMOVED, FoundPortrait
-from gallery.screen import SCREENING, knows_more
+from gallery.records import REMOVED, FoundPortrait, knows_more
+from gallery.screen import SCREENING
 from gallery.wikimedia import Servers, service_url, user_agent
 from gallery.wikimedia.cache import cache_of, folder_of
 from gallery.wikimedia.categories import Category, Celebrity, merged, misfits, most_famous
