@@ -12,7 +12,8 @@ import click
 
 from bot.cli import gallery_transfer as transfer
 from bot.cli import main as cli
-from bot.cli.output import add_lines, either, numbered, people_of, print_json, print_table, say
+from bot.cli import output
+from bot.cli.output import either, numbered, people_of, print_json, print_table, say
 from engine.errors import GalleryMissing
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def add(context: cli.Context, folder: Path, models: Sequence[str], **how: Any) -
     with context.working() as (gallery, engine, show):
         names = context.usable(models)
         report = add_folder(gallery, engine, folder, backbones=names, progress=show, **how)
-    content, lines = {"models": names, **report.to_json()}, add_lines(report, names)
+    content, lines = {"models": names, **report.to_json()}, output.add_lines(report, names)
     context.finish(content, lines, interrupted=report.interrupted)
 
 
@@ -208,13 +209,13 @@ def verify(context: cli.Context, fix: bool, pictures: Path | None, model: str | 
     is safe to mend and never takes a person's last good portrait; the rest is for you to judge.
     Exit code 0: nothing is wrong (any more), 1: something is.
     """
-    from gallery.verify import save_pictures
-    from gallery.verify import verify as examine
+    from gallery import verify as checking
 
     with context.working() as (gallery, engine, show):
-        found = examine(gallery, engine, backbone=model, fix=fix, progress=show)
-        if pictures is not None:
-            save_pictures(gallery, found.findings, pictures)
+        found = checking.verify(gallery, engine, backbone=model, fix=fix, progress=show)
+        jpegs = checking.pictures(gallery, found.findings) if pictures else {}
+    for portrait_id, jpeg in jpegs.items():
+        output.write_file(Path(str(pictures), f"{portrait_id}.jpg"), jpeg)
     context.finish(found.to_json(), _verify_lines(found, fix=fix), interrupted=found.interrupted)
     sys.exit(1 if found.findings else 0)
 

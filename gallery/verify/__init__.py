@@ -7,7 +7,6 @@ the faces are. Mending goes on until it finds nothing more to mend.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from sqlalchemy import delete
@@ -49,19 +48,10 @@ def verify(
     return examination
 
 
-def save_pictures(gallery: Gallery, findings: Sequence[Finding], folder: Path) -> None:
-    """Writes the pictures of the portraits that findings are about, ``<portrait id>.jpg``.
-
-    Raises BadSettings if the folder can't be written.
-    """
+def pictures(gallery: Gallery, findings: Sequence[Finding]) -> dict[int, bytes]:
+    """The JPEGs of the portraits that findings are about, by id."""
     subjects = [one for finding in findings for one in (finding.subject, finding.other) if one]
-    ids = {one.portrait_id for one in subjects if one.portrait_id is not None}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for portrait_id, jpeg in gallery.photos(ids).items():
-            (folder / f"{portrait_id}.jpg").write_bytes(jpeg)
-    except OSError as problem:
-        raise BadSettings(f"{folder} can't be written ({problem.strerror})") from problem
+    return gallery.photos({one.portrait_id for one in subjects if one.portrait_id is not None})
 
 
 @dataclass(slots=True)
