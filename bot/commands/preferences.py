@@ -4,25 +4,21 @@ Each preference is a row of ``PREFERENCES``. In a private chat a pressed button 
 a group it counts for whoever presses it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from bot import values
 from bot.commands import Refusal, Services, Turn, notice, refusal, words
 from bot.commands.photo import answer_photo, changed_by, with_remark
 from bot.models import ModelStatus, State
 from bot.store import Choice, Who
 from bot.text import grid, isolate
-from bot.values import ALL, SIDE, STYLES, Action, Button, Choices, ModelChoice, Reply, category_tag
+from bot.values import ALL, SIDE, STYLES, Action, Button, Choices, ModelChoice, Reply, Sender
 from engine.backbones import BACKBONES
-
-if TYPE_CHECKING:
-    from bot.values import Sender
 
 TOPS = ("1", "3", "5", "10")
 CHOSEN, NOT_CHOSEN = "●", "○"
@@ -202,7 +198,7 @@ async def _style_menu(_services: Services, turn: Turn, chosen: str) -> Reply:
 async def _parse_category(services: Services, turn: Turn, given: str) -> str | None:
     names = await _categories(services)
     if turn.request.action is not None:  # a button carries a tag
-        tags = {category_tag(name): name for name in names}
+        tags = {values.category_tag(name): name for name in names}
         if given != ALL and given not in tags:
             raise refusal(turn, "stale.button", toast=False)
         return tags.get(given)
@@ -221,11 +217,11 @@ async def _category_menu(services: Services, turn: Turn, chosen: str | None) -> 
     if len(names) >= rows * columns:
         text += "\n\n" + ", ".join(isolate(name) for name in (*names, ALL))
     options = {ALL: turn.say("category.all")}
-    options |= {category_tag(name): name for name in names[: rows * columns - 1]}
+    options |= {values.category_tag(name): name for name in names[: rows * columns - 1]}
     # Names are long: three side by side can be read on a phone, if all then have room.
     few = min(3, columns)
     per_row = few if len(options) <= few * rows else columns
-    tag = ALL if chosen is None else category_tag(chosen)
+    tag = ALL if chosen is None else values.category_tag(chosen)
     return _menu(turn, "category", text, options, tag, per_row)
 
 
