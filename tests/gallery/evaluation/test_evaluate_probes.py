@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from probe_sets import SPACE, crowd, made_up
 
 from engine.errors import SetupProblem
-from gallery.evaluation import photos
 from gallery.evaluation.photos import ProbeSet, identify
 from gallery.likeness import evened_norms, person_cosines
+from gallery.scores import fit
 
 
 def one_by_one(probe_set: ProbeSet) -> NDArray[np.float64]:
@@ -27,7 +27,7 @@ def one_by_one(probe_set: ProbeSet) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("block", [1, 37, 10_000_000])
 def test_blocks_of_any_size_say_the_same(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(photos, "_BLOCK", block)
+    monkeypatch.setattr(fit, "_BLOCK", block)
     probe_set = made_up(crowd(9, 5))
     expected = one_by_one(probe_set)
 
