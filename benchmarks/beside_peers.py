@@ -141,8 +141,9 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--record", metavar="KIND", help="name of the kind of machine")
     arguments = parser.parse_args()
-    found = summary(measure(arguments.rounds, arguments.precision))
-    print(f"load of this machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    load = round(os.getloadavg()[0], 1)
+    found = summary(measure(arguments.rounds, arguments.precision)) | {"load_before": load}
+    print(f"load of this machine before {load} on {os.cpu_count()} cores")
     if arguments.record:
         record(f"speed {arguments.record}", found)
 

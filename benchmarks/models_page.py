@@ -253,6 +253,8 @@ def _speed(figures: Figures) -> str:
         ("", "backbone", "decode", "detect", "embed", "search", "whole", "network alone"), rows
     )
     notes = [f"Milliseconds per photo with one face, {figures['people']:,} people, medians."]
+    if (load := figures.get("load_before", 0)) > 1:
+        notes.append(f"Others worked there, too (load {load}): ratios say more than times.")
     if any(timing["made_up_weights"] for timing in figures["timings"]):
         notes.append("\\* with made-up weights: they decide nothing about speed.")
     if any(timing["pipeline"] == "published" for timing in figures["timings"]):
