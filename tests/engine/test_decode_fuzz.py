@@ -32,8 +32,15 @@ SIGNATURES = [
 ]
 
 
+class Files(list[bytes]):
+    """Files that are not printed with an example that fails."""
+
+    def __repr__(self) -> str:
+        return f"{len(self)} files"
+
+
 @pytest.fixture(scope="module")
-def files(hopper_jpeg: bytes) -> list[bytes]:
+def files(hopper_jpeg: bytes) -> Files:
     """A small picture in every format and its main varieties, with metadata."""
     image = Image.open(io.BytesIO(hopper_jpeg)).convert("RGB").resize((64, 75))
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -72,7 +79,7 @@ def files(hopper_jpeg: bytes) -> list[bytes]:
         streams.append(stream.getvalue())
     stream = io.BytesIO()
     pillow_heif.from_pillow(image).save(stream, **extras)
-    return [*streams, stream.getvalue()]
+    return Files([*streams, stream.getvalue()])
 
 
 def check(data: bytes) -> bool:
@@ -94,7 +101,7 @@ def check(data: bytes) -> bool:
     return True
 
 
-def test_the_files_are_pictures(files: list[bytes]) -> None:
+def test_the_files_are_pictures(files: Files) -> None:
     """What is damaged below was decodable."""
     assert all(check(data) for data in files)
 
@@ -119,7 +126,7 @@ PLACES = st.integers(0, 65_535)  # in 65,536ths of what is damaged
     ended=st.sampled_from([False, False, True]),
 )
 def test_damaged_files(
-    files: list[bytes],
+    files: Files,
     number: int,
     reach: int,
     changes: list[tuple[int, int]],
