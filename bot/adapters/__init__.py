@@ -207,10 +207,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
 
 
 def is_picture(media_type: str | None, filename: str | None) -> bool:
-    """Whether a file may be a picture: by its media type, or by its name where that is vague.
-
-    A name without an ending says nothing either.
-    """
+    """Whether a file may be a picture: by its media type, or by its name's ending, if any."""
     kind = (media_type or "").partition(";")[0].strip().lower()
     vague = kind in {"", "application/octet-stream", "binary/octet-stream"}
     return kind.startswith("image/") or bool(vague and _PICTURE_SUFFIX.search(filename or ""))

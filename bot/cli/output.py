@@ -78,14 +78,12 @@ def prepare_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed: a database must not become its file
             setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123,SIM115 - it stays open
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # paths are bytes
     if type(sys.stdout) is io.TextIOWrapper:
         encoding, lines = sys.stdout.encoding, sys.stdout.line_buffering
         sys.stdout = _Output(sys.stdout.detach(), encoding, line_buffering=lines)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=_REPLACED)
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # paths that are read are bytes
+            stream.reconfigure(errors="surrogateescape" if stream is sys.stdin else _REPLACED)
 
 
 def drop_output() -> None:

@@ -144,18 +144,14 @@ def unknown_sentence(
     if setting == "category" and not categories:
         return turn.say("category.none")
     there = {"model": models, "style": STYLES}.get(setting, (*categories, ALL))
-    said = {
-        "listed": ", ".join(map(isolate, there)),
-        "given": shown(given.replace("_", " ")),
-        "command": setting,
-    }
+    said = {"listed": ", ".join(map(isolate, there)), "given": shown(given), "command": setting}
     key = {"model": "model.unknown", "style": "style.unknown"}.get(setting, "category.unknown")
     return turn.say(key if given else "hint.which", **said)
 
 
 def shown(given: str) -> str:
     """What somebody wrote, short enough to be quoted."""
-    short = " ".join(given.split())
+    short = " ".join(given.replace("_", " ").split())
     return isolate(short[:SHOWN_GIVEN_CHARS] + "…" * (len(short) > SHOWN_GIVEN_CHARS))
 
 

@@ -130,14 +130,9 @@ def scan(
     if not contents.portraits:
         why = f"there are no photos in {folder}: it should be"
         if contents.astray:
-            why = (
-                f"the photos in {folder} are in nobody's folder: give the folder above the "
-                "people's,"
-            )
-        raise SetupProblem(
-            f"{why} arranged as FOLDER/Person_Name/photo.jpg or "
-            "FOLDER/Category/Person_Name/photo.jpg"
-        )
+            why = f"{folder} is no folder of people: give the one above, if it is"
+        ways = "FOLDER/Person_Name/photo.jpg or FOLDER/Category/Person_Name/photo.jpg"
+        raise SetupProblem(f"{why} arranged as {ways}")
     listed = contents.root / PEOPLE_FILE
     if listed.is_file():
         try:
@@ -348,9 +343,7 @@ def read_table(
     except OSError as problem:
         raise SetupProblem(f"the file {file} can't be read: {problem.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as problem:
-        raise SetupProblem(
-            f"the file {file} is no CSV text ({problem}): save it as CSV UTF-8"
-        ) from None
+        raise SetupProblem(f"{file} is no CSV text ({problem}): save it as CSV UTF-8") from None
     if guessed is not None and notes is not None:
         notes.append(f"{file.name} was read as {guessed}; save it as CSV UTF-8 if letters are odd")
     return [

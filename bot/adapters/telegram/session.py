@@ -252,7 +252,6 @@ class Polling:
         self._bot, self._queue = app.bot, app.update_queue
         self._request, self._bookmarks = request, bookmarks
         self._next: int | None = None
-        self._caught_up = False  # whether all that waited before the start has come
         self._held: dict[int, float] = {}  # update id -> when it came
         self._seen: set[int] = set()  # those that Telegram may send again
         self._all_answered = asyncio.Event()
@@ -288,14 +287,7 @@ class Polling:
                 await asyncio.sleep(_pause_s(problem, failures))
                 continue
             failures = 0
-            updates = {
-                update["update_id"]: update
-                for update in (found if isinstance(found, list) else ())
-                if isinstance(update, dict) and isinstance(update.get("update_id"), int)
-            }
-            waited = updates and self._next is None and not self._caught_up
-            given_up = await self._given_up(min(updates)) if waited else None
-            fresh = self._take(updates, offset, given_up)
+            fresh = await self._take(found, offset)
             pace_s = PACES_S[0] if fresh else min(pace_s * 1.7, PACES_S[1])
             if self._held:
                 with suppress(TimeoutError):
@@ -308,7 +300,7 @@ class Polling:
             await asyncio.wait_for(last, timeout=0.8)
 
     async def _poll(self, offset: int | None, limit: int = 100, timeout_s: int = POLL_S) -> Any:
-        timeout_s = timeout_s if self._caught_up and not self._held else 0
+        timeout_s = 0 if self._held else timeout_s
         asked: JSON = {
             "limit": min(limit, len(self._seen) + NEW_AT_ONCE),
             "timeout": timeout_s,
@@ -320,17 +312,19 @@ class Polling:
         read_s = (self._request.read_timeout or 0) + timeout_s
         return await self._request.post(url, read_timeout=read_s)
 
-    async def _given_up(self, oldest: int) -> int | None:
-        """The oldest update at a start if it is not to be held; notes that it was the oldest."""
-        starts = 0
-        with suppress(LookalikeError):
-            starts = (await self._bookmarks("telegram")).get(str(oldest), 0)
-            await self._bookmarks("telegram", str(oldest), starts + 1)
-        return oldest if starts >= HOLD_STARTS else None
-
-    def _take(self, updates: dict[int, JSON], offset: int | None, given_up: int | None) -> bool:
+    async def _take(self, found: object, offset: int | None) -> bool:
         """Hands over what is new of an answer; whether anything is."""
+        updates = {
+            update["update_id"]: update
+            for update in (found if isinstance(found, list) else ())
+            if isinstance(update, dict) and isinstance(update.get("update_id"), int)
+        }
         fresh = [update_id for update_id in updates if update_id not in self._seen]
+        starts, oldest = 0, min(fresh, default=0)
+        if fresh and self._next is None:
+            with suppress(LookalikeError):
+                starts = (await self._bookmarks("telegram")).get(str(oldest), 0)
+                await self._bookmarks("telegram", str(oldest), starts + 1)
         for update_id in fresh:
             self._next = update_id + 1
             try:
@@ -339,11 +333,10 @@ class Polling:
                 # One must not hide the others.
                 log.warning("telegram: an update can't be read (%s)", type(problem).__name__)
                 continue
-            if update_id != given_up:
+            if update_id != oldest or starts < HOLD_STARTS:
                 self._held[update_id] = time.monotonic()
                 self._all_answered.clear()
             self._queue.put_nowait(read)
-        self._caught_up |= len(fresh) < NEW_AT_ONCE
         self._seen.update(updates)
         if offset is not None:
             self._seen = {update_id for update_id in self._seen if update_id >= offset}

@@ -264,7 +264,7 @@ def test_names_that_are_no_unicode_are_read(tmp_path: Path) -> None:
     [
         ([], "there are no photos"),
         (["A/readme.txt"], "there are no photos"),
-        (["1.jpg", "2.jpg"], "the folder above"),
+        (["1.jpg", "2.jpg"], "give the one above"),
     ],
 )
 def test_a_folder_without_people_is_a_sentence(
