@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from engine.decode import DecodeLimits, decode
+from engine.decode import DecodeLimits, decode, stretch
 from engine.errors import PhotoProblem
 
 LIMITS = DecodeLimits(max_bytes=100_000, max_pixels=250_000, max_frames=20, long_side_px=50)
@@ -93,8 +93,9 @@ def check(data: bytes) -> bool:
     assert photo.pixels.shape[2] == 3
     assert photo.pixels.flags.c_contiguous
     assert not photo.pixels.flags.writeable
-    assert 1 <= max(photo.width_px, photo.height_px) <= LIMITS.long_side_px
     width, height = photo.source_size_px
+    longest_px = round(LIMITS.long_side_px * stretch(width, height))
+    assert 1 <= max(photo.width_px, photo.height_px) <= longest_px
     assert width >= photo.width_px
     assert height >= photo.height_px
     assert width * height <= LIMITS.max_pixels
