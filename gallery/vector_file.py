@@ -3,8 +3,8 @@
 ::
 
     vectors/<space id>/
-        vectors-000003.f32    generation 3
-        cache-000003-17-900/  derived: see gallery/search/cache.py
+        vectors-000003.f32            generation 3
+        cache-000003-17-900.arrays    derived: see gallery/search/cache.py
 
 A row counts when the table ``portrait_vector`` names it (gallery/tables.py): a kill between append
 and commit leaves bytes that the next append overwrites. Dropping dead rows makes a new file, the
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from engine.errors import GalleryCorrupt
 from engine.types import Space
 
-_NAME = re.compile(r"(?:vectors|cache)-(\d{6})(?:\.f32|-[\d-]+(?:\.part)?)")
+_NAME = re.compile(r"(?:vectors|cache)-(\d{6})(?:\.f32|-[\d-]+(?:\.arrays)?(?:\.part)?)")
 _BIG_READ: Final = 64_000_000  # bytes; longer runs are read in pieces
 
 

@@ -1,9 +1,10 @@
 """The derived cache of a space: whose row is where, int8 codes of people, and of their portraits.
 
-A folder ``cache-GGGGGG-R-N`` of NumPy's arrays beside the vectors of generation G, made of their
-first N rows when the gallery had revision R. It may be deleted at any time: a search then reads the
-vectors, and `gallery build` makes it anew. Rows that were added or died since are known from the
-table ``portrait_vector``; their people are compared without the cache.
+A file ``cache-GGGGGG-R-N.arrays`` beside the vectors of generation G, made of their first N rows
+when the gallery had revision R: arrays, then as JSON the type, shape and place of each by its name,
+then in 8 bytes how long that is. It may be deleted at any time: a search then reads the vectors,
+and `gallery build` makes it anew. Rows that were added or died since are known from the table
+``portrait_vector``; their people are compared without the cache.
 
 - Codes: one byte a dimension of a vector x without what all vectors have in common (the centre c).
   With y = q - c, z = x - c and their codes y', z': ``q . x = y . z + c . x + y . c``, and
@@ -22,13 +23,15 @@ table ``portrait_vector``; their people are compared without the cache.
 from __future__ import annotations
 
 import contextlib
+import json
+import math
+import mmap
 import os
 import re
-import shutil
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +45,8 @@ SCANNED_BYTES: Final = 40_000_000
 """So many codes of people and portraits are scanned whole; of more, faiss names candidates.
 benchmarks/gallery_scale.py."""
 
-_NAME = re.compile(r"cache-(\d{6})-(\d+)-(\d+)")
-# To map an array takes as long as to read megabytes.
-_MAPPED: Final = frozenset({"codes", "portrait_codes", "people", "portraits"})
+_NAME = re.compile(r"cache-(\d{6})-(\d+)-(\d+)\.arrays")
+_ALIGNED: Final = 64  # bytes: where arrays begin
 _DAMAGED: Final = (OSError, ValueError, EOFError, KeyError, TypeError, RuntimeError)
 _THREADS: Final = min(4, os.cpu_count() or 1)  # more wait for the same memory
 # Several threads gain little below, and lose much where the cores are busy: they wait for the last.
@@ -235,11 +237,9 @@ class Cache:
 
     @classmethod
     def read(cls, path: Path, dimensions: int) -> Self:
-        """Reads or maps the arrays; raises one of ``_DAMAGED`` if any is missing or is wrong."""
+        """Maps the arrays; raises one of ``_DAMAGED`` if any is missing or is wrong."""
         _, revision, row_count = _made_of(path)
-        paths = {one.stem: one for one in path.glob("*.npy")}
-        arrays = {name: np.load(one) for name, one in paths.items() if name not in _MAPPED}
-        arrays |= {name: np.asarray(np.load(paths[name], "r")) for name in _MAPPED & paths.keys()}
+        arrays = _mapped(path)
         rows = PersonRows(row_count, *(arrays[one.name] for one in fields(PersonRows)[1:]))
         codes, components = _codes(arrays), arrays["components"]
         if (
@@ -298,6 +298,17 @@ class Cache:
         return np.unique(self.owners[found])
 
 
+def _mapped(path: Path) -> dict[str, NDArray[Any]]:
+    """What ``_write`` wrote into a file."""
+    with path.open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    described = json.loads(content[-8 - int.from_bytes(content[-8:], "little") : -8])
+    return {
+        name: np.frombuffer(content, kind, math.prod(shape), at).reshape(shape)
+        for name, (kind, shape, at) in described.items()
+    }
+
+
 def _codes(arrays: dict[str, NDArray[Any]], prefix: str = "") -> Codes:
     """As ``_write`` keeps them."""
     centre, codes, scales, offsets, error = (
@@ -345,7 +356,8 @@ def remove_caches(folder: Path, *, but: Path | None = None, beyond: int = -1) ->
     """Removes the caches of a space's folder, but for one, and for those of so few rows."""
     for path in folder.glob("cache-*"):
         if path != but and _made_of(path)[2] > beyond:
-            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def write_cache(
@@ -354,26 +366,22 @@ def write_cache(
     """Makes the cache of at least one person, in place of earlier ones."""
     from threadpoolctl import threadpool_limits
 
-    path = file.folder / f"cache-{file.generation:06d}-{revision}-{rows.row_count}"
+    path = file.folder / f"cache-{file.generation:06d}-{revision}-{rows.row_count}.arrays"
     part = path.with_name(f"{path.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
     try:
         # Where a bot keeps the cores busy, several threads took ten times as long as one: they
         # wait for each other at every step.
-        with threadpool_limits(1, "blas"):
-            _write(part, file, rows, progress)
-        for name in part.iterdir():
-            with name.open("rb") as written:
-                os.fsync(written.fileno())
-        shutil.rmtree(path, ignore_errors=True)
-        part.rename(path)
+        with threadpool_limits(1, "blas"), part.open("wb") as content:
+            _write(content, file, rows, progress)
+            content.flush()
+            os.fsync(content.fileno())
+        part.replace(path)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        part.unlink(missing_ok=True)
     remove_caches(file.folder, but=path)
 
 
-def _write(folder: Path, file: VectorFile, rows: PersonRows, progress: Progress) -> None:
+def _write(into: BinaryIO, file: VectorFile, rows: PersonRows, progress: Progress) -> None:
     dimensions, total = file.space.dimensions, len(rows.numbers)
     chosen = np.linspace(0, total - 1, min(_SAMPLE, total)).astype(np.int64)
     sample = file.rows(np.sort(rows.numbers[chosen]))
@@ -385,18 +393,22 @@ def _write(folder: Path, file: VectorFile, rows: PersonRows, progress: Progress)
     scanned = size * dimensions + total * sketched <= SCANNED_BYTES
     portraits = _Portraits(file, rows, centre, sample, sketched if scanned else 0)
     del sample  # tens of megabytes
-    i1 = np.dtype("i1")
-    codes = np.lib.format.open_memmap(folder / "codes.npy", "w+", i1, (size, dimensions))
     arrays["scales"], arrays["offsets"] = scales, offsets = np.empty((2, size), np.float32)
     for some in rows.blocks(np.arange(size)):
         at = slice(some[0], some[-1] + 1)
         directions = portraits.take(some, rows.vectors(file, some))
-        codes[at], scales[at], _ = quantized(directions - centre)
+        codes, scales[at], _ = quantized(directions - centre)
+        into.write(codes.data)
         offsets[at] = directions @ centre
         progress("search", int(rows.starts[at.stop]), total)
-    codes.flush()
+    described: dict[str, Any] = {"codes": ("|i1", (size, dimensions), 0)}
     for name, content in (arrays | portraits.arrays()).items():
-        np.save(folder / f"{name}.npy", content)
+        array = np.asarray(content)
+        into.write(bytes(-into.tell() % _ALIGNED))
+        described[name] = array.dtype.str, array.shape, into.tell()
+        into.write(np.ascontiguousarray(array).data)
+    end = json.dumps(described).encode()
+    into.write(end + len(end).to_bytes(8, "little"))
 
 
 class _Portraits:

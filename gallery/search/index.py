@@ -21,7 +21,7 @@ from gallery.progress import Progress, no_progress
 from gallery.records import Hit
 from gallery.search import Ids, Mask, SearchIndex, Vectors, compared, rank
 from gallery.search.cache import Cache, PersonRows, newest_cache, write_cache
-from gallery.tables import PORTRAITS, VECTORS
+from gallery.tables import PORTRAITS, SPACES, VECTORS
 from gallery.vector_file import VectorFile
 
 _MORE: Final = 8  # people compared exactly at first, more than are asked for
@@ -107,9 +107,7 @@ class GalleryIndex(SearchIndex):
         if known is not None and known.row_count > row_count:
             known = None
         first = 0  # of the rows that are not known yet
-        if known is not None and (
-            then == revision or _alive(connection, file.space, known) == len(known.numbers)
-        ):
+        if known is not None and (then == revision or _all_alive(connection, file.space, known)):
             first = known.row_count
         none = np.empty((0, 3), np.int64)
         found = counted_rows(connection, file.space, first) if first < row_count else none
@@ -282,11 +280,16 @@ def _highest(likenesses: Vectors, count: int) -> NDArray[np.intp]:
     return places
 
 
-def _alive(connection: Connection, space: Space, rows: PersonRows) -> int:
-    """How many rows still count of those that ``rows`` knows."""
+def _all_alive(connection: Connection, space: Space, rows: PersonRows) -> bool:
+    """Whether all the rows still count that ``rows`` knows."""
+    # To count all vectors takes a hundredth of the time of those of a space.
+    there = select(func.count()).select_from(VECTORS).scalar_subquery()
+    dead = connection.scalar(select(func.sum(SPACES.c.row_count) - there))
+    if dead == rows.row_count - len(rows.numbers):  # no more in all spaces than there were here
+        return True
     before = VECTORS.c.row < rows.row_count
     query = select(func.count()).where(VECTORS.c.space_id == space.id, before)
-    return connection.scalar(query) or 0
+    return connection.scalar(query) == len(rows.numbers)
 
 
 def counted_rows(connection: Connection, space: Space, first: int = 0) -> Ids:

@@ -65,7 +65,9 @@ def test_a_missing_file_is_told_from_a_damaged_one(tmp_path: Path) -> None:
             ask()
 
 
-@pytest.mark.parametrize("name", ["vectors-000041.f32", "cache-000041-9", "cache-000041-9.part"])
+@pytest.mark.parametrize(
+    "name", ["vectors-000041.f32", "cache-000041-9.arrays", "cache-000041-9.arrays.part"]
+)
 def test_generations_never_reuse_a_number_that_any_file_carries(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     (tmp_path / "vectors-99.f32").touch()  # not one of ours

@@ -231,24 +231,27 @@ def test_a_cache_of_rows_that_do_not_count_is_not_used(tmp_path: Path) -> None:
     assert newest_cache(file, 60, 1) is None
 
 
-@pytest.mark.parametrize("damage", ["empty", "short", "garbage", "missing", "other"])
-@pytest.mark.parametrize("name", ["codes.npy", "numbers.npy", "people.npy"])
-def test_a_damaged_cache_counts_as_none(tmp_path: Path, damage: str, name: str) -> None:
+@pytest.mark.parametrize(
+    "damage", ["empty", "short", "longer", "garbage", "garbled end", "other types", "of others"]
+)
+def test_a_damaged_cache_counts_as_none(tmp_path: Path, damage: str) -> None:
     rng = np.random.default_rng(9)
     file = filled(tmp_path, unit(rng.standard_normal((300, 16))))
     people = np.arange(300)
     cached(file, people, with_finder=True)
-    (folder,) = tmp_path.glob("cache-*")
-    path = folder / name
+    (path,) = tmp_path.glob("cache-*")
     content = path.read_bytes()
-    if damage == "missing":
-        path.unlink()
-    elif damage == "other":
-        np.save(path, np.zeros((3, 5), np.int8))
-    else:
-        path.write_bytes(
-            {"empty": b"", "short": content[:-10], "garbage": rng.bytes(len(content))}[damage]
-        )
+    damaged = {
+        "empty": b"",
+        "short": content[:-10],
+        "longer": content + bytes(8),
+        "garbage": rng.bytes(len(content)),
+        "garbled end": content[:-100] + rng.bytes(92) + content[-8:],
+        "other types": content.replace(b'"|i1"', b'"<O8"'),
+        "of others": content.replace(b"[300, 16]", b"[150, 32]"),
+    }
+    assert damaged[damage] != content
+    path.write_bytes(damaged[damage])
     query = Embedding(unit(rng.standard_normal(16)), space(16))
     assert newest_cache(file, 300, 1) is None
     assert len(index_of(file, people).top(query, 3)) == 3
