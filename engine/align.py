@@ -246,12 +246,12 @@ def yaw_degrees(landmarks: NDArray[np.float32]) -> float:
     0 from the front, positive where the nose points to the viewer's right. A head that turns moves
     the tip of its nose to the side by the sine and brings its eyes together by the cosine.
     """
-    eyes, mouth = landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0)
-    down = mouth - eyes
-    sideways = np.array([down[1], -down[0]], np.float64)
-    nose = float((landmarks[2] - (eyes + mouth) / 2) @ sideways)
-    apart = float((landmarks[1] - landmarks[0]) @ sideways)
-    return math.degrees(math.atan2(nose / _NOSE_REACH, apart / _EYES_APART))
+    # Complex numbers: five points are too few for NumPy, and a gallery asks for many portraits.
+    left, right, nose, *corners = (complex(x, y) for x, y in landmarks.tolist())
+    eyes, mouth = (left + right) / 2, sum(corners) / 2
+    upwards = (mouth - eyes).conjugate() * 1j  # what it is multiplied with has its part sideways
+    reach, apart = ((nose - (eyes + mouth) / 2) * upwards).real, ((right - left) * upwards).real
+    return math.degrees(math.atan2(reach / _NOSE_REACH, apart / _EYES_APART))
 
 
 def is_covered(crop: NDArray[np.uint8]) -> bool:

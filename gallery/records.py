@@ -100,14 +100,15 @@ def looks(portrait: Portrait, photo_bytes: int) -> float:
     one is kept in the same quality, has many bytes a pixel: it is sharp, and its light is good.
     """
     box, points = portrait.box, portrait.landmarks
-    eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
-    above, below = float(eyes[1]), portrait.height_px - float(mouth[1])
-    drop = max(float(np.hypot(*(mouth - eyes))), 1.0)
+    left, right, _, *corners = (complex(x, y) for x, y in points.tolist())
+    eyes, mouth = (left + right) / 2, sum(corners) / 2
+    above, below = eyes.imag, portrait.height_px - mouth.imag
+    drop = max(abs(mouth - eyes), 1.0)
     detail = photo_bytes / (portrait.width_px * portrait.height_px) / _DETAILED
     aside = min(1.0, abs(yaw_degrees(points)) / 50.0)
-    room = float(np.clip(min(above / (2.0 * drop), below / (1.2 * drop)), 0, 1))
+    room = max(min(above / (2.0 * drop), below / (1.2 * drop), 1.0), 0.0)
     size = min(1.0, min(box.w, box.h) / _LARGE_PX)
-    return float(size * min(1.0, detail) ** 0.5 * (1 - 0.6 * aside**2) * (0.7 + 0.3 * room))
+    return size * min(1.0, detail) ** 0.5 * (1 - 0.6 * aside**2) * (0.7 + 0.3 * room)
 
 
 @dataclass(frozen=True, slots=True)

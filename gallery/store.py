@@ -266,12 +266,12 @@ class Store:
         self, person_ids: Collection[int]
     ) -> dict[int, dict[int, tuple[float, Portrait]]]:
         """The portraits of people, each with how good it looks, by person id and portrait id."""
-        mine = map(_portrait, self._fetch(select(PORTRAITS), PORTRAITS.c.person_id, person_ids))
-        portraits, found = list(mine), dict[int, Any]()
-        size = select(THUMBNAILS.c.portrait_id, func.length(THUMBNAILS.c.jpeg))
-        sizes = self._fetch_pairs(size, THUMBNAILS.c.portrait_id, [one.id for one in portraits])
-        for one in portraits:
-            found.setdefault(one.person_id, {})[one.id] = looks(one, sizes.get(one.id, 0)), one
+        size = func.coalesce(func.length(THUMBNAILS.c.jpeg), 0).label("photo_bytes")
+        query = select(PORTRAITS, size).join(THUMBNAILS, isouter=True)
+        found = dict[int, Any]()
+        for row in self._fetch(query, PORTRAITS.c.person_id, person_ids):
+            one = _portrait(row)
+            found.setdefault(one.person_id, {})[one.id] = looks(one, row.photo_bytes), one
         return found
 
     def portraits_by_hash(self, hashes: Collection[str]) -> tuple[Portrait, ...]:
@@ -478,7 +478,9 @@ def named(table: sa.Table, name: str) -> sa.ColumnElement[bool]:
 
 
 def _portrait(row: sa.Row[Any]) -> Portrait:
-    content = row._asdict()
+    content = dict(
+        zip(PORTRAITS.c.keys(), row, strict=False)
+    )  # what follows is not of the portrait
     content["landmarks"] = np.asarray(row.landmarks, dtype=np.float32)
     box = Box(*(content.pop(f"box_{side}") for side in "xywh"))
     return Portrait(**content, box=box)

@@ -8,6 +8,7 @@ error, so that the people compared exactly are all who can be among the first k.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -299,10 +300,9 @@ def counted_rows(connection: Connection, space: Space, first: int = 0) -> Ids:
         .join(PORTRAITS, PORTRAITS.c.id == VECTORS.c.portrait_id)
         .where(VECTORS.c.space_id == space.id, VECTORS.c.row >= first)
     )
-    found: Any = connection.execute(query).cursor
+    found: Any = connection.execute(query).cursor  # plain tuples: a third of the time
     assert found is not None
-    rows = found.fetchall()  # plain tuples: a third of the time
-    return np.array(rows, dtype=np.int64).reshape(-1, 3)
+    return np.fromiter(chain.from_iterable(found), np.int64).reshape(-1, 3)
 
 
 def _stamp(folder: Path) -> int:
