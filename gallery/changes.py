@@ -83,23 +83,24 @@ class Transaction:
             news = {k: v for k, v in known.items() if v not in (None, getattr(row, k))}
             if news:
                 self.run(update(PEOPLE).where(PEOPLE.c.id == person_id).values(**news))
-        self._join_categories(person_id, person.categories)
+        self._join_categories(person_id, person.categories, joined=row is not None)
         return person_id
 
-    def _join_categories(self, person_id: int, names: Sequence[str]) -> None:
+    def _join_categories(self, person_id: int, names: Sequence[str], *, joined: bool) -> None:
+        """Puts a person into categories; they may be in some only if ``joined``."""
         wanted = {category_name(name) for name in names} - {""}
+        if wanted and joined:
+            theirs = select(CATEGORIES.c.name).join(MEMBERS).where(MEMBERS.c.person_id == person_id)
+            wanted.difference_update(self.connection.scalars(theirs))
         if not wanted:
             return
-        known = select(CATEGORIES).where(CATEGORIES.c.name.in_(wanted))
-        ids = {row.name: row.id for row in self.connection.execute(known)}
+        known = select(CATEGORIES.c.name, CATEGORIES.c.id).where(CATEGORIES.c.name.in_(wanted))
+        ids = dict(map(tuple, self.connection.execute(known)))
         for name in sorted(wanted - ids.keys()):
-            made = insert(CATEGORIES).values(name=name).returning(CATEGORIES.c.id)
-            ids[name] = self.run(made).scalar_one()
-        theirs = MEMBERS.c.person_id == person_id
-        joined = set(self.connection.scalars(select(MEMBERS.c.category_id).where(theirs)))
-        for category_id in sorted(set(ids.values()) - joined):
-            values = {"person_id": person_id, "category_id": category_id}
-            self.run(insert(MEMBERS), values)
+            made = insert(CATEGORIES).returning(CATEGORIES.c.id)
+            ids[name] = self.run(made, {"name": name}).scalar_one()
+        joins = [{"person_id": person_id, "category_id": one} for one in sorted(ids.values())]
+        self.run(insert(MEMBERS), joins)
 
     def add_portrait(
         self, person_id: int, credit: Credit, sha256: str, thumbnail: Thumbnail

@@ -407,6 +407,12 @@ def _write(into: BinaryIO, file: VectorFile, rows: PersonRows, progress: Progres
         into.write(bytes(-into.tell() % _ALIGNED))
         described[name] = array.dtype.str, array.shape, into.tell()
         into.write(np.ascontiguousarray(array).data)
+    for name, index in portraits.indexes.items():
+        import faiss
+
+        start = into.tell()
+        faiss.write_index(index, faiss.PyCallbackIOWriter(into.write))  # without a copy
+        described[name] = "|u1", (into.tell() - start,), start
     end = json.dumps(described).encode()
     into.write(end + len(end).to_bytes(8, "little"))
 
@@ -421,14 +427,15 @@ class _Portraits:
         self._components = _principal(sample, sketched or _COMPONENTS)
         self._owners: list[NDArray[np.int32]] = []
         self._sketches: list[tuple[NDArray[Any], ...]] = []
+        self.indexes: dict[str, Any] = {}  # of faiss, where not all is scanned
         seen = sample @ self._components.T
         self._error = quantized(seen)[2]
         if not sketched:
             evened = evened_norms(rows.sum_norms, np.diff(rows.starts), file.space.backbone)
             self._factors = rows.sum_norms / np.maximum(evened, SHORTEST_SUM)
             likely = self._factors[np.linspace(0, len(rows) - 1, len(seen)).astype(int)]
-            self._people = _trained(_entries(seen, likely))
-            self._portraits = _trained(seen[:, :_PORTRAIT_COMPONENTS])
+            self.indexes["people"] = _trained(_entries(seen, likely))
+            self.indexes["portraits"] = _trained(seen[:, :_PORTRAIT_COMPONENTS])
 
     def take(self, people: Ids, vectors: Vectors) -> Vectors:
         """Takes in people with all their vectors; their directions: float32 (len(people), D)."""
@@ -447,9 +454,9 @@ class _Portraits:
             self._sketches.append((*quantized(seen)[:2], offsets, _rests(less, seen)))
             return directions
         if len(seen):
-            self._portraits.add(np.ascontiguousarray(seen[:, :_PORTRAIT_COMPONENTS]))
+            self.indexes["portraits"].add(np.ascontiguousarray(seen[:, :_PORTRAIT_COMPONENTS]))
         seen = (directions - self._centre) @ self._components.T
-        self._people.add(_entries(seen, self._factors[people]))
+        self.indexes["people"].add(_entries(seen, self._factors[people]))
         return directions
 
     def arrays(self) -> dict[str, Any]:
@@ -463,10 +470,6 @@ class _Portraits:
             none = np.zeros(len(self._components), np.float32)
             made |= {"portrait_centre": none, "portrait_error": self._error}
             return made | dict(zip(names, parts, strict=True))
-        import faiss
-
-        made["people"] = faiss.serialize_index(self._people)
-        made["portraits"] = faiss.serialize_index(self._portraits)
         return made
 
 
