@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -108,7 +109,7 @@ def looks(portrait: Portrait, photo_bytes: int) -> float:
     aside = min(1.0, abs(yaw_degrees(points)) / 50.0)
     room = max(min(above / (2.0 * drop), below / (1.2 * drop), 1.0), 0.0)
     size = min(1.0, min(box.w, box.h) / _LARGE_PX)
-    return size * min(1.0, detail) ** 0.5 * (1 - 0.6 * aside**2) * (0.7 + 0.3 * room)
+    return size * math.sqrt(min(1.0, detail)) * (1 - 0.6 * aside**2) * (0.7 + 0.3 * room)
 
 
 @dataclass(frozen=True, slots=True)

@@ -411,7 +411,8 @@ def _write(into: BinaryIO, file: VectorFile, rows: PersonRows, progress: Progres
         import faiss
 
         start = into.tell()
-        faiss.write_index(index, faiss.PyCallbackIOWriter(into.write))  # without a copy
+        writer = faiss.PyCallbackIOWriter(into.write)  # type: ignore[attr-defined]
+        faiss.write_index(index, writer)  # without a copy in memory
         described[name] = "|u1", (into.tell() - start,), start
     end = json.dumps(described).encode()
     into.write(end + len(end).to_bytes(8, "little"))
