@@ -392,12 +392,12 @@ async def test_a_photo_that_kills_is_tried_again_and_not_for_ever(
     monkeypatch.setattr(
         session.Polling, "confirm", lambda _: asyncio.sleep(0)
     )  # as if it was killed
-    for confirmed in (oldest - 1, oldest - 1, oldest):
+    for seen, confirmed in ((2, oldest - 1), (4, oldest - 1), (6, oldest)):
         polls = len(api.called("getUpdates"))
         async with running(api, mirror, grace_s=0.0):
             await until(lambda: len(api.called("getUpdates")) > polls + 2)  # noqa: B023
+            await until(lambda: len(mirror.requests) == seen)  # noqa: B023
             assert api.confirmed == confirmed
-    assert len(mirror.requests) == 6
 
 
 async def test_updates_in_work_come_again_and_are_answered_once(
