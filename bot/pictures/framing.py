@@ -131,7 +131,7 @@ def _views(
     """What each view of a face costs, how far aside (px) the head then stands, and the tilts."""
     middle, across, nose = _axes(face[1])
     roll = float(np.degrees(np.angle(across)))
-    tilts = np.clip(roll, -_TILTS, _TILTS) if abs(roll) > _UNTURNED else np.full(len(_TILTS), roll)
+    tilts = np.clip(roll, -_TILTS, _TILTS) if abs(roll) > _UNTURNED else np.array([roll])
     step = across * np.exp(-1j * np.radians(tilts)) / aparts  # of the photo, across the frame
     (width_px, height_px), corners = size_px, _corners(*size_px)
     x = width_px / 2 + _HEAD_SHIFT * nose * aparts
