@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import telegram
 from telegram.error import BadRequest, InvalidToken, TelegramError
 from telegram.ext import Application, ApplicationBuilder, TypeHandler
@@ -48,9 +47,8 @@ class TelegramAdapter(Adapter[TelegramSettings]):
         for name in ("httpx", "httpcore"):
             logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger("telegram").setLevel(logging.CRITICAL + 1)
-        tls = await asyncio.to_thread(httpx.create_ssl_context)  # reads every authority there is
         try:
-            async with connections(self.settings.base_url, tls) as client:
+            async with connections(self.settings.base_url) as client:
                 await self._connect(ApiRequest(client), stop)
         except InvalidToken:
             raise BadToken(REFUSED_TOKEN) from None  # the library's message quotes the token
