@@ -49,7 +49,7 @@ def leave(code: int) -> NoReturn:
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-TIDY_S = 60.0
+TIDY_S = 15.0
 
 FALLBACK_MODEL = "dlib"  # its weights come with the program
 STARTER_PEOPLE = 200
