@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    IPvAnyNetwork,
     SecretStr,
     ValidationError,
     field_validator,
@@ -39,6 +40,9 @@ _PASSWORD = re.compile(r"://[^:/@]*:([^@]+)@|[?&]password=([^&#]+)")
 
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_stripped)]
 OptionalText = Annotated[str | None, BeforeValidator(_stripped)]
+OptionalNetwork = Annotated[IPvAnyNetwork | None, BeforeValidator(_stripped)]
+# Addresses of this machine alone, and names under which its page may be asked for.
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class _Section(BaseModel):
@@ -139,6 +143,18 @@ class WebSettings(_Section):
     enabled: bool | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    password: OptionalSecret = None
+    trusted_proxy: OptionalNetwork = None
+
+    @property
+    def here_only(self) -> bool:
+        """Whether whoever sees the page sits at this machine, as the operator does."""
+        return self.host in LOOPBACK and self.trusted_proxy is None
+
+    @property
+    def unguarded(self) -> bool:
+        """Whether others could come in and nobody would ask them for a password."""
+        return self.host not in LOOPBACK and self.password is None and self.trusted_proxy is None
 
 
 class LogSettings(_Section):
@@ -251,7 +267,8 @@ def known_settings(model: type[BaseModel] = Settings, prefix: str = "") -> dict[
 def secrets_of(settings: Settings) -> tuple[str, ...]:
     """Every secret that is set, so that it can be kept out of the log."""
     telegram = settings.telegram
-    found = (telegram.token, telegram.webhook.secret, settings.discord.token, settings.database.key)
+    found = [telegram.token, telegram.webhook.secret, settings.discord.token, settings.database.key]
+    found.append(settings.web.password)
     plain = [secret.get_secret_value() for secret in found if secret is not None]
     for url in (settings.gallery_url, settings.database_url):
         passwords = [next(filter(None, found)) for found in _PASSWORD.findall(url or "")]

@@ -137,6 +137,9 @@ def _adapters(settings: Settings) -> Iterator[Finding]:
             mend = f"run `pip install 'lookalike[{name}]'`"
             yield name, BLOCKING, f"not installed: {', '.join(missing)}", mend
     web, webhook = settings.web, settings.telegram.webhook
+    if web.unguarded and "web" in wanted:
+        mend = "set web.password, web.trusted_proxy or web.host = 127.0.0.1"
+        yield "web", BLOCKING, f"the web chat would let everybody in at {web.host}", mend
     places = [("web", web.host, web.port)] * ("web" in wanted)
     places += [("telegram.webhook", webhook.listen, webhook.port)] * (webhook.url is not None)
     for setting, host, port in places:
@@ -162,10 +165,6 @@ def _tokens(settings: Settings) -> Iterator[Finding]:
     if url is not None and not url.startswith("https://"):
         mend = "let telegram.webhook.url begin with https://"
         yield "webhook", WARNING, "Telegram calls webhooks by https only", mend
-    if settings.web.host not in {"127.0.0.1", "localhost", "::1"}:
-        text = f"the web chat listens on {settings.web.host}, and asks nobody for a password"
-        mend = "put a proxy with a password before it, or set web.host to 127.0.0.1"
-        yield "web", WARNING, text, mend
 
 
 def _weights(settings: Settings) -> Iterator[Finding]:

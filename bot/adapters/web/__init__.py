@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 
 import click
@@ -16,12 +16,11 @@ from fastapi import FastAPI, Response
 from fastapi import Request as HttpRequest
 from nicegui import app as nicegui_app
 from nicegui import ui
-from starlette.datastructures import Headers
 from starlette.middleware.sessions import SessionMiddleware
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.requests import ClientDisconnect
 
 from bot.adapters import Adapter, listening_socket, or_stop
+from bot.adapters.web.guard import HEAD_S, Guard
 from bot.adapters.web.page import Page
 from bot.adapters.web.visits import Entry, Part, Visit, html, upright_jpeg
 from bot.settings import WebSettings
@@ -33,6 +32,8 @@ log = logging.getLogger(__name__)
 STOP_S = 5
 TIDY_S = 30.0
 COOKIE_S = 365 * 24 * 3600
+MOST_PAGES, MOST_PAGES_IN_ALL = 20, 120  # open at once, of one visitor and of all
+MOST_UPLOADS, MOST_PHOTO_BYTES_IN_ALL = 12, 256_000_000  # photos on their way, and kept
 PHOTO_PX, THUMB_PX = 1200, 160  # longer side of a visitor's photo as it is shown
 
 
@@ -43,13 +44,20 @@ class WebAdapter(Adapter[WebSettings]):
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves; raises SetupProblem, too, if the address can't be listened on."""
+        if self.settings.unguarded:
+            raise SetupProblem(
+                f"the web chat would let everybody in at {self.settings.host}: set web.password, "
+                "or web.trusted_proxy to the address of a proxy that asks who comes"
+            )
         self._visits: dict[str, Visit] = {}
+        self._uploads = asyncio.Semaphore(MOST_UPLOADS)
         listener = _listen(self.settings.host, self.settings.port)
         server = _Server(
             uvicorn.Config(
                 self._served(),
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,
                 timeout_graceful_shutdown=STOP_S,
                 server_header=False,
             )
@@ -70,8 +78,10 @@ class WebAdapter(Adapter[WebSettings]):
                 await serving
             listener.close()
 
-    def _served(self) -> ASGIApp:
+    def _served(self) -> FastAPI:
         web, secret = FastAPI(openapi_url=None), self.conversation.cookie_secret
+        about = self.conversation, self.settings, self._full
+        web.add_middleware(Guard, *about)
         web.add_middleware(
             SessionMiddleware, secret_key=secret, same_site="strict", max_age=COOKIE_S
         )
@@ -90,7 +100,13 @@ class WebAdapter(Adapter[WebSettings]):
         )
         nicegui_app.config.reconnect_timeout = 10.0
         nicegui_app.config.quasar_config["loadingBar"] = {"skipHijack": True}  # it has no name
-        return _OwnNames(web) if self.settings.host in LOCAL_NAMES else web
+        return web
+
+    def _full(self, visitor: str) -> bool:
+        visit = self._visits.get(visitor)
+        if visit is not None and len(visit.pages) >= MOST_PAGES:
+            return True
+        return sum(len(one.pages) for one in self._visits.values()) >= MOST_PAGES_IN_ALL
 
     async def _page(self, request: HttpRequest) -> None:
         tag = request.headers.get("accept-language", "").split(",")[0].split(";")[0].strip()
@@ -99,10 +115,8 @@ class WebAdapter(Adapter[WebSettings]):
         visit = self._visits.setdefault(visitor, Visit(self.conversation, sender))
         visit.sender = sender
         language = self.conversation.wording.language(tag)
-        beside = resources.files("bot.adapters.web")
-        ours = (beside.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
-        ui.add_head_html(html("head", visit.text, language, *ours))
-        operated = self.settings.host in LOCAL_NAMES
+        ui.add_head_html(html("head", visit.text, language))
+        operated = self.settings.here_only
         await Page(self.conversation, visit, operated=operated).build(alone=self.alone)
 
     async def _receive(self, request: HttpRequest, key: str) -> Response:
@@ -110,13 +124,14 @@ class WebAdapter(Adapter[WebSettings]):
         visit = self._visits.get(request.session.get("id", ""))
         if visit is None or key not in visit.awaited:
             return Response(status_code=404)
-        photo = bytearray()
-        async for chunk in request.stream():
-            photo += chunk
-            if len(photo) > self.conversation.photo_limits.max_bytes:
-                break  # answered as too large
+        try:
+            async with self._uploads:
+                photo = await request.body()
+        except ClientDisconnect:  # or too large or too slow, see Guard
+            return Response(status_code=408)
         if entry := visit.awaited.pop(key, None):
-            await asyncio.shield(asyncio.create_task(visit.receive(entry, bytes(photo))))
+            self._make_room(len(photo))
+            await asyncio.shield(asyncio.create_task(visit.receive(entry, photo)))
         return Response(status_code=204)
 
     async def _picture(self, request: HttpRequest, token: str, what: str) -> Response:
@@ -145,6 +160,14 @@ class WebAdapter(Adapter[WebSettings]):
         read = matches[what].portrait if what in matches else None
         return (read(), "image/jpeg") if read else None
 
+    def _make_room(self, size_bytes: int) -> None:
+        """Gives up the oldest photos of all visitors where there are too many."""
+        entries = [entry for visit in self._visits.values() for entry in visit.entries]
+        for entry in sorted(entries, key=lambda one: -one.since_s):
+            size_bytes += sum(map(len, entry.photos))
+            if size_bytes > MOST_PHOTO_BYTES_IN_ALL:
+                entry.photos = ()
+
     async def _tidy_again_and_again(self) -> None:
         while True:
             await asyncio.sleep(TIDY_S)
@@ -154,44 +177,27 @@ class WebAdapter(Adapter[WebSettings]):
                     del self._visits[visitor]
 
 
-# Names under which a page that listens on this machine only may be asked for.
-LOCAL_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
-
-
 class _Server(uvicorn.Server):
-    """Leaves signals to the program it runs in."""
+    """Leaves signals to the program it runs in; closes connections that ask for nothing."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._since_s: dict[object, float] = {}
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: uvicorn's own limit ends with the first byte of a request."""
+        now_s, before = time.monotonic(), self._since_s
+        connections = [one for one in self.server_state.connections if hasattr(one, "cycle")]
+        silent = [one for one in connections if one.cycle is None or one.cycle.response_complete]
+        self._since_s = {one: before.get(one, now_s) for one in silent}
+        for one in silent:
+            if now_s - self._since_s[one] > HEAD_S:
+                one.transport.close()
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-class _OwnNames:
-    """Refuses requests that reached this machine under a foreign name (DNS rebinding)."""
-
-    def __init__(self, served: ASGIApp) -> None:
-        self._served = served
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        hosts: list[str] = []
-        if scope["type"] in {"http", "websocket"}:
-            headers = Headers(scope=scope)
-            origins = [origin.partition("://")[2] for origin in headers.getlist("origin")]
-            hosts = [headers.get("host", ""), *origins]
-        if all(_name(host) in LOCAL_NAMES for host in hosts):
-            await self._served(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1008})
-        else:
-            refusal = PlainTextResponse("This page answers on this machine only.", 403)
-            await refusal(scope, receive, send)
-
-
-def _name(host: str) -> str:
-    """The name in ``name:port`` or ``[address]:port``, lower case."""
-    if host.startswith("["):
-        return host.partition("]")[0].lstrip("[").lower()
-    return host.partition(":")[0].lower()
 
 
 def _listen(host: str, port: int) -> socket.socket:

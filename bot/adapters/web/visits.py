@@ -132,6 +132,9 @@ class Entry:
             photos = attachments(self.mate.photos + self.photos)
             request = Request(visit.sender, COMPARE, photos=photos)
         reply = await visit.answer(request)
+        asked = Action.parse(action)
+        if asked is not None and asked.verb == "forget" and asked.text(0) == "yes":
+            visit.forget(but=self)
         if reply.replaces:
             self.parts.remove(waiting)
             for body in there(waiting.bodies):
@@ -142,11 +145,10 @@ class Entry:
             body.client.run_javascript(f"lookalike.settle({body.id}, {answer.id})")
 
     def forget(self) -> None:
-        """Gives up photo and pictures; pages go on showing what they have."""
-        self.photos = ()
-        for part in self.parts:
-            if part.reply is not None:
-                part.reply = Reply(text=part.reply.text, buttons=part.reply.buttons)
+        """Gives up photo and answers, on pages, too."""
+        self.photos, self.mate, self.parts = (), None, [Part()]
+        for article in there(self._articles):
+            article.delete()
 
 
 class Visit:
@@ -172,8 +174,6 @@ class Visit:
             with page.listed:
                 article = entry.place()
             article.move(target_index=0)
-            for old in page.listed.default_slot.children[MOST_ENTRIES:]:
-                old.delete()
             article.client.run_javascript(f"lookalike.reveal({article.id})")
         while len(self.entries) > MOST_ENTRIES:
             self.entries.pop().forget()
@@ -219,11 +219,14 @@ class Visit:
                 task = asyncio.create_task(entry.ask_photo())
                 self._again.add(task)
                 task.add_done_callback(self._again.discard)
-        action = Action.parse(request.action or "")
-        if action is not None and action.verb == "forget" and action.text(0) == "yes":
-            for entry in self.entries:
-                entry.forget()
         return reply
+
+    def forget(self, but: Entry) -> None:
+        """Gives up every other entry."""
+        for entry in self.entries:
+            if entry is not but:
+                entry.forget()
+        self.entries = deque([but])
 
     def find(self, token: str) -> tuple[Entry, Part] | None:
         """The reply whose files have that name; None if it is gone."""

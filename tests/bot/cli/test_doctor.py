@@ -173,9 +173,11 @@ def test_a_damaged_gallery_stops(run: Run, own_home: Path) -> None:
     assert ("stop", "gallery") in findings(result)
 
 
-def test_a_web_chat_open_to_others_is_a_warning(run: Run, own_home: Path) -> None:
+def test_a_web_chat_that_lets_everybody_in_stops(run: Run, own_home: Path) -> None:
     result = run("doctor", "--home", str(own_home), WEB__HOST="0.0.0.0", WEB__PORT="0")
-    assert "proxy" in findings(result)["warn", "web"]
+    assert "web.password" in findings(result)["stop", "web"]
+    opened = {"WEB__HOST": "0.0.0.0", "WEB__PORT": "0", "WEB__PASSWORD": "hush"}
+    assert ("stop", "web") not in findings(run("doctor", "--home", str(own_home), **opened))
 
 
 def test_a_taken_port_names_the_setting(run: Run, own_home: Path) -> None:
