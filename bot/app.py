@@ -162,7 +162,12 @@ async def serve(settings: Settings) -> None:
         gc.freeze()
         gc.enable()
         log.info("serving", extra={"adapters": ",".join(wanted)})
-        await run_adapters(adapters, stop)
+        monitored: contextlib.AbstractAsyncContextManager[None] = contextlib.nullcontext()
+        if settings.monitor.port is not None:
+            monitor = _imported("bot.monitor").Monitor(conversation, adapters)
+            monitored = monitor.served(settings.monitor)
+        async with monitored:
+            await run_adapters(adapters, stop)
         log.info("stopping")
 
 
@@ -181,11 +186,26 @@ def adapters_wanted(settings: Settings) -> tuple[str, ...]:
 async def run_adapters(adapters: Sequence[Adapter[Any]], stop: asyncio.Event) -> None:
     """Runs them side by side until ``stop``; if one ends or fails, all end.
 
+    But where a platform that was reached refuses the token, or asks the operator for something
+    else, that is logged and the others go on.
+
     Raises:
         LookalikeError: What one of them raised.
         Crash: If one of them failed for another reason.
     """
-    tasks = [asyncio.create_task(one.run(stop), name=one.name) for one in adapters]
+    left = list(adapters)
+
+    async def run(one: Adapter[Any]) -> None:
+        try:
+            await one.run(stop)
+        except SetupProblem as problem:
+            left.remove(one)
+            if not (left and one.served):
+                raise
+            log.error("%s stopped, the others go on: %s", one.name, problem)  # noqa: TRY400
+            await stop.wait()
+
+    tasks = [asyncio.create_task(run(one), name=one.name) for one in adapters]
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -210,21 +230,26 @@ async def run_adapters(adapters: Sequence[Adapter[Any]], stop: asyncio.Event) ->
         raise next((one for one in failures if isinstance(one, SetupProblem)), failures[0])
 
 
-def _adapter_class(name: str, *, webhook: bool) -> Callable[..., Adapter[Any]]:
+def _adapter_class(name: str) -> Callable[..., Adapter[Any]]:
     # httpx imports its command line where it can, and rich and Pygments with it;
-    # python-telegram-bot tornado, which only its webhook needs.
-    for unused in ("httpx._main", *(["tornado"] if not webhook else [])):
+    # python-telegram-bot tornado, for a webhook that nobody uses here.
+    for unused in ("httpx._main", "tornado"):
         sys.modules.setdefault(unused, None)  # type: ignore[arg-type] # import fails
+    found: Callable[..., Adapter[Any]]
+    found = getattr(_imported(f"bot.adapters.{name}"), f"{name.title()}Adapter")
+    return found
+
+
+def _imported(name: str) -> Any:
     try:
-        module = importlib.import_module(f"bot.adapters.{name}")
+        return importlib.import_module(name)
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] == "bot":
             raise
+        extra = name.rpartition(".")[2]
         raise SetupProblem(
-            f"the package {missing.name} is missing: run `pip install 'lookalike[{name}]'`"
+            f"the package {missing.name} is missing: run `pip install 'lookalike[{extra}]'`"
         ) from None
-    found: Callable[..., Adapter[Any]] = getattr(module, f"{name.title()}Adapter")
-    return found
 
 
 @contextlib.asynccontextmanager

@@ -176,6 +176,9 @@ class Conversation:
         # For a front end of our own, which shows what the others leave to commands.
         self.gallery, self.filling = services.gallery, services.filling
         self.fetch_model = services.models.fetch
+        # For whoever watches: called after each answer with facts and milliseconds by step.
+        self.models, self.recognizer = services.models, services.recognizer
+        self.listeners: list[Callable[[dict[str, object], dict[str, float]], None]] = []
         self.decode, self.photo_limits = services.engine.decode, services.engine.limits
         self.photo_lifetime_s = services.recent.lifetime_s
         self.cookie_secret = services.store.identity.keyed("cookie").hex()  # outlives a restart
@@ -220,6 +223,8 @@ class Conversation:
             facts = {"platform": sender.platform, "group": sender.is_group, "outcome": outcome}
             steps = {f"{step}_ms": round(ms, 1) for step, ms in turn.ms.items()}
             log.info("answer", extra={**facts, **turn.notes, **steps})
+            for listen in self.listeners:
+                listen({**facts, **turn.notes}, turn.ms)
         spoiler = any(photo.spoiler for photo in request.photos)
         return dataclasses.replace(fit(reply, limits), spoiler=spoiler)
 

@@ -32,10 +32,11 @@ _STANDARD = frozenset(
 
 
 class RedactingFormatter(logging.Formatter):
-    """A record as one line of ``key=value`` pairs, without secrets, such as tokens."""
+    """A record as one line of ``key=value`` pairs, or of JSON, without secrets, such as tokens."""
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
+    def __init__(self, secrets: Iterable[str] = (), *, as_json: bool = False) -> None:
         super().__init__()
+        self._as_json = as_json
         known = sorted((s for s in secrets if len(s) >= SHORTEST_SECRET), key=len, reverse=True)
         self._secrets = re.compile("|".join(map(re.escape, known))) if known else None
 
@@ -55,14 +56,22 @@ class RedactingFormatter(logging.Formatter):
         if ours:
             fields |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         line = " ".join(f"{name}={_quoted(value)}" for name, value in fields.items())
+        if self._as_json:
+            line = json.dumps(fields, ensure_ascii=False, default=str)
         line = _TOKENS.sub(REDACTED, line)
         return line if self._secrets is None else self._secrets.sub(REDACTED, line)
 
 
-def set_up_logs(level: str, *, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
+def set_up_logs(
+    level: str,
+    *,
+    secrets: Iterable[str] = (),
+    as_json: bool = False,
+    stream: TextIO | None = None,
+) -> None:
     """Sends our lines from ``level`` on, and everybody else's from WARNING on, to one stream."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(RedactingFormatter(secrets))
+    handler.setFormatter(RedactingFormatter(secrets, as_json=as_json))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)

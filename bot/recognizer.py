@@ -134,7 +134,7 @@ class Recognizer:
         self._waiting: defaultdict[str, deque[Waiting]] = defaultdict(deque)
         self._batches: dict[str, asyncio.Task[None]] = {}
         self._asked: defaultdict[tuple[bytes, bool], deque[float]] = defaultdict(deque)
-        self._inside = 0
+        self.inside = 0  # questions in work or waiting
         self._empty = asyncio.Event()
         self._empty.set()
         self._cost_s = FIRST_GUESS_S
@@ -154,9 +154,9 @@ class Recognizer:
             Busy: At once, if the queue is full or the program is stopping.
             Deadline: If what is done inside takes too long.
         """
-        if self._closed or self._inside >= self._length:
+        if self._closed or self.inside >= self._length:
             # About how long a new photo would wait, from what the last ones took.
-            wait_s = max(1.0, self._inside * self._cost_s / self._workers)
+            wait_s = max(1.0, self.inside * self._cost_s / self._workers)
             raise Busy("the queue is full", seconds=wait_s)
         now, times = self._clock(), self._asked[person, press]
         while times and times[0] <= now - WINDOW_S:
@@ -164,7 +164,7 @@ class Recognizer:
         if len(times) >= self._photos_per_minute * (PRESSES_PER_PHOTO if press else 1):
             raise TooFast("one person has asked too often", seconds=times[0] + WINDOW_S - now)
         times.extend([now] * photos)
-        self._inside += 1
+        self.inside += 1
         self._empty.clear()
         slot = Slot(self, person, photos)
         try:
@@ -174,8 +174,8 @@ class Recognizer:
             raise Deadline("the answer took too long") from None
         finally:
             slot.pause()
-            self._inside -= 1
-            if not self._inside:
+            self.inside -= 1
+            if not self.inside:
                 self._empty.set()
             # Thread time since the last one left: with many inside, that of one on average.
             self._cost_s += SMOOTHING * (self._work_s - self._cost_s)

@@ -161,6 +161,14 @@ class LogSettings(_Section):
     """What is logged."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["text", "json"] = "text"
+
+
+class MonitorSettings(_Section):
+    """What monitoring systems ask, see ``bot.monitor``; off without a port."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] | None = None
 
 
 class Settings(BaseSettings):
@@ -187,6 +195,7 @@ class Settings(BaseSettings):
     discord: DiscordSettings = DiscordSettings()
     web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
+    monitor: MonitorSettings = MonitorSettings()
 
     @field_validator("home")
     @classmethod

@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -87,6 +88,7 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Photo:
                 _idle.append(worker)
             else:
                 worker.stop()
+                tally["replaced"] += 1
 
 
 def check_size(data: bytes, limits: DecodeLimits) -> None:
@@ -231,3 +233,4 @@ class _Worker:
 _turn = threading.BoundedSemaphore(min(4, max(2, os.cpu_count() or 1)))
 _idle: list[_Worker] = []  # last in, first out
 _refused: dict[bytes, PhotoProblem] = {}  # by SHA-256: what ended a worker
+tally = Counter[str]()  # "replaced": workers that ended over a picture or had grown too large

@@ -14,7 +14,7 @@ import logging
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -53,6 +53,12 @@ class Adapter(abc.ABC, Generic[S]):
     alone: bool = False  # whether no other adapter runs
     grace_s: float = 4.5  # how long a stop waits for unanswered requests
     name: ClassVar[str]
+    served: bool = field(default=False, init=False)  # whether the platform was ever reached
+
+    @property
+    @abc.abstractmethod
+    def connected(self) -> bool:
+        """Whether the platform is reached now."""
 
     @abc.abstractmethod
     async def run(self, stop: asyncio.Event) -> None:

@@ -280,7 +280,8 @@ def _run(
     # Lines about answers and models would only stand in the way of the answers.
     quiet = chatting and settings.log.level == "INFO"
     # Before any SDK is imported: their first lines may hold the token.
-    set_up_logs("ERROR" if quiet else settings.log.level, secrets=secrets_of(settings))
+    level, as_json = settings.log.level, settings.log.format == "json"
+    set_up_logs("ERROR" if quiet else level, secrets=secrets_of(settings), as_json=as_json)
     if not chatting:
         _prepare_to_run(context)
     try:

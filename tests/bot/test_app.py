@@ -30,8 +30,15 @@ TOKEN = "123456789:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw"
 class Front:
     """An adapter of the test's own, told what happens to it."""
 
-    def __init__(self, name: str, problem: Exception | None = None, *, deaf: bool = False) -> None:
-        self.name = name
+    def __init__(
+        self,
+        name: str,
+        problem: Exception | None = None,
+        *,
+        deaf: bool = False,
+        served: bool = False,
+    ) -> None:
+        self.name, self.served, self.connected = name, served, problem is None
         self.problem = problem
         self.deaf = deaf
         self.story: list[str] = []
@@ -64,6 +71,24 @@ async def test_a_wrong_token_of_one_ends_all_cleanly() -> None:
         await run_adapters([bad, good], asyncio.Event())
     assert raised.value is problem
     assert good.story == ["started", "finished"]
+
+
+async def test_a_token_that_is_revoked_while_running_costs_its_platform_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bad, good = Front("bad", BadToken("the token is refused"), served=True), Front("good")
+    stop = asyncio.Event()
+    running = asyncio.create_task(run_adapters([bad, good], stop))
+    for _ in range(20):  # steps of the event loop
+        await asyncio.sleep(0)
+    assert "bad stopped, the others go on: the token is refused" in caplog.text
+    assert good.story == ["started"]
+    stop.set()
+    await running
+    assert good.story == ["started", "finished"]
+    alone = [Front(name, BadToken(name), served=True) for name in "ab"]
+    with pytest.raises(BadToken, match="b"):
+        await run_adapters(alone, asyncio.Event())
 
 
 async def test_what_the_operator_can_mend_is_told_first() -> None:

@@ -113,3 +113,7 @@ def test_every_event_is_one_line_that_can_be_read_back(fields: dict[str, str]) -
             said, _, rest = after.partition(" ")
             rest = " " + rest
         assert said == value or "[redacted]" in said
+    in_json = RedactingFormatter(as_json=True).format(record)
+    assert "\n" not in in_json
+    read = json.loads(in_json)
+    assert all(read[name] == value or "[redacted]" in read[name] for name, value in fields.items())

@@ -9,7 +9,7 @@ import json
 import logging
 import random
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import discord
@@ -78,6 +78,12 @@ class DiscordAdapter(Adapter[DiscordSettings]):
 
     name = "discord"
     first_pause_s: float = 1.0  # before a failed connection is tried again; doubled each time
+    _session: Session | None = field(default=None, init=False)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the gateway is."""
+        return self._session is not None and self._session.is_ready()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves; discord.py itself retries only what broke after the first connection."""
@@ -93,7 +99,7 @@ class DiscordAdapter(Adapter[DiscordSettings]):
         failures = 0
         while not stop.is_set():
             kind = ShardedSession if self.settings.sharded else Session
-            session = kind(self.conversation, self._set_up)
+            self._session = session = kind(self.conversation, self._set_up)
             try:
                 await self._serve(session, stop)
             except discord.LoginFailure:
@@ -109,6 +115,8 @@ class DiscordAdapter(Adapter[DiscordSettings]):
                 # The first handshake fails in discord.py 2.7 with whatever its own handler
                 # stumbles over (AttributeError); every failure here is one to connect.
                 log.warning("discord: not connected", extra={"fault": where(problem)})
+            finally:
+                self.served |= session.was_ready
             failures = 1 if session.was_ready else failures + 1
             pause_s = backoff_s(failures, self.first_pause_s, LONGEST_PAUSE_S)
             with suppress(TimeoutError):

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import re
 import secrets
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,6 +40,12 @@ class TelegramAdapter(Adapter[TelegramSettings]):
 
     name = "telegram"
     album_quiet_s: float = 0.6  # an album is complete when nothing has been added for so long
+    _reached: Callable[[], bool] = field(default=lambda: False, init=False)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the last poll was answered, or the webhook is set."""
+        return self._reached()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves; raises BadSettings, too, if the webhook can't be used."""
@@ -87,6 +94,7 @@ class TelegramAdapter(Adapter[TelegramSettings]):
                 delete = partial(app.bot.delete_webhook, drop_pending_updates=False)
                 if await insist(delete, stop):
                     log.info("telegram: polling")
+                    self._reached, self.served = lambda: polling.connected, True
                     await or_stop(polling.run(stop), stop)
         finally:
             publishing.cancel()
@@ -116,6 +124,7 @@ class TelegramAdapter(Adapter[TelegramSettings]):
         try:
             if await insist(start, stop):
                 log.info("telegram: listening for the webhook")
+                self._reached, self.served = lambda: app.running, True
                 await stop.wait()
         except BadRequest as problem:
             raise BadSettings(f"Telegram refuses telegram.webhook: {problem.message}") from None

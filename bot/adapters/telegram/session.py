@@ -251,6 +251,7 @@ class Polling:
     def __init__(self, app: Any, request: BaseRequest, bookmarks: Bookmarks) -> None:
         self._bot, self._queue = app.bot, app.update_queue
         self._request, self._bookmarks = request, bookmarks
+        self.connected = False  # whether the last poll was answered
         self._next: int | None = None
         self._held: dict[int, float] = {}  # update id -> when it came
         self._seen: set[int] = set()  # those that Telegram may send again
@@ -284,9 +285,10 @@ class Polling:
                 raise BadToken(REFUSED_TOKEN) from None
             except (TelegramError, KeyError, TypeError) as problem:  # or no answer of the Bot API
                 failures += 1
+                self.connected = False
                 await asyncio.sleep(_pause_s(problem, failures))
                 continue
-            failures = 0
+            failures, self.connected = 0, True
             fresh = await self._take(found, offset)
             pace_s = PACES_S[0] if fresh else min(pace_s * 1.7, PACES_S[1])
             if self._held:

@@ -41,6 +41,7 @@ class WebAdapter(Adapter[WebSettings]):
     """Serves the web chat; where it is alone, the page says how to add a token."""
 
     name = "web"
+    connected = True  # whoever asks is here
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves; raises SetupProblem, too, if the address can't be listened on."""
