@@ -1,4 +1,4 @@
-# make demo | run | test | check | bench: each works on a fresh machine with Python >= 3.11.
+# make demo | run | test | check | bench | lock | audit | sbom: each works on a fresh machine with Python >= 3.11.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo run test pytest check bench clean
+.PHONY: demo run test pytest check bench locked lock audit sbom clean
 
 demo: $(VENV)/.demo
 	$(BIN)/lookalike demo --out answer.jpg
@@ -42,6 +42,33 @@ bench: $(VENV)/.test
 	@for script in $(NEED_PHOTOS); do \
 	  test ! -f benchmarks/$$script.py || echo "  $(BIN)/python benchmarks/$$script.py DIR... $(RECORD)"; \
 	done
+
+# What a server installs, to the byte: every package in the version and with the hash of LOCK.
+LOCK := .ci/requirements.lock
+SUPPLY := $(VENV)/supply
+
+locked: | $(BIN)/python
+	$(PIP) install --require-hashes -r $(LOCK)
+	$(PIP) install --no-deps --editable .
+
+lock: | $(SUPPLY)
+	$(SUPPLY)/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade \
+	  --extra telegram --extra discord --extra web --extra video --extra postgres --extra monitor \
+	  --extra evaluate --generate-hashes --no-header --no-annotate --quiet --output-file $(LOCK)
+
+# Known vulnerabilities of what the lock file names.
+audit: | $(SUPPLY)
+	$(SUPPLY)/bin/pip-audit --requirement $(LOCK) --disable-pip --require-hashes
+
+# A bill of materials (CycloneDX) in artefacts/.
+sbom: | $(SUPPLY)
+	@mkdir -p artefacts
+	$(SUPPLY)/bin/cyclonedx-py requirements $(LOCK) --of JSON --output-file artefacts/sbom.json
+
+# An environment of its own: what looks at packages must not decide on their versions.
+$(SUPPLY): | $(BIN)/python
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip --disable-pip-version-check install 'uv>=0.9,<1' 'pip-audit>=2.9,<3' 'cyclonedx-bom>=7,<8'
 
 clean:
 	rm -rf $(VENV) answer.jpg artefacts
