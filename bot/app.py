@@ -104,13 +104,16 @@ async def open_conversation(
     from bot.models import Models
     from bot.recognizer import Recognizer
     from bot.text import Wording
+    from bot.values import Sender
 
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
         engine = open_engine(settings)
         gallery = await asyncio.to_thread(open_gallery, settings)
         stack.callback(gallery.close)
-        recognizer = Recognizer(engine, **settings.queue.model_dump())
+        ids = [one.partition(":")[::2] for one in settings.access.admins]
+        admins = frozenset(store.identity.who(Sender(*one, "")).user for one in ids)
+        recognizer = Recognizer(engine, admins=admins, **settings.queue.model_dump())
         stack.push_async_callback(recognizer.close)
         models = Models(engine, gallery, settings)
         stack.push_async_callback(models.close)
@@ -125,7 +128,7 @@ async def open_conversation(
         await stack.enter_async_context(keep_up(services))
         if fills_gallery:
             filling.go_on()
-        yield Conversation(services)
+        yield Conversation(services, settings.access.ignores)
 
 
 log = logging.getLogger(__name__)

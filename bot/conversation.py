@@ -168,8 +168,9 @@ class Conversation:
     ``bot.app.open_conversation`` makes one from the settings.
     """
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, ignores: Callable[..., bool]) -> None:
         self.wording = services.wording
+        self._ignores = ignores
         self._services = services
         self.bookmarks = services.store.bookmarks
         self.choices = functools.partial(preferences.choices, services)
@@ -194,9 +195,12 @@ class Conversation:
         """The reply to a request, within the limits.
 
         Never raises for a person's mistake, a missing model, a full queue or a fault of ours: the
-        reply says what to do. Only cancellation passes through.
+        reply says what to do, or is silent for who is not to be answered. Only cancellation passes
+        through.
         """
         sender, text = request.sender, self.wording.text
+        if self._ignores(sender.platform, sender.user_id, sender.chat_id):
+            return Reply()
         who = self._services.store.identity.who(sender)
         say = functools.partial(text, language=sender.language, platform=sender.platform)
         turn = Turn(request, limits, who, say)
@@ -210,6 +214,8 @@ class Conversation:
             if isinstance(problem, Busy):
                 details["count"] = max(1, round(float(str(details.get("seconds", 1)))))
             reply, outcome = notice(turn, turn.say(problem.key, **details)), type(problem).__name__
+            if details.get("again") and not limits.patient and request.action is None:
+                return Reply()
             if isinstance(problem, SetupProblem):
                 log.warning("cannot answer", extra={"reason": str(problem)})
         except Refusal as refusal:

@@ -102,7 +102,9 @@ class Recognizer:
     Args:
         length: Most photos and presses that are in work or wait; beyond it Busy is raised at once.
         photos_per_minute: Of one person, at most.
+        chat_photos_per_minute: Of one chat, at most; any number where it is None.
         deadline_s: Longest time from asking to answer.
+        admins: Keys of people without a limit.
         workers: Threads for decoding and detecting; the processor's cores by default.
     """
 
@@ -112,13 +114,18 @@ class Recognizer:
         *,
         length: int = 64,
         photos_per_minute: int = 20,
+        chat_photos_per_minute: int | None = None,
         deadline_s: float = 30.0,
+        admins: frozenset[bytes] = frozenset(),
         workers: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._length = length
         self._photos_per_minute = photos_per_minute
+        self._chat_photos_per_minute = chat_photos_per_minute
+        self._admins = admins
+        self._told: dict[bytes, float] = {}  # who was told to wait -> until when
         self._deadline_s = deadline_s
         self._clock = clock
         self._workers = workers or cores()
@@ -143,14 +150,16 @@ class Recognizer:
 
     @asynccontextmanager
     async def admitted(
-        self, person: bytes, *, photos: int = 1, press: bool = False
+        self, person: bytes, room: bytes = b"", *, photos: int = 1, press: bool = False
     ) -> AsyncIterator[Slot]:
         """The place in the queue and the deadline of a question about so many photos.
 
-        ``person`` is the asker's key; a pressed button counts against a more generous limit.
+        ``person`` is the asker's key, ``room`` the chat's; a pressed button counts against a more
+        generous limit.
 
         Raises:
-            TooFast: At once, if this person has asked too often in the last minute.
+            TooFast: At once, if person or chat have asked too often in the last minute; ``again``
+                in its details says whether this person was told so before.
             Busy: At once, if the queue is full or the program is stopping.
             Deadline: If what is done inside takes too long.
         """
@@ -158,12 +167,19 @@ class Recognizer:
             # About how long a new photo would wait, from what the last ones took.
             wait_s = max(1.0, self.inside * self._cost_s / self._workers)
             raise Busy("the queue is full", seconds=wait_s)
-        now, times = self._clock(), self._asked[person, press]
-        while times and times[0] <= now - WINDOW_S:
-            times.popleft()
-        if len(times) >= self._photos_per_minute * (PRESSES_PER_PHOTO if press else 1):
-            raise TooFast("one person has asked too often", seconds=times[0] + WINDOW_S - now)
-        times.extend([now] * photos)
+        now, limits = self._clock(), {person: self._photos_per_minute}
+        if room and self._chat_photos_per_minute is not None:
+            limits[room] = self._chat_photos_per_minute
+        for key, limit in limits.items() if person not in self._admins else ():
+            times = self._asked[key, press]
+            while times and times[0] <= now - WINDOW_S:
+                times.popleft()
+            if len(times) >= limit * (PRESSES_PER_PHOTO if press else 1):
+                free_s, again = times[0] + WINDOW_S, self._told.get(person, now) > now
+                self._told[person] = self._told[person] if again else free_s
+                raise TooFast("asked too often", seconds=free_s - now, again=again)
+        for key in limits:
+            self._asked[key, press].extend([now] * photos)
         self.inside += 1
         self._empty.clear()
         slot = Slot(self, person, photos)
@@ -291,8 +307,10 @@ class Recognizer:
     def tidy(self) -> None:
         """Forgets who has not asked in the last minute."""
         oldest = self._clock() - WINDOW_S
-        for key in [key for key, times in self._asked.items() if times[-1] < oldest]:
+        for key in [key for key, times in self._asked.items() if not times or times[-1] < oldest]:
             del self._asked[key]
+        for person in [one for one, until in self._told.items() if until < self._clock()]:
+            del self._told[person]
 
     async def _embed_waiting(self, model: str) -> None:
         """Embeds in batches until nobody waits for this model."""

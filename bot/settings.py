@@ -40,6 +40,8 @@ _PASSWORD = re.compile(r"://[^:/@]*:([^@]+)@|[?&]password=([^&#]+)")
 
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_stripped)]
 OptionalText = Annotated[str | None, BeforeValidator(_stripped)]
+IDENTIFIED = ("telegram", "discord")  # platforms with ids of people and chats
+AccessId = Annotated[str, Field(pattern=r"\A(telegram|discord):-?\d{1,20}\z")]
 OptionalNetwork = Annotated[IPvAnyNetwork | None, BeforeValidator(_stripped)]
 # Addresses of this machine alone, and names under which its page may be asked for.
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -99,7 +101,22 @@ class QueueSettings(_Section):
 
     length: Annotated[int, Field(ge=1)] = 64
     photos_per_minute: Annotated[int, Field(ge=1)] = 20
+    chat_photos_per_minute: Annotated[int, Field(ge=1)] | None = None
     deadline_s: Annotated[float, Field(gt=0)] = 30.0
+
+
+class AccessSettings(_Section):
+    """Who is answered: people and chats, such as ``"telegram:123456789"``."""
+
+    blocked: tuple[AccessId, ...] = ()
+    allowed: tuple[AccessId, ...] = ()
+    admins: tuple[AccessId, ...] = ()
+
+    def ignores(self, platform: str, *ids: str) -> bool:
+        """Whether somebody with that id, in a chat with that id, gets no answer."""
+        known = {f"{platform}:{one}" for one in ids}
+        foreign = self.allowed and platform in IDENTIFIED and known.isdisjoint(self.allowed)
+        return bool(foreign) or not known.isdisjoint(self.blocked)
 
 
 class MemorySettings(_Section):
@@ -189,6 +206,7 @@ class Settings(BaseSettings):
     models: ModelsSettings = ModelsSettings()
     gallery: GallerySettings = GallerySettings()
     database: DatabaseSettings = DatabaseSettings()
+    access: AccessSettings = AccessSettings()
     queue: QueueSettings = QueueSettings()
     memory: MemorySettings = MemorySettings()
     telegram: TelegramSettings = TelegramSettings()
@@ -247,7 +265,7 @@ def load_settings(config: Path | None = None, *, home: Path | None = None) -> Se
             values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
         raise BadSettings(f"the settings file {path} can't be read: {problem.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except (ValueError, RecursionError) as problem:  # numbers and nesting without end, too
         raise BadSettings(f"the settings file {path} is no TOML: {problem}") from None
     _refuse_unknown_environment()
     try:

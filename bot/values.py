@@ -78,6 +78,8 @@ class Limits:
     button_rows: int = 5  # most rows
     label_chars: int = 40  # longest button label
     whispers: bool = False  # whether a reply in a group can be shown to the asker alone
+    # Whether somebody who asks too fast is told so each time; else once, and is then passed over
+    patient: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,11 @@ class Reply:
     animation: Animation | None = None
     spoiler: bool = False  # whether picture or animation are hidden, as the photo was
     about: Attachment | None = None  # the photo of several that it answers; None for the first
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is nothing to send: of those who are blocked, or ask again too fast."""
+        return self == Reply()
 
 
 ALL = "all"

@@ -23,7 +23,8 @@ async def compare(services: Services, turn: Turn) -> Reply:
     if not photos:
         raise _need_two(turn)
     choice, remarks = await wished(services, turn, "model")
-    async with services.recognizer.admitted(turn.who.user, photos=len(photos)) as slot:
+    who, count = turn.who, len(photos)
+    async with services.recognizer.admitted(who.user, who.room, photos=count) as slot:
         reply = await _answer(services, turn, await _detect(turn, slot, photos), choice.model)
     return dataclasses.replace(reply, text="\n".join((reply.text, *remarks)))
 
@@ -35,7 +36,7 @@ async def both(services: Services, turn: Turn, action: Action) -> Reply:
     if len(again) != 2 and (recent is None or not recent.rest):
         raise refusal(turn, "stale.photo")
     wanted = (await services.store.choice(turn.who)).model
-    async with services.recognizer.admitted(turn.who.user) as slot:
+    async with services.recognizer.admitted(turn.who.user, turn.who.room) as slot:
         if recent is None:
             return await _answer(services, turn, await _detect(turn, slot, again), wanted)
         first = DetectedPhoto.from_kept(recent.photos[0])
@@ -48,7 +49,7 @@ async def pair(services: Services, turn: Turn, action: Action) -> Reply:
     token, wanted = action.text(0), action.text(1)
     if services.models.status(wanted) is None:
         raise refusal(turn, "stale.button", toast=False)
-    async with services.recognizer.admitted(turn.who.user, press=True) as slot:
+    async with services.recognizer.admitted(turn.who.user, turn.who.room, press=True) as slot:
         two, mine = await _recalled(services, turn, slot, action)
         reply = await _answer(services, turn, two, wanted, "" if mine is None else token)
     return dataclasses.replace(reply, replaces=mine is not False)
@@ -57,7 +58,7 @@ async def pair(services: Services, turn: Turn, action: Action) -> Reply:
 async def raw_pair(services: Services, turn: Turn, action: Action) -> Reply:
     """A button under a comparison: the numbers behind it."""
     model = services.models.answering(action.text(1))
-    async with services.recognizer.admitted(turn.who.user, press=True) as slot:
+    async with services.recognizer.admitted(turn.who.user, turn.who.room, press=True) as slot:
         two, _ = await _recalled(services, turn, slot, action)
         answer = await _measure(services, turn, two, model)
     return notice(turn, numbers(turn, [answer], model))

@@ -38,7 +38,7 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
         raise refusal(turn, "stale.photo")
     # A film takes several times the work of another press, and counts as a photo does.
     pressed = question.show == "numbers" or (recent is not None and question.show != "film")
-    async with recognizer.admitted(turn.who.user, press=pressed) as slot:
+    async with recognizer.admitted(turn.who.user, turn.who.room, press=pressed) as slot:
         if recent is not None:
             await slot.begin()
             photo = DetectedPhoto.from_kept(recent.photos[0])

@@ -92,7 +92,7 @@ async def _count_sent(services: Services, turn: Turn) -> str:
         return ""
     if not turn.request.photos[0].own:
         return turn.say("twins.not_own")
-    async with services.recognizer.admitted(turn.who.user) as slot:
+    async with services.recognizer.admitted(turn.who.user, turn.who.room) as slot:
         photo = await slot.detect(turn.request.photos[0].fetch, turn.ms)
         return await count_photo(services, turn, photo)
 

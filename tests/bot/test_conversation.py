@@ -70,6 +70,34 @@ def is_card(reply: Reply) -> bool:
     return True
 
 
+async def test_some_are_not_answered_and_a_flooder_is_told_once(
+    own_home: Path, hopper_jpeg: bytes
+) -> None:
+    access = {"blocked": ["telegram:13", "discord:-7"], "admins": ["telegram:1"]}
+    sections = {"queue": {"photos_per_minute": 2}, "access": access}
+    async with chatting(own_home, **sections) as opened:
+
+        def person(platform: str, who: str, chat: str = "private") -> Person:
+            return Person(opened, Sender(platform, who, chat, "en"), Limits(patient=False))
+
+        for blocked in (person("telegram", "13"), person("discord", "5", "-7")):
+            assert (await blocked.says("", hopper_jpeg)).silent
+            assert (await blocked.says("/help")).silent
+        flooder, admin = person("discord", "13"), person("telegram", "1")
+        replies = [await flooder.says("", hopper_jpeg) for _ in range(5)]
+        assert [bool(reply.answers) for reply in replies] == [True, True, False, False, False]
+        assert "a lot of photos" in replies[2].text
+        assert replies[3].silent
+        assert replies[4].silent
+        admins = [await admin.says("", hopper_jpeg) for _ in range(5)]
+        assert all(reply.answers for reply in admins)
+    async with chatting(own_home, access={"allowed": ["telegram:13"]}) as opened:
+        assert (await person("telegram", "13").says("/help")).text
+        assert (await person("telegram", "14", "13").says("/help")).text
+        assert (await person("telegram", "14").says("/help")).silent
+        assert (await person("web", "15").says("/help")).text
+
+
 async def test_a_photo_is_answered_with_name_score_word_model_and_credit(
     ann: Person, hopper_jpeg: bytes
 ) -> None:

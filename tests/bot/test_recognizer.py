@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,10 +91,11 @@ async def test_a_full_queue_says_so_at_once(engine: Engine) -> None:
 
 async def test_one_person_is_held_back_and_others_are_not(engine: Engine) -> None:
     now = [1000.0]
-    async with running(engine, photos_per_minute=3, clock=lambda: now[0]) as recognizer:
+    limits = {"photos_per_minute": 3, "chat_photos_per_minute": 4, "admins": frozenset({b"eve"})}
+    async with running(engine, **limits, clock=lambda: now[0]) as recognizer:
 
-        async def ask(person: bytes, *, press: bool = False, photos: int = 1) -> None:
-            async with recognizer.admitted(person, press=press, photos=photos):
+        async def ask(person: bytes, room: bytes = b"", **more: Any) -> None:
+            async with recognizer.admitted(person, room, **more):
                 pass
 
         await ask(b"ann", photos=2)
@@ -101,8 +103,20 @@ async def test_one_person_is_held_back_and_others_are_not(engine: Engine) -> Non
         await ask(b"ann")
         with pytest.raises(TooFast) as problem:
             await ask(b"ann")
-        assert problem.value.details["seconds"] == pytest.approx(40)
+        assert problem.value.details == {"seconds": pytest.approx(40), "again": False}
+        for _ in range(2):
+            with pytest.raises(TooFast) as problem:
+                await ask(b"ann")
+            assert problem.value.details["again"]
         await ask(b"ben")
+        for person in (b"cid", b"cid", b"dan", b"dan"):
+            await ask(person, b"group")
+        with pytest.raises(TooFast) as problem:  # that chat, whoever asks there
+            await ask(b"fay", b"group")
+        assert not problem.value.details["again"]
+        await ask(b"fay", b"elsewhere")
+        for _ in range(9):
+            await ask(b"eve", b"group")
         for _ in range(9):
             await ask(b"ann", press=True)
         with pytest.raises(TooFast):

@@ -58,6 +58,9 @@ def test_config_toml_of_the_working_folder_is_read(tmp_path: Path) -> None:
         ("default_model = 'facenet'\n", ("default_model", "'resnet'")),
         ("[web]\nport = 'eighty'\n", ("web.port", "integer")),
         ("not toml", ("no TOML",)),
+        ("home = " + "9" * 10_000, ("no TOML", "digits")),
+        ("home = " + "[" * 10_000, ("no TOML",)),
+        ("[access]\nblocked = ['13']\n", ("access.blocked",)),
     ],
 )
 def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:

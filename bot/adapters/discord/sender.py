@@ -43,6 +43,7 @@ LIMITS = Limits(
     button_rows=5,
     label_chars=80,
     whispers=True,
+    patient=False,
 )
 PAUSES_S = (0.5, 2.0, 5.0)
 LONGEST_RATE_LIMIT_S = 60.0
@@ -53,6 +54,10 @@ NO_HISTORY_CODE = 160002
 
 async def respond(interaction: discord.Interaction[Any], reply: Reply) -> None:
     """Puts the reply in the place of the deferred response, or of the pressed message."""
+    if reply.silent:
+        with contextlib.suppress(*FAILURES, *GARBAGE):
+            await interaction.delete_original_response()
+        return
     await _deliver(
         lambda: interaction.edit_original_response(
             content=reply.text or None,
@@ -65,6 +70,8 @@ async def respond(interaction: discord.Interaction[Any], reply: Reply) -> None:
 
 async def follow_up(interaction: discord.Interaction[Any], reply: Reply) -> None:
     """Sends the reply as a message of its own; a notice and a private one for one alone."""
+    if reply.silent:
+        return
     ephemeral = reply.private or reply.notice is not None
     send = interaction.followup.send
     await _deliver(lambda: send(**_message(reply), ephemeral=ephemeral), again=False)
@@ -88,6 +95,8 @@ async def answer_message(message: discord.Message, reply: Reply, say: Callable[[
 
     Where the bot may not attach files, the text goes with a sentence that names the permission.
     """
+    if reply.silent:
+        return
     reference = message.to_reference(fail_if_not_exists=False)
     as_reply = {"reference": reference, "mention_author": False}
     nonce = secrets.randbits(63)

@@ -178,7 +178,7 @@ class Session(discord.Client):
                 return
             request = Request(asker, command, words.strip(), photos)
             reply = await self._conversation.answer(request, LIMITS)
-            if group and command in PRIVATE:
+            if group and command in PRIVATE and not reply.silent:
                 written = await sender.write_privately(author, reply)
                 reply = Reply(say("discord.written" if written else "discord.closed"))
             await sender.answer_message(message, reply, say)

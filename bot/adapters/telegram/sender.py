@@ -46,7 +46,7 @@ os.environ.setdefault("PTB_TIMEDELTA", "true")
 # The rest is what ``Limits`` says without a platform (https://core.telegram.org/bots/api:
 # sendMessage, sendPhoto, sendDocument, sendAnimation, InlineKeyboardButton). Three buttons side by
 # side are as many as a phone shows with their words.
-TELEGRAM_LIMITS = Limits(buttons_per_row=3, button_rows=10)
+TELEGRAM_LIMITS = Limits(buttons_per_row=3, button_rows=10, patient=False)
 # How long a failing delivery is retried.
 PATIENCE_S = 120.0
 READ_S = 20.0
@@ -193,6 +193,8 @@ class Sender:
 
     async def answer_guest(self, query_id: str, asker_id: int | None, reply: Reply) -> str | None:
         """Answers a guest message; returns the inline message's id, or None if it can't be."""
+        if reply.silent:
+            return None
         text = _sendable(reply.text or reply.notice or "") or "…"
         content = telegram.InputTextMessageContent(text, link_preview_options=NO_PREVIEW)
         more: JSON = {"reply_markup": keyboard(reply.buttons)}
