@@ -151,8 +151,7 @@ async def serve(settings: Settings) -> None:
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).mallopt(-8, 2)
     wanted, stop = adapters_wanted(settings), asyncio.Event()
-    webhook = settings.telegram.webhook.url is not None
-    makers = {name: _adapter_class(name, webhook=webhook) for name in wanted}
+    makers = {name: _adapter_class(name) for name in wanted}
     async with (
         _stopped_by_signals(stop),
         open_conversation(settings, fills_gallery=True) as conversation,

@@ -172,7 +172,7 @@ class Conversation:
         self.wording = services.wording
         self._ignores = ignores
         self._services = services
-        self.bookmarks = services.store.bookmarks
+        self.store = services.store
         self.choices = functools.partial(preferences.choices, services)
         # For a front end of our own, which shows what the others leave to commands.
         self.gallery, self.filling = services.gallery, services.filling

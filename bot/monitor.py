@@ -78,7 +78,7 @@ class Monitor:
         found = {adapter.name: adapter.connected for adapter in self._adapters}
         found["model"] = bool(self._conversation.models.ready())
         checks = {
-            "store": self._conversation.bookmarks("readyz"),
+            "store": self._conversation.store.bookmarks("readyz"),
             "gallery": asyncio.to_thread(self._conversation.gallery.counts),
         }
         for name, check in checks.items():

@@ -44,6 +44,7 @@ NONCE_BYTES = 12
 LOCK_TIMEOUT_S = 10
 DAY_S = 86_400
 MOST_BOOKMARKS = 100
+HELD_HOURS = 3  # this one, the next (a clock is set back) and the last
 EVERYWHERE = frozenset({"model", "style"})
 
 T = TypeVar("T")
@@ -335,7 +336,8 @@ class Store:
 
     async def history(self, who: Who, limit: int | None = None) -> tuple[PastMatch, ...]:
         """A person's matches that are not expired, newest first."""
-        young = (MATCHES.c.user_key == who.user.hex()) & (MATCHES.c.at_s >= self._oldest())
+        oldest_s = self._oldest(self.now_s())
+        young = (MATCHES.c.user_key == who.user.hex()) & (MATCHES.c.at_s >= oldest_s)
         newest_first = (MATCHES.c.at_s.desc(), MATCHES.c.id.desc())
         query = sa.select(MATCHES.c.at_s, MATCHES.c.sealed).where(young).order_by(*newest_first)
         rows = await self._transaction(lambda one: one.execute(query.limit(limit)).all())
@@ -376,10 +378,62 @@ class Store:
             await self._change(row, who, {**dropped, place: (number, self.now_s())})
         return {one: known[one][0] for one in young}
 
+    async def hold(
+        self, name: str, number: int, content: dict[str, Any] | None, *, replace: bool = True
+    ) -> bool:
+        """Keeps an update of a front end until it is answered, which None says; sealed, for hours.
+
+        Returns whether nothing was kept of it; what was stays without ``replace``.
+        """
+        key = self.identity.keyed("held", name, str(number)).hex()
+        sealing_key = self.identity.sealing_key(self.identity.keyed("held", name))
+        said = {"number": number, "content": content}
+        written = {"key": key, "sealed": seal(sealing_key, key, said)}
+        written["user_key"], row = self._hours(name)[0], CHOICES.c.key == key
+
+        def write(connection: sa.Connection) -> bool:
+            if connection.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            is_new = connection.scalar(sa.select(CHOICES.c.key).where(row)) is None
+            if is_new or replace:
+                connection.execute(CHOICES.delete().where(row))
+                connection.execute(CHOICES.insert(), written)
+            return is_new
+
+        return await self._transaction(write)
+
+    async def held(self, name: str) -> dict[int, dict[str, Any] | None]:
+        """What ``hold`` keeps of the last hours, by number."""
+        owner = self.identity.keyed("held", name)
+        recent = CHOICES.c.user_key.in_(self._hours(name)[:HELD_HOURS])
+        rows = await self._choices(Who(owner, owner, owner), recent)
+        return {row["number"]: row["content"] for row in rows.values()}
+
+    def _hours(self, name: str) -> list[str]:
+        """What files the updates held in this hour and in those around it, the next one second."""
+        hour = self.now_s() // 3600
+        hours = (hour, hour + 1, *range(hour - 1, hour - 48, -1))
+        return [self.identity.keyed("held", name, str(one)).hex() for one in hours]
+
     async def sweep(self) -> int:
-        """Deletes matches that are too old; how many there were."""
-        old = MATCHES.delete().where(MATCHES.c.at_s < self._oldest())
-        deleted = await self._transaction(lambda one: int(one.execute(old).rowcount))
+        """Deletes matches that are too old, and updates held; how many matches there were.
+
+        Too old by the clock, but no more than a day after the last sweep's: a clock that is wrong
+        for a while costs nobody's history.
+        """
+        key = self.identity.keyed("sweep")
+        who, mark = Who(key, key, key), key.hex()
+        before = (await self._choices(who, CHOICES.c.key == mark)).get(mark, {})
+        seen_s = min(self.now_s(), before.get("at_s", self.now_s()) + DAY_S)
+        await self._change(mark, who, {"at_s": seen_s})
+        old_hours = CHOICES.c.user_key.in_(self._hours("telegram")[HELD_HOURS:])
+        old = MATCHES.delete().where(MATCHES.c.at_s < self._oldest(seen_s))
+
+        def delete(connection: sa.Connection) -> int:
+            connection.execute(CHOICES.delete().where(old_hours))
+            return int(connection.execute(old).rowcount)
+
+        deleted = await self._transaction(delete)
         if deleted:
             await self._empty_log()
         return deleted
@@ -388,9 +442,9 @@ class Store:
         """The time for a new match."""
         return int(self._clock())
 
-    def _oldest(self) -> int:
+    def _oldest(self, now_s: int) -> int:
         days = self.history_days
-        return self.now_s() - days * DAY_S if days else 2**62  # nothing is young enough
+        return now_s - days * DAY_S if days else 2**62  # nothing is young enough
 
     async def _choices(self, who: Who, which: sa.ColumnElement[bool]) -> dict[str, dict[str, Any]]:
         query = sa.select(CHOICES.c.key, CHOICES.c.sealed).where(which)

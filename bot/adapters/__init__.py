@@ -36,6 +36,7 @@ DOWNLOAD_LIMIT_BYTES = 20_000_000
 FETCH_PAUSES_S = (0.2, 0.8, 2.0, 3.0, 4.0)
 # A sign that something is in work, such as that of typing, is shown where the answer takes longer.
 SIGN_AFTER_S = 0.3
+SEND_S = 1.5  # how much longer a stop waits for an answer that is on its way
 
 _PICTURE_SUFFIX = re.compile(
     r"\.(avif|bmp|gif|hei[cf]|hif|ico|jfif|jp2|jpe|jpe?g\w*|jxl|mpo|png|tiff?|webp)\Z|\A[^.]*\Z",
@@ -71,10 +72,14 @@ class Adapter(abc.ABC, Generic[S]):
 
 
 class InFlight(Generic[W]):
-    """The requests being answered; a stop finishes them, or tells who waits a wording key."""
+    """The requests being answered; a stop finishes them, or tells who waits a wording key.
 
-    def __init__(self, tell: Callable[[W, str], Awaitable[None]]) -> None:
-        self._tell = tell
+    Or leaves them, without ``excuses``, where the platform sends them again at the next start.
+    """
+
+    def __init__(self, tell: Callable[[W, str], Awaitable[None]], *, excuses: bool = True) -> None:
+        self._tell, self._excuses = tell, excuses
+        self._sending: set[asyncio.Task[Any] | None] = set()
         self._requests: dict[asyncio.Task[Any], W] = {}
         self._background: set[asyncio.Future[Any]] = set()
         self.closing = False
@@ -96,6 +101,12 @@ class InFlight(Generic[W]):
             await self._tell(request, "error.internal")
         finally:
             del self._requests[task]
+            self._sending.discard(task)
+
+    def send(self, delivery: Awaitable[T]) -> Awaitable[T]:
+        """To be awaited for the answer to a request: a stop waits longer for what is on its way."""
+        self._sending.add(asyncio.current_task())
+        return delivery
 
     def keep(self, work: Awaitable[Any]) -> None:
         """Runs something in the background; ``finish`` cancels it."""
@@ -126,16 +137,20 @@ class InFlight(Generic[W]):
             repeated.cancel()
 
     async def finish(self, grace_s: float) -> None:
-        """Waits; who has no answer after ``grace_s`` is told to ask again. Sets ``closing``."""
+        """Waits; who has no answer after ``grace_s`` is told so, or left. Sets ``closing``."""
         if self._requests:
             await asyncio.wait(set(self._requests), timeout=grace_s)
         self.closing = True
-        unanswered = dict(self._requests)
-        tasks = (*unanswered, *self._background)
-        for task in tasks:
+        pending, late = dict(self._requests), set(self._background)
+        for task in pending.keys() - self._sending:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        excuses = [self._tell(request, "error.try_later") for request in unanswered.values()]
+        if pending:
+            late |= (await asyncio.wait(pending, timeout=SEND_S))[1]
+        for one in late:
+            one.cancel()
+        await asyncio.gather(*pending, *late, return_exceptions=True)
+        unanswered = [pending[task] for task in pending if task.cancelled() and self._excuses]
+        excuses = [self._tell(request, "error.try_later") for request in unanswered]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*excuses, return_exceptions=True), timeout=1.5)
 

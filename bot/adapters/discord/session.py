@@ -62,7 +62,7 @@ class Session(discord.Client):
     async def setup_hook(self) -> None:
         """Called by discord.py, as what follows."""
         with contextlib.suppress(LookalikeError):
-            self._left_off = await self._conversation.bookmarks("discord")
+            self._left_off = await self._conversation.store.bookmarks("discord")
         await self._set_up(self)
 
     async def on_ready(self) -> None:
@@ -97,7 +97,7 @@ class Session(discord.Client):
         async def note() -> None:
             with contextlib.suppress(LookalikeError):
                 answered = min(in_work, default=message.id + 1) - 1
-                await self._conversation.bookmarks("discord", place, answered)
+                await self._conversation.store.bookmarks("discord", place, answered)
 
         in_work.add(message.id)
         self.keep(note())

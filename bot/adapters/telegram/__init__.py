@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import telegram
-from telegram.error import BadRequest, InvalidToken, TelegramError
+from telegram.error import InvalidToken, TelegramError
 from telegram.ext import Application, ApplicationBuilder, TypeHandler
 
-from bot.adapters import Adapter, listening_socket, or_stop
+from bot.adapters import Adapter, or_stop
 from bot.adapters.telegram.sender import ApiRequest, ChatRateLimiter, connections
-from bot.adapters.telegram.session import ALLOWED_UPDATES, REFUSED_TOKEN, Polling, Session, insist
+from bot.adapters.telegram.session import Session
+from bot.adapters.telegram.updates import REFUSED_TOKEN, Polling, Updates, Webhook, insist
 from bot.conversation import PRIVATE, described
 from bot.settings import TelegramSettings
 from bot.text import FALLBACK, LANGUAGES
-from engine.errors import BadSettings, BadToken
+from engine.errors import BadToken
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +29,7 @@ AnyApplication = Application[Any, Any, Any, Any, Any, Any]
 
 @dataclass
 class TelegramAdapter(Adapter[TelegramSettings]):
-    """Telegram, by long polling or, where ``webhook.url`` is set, by webhook.
-
-    Polling loses no photo when the process is killed (``Polling``). A webhook may: its
-    updates count as delivered when they arrive, since Telegram sends the items of an album one
-    after another and each only when the one before has been taken.
-    """
+    """Telegram, by long polling or, where ``webhook.url`` is set, by webhook."""
 
     name = "telegram"
     album_quiet_s: float = 0.6  # an album is complete when nothing has been added for so long
@@ -81,57 +74,30 @@ class TelegramAdapter(Adapter[TelegramSettings]):
             await app.bot.shutdown()  # where the application was never initialised
 
     async def _serve(self, app: AnyApplication, requests: ApiRequest, stop: asyncio.Event) -> None:
-        polling = Polling(app, requests, self.conversation.bookmarks)
-        album_quiet_s, done = self.album_quiet_s, polling.answered
+        store, hook = self.conversation.store, self.settings.webhook
+        polling, webhook = Polling(app, requests, store), Webhook(app, store)
+        updates: Updates = webhook if hook.url else polling
+        album_quiet_s, done = self.album_quiet_s, updates.answered
         session = Session(app.bot, self.conversation, requests.client, album_quiet_s, done)
         app.add_handler(TypeHandler(telegram.Update, session.take))
         await app.start()
         publishing = asyncio.create_task(self._publish_commands(app.bot, stop))
+        self._reached = lambda: updates.connected
         try:
-            if self.settings.webhook.url:
-                await self._listen(app, self.settings.webhook.url, stop)
+            if hook.url:
+                await webhook.run(hook, stop)
             else:
                 delete = partial(app.bot.delete_webhook, drop_pending_updates=False)
                 if await insist(delete, stop):
                     log.info("telegram: polling")
-                    self._reached, self.served = lambda: polling.connected, True
                     await or_stop(polling.run(stop), stop)
         finally:
+            self.served |= updates.served
             publishing.cancel()
             await session.finish(self.grace_s)
-            await asyncio.gather(publishing, polling.confirm(), return_exceptions=True)
+            ends = polling.confirm() if updates is polling else updates.close()
+            await asyncio.gather(publishing, ends, return_exceptions=True)
             await app.stop()
-
-    async def _listen(self, app: AnyApplication, url: str, stop: asyncio.Event) -> None:
-        hook = self.settings.webhook
-        assert app.updater  # the builder makes one
-        try:
-            door = listening_socket(hook.listen, hook.port)
-        except OSError as problem:
-            raise BadSettings(
-                f"telegram.webhook: {hook.listen}:{hook.port} can't be used: {problem.strerror}"
-            ) from None
-        door.setblocking(False)
-        start = partial(
-            app.updater.start_webhook,
-            unix=door,  # any listening socket
-            url_path=re.escape(urlsplit(url).path),  # the library takes a regular expression
-            webhook_url=url,
-            secret_token=hook.secret.get_secret_value() if hook.secret else secrets.token_hex(32),
-            allowed_updates=ALLOWED_UPDATES,
-            drop_pending_updates=False,
-        )
-        try:
-            if await insist(start, stop):
-                log.info("telegram: listening for the webhook")
-                self._reached, self.served = lambda: app.running, True
-                await stop.wait()
-        except BadRequest as problem:
-            raise BadSettings(f"Telegram refuses telegram.webhook: {problem.message}") from None
-        finally:
-            if app.updater.running:
-                await app.updater.stop()
-            door.close()
 
     async def _publish_commands(self, bot: telegram.Bot, stop: asyncio.Event) -> None:
         for language in LANGUAGES:

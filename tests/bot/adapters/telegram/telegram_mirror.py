@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from PIL import Image
 from pydantic import SecretStr
@@ -30,7 +32,7 @@ class Mirror:
         fetched: The photos of each request that was answered.
         replies: Fixed replies by button action, or by command.
         gate: Nothing is answered while it is closed.
-        noted: Bookmarks, by place.
+        kept: Updates held, by number; None for those that are answered.
         wording: What the adapter itself says.
     """
 
@@ -39,16 +41,26 @@ class Mirror:
     replies: dict[str, Reply] = field(default_factory=dict)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     wording: Wording = field(default_factory=Wording.load)
-    noted: dict[str, int] = field(default_factory=dict)
+    kept: dict[int, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.gate.set()
 
-    async def bookmarks(self, _: str, place: str | None = None, number: int = 0) -> dict[str, int]:
-        before = dict(self.noted)
-        if place is not None:
-            self.noted[place] = number
-        return before
+    @property
+    def store(self) -> Any:
+        """Keeps what the adapter asks it to, like ``bot.store.Store``."""
+        return self
+
+    async def hold(
+        self, _: str, number: int, content: dict[str, Any] | None, *, replace: bool = True
+    ) -> bool:
+        is_new = number not in self.kept
+        if is_new or replace:
+            self.kept[number] = json.loads(json.dumps(content))
+        return is_new
+
+    async def held(self, _: str) -> dict[int, Any]:
+        return dict(self.kept)
 
     async def answer(self, request: Request, limits: Limits) -> Reply:
         assert limits == TELEGRAM_LIMITS

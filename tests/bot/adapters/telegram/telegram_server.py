@@ -77,6 +77,10 @@ class File:
     path: str
 
 
+# Those of one bot rise for ever, whatever runs of it there are.
+_UPDATE_IDS = itertools.count(870_000_000)
+
+
 class BotApi:
     """The server. Use as an asynchronous context manager."""
 
@@ -110,7 +114,6 @@ class BotApi:
         self._faults: dict[str, deque[Callable[[web.Request], None]]] = defaultdict(deque)
         self._garbled: dict[str, deque[str | None]] = defaultdict(deque)
         self._ids = itertools.count(1000)
-        self._update_ids = itertools.count(870_000_000)
         self._news = asyncio.Event()
         self._allowed = UPDATE_KINDS - NOT_BY_DEFAULT
         self._poll = 0
@@ -183,7 +186,7 @@ class BotApi:
 
     def push(self, kind: str, content: JSON) -> int:
         """Queues an update, or posts it to the webhook."""
-        update_id = next(self._update_ids)
+        update_id = next(_UPDATE_IDS)
         if kind not in self._allowed:
             return update_id
         self.updates.append({"update_id": update_id, kind: content})

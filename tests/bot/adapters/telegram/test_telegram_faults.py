@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import logging
 import socket
@@ -19,10 +20,10 @@ from telegram_people import Person, group
 from telegram_server import BotApi
 
 from bot import adapters
-from bot.adapters.telegram import TelegramAdapter, sender, session
+from bot.adapters.telegram import TelegramAdapter, sender, updates
 from bot.settings import TelegramSettings, WebhookSettings
 from bot.text import Wording
-from bot.values import Reply
+from bot.values import Limits, Reply, Request
 from engine.errors import BadSettings, BadToken
 
 # A process of its own that never answers.
@@ -32,7 +33,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pydantic import SecretStr
 from telegram_mirror import Mirror
 from bot import adapters
-from bot.adapters.telegram import TelegramAdapter, sender, session
+from bot.adapters.telegram import TelegramAdapter, sender, updates
 from bot.settings import TelegramSettings
 
 url, token = sys.argv[1:]
@@ -54,7 +55,7 @@ async def api() -> AsyncIterator[BotApi]:
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """What fails is tried again at once."""
-    for module in (sender, session):
+    for module in (sender, updates):
         monkeypatch.setattr(module, "backoff_s", lambda *_: 0.01)
 
 
@@ -326,19 +327,54 @@ async def test_what_is_in_work_is_finished_before_it_stops(api: BotApi, hopper_j
     assert _all_confirmed(api)
 
 
-async def test_what_can_not_be_finished_is_told(api: BotApi, hopper_jpeg: bytes) -> None:
-    """Who would wait in vain is asked to send it again, in their language."""
-    chat, mirror = Person(api, language="ru").private_chat(), Mirror()
+async def test_what_can_not_be_finished_is_left_to_telegram(
+    api: BotApi, hopper_jpeg: bytes
+) -> None:
+    """Nobody is told to send it again: the next start is sent it again, and answers."""
+    chat, mirror = Person(api).private_chat(), Mirror()
     mirror.gate.clear()
     started = time.monotonic()
     async with running(api, mirror, grace_s=0.3):
         await chat.send_photo(hopper_jpeg)
         await chat.send_album([hopper_jpeg, hopper_jpeg])
         await until(lambda: len(mirror.requests) == 2)
-    words = Wording.load().text("error.try_later", "ru")
-    assert [(await chat.reply()).words for _ in range(2)] == [words, words]
     assert time.monotonic() - started < 15
+    assert await chat.stays_silent(0.1)
+    async with running(api, Mirror(kept=mirror.kept)):
+        assert [bool((await chat.reply()).picture) for _ in range(2)] == [True, True]
     assert _all_confirmed(api)
+
+
+async def test_a_hundred_in_work_at_a_kill_are_answered_once_each(
+    api: BotApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that Telegram sends again, those that the store keeps, those answered behind others."""
+    chats = [Person(api).private_chat() for _ in range(100)]
+    mirror = Mirror()
+    answer = mirror.answer
+
+    async def every_third(request: Request, limits: Limits) -> Reply:
+        if int(request.arguments) % 3:
+            await asyncio.Event().wait()
+        return await answer(request, limits)
+
+    monkeypatch.setattr(mirror, "answer", every_third)
+    with monkeypatch.context() as killed:
+        killed.setattr(updates.Polling, "confirm", updates.Polling.close)
+        async with running(api, mirror, grace_s=0.0):
+            for number, chat in enumerate(chats):
+                await chat.say(f"/lookalike {number}")
+            for chat in chats[::3]:
+                await chat.reply()
+            await until(lambda: any(mirror.kept.values()))  # beyond what Telegram is asked to keep
+    again = Mirror(kept=mirror.kept)
+    async with running(api, again):
+        for number, chat in enumerate(chats):
+            if number % 3:
+                assert (await chat.reply()).words == f"lookalike [{number}] 0"
+        await until(lambda: api.confirmed >= chats[-1].last_update)
+    assert len(again.requests) == 66
+    assert await chats[0].stays_silent(0.1)
 
 
 async def test_a_photo_outlives_a_kill(api: BotApi, hopper_jpeg: bytes) -> None:
@@ -383,21 +419,19 @@ async def test_a_pressed_button_outlives_a_kill(api: BotApi, hopper_jpeg: bytes)
 async def test_a_photo_that_kills_is_tried_again_and_not_for_ever(
     api: BotApi, hopper_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What waited is held like any other until it was the oldest at two starts before."""
+    """The oldest that waited is kept by the store, tried at three starts, and then set aside."""
     chat, mirror = Person(api).private_chat(), Mirror()
     mirror.gate.clear()
     await chat.send_photo(hopper_jpeg)
     oldest = api.updates[0]["update_id"]
     await chat.send_photo(hopper_jpeg)
     monkeypatch.setattr(
-        session.Polling, "confirm", lambda _: asyncio.sleep(0)
+        updates.Polling, "confirm", lambda _: asyncio.sleep(0)
     )  # as if it was killed
-    for seen, confirmed in ((2, oldest - 1), (4, oldest - 1), (6, oldest)):
-        polls = len(api.called("getUpdates"))
+    for seen in (2, 4, 6, 7):
         async with running(api, mirror, grace_s=0.0):
-            await until(lambda: len(api.called("getUpdates")) > polls + 2)  # noqa: B023
             await until(lambda: len(mirror.requests) == seen)  # noqa: B023
-            assert api.confirmed == confirmed
+    assert mirror.kept[oldest] is None
 
 
 async def test_updates_in_work_come_again_and_are_answered_once(
@@ -483,8 +517,38 @@ async def test_updates_come_by_webhook(
             for headers in ({}, {"X-Telegram-Bot-Api-Secret-Token": "guess"}):
                 async with forger.post(str(webhook.url), json={}, headers=headers) as response:
                     assert response.status == 403
+            for body in (b"[]", b"{", b"[" * 100_000):
+                headers = {"X-Telegram-Bot-Api-Secret-Token": "s3cret_-"}
+                async with forger.post(str(webhook.url), data=body, headers=headers) as response:
+                    assert response.status == 400
+            large = forger.post(
+                str(webhook.url), data=io.BytesIO(b" " * 2_000_000), headers=headers
+            )
+            async with large as response:
+                assert response.status == 413
+            for again in api.updates[-2:]:  # as Telegram does where the answer was lost
+                async with forger.post(str(webhook.url), json=again, headers=headers) as response:
+                    assert response.status == 200
+            async with forger.get(str(webhook.url), headers=headers) as response:
+                assert response.status == 405
+        assert await chat.stays_silent(0.1)
     assert len(mirror.requests) == 2
     assert not api.called("getUpdates")
+
+
+async def test_what_came_by_webhook_outlives_a_kill(
+    api: BotApi, webhook: WebhookSettings, hopper_jpeg: bytes
+) -> None:
+    chat, mirror = Person(api).private_chat(), Mirror()
+    mirror.gate.clear()
+    async with running(api, mirror, webhook=webhook, grace_s=0.0):
+        await until(lambda: api.webhook.get("url"))
+        await chat.send_photo(hopper_jpeg)
+        await until(lambda: mirror.requests)
+    assert await chat.stays_silent(0.1)
+    async with running(api, Mirror(kept=mirror.kept), webhook=webhook):
+        assert (await chat.reply()).picture
+        await until(lambda: not any(mirror.kept.values()))
 
 
 async def test_a_webhook_without_a_secret_gets_one(api: BotApi, webhook: WebhookSettings) -> None:

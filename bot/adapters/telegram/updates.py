@@ -1,0 +1,322 @@
+"""Fetches updates from Telegram, or is sent them, and lets go of each only when it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import random
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from aiohttp import web
+from telegram import Update
+from telegram.error import BadRequest, Conflict, InvalidToken, RetryAfter, TelegramError
+from telegram.request import BaseRequest
+
+from bot.adapters import backoff_s, listening_socket, or_stop, retry
+from bot.adapters.telegram.sender import JSON, seconds_asked
+from bot.settings import WebhookSettings
+from bot.store import Store
+from engine.errors import BadSettings, BadToken, LookalikeError
+
+log = logging.getLogger(__name__)
+
+REFUSED_TOKEN = (
+    "Telegram refuses the bot's token; "  # noqa: S105 - a sentence
+    "put the one that @BotFather gave you into telegram.token"
+)
+ALLOWED_UPDATES = ("message", "edited_message", "callback_query", "guest_message")
+POLL_S = 30  # how long Telegram may wait before it says that there is nothing
+# Between polls while something is in work: soon after news, since a crowd comes together, then
+# rarely. (Telegram itself lets a poll for the same update wait half a second.)
+PACES_S = (0.08, 0.5)
+# Reading an update takes a fraction of a millisecond, during which nothing else is done.
+NEW_AT_ONCE = 30
+# How long an update in work stays unconfirmed, and how many do (well below 100, the most that one
+# poll brings), before the store keeps it instead; at how many starts one is tried.
+HOLD_S, HOLD_MOST, HOLD_STARTS = 60.0, 60, 3
+MOST_UPDATE_BYTES, UPDATE_S = 1_000_000, 10.0  # of a request to the webhook
+NAME = "telegram"  # in the store
+
+
+class Updates:
+    """Hands each update over once; what a process leaves unanswered, the next one answers.
+
+    Also of those that Telegram would not send again: the store keeps them, sealed. One that is
+    unanswered at ``HOLD_STARTS`` starts is given up: what processes die of is not tried for ever.
+    """
+
+    def __init__(self, app: Any, store: Store) -> None:
+        self._bot, self._queue, self._store = app.bot, app.update_queue, store
+        self.connected = False  # whether Telegram is reached, or has been told the webhook
+        self.served = False  # whether that ever was so
+        self._aside = set[int]()  # unanswered, kept by the store
+        self._done_before = set[int]()  # answered or given up by processes before this one
+        self._noting = set[asyncio.Task[Any]]()
+
+    async def restore(self) -> None:
+        """Hands over what processes before this one left."""
+        with suppress(LookalikeError):
+            for update_id, kept in sorted((await self._store.held(NAME)).items()):
+                if kept is not None and await self._may_start(update_id, kept):
+                    self._aside.add(update_id)
+                    self._hand_over(kept["update"])
+                else:
+                    self._done_before.add(update_id)
+
+    async def _may_start(self, update_id: int, kept: JSON) -> bool:
+        """Counts one more start at which an update is unanswered."""
+        kept = {**kept, "starts": kept["starts"] + 1}
+        if kept["starts"] <= HOLD_STARTS:
+            await self._store.hold(NAME, update_id, kept)
+            return True
+        log.error("telegram: an update is set aside, after %d starts without answer", HOLD_STARTS)
+        await self._store.hold(NAME, update_id, None)
+        return False
+
+    def answered(self, update_id: int) -> None:
+        """Notes that an update needs nothing more."""
+        if update_id in self._aside:
+            self._aside.discard(update_id)
+            self._note_answered(update_id)
+
+    def _note_answered(self, update_id: int) -> None:
+        task = asyncio.ensure_future(self._store.hold(NAME, update_id, None))
+        self._noting.add(task)
+        task.add_done_callback(self._noted)
+
+    def _noted(self, task: asyncio.Task[Any]) -> None:
+        self._noting.discard(task)
+        if not task.cancelled() and task.exception():
+            log.warning("telegram: it can't be noted which updates are answered")
+
+    def _hand_over(self, update: JSON) -> bool:
+        try:
+            self._queue.put_nowait(Update.de_json(update, self._bot))
+        except Exception as problem:  # noqa: BLE001 - the library lets KeyError and the like out
+            # One must not hide the others.
+            log.warning("telegram: an update can't be read (%s)", type(problem).__name__)
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Ends what is being noted."""
+        await asyncio.gather(*self._noting, return_exceptions=True)
+
+
+class Polling(Updates):
+    """Long polling.
+
+    Telegram forgets an update as soon as a poll names a higher one. So while something is being
+    answered, polls name the oldest unanswered update, and what they bring again is recognised.
+    After ``HOLD_S``, or when ``HOLD_MOST`` came after it, the store keeps an update instead.
+
+    Not by ``Bot.get_updates``: it would read all updates, those seen before too, and raise if one
+    can't be read.
+    """
+
+    def __init__(self, app: Any, request: BaseRequest, store: Store) -> None:
+        super().__init__(app, store)
+        self._request = request
+        self._next: int | None = None
+        self._is_first = True  # whether the next poll brings what waited before the start
+        self._held: dict[int, tuple[float, JSON]] = {}  # update id -> when it came, and it
+        self._seen: set[int] = set()  # those that Telegram may send again
+        self._all_answered = asyncio.Event()
+        self._all_answered.set()
+
+    def answered(self, update_id: int) -> None:
+        """Notes that an update needs nothing more."""
+        self._held.pop(update_id, None)
+        if not self._held:
+            self._all_answered.set()
+        super().answered(update_id)
+        if min(self._held, default=update_id) < update_id:  # after a kill Telegram sends both again
+            self._note_answered(update_id)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Fetches until it is cancelled, after ``stop`` is set; a network failure is retried.
+
+        Raises BadToken if Telegram refuses the token.
+        """
+        await self.restore()
+        pace_s, failures = PACES_S[0], 0
+        # Asked for as well: Python 3.11's wait_for may swallow the cancellation.
+        while not stop.is_set():
+            long_ago = time.monotonic() - HOLD_S
+            for update_id, (since, _) in sorted(self._held.items()):
+                later = sum(other > update_id for other in self._seen)
+                if since < long_ago or later >= HOLD_MOST:
+                    await self._put_aside(update_id)
+            offset = min(self._held, default=self._next)
+            try:
+                # As a task of its own: nothing here wakes up before the answer is there.
+                found = await asyncio.create_task(self._poll(offset))
+            except InvalidToken:
+                raise BadToken(REFUSED_TOKEN) from None
+            except (TelegramError, KeyError, TypeError) as problem:  # or no answer of the Bot API
+                failures += 1
+                self.connected = False
+                await asyncio.sleep(_pause_s(problem, failures))
+                continue
+            failures, self.connected, self.served = 0, True, True
+            fresh = await self._take(found, offset)
+            pace_s = PACES_S[0] if fresh else min(pace_s * 1.7, PACES_S[1])
+            if self._held:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._all_answered.wait(), pace_s)
+
+    async def confirm(self) -> None:
+        """Tells Telegram, once polling has ended, what need not come again."""
+        await self.close()
+        if self._next is not None:
+            last = self._poll(min(self._held, default=self._next), limit=1, timeout_s=0)
+            await asyncio.wait_for(last, timeout=0.8)
+
+    async def _put_aside(self, update_id: int) -> None:
+        """Leaves an update to the store, so that Telegram can be told that it is known."""
+        kept = {"starts": 1, "update": self._held[update_id][1]}
+        with suppress(LookalikeError):
+            await self._store.hold(NAME, update_id, kept)
+        if self._held.pop(update_id, None) is None:  # answered meanwhile
+            self._note_answered(update_id)
+        else:
+            self._aside.add(update_id)
+
+    async def _poll(self, offset: int | None, limit: int = 100, timeout_s: int = POLL_S) -> Any:
+        timeout_s = 0 if self._held or self._is_first else timeout_s
+        asked: JSON = {
+            "limit": min(limit, len(self._seen) + NEW_AT_ONCE),
+            "timeout": timeout_s,
+            "allowed_updates": json.dumps(ALLOWED_UPDATES),
+        }
+        if offset is not None:
+            asked["offset"] = offset
+        url = f"{self._bot.base_url}/getUpdates?{urlencode(asked)}"
+        read_s = (self._request.read_timeout or 0) + timeout_s
+        return await self._request.post(url, read_timeout=read_s)
+
+    async def _take(self, found: object, offset: int | None) -> bool:
+        """Hands over what is new of an answer; whether anything is."""
+        updates = {
+            update["update_id"]: update
+            for update in (found if isinstance(found, list) else ())
+            if isinstance(update, dict) and isinstance(update.get("update_id"), int)
+        }
+        fresh = [update_id for update_id in updates if update_id not in self._seen]
+        oldest, waited, self._is_first = min(fresh, default=0), self._is_first, False
+        for update_id in fresh:
+            self._next, update = update_id + 1, updates[update_id]
+            if update_id in self._aside or update_id in self._done_before:
+                continue
+            if self._hand_over(update):
+                self._held[update_id] = time.monotonic(), update
+                self._all_answered.clear()
+                if waited and update_id == oldest:  # the last process may have died of it
+                    await self._put_aside(update_id)
+        self._seen.update(updates)
+        if offset is not None:
+            self._seen = {update_id for update_id in self._seen if update_id >= offset}
+        return bool(fresh)
+
+
+class Webhook(Updates):
+    """Is sent updates: each is kept by the store before Telegram is told that it arrived.
+
+    For Telegram sends the items of an album one after another, and each only when the one before
+    has been taken.
+    """
+
+    async def run(self, settings: WebhookSettings, stop: asyncio.Event) -> None:
+        """Listens until ``stop`` is set; raises BadSettings if that or the address is refused."""
+        url = settings.url or ""
+        secret = settings.secret.get_secret_value() if settings.secret else secrets.token_hex(32)
+        try:
+            door = listening_socket(settings.listen, settings.port)
+        except OSError as problem:
+            place = f"{settings.listen}:{settings.port}"
+            raise BadSettings(
+                f"telegram.webhook: {place} can't be used: {problem.strerror}"
+            ) from None
+        site = web.Application(client_max_size=MOST_UPDATE_BYTES)
+        site.add_routes([web.post(urlsplit(url).path or "/", partial(self._receive, secret))])
+        runner = web.AppRunner(site, access_log=None, shutdown_timeout=1)
+        await runner.setup()
+        try:
+            await web.SockSite(runner, door).start()
+            await self.restore()
+            tell = partial(
+                self._bot.set_webhook,
+                url,
+                allowed_updates=ALLOWED_UPDATES,
+                secret_token=secret,
+                drop_pending_updates=False,
+            )
+            if await insist(tell, stop):
+                log.info("telegram: listening for the webhook")
+                self.connected = self.served = True
+                await stop.wait()
+        except BadRequest as problem:
+            raise BadSettings(f"Telegram refuses telegram.webhook: {problem.message}") from None
+        finally:
+            await runner.cleanup()
+
+    async def _receive(self, secret: str, request: web.Request) -> web.Response:
+        told = request.headers.get("X-Telegram-Bot-Api-Secret-Token", "")
+        if not hmac.compare_digest(told.encode(), secret.encode()):
+            return web.Response(status=403)
+        try:
+            async with asyncio.timeout(UPDATE_S):
+                update = json.loads(await request.read())
+            update_id = int(update["update_id"])
+        except TimeoutError:
+            return web.Response(status=408)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return web.Response(status=400)
+        try:
+            new = {"starts": 1, "update": update}
+            is_new = await self._store.hold(NAME, update_id, new, replace=False)
+        except LookalikeError:
+            return web.Response(status=503)  # Telegram sends it again
+        if is_new:
+            self._aside.add(update_id)
+            if not self._hand_over(update):
+                self.answered(update_id)
+        return web.Response()
+
+
+async def insist(call: Callable[[], Awaitable[object]], stop: asyncio.Event) -> bool:
+    """Repeats a request until it succeeds (True) or ``stop`` is set (False).
+
+    A token that Telegram refuses (InvalidToken), and what it does not accept (BadRequest), raise.
+    """
+
+    async def done() -> bool:
+        await call()
+        return True
+
+    def pause_s(problem: Exception, failures: int) -> float | None:
+        lasting = isinstance(problem, (BadRequest, InvalidToken))
+        passing = isinstance(problem, TelegramError) and not lasting
+        return _pause_s(problem, failures) if passing else None
+
+    return await or_stop(retry(done, pause_s), stop) or False
+
+
+def _pause_s(problem: Exception, failures: int) -> float:
+    if isinstance(problem, RetryAfter):
+        return 0.1 + seconds_asked(problem)
+    if failures in {1, 5} or failures % 50 == 0:
+        reason = f"no answer ({type(problem.__cause__ or problem).__name__})"
+        if isinstance(problem, Conflict):
+            reason = "another process polls with the same token; stop one of them"
+        log.warning("telegram: %s; trying again", reason)
+    spread = random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
+    return spread * backoff_s(failures, 0.5, 30.0)
