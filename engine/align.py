@@ -4,19 +4,13 @@ Coordinates are pixel indices: the centre of the upper left pixel is (0, 0). Mat
 map photo coordinates (x, y, 1) to crop coordinates.
 """
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from engine.types import Concern
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    from engine.types import Box, Photo
+from engine.types import Box, Concern, Photo
 
 DLIB_EDGE_PX = 150
 VGGFACE2_EDGE_PX = 224

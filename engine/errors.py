@@ -4,8 +4,6 @@ The message is one sentence for the person who can mend it and names no photo, u
 What the sender is told comes from ``bot/wording`` by ``key``; ``details`` fill its placeholders.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 

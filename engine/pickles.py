@@ -8,8 +8,6 @@ Formats: PEP 3154, PEP 574; how NumPy 1 and 2 pickle arrays: numpy/_core/src/mul
 ``array_reduce`` and ``array_reduce_ex``; how joblib does: joblib/numpy_pickle.py.
 """
 
-from __future__ import annotations
-
 import io
 import mmap
 import pickle

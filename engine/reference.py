@@ -4,8 +4,6 @@
 equal to them. The only place that knows TensorFlow; needs the extra ``tensorflow``.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import os
@@ -17,19 +15,15 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from engine.backbones import Malformed
+from engine.backbones import BackboneRecord, Malformed
 from engine.backbones.network import Backbone
 from engine.errors import SetupProblem
 from engine.types import Box, Face, Photo
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from engine.backbones import BackboneRecord
 
 _ARCHITECTURES = {"resnet": "resnet50", "senet": "senet50"}
 _SMALLEST_SIDE_PX = 12  # the input of P-Net: the package fails on a smaller picture

@@ -5,26 +5,21 @@ OpenVINO exports, then its CRC-32. A later start maps the file. The key covers e
 content depends on; a file that is damaged is written anew, and any may be deleted at any time.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os
 import sys
 import threading
 import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.errors import SetupProblem, WeightsCorrupt
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from numpy.typing import NDArray
 
 Precision = Literal["auto", "float", "f32", "bf16", "int8"]
 Node = Any  # an operator of OpenVINO, which is not typed

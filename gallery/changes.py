@@ -3,8 +3,6 @@
 A vector is appended to its space's file before the transaction that names its row is committed.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, replace

@@ -3,8 +3,6 @@
 The gallery and the bot's own store use what is said here of PostgreSQL.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sqlite3
@@ -12,18 +10,16 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from engine.errors import BadSettings, GalleryCorrupt, LookalikeError, TryLater
 from migrations import current, head, upgrade
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine.interfaces import ExceptionContext
 
 _BUSY_TIMEOUT_S: Final = 15.0
 _PRAGMAS: Final = ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON")

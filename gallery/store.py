@@ -11,8 +11,6 @@ On PostgreSQL all of it is in the database, the vectors as pgvector keeps them
 (gallery/search/pgvector.py). gallery/changes.py writes.
 """
 
-from __future__ import annotations
-
 import difflib
 import threading
 import unicodedata

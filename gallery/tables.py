@@ -4,8 +4,6 @@ What no row mentions does not exist. A vector is written to its space's file fir
 then one transaction here makes it count (commit).
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import sqlalchemy as sa

@@ -1,7 +1,5 @@
 """The terminal: a line is a photo's path, a command, or the number of a button."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import getpass

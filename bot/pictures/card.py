@@ -4,8 +4,6 @@ Dark, so that it sits well in light and in dark chats; drawn at 1080 px and laid
 and score can still be read at the 350 px of a phone.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field

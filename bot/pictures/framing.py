@@ -8,8 +8,6 @@ held still at some distance from the face. Coordinates are pixel indices, as in 
 points are the five landmarks of ``engine.types.Face`` and the chin.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -8,8 +8,6 @@ Pillow's own text is not used: its wheels join Arabic and order Indic letters on
 have the system library FriBidi, which small servers lack.
 """
 
-from __future__ import annotations
-
 import threading
 import unicodedata
 from collections.abc import Iterable

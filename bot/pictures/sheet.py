@@ -1,7 +1,5 @@
 """The paper that cards are drawn on: colours, photos, text, bars, badges, numbered photos, JPEG."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 

@@ -9,8 +9,6 @@ means and deviations of Reinhard et al., "Color transfer between images", IEEE C
 CIE L*a*b*, measured on skin and held within limits, so that a face keeps its own light.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray

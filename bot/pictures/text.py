@@ -10,8 +10,6 @@ rules P2 to P3, W1 to W7, N0 to N2, I1, I2 and L2. Explicit embeddings and isola
 names are cleaned of them, since they could make one name look like another.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import unicodedata

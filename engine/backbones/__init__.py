@@ -4,8 +4,6 @@ A backbone turns a face into a unit vector. Its record says where its weights co
 what terms; its space says which vectors may be compared with its own.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from engine.errors import BadSettings

@@ -6,18 +6,14 @@ of all layers from the loss inwards, then the layers themselves from the input o
 value but the weights is known beforehand, so any other value means that the file is another one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine import runtime
 from engine.backbones import Malformed
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 INPUT_PX = 150
 DIMENSIONS = 128

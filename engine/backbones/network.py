@@ -6,27 +6,23 @@ finds one person in two conditions more alike than two people in one condition. 
 it is the other way round: the condition decides.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.backbones import BackboneRecord
 from engine.errors import WeightsCorrupt
 from engine.types import Box, Embedding, Face, Photo, Space
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+Colour = tuple[float, float, float]
+Change = Callable[[Photo, Face], tuple[Photo, Face]]
 
-    Colour = tuple[float, float, float]
-    Change = Callable[[Photo, Face], tuple[Photo, Face]]
 
 INT8_RECIPE = 100
 """Added to the recipe where a network multiplies bytes: its vectors are a space of their own."""

@@ -10,23 +10,20 @@ attribute ``weight_names``. Names contain ``/``, so that groups nest in each oth
 attributes say what belongs together, the tree does not.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine import runtime
 from engine.backbones import Malformed
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+Weights = dict[str, dict[str, NDArray[np.float32]]]
 
-    Weights = dict[str, dict[str, NDArray[np.float32]]]
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Of the weights of one layer by their names, in the order in which Keras saves them."""

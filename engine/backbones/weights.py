@@ -5,8 +5,6 @@ seen and checked on every load. No checksum of the VGGFace2 files is published, 
 download is trusted if every layer, shape and value of it can be right, and a later change is not.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json

@@ -8,15 +8,14 @@ Coordinates in here are counted from the photo's upper left edge: the centre of 
 (0.5, 0.5).
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from importlib import metadata
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine import runtime
 from engine.align import concerns
@@ -24,14 +23,10 @@ from engine.errors import WeightsCorrupt, WeightsMissing
 from engine.mtcnn.canvas import WINDOW_PX, Halvings, plan
 from engine.pickles import joblib_arrays
 from engine.runtime import Network, Precision, compile_network
-from engine.types import Box, Face
+from engine.types import Box, Face, Photo
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+Findings = NDArray[np.void]  # of FINDING, surest first
 
-    from engine.types import Photo
-
-    Findings = NDArray[np.void]  # of FINDING, surest first
 
 Stage = Literal["pnet", "rnet", "onet"]
 

@@ -8,20 +8,15 @@ Halving by averaging four pixels is ten times faster than averaging by any other
 it any size is near: only the last step, by less than a half, has to be interpolated.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.decode import stretch
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 GREY = 127
 """Stands for what is beyond a photo's edges; near 0 after MTCNN's normalisation."""

@@ -4,8 +4,6 @@ An index proposes people, by scanning codes or asking faiss (gallery/search/inde
 (gallery/search/pgvector.py); ``compared`` then says how alike they are, in float64.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from typing import Final
 

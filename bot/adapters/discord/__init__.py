@@ -1,7 +1,5 @@
 """The Discord bot: how it connects, which commands it registers, and how it stops."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import inspect

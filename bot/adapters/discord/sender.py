@@ -4,8 +4,6 @@ What can't be delivered is logged without a name. discord.py repeats most calls 
 429 of the network in between, and gives up after five failures in a row; so it is retried here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import itertools

@@ -1,7 +1,5 @@
 """The Telegram bot: how it connects, listens and stops."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable

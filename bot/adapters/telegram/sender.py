@@ -1,7 +1,5 @@
 """Delivers replies as Telegram messages: within its limits, its rates, and despite failures."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import io

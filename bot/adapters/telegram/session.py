@@ -1,7 +1,5 @@
 """Answers Telegram's updates, and says of each one when it is answered."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress

@@ -1,7 +1,5 @@
 """Fetches updates from Telegram, or is sent them, and lets go of each only when it is answered."""
 
-from __future__ import annotations
-
 import asyncio
 import hmac
 import json

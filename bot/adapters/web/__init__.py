@@ -1,7 +1,5 @@
 """The local web chat: NiceGUI on uvicorn, in the process and event loop of the other adapters."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging
