@@ -49,6 +49,9 @@ class VectorFile:
     @classmethod
     def create(cls, folder: Path, space: Space) -> VectorFile:
         """An empty file of the next generation; the folder is made if need be."""
+        for place in (folder.parent, folder):
+            if place.is_file():  # where somebody has put one in the place of the folder
+                place.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         newest = max((generation_of(path.name) or 0 for path in folder.iterdir()), default=0)
         made = cls(folder, space, newest + 1)
@@ -112,7 +115,10 @@ class VectorFile:
 
     def _opened(self) -> int:
         if self._file is None:
-            self._file = os.open(self.path, os.O_RDONLY)
+            try:
+                self._file = os.open(self.path, os.O_RDONLY)
+            except NotADirectoryError as problem:
+                raise FileNotFoundError(*problem.args) from problem
             weakref.finalize(self, os.close, self._file)
         return self._file
 

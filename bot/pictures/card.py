@@ -4,6 +4,7 @@ Dark, so that it sits well in light and in dark chats; drawn at 1080 px and laid
 and score can still be read at the 350 px of a phone.
 """
 
+import logging
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
@@ -19,10 +20,12 @@ from bot.text import shorten
 from bot.values import Picture
 from engine.align import DLIB_TEMPLATE
 from engine.engine import Engine
+from engine.errors import PhotoProblem
 from engine.types import Box, Face, Photo
 from gallery.records import Match
 from gallery.silhouette import draw_silhouette, is_silhouette
 
+log = logging.getLogger(__name__)
 _CAMERA = "\N{CAMERA} "  # before a credit, in place of the word "photo" in some language
 
 _WIDTH = 1080
@@ -70,10 +73,15 @@ def entry_of(engine: Engine, match: Match, *, name: str, word: str, credit: str)
     """A match as the card shows it; decodes its portrait."""
     portrait, jpeg = match.portrait, match.thumbnail()
     said = (name, match.score, word, credit)
-    if is_silhouette(jpeg):
+    pixels = None
+    if not is_silhouette(jpeg):
+        try:
+            pixels = engine.decode_portrait(jpeg).pixels
+        except PhotoProblem:  # of the gallery's picture, not the sender's
+            log.error("a portrait is damaged: run `lookalike gallery verify --fix`")  # noqa: TRY400
+    if pixels is None:
         pixels = engine.decode_portrait(draw_silhouette(*_SILHOUETTE_PX, _SILHOUETTE)).pixels
         return CardEntry(pixels, _SILHOUETTE, *said, silhouette=True)
-    pixels = engine.decode_portrait(jpeg).pixels
     # The settings may make decoding reduce even a thumbnail.
     scale = pixels.shape[1] / portrait.width_px
     landmarks = (portrait.landmarks * scale).astype(np.float32)

@@ -21,7 +21,7 @@ import re
 import stat
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,9 @@ from engine.errors import SetupProblem, TooLarge
 from gallery.records import FoundPerson, FoundPortrait, folded
 
 PEOPLE_FILE: Final = "people.csv"
+MOST_LINES, MOST_TABLE_BYTES = 1_000_000, 200_000_000  # of a CSV file
+MOST_STRANGERS = 1_000  # of the names in it that are nobody's, so many are told
+MOST_DEPTH = 30  # folders in folders
 
 # As long as the columns of gallery/tables.py.
 _LONGEST: Final = {"country": 100, "gender": 50, "category": 200}
@@ -190,6 +193,8 @@ class FolderContents:
                     self.ignored.append(f"{self.below(path)} ({reason})")
             elif not entry.is_dir(follow_symlinks=False):
                 branch.photos.append(path)
+            elif len(path.parts) - len(self.root.parts) > MOST_DEPTH:
+                self.ignored.append(f"{self.below(path)} (too deep)")
             elif (inner := self.walk(path)).all_photos():
                 branch.branches.append(inner)
         return branch
@@ -287,24 +292,28 @@ def described(
     if it can't be read, has none of the columns, or a Wikidata id in it is none.
     """
     known = {folded(portrait.person.name) for portrait in portraits}
-    rows = [row for row in read_table(file, known=known, notes=notes) if "person" in row]
-    if not rows:
+    said: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
+    strangers: dict[str, str] = {}
+    for row in read_table(file, known=known, notes=notes):
+        if not (called := row.get("person", "")):
+            continue
+        name, short = folded(called), folded(_NUMBER_AT_END.sub("", person_name(called)))
+        if name in known or short in known:
+            said[name if name in known else short].append(row)
+        elif len(strangers) < MOST_STRANGERS:
+            strangers.setdefault(name, called)
+    if not (said or strangers):
         raise SetupProblem(
             f"{file} needs the column person and any of category, country, gender and "
             "wikidata_id, named in its first line"
         )
-    said: dict[str, list[dict[str, str]]] = {}
-    for row in rows:
-        name = folded(row["person"])
-        short = folded(_NUMBER_AT_END.sub("", person_name(row["person"])))
-        said.setdefault(short if name not in known and short in known else name, []).append(row)
     completed = []
     for portrait in portraits:
         person = portrait.person
         for row in said.get(folded(person.name), ()):
             person = _completed(person, row, file)
         completed.append(replace(portrait, person=person))
-    return completed, [said[name][0]["person"] for name in said if name not in known]
+    return completed, list(strangers.values())
 
 
 def _completed(person: FoundPerson, row: dict[str, str], file: Path) -> FoundPerson:
@@ -326,34 +335,37 @@ def _completed(person: FoundPerson, row: dict[str, str], file: Path) -> FoundPer
 
 def read_table(
     file: Path, *, known: Collection[str] = (), notes: list[str] | None = None
-) -> list[dict[str, str]]:
+) -> Iterator[dict[str, str]]:
     """The lines of a CSV file by column name in lower case; empty cells are left out.
 
     Semicolons and tabs serve as well as commas, and every encoding that spreadsheets save: the one
     that shows most of the folded names ``known`` is right. ``notes`` gets a sentence if that had to
-    be guessed. Raises SetupProblem if it can't be read.
+    be guessed. Raises SetupProblem if it can't be read or has more than ``MOST_LINES``.
     """
     try:
-        text, guessed = _decoded(file.read_bytes(), known)
+        large = file.stat().st_size > MOST_TABLE_BYTES
+        content = b"" if large else file.read_bytes()
+        if large or max(content.count(b"\n"), content.count(b"\r")) > MOST_LINES:
+            raise SetupProblem(
+                f"{file} has more than {MOST_LINES:,} lines: leave those of the folder's people"
+            )
+        text, guessed = _decoded(content, known)
         # Empty lines first, or one where spreadsheets note the delimiter.
         text = re.sub(r"\A(?:(?:(?i:sep)=.|[,;\t ]*)[\r\n]+)+", "", text.replace("\0", ""))
         delimiter = max(",;\t", key=text.partition("\n")[0].count)  # a comma unless there is none
         lines = io.StringIO(text, newline="")
-        rows = list(csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True))
+        for row in csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True):
+            yield {
+                (name or "").strip().lower(): cell.strip()
+                for name, cell in row.items()
+                if isinstance(cell, str) and cell.strip()
+            }
     except OSError as problem:
         raise SetupProblem(f"the file {file} can't be read: {problem.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as problem:
         raise SetupProblem(f"{file} is no CSV text ({problem}): save it as CSV UTF-8") from None
     if guessed is not None and notes is not None:
         notes.append(f"{file.name} was read as {guessed}; save it as CSV UTF-8 if letters are odd")
-    return [
-        {
-            (name or "").strip().lower(): cell.strip()
-            for name, cell in row.items()
-            if isinstance(cell, str) and cell.strip()
-        }
-        for row in rows
-    ]
 
 
 def _decoded(content: bytes, known: Collection[str]) -> tuple[str, str | None]:

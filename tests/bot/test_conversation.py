@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
 import logging
 import re
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -96,6 +98,20 @@ async def test_some_are_not_answered_and_a_flooder_is_told_once(
         assert (await person("telegram", "14", "13").says("/help")).text
         assert (await person("telegram", "14").says("/help")).silent
         assert (await person("web", "15").says("/help")).text
+
+
+async def test_a_damaged_portrait_is_the_operators_matter(
+    own_home: Path, hopper_jpeg: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The sender's own photo is not blamed: there is an answer without that picture."""
+    with contextlib.closing(sqlite3.connect(own_home / "gallery" / "gallery.db")) as database:
+        database.execute("UPDATE thumbnail SET jpeg = x'0102'")
+        database.commit()
+    async with chatting(own_home) as opened:
+        reply = await Person(opened, Sender("telegram", "1", "1", "en")).says("", hopper_jpeg)
+    assert reply.answers[0].matches[0].name == "Grace Hopper"
+    assert is_card(reply)
+    assert "`lookalike gallery verify --fix`" in caplog.text
 
 
 async def test_a_photo_is_answered_with_name_score_word_model_and_credit(

@@ -59,10 +59,14 @@ def test_a_file_that_is_too_short_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_told_from_a_damaged_one(tmp_path: Path) -> None:
-    gone = VectorFile(tmp_path, space(128), 7)
-    for ask in (lambda: gone.check(1), lambda: gone.append(0, some(1))):
+    (tmp_path / "file").write_bytes(b"in the place of a folder")
+    for folder in (tmp_path, tmp_path / "file", tmp_path / "file" / "space"):
+        gone = VectorFile(folder, space(128), 7)
         with pytest.raises(FileNotFoundError):
-            ask()
+            gone.check(1)
+    with pytest.raises(FileNotFoundError):
+        VectorFile(tmp_path, space(128), 7).append(0, some(1))
+    VectorFile.create(tmp_path / "file" / "space", space(128)).append(0, some(1))
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,13 @@ def test_what_is_below_a_persons_folder_is_theirs(tmp_path: Path, below: str) ->
     assert "taken as photos of Grace Hopper" in note
 
 
+def test_what_is_too_deep_is_named(tmp_path: Path) -> None:
+    plant(tmp_path, "Ann/1.jpg", f"Ann/{'a/' * 40}2.jpg")
+    contents = scan(tmp_path)
+    assert [one.origin for one in contents.portraits] == ["Ann/1.jpg"]
+    assert contents.ignored == [f"Ann/{'a/' * 29}a (too deep)"]
+
+
 def test_a_folder_of_nothing_but_old_photos_and_years_is_a_person(tmp_path: Path) -> None:
     folders = ("Grace_Hopper/old photos", "Grace_Hopper/2019", "film/Bo", "film/2019/Cy", "x/tom")
     plant(tmp_path, *(f"{name}/1.jpg" for name in folders))

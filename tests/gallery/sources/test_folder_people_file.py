@@ -66,6 +66,7 @@ def test_names_that_are_nobodys_are_told(tmp_path: Path) -> None:
         ("name,gender\nAnn Lee,female\n", "needs the column person"),
         ("", "needs the column person"),
         ("person,wikidata_id\nAnn Lee,42\n", "should be like Q42, not 42"),
+        ("person,gender\n" + "B,female\n" * 1_000_001, "more than 1,000,000 lines"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_one_sentence_and_people_come_without_it(
