@@ -267,6 +267,13 @@ class Filling:
         self._start()
         self.go_on()
 
+    async def introduce(self, page: str) -> None:
+        """Takes the bot's own public page for the contact where none is set, and downloads."""
+        if self._task is not None and await self.contact() is None:
+            await asyncio.to_thread(remember_contact, self._gallery, page)
+            await self.close()
+            self.go_on()
+
     def categories(self) -> tuple[str, ...]:
         """Names of what ``begin`` knows."""
         return tuple(categories_of(self._settings))
@@ -305,6 +312,9 @@ class Filling:
             begun = isinstance(noted(self._gallery, "starter"), dict)
             if not (begun or self._settings.gallery.starter) or not starter_wanted(self._gallery):
                 return
+            chats = self._settings.telegram.token or self._settings.discord.token
+            if chats and contact_of(self._settings, self._gallery) is None:
+                return  # until there is a page, see ``introduce``
             self._start()
             done = download_starter(self._gallery, self._engine, self._settings, stop, progress)
             if done is not None:

@@ -115,8 +115,10 @@ async def about(services: Services, turn: Turn) -> Reply:
         licence = BACKBONES[name].licence if name in BACKBONES else ""
         models.append(turn.say(key, name=name, title=title, models=title, licence=licence))
     stats = await asyncio.to_thread(services.gallery.stats)
+    contact = await services.filling.contact()
     said = {"people": turn.say("about.people", count=stats.people), "models": "\n".join(models)}
-    return Reply(text=turn.say("about.text", version=__version__, **said))
+    told = "\n" + turn.say("about.contact", contact=contact) if contact else ""
+    return Reply(text=turn.say("about.text", version=__version__, **said) + told)
 
 
 # The order is that of menus and of /help.

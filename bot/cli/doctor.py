@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot.background import FEW_PEOPLE
+from bot.background import FEW_PEOPLE, contact_of
 from bot.cli import main as cli
 from bot.cli.output import numbered, people_of, say
 from engine.errors import BadSettings, LookalikeError, WeightsMissing
@@ -200,6 +200,9 @@ def _gallery(settings: Settings) -> Iterator[Finding]:
     with open_gallery(settings) as gallery:
         stats = gallery.stats()
         place = gallery.place if settings.gallery_url else ""
+        told = contact_of(settings, gallery)
+    bots = "the bot's own page, once it has run" if settings.telegram.token else "nobody yet"
+    yield "wikimedia", FINE, f"is told whom it can reach about downloads: {told or bots}"
     if stats.portraits == 0:
         yield "gallery", WARNING, f"there is nobody in {place or 'it'}", add
         return

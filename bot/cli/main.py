@@ -340,7 +340,7 @@ def _prepare_to_run(context: Context) -> None:
     chats = [name.title() for name in adapters_wanted(settings) if name != "web"]
     with context.gallery() as gallery:
         people, coming = gallery.counts()[0], settings.gallery.starter and starter_wanted(gallery)
-        if coming and contact_of(settings, gallery) is None:
+        if coming and not chats and contact_of(settings, gallery) is None:
             few = (
                 f"The gallery is nearly empty. About {STARTER_PEOPLE} famous people can be fetched "
                 "from Wikimedia in the background. "

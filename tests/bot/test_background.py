@@ -9,10 +9,13 @@ from mmap import PAGESIZE
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
+from talking import Person
 
 from bot.app import open_conversation
 from bot.background import release_memory
-from bot.settings import Settings
+from bot.settings import Settings, TelegramSettings
+from bot.values import Sender
 
 
 def settings(home: Path, **gallery: object) -> Settings:
@@ -50,6 +53,27 @@ async def test_without_a_network_the_bundled_portraits_stay(
         closed = f"http://127.0.0.1:{taken.getsockname()[1]}/sparql"
     chosen = settings(own_home, contact="op@example.org", wikidata_url=closed, commons_url=closed)
     (warning,) = await warnings_of(chosen, caplog)
+    assert "lookalike gallery add" in warning
+
+
+async def test_a_bots_own_page_is_the_contact_where_none_is_set(
+    own_home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        closed = f"http://127.0.0.1:{taken.getsockname()[1]}/sparql"
+    chosen = settings(own_home, wikidata_url=closed, commons_url=closed)
+    chosen = chosen.model_copy(update={"telegram": TelegramSettings(token=SecretStr("1:a"))})
+    async with open_conversation(chosen, fills_gallery=True) as conversation:
+        filling, page = conversation.filling, "https://t.me/somebody_bot"
+        await filling.introduce(page)
+        while filling.problem is None:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.02)
+        assert await filling.contact() == page
+        await filling.introduce("https://t.me/another_bot")
+        assert await filling.contact() == page
+        about = await Person(conversation, Sender("telegram", "1", "1", "en")).says("/about")
+        assert page in about.text
+    (warning,) = _ours(caplog)
     assert "lookalike gallery add" in warning
 
 

@@ -69,6 +69,8 @@ class Session(discord.Client):
         """Notes that Discord takes the connection, and answers what was asked meanwhile."""
         self.was_ready = True
         log.info("discord: connected")
+        page = f"https://discord.com/oauth2/authorize?client_id={self.application_id}"
+        self.keep(self._conversation.filling.introduce(page))
         while self._left_off:
             place, answered = self._left_off.popitem()
             self.keep(self._catch_up(place, discord.Object(answered)))

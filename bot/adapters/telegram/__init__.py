@@ -98,6 +98,7 @@ class TelegramAdapter(Adapter[TelegramSettings]):
             await app.stop()
 
     async def _publish_commands(self, bot: telegram.Bot, stop: asyncio.Event) -> None:
+        await self.conversation.filling.introduce(f"https://t.me/{bot.username}")
         for language in LANGUAGES:
             commands = described(self.conversation.wording, language)
             hidden = {*PRIVATE, "start"}

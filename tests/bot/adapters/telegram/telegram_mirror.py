@@ -32,6 +32,7 @@ class Mirror:
         fetched: The photos of each request that was answered.
         replies: Fixed replies by button action, or by command.
         gate: Nothing is answered while it is closed.
+        page: Where the bot can be found.
         kept: Updates held, by number; None for those that are answered.
         wording: What the adapter itself says.
     """
@@ -42,6 +43,7 @@ class Mirror:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     wording: Wording = field(default_factory=Wording.load)
     kept: dict[int, Any] = field(default_factory=dict)
+    page: str = ""
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -50,6 +52,14 @@ class Mirror:
     def store(self) -> Any:
         """Keeps what the adapter asks it to, like ``bot.store.Store``."""
         return self
+
+    @property
+    def filling(self) -> Any:
+        """Has all that it needs."""
+        return self
+
+    async def introduce(self, page: str) -> None:
+        self.page = page
 
     async def hold(
         self, _: str, number: int, content: dict[str, Any] | None, *, replace: bool = True
