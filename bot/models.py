@@ -1,7 +1,5 @@
 """Which backbones can answer now; fetches and prepares the others in the background."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools
@@ -11,11 +9,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from bot.background import FALLBACK_MODEL, add_bundled_portraits, in_daemon_thread
 from bot.logs import where
+from bot.settings import Settings
 from engine.backbones import BACKBONES
+from engine.engine import Engine
 from engine.errors import (
     Busy,
     GalleryMissing,
@@ -24,14 +24,9 @@ from engine.errors import (
     SpaceMismatch,
     WeightsMissing,
 )
-from gallery.scores.ensemble import BEST
-
-if TYPE_CHECKING:
-    from bot.settings import Settings
-    from engine.engine import Engine
-    from gallery.gallery import Gallery
-    from gallery.scores.ensemble import Ensemble
-    from gallery.scores.trial import Trial
+from gallery.gallery import Gallery
+from gallery.scores.ensemble import BEST, Ensemble
+from gallery.scores.trial import Trial
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

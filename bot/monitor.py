@@ -1,12 +1,10 @@
 """What monitoring systems ask: ``/healthz``, ``/readyz``, ``/metrics``, on their own port."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import (
@@ -20,12 +18,10 @@ from prometheus_client import (
 )
 
 from bot.adapters import Adapter, listening_socket
+from bot.conversation import Conversation
+from bot.settings import MonitorSettings
 from engine.decode import tally
 from engine.errors import SetupProblem
-
-if TYPE_CHECKING:
-    from bot.conversation import Conversation
-    from bot.settings import MonitorSettings
 
 CHECK_S = 5.0  # a database or a gallery that takes longer to answer counts as gone
 BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -78,7 +74,7 @@ class Monitor:
         found = {adapter.name: adapter.connected for adapter in self._adapters}
         found["model"] = bool(self._conversation.models.ready())
         checks = {
-            "store": self._conversation.store.bookmarks("readyz"),
+            "store": self._conversation.store.kept("readyz"),
             "gallery": asyncio.to_thread(self._conversation.gallery.counts),
         }
         for name, check in checks.items():
@@ -88,29 +84,22 @@ class Monitor:
                 found[name] = True
         return found
 
-    async def _ready(self, _: web.Request) -> web.Response:
+    async def _answer(self, request: web.Request) -> web.Response:
+        if request.path == "/healthz":
+            return web.Response(text="ok\n")
+        if request.path == "/metrics":
+            metrics = generate_latest(self.registry)
+            return web.Response(body=metrics, headers={"Content-Type": CONTENT_TYPE_LATEST})
         parts = await self.parts()
         ready = all(parts.values())
         return web.json_response({"ready": ready, **parts}, status=200 if ready else 503)
-
-    async def _metrics(self, _: web.Request) -> web.Response:
-        text = generate_latest(self.registry)
-        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    async def _alive(self, _: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
 
     @contextlib.asynccontextmanager
     async def served(self, settings: MonitorSettings) -> AsyncIterator[None]:
         """Answers while the block runs; raises SetupProblem if the port can't be had."""
         site = web.Application()
-        site.add_routes(
-            [
-                web.get("/healthz", self._alive),
-                web.get("/readyz", self._ready),
-                web.get("/metrics", self._metrics),
-            ]
-        )
+        paths = ("/healthz", "/readyz", "/metrics")
+        site.add_routes([web.get(path, self._answer) for path in paths])
         try:
             door = listening_socket(settings.host, settings.port or 0)
         except OSError as problem:

@@ -13,23 +13,20 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TypeVar
 
 import cv2
 
 from bot.memory import KeptPhoto
-from engine.engine import comparable
+from engine.engine import Engine, comparable
 from engine.errors import Busy, Deadline, TooFast
 from engine.runtime import cores
-
-if TYPE_CHECKING:
-    from engine.engine import Engine
-    from engine.types import Embedding, Face, Photo
+from engine.types import Embedding, Face, Photo
 
 T = TypeVar("T")
-PhotoFace = tuple["Photo", "Face"]
-Waiting = tuple[PhotoFace, "asyncio.Future[Embedding]"]
+PhotoFace = tuple[Photo, Face]
+Waiting = tuple[PhotoFace, asyncio.Future[Embedding]]
 
 WINDOW_S = 60.0
 # Buttons under an answer cost less than a photo, and pressing through them is no flood.
@@ -96,48 +93,31 @@ class Slot:
             self.begun = False
 
 
+@dataclass(eq=False)
 class Recognizer:
-    """Admits questions and runs the engine for them in threads.
+    """Admits questions and runs the engine for them in threads."""
 
-    Args:
-        length: Most photos and presses that are in work or wait; beyond it Busy is raised at once.
-        photos_per_minute: Of one person, at most.
-        chat_photos_per_minute: Of one chat, at most; any number where it is None.
-        deadline_s: Longest time from asking to answer.
-        admins: Keys of people without a limit.
-        workers: Threads for decoding and detecting; the processor's cores by default.
-    """
+    engine: Engine
+    _: KW_ONLY
+    length: int = 64  # of photos and presses in work or waiting; beyond it Busy is raised at once
+    photos_per_minute: int = 20  # of one person, at most
+    chat_photos_per_minute: int | None = None  # of one chat, at most; None for any number
+    deadline_s: float = 30.0  # longest time from asking to answer
+    admins: frozenset[bytes] = frozenset()  # keys of people without a limit
+    workers: int = field(default_factory=cores)  # threads for decoding and detecting
+    clock: Callable[[], float] = time.monotonic
 
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        length: int = 64,
-        photos_per_minute: int = 20,
-        chat_photos_per_minute: int | None = None,
-        deadline_s: float = 30.0,
-        admins: frozenset[bytes] = frozenset(),
-        workers: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._engine = engine
-        self._length = length
-        self._photos_per_minute = photos_per_minute
-        self._chat_photos_per_minute = chat_photos_per_minute
-        self._admins = admins
+    def __post_init__(self) -> None:
         self._told: dict[bytes, float] = {}  # who was told to wait -> until when
-        self._deadline_s = deadline_s
-        self._clock = clock
-        self._workers = workers or cores()
-        self._fetching = FairSemaphore(max(MOST_FETCHING, self._workers))
-        self._detecting = FairSemaphore(self._workers)
-        self.decoded = FairSemaphore(MOST_DECODED_PER_WORKER * self._workers)
+        self._fetching = FairSemaphore(max(MOST_FETCHING, self.workers))
+        self._detecting = FairSemaphore(self.workers)
+        self.decoded = FairSemaphore(MOST_DECODED_PER_WORKER * self.workers)
         self._lengthy = FairSemaphore(1)
         # One more than look at photos, so that answers are finished while odd photos take long;
         # not more, because every thread that wants the interpreter makes the event loop wait.
         # OpenCV's own would only spin beside them: 10 ms of processor time a photo.
         cv2.setNumThreads(1)
-        self._threads = ThreadPoolExecutor(self._workers + 1, thread_name_prefix="recognizer")
+        self._threads = ThreadPoolExecutor(self.workers + 1, thread_name_prefix="recognizer")
         self._waiting: defaultdict[str, deque[Waiting]] = defaultdict(deque)
         self._batches: dict[str, asyncio.Task[None]] = {}
         self._asked: defaultdict[tuple[bytes, bool], deque[float]] = defaultdict(deque)
@@ -163,14 +143,14 @@ class Recognizer:
             Busy: At once, if the queue is full or the program is stopping.
             Deadline: If what is done inside takes too long.
         """
-        if self._closed or self.inside >= self._length:
+        if self._closed or self.inside >= self.length:
             # About how long a new photo would wait, from what the last ones took.
-            wait_s = max(1.0, self.inside * self._cost_s / self._workers)
+            wait_s = max(1.0, self.inside * self._cost_s / self.workers)
             raise Busy("the queue is full", seconds=wait_s)
-        now, limits = self._clock(), {person: self._photos_per_minute}
-        if room and self._chat_photos_per_minute is not None:
-            limits[room] = self._chat_photos_per_minute
-        for key, limit in limits.items() if person not in self._admins else ():
+        now, limits = self.clock(), {person: self.photos_per_minute}
+        if room and self.chat_photos_per_minute is not None:
+            limits[room] = self.chat_photos_per_minute
+        for key, limit in limits.items() if person not in self.admins else ():
             times = self._asked[key, press]
             while times and times[0] <= now - WINDOW_S:
                 times.popleft()
@@ -184,7 +164,7 @@ class Recognizer:
         self._empty.clear()
         slot = Slot(self, person, photos)
         try:
-            async with asyncio.timeout(self._deadline_s):
+            async with asyncio.timeout(self.deadline_s):
                 yield slot
         except TimeoutError:
             raise Deadline("the answer took too long") from None
@@ -209,16 +189,16 @@ class Recognizer:
         began, spent_ms = time.perf_counter(), dict[str, float]()
         slot.unseen -= 1
         if slot.unseen < 0:
-            self._asked[slot.person, False].append(self._clock())
+            self._asked[slot.person, False].append(self.clock())
 
         def decode_and_detect() -> DetectedPhoto:
             with timed(spent_ms, "decode"):
-                photo = self._engine.decode(data[0])
+                photo = self.engine.decode(data[0])
             with timed(spent_ms, "detect"):
-                found = self._engine.detect(photo)
-                photo, found = self._engine.detect_closer(photo, found, data[0])
+                found = self.engine.detect(photo)
+                photo, found = self.engine.detect_closer(photo, found, data[0])
                 faces = comparable(found)
-                kept = KeptPhoto(photo, faces, data.pop(), self._engine.decode)
+                kept = KeptPhoto(photo, faces, data.pop(), self.engine.decode)
             return DetectedPhoto(lambda: photo, faces, kept, fresh=True)
 
         await self._fetching.enter(slot.person)
@@ -306,10 +286,10 @@ class Recognizer:
 
     def tidy(self) -> None:
         """Forgets who has not asked in the last minute."""
-        oldest = self._clock() - WINDOW_S
+        oldest = self.clock() - WINDOW_S
         for key in [key for key, times in self._asked.items() if not times or times[-1] < oldest]:
             del self._asked[key]
-        for person in [one for one, until in self._told.items() if until < self._clock()]:
+        for person in [one for one, until in self._told.items() if until < self.clock()]:
             del self._told[person]
 
     async def _embed_waiting(self, model: str) -> None:
@@ -325,7 +305,7 @@ class Recognizer:
         """Embeds them at once; if that fails one by one, so that one harms nobody else's."""
         try:
             faces = [face for face, _ in batch]
-            embeddings = await self._in_thread(lambda: self._engine.embed(faces, model))
+            embeddings = await self._in_thread(lambda: self.engine.embed(faces, model))
         except Exception as problem:  # noqa: BLE001 - handed to whoever waits for it
             if len(batch) > 1:
                 for single in batch:

@@ -10,8 +10,6 @@ The database is a file of SQLite, or anything else that SQLAlchemy speaks to; Po
 Transactions run in threads of the store's own, one hop each: a driver of asyncio hops five times.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hmac
 import json
@@ -26,7 +24,7 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 from cryptography.exceptions import InvalidTag
@@ -43,8 +41,9 @@ LEAST_KEY_CHARS = 32
 NONCE_BYTES = 12
 LOCK_TIMEOUT_S = 10
 DAY_S = 86_400
-MOST_BOOKMARKS = 100
-HELD_HOURS = 3  # this one, the next (a clock is set back) and the last
+# Of front ends: in how many hours what is kept counts (this one, the next, where a clock is set
+# back, and those before), and how much of it.
+KEPT = {"telegram": (3, None), "discord": (25, 100)}
 EVERYWHERE = frozenset({"model", "style"})
 
 T = TypeVar("T")
@@ -236,11 +235,6 @@ def _prepare(engine: sa.Engine, url: sa.URL, fingerprint: str) -> None:
             )
 
 
-def _committed(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
-    with engine.begin() as connection:
-        return work(connection)
-
-
 def _why(problem: Exception) -> str:
     """What the driver says, without SQL and without values."""
     original = getattr(problem, "orig", None) or problem
@@ -287,7 +281,7 @@ class Store:
     @asynccontextmanager
     async def open(
         cls, url: sa.URL, identity: Identity, *, history_days: int = 30, clock: Clock = time.time
-    ) -> AsyncIterator[Store]:
+    ) -> AsyncIterator[Self]:
         """Connects, brings the tables up to date, deletes what is too old; closes at the end.
 
         ``url`` is from ``database_url``; the secret of ``identity`` files and seals the rows.
@@ -309,7 +303,7 @@ class Store:
 
     async def choice(self, who: Who) -> Choice:
         """A person's choices, in this chat and everywhere."""
-        found = await self._choices(who, CHOICES.c.key.in_([who.user.hex(), who.chat.hex()]))
+        found = await self._choices(CHOICES.c.key.in_([who.user.hex(), who.chat.hex()]))
         content = ChainMap(*found.values())
         return Choice(*(content.get(one.name) for one in fields(Choice)))
 
@@ -321,7 +315,7 @@ class Store:
         for key, everywhere in ((who.user.hex(), True), (who.chat.hex(), False)):
             change = {name: v for name, v in choices.items() if (name in EVERYWHERE) is everywhere}
             if change:
-                await self._change(key, who, change)
+                await self._change(key, who.user.hex(), change)
 
     async def remember(self, who: Who, *matches: PastMatch) -> None:
         """Adds matches to the history; nothing where none is kept."""
@@ -346,7 +340,7 @@ class Store:
 
     async def export(self, who: Who) -> dict[str, Any]:
         """Everything stored about a person, in every chat, as values for JSON."""
-        choices = await self._choices(who, CHOICES.c.user_key == who.user.hex())
+        choices = await self._choices(CHOICES.c.user_key == who.user.hex())
         matches = [asdict(match) for match in await self.history(who)]
         for match in matches:
             at = time.gmtime(match.pop("at_s"))
@@ -361,76 +355,43 @@ class Store:
         await self._transaction(lambda one: [one.execute(deletion) for deletion in deletions])
         await self._empty_log()
 
-    async def bookmarks(
-        self, name: str, place: str | None = None, number: int = 0
-    ) -> dict[str, int]:
-        """Up to which message a front end answered, by place; one more is noted if it is given.
-
-        Sealed; of the last day, and the last 100 places.
-        """
-        key = self.identity.keyed("bookmarks", name)
-        who, row = Who(key, key, key), key.hex()
-        known = (await self._choices(who, CHOICES.c.key == row)).get(row, {})
-        by_age = sorted(known, key=lambda one: known[one][1])[::-1]
-        young = [one for one in by_age if known[one][1] >= self.now_s() - DAY_S][:MOST_BOOKMARKS]
-        if place is not None:
-            dropped = dict.fromkeys(set(known).difference(young))
-            await self._change(row, who, {**dropped, place: (number, self.now_s())})
-        return {one: known[one][0] for one in young}
-
-    async def hold(
-        self, name: str, number: int, content: dict[str, Any] | None, *, replace: bool = True
-    ) -> bool:
-        """Keeps an update of a front end until it is answered, which None says; sealed, for hours.
+    async def keep(self, name: str, what: str, content: object, *, replace: bool = True) -> bool:
+        """Keeps, for the next start of a front end, what it says of a place or update; sealed.
 
         Returns whether nothing was kept of it; what was stays without ``replace``.
         """
-        key = self.identity.keyed("held", name, str(number)).hex()
-        sealing_key = self.identity.sealing_key(self.identity.keyed("held", name))
-        said = {"number": number, "content": content}
-        written = {"key": key, "sealed": seal(sealing_key, key, said)}
-        written["user_key"], row = self._hours(name)[0], CHOICES.c.key == key
+        key = self.identity.keyed("kept", name, what).hex()
+        said = {"what": what, "content": content, "at_s": self._clock()}
+        return await self._change(key, self._hours(name)[0], said, replace=replace)
 
-        def write(connection: sa.Connection) -> bool:
-            if connection.dialect.name == "sqlite":
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            is_new = connection.scalar(sa.select(CHOICES.c.key).where(row)) is None
-            if is_new or replace:
-                connection.execute(CHOICES.delete().where(row))
-                connection.execute(CHOICES.insert(), written)
-            return is_new
-
-        return await self._transaction(write)
-
-    async def held(self, name: str) -> dict[int, dict[str, Any] | None]:
-        """What ``hold`` keeps of the last hours, by number."""
-        owner = self.identity.keyed("held", name)
-        recent = CHOICES.c.user_key.in_(self._hours(name)[:HELD_HOURS])
-        rows = await self._choices(Who(owner, owner, owner), recent)
-        return {row["number"]: row["content"] for row in rows.values()}
+    async def kept(self, name: str) -> dict[str, Any]:
+        """What ``keep`` was told within the hours of ``KEPT``, newest first."""
+        hours, most = KEPT.get(name, (0, 0))
+        rows = await self._choices(CHOICES.c.user_key.in_(self._hours(name)[:hours]))
+        newest_first = sorted(rows.values(), key=lambda row: -row["at_s"])
+        return {row["what"]: row.get("content") for row in newest_first[:most]}
 
     def _hours(self, name: str) -> list[str]:
-        """What files the updates held in this hour and in those around it, the next one second."""
+        """What files the rows kept in this hour and in those around it, the next one second."""
         hour = self.now_s() // 3600
         hours = (hour, hour + 1, *range(hour - 1, hour - 48, -1))
-        return [self.identity.keyed("held", name, str(one)).hex() for one in hours]
+        return [self.identity.keyed("kept", name, str(one)).hex() for one in hours]
 
     async def sweep(self) -> int:
-        """Deletes matches that are too old, and updates held; how many matches there were.
+        """Deletes matches that are too old, and what was kept; how many matches there were.
 
         Too old by the clock, but no more than a day after the last sweep's: a clock that is wrong
         for a while costs nobody's history.
         """
-        key = self.identity.keyed("sweep")
-        who, mark = Who(key, key, key), key.hex()
-        before = (await self._choices(who, CHOICES.c.key == mark)).get(mark, {})
+        mark = self.identity.keyed("sweep").hex()
+        before = (await self._choices(CHOICES.c.key == mark)).get(mark, {})
         seen_s = min(self.now_s(), before.get("at_s", self.now_s()) + DAY_S)
-        await self._change(mark, who, {"at_s": seen_s})
-        old_hours = CHOICES.c.user_key.in_(self._hours("telegram")[HELD_HOURS:])
+        await self._change(mark, mark, {"at_s": seen_s})
+        old_hours = [one for name, (hours, _) in KEPT.items() for one in self._hours(name)[hours:]]
         old = MATCHES.delete().where(MATCHES.c.at_s < self._oldest(seen_s))
 
         def delete(connection: sa.Connection) -> int:
-            connection.execute(CHOICES.delete().where(old_hours))
+            connection.execute(CHOICES.delete().where(CHOICES.c.user_key.in_(old_hours)))
             return int(connection.execute(old).rowcount)
 
         deleted = await self._transaction(delete)
@@ -446,37 +407,51 @@ class Store:
         days = self.history_days
         return now_s - days * DAY_S if days else 2**62  # nothing is young enough
 
-    async def _choices(self, who: Who, which: sa.ColumnElement[bool]) -> dict[str, dict[str, Any]]:
-        query = sa.select(CHOICES.c.key, CHOICES.c.sealed).where(which)
+    async def _choices(self, which: sa.ColumnElement[bool]) -> dict[str, dict[str, Any]]:
+        query = sa.select(CHOICES.c.key, CHOICES.c.user_key, CHOICES.c.sealed).where(which)
         rows = await self._transaction(lambda connection: connection.execute(query).all())
-        key = self.identity.sealing_key(who.user)
-        return {place: unseal(key, place, sealed) for place, sealed in rows}
+        return {place: self._unsealed(place, *row) for place, *row in rows}
 
-    async def _change(self, key: str, who: Who, change: dict[str, object]) -> None:
-        """Reads, changes and writes a row of choices; None deletes one, an empty row goes."""
-        row, sealing_key = CHOICES.c.key == key, self.identity.sealing_key(who.user)
+    def _unsealed(self, place: str, user_key: str, sealed: bytes) -> dict[str, Any]:
+        return unseal(self.identity.sealing_key(bytes.fromhex(user_key)), place, sealed)
 
-        def write(connection: sa.Connection) -> None:
+    async def _change(
+        self, key: str, user_key: str, change: dict[str, object], *, replace: bool = True
+    ) -> bool:
+        """Reads, changes and writes a row of choices; None deletes one, an empty row goes.
+
+        Returns whether there was no row; one that was stays without ``replace``.
+        """
+        row, sealing_key = CHOICES.c.key == key, self.identity.sealing_key(bytes.fromhex(user_key))
+
+        def write(connection: sa.Connection) -> bool:
             # Two presses by one person at once must not lose one: writers take turns.
             if connection.dialect.name == "postgresql":
                 lock = int.from_bytes(bytes.fromhex(key)[:8], signed=True)
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock)))
             elif connection.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
-            sealed = connection.scalar(sa.select(CHOICES.c.sealed).where(row).with_for_update())
-            content = {} if sealed is None else unseal(sealing_key, key, sealed)
-            content = {name: one for name, one in (content | change).items() if one is not None}
-            connection.execute(CHOICES.delete().where(row))
-            if content:
-                sealed = seal(sealing_key, key, content)
-                written = {"key": key, "user_key": who.user.hex(), "sealed": sealed}
-                connection.execute(CHOICES.insert(), written)
+            query = sa.select(CHOICES.c.user_key, CHOICES.c.sealed).where(row).with_for_update()
+            known = connection.execute(query).first()
+            content = {} if known is None else self._unsealed(key, *known)
+            if known is None or replace:
+                content = {name: one for name, one in (content | change).items() if one is not None}
+                connection.execute(CHOICES.delete().where(row))
+                if content:
+                    sealed = seal(sealing_key, key, content)
+                    written = {"key": key, "user_key": user_key, "sealed": sealed}
+                    connection.execute(CHOICES.insert(), written)
+            return known is None
 
-        await self._transaction(write)
+        return await self._transaction(write)
 
     async def _transaction(self, work: Callable[[sa.Connection], T]) -> T:
+        def committed() -> T:
+            with self._engine.begin() as connection:
+                return work(connection)
+
         try:
-            return await self._in_thread(_committed, self._engine, work)
+            return await self._in_thread(committed)
         except (SQLAlchemyError, OSError) as problem:
             raise TryLater(_why(problem)) from None
 

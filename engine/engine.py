@@ -1,7 +1,5 @@
 """Photo -> faces -> embeddings: the one door into the engine for everybody else."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib
@@ -10,20 +8,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from engine import decode as decoding
 from engine.align import SMALL_PX
 from engine.backbones import find_record
+from engine.backbones.network import Backbone
 from engine.decode import DecodeLimits, Part
 from engine.errors import FaceTooSmall, NoFace, PhotoProblem, WeightsCorrupt, WeightsMissing
+from engine.runtime import Precision, compile_network, cores
+from engine.runtime import __file__ as runtime_file
 from engine.types import Concern, Embedding, Face, Photo
-
-if TYPE_CHECKING:
-    from engine.backbones.network import Backbone
-    from engine.runtime import Precision
 
 _FAR = 4.0  # times reduced: the first look may have missed a face that is large enough
 _AROUND = 2.0  # how far a second look reaches beyond faces, in sides of the largest
@@ -200,9 +197,6 @@ def load_backbone(
         from engine.reference import load_reference  # needs the extra
 
         return load_reference(record, path, sha256)
-    from engine.backbones.network import Backbone
-    from engine.runtime import __file__ as runtime_file  # loads OpenVINO
-    from engine.runtime import compile_network, cores
 
     def build() -> Any:
         graph = weights.build_graph(record, path)

@@ -1,9 +1,8 @@
 """The values that travel from a photo to an embedding. They do not change once made."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,7 +127,7 @@ class Embedding:
         if not abs(length - 1.0) < 1e-3:
             raise ValueError(f"an embedding has length 1, not {length:.4f}")
 
-    def cosine(self, other: Embedding) -> float:
+    def cosine(self, other: Self) -> float:
         """Cosine with another embedding, in [-1, 1].
 
         Raises SpaceMismatch if the two come from different spaces.

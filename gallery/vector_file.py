@@ -12,14 +12,12 @@ next generation, and one transaction switches to it. Files that are open stay re
 becomes of their names.
 """
 
-from __future__ import annotations
-
 import mmap
 import os
 import re
 import weakref
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +45,7 @@ class VectorFile:
         self._file: int | None = None
 
     @classmethod
-    def create(cls, folder: Path, space: Space) -> VectorFile:
+    def create(cls, folder: Path, space: Space) -> Self:
         """An empty file of the next generation; the folder is made if need be."""
         for place in (folder.parent, folder):
             if place.is_file():  # where somebody has put one in the place of the folder

@@ -20,8 +20,6 @@ and `gallery build` makes it anew. Rows that were added or died since are known 
   who are all about equally far: benchmarks/candidate_indexes.py.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math
@@ -91,9 +89,7 @@ class PersonRows:
         return len(self.person_ids)
 
     @classmethod
-    def of(
-        cls, file: VectorFile, row_count: int, found: Ids, before: PersonRows | None = None
-    ) -> Self:
+    def of(cls, file: VectorFile, row_count: int, found: Ids, before: Self | None = None) -> Self:
         """Puts in order what counts: int64 (N, 3), person, portrait and row.
 
         Sums of people who were the same before are taken over.
@@ -118,7 +114,7 @@ class PersonRows:
         counts: Ids = self.starts[people + 1] - self.starts[people]
         return counts
 
-    def places_in(self, other: PersonRows) -> Ids:
+    def places_in(self, other: Self) -> Ids:
         """Where in earlier rows of the same file people are, unchanged: int64 (P,), else -1.
 
         A row never counts again once it is dead: whoever has as many as before, none of them new,

@@ -5,12 +5,10 @@ where there are few, or none of it is known yet. It tells everybody's likeness b
 error, so that the people compared exactly are all who can be among the first k.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,8 +84,8 @@ class GalleryIndex(SearchIndex):
         file: VectorFile,
         row_count: int,
         revision: int,
-        before: GalleryIndex | None = None,
-    ) -> GalleryIndex:
+        before: Self | None = None,
+    ) -> Self:
         """The index of what counts at a revision, which the connection sees; from an earlier one.
 
         Raises:

@@ -19,11 +19,9 @@ Numbers come back packed by the server's own send functions, thousands in one va
 would cost more than the search. Vectors go there by COPY, as pgvector receives them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +115,7 @@ class _People:
     indexed: bool  # whether HNSW can find them
 
     @classmethod
-    def read(cls, connection: Connection, space: Space) -> _People:
+    def read(cls, connection: Connection, space: Space) -> Self:
         rows = _packed(connection.scalar(_PEOPLE, {"space": space.id}), _PERSON)
         portraits, sum_norms = rows["portraits"].astype(np.int64), rows["sum_norm"].astype(float)
         norms = evened_norms(sum_norms, portraits, space.backbone)

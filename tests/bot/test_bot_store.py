@@ -160,18 +160,18 @@ async def test_bookmarks_are_of_the_last_day_and_sealed(file: sa.URL) -> None:
     """Of the last hundred places, and of each front end its own."""
     clock = Clock()
     async with opened(file, clock=clock) as store:
-        await store.bookmarks("discord", "0/1", 17)
+        await store.keep("discord", "0/1", 17)
         clock.now += DAY_S - 1
         for number in range(105):
             clock.now += 0.001
-            await store.bookmarks("discord", f"{CHAT_ID}/{number}", number)
-        assert await store.bookmarks("other") == {}
+            await store.keep("discord", f"{CHAT_ID}/{number}", number)
+        assert await store.kept("other") == {}
     async with opened(file, clock=clock) as store:
-        found = await store.bookmarks("discord")
+        found = await store.kept("discord")
         assert len(found) == 100
         assert found[f"{CHAT_ID}/104"] == 104
         clock.now += DAY_S + 1
-        assert await store.bookmarks("discord") == {}
+        assert await store.kept("discord") == {}
     written = b"".join(one.read_bytes() for one in Path(str(file.database)).parent.iterdir())
     assert CHAT_ID.encode() not in written
 
@@ -180,17 +180,17 @@ async def test_updates_are_held_until_they_are_answered_or_old(database: sa.URL)
     """Whatever is held of one is read by processes after this one."""
     clock, update = Clock(), {"starts": 1, "update": {"from": {"id": int(USER_ID)}}}
     async with opened(database, clock=clock) as store:
-        assert await store.hold("telegram", 17, update, replace=False)
-        assert not await store.hold("telegram", 17, {"other": 1}, replace=False)
-        assert await store.hold("telegram", 18, update)
-        assert not await store.hold("telegram", 18, None)
+        assert await store.keep("telegram", "17", update, replace=False)
+        assert not await store.keep("telegram", "17", {"other": 1}, replace=False)
+        assert await store.keep("telegram", "18", update)
+        assert not await store.keep("telegram", "18", None)
     clock.now += 3600
     async with opened(database, clock=clock) as store:
-        assert await store.held("telegram") == {17: update, 18: None}
-        assert await store.held("other") == {}
+        assert await store.kept("telegram") == {"17": update, "18": None}
+        assert await store.kept("other") == {}
     clock.now += 2 * 3600
     async with opened(database, clock=clock) as store:
-        assert await store.held("telegram") == {}
+        assert await store.kept("telegram") == {}
     assert _count(database, "choice") == 1  # when it was swept
 
 

@@ -1,7 +1,5 @@
 """Answers Discord interactions and messages: what they ask, and how the answer goes back."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import re
@@ -39,7 +37,7 @@ class Session(discord.Client):
     was_ready = False
 
     def __init__(
-        self, conversation: Conversation, set_up: Callable[[Session], Awaitable[None]]
+        self, conversation: Conversation, set_up: Callable[["Session"], Awaitable[None]]
     ) -> None:
         # No privileged intent: slash commands, menus, direct messages and mentions need none.
         intents = discord.Intents.none()
@@ -62,7 +60,7 @@ class Session(discord.Client):
     async def setup_hook(self) -> None:
         """Called by discord.py, as what follows."""
         with contextlib.suppress(LookalikeError):
-            self._left_off = await self._conversation.store.bookmarks("discord")
+            self._left_off = await self._conversation.store.kept("discord")
         await self._set_up(self)
 
     async def on_ready(self) -> None:
@@ -99,7 +97,7 @@ class Session(discord.Client):
         async def note() -> None:
             with contextlib.suppress(LookalikeError):
                 answered = min(in_work, default=message.id + 1) - 1
-                await self._conversation.store.bookmarks("discord", place, answered)
+                await self._conversation.store.keep("discord", place, answered)
 
         in_work.add(message.id)
         self.keep(note())

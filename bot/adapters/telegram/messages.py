@@ -1,7 +1,5 @@
 """What Telegram messages and pressed buttons ask for, and the pictures in them."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import re
@@ -10,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import aiohttp
 import telegram
@@ -48,14 +46,14 @@ class Asked:
     request: Request
     place: Place = field(repr=False)
 
-    def about(self, photo: Attachment | None) -> Asked:
+    def about(self, photo: Attachment | None) -> Self:
         """The same question about a later one of several photos and those after it."""
         if photo is None or photo.message_id is None:
             return self
         later = [one for one in self.request.photos if (one.message_id or 0) > photo.message_id]
         reply = telegram.ReplyParameters(photo.message_id, allow_sending_without_reply=True)
         request = replace(self.request, photos=(photo, *later))
-        return Asked(request, self.place | {"reply_parameters": reply})
+        return replace(self, request=request, place=self.place | {"reply_parameters": reply})
 
 
 class ParsedMessage(NamedTuple):

@@ -62,22 +62,19 @@ class Updates:
     async def restore(self) -> None:
         """Hands over what processes before this one left."""
         with suppress(LookalikeError):
-            for update_id, kept in sorted((await self._store.held(NAME)).items()):
-                if kept is not None and await self._may_start(update_id, kept):
+            known = {int(one): kept for one, kept in (await self._store.kept(NAME)).items()}
+            for update_id, kept in sorted(known.items()):
+                starts = kept["starts"] + 1 if kept else 0  # at which it is unanswered
+                if kept and starts <= HOLD_STARTS:
+                    await self._store.keep(NAME, str(update_id), {**kept, "starts": starts})
                     self._aside.add(update_id)
                     self._hand_over(kept["update"])
-                else:
-                    self._done_before.add(update_id)
-
-    async def _may_start(self, update_id: int, kept: JSON) -> bool:
-        """Counts one more start at which an update is unanswered."""
-        kept = {**kept, "starts": kept["starts"] + 1}
-        if kept["starts"] <= HOLD_STARTS:
-            await self._store.hold(NAME, update_id, kept)
-            return True
-        log.error("telegram: an update is set aside, after %d starts without answer", HOLD_STARTS)
-        await self._store.hold(NAME, update_id, None)
-        return False
+                    continue
+                if kept:
+                    said = "telegram: an update is set aside, after %d starts without answer"
+                    log.error(said, HOLD_STARTS)
+                    await self._store.keep(NAME, str(update_id), None)
+                self._done_before.add(update_id)
 
     def answered(self, update_id: int) -> None:
         """Notes that an update needs nothing more."""
@@ -86,7 +83,7 @@ class Updates:
             self._note_answered(update_id)
 
     def _note_answered(self, update_id: int) -> None:
-        task = asyncio.ensure_future(self._store.hold(NAME, update_id, None))
+        task = asyncio.ensure_future(self._store.keep(NAME, str(update_id), None))
         self._noting.add(task)
         task.add_done_callback(self._noted)
 
@@ -182,7 +179,7 @@ class Polling(Updates):
         """Leaves an update to the store, so that Telegram can be told that it is known."""
         kept = {"starts": 1, "update": self._held[update_id][1]}
         with suppress(LookalikeError):
-            await self._store.hold(NAME, update_id, kept)
+            await self._store.keep(NAME, str(update_id), kept)
         if self._held.pop(update_id, None) is None:  # answered meanwhile
             self._note_answered(update_id)
         else:
@@ -280,7 +277,7 @@ class Webhook(Updates):
             return web.Response(status=400)
         try:
             new = {"starts": 1, "update": update}
-            is_new = await self._store.hold(NAME, update_id, new, replace=False)
+            is_new = await self._store.keep(NAME, str(update_id), new, replace=False)
         except LookalikeError:
             return web.Response(status=503)  # Telegram sends it again
         if is_new:

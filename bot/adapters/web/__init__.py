@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +49,15 @@ class WebAdapter(Adapter[WebSettings]):
             )
         self._visits: dict[str, Visit] = {}
         self._uploads = asyncio.Semaphore(MOST_UPLOADS)
-        listener = _listen(self.settings.host, self.settings.port)
+        host, port = self.settings.host, self.settings.port
+        try:
+            listener = listening_socket(host, port)
+        except (OSError, OverflowError) as exc:
+            reason = str(getattr(exc, "strerror", None) or exc).partition(" (")[0]
+            raise SetupProblem(
+                f"the web chat can't listen on {host}:{port} ({reason}): choose another port with "
+                f"the setting web.port, such as LOOKALIKE_WEB__PORT={port + 1}"
+            ) from exc
         server = _Server(
             uvicorn.Config(
                 self._served(),
@@ -197,14 +204,3 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        return listening_socket(host, port)
-    except (OSError, OverflowError) as exc:
-        reason = str(getattr(exc, "strerror", None) or exc).partition(" (")[0]
-        raise SetupProblem(
-            f"the web chat can't listen on {host}:{port} ({reason}): choose another port with the "
-            f"setting web.port, such as LOOKALIKE_WEB__PORT={port + 1}"
-        ) from exc

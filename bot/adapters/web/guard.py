@@ -1,7 +1,5 @@
 """What stands between the web chat and whoever reaches its port."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import hmac
@@ -9,7 +7,7 @@ import ipaddress
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,10 +15,8 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bot.adapters.web.visits import html
+from bot.conversation import Conversation
 from bot.settings import LOOPBACK, WebSettings
-
-if TYPE_CHECKING:
-    from bot.conversation import Conversation
 
 # A request: its head arrives within 10 s (`_Server`), its body begins within 10 s and is no slower.
 HEAD_S = BODY_S = 10.0

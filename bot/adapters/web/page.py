@@ -1,26 +1,22 @@
 """One tab's page: invitation, the place for photos, settings behind a button, answers."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nicegui import events, ui
 
 from bot.adapters import is_picture
 from bot.adapters.web.visits import NAME_CHARS, Entry, Visit, html, upright_jpeg
 from bot.background import STARTER_PEOPLE
+from bot.conversation import Conversation
 from bot.text import plain, shorten
 from bot.values import Choices, Reply, Request
 from engine.backbones import BACKBONES
 from engine.errors import BadSettings
-
-if TYPE_CHECKING:
-    from bot.conversation import Conversation
 
 MOST_AT_ONCE = 10
 MOST_FACES, FACE_PX = 9, 160

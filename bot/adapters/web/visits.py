@@ -19,7 +19,6 @@ import cv2
 import jinja2
 from nicegui import ui
 
-from bot.text import plain, shorten
 from bot.values import Action, Attachment, Button, Choices, Limits, Reply, Request, Sender
 from engine.errors import PhotoProblem
 
@@ -65,19 +64,19 @@ class Part:
             body.props["aria-busy"] = "true" if busy else "false"
 
 
+@dataclasses.dataclass(slots=True, eq=False)
 class Entry:
     """A photo or a command, the answer to it, and after each part what its buttons answered."""
 
-    def __init__(self, visit: Visit, *, said: str = "", name: str = "", preview: str = "") -> None:
-        self.visit = visit
-        self.said = said
-        self.name = shorten(plain(name), NAME_CHARS)  # of the photo's file
-        self.preview = preview  # the browser's own address of the photo, while it is looked at
-        self.photos: tuple[bytes, ...] = ()
-        self.mate: Entry | None = None  # the first photo, of the second of two that came together
-        self.since_s = time.monotonic()
-        self.parts = [Part()]
-        self._articles: list[ui.element] = []
+    visit: Visit
+    said: str = ""
+    name: str = ""  # of the photo's file
+    preview: str = ""  # the browser's own address of the photo, while it is looked at
+    photos: tuple[bytes, ...] = ()
+    mate: Entry | None = None  # the first photo, of the second of two that came together
+    since_s: float = dataclasses.field(default_factory=time.monotonic)
+    parts: list[Part] = dataclasses.field(default_factory=lambda: [Part()])
+    _articles: list[ui.element] = dataclasses.field(default_factory=list)
 
     def place(self) -> ui.element:
         """Stands on one more page from now on, in the element that is open there."""

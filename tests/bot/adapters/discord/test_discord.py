@@ -374,7 +374,7 @@ async def test_what_a_kill_left_unanswered_is_answered_at_the_next_start(
             await discord.say(ann, f"{me} about", guild=guild)  # answered beside it
             await asyncio.wait_for(discord.channel_messages.get(), 20)
         async with open_store(Settings(home=own_home)) as store, asyncio.timeout(20):
-            while len(await store.bookmarks("discord")) < 2:  # noqa: ASYNC110 - there is no event
+            while len(await store.kept("discord")) < 2:  # noqa: ASYNC110 - there is no event
                 await asyncio.sleep(0.02)
     for guild in (True, False):
         waiting.append(await discord.say(ann, f"{me} privacy", guild=guild, heard=False))
