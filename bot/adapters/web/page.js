@@ -71,8 +71,32 @@ window.lookalike = {
   close(button) {
     button.closest("dialog").close();
   },
+  // What leaves the page says whose face is whose, and who found them.
+  async labelled(card, { you, wordsFrom }) {
+    const picture = await createImageBitmap(card);
+    const canvas = Object.assign(document.createElement("canvas"), { width: picture.width, height: picture.height });
+    const paper = canvas.getContext("2d");
+    paper.drawImage(picture, 0, 0);
+    const size = picture.width / 30;
+    paper.font = `600 ${size}px system-ui, "Noto Sans", sans-serif`;
+    paper.textBaseline = "middle";
+    const y = (Number(wordsFrom) || picture.height) - 2.4 * size;
+    const label = (text, x, width) => {
+      paper.fillStyle = "rgb(15 17 22 / 72%)";
+      paper.beginPath();
+      paper.roundRect(x, y, width, 1.7 * size, 0.85 * size);
+      paper.fill();
+      paper.fillStyle = "#fff";
+      paper.fillText(text, x + 0.7 * size, y + 0.9 * size);
+    };
+    const width = (text) => paper.measureText(text).width + 1.4 * size;
+    label(you, 0.7 * size, width(you));
+    label("Lookalike", picture.width - 0.7 * size - width("Lookalike"), width("Lookalike"));
+    return new Promise((done) => { canvas.toBlob(done, "image/jpeg", 0.92); });
+  },
   async share({ dataset }) {
-    const blob = await (await fetch(dataset.src)).blob();
+    let blob = await (await fetch(dataset.src)).blob();
+    if (dataset.you) blob = await this.labelled(blob, dataset);
     const file = new File([blob], dataset.name, { type: blob.type });
     try {
       if (navigator.canShare?.({ files: [file] })) return await navigator.share({ files: [file] });

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 from homes import copy_home
-from PIL import Image
+from PIL import Image, ImageChops
 from variants import variants_of
 from wikimedia_server import Fact, Picture, Wiki, playing
 
@@ -601,10 +601,24 @@ def test_a_film_plays_by_itself_but_not_for_those_who_want_less_motion(
         assert saved.value.suggested_filename == "lookalike.mp4"
         page.evaluate("""() => {
           navigator.canShare = () => true;
-          navigator.share = async ({files}) => { window.shared = files[0].name; };
+          navigator.share = async ({files}) => { window.file = files[0]; };
         }""")
         visitor.presses("Save the card")
-        page.wait_for_function("window.shared === 'lookalike.jpg'")
+        page.wait_for_function("window.file?.name === 'lookalike.jpg'")
+        read = """() => new Promise((done) => {
+          const reader = new FileReader();
+          reader.onload = () => done(reader.result.split(",")[1]);
+          reader.readAsDataURL(window.file);
+        })"""
+        shared = Image.open(io.BytesIO(base64.b64decode(page.evaluate(read))))
+        plain = page.request.get(page.locator(".card img").first.evaluate("i => i.src"))
+        card = Image.open(io.BytesIO(plain.body()))
+        assert shared.size == card.size
+        changed = ImageChops.difference(shared.convert("L"), card.convert("L"))
+        marked = changed.point(lambda level: 255 * (level > 60)).getbbox()
+        assert marked is not None  # "You" at one side of the faces, the bot's name at the other
+        assert (marked[0] < 100, marked[2] > 900) == (True, True)
+        assert marked[3] - marked[1] < 100
 
 
 def test_the_page_fills_an_empty_gallery(
