@@ -162,11 +162,8 @@ def warp(photo: Photo, matrix: NDArray[np.float64], size_px: tuple[int, int]) ->
     to the resolution of the crop by averaging areas, then turned by bilinear interpolation.
     Sampling alone would show artefacts in large photos, and costs a little accuracy.
 
-    Args:
-        photo: What to draw.
-        matrix: float64 (2, 3), photo to crop coordinates; ValueError is raised if it is not finite
-            or can't be inverted.
-        size_px: Width and height of the crop.
+    The matrix, float64 (2, 3), maps photo to crop coordinates; ``size_px`` is width and height of
+    the crop. Raises ValueError if the matrix is not finite or can't be inverted.
     """
     import cv2
 

@@ -163,11 +163,9 @@ def _memory_bytes(field: int) -> int:
 def read(data: bytes, limits: DecodeLimits) -> tuple[Image.Image, tuple[int, int], str]:
     """The picture in untrusted bytes: upright, in sRGB, what is transparent white, reduced.
 
-    Of files with several pictures the first (of HEIC the primary one).
-
-    Returns:
-        A picture of mode RGB; width and height of the picture in the file, or of its part that is
-        wanted, upright, as far as it arrived; the name of the format.
+    Of files with several pictures the first (of HEIC the primary one). Returns a picture of mode
+    RGB; width and height of the picture in the file, or of its part that is wanted, upright, as far
+    as it arrived; the name of the format.
     """
     name = _format_of(data)
     load = {"JPEG": _load_jpeg, "PNG": _load_png}.get(name, _load)

@@ -268,14 +268,21 @@ class _Identity(NamedTuple):
     total: int | None = None
 
 
-def _note(part: Path) -> Path:
-    return part.with_name(f"{part.name}.json")
+def note_of(path: Path) -> Path:
+    """Where is noted what a downloaded file, or its part, is."""
+    return path.with_name(f"{path.name}.json")
+
+
+def discard(part: Path) -> None:
+    """Deletes a download that is done with, and what was noted to resume it."""
+    part.unlink(missing_ok=True)
+    note_of(part).unlink(missing_ok=True)
 
 
 def _so_far(url: str, part: Path) -> tuple[_Identity, int]:
     """What is known of a file, and how many bytes of it have arrived."""
     with contextlib.suppress(OSError, ValueError, TypeError):
-        known = _Identity(*json.loads(_note(part).read_text(encoding="utf-8")))
+        known = _Identity(*json.loads(note_of(part).read_text(encoding="utf-8")))
         have = part.stat().st_size
         if known.url == url and have <= (known.total or have):
             return known, have
@@ -294,8 +301,7 @@ def _receive(
     if str(known.validator).startswith('"'):
         same = same and etag in (None, known.validator)
     if status == 416 or (continued and not same):
-        part.unlink(missing_ok=True)
-        _note(part).unlink(missing_ok=True)
+        discard(part)
         raise Retry("the file changed on the server", status=status)
     _check_status(url, response)
     if not continued:
@@ -305,7 +311,7 @@ def _receive(
         have, known = 0, _Identity(url, etag, int(length) if length.isdecimal() else None)
         if (known.total or 0) > _MOST_FILE_BYTES:
             raise Refused(url, "far too large", "is")
-        _note(part).write_text(json.dumps(known), encoding="utf-8")
+        note_of(part).write_text(json.dumps(known), encoding="utf-8")
     with part.open("r+b" if have else "wb") as file:
         file.seek(have)
         file.truncate()

@@ -99,13 +99,9 @@ def published_preprocess() -> Any:
 def published_network(record: BackboneRecord, path: Path | None) -> Any:
     """keras-vggface's own network as a tf-keras model, without its classifier.
 
-    Args:
-        record: ``resnet`` or ``senet``.
-        path: A weight file, matched by name where all names fit, else by order; None leaves the
-            network with random weights, which is of use in tests only.
-
-    Raises SetupProblem if the extra is not installed, and WeightsCorrupt if the weights do not fit
-    the network.
+    Of ``resnet`` or ``senet``. The weight file is matched by name where all names fit, else by
+    order; None leaves random weights, which is of use in tests only. Raises SetupProblem if the
+    extra is not installed, and WeightsCorrupt if the weights do not fit the network.
     """
     from engine.backbones import vggface, weights
 

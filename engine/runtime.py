@@ -52,12 +52,9 @@ class Network:
     def run(self, batch: NDArray[Any]) -> tuple[NDArray[np.float32], ...]:
         """The network's outputs for a batch, in the graph's order; the caller owns them.
 
-        Args:
-            batch: Any number of inputs along axis 0, in the shape that the graph declares; cast
-                to the graph's input type where that loses nothing (uint8 to float32).
-
-        Raises ValueError if the batch has another shape, or a type that can't be cast, and
-        SetupProblem if the runtime fails.
+        The batch is any number of inputs along axis 0, in the shape that the graph declares, cast
+        to the graph's input type where that loses nothing (uint8 to float32). Raises ValueError if
+        it has another shape, or a type that can't be cast, and SetupProblem if the runtime fails.
         """
         fits = batch.ndim == len(self._input_shape) and all(
             want in (None, have) for want, have in zip(self._input_shape, batch.shape, strict=True)

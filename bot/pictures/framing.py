@@ -228,10 +228,11 @@ def upright(points: Points) -> Points:
     return np.stack([turned.real, turned.imag], axis=1)
 
 
-def face_away(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
-    """Whether two faces, given by their landmarks, are clearly turned to opposite sides."""
-    one, other = yaw_degrees(first[:5]), yaw_degrees(second[:5])
-    return one * other < 0 and min(abs(one), abs(other)) > _MIRRORED_FROM
+def turned_alike(first: FaceInPhoto, second: FaceInPhoto) -> FaceInPhoto:
+    """The second, as in a mirror where the two are clearly turned to opposite sides."""
+    one, other = yaw_degrees(first[1][:5]), yaw_degrees(second[1][:5])
+    away = one * other < 0 and min(abs(one), abs(other)) > _MIRRORED_FROM
+    return mirrored(*second) if away else second
 
 
 def mirrored(pixels: Pixels, landmarks: NDArray[np.float32]) -> tuple[Pixels, NDArray[np.float32]]:

@@ -19,18 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from bot.pictures import framing
 from bot.pictures.card import CardEntry, Fit, Style, Words
-from bot.pictures.framing import (
-    FaceInPhoto,
-    Pixels,
-    bend,
-    eyes_level,
-    face_away,
-    mirrored,
-    shared_frames,
-    through,
-    warp,
-)
+from bot.pictures.framing import FaceInPhoto, Pixels
 from bot.pictures.sheet import Sheet
 from bot.pictures.split import between, is_grey, skin_tone, toned
 from bot.values import Animation
@@ -103,13 +94,12 @@ class _Morph:
 
     def __init__(self, first: FaceInPhoto, second: CardEntry, kind: Format) -> None:
         self._size = (kind.width_px, kind.height_px)
-        other = second.face
-        if face_away(first[1], other[1]):
-            other = mirrored(*other)
-        frames, self._placed = shared_frames((first, other), *self._size, _MOST_ASIDE), []
+        other = framing.turned_alike(first, second.face)
+        frames, self._placed = framing.shared_frames((first, other), *self._size, _MOST_ASIDE), []
         for (pixels, landmarks), frame in zip((first, other), frames, strict=True):
-            matrix = eyes_level(landmarks, frame)
-            self._placed.append((warp(pixels, matrix, self._size), through(matrix, landmarks)))
+            matrix = framing.eyes_level(landmarks, frame)
+            placed = framing.warp(pixels, matrix, self._size)
+            self._placed.append((placed, framing.through(matrix, landmarks)))
         self._apart_px = frames[0].eyes_apart_px
         (left, _), (right, _) = self._placed
         mine, theirs = (skin_tone(*face) for face in self._placed)
@@ -134,7 +124,7 @@ class _Morph:
             if along > 0:
                 lit = cv2.addWeighted(face, 1 - along, self._relit[at], along, 0)
                 points = self._placed[at][1]
-                maps = bend(points, target, self._size, self._apart_px, _MOST_BEND)
+                maps = framing.bend(points, target, self._size, self._apart_px, _MOST_BEND)
                 bent = cv2.remap(lit, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
                 face = np.asarray(bent, np.uint8)
             parts.append(face)

@@ -13,18 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.pictures.framing import (
-    FaceInPhoto,
-    Pixels,
-    Points,
-    bent_face,
-    covered_share,
-    face_away,
-    mirrored,
-    placing,
-    shape_of,
-    upright,
-)
+from bot.pictures import framing
+from bot.pictures.framing import FaceInPhoto, Pixels, Points
 from engine.align import yaw_degrees
 
 _MOST_TURNED = 38.0
@@ -72,12 +62,7 @@ def suits(first: FaceInPhoto, second: FaceInPhoto) -> bool:
     one, other = abs(yaw_degrees(first[1][:5])), abs(yaw_degrees(second[1][:5]))
     if max(one, other) > _MOST_TURNED or abs(one - other) > _MOST_APART:
         return False
-    return _view(first, _turned_alike(first, second), _USUAL_PX)[2] >= _FULL_ENOUGH
-
-
-def _turned_alike(first: FaceInPhoto, second: FaceInPhoto) -> FaceInPhoto:
-    """The second, as in a mirror where the two are turned to opposite sides."""
-    return mirrored(*second) if face_away(first[1], second[1]) else second
+    return _view(first, framing.turned_alike(first, second), _USUAL_PX)[2] >= _FULL_ENOUGH
 
 
 def split_face(first: FaceInPhoto, second: FaceInPhoto, size_px: tuple[int, int]) -> Pixels:
@@ -86,7 +71,7 @@ def split_face(first: FaceInPhoto, second: FaceInPhoto, size_px: tuple[int, int]
     Where they are turned to opposite sides, the second is shown as in a mirror. The result is uint8
     (height, width, 3).
     """
-    second = _turned_alike(first, second)
+    second = framing.turned_alike(first, second)
     target, apart_px, _ = _view(first, second, size_px)
     finest = min(_scale(face, target) for face in (first, second))
     factor = float(np.clip(_FINE_ENOUGH / finest, _LEAST_FINE, 1))
@@ -116,7 +101,7 @@ def _drawn(
     halves, tones, scales = [], [], []
     for face, at, part_px in ((first, 0, end), (second, start, width - start)):
         place = target - (at, 0)
-        halves.append(bent_face(*face, place, (part_px, height), apart_px))
+        halves.append(framing.bent_face(*face, place, (part_px, height), apart_px))
         tones.append(skin_tone(halves[-1], place))
         scales.append(_scale(face, place))
     wanted = between(tones[0], tones[1], _MEETING)
@@ -131,7 +116,7 @@ def _drawn(
 
 def _scale(face: FaceInPhoto, target: Points) -> float:
     """Pixels of the frame to one of the photo."""
-    return float(np.hypot(*placing(face[1], target)[:, 0]))
+    return float(np.hypot(*framing.placing(face[1], target)[:, 0]))
 
 
 def _view(
@@ -142,14 +127,15 @@ def _view(
     The third is the share of its half that the photo fills which fills less of it.
     """
     width, height = size_px
-    shape = upright((shape_of(first[1]) + shape_of(second[1])) / 2)
+    shape = framing.upright((framing.shape_of(first[1]) + framing.shape_of(second[1])) / 2)
     half = (width // 2, height)
     for apart, down in _VIEWS:
         apart_px = apart * (width * height) ** 0.5
         target = shape * apart_px + (width / 2, down * height)
+        halves = (first, target), (second, target - (width - half[0], 0))
         covered = min(
-            covered_share(first[0], placing(first[1], target), half),
-            covered_share(second[0], placing(second[1], target - (width - half[0], 0)), half),
+            framing.covered_share(face[0], framing.placing(face[1], place), half)
+            for face, place in halves
         )
         if covered >= _FULL:
             break

@@ -22,17 +22,8 @@ from itertools import islice, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.pictures.glyphs import (
-    EMOJI,
-    Run,
-    ShapedRun,
-    Typeface,
-    candidates,
-    covers,
-    han_typeface,
-    rasterised,
-    shaped,
-)
+from bot.pictures import glyphs
+from bot.pictures.glyphs import Run, ShapedRun, Typeface
 
 Clusters = tuple[tuple[str, Typeface], ...]
 """Letters with their marks and joined emoji, in the order of reading, each with a typeface that
@@ -99,9 +90,10 @@ def _choose(cluster: str, han: Typeface, current: Typeface | None) -> Typeface |
     ]
     if not visible:
         return None
-    neutral = unicodedata.category(cluster[0])[0] not in "LM" and current != EMOJI
-    faces = ((current,) if current and neutral else ()) + candidates(visible[0], han)
-    return next((face for face in faces if all(covers(face, char) for char in visible)), None)
+    neutral = unicodedata.category(cluster[0])[0] not in "LM" and current != glyphs.EMOJI
+    faces = ((current,) if current and neutral else ()) + glyphs.candidates(visible[0], han)
+    fitting = (face for face in faces if all(glyphs.covers(face, char) for char in visible))
+    return next(fitting, None)
 
 
 @lru_cache(maxsize=1024)
@@ -123,7 +115,7 @@ def clusters_of(text: str) -> Clusters:
 
 
 def _with_typefaces(text: str) -> Clusters:
-    han, split = han_typeface(text), list[str]()
+    han, split = glyphs.han_typeface(text), list[str]()
     for char in text:
         cluster = split.pop() if split and _belongs(char, split[-1]) else ""
         split.append(cluster + char)
@@ -330,7 +322,7 @@ class _Paragraph:
         pen, left, right, ascent, descent = 0.0, 0.0, 0.0, _ASCENT, _DESCENT
         runs = []
         for run in runs_of(clusters, self.base):
-            one = shaped(run, bold=self.bold)
+            one = glyphs.shaped(run, bold=self.bold)
             left, right = min(left, pen + one.left), max(right, pen + one.right)
             ascent, descent = max(ascent, one.ascent), max(descent, one.descent)
             runs.append((one, pen))
@@ -404,6 +396,6 @@ def _drawn(lines: Sequence[_Line], size_px: int, width_px: int, height_px: int) 
         placed += [(run, pen * size_px - left, baseline) for run, pen in line.runs]
         top += line.height_px(size_px)
     width_px = max(1, min(width_px, max(line.width_px(size_px) for line in lines)))
-    mask = rasterised(placed, size_px, width_px, min(height_px, top))
+    mask = glyphs.rasterised(placed, size_px, width_px, min(height_px, top))
     texts, baseline_px = tuple(line.text for line in lines), lines[0].ascent_px(size_px)
     return Block(mask, texts, size_px, baseline_px)

@@ -42,11 +42,9 @@ Stage = tuple["NDArray[np.float64]", "NDArray[np.float64]"]
 def read_weights(data: bytes | bytearray) -> tuple[list[Stage], NDArray[np.float32]]:
     """The weights in a serialized ``anet_type``.
 
-    Returns:
-        The 7 x 7 convolution and two stages per residual block, from the input to the output; the
-        fully connected layer without bias, float32 (256, 128).
-
-    Raises Malformed if anything in it differs from that network, is not finite, or is left over.
+    The 7 x 7 convolution and two stages per residual block, from the input to the output; then the
+    fully connected layer without bias, float32 (256, 128). Raises Malformed if anything in it
+    differs from that network, is not finite, or is left over.
     """
     reader = _Reader(data)
     reader.integers(1)

@@ -23,7 +23,6 @@ from engine.types import Box, Embedding, Face, Photo, Space
 Colour = tuple[float, float, float]
 Change = Callable[[Photo, Face], tuple[Photo, Face]]
 
-
 INT8_RECIPE = 100
 """Added to the recipe where a network multiplies bytes: its vectors are a space of their own."""
 _BATCH = 8  # more gains nothing on a processor and delays whoever waits for the first
@@ -99,9 +98,8 @@ class Backbone:
 def separation(backbone: Backbone, portraits: Sequence[tuple[Photo, Face]]) -> tuple[float, float]:
     """How far the backbone holds people apart, of each of whom there is one clear face.
 
-    Returns:
-        Lowest cosine between two conditions of one person, highest between two people in one
-        condition; a network that has learned faces has the first above the second.
+    The lowest cosine between two conditions of one person, and the highest between two people in
+    one condition; a network that has learned faces has the first above the second.
     """
     people = []
     for photo, face in portraits:

@@ -23,8 +23,6 @@ from engine import runtime
 from engine.backbones import Malformed
 
 Weights = dict[str, dict[str, NDArray[np.float32]]]
-
-
 Shapes = Mapping[str, tuple[int, ...]]
 """Of the weights of one layer by their names, in the order in which Keras saves them."""
 
@@ -51,10 +49,8 @@ def read_weights(
 
     No link in the file is followed, and nothing outside of it is opened.
 
-    Returns:
-        ``"name"`` if every layer of the network has its name in the file; otherwise ``"order"``:
-        the first layer with weights is the network's first, and so on. Then the weights.
-
+    Returns ``"name"`` if every layer of the network has its name in the file, otherwise
+    ``"order"``: the first layer with weights is the network's first, and so on; then the weights.
     Raises Malformed if it is no HDF5 file, a layer or shape differs from the network's, or a value
     can't be used.
     """

@@ -18,7 +18,7 @@ from typing import Any
 
 from engine.backbones import BackboneRecord, Malformed, find_record
 from engine.errors import Busy, SetupProblem, WeightsCorrupt, WeightsMissing
-from engine.http import HttpClient, Patience, Progress, Refused
+from engine.http import HttpClient, Patience, Progress, Refused, discard, note_of
 
 LOCK_TIMEOUT_S = 60.0
 
@@ -141,19 +141,19 @@ def download(
         try:
             _graph(record, part)
         except Malformed as exc:
-            _discard(part)
+            discard(part)
             message = f"what {url} sends are no weights of {name} ({exc}): {elsewhere}"
             raise WeightsCorrupt(message) from exc
         sha256 = file_sha256(part)
         if trusted is not None and sha256 != trusted:
-            _discard(part)
+            discard(part)
             message = f"{url} sends another file than at the first download; if you trust it"
             raise WeightsCorrupt(f"{message}, {record.remedy}")
         # Killed at any point from here, it leaves nothing that would be refused.
         try:
-            _note(target).unlink(missing_ok=True)
+            note_of(target).unlink(missing_ok=True)
             part.replace(target)
-            _discard(part)
+            discard(part)
         except OSError as exc:
             raise SetupProblem(f"{target.parent} can't be written: {exc.strerror}") from exc
         _record(target, sha256, source=url)
@@ -175,17 +175,17 @@ def recorded_sha256(path: Path) -> str | None:
     Raises WeightsCorrupt if there is a record that can't be read.
     """
     try:
-        return str(json.loads(_note(path).read_text(encoding="utf-8"))["sha256"])
+        return str(json.loads(note_of(path).read_text(encoding="utf-8"))["sha256"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as exc:
-        message = f"the record {_note(path)} can't be read; if you trust {path.name}"
+        message = f"the record {note_of(path)} can't be read; if you trust {path.name}"
         raise WeightsCorrupt(f"{message}, delete the record") from exc
 
 
 def _record(path: Path, sha256: str, *, source: str | None) -> None:
     """Remembers the hash; where it can't be written, the file is looked through at every load."""
-    note = _note(path)
+    note = note_of(path)
     values = {"sha256": sha256, "size_bytes": path.stat().st_size, "source": source}
     values["recorded_at"] = datetime.now(UTC).isoformat(timespec="seconds")
     temporary = note.with_name(f"{note.name}.{os.getpid()}.tmp")
@@ -194,16 +194,6 @@ def _record(path: Path, sha256: str, *, source: str | None) -> None:
         temporary.replace(note)
     except OSError as exc:
         _log.warning("the record %s can't be written: %s", note, exc.strerror)
-
-
-def _note(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
-
-
-def _discard(part: Path) -> None:
-    """Deletes a download that is done with, and what was noted to resume it."""
-    part.unlink(missing_ok=True)
-    _note(part).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -26,8 +26,6 @@ from engine.runtime import Network, Precision, compile_network
 from engine.types import Box, Face, Photo
 
 Findings = NDArray[np.void]  # of FINDING, surest first
-
-
 Stage = Literal["pnet", "rnet", "onet"]
 
 FIRST_LOOK = 1 / 12
@@ -330,11 +328,9 @@ def survivors(
 
     A box that was removed removes nothing itself (in the package mtcnn 1.0.0 it does).
 
-    Args:
-        boxes: float64 (N, 4): left, upper, right and lower edge.
-        scores: (N,), above 0; the indices that are returned go by falling score.
-        threshold: A box goes if it shares more than this part of the union with a surer one.
-        groups: (N,), not negative; boxes of different groups never remove each other.
+    Boxes are float64 (N, 4): left, upper, right and lower edge; one goes if it shares more than
+    ``threshold`` of the union with a surer one. Scores, (N,), are above 0; the indices returned go
+    by falling score. Boxes of different groups, (N,), not negative, never remove each other.
     """
     if len(boxes) == 0:
         return np.zeros(0, np.intp)

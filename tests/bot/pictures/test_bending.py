@@ -12,9 +12,9 @@ from test_framing import placed
 from bot.pictures.framing import (
     bend,
     bent_face,
-    face_away,
     mirrored,
     shape_of,
+    turned_alike,
     with_chin,
 )
 from engine.types import Box
@@ -118,5 +118,6 @@ def test_a_mirror_swaps_left_and_right() -> None:
     back, same = mirrored(turned, points)
     assert np.array_equal(back, pixels)
     assert same == pytest.approx(landmarks)
-    assert face_away(landmarks, points)
-    assert not face_away(landmarks, landmarks)
+    face = pixels, landmarks
+    assert np.array_equal(turned_alike(face, (turned, points))[0], pixels)
+    assert turned_alike(face, face) is face

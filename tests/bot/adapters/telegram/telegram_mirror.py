@@ -33,7 +33,7 @@ class Mirror:
         replies: Fixed replies by button action, or by command.
         gate: Nothing is answered while it is closed.
         page: Where the bot can be found.
-        kept: Updates held, by number; None for those that are answered.
+        updates: Those kept, by number; None for those that are answered.
         wording: What the adapter itself says.
     """
 
@@ -42,7 +42,7 @@ class Mirror:
     replies: dict[str, Reply] = field(default_factory=dict)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     wording: Wording = field(default_factory=Wording.load)
-    kept: dict[int, Any] = field(default_factory=dict)
+    updates: dict[str, Any] = field(default_factory=dict)
     page: str = ""
 
     def __post_init__(self) -> None:
@@ -61,16 +61,16 @@ class Mirror:
     async def introduce(self, page: str) -> None:
         self.page = page
 
-    async def hold(
-        self, _: str, number: int, content: dict[str, Any] | None, *, replace: bool = True
+    async def keep(
+        self, _: str, number: str, content: dict[str, Any] | None, *, replace: bool = True
     ) -> bool:
-        is_new = number not in self.kept
+        is_new = number not in self.updates
         if is_new or replace:
-            self.kept[number] = json.loads(json.dumps(content))
+            self.updates[number] = json.loads(json.dumps(content))
         return is_new
 
-    async def held(self, _: str) -> dict[int, Any]:
-        return dict(self.kept)
+    async def kept(self, _: str) -> dict[str, Any]:
+        return dict(self.updates)
 
     async def answer(self, request: Request, limits: Limits) -> Reply:
         assert limits == TELEGRAM_LIMITS

@@ -340,7 +340,7 @@ async def test_what_can_not_be_finished_is_left_to_telegram(
         await until(lambda: len(mirror.requests) == 2)
     assert time.monotonic() - started < 15
     assert await chat.stays_silent(0.1)
-    async with running(api, Mirror(kept=mirror.kept)):
+    async with running(api, Mirror(updates=mirror.updates)):
         assert [bool((await chat.reply()).picture) for _ in range(2)] == [True, True]
     assert _all_confirmed(api)
 
@@ -366,8 +366,10 @@ async def test_a_hundred_in_work_at_a_kill_are_answered_once_each(
                 await chat.say(f"/lookalike {number}")
             for chat in chats[::3]:
                 await chat.reply()
-            await until(lambda: any(mirror.kept.values()))  # beyond what Telegram is asked to keep
-    again = Mirror(kept=mirror.kept)
+            await until(
+                lambda: any(mirror.updates.values())
+            )  # beyond what Telegram is asked to keep
+    again = Mirror(updates=mirror.updates)
     async with running(api, again):
         for number, chat in enumerate(chats):
             if number % 3:
@@ -431,7 +433,7 @@ async def test_a_photo_that_kills_is_tried_again_and_not_for_ever(
     for seen in (2, 4, 6, 7):
         async with running(api, mirror, grace_s=0.0):
             await until(lambda: len(mirror.requests) == seen)  # noqa: B023
-    assert mirror.kept[oldest] is None
+    assert mirror.updates[str(oldest)] is None
 
 
 async def test_updates_in_work_come_again_and_are_answered_once(
@@ -546,9 +548,9 @@ async def test_what_came_by_webhook_outlives_a_kill(
         await chat.send_photo(hopper_jpeg)
         await until(lambda: mirror.requests)
     assert await chat.stays_silent(0.1)
-    async with running(api, Mirror(kept=mirror.kept), webhook=webhook):
+    async with running(api, Mirror(updates=mirror.updates), webhook=webhook):
         assert (await chat.reply()).picture
-        await until(lambda: not any(mirror.kept.values()))
+        await until(lambda: not any(mirror.updates.values()))
 
 
 async def test_a_webhook_without_a_secret_gets_one(api: BotApi, webhook: WebhookSettings) -> None:
