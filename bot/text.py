@@ -5,8 +5,6 @@ Sentences come from the TOML files of ``bot/wording``. One is a template with na
 the placeholder ``count``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re
@@ -15,13 +13,10 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 from bot.values import Button, Limits, Reply, Rows
-
-if TYPE_CHECKING:
-    from gallery.records import Portrait
-    from gallery.scores.ensemble import MemberScore
+from gallery.records import MemberScore, Portrait
 
 LANGUAGES = ("en", "hi", "es", "ru")
 FALLBACK = "en"
@@ -67,7 +62,7 @@ class Wording:
 
     @classmethod
     @lru_cache(maxsize=1)
-    def load(cls) -> Wording:
+    def load(cls) -> Self:
         """The sentences that come with the program."""
         folder, sentences = resources.files("bot") / "wording", {}
         for language in LANGUAGES:

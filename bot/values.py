@@ -4,16 +4,13 @@ The interface between adapters and the conversation: a ``Request`` goes in, a ``
 platform's ``Limits`` comes out.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Self
 
-if TYPE_CHECKING:
-    from gallery.scores.ensemble import MemberScore
+from gallery.records import MemberScore
 
 MOST_MATCHES = 10
 
@@ -198,7 +195,7 @@ class Action:
     arguments: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, text: str) -> Action | None:
+    def parse(cls, text: str) -> Self | None:
         """The action in what a platform hands back; None if it is none of ours."""
         if not _ALLOWED.fullmatch(text):
             return None

@@ -23,7 +23,7 @@ from engine.types import Embedding, Space
 from gallery.changes import Transaction
 from gallery.database import GALLERY_WRITER, changing, translated, try_turn
 from gallery.progress import Progress, no_progress
-from gallery.records import Hit, Match, Person, Portrait
+from gallery.records import Hit, Match, MemberScore, Person, Portrait
 from gallery.scores import Calibration, prior, read_learned
 from gallery.search import SearchIndex
 from gallery.search.cache import newest_cache
@@ -35,7 +35,7 @@ from gallery.tables import REVISION
 from gallery.vector_file import VectorFile
 
 if TYPE_CHECKING:
-    from gallery.scores.ensemble import Ensemble, MemberScore
+    from gallery.scores.ensemble import Ensemble
     from gallery.scores.trial import Trial
 
 _ATTEMPTS: Final = 5
@@ -44,7 +44,7 @@ _THUMBNAILS: Final = 24  # kept as read: some are found again and again, 50 kB e
 _AS_GOOD: Final = 0.85  # of the best looks: a portrait of these is as good
 _CHUNK_ROWS: Final = 4_096
 Genders = frozenset[str] | None
-Found = tuple[Sequence[Hit], Calibration, "dict[int, tuple[MemberScore, ...]]"]
+Found = tuple[Sequence[Hit], Calibration, dict[int, tuple[MemberScore, ...]]]
 
 
 class Snapshot:

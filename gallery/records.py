@@ -1,22 +1,17 @@
 """Values of the gallery: people, portraits, matches; and how names are compared."""
 
-from __future__ import annotations
-
 import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.align import yaw_degrees
 from engine.types import Box, Space
-
-if TYPE_CHECKING:
-    from gallery.scores.ensemble import MemberScore
 
 _LARGE_PX: Final = 150  # a face that fills a card
 _DETAILED: Final = 0.22  # bytes a pixel, of a sharp photo in good light
@@ -132,6 +127,15 @@ class Hit:
     person_id: int
     portrait_id: int
     cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemberScore:
+    """What one of several backbones alone says of a match: cosine in [-1, 1], score 0 to 100."""
+
+    backbone: str
+    cosine: float
+    score: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)

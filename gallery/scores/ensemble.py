@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from engine.errors import GalleryMissing
 from engine.types import Embedding, Space
 from gallery.likeness import Flags, Floats, Ints
-from gallery.records import Hit
+from gallery.records import Hit, MemberScore
 from gallery.scores import Calibration, Stored
 from gallery.search import SearchIndex
 
@@ -36,15 +36,6 @@ class Member:
     space: Space
     weight: float
     calibration: Calibration
-
-
-@dataclass(frozen=True, slots=True)
-class MemberScore:
-    """What one of several backbones alone says of a match: cosine in [-1, 1], score 0 to 100."""
-
-    backbone: str
-    cosine: float
-    score: float
 
 
 @dataclass(frozen=True, slots=True)
