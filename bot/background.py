@@ -222,22 +222,17 @@ class Filling:
 
     The bot answers meanwhile with whom it has; what is fetched joins as it comes. What was begun
     and not stopped goes on after a restart.
-
-    Attributes:
-        running: Whether it does so now.
-        there: How many of those wanted are in the gallery.
-        wanted: How many these are; 0 as long as Wikimedia is asked who there is.
-        seconds_left: How long it will take; None if nobody knows yet.
-        problem: Why it ended before its end.
     """
 
     def __init__(self, gallery: Gallery, engine: Engine, settings: Settings) -> None:
         self._gallery, self._engine, self._settings = gallery, engine, settings
         self._stop = threading.Event()
         self._task: asyncio.Task[None] | None = None
-        self.running, self.there, self.wanted = False, 0, 0
-        self.seconds_left: float | None = None
-        self.problem: LookalikeError | None = None
+        self.running = False  # whether it does so now
+        self.there = 0  # how many of those wanted are in the gallery
+        self.wanted = 0  # how many these are; 0 as long as Wikimedia is asked who there is
+        self.seconds_left: float | None = None  # None if nobody knows yet
+        self.problem: LookalikeError | None = None  # why it ended before its end
 
     def go_on(self) -> None:
         """Downloads what was begun, or if the settings allow it for the gallery of a new machine.

@@ -6,13 +6,11 @@ credit appear with the celebrity. The film ends where it begins, so that it loop
 in memory, as GIF where PyAV is missing.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -25,9 +23,6 @@ from bot.pictures.framing import FaceInPhoto, Pixels
 from bot.pictures.sheet import Sheet
 from bot.pictures.split import between, is_grey, skin_tone, toned
 from bot.values import Animation
-
-if TYPE_CHECKING:
-    from av.video.stream import VideoStream
 
 _Floats = NDArray[np.float32]
 
@@ -188,7 +183,7 @@ def encode_mp4(frames: Sequence[Pixels], order: Sequence[int], per_second: int) 
     file = io.BytesIO()
     room = _INDEX_BYTES + _INDEX_BYTES_PER_FRAME * len(order)
     with av.open(file, "w", format="mp4", options={"moov_size": str(room)}) as container:
-        stream: VideoStream = container.add_stream(_ENCODER, rate=per_second, options=_MP4_OPTIONS)
+        stream: Any = container.add_stream(_ENCODER, rate=per_second, options=_MP4_OPTIONS)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1  # the other cores answer photos meanwhile

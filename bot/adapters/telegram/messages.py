@@ -16,14 +16,8 @@ from telegram import Message
 from telegram.constants import ChatType
 from telegram.error import BadRequest, Forbidden, RetryAfter, TelegramError
 
-from bot.adapters import (
-    DOWNLOAD_LIMIT_BYTES,
-    NO_PICTURE,
-    fetch,
-    is_picture,
-    only_pictures,
-    refuse_too_large,
-)
+from bot import adapters
+from bot.adapters import NO_PICTURE, only_pictures
 from bot.conversation import COMMANDS
 from bot.values import Action, Attachment, Request, Sender
 from engine.errors import PhotoGone
@@ -168,17 +162,19 @@ class Reader:
         paid = message.paid_media.paid_media if message.paid_media else ()
         bought = [one.photo for one in paid if isinstance(one, telegram.PaidMediaPhoto)]
         if sizes := message.photo or (bought[0] if bought else ()):
-            fitting = [size for size in sizes if (size.file_size or 0) <= DOWNLOAD_LIMIT_BYTES]
+            fitting = [
+                size for size in sizes if (size.file_size or 0) <= adapters.DOWNLOAD_LIMIT_BYTES
+            ]
             file = max(fitting or sizes, key=lambda size: size.width * size.height)
         elif sticker := message.sticker:
             if sticker.is_animated or sticker.is_video:
                 return (NO_PICTURE,)
             file = sticker
-        elif not moving or not is_picture(moving.mime_type, moving.file_name):
+        elif not moving or not adapters.is_picture(moving.mime_type, moving.file_name):
             others = (file, message.video, message.video_note, message.voice, message.audio)
             return (NO_PICTURE,) if any((*others, paid)) else ()
         download = partial(self._download, file.file_id)
-        load = partial(fetch, download, file.file_size, FAILURES, (BadRequest, RetryAfter))
+        load = partial(adapters.fetch, download, file.file_size, FAILURES, (BadRequest, RetryAfter))
         spoiler = bool(message.has_media_spoiler)
         message_id = message.message_id if isinstance(message, Message) else None
         return (Attachment(load, spoiler=spoiler, message_id=message_id),)
@@ -192,7 +188,7 @@ class Reader:
         found = []
         for message_id in [original.message_id + distance for distance in below if distance]:
             forward = partial(self._forwarded, chat_id, message_id)
-            load = partial(fetch, forward, None, FAILURES, FAILURES)
+            load = partial(adapters.fetch, forward, None, FAILURES, FAILURES)
             found.append(Attachment(load, spoiler=hidden, message_id=message_id))
         return tuple(found)
 
@@ -217,9 +213,9 @@ class Reader:
             file = await self._bot.get_file(file_id)
         except BadRequest as problem:
             if "too big" in problem.message.lower():
-                refuse_too_large(DOWNLOAD_LIMIT_BYTES + 1)
+                adapters.refuse_too_large(adapters.DOWNLOAD_LIMIT_BYTES + 1)
             raise
-        refuse_too_large(file.file_size)
+        adapters.refuse_too_large(file.file_size)
         path = file.file_path or ""
         if Path(path).is_absolute():
             # A Bot API server of one's own in local mode names a file on this machine.
@@ -231,7 +227,7 @@ class Reader:
             response.raise_for_status()
             async for chunk in response.content.iter_any():
                 content += chunk
-                if len(content) > DOWNLOAD_LIMIT_BYTES:
+                if len(content) > adapters.DOWNLOAD_LIMIT_BYTES:
                     break
         return bytes(content)
 
@@ -281,7 +277,7 @@ def parse_message(text: str, username: str) -> ParsedMessage:
 
 
 def _read(path: Path) -> bytes:
-    refuse_too_large(path.stat().st_size)
+    adapters.refuse_too_large(path.stat().st_size)
     return path.read_bytes()
 
 
