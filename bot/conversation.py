@@ -15,17 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from bot import __version__
-from bot.commands import (
-    Refusal,
-    Services,
-    Turn,
-    compare,
-    notice,
-    photo,
-    preferences,
-    refusal,
-    twins,
-)
+from bot.commands import Refusal, Services, Turn, compare, notice, photo, preferences, twins
 from bot.commands.words import shown
 from bot.logs import where
 from bot.text import Wording, fit, isolate, plain, rated
@@ -82,7 +72,7 @@ async def ask_to_forget(services: Services, turn: Turn) -> Reply:
 async def press_forget(services: Services, turn: Turn, action: Action) -> Reply:
     """Deletes everything, or nothing."""
     if action.text(1) != services.store.identity.tag("forget", turn.who):
-        raise refusal(turn, "forget.not_yours")
+        raise Refusal(notice(turn, turn.say("forget.not_yours")))
     if action.text(0) != "yes":
         return Reply(text=turn.say("forget.kept"), replaces=True, private=True)
     # First what needs no database: that one may hang.

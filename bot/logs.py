@@ -102,7 +102,5 @@ def where(problem: BaseException) -> str:
 
 
 def _quoted(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = str(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)

@@ -24,6 +24,7 @@ from engine.errors import (
     SpaceMismatch,
     WeightsMissing,
 )
+from engine.http import Stopped
 from gallery.gallery import Gallery
 from gallery.scores.ensemble import BEST, Ensemble
 from gallery.scores.trial import Trial
@@ -56,10 +57,6 @@ class ModelStatus:
     state: State
     percent: int | None = None
     reason: str | None = None
-
-
-class _Stopped(Exception):  # noqa: N818 - no error: the program is ending
-    """Leaves a download or a build at the next report of progress."""
 
 
 class Models:
@@ -217,7 +214,7 @@ class Models:
             self._failed.discard(name)
         try:
             await in_daemon_thread(lambda: self._get_ready(name, fetch=fetch))
-        except _Stopped:
+        except Stopped:
             return
         except WeightsMissing as problem:
             self._note(name, State.MISSING, reason=str(problem))
@@ -278,7 +275,7 @@ class Models:
         self._gallery.refresh()
 
     def _build_again(self, name: str) -> None:
-        with self._working, contextlib.suppress(_Stopped, Busy):
+        with self._working, contextlib.suppress(Stopped, Busy):
             self._check()
             self._build(name)
             self._trial = self._gallery.trial()
@@ -287,8 +284,9 @@ class Models:
         self._statuses[name] = ModelStatus(name, BACKBONES[name].title, state, **details)
 
     def _check(self) -> None:
+        """Leaves a download or a build, at the next report of progress, if the program ends."""
         if self._stopping.is_set():
-            raise _Stopped
+            raise Stopped
 
 
 def offered(trial: Trial | None, engine: Engine, ready: Collection[str]) -> Ensemble | None:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from bot.text import NOTICE_CHARS
-from bot.values import SIDE, Action, Button, Limits, MatchAnswer, Reply, Request
+from bot.text import NOTICE_CHARS, Wording
+from bot.values import SIDE, Action, Attachment, Button, Limits, MatchAnswer, Reply, Request
 
 if TYPE_CHECKING:
     from bot.background import Filling
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from bot.models import Models
     from bot.recognizer import DetectedPhoto, Recognizer
     from bot.store import Store, Who
-    from bot.text import Wording
-    from bot.values import Attachment
     from engine.engine import Engine
     from gallery.gallery import Gallery
     from gallery.records import Match

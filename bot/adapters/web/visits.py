@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,7 +20,7 @@ import cv2
 import jinja2
 from nicegui import ui
 
-from bot.values import Action, Attachment, Button, Choices, Limits, Reply, Request, Sender
+from bot.values import Action, Attachment, Button, Limits, Reply, Request, Sender
 from engine.errors import PhotoProblem
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from bot.conversation import Conversation
 
 T = TypeVar("T", bound=ui.element)
+_chosen = attrgetter("model", "top", "category", "style")
 LIMITS = Limits(buttons_per_row=8, button_rows=8, label_chars=60, whispers=True)
 MOST_ENTRIES = 40
 MOST_PHOTO_BYTES = 64_000_000  # of one visitor; older photos are given up before their answers
@@ -256,10 +258,6 @@ def upright_jpeg(conversation: Conversation, photo: bytes, edge_px: int) -> byte
     scale = min(1.0, edge_px / max(pixels.shape))
     small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1].tobytes()
-
-
-def _chosen(choices: Choices) -> tuple[object, ...]:
-    return choices.model, choices.top, choices.category, choices.style
 
 
 def attachments(photos: Sequence[bytes]) -> tuple[Attachment, ...]:
