@@ -38,6 +38,7 @@ CROWDED_S = 20.0
 SETTINGS = {
     "DEFAULT_MODEL": "dlib",
     "MODELS__FETCH": "false",
+    "GALLERY__STARTER": "false",
     "MODELS__CONFIGURED": '["dlib"]',
     "QUEUE__PHOTOS_PER_MINUTE": "100000",
     "LOG__LEVEL": "WARNING",

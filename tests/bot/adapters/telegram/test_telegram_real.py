@@ -429,6 +429,7 @@ async def program(api: BotApi, settings: Settings) -> AsyncIterator[asyncio.subp
         "HOME": str(settings.home),
         "DEFAULT_MODEL": "dlib",
         "MODELS__FETCH": "false",
+        "GALLERY__STARTER": "false",
         "MODELS__CONFIGURED": '["dlib"]',
         "LOG__LEVEL": "DEBUG",
         "TELEGRAM__TOKEN": api.token,
