@@ -264,10 +264,11 @@ class Filling:
 
     async def introduce(self, page: str) -> None:
         """Takes the bot's own public page for the contact where none is set, and downloads."""
-        if self._task is not None and await self.contact() is None:
-            await asyncio.to_thread(remember_contact, self._gallery, page)
-            await self.close()
-            self.go_on()
+        with contextlib.suppress(LookalikeError):  # a gallery that can't be written just now
+            if self._task is not None and await self.contact() is None:
+                await asyncio.to_thread(remember_contact, self._gallery, page)
+                await self.close()
+                self.go_on()
 
     def categories(self) -> tuple[str, ...]:
         """Names of what ``begin`` knows."""

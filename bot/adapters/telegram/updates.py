@@ -132,9 +132,9 @@ class Polling(Updates):
         self._held.pop(update_id, None)
         if not self._held:
             self._all_answered.set()
-        super().answered(update_id)
         if min(self._held, default=update_id) < update_id:  # after a kill Telegram sends both again
-            self._note_answered(update_id)
+            self._aside.add(update_id)
+        super().answered(update_id)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Fetches until it is cancelled, after ``stop`` is set; a network failure is retried.
@@ -178,8 +178,10 @@ class Polling(Updates):
     async def _put_aside(self, update_id: int) -> None:
         """Leaves an update to the store, so that Telegram can be told that it is known."""
         kept = {"starts": 1, "update": self._held[update_id][1]}
-        with suppress(LookalikeError):
+        try:
             await self._store.keep(NAME, str(update_id), kept)
+        except LookalikeError:
+            return  # it stays with Telegram
         if self._held.pop(update_id, None) is None:  # answered meanwhile
             self._note_answered(update_id)
         else:

@@ -17,7 +17,7 @@ from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import ClientDisconnect
 
 from bot.adapters import Adapter, listening_socket, or_stop
-from bot.adapters.web.guard import HEAD_S, Guard
+from bot.adapters.web.guard import HEAD_S, Guard, language_tag
 from bot.adapters.web.page import Page
 from bot.adapters.web.visits import Entry, Part, Visit, html, upright_jpeg
 from bot.settings import WebSettings
@@ -115,9 +115,9 @@ class WebAdapter(Adapter[WebSettings]):
         return sum(len(one.pages) for one in self._visits.values()) >= MOST_PAGES_IN_ALL
 
     async def _page(self, request: HttpRequest) -> None:
-        tag = request.headers.get("accept-language", "").split(",")[0].split(";")[0].strip()
+        tag = language_tag(request.headers)
         visitor = str(nicegui_app.storage.browser["id"])
-        sender = Sender("web", user_id=visitor, chat_id=visitor, language=tag or None)
+        sender = Sender("web", user_id=visitor, chat_id=visitor, language=tag)
         visit = self._visits.setdefault(visitor, Visit(self.conversation, sender))
         visit.sender = sender
         language = self.conversation.wording.language(tag)

@@ -93,7 +93,7 @@ class Guard:
             if peer is None or ipaddress.ip_address(peer[0]) not in self._proxy:
                 return PlainTextResponse("This page answers its proxy only.", 403)
             hosts.append(headers.get("x-forwarded-host", "").lower())
-        origins = {one.partition("://")[2].lower() for one in headers.getlist("origin")}
+        origins = {(one.partition("://")[2] or one).lower() for one in headers.getlist("origin")}
         if self._here_only and _name(hosts[0]) not in LOOPBACK:
             return PlainTextResponse("This page answers on this machine only.", 403)
         if not origins <= {*hosts}:
@@ -132,12 +132,17 @@ class Guard:
         return hmac.new(self._key, password.encode(), hashlib.sha256).hexdigest()
 
     def _page(self, key: str, headers: Headers, status: int) -> Response:
-        tag = headers.get("accept-language", "").split(",")[0].split(";")[0].strip() or None
+        tag = language_tag(headers)
 
         def say(key: str) -> str:
             return self._wording.text(key, tag)
 
         return HTMLResponse(html("door", say, self._wording.language(tag), key), status)
+
+
+def language_tag(headers: Headers) -> str | None:
+    """The BCP 47 tag of the language that a browser asks for first."""
+    return headers.get("accept-language", "").split(",")[0].split(";")[0].strip() or None
 
 
 def _bounded(receive: Receive, most_bytes: int) -> Receive:

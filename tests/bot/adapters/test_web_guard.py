@@ -110,6 +110,8 @@ async def test_a_trusted_proxy_says_who_asks(serve: Serve) -> None:
         other = {address: "10.0.0.2"}
         tried = await client.post("/login", data={"password": "right"}, headers=other)
         assert tried.status_code == 303
+    async with site(port, origin="null") as client:
+        assert (await client.get("/login")).status_code == 403
     async with site(await serve(trusted_proxy="10.0.0.1")) as client:
         assert (await client.get("/")).status_code == 403
 

@@ -24,7 +24,7 @@ from bot.adapters.telegram import TelegramAdapter, sender, updates
 from bot.settings import TelegramSettings, WebhookSettings
 from bot.text import Wording
 from bot.values import Limits, Reply, Request
-from engine.errors import BadSettings, BadToken
+from engine.errors import BadSettings, BadToken, TryLater
 
 # A process of its own that never answers.
 MUTE_BOT = f"""
@@ -377,6 +377,26 @@ async def test_a_hundred_in_work_at_a_kill_are_answered_once_each(
         await until(lambda: api.confirmed >= chats[-1].last_update)
     assert len(again.requests) == 66
     assert await chats[0].stays_silent(0.1)
+
+
+async def test_what_the_store_can_not_keep_stays_with_telegram(
+    api: BotApi, hopper_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat, mirror = Person(api).private_chat(), Mirror()
+
+    async def down(*_: object, **__: object) -> bool:
+        raise TryLater("the database does not answer")
+
+    await chat.send_photo(hopper_jpeg)  # waits before the start
+    mirror.gate.clear()
+    with monkeypatch.context() as broken:
+        broken.setattr(Mirror, "keep", down)
+        async with running(api, mirror, grace_s=0.0):
+            await until(lambda: mirror.requests)
+    assert not _all_confirmed(api)
+    async with running(api, Mirror()):
+        assert (await chat.reply()).picture
+    assert _all_confirmed(api)
 
 
 async def test_a_photo_outlives_a_kill(api: BotApi, hopper_jpeg: bytes) -> None:
