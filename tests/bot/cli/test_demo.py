@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,23 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(home: Path) -> Result:
-    result = run(home)
+    """Without what only extras bring."""
+    with pytest.MonkeyPatch.context() as plain:
+        for extra in (
+            "aiohttp",
+            "av",
+            "cryptography",
+            "discord",
+            "matplotlib",
+            "nicegui",
+            "prometheus_client",
+            "psycopg",
+            "sklearn",
+            "telegram",
+            "tensorflow",
+        ):
+            plain.setitem(sys.modules, extra, None)
+        result = run(home)
     assert result.exit_code == 0, result.output
     return result
 

@@ -467,6 +467,7 @@ async def test_updates_in_work_come_again_and_are_answered_once(
     mirror.gate.clear()
     chats = [Person(api).private_chat() for _ in range(3)]
     async with running(api, mirror):
+        await until(lambda: len(api.called("getUpdates")) > 1)  # the first brings what waited
         for number, chat in enumerate(chats, 1):
             await chat.send_photo(hopper_jpeg)
             api.updates[-1]["message"]["date"] -= 600
