@@ -93,13 +93,14 @@ async def open_conversation(
     Raises SetupProblem if the database, its key or a package is missing or can't be used.
     """
     try:
-        from bot.conversation import Conversation
+        import cryptography  # noqa: F401 - what is stored is sealed with it
     except ModuleNotFoundError as missing:
         raise SetupProblem(
             f"the package {missing.name} is missing: run `pip install 'lookalike[chat]'`"
         ) from None
     from bot.background import Filling, keep_up
     from bot.commands import Services
+    from bot.conversation import Conversation
     from bot.memory import RecentPhotos, TwinsGroups
     from bot.models import Models
     from bot.recognizer import Recognizer

@@ -27,8 +27,6 @@ from tempfile import NamedTemporaryFile
 from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from filelock import FileLock, Timeout
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -121,6 +119,8 @@ def secret_key(path: Path, given: str | None = None) -> bytes:
 
 def seal(key: bytes, place: str, content: dict[str, Any]) -> bytes:
     """The content as nonce and ciphertext, under 32 bytes of key, for that place alone."""
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # of the extra "chat"
+
     nonce = os.urandom(NONCE_BYTES)
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
     return nonce + AESGCM(key).encrypt(nonce, text, place.encode())
@@ -128,6 +128,9 @@ def seal(key: bytes, place: str, content: dict[str, Any]) -> bytes:
 
 def unseal(key: bytes, place: str, sealed: bytes) -> dict[str, Any]:
     """What was sealed; raises SetupProblem if it was for another key or place, or was changed."""
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
     try:
         text = AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], place.encode())
     except (InvalidTag, ValueError):

@@ -154,6 +154,17 @@ async def test_a_missing_package_names_the_extra(
         await serve(Settings(home=own_home))
 
 
+async def test_without_what_seals_the_extra_of_chats_is_named(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in [name for name in sys.modules if name.partition(".")[0] == "cryptography"]:
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(SetupProblem, match=r"pip install 'lookalike\[chat\]'"):
+        async with serving.open_conversation(Settings(home=own_home)):
+            pass
+
+
 @contextlib.contextmanager
 def refusing() -> Iterator[str]:
     """A Bot API that knows no token."""
