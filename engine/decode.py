@@ -179,6 +179,7 @@ class _Worker:
             try:
                 self._resident_bytes = self._answer()["resident"]
             except (OSError, ValueError, KeyError, TypeError) as exc:
+                self.stop()
                 message = "the process that decodes pictures does not start"
                 raise SetupProblem(message) from exc
         timer = threading.Timer(3 * limits.seconds, self._end_late)
