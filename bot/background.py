@@ -195,6 +195,7 @@ async def keep_up(services: Services) -> AsyncIterator[None]:
     async def tidy() -> None:
         for tidy_one in (services.recent.tidy, services.twins.tidy, services.recognizer.tidy):
             tidy_one()
+        await services.store.tidy()
         await in_daemon_thread(release_memory)
 
     async def again_and_again(work: Callable[[], Awaitable[object]], pause_s: float) -> None:

@@ -78,8 +78,9 @@ async def press_forget(services: Services, turn: Turn, action: Action) -> Reply:
     # First what needs no database: that one may hang.
     services.recent.forget(turn.who.user)
     services.twins.forget(turn.who.user)
-    await services.store.forget(turn.who)
-    return Reply(text=turn.say("forget.done"), replaces=True, private=True)
+    gone = await services.store.forget(turn.who)
+    text = turn.say("forget.done" if gone else "forget.done_later")
+    return Reply(text=text, replaces=True, private=True)
 
 
 async def start(_services: Services, turn: Turn) -> Reply:
@@ -176,12 +177,13 @@ class Conversation:
         self.photo_lifetime_s = services.recent.lifetime_s
         self.cookie_secret = services.store.identity.keyed("cookie").hex()  # outlives a restart
 
-    def remembers(self, action: str) -> bool:
+    def remembers(self, request: Request) -> bool:
         """Whether a button can do without the photos of the message that was answered."""
-        pressed = Action.parse(action)
+        pressed = Action.parse(request.action or "")
         if pressed is None or pressed.verb not in ABOUT_PHOTOS:
             return True
-        return self._services.recent.find(pressed.text(0)) is not None
+        room = self.store.identity.who(request.sender).room
+        return self._services.recent.find(pressed.text(0), room) is not None
 
     async def answer(self, request: Request, limits: Limits) -> Reply:
         """The reply to a request, within the limits.

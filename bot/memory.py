@@ -88,6 +88,7 @@ class RecentAnswer:
     """What the buttons under one reply are about."""
 
     owner: bytes = field(repr=False)  # the asker's key; never an id
+    room: bytes = field(repr=False)  # the key of the chat where the reply stands
     photos: tuple[KeptPhoto, ...]  # one, or two that were compared
     category: str | None = None  # the category searched; None for all
     rest: tuple[Attachment, ...] = ()  # later photos of the same album, not fetched yet
@@ -116,10 +117,10 @@ class RecentPhotos:
         self.tidy()
         return token
 
-    def find(self, token: str) -> RecentAnswer | None:
-        """What the token names, or None if it is forgotten."""
+    def find(self, token: str, room: bytes) -> RecentAnswer | None:
+        """What the token names in that chat, or None if it is forgotten."""
         self.tidy()
-        if token not in self._kept:
+        if token not in self._kept or self._kept[token][1].room != room:
             return None
         self._kept.move_to_end(token)  # what is used is kept longest where memory is short
         return self._kept[token][1]

@@ -38,10 +38,11 @@ from gallery.database import CONNECTING, DRIVER, STORE_TURN, address, take_turn,
 LEAST_KEY_CHARS = 32
 NONCE_BYTES = 12
 LOCK_TIMEOUT_S = 10
+BUSY_MS, CHECKPOINT_MS = 5000, 100  # how long SQLite waits for others
 DAY_S = 86_400
 # Of front ends: in how many hours what is kept counts (this one, the next, where a clock is set
 # back, and those before), and how much of it.
-KEPT = {"telegram": (3, None), "discord": (25, 100)}
+KEPT = {"telegram": (3, None), "discord": (25, 100), "discord asked": (3, None)}
 EVERYWHERE = frozenset({"model", "style"})
 
 T = TypeVar("T")
@@ -218,7 +219,7 @@ def _prepare(engine: sa.Engine, url: sa.URL, fingerprint: str) -> None:
     """Migrates and checks the secret; one process at a time."""
     with ExitStack() as stack:
         if url.get_backend_name() == "sqlite" and url.database:
-            lock = FileLock(f"{url.database}.lock", timeout=LOCK_TIMEOUT_S)
+            lock = FileLock(f"{url.database}.lock", timeout=LOCK_TIMEOUT_S, mode=0o600)
             try:
                 stack.enter_context(lock)
             except Timeout:
@@ -273,7 +274,7 @@ class Store:
     def __init__(
         self, engine: sa.Engine, identity: Identity, *, history_days: int, clock: Clock
     ) -> None:
-        self._engine, self._clock = engine, clock
+        self._engine, self._clock, self._log_holds_more = engine, clock, False
         self.identity, self.history_days = identity, history_days
         # A database in memory lives in one thread. ``bot.background.leave`` waits for none.
         several = 4 if engine.url.database not in (None, "", ":memory:") else 1
@@ -351,12 +352,16 @@ class Store:
         everywhere = choices.pop(who.user.hex(), {})
         return {"choices": everywhere, "choices_by_chat": [*choices.values()], "matches": matches}
 
-    async def forget(self, who: Who) -> None:
-        """Deletes everything stored about a person, in every chat."""
+    async def forget(self, who: Who) -> bool:
+        """Deletes everything stored about a person, in every chat.
+
+        Whether nothing of it is left in the files either: what another program reads meanwhile
+        leaves them when ``tidy`` is called after its end.
+        """
         tables, mine = (MATCHES, CHOICES), who.user.hex()
         deletions = [table.delete().where(table.c.user_key == mine) for table in tables]
         await self._transaction(lambda one: [one.execute(deletion) for deletion in deletions])
-        await self._empty_log()
+        return await self._empty_log()
 
     async def keep(self, name: str, what: str, content: object, *, replace: bool = True) -> bool:
         """Keeps, for the next start of a front end, what it says of a place or update; sealed.
@@ -398,9 +403,13 @@ class Store:
             return int(connection.execute(old).rowcount)
 
         deleted = await self._transaction(delete)
-        if deleted:
-            await self._empty_log()
+        await self._empty_log()
         return deleted
+
+    async def tidy(self) -> None:
+        """Takes out of the files what could not leave them before."""
+        if self._log_holds_more:
+            await self._empty_log()
 
     def now_s(self) -> int:
         """The time for a new match."""
@@ -458,8 +467,16 @@ class Store:
         except (SQLAlchemyError, OSError) as problem:
             raise TryLater(_why(problem)) from None
 
-    async def _empty_log(self) -> None:
-        """Deleted rows also leave SQLite's write-ahead log."""
+    async def _empty_log(self) -> bool:
+        """Deleted rows also leave SQLite's write-ahead log; False while somebody reads them."""
+
+        def empty(connection: sa.Connection) -> bool:
+            # Writers wait meanwhile, so not for long.
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {CHECKPOINT_MS}").close()
+            busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar()
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_MS}").close()
+            return not busy
+
         if self._engine.dialect.name == "sqlite":
-            checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)"
-            await self._transaction(lambda one: one.exec_driver_sql(checkpoint).all())
+            self._log_holds_more = not await self._transaction(empty)
+        return not self._log_holds_more

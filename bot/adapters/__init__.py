@@ -37,6 +37,9 @@ FETCH_PAUSES_S = (0.2, 0.8, 2.0, 3.0, 4.0)
 # A sign that something is in work, such as that of typing, is shown where the answer takes longer.
 SIGN_AFTER_S = 0.3
 SEND_S = 1.5  # how much longer a stop waits for an answer that is on its way
+# What a process may have died of: how long it is in work alone at the next start, and how many
+# times it is begun there before it is given up.
+ALONE_S, MOST_TRIES = 5.0, 3
 
 _PICTURE_SUFFIX = re.compile(
     r"\.(avif|bmp|gif|hei[cf]|hif|ico|jfif|jp2|jpe|jpe?g\w*|jxl|mpo|png|tiff?|webp)\Z|\A[^.]*\Z",
@@ -98,7 +101,8 @@ class InFlight(Generic[W]):
         except Exception as problem:  # noqa: BLE001 - one request must not end the others
             # The message may quote what was sent: only type and place are logged.
             log.error("fault", extra={"fault": where(problem)})  # noqa: TRY400
-            await self._tell(request, "error.internal")
+            with contextlib.suppress(Exception):
+                await self._tell(request, "error.internal")
         finally:
             del self._requests[task]
             self._sending.discard(task)
@@ -153,6 +157,43 @@ class InFlight(Generic[W]):
         excuses = [self._tell(request, "error.try_later") for request in unanswered]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*excuses, return_exceptions=True), timeout=1.5)
+
+
+class Recovery(Generic[W]):
+    """Hands over what processes before this one left unanswered, one after another.
+
+    ``begin`` gets the number of an update, what it asks and how often it was begun before. The
+    least tried come first; the next waits until what was begun has ``ended``, but for items of the
+    same ``album``. So what a process dies of is known, and harms nothing beside it.
+    """
+
+    def __init__(self, begin: Callable[[int, W, int], Awaitable[None]]) -> None:
+        self._begin = begin
+        self._waiting = asyncio.PriorityQueue[tuple[int, int, str | None, W]]()
+        self._begun, self._nothing_begun = set[int](), asyncio.Event()
+
+    def add(self, number: int, asked: W, tries: int = 0, album: str | None = None) -> None:
+        """Puts an update in line."""
+        self._waiting.put_nowait((tries, number, album, asked))
+
+    def ended(self, number: int) -> None:
+        """Notes that an update is answered."""
+        self._begun.discard(number)
+        if not self._begun:
+            self._nothing_begun.set()
+
+    async def run(self) -> None:
+        """Goes on until it is cancelled."""
+        before: str | None = None
+        while True:
+            tries, number, album, asked = await self._waiting.get()
+            if self._begun and (album is None or album != before):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._nothing_begun.wait(), ALONE_S)
+            before = album
+            self._begun.add(number)
+            self._nothing_begun.clear()
+            await self._begin(number, asked, tries)
 
 
 async def retry(

@@ -31,7 +31,7 @@ async def compare(services: Services, turn: Turn) -> Reply:
 
 async def both(services: Services, turn: Turn, action: Action) -> Reply:
     """A button under an album of two photos."""
-    recent = services.recent.find(action.text(0))
+    recent = services.recent.find(action.text(0), turn.who.room)
     again = turn.request.photos if recent is None else ()
     if len(again) != 2 and (recent is None or not recent.rest):
         raise refusal(turn, "stale.photo")
@@ -68,7 +68,8 @@ async def _recalled(
     services: Services, turn: Turn, slot: Slot, action: Action
 ) -> tuple[Two, bool | None]:
     """The two faces, and whether the photos are the asker's; None where they came again."""
-    recent, count = services.recent.find(action.text(0)), action.number(2, least=1, most=2) or 2
+    recent = services.recent.find(action.text(0), turn.who.room)
+    count = action.number(2, least=1, most=2) or 2
     if recent is None and len(turn.request.photos) >= count:
         return await _detect(turn, slot, turn.request.photos[:count]), None
     gone = refusal(turn, "stale.photo")
@@ -116,7 +117,7 @@ async def _answer(
     picture = await services.recognizer.finish(draw, turn.ms, "draw")
     if not token:
         kept = tuple(dict.fromkeys(photo.kept for photo, _ in two))
-        token = remember(services, RecentAnswer(turn.who.user, kept))
+        token = remember(services, RecentAnswer(turn.who.user, turn.who.room, kept))
     photos = 1 + (two[1][1] == 1)
     lines = [
         turn.say("compare.result", score=rated(answer.score), word=answer.word),

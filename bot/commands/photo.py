@@ -47,7 +47,8 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
         token, lines = question.token, list(question.remarks)
         if not token:
             more = (question.category, question.rest, question.style, question.first)
-            kept = RecentAnswer(turn.who.user, (photo.kept,), *more, question.message_id)
+            user, room = turn.who.user, turn.who.room
+            kept = RecentAnswer(user, room, (photo.kept,), *more, question.message_id)
             token = remember(services, kept)
         if question.number > len(photo.faces):
             question = dataclasses.replace(question, number=1)
@@ -277,7 +278,7 @@ AGAIN: dict[str, dict[str, Any]] = {
 
 async def next_photo(services: Services, turn: Turn, action: Action) -> Reply:
     """A button: another photo of the album, the second or a later one of those with a button."""
-    recent = services.recent.find(action.text(0))
+    recent = services.recent.find(action.text(0), turn.who.room)
     later = turn.request.photos[1:] if recent is None else recent.rest
     number = action.number(1, least=2, most=MOST_ALBUM)
     if number is None or number - 2 >= len(later):
@@ -297,7 +298,7 @@ async def ask_again(services: Services, turn: Turn, action: Action) -> Reply:
     Raises Refusal if the model is gone, or the photo is neither remembered nor handed over again.
     """
     token, wanted = action.text(0), action.text(2)
-    recent = services.recent.find(token)
+    recent = services.recent.find(token, turn.who.room)
     if services.models.status(wanted) is None:
         raise refusal(turn, "stale.button", toast=False)
     asked: dict[str, Any]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import stat
 import sys
 from contextlib import AbstractAsyncContextManager
@@ -225,12 +226,34 @@ async def test_the_files_say_nothing_without_the_key(
             for word in (USER_ID, CHAT_ID, "Hopper", "senet", "bollywood", "telegram", "dlib"):
                 assert word.encode() not in content, (name, word)
         rows = _rows(file, "SELECT sealed FROM past_match")
-        await store.forget(who)
+        assert await store.forget(who)
         for name, content in _files(tmp_path):
             assert not any(sealed in content for (sealed,) in rows), name
-    if sys.platform != "win32":
-        mode = stat.S_IMODE((tmp_path / "lookalike.db").stat().st_mode)
-        assert mode == 0o600
+        if sys.platform != "win32":
+            for one in ("lookalike.db", "lookalike.db-wal", "lookalike.db.lock"):
+                assert stat.S_IMODE((tmp_path / one).stat().st_mode) == 0o600
+
+
+async def test_what_another_program_reads_is_gone_once_it_ends(
+    file: sa.URL, tmp_path: Path, who: Who
+) -> None:
+    """Neither its file nor its log holds what was deleted; until then it is said."""
+    async with opened(file) as store:
+        await store.remember(who, *(a_match(store) for _ in range(200)))
+        rows = _rows(file, "SELECT sealed FROM past_match")
+        reader = sqlite3.connect(str(file.database))
+        try:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM past_match").fetchone()
+            assert not await store.forget(who)
+            assert await store.history(who) == ()
+            await store.choose(who, top=2)  # nobody waits for the reader
+            await store.tidy()
+        finally:
+            reader.close()
+        await store.tidy()
+        for name, content in _files(tmp_path):
+            assert not any(sealed in content for (sealed,) in rows), name
 
 
 async def test_another_secret_is_refused(database: sa.URL, who: Who) -> None:

@@ -23,7 +23,7 @@ from talking import Person, blank, chatting, side_by_side
 import bot.conversation
 from bot.conversation import COMMANDS, PRIVATE, Conversation
 from bot.logs import OURS, set_up_logs
-from bot.text import LANGUAGES, utf16_length
+from bot.text import LANGUAGES, Wording, utf16_length
 from bot.values import Limits, Reply, Request, Sender
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -433,6 +433,32 @@ async def test_only_the_asker_can_confirm_to_forget(
     assert "Only the person who asked" in str((await ben.presses("Yes")).notice)
     alone = Person(ben.conversation, Sender("telegram", ben.sender.user_id, "private", "en"))
     assert "Grace Hopper" in (await alone.says("/history")).text
+
+
+@pytest.mark.parametrize("platform", ["telegram", "discord", "web"])
+async def test_what_is_behind_an_answer_is_told_where_the_answer_stands(
+    conversation: Conversation, hopper_jpeg: bytes, collins_jpeg: bytes, platform: str
+) -> None:
+    """What a button carries is of no use in another chat, not to the asker either."""
+    ids_of = [next(ids) for _ in range(2)]
+    here, there = next(ids), [next(ids) for _ in range(2)]
+    ann, ben = (Person(conversation, Sender(platform, one, here, "en", True)) for one in ids_of)
+    elsewhere = [
+        Person(conversation, Sender(platform, one, chat, "en"))
+        for one, chat in zip(ids_of, there, strict=True)
+    ]
+    actions = []
+    for command in ("", "/parents", "/compare"):
+        await ann.says(command, hopper_jpeg, collins_jpeg)
+        actions += [button.action for button in ann.buttons]
+    assert {action.partition(":")[0] for action in actions} >= {"see", "next", "raw", "rawpair"}
+    gone = Wording.load().text("stale.photo", platform=platform)
+    for action in actions:
+        for person in elsewhere:
+            reply = await person.acts(action)
+            assert (reply.picture, reply.text) == (None, gone)
+    for action in actions:
+        assert (await ben.acts(action)).text != gone
 
 
 async def test_the_bot_introduces_itself(ann: Person) -> None:

@@ -72,39 +72,44 @@ def test_large_photos_are_reduced_and_faces_stay_where_they_were(width: int, hei
 def test_a_token_finds_what_was_kept_until_it_is_too_old() -> None:
     clock = Clock()
     memory = RecentPhotos(lifetime_s=60, clock=clock)
-    recollection = RecentAnswer(b"owner", (kept(),))
+    recollection = RecentAnswer(b"owner", b"room", (kept(),))
     token = memory.keep(recollection)
     assert len(token) == 12
     clock.now = 59
-    assert memory.find(token) is recollection
+    assert memory.find(token, b"room") is recollection
     clock.now = 60  # to be used does not make it live longer: the privacy notice says so
-    assert memory.find(token) is None
-    assert memory.find("nonsense") is None
+    assert memory.find(token, b"room") is None
+    assert memory.find("nonsense", b"room") is None
     assert len(memory) == 0
 
 
 def test_the_least_used_go_when_there_is_too_much() -> None:
     size = kept().size_bytes
     memory = RecentPhotos(most_bytes=3 * size)
-    tokens = [memory.keep(RecentAnswer(b"owner", (kept(),))) for _ in range(3)]
-    assert memory.find(tokens[0]) is not None  # now the last used
-    tokens.append(memory.keep(RecentAnswer(b"owner", (kept(),))))
-    assert [memory.find(token) is not None for token in tokens] == [True, False, True, True]
+    tokens = [memory.keep(RecentAnswer(b"owner", b"room", (kept(),))) for _ in range(3)]
+    assert memory.find(tokens[0], b"room") is not None  # now the last used
+    tokens.append(memory.keep(RecentAnswer(b"owner", b"room", (kept(),))))
+    assert [memory.find(token, b"room") is not None for token in tokens] == [
+        True,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_no_memory_at_all_is_allowed() -> None:
     memory = RecentPhotos(most_bytes=0)
-    assert memory.find(memory.keep(RecentAnswer(b"owner", (kept(),)))) is None
+    assert memory.find(memory.keep(RecentAnswer(b"owner", b"room", (kept(),))), b"room") is None
 
 
 def test_forgetting_somebody_leaves_others() -> None:
     memory = RecentPhotos()
-    mine = [memory.keep(RecentAnswer(b"me", (kept(),))) for _ in range(2)]
-    yours = memory.keep(RecentAnswer(b"you", (kept(),)))
+    mine = [memory.keep(RecentAnswer(b"me", b"room", (kept(),))) for _ in range(2)]
+    yours = memory.keep(RecentAnswer(b"you", b"room", (kept(),)))
     memory.forget(b"me")
-    assert [memory.find(token) for token in mine] == [None, None]
-    assert memory.find(yours) is not None
+    assert [memory.find(token, b"room") for token in mine] == [None, None]
+    assert memory.find(yours, b"room") is not None
 
 
 def test_an_owner_is_not_shown() -> None:
-    assert "owner" not in repr(RecentAnswer(b"a-secret-key", (), rest=()))
+    assert "owner" not in repr(RecentAnswer(b"a-secret-key", b"room", (), rest=()))

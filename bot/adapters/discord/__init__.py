@@ -70,6 +70,11 @@ CHOICES = {
 }
 
 
+class _Backoff(discord.backoff.ExponentialBackoff[Any]):
+    def delay(self) -> float:  # type: ignore[override]
+        return min(float(super().delay()), LONGEST_PAUSE_S)
+
+
 @dataclass
 class DiscordAdapter(Adapter[DiscordSettings]):
     """Discord, over its gateway; the cache notes which commands were registered last."""
@@ -81,11 +86,15 @@ class DiscordAdapter(Adapter[DiscordSettings]):
     @property
     def connected(self) -> bool:
         """Whether the gateway is."""
-        return self._session is not None and self._session.is_ready()
+        return self._session is not None and self._session.reached
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serves; discord.py itself retries only what broke after the first connection."""
         logging.getLogger("discord").setLevel(logging.WARNING)
+        for module in (discord.client, discord.shard):
+            # It would log each attempt to connect, and pause for up to 17 minutes.
+            logging.getLogger(module.__name__).setLevel(logging.CRITICAL)
+            vars(module)["ExponentialBackoff"] = _Backoff
         # A bot that never speaks need not be told what speaking takes.
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
         # discord.py keeps its addresses in class attributes.
@@ -108,11 +117,12 @@ class DiscordAdapter(Adapter[DiscordSettings]):
                 if closed.code in FINAL_CODES:
                     problem, sentence = FINAL_CODES[closed.code]
                     raise problem(sentence) from None
-                log.warning("discord: connection lost", extra={"code": closed.code})
+                log.warning("discord: connection closed", extra={"code": closed.code})
             except Exception as problem:  # noqa: BLE001 - see below
                 # The first handshake fails in discord.py 2.7 with whatever its own handler
                 # stumbles over (AttributeError); every failure here is one to connect.
-                log.warning("discord: not connected", extra={"fault": where(problem)})
+                if failures % 50 == 0:
+                    log.warning("discord: not connected", extra={"fault": where(problem)})
             finally:
                 self.served |= session.was_ready
             failures = 1 if session.was_ready else failures + 1
@@ -125,8 +135,8 @@ class DiscordAdapter(Adapter[DiscordSettings]):
         serving = asyncio.create_task(session.start(token, reconnect=True))
         try:
             await or_stop(asyncio.shield(serving), stop)
-            await session.finish(self.grace_s)
         finally:
+            await session.finish(self.grace_s)
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
             # discord.py waits 2 s for servers after connecting, and leaves that task behind.

@@ -9,6 +9,7 @@ import io
 import itertools
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import aiohttp
 import discord
 
-from bot.adapters import retry
+from bot.adapters import backoff_s, retry
 from bot.logs import where
 from bot.text import fit
 from bot.values import Limits, Reply, Rows
@@ -43,7 +44,8 @@ LIMITS = Limits(
     whispers=True,
     patient=False,
 )
-PAUSES_S = (0.5, 2.0, 5.0)
+# How long a failing delivery is repeated: as long as an interaction's answer is taken.
+PATIENCE_S, LONGEST_PAUSE_S, MOST_GARBAGE = 14 * 60.0, 15.0, 3
 LONGEST_RATE_LIMIT_S = 60.0
 # "Cannot reply without permission to read message history"
 # (https://docs.discord.com/developers/topics/opcodes-and-status-codes, JSON error codes)
@@ -117,9 +119,10 @@ async def _deliver(*ways: Callable[[], Awaitable[object]], again: bool = True) -
     ``again`` says whether sending twice shows one message: by a nonce, or since it is an edit. Then
     it is repeated where Discord's answer is garbage, too, else that counts as delivered.
     """
+    until = time.monotonic() + PATIENCE_S
     for send in ways:
         try:
-            await retry(send, partial(_pause_s, again=again))
+            await retry(send, partial(_pause_s, again=again, until=until))
         except FAILURES as problem:
             nowhere = isinstance(problem, (discord.NotFound, discord.Forbidden))
             if not nowhere and getattr(problem, "code", None) != NO_HISTORY_CODE:
@@ -134,9 +137,9 @@ async def _deliver(*ways: Callable[[], Awaitable[object]], again: bool = True) -
     return False
 
 
-def _pause_s(problem: Exception, failures: int, *, again: bool) -> float | None:
-    passing = (*FAILURES, *GARBAGE) if again else FAILURES
-    if not isinstance(problem, passing) or failures > len(PAUSES_S):
+def _pause_s(problem: Exception, failures: int, *, again: bool, until: float) -> float | None:
+    passing = (*FAILURES, *GARBAGE) if again and failures <= MOST_GARBAGE else FAILURES
+    if not isinstance(problem, passing) or time.monotonic() > until:
         return None
     if isinstance(problem, discord.HTTPException):
         if problem.status != 429 and problem.status < 500:
@@ -144,7 +147,7 @@ def _pause_s(problem: Exception, failures: int, *, again: bool) -> float | None:
         asked = problem.response.headers.get("Retry-After", "")
         if asked.replace(".", "", 1).isdecimal():
             return min(float(asked), LONGEST_RATE_LIMIT_S)
-    return PAUSES_S[failures - 1]
+    return backoff_s(failures, 0.5, LONGEST_PAUSE_S)
 
 
 def _message(reply: Reply) -> dict[str, Any]:

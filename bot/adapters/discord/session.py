@@ -1,5 +1,6 @@
 """Answers Discord interactions and messages: what they ask, and how the answer goes back."""
 
+import asyncio
 import contextlib
 import logging
 import re
@@ -12,7 +13,15 @@ from typing import Any
 import discord
 from discord import app_commands
 
-from bot.adapters import NO_PICTURE, InFlight, fetch, is_picture, only_pictures
+from bot.adapters import (
+    MOST_TRIES,
+    NO_PICTURE,
+    InFlight,
+    Recovery,
+    fetch,
+    is_picture,
+    only_pictures,
+)
 from bot.adapters.discord import sender
 from bot.adapters.discord.sender import FAILURES, LIMITS
 from bot.conversation import COMMANDS, PRIVATE, Conversation
@@ -23,7 +32,10 @@ log = logging.getLogger(__name__)
 
 TYPING_EVERY_S = 8.0  # the sign is shown for 10 s (docs: Trigger Typing Indicator)
 MOST_CHOICES, CHOICE_CHARS = 25, 100
+MOST_PLACES = 100  # channels that are looked at after a lost connection
 MOST_MISSED = 100  # messages that are looked at in a channel for what was asked meanwhile
+# How long an answer to an interaction is taken (docs: Receiving and Responding, Followup Messages).
+TOKEN_LIVES_S = 15 * 60
 LASTING = (discord.NotFound, discord.Forbidden)
 AnyInteraction = discord.Interaction[Any]
 
@@ -34,7 +46,7 @@ class Session(discord.Client):
     ``set_up`` is called between logging in and connecting.
     """
 
-    was_ready = False
+    was_ready = reached = False  # whether Discord takes the connection: ever, and now
 
     def __init__(
         self, conversation: Conversation, set_up: Callable[["Session"], Awaitable[None]]
@@ -53,37 +65,100 @@ class Session(discord.Client):
         self._in_flight = InFlight(self._tell)
         self._begun: deque[int] = deque(maxlen=1000)  # messages that are, or were, answered
         self._in_work: defaultdict[str, set[int]] = defaultdict(set)  # of them, by channel
-        self._left_off: dict[str, int] = {}  # bookmarks of the program before this one
+        # Bookmarks of when messages were last heard; what an earlier program left unanswered.
+        self._left_off, self._unanswered = dict[str, int](), dict[str, Any]()
+        self._attempts = 0  # to connect again
+        self._bookmarks: dict[str, int] = {}  # up to which message of a channel all are answered
+        self._recovery = Recovery[discord.Message](self._begin)
         self.keep = self._in_flight.keep  # runs something as long as the session lasts
         self.finish = self._in_flight.finish  # to be called at the end
 
     async def setup_hook(self) -> None:
         """Called by discord.py, as what follows."""
         with contextlib.suppress(LookalikeError):
-            self._left_off = await self._conversation.store.kept("discord")
+            self._unanswered = await self._conversation.store.kept("discord asked")
+            self._bookmarks = await self._conversation.store.kept("discord")
+        self._left_off = dict(self._bookmarks)
         await self._set_up(self)
 
+    async def on_disconnect(self) -> None:
+        """Notes up to where messages were heard; called again at each attempt that fails."""
+        self._attempts = 1 if self.reached else self._attempts + 1
+        if self._attempts == 2 or self._attempts % 50 == 0:
+            log.warning("discord: connection lost; trying again")
+        self.reached = False
+        self._left_off = self._bookmarks | self._left_off
+
+    async def on_connect(self) -> None:
+        """Notes that Discord takes the connection; what servers there are follows."""
+        self.reached = True
+
+    async def on_resumed(self) -> None:
+        """Discord sends what was written meanwhile."""
+        self._left_off, self.reached = {}, True
+
     async def on_ready(self) -> None:
-        """Notes that Discord takes the connection, and answers what was asked meanwhile."""
-        self.was_ready = True
+        """Answers what was asked meanwhile."""
         log.info("discord: connected")
         page = f"https://discord.com/oauth2/authorize?client_id={self.application_id}"
         self.keep(self._conversation.filling.introduce(page))
-        while self._left_off:
-            place, answered = self._left_off.popitem()
-            self.keep(self._catch_up(place, discord.Object(answered)))
+        places, self._left_off = self._left_off, {}
+        self.keep(self._catch_up(places, first=not self.was_ready))
+        self.was_ready = True
 
-    async def _catch_up(self, place: str, answered: discord.Object) -> None:
-        """Answers what stands in a channel since then, and that the bot did not reply to."""
+    async def _catch_up(self, places: dict[str, int], *, first: bool) -> None:
+        for number, kept in self._unanswered.items() if first else ():
+            age = discord.utils.utcnow() - discord.utils.snowflake_time(int(number))
+            if kept and "token" in kept and age.total_seconds() < TOKEN_LIVES_S:
+                payload = kept | {"id": number, "version": 1, "attachment_size_limit": 0}
+                interaction = AnyInteraction(data=payload, state=self._connection)
+                self.keep(self._tell(interaction, "error.try_later"))
+        await asyncio.gather(*(self._look_back(*one) for one in places.items()))
+        if first:
+            await self._recovery.run()
+
+    async def _look_back(self, place: str, answered: int) -> None:
+        """Puts in line what stands in a channel since then, and that the bot did not reply to."""
         guild_id, channel_id = map(int, place.split("/"))
         channel = self.get_partial_messageable(channel_id, guild_id=guild_id or None)
+        since = discord.Object(answered)
         with contextlib.suppress(*FAILURES, *sender.GARBAGE):  # as where the bot may not read
-            found = [one async for one in channel.history(limit=MOST_MISSED, after=answered)]
+            found = [one async for one in channel.history(limit=MOST_MISSED, after=since)]
             mine = [one.reference for one in found if self._by_me(one)]
             replies = {reference.message_id for reference in mine if reference}
             for message in found:
-                if message.id not in replies:
-                    self.keep(self.on_message(message))
+                kept = self._unanswered.get(str(message.id), {"tries": 0})
+                known = message.id in replies or message.id in self._begun
+                if kept and not known and self._is_asked(message):
+                    self._recovery.add(message.id, message, kept["tries"])
+
+    async def _begin(self, number: int, message: discord.Message, tries: int) -> None:
+        async def answer() -> None:
+            if tries < MOST_TRIES:
+                await self.on_message(message)
+            else:
+                log.error("discord: a message is given up: the program ended each time")
+                await self._tell(message, "error.internal")
+            self._recovery.ended(number)
+            await self._note(number, None)
+
+        await self._note(number, {"tries": tries + 1} if tries < MOST_TRIES else None)
+        self.keep(answer())
+
+    async def _note(self, number: int, kept: object) -> None:
+        """Lets the store keep what is to be known, if this program is killed, of what is asked."""
+        with contextlib.suppress(LookalikeError):
+            await self._conversation.store.keep("discord asked", str(number), kept)
+
+    @contextlib.asynccontextmanager
+    async def _noted(self, interaction: AnyInteraction) -> AsyncIterator[None]:
+        """What the asker is told by the next program, if this one does not end the block."""
+        kept: dict[str, Any] = {"token": interaction.token, "locale": interaction.locale.value}
+        kept |= {"type": interaction.type.value, "application_id": interaction.application_id}
+        noting = asyncio.ensure_future(self._note(interaction.id, kept))
+        yield
+        await noting
+        await self._note(interaction.id, None)
 
     def _by_me(self, message: discord.Message) -> bool:
         return self.user is not None and message.author.id == self.user.id
@@ -95,8 +170,12 @@ class Session(discord.Client):
         in_work = self._in_work[place]
 
         async def note() -> None:
+            answered = min(in_work, default=message.id + 1) - 1
+            self._bookmarks.pop(place, None)
+            self._bookmarks[place] = answered
+            if len(self._bookmarks) > MOST_PLACES:
+                del self._bookmarks[next(iter(self._bookmarks))]
             with contextlib.suppress(LookalikeError):
-                answered = min(in_work, default=message.id + 1) - 1
                 await self._conversation.store.keep("discord", place, answered)
 
         in_work.add(message.id)
@@ -131,8 +210,11 @@ class Session(discord.Client):
         self, interaction: AnyInteraction, request: Request, **deferral: bool
     ) -> None:
         if self._in_flight.closing:
+            text = self._conversation.wording.text("error.try_later", interaction.locale.value)
+            with contextlib.suppress(*FAILURES, *sender.GARBAGE):
+                await interaction.response.send_message(text, ephemeral=True)
             return
-        async with self._in_flight.answering(interaction):
+        async with self._in_flight.answering(interaction), self._noted(interaction):
             try:
                 with contextlib.suppress(*sender.GARBAGE):
                     await interaction.response.defer(**deferral)
@@ -142,7 +224,7 @@ class Session(discord.Client):
             most = min(interaction.filesize_limit, LIMITS.picture_bytes)
             limits = replace(LIMITS, picture_bytes=most, document_bytes=most, animation_bytes=most)
             above, action = interaction.message, request.action
-            if above and action and not self._conversation.remembers(action):
+            if above and action and not self._conversation.remembers(request):
                 photos = await self._sent_again(above)
                 request = replace(request, photos=photos[photo_number(action) - 1 :])
             reply = await self._conversation.answer(request, limits)
@@ -157,13 +239,9 @@ class Session(discord.Client):
 
     async def on_message(self, message: discord.Message) -> None:
         """Answers a direct message, or one that mentions the bot; passes over all others."""
-        me = self.user
-        if self._in_flight.closing or message.author.bot or me is None:
+        if self._in_flight.closing or message.id in self._begun or not self._is_asked(message):
             return
-        group = message.guild is not None or isinstance(message.channel, discord.GroupChannel)
-        meant = not group or me.id in {user.id for user in message.mentions}
-        if not meant or message.id in self._begun:
-            return
+        group = _in_group(message)
         self._begun.append(message.id)
         command, words = self._understood(message)
         author, chat_id, language = message.author, str(message.channel.id), _locale(message)
@@ -182,6 +260,11 @@ class Session(discord.Client):
                 written = await sender.write_privately(author, reply)
                 reply = Reply(say("discord.written" if written else "discord.closed"))
             await sender.answer_message(message, reply, say)
+
+    def _is_asked(self, message: discord.Message) -> bool:
+        if message.author.bot or self.user is None:
+            return False
+        return not _in_group(message) or self.user.id in {user.id for user in message.mentions}
 
     def _understood(self, message: discord.Message) -> tuple[str | None, str]:
         """The command in a message, and the words after it; None, and all words, without one."""
@@ -248,6 +331,7 @@ class Session(discord.Client):
             text = self._conversation.wording.text(key, origin.locale.value)
             deliver = sender.follow_up if pressed else sender.respond
             await deliver(origin, Reply(text, private=True))
+            await self._note(origin.id, None)
 
 
 class ShardedSession(Session, discord.AutoShardedClient):
@@ -259,6 +343,10 @@ def _asker(interaction: AnyInteraction) -> Sender:
     chat_id = str(interaction.channel_id or user.id)
     group = interaction.guild_id is not None or interaction.context.private_channel
     return Sender("discord", str(user.id), chat_id, language, group, user.display_name)
+
+
+def _in_group(message: discord.Message) -> bool:
+    return message.guild is not None or isinstance(message.channel, discord.GroupChannel)
 
 
 def _locale(message: discord.Message) -> str | None:

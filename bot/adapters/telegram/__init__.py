@@ -75,10 +75,11 @@ class TelegramAdapter(Adapter[TelegramSettings]):
         store, hook = self.conversation.store, self.settings.webhook
         polling, webhook = Polling(app, requests, store), Webhook(app, store)
         updates: Updates = webhook if hook.url else polling
-        album_quiet_s, done = self.album_quiet_s, updates.answered
-        session = Session(app.bot, self.conversation, requests.client, album_quiet_s, done)
+        session = Session(app.bot, self.conversation, requests.client, self.album_quiet_s, updates)
         app.add_handler(TypeHandler(telegram.Update, session.take))
         await app.start()
+        await updates.restore()
+        recovering = asyncio.create_task(updates.recover())
         publishing = asyncio.create_task(self._publish_commands(app.bot, stop))
         self._reached = lambda: updates.connected
         try:
@@ -91,10 +92,11 @@ class TelegramAdapter(Adapter[TelegramSettings]):
                     await or_stop(polling.run(stop), stop)
         finally:
             self.served |= updates.served
+            recovering.cancel()
             publishing.cancel()
             await session.finish(self.grace_s)
             ends = polling.confirm() if updates is polling else updates.close()
-            await asyncio.gather(publishing, ends, return_exceptions=True)
+            await asyncio.gather(publishing, recovering, ends, return_exceptions=True)
             await app.stop()
 
     async def _publish_commands(self, bot: telegram.Bot, stop: asyncio.Event) -> None:

@@ -68,15 +68,18 @@ class Reader:
         # album holds (by chat and album id), so that buttons and /compare need no second upload.
         # File ids only, and those in memory.
         self._photos: OrderedDict[Hashable, tuple[Attachment, ...]] = OrderedDict()
+        self._guest_of: dict[Hashable, str] = {}  # inline id -> chat where that was asked
 
-    def remember(self, sent: Hashable, photos: tuple[Attachment, ...]) -> None:
+    def remember(self, sent: Hashable, photos: tuple[Attachment, ...], chat_id: str = "") -> None:
         """Keeps the photos of an answer or album, if any, in the place of the oldest if need be."""
         key = (sent.chat.id, sent.message_id) if isinstance(sent, Message) else sent
         if photos and key:
             self._photos[key] = photos
             self._photos.move_to_end(key)
+            if isinstance(sent, str):
+                self._guest_of[sent] = chat_id
             if len(self._photos) > MOST_REMEMBERED:
-                self._photos.popitem(last=False)
+                self._guest_of.pop(self._photos.popitem(last=False)[0], None)
 
     def read(self, messages: Sequence[Message], *, edited: bool = False) -> Asked | None:
         """What a message, or the messages of an album, ask for; None if nothing.
@@ -121,7 +124,9 @@ class Reader:
         message = query.message
         if message is None:
             key: Hashable = query.inline_message_id
-            sender = _person(query.from_user, f"{GUEST}{query.chat_instance}", is_group=True)
+            # Under an inline message the chat goes by another id than in the question.
+            chat_id = self._guest_of.get(key) or f"{GUEST}{query.chat_instance}"
+            sender = _person(query.from_user, chat_id, is_group=True)
             place: Place = {"chat_id": query.from_user.id}
         else:
             key = (message.chat.id, message.message_id)

@@ -45,8 +45,8 @@ os.environ.setdefault("PTB_TIMEDELTA", "true")
 # sendMessage, sendPhoto, sendDocument, sendAnimation, InlineKeyboardButton). Three buttons side by
 # side are as many as a phone shows with their words.
 TELEGRAM_LIMITS = Limits(buttons_per_row=3, button_rows=10, patient=False)
-# How long a failing delivery is retried.
-PATIENCE_S = 120.0
+# How long a failing delivery is retried, and how long one attempt may take.
+PATIENCE_S, ATTEMPT_S = 1800.0, 120.0
 READ_S = 20.0
 NO_ANSWER, MOST_GARBAGE = "no answer of the Bot API", 1
 TWINS_WITHIN = 4  # messages; in private chats those of other chats are numbered between
@@ -283,7 +283,7 @@ def connections(base_url: str) -> aiohttp.ClientSession:
 
 
 def _timeout(read_s: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(PATIENCE_S, sock_connect=10, sock_read=read_s)
+    return aiohttp.ClientTimeout(ATTEMPT_S, sock_connect=10, sock_read=read_s)
 
 
 class ApiRequest(BaseRequest):

@@ -1,7 +1,7 @@
 """Answers Telegram's updates, and says of each one when it is answered."""
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +14,7 @@ from telegram.error import BadRequest, NetworkError, TelegramError
 from bot.adapters import InFlight
 from bot.adapters.telegram.messages import Asked, Reader
 from bot.adapters.telegram.sender import TELEGRAM_LIMITS, Sender
+from bot.adapters.telegram.updates import Updates
 from bot.conversation import Conversation
 from bot.values import Reply
 
@@ -47,8 +48,8 @@ class _Album:
 class Session:
     """Answers updates; any number of them at once.
 
-    ``done`` is called with the id of each update that needs nothing more. An album is complete
-    when nothing has been added to it for ``album_quiet_s``.
+    ``updates`` is told of each update that needs nothing more. An album is complete when nothing
+    has been added to it for ``album_quiet_s``.
     """
 
     def __init__(
@@ -57,11 +58,11 @@ class Session:
         conversation: Conversation,
         client: aiohttp.ClientSession,
         album_quiet_s: float,
-        done: Callable[[int], None],
+        updates: Updates,
     ) -> None:
         self._bot, self._conversation = bot, conversation
         self._reader, self._sender = Reader(bot, client), Sender(bot)
-        self._album_quiet_s, self._done = album_quiet_s, done
+        self._album_quiet_s, self._updates = album_quiet_s, updates
         self._albums: dict[Hashable, _Album] = {}
         self._in_flight = InFlight(self._tell, excuses=False)
         self.finish = self._in_flight.finish  # to be called at the end
@@ -81,13 +82,12 @@ class Session:
                 await self._hear([message], work)
             elif update.edited_message:
                 await self._hear([update.edited_message], work, edited=True)
-        self._done(update.update_id)
+        self._updates.answered(update.update_id)
 
     async def _tell(self, work: _Work, key: str) -> None:
         if work.asked:
             sentence = self._conversation.wording.text(key, work.asked.request.sender.language)
             await self._sender.send(work.asked.place, Reply(sentence))
-        self._done(work.update_id)
 
     async def _hear_album(self, message: Message, work: _Work) -> None:
         """Answers an album with its first item; the others wait until all of it is answered.
@@ -121,16 +121,22 @@ class Session:
             return
         first = messages[0]
         if first.guest_query_id:
-            reply = await self._conversation.answer(asked.request, TELEGRAM_LIMITS)
+            reply = await self._answer(asked, work)
             asker_id = first.from_user.id if first.from_user and not first.sender_chat else None
             sent: object = await self._sender.answer_guest(first.guest_query_id, asker_id, reply)
         else:
             work.asked = asked
             async with self._typing(asked):
-                reply = await self._conversation.answer(asked.request, TELEGRAM_LIMITS)
+                reply = await self._answer(asked, work)
             asked = asked.about(reply.about)
             sent = await self._in_flight.send(self._sender.send(asked.place, reply))
-        self._reader.remember(sent, asked.request.photos)
+        self._reader.remember(sent, asked.request.photos, asked.request.sender.chat_id)
+
+    async def _answer(self, asked: Asked, work: _Work) -> Reply:
+        if work.update_id in self._updates.given_up:
+            language = asked.request.sender.language
+            return Reply(self._conversation.wording.text("error.internal", language))
+        return await self._conversation.answer(asked.request, TELEGRAM_LIMITS)
 
     async def _press(self, query: CallbackQuery, work: _Work) -> None:
         asked = self._reader.read_button(query)
@@ -139,7 +145,7 @@ class Session:
             return
         if query.message is not None:
             work.asked = asked
-        answering = asyncio.ensure_future(self._conversation.answer(asked.request, TELEGRAM_LIMITS))
+        answering = asyncio.ensure_future(self._answer(asked, work))
         try:
             await asyncio.wait({answering}, timeout=BUTTON_WAITS_S)
             if not answering.done():

@@ -18,7 +18,7 @@ from telegram import Update
 from telegram.error import BadRequest, Conflict, InvalidToken, RetryAfter, TelegramError
 from telegram.request import BaseRequest
 
-from bot.adapters import backoff_s, listening_socket, or_stop, retry
+from bot.adapters import MOST_TRIES, Recovery, backoff_s, listening_socket, or_stop, retry
 from bot.adapters.telegram.sender import JSON, seconds_asked
 from bot.settings import WebhookSettings
 from bot.store import Store
@@ -38,8 +38,8 @@ PACES_S = (0.08, 0.5)
 # Reading an update takes a fraction of a millisecond, during which nothing else is done.
 NEW_AT_ONCE = 30
 # How long an update in work stays unconfirmed, and how many do (well below 100, the most that one
-# poll brings), before the store keeps it instead; at how many starts one is tried.
-HOLD_S, HOLD_MOST, HOLD_STARTS = 60.0, 60, 3
+# poll brings), before the store keeps it instead.
+HOLD_S, HOLD_MOST = 60.0, 60
 MOST_UPDATE_BYTES, UPDATE_S = 1_000_000, 10.0  # of a request to the webhook
 NAME = "telegram"  # in the store
 
@@ -47,37 +47,60 @@ NAME = "telegram"  # in the store
 class Updates:
     """Hands each update over once; what a process leaves unanswered, the next one answers.
 
-    Also of those that Telegram would not send again: the store keeps them, sealed. One that is
-    unanswered at ``HOLD_STARTS`` starts is given up: what processes die of is not tried for ever.
+    Also of those that Telegram would not send again: the store keeps them, sealed. What waited at
+    a start is handed over as ``Recovery`` does, and ``given_up`` after ``MOST_TRIES``.
     """
 
     def __init__(self, app: Any, store: Store) -> None:
         self._bot, self._queue, self._store = app.bot, app.update_queue, store
         self.connected = False  # whether Telegram is reached, or has been told the webhook
         self.served = False  # whether that ever was so
+        self.given_up = set[int]()  # handed over so that the sender is told
         self._aside = set[int]()  # unanswered, kept by the store
-        self._done_before = set[int]()  # answered or given up by processes before this one
+        self._done_before = set[int]()  # answered by processes before this one
         self._noting = set[asyncio.Task[Any]]()
+        self._recovery = Recovery[JSON](self._begin)
 
     async def restore(self) -> None:
-        """Hands over what processes before this one left."""
+        """Puts in line what processes before this one left."""
         with suppress(LookalikeError):
-            known = {int(one): kept for one, kept in (await self._store.kept(NAME)).items()}
-            for update_id, kept in sorted(known.items()):
-                starts = kept["starts"] + 1 if kept else 0  # at which it is unanswered
-                if kept and starts <= HOLD_STARTS:
-                    await self._store.keep(NAME, str(update_id), {**kept, "starts": starts})
-                    self._aside.add(update_id)
-                    self._hand_over(kept["update"])
-                    continue
+            for number, kept in (await self._store.kept(NAME)).items():
                 if kept:
-                    said = "telegram: an update is set aside, after %d starts without answer"
-                    log.error(said, HOLD_STARTS)
-                    await self._store.keep(NAME, str(update_id), None)
-                self._done_before.add(update_id)
+                    self._aside.add(int(number))
+                    self._wait(kept["update"], kept["tries"])
+                else:
+                    self._done_before.add(int(number))
+
+    async def recover(self) -> None:
+        """Hands over what waits in line, until it is cancelled."""
+        await self._recovery.run()
+
+    def _wait(self, update: JSON, tries: int = 0) -> None:
+        message = update.get("message")
+        album = message.get("media_group_id") if isinstance(message, dict) else None
+        self._recovery.add(update["update_id"], update, tries, album)
+
+    async def _begin(self, update_id: int, update: JSON, tries: int) -> None:
+        if tries >= MOST_TRIES:
+            log.error("telegram: an update is given up: the program ended each time it was begun")
+            self.given_up.add(update_id)
+        await self._put_aside(update_id, None if update_id in self.given_up else update, tries + 1)
+        if not self._hand_over(update):
+            self.answered(update_id)
+
+    async def _put_aside(self, update_id: int, update: JSON | None, tries: int) -> bool:
+        """Leaves an update, or that it needs nothing more, to the store; whether that took it."""
+        kept = {"tries": tries, "update": update} if update else None
+        try:
+            await self._store.keep(NAME, str(update_id), kept)
+        except LookalikeError:
+            return False
+        self._aside.add(update_id)
+        return True
 
     def answered(self, update_id: int) -> None:
         """Notes that an update needs nothing more."""
+        self._recovery.ended(update_id)
         if update_id in self._aside:
             self._aside.discard(update_id)
             self._note_answered(update_id)
@@ -121,7 +144,7 @@ class Polling(Updates):
         super().__init__(app, store)
         self._request = request
         self._next: int | None = None
-        self._is_first = True  # whether the next poll brings what waited before the start
+        self._caught_up = asyncio.Event()  # polls have brought what waited before the start
         self._held: dict[int, tuple[float, JSON]] = {}  # update id -> when it came, and it
         self._seen: set[int] = set()  # those that Telegram may send again
         self._all_answered = asyncio.Event()
@@ -136,24 +159,29 @@ class Polling(Updates):
             self._aside.add(update_id)
         super().answered(update_id)
 
+    async def recover(self) -> None:
+        """As soon as all is known that waited, so that the least tried come first."""
+        await self._caught_up.wait()
+        await super().recover()
+
     async def run(self, stop: asyncio.Event) -> None:
         """Fetches until it is cancelled, after ``stop`` is set; a network failure is retried.
 
         Raises BadToken if Telegram refuses the token.
         """
-        await self.restore()
         pace_s, failures = PACES_S[0], 0
         # Asked for as well: Python 3.11's wait_for may swallow the cancellation.
         while not stop.is_set():
             long_ago = time.monotonic() - HOLD_S
-            for update_id, (since, _) in sorted(self._held.items()):
+            for update_id, (since, update) in sorted(self._held.items()):
                 later = sum(other > update_id for other in self._seen)
                 if since < long_ago or later >= HOLD_MOST:
-                    await self._put_aside(update_id)
+                    await self._put_aside(update_id, update, 0)
             offset = min(self._held, default=self._next)
+            limit = min(100, len(self._seen) + NEW_AT_ONCE)
             try:
                 # As a task of its own: nothing here wakes up before the answer is there.
-                found = await asyncio.create_task(self._poll(offset))
+                found = await asyncio.create_task(self._poll(offset, limit))
             except InvalidToken:
                 raise BadToken(REFUSED_TOKEN) from None
             except (TelegramError, KeyError, TypeError) as problem:  # or no answer of the Bot API
@@ -162,7 +190,7 @@ class Polling(Updates):
                 await asyncio.sleep(_pause_s(problem, failures))
                 continue
             failures, self.connected, self.served = 0, True, True
-            fresh = await self._take(found, offset)
+            fresh = await self._take(found, offset, limit)
             pace_s = PACES_S[0] if fresh else min(pace_s * 1.7, PACES_S[1])
             if self._held:
                 with suppress(TimeoutError):
@@ -175,22 +203,18 @@ class Polling(Updates):
             last = self._poll(min(self._held, default=self._next), limit=1, timeout_s=0)
             await asyncio.wait_for(last, timeout=0.8)
 
-    async def _put_aside(self, update_id: int) -> None:
-        """Leaves an update to the store, so that Telegram can be told that it is known."""
-        kept = {"starts": 1, "update": self._held[update_id][1]}
-        try:
-            await self._store.keep(NAME, str(update_id), kept)
-        except LookalikeError:
-            return  # it stays with Telegram
-        if self._held.pop(update_id, None) is None:  # answered meanwhile
-            self._note_answered(update_id)
-        else:
-            self._aside.add(update_id)
+    async def _put_aside(self, update_id: int, update: JSON | None, tries: int) -> bool:
+        """Telegram can then be told that it is known; what the store can't keep stays there."""
+        held = update_id in self._held
+        kept = await super()._put_aside(update_id, update, tries)
+        if kept and held and self._held.pop(update_id, None) is None:  # answered meanwhile
+            self.answered(update_id)
+        return kept
 
-    async def _poll(self, offset: int | None, limit: int = 100, timeout_s: int = POLL_S) -> Any:
-        timeout_s = 0 if self._held or self._is_first else timeout_s
+    async def _poll(self, offset: int | None, limit: int, timeout_s: int = POLL_S) -> Any:
+        timeout_s = timeout_s if self._caught_up.is_set() and not self._held else 0
         asked: JSON = {
-            "limit": min(limit, len(self._seen) + NEW_AT_ONCE),
+            "limit": limit,
             "timeout": timeout_s,
             "allowed_updates": json.dumps(ALLOWED_UPDATES),
         }
@@ -200,7 +224,7 @@ class Polling(Updates):
         read_s = (self._request.read_timeout or 0) + timeout_s
         return await self._request.post(url, read_timeout=read_s)
 
-    async def _take(self, found: object, offset: int | None) -> bool:
+    async def _take(self, found: object, offset: int | None, limit: int) -> bool:
         """Hands over what is new of an answer; whether anything is."""
         updates = {
             update["update_id"]: update
@@ -208,16 +232,18 @@ class Polling(Updates):
             if isinstance(update, dict) and isinstance(update.get("update_id"), int)
         }
         fresh = [update_id for update_id in updates if update_id not in self._seen]
-        oldest, waited, self._is_first = min(fresh, default=0), self._is_first, False
         for update_id in fresh:
             self._next, update = update_id + 1, updates[update_id]
             if update_id in self._aside or update_id in self._done_before:
                 continue
-            if self._hand_over(update):
+            live = self._caught_up.is_set()
+            if not live or self._hand_over(update):
                 self._held[update_id] = time.monotonic(), update
                 self._all_answered.clear()
-                if waited and update_id == oldest:  # the last process may have died of it
-                    await self._put_aside(update_id)
+                if not live:  # the last process may have died of it
+                    self._wait(update)
+        if len(updates) < limit:
+            self._caught_up.set()
         self._seen.update(updates)
         if offset is not None:
             self._seen = {update_id for update_id in self._seen if update_id >= offset}
@@ -248,7 +274,6 @@ class Webhook(Updates):
         await runner.setup()
         try:
             await web.SockSite(runner, door).start()
-            await self.restore()
             tell = partial(
                 self._bot.set_webhook,
                 url,
@@ -278,7 +303,7 @@ class Webhook(Updates):
         except (ValueError, TypeError, KeyError, RecursionError):
             return web.Response(status=400)
         try:
-            new = {"starts": 1, "update": update}
+            new = {"tries": 0, "update": update}
             is_new = await self._store.keep(NAME, str(update_id), new, replace=False)
         except LookalikeError:
             return web.Response(status=503)  # Telegram sends it again
@@ -310,7 +335,7 @@ async def insist(call: Callable[[], Awaitable[object]], stop: asyncio.Event) -> 
 def _pause_s(problem: Exception, failures: int) -> float:
     if isinstance(problem, RetryAfter):
         return 0.1 + seconds_asked(problem)
-    if failures in {1, 5} or failures % 50 == 0:
+    if failures == 1 or failures % 50 == 0:
         reason = f"no answer ({type(problem.__cause__ or problem).__name__})"
         if isinstance(problem, Conflict):
             reason = "another process polls with the same token; stop one of them"

@@ -28,6 +28,7 @@ TOKEN = "MTIzNDU2Nzg5MDEyMzQ1Njc4.Gabcde.this-is-the-secret-part-of-the-token"
 DIRECT_ID = "501"
 APP_ID, BOT_ID, GUILD_ID, OWNER_ID = "900", "901", "800", "700"
 FIRST_RESPONSE_S = 3.0
+EPOCH_MS = 1_420_070_400_000  # of snowflakes (docs: Reference)
 LOCALES = {"es-ES", "es-419", "hi", "ru"}
 
 
@@ -64,12 +65,13 @@ class Discord:
         self.typing: list[str] = []
         self.violations: list[str] = []
         self.handshakes_to_refuse = 0
+        self.sessions_known = True
         self.accepted_token = TOKEN
         self._files: dict[str, bytes] = {}
         self._messages: dict[str, JSON] = {}
         self._nonces: dict[str, JSON] = {}
         self._faults: defaultdict[tuple[str, str], deque[JSON]] = defaultdict(deque)
-        self._ids = itertools.count(1_100_000_000_000_000_000)
+        self._ids = itertools.count(int(time.time() * 1000 - EPOCH_MS) << 22)
         self._sequence = itertools.count(1)
         self._socket: web.WebSocketResponse | None = None
         self._deflate: Any = None
@@ -253,6 +255,12 @@ class Discord:
         self.connected.clear()
         await self._send({"op": 7, "d": None})
 
+    async def hang_up(self) -> None:
+        """Drops the connection."""
+        self.connected.clear()
+        assert self._socket is not None
+        await self._socket.close(code=1000)
+
     async def _interact(
         self,
         user: JSON,
@@ -333,6 +341,8 @@ class Discord:
             if data["intents"] & (1 << 15):
                 self.violations.append("the bot asks for the message-content intent")
             await self._ready()
+        elif op == 6 and not self.sessions_known:
+            await self._send({"op": 9, "d": False})
         elif op == 6:
             self.resumes += 1
             await self._send({"op": 0, "t": "RESUMED", "s": next(self._sequence), "d": {}})

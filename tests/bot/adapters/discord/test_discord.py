@@ -42,7 +42,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     soon.sleep = lambda seconds: asyncio.sleep(min(seconds, 0.2))
     for module in (client, http, shard):
         monkeypatch.setattr(module, "asyncio", soon)
-    monkeypatch.setattr(sender, "PAUSES_S", (0.05,) * len(sender.PAUSES_S))
+    monkeypatch.setattr(sender, "LONGEST_PAUSE_S", 0.05)
 
 
 @asynccontextmanager
@@ -291,10 +291,11 @@ async def test_commands_are_registered_once(discord: Discord, own_home: Path) ->
 
 @pytest.mark.usefixtures("hurried")
 async def test_faults_on_the_way_lose_no_answer(
-    discord: Discord, own_home: Path, hopper_jpeg: bytes
+    discord: Discord, own_home: Path, hopper_jpeg: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """First handshake refused, login 502, sync 500, CDN 503, a 429 without Via, a lost edit."""
     ann = discord.user()
+    caplog.set_level(logging.INFO, "bot")
     discord.handshakes_to_refuse = 2
     discord.fail("GET", "users/@me", 502)
     discord.fail("PUT", "commands", 500)
@@ -307,7 +308,26 @@ async def test_faults_on_the_way_lose_no_answer(
         await asyncio.wait_for(discord.connected.wait(), 20)
         again = await (await discord.slash(ann, "start")).answer()
         assert again["content"] == SAY("discord.start.text")
-    assert discord.resumes == 1
+        assert discord.resumes == 1
+        # Away for so long that Discord no longer knows the session.
+        async with asyncio.timeout(20):
+            while "discord: connected" not in caplog.text:  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0.02)
+        await discord.say(ann, "about")
+        await asyncio.wait_for(discord.channel_messages.get(), 20)
+        photo = discord.attachment(hopper_jpeg)
+        waiting = await discord.slash(ann, "lookalike", photo=photo)
+        discord.handshakes_to_refuse = 8
+        discord.sessions_known = False
+        await discord.hang_up()
+        await discord.say(ann, "privacy", heard=False)
+        said = await asyncio.wait_for(discord.channel_messages.get(), 60)
+        assert said["content"].startswith(SAY("privacy.text", minutes=60, retention="")[:20])
+        assert (await waiting.answer())["content"].startswith("Your closest of 2: Grace Hopper")
+    assert len(discord.identifies) == 2
+    assert discord.channel_messages.empty()
+    assert caplog.text.count("discord: connection lost") == 1
+    assert not any(record.levelno > logging.WARNING for record in caplog.records)
 
 
 @pytest.mark.usefixtures("hurried")
@@ -359,10 +379,26 @@ async def program(discord: Discord, home: Path) -> AsyncIterator[asyncio.subproc
 async def test_what_a_kill_left_unanswered_is_answered_at_the_next_start(
     discord: Discord, own_home: Path, hopper_jpeg: bytes
 ) -> None:
-    """Direct messages and mentions, those in work and those written meanwhile; nothing twice."""
+    """Direct messages and mentions, those in work and those written meanwhile; nothing twice.
+
+    Who used a command or pressed a button is told to try again.
+    """
     ann, me = discord.user(), f"<@{BOT_ID}>"
-    waiting = []
+    waiting, told = [], []
+    photo = discord.attachment(hopper_jpeg)
     async with program(discord, own_home):
+        answered = await discord.slash(ann, "about")
+        await answered.answer()
+        await discord.say(ann, "", photo, photo)
+        card = await asyncio.wait_for(discord.channel_messages.get(), 20)
+        for ask in (
+            lambda: discord.slash(ann, "lookalike", photo=discord.attachment(hopper_jpeg)),
+            lambda: discord.press(ann, card, "Photo 2"),
+        ):
+            fetched = asyncio.Event()
+            discord.fail("GET", "/cdn/attachments", 200, hangs=fetched)
+            told.append(await ask())
+            await asyncio.wait_for(fetched.wait(), 20)
         for guild in (True, False):
             await discord.say(ann, f"{me} about", guild=guild)
             await asyncio.wait_for(discord.channel_messages.get(), 20)
@@ -385,6 +421,11 @@ async def test_what_a_kill_left_unanswered_is_answered_at_the_next_start(
             str(answer["message_reference"]["message_id"]) for answer in answers
         }
         assert sum("of 2: Grace Hopper" in answer["content"] for answer in answers) == 2
+        for asked in told:
+            assert (await asked.answer())["content"] == SAY("error.try_later")
+        async with open_store(Settings(home=own_home)) as store, asyncio.timeout(20):
+            while any((await store.kept("discord asked")).values()):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
         await discord.say(ann, "about")
         last = await asyncio.wait_for(discord.channel_messages.get(), 20)
         assert last["content"].startswith("Lookalike ")
@@ -393,6 +434,7 @@ async def test_what_a_kill_left_unanswered_is_answered_at_the_next_start(
         last = await asyncio.wait_for(discord.channel_messages.get(), 20)
         assert last["content"].startswith("Lookalike ")
     assert discord.channel_messages.empty()
+    assert [len(one.messages) for one in (answered, *told)] == [1, 1, 1]
 
 
 async def test_help_says_what_works_on_discord(discord: Discord, own_home: Path) -> None:

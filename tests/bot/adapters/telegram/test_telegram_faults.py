@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -362,6 +363,7 @@ async def test_a_hundred_in_work_at_a_kill_are_answered_once_each(
     with monkeypatch.context() as killed:
         killed.setattr(updates.Polling, "confirm", updates.Polling.close)
         async with running(api, mirror, grace_s=0.0):
+            await until(lambda: len(api.called("getUpdates")) > 1)  # the first: what waited
             for number, chat in enumerate(chats):
                 await chat.say(f"/lookalike {number}")
             for chat in chats[::3]:
@@ -438,22 +440,66 @@ async def test_a_pressed_button_outlives_a_kill(api: BotApi, hopper_jpeg: bytes)
     assert _all_confirmed(api)
 
 
-async def test_a_photo_that_kills_is_tried_again_and_not_for_ever(
+async def test_what_kills_is_given_up_and_harms_nothing_beside_it(
     api: BotApi, hopper_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The oldest that waited is kept by the store, tried at three starts, and then set aside."""
-    chat, mirror = Person(api).private_chat(), Mirror()
-    mirror.gate.clear()
-    await chat.send_photo(hopper_jpeg)
-    oldest = api.updates[0]["update_id"]
-    await chat.send_photo(hopper_jpeg)
-    monkeypatch.setattr(
-        updates.Polling, "confirm", lambda _: asyncio.sleep(0)
-    )  # as if it was killed
-    for seen in (2, 4, 6, 7):
+    """It is in work alone at three starts, then its sender is told; an album stays together."""
+    monkeypatch.setattr(updates.Polling, "confirm", updates.Polling.close)  # as if it was killed
+    chats = [Person(api).private_chat() for _ in range(6)]
+    kept: dict[str, Any] = {}
+    lives = []
+    for life in range(5):
+        mirror, died = Mirror(updates=kept), asyncio.Event()
+        answer, begun = mirror.answer, list[str]()
+
+        async def killed(request: Request, limits: Limits) -> Reply:
+            begun.append(request.arguments)  # noqa: B023 - of this life
+            if request.arguments == "2":
+                died.set()  # noqa: B023
+            if request.arguments == "2" or not lives:
+                await asyncio.Event().wait()
+            return await answer(request, limits)  # noqa: B023
+
+        monkeypatch.setattr(mirror, "answer", killed)
         async with running(api, mirror, grace_s=0.0):
-            await until(lambda: len(mirror.requests) == seen)  # noqa: B023
-    assert mirror.updates[str(oldest)] is None
+            if life == 0:
+                await until(lambda: len(api.called("getUpdates")) > 1)  # the first: what waited
+                for number, chat in enumerate(chats[:5]):
+                    await chat.say(f"/lookalike {number}")
+                await chats[5].send_album([hopper_jpeg, hopper_jpeg], "/compare 5")
+                await until(lambda: len(begun) == 6)  # noqa: B023
+            elif life < 4:
+                await asyncio.wait_for(died.wait(), 20)
+            else:
+                assert (await chats[2].reply()).words == Wording.load().text("error.internal")
+        lives.append(begun)
+    assert lives[1:] == [["0", "1", "2"], ["3", "4", "5", "2"], ["2"], []]
+    for number, chat in enumerate(chats):
+        said = f"compare [{number}] 2" if number == 5 else f"lookalike [{number}] 0"
+        assert number == 2 or (await chat.reply()).words == said
+        assert chat.chat.outgoing.empty()
+
+
+async def test_a_fault_of_ours_blocks_nobody_and_is_told_once(
+    api: BotApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the sentence about it can't be said: it does not come again."""
+    poisoned, other, mirror = Person(api).private_chat(), Person(api).private_chat(), Mirror()
+    answer = mirror.answer
+
+    async def broken(request: Request, limits: Limits) -> Reply:
+        if request.command == "poison":
+            monkeypatch.setattr(Wording, "text", lambda *_: 1 / 0)
+            raise RuntimeError
+        return await answer(request, limits)
+
+    monkeypatch.setattr(mirror, "answer", broken)
+    async with running(api, mirror):
+        await poisoned.say("/poison")
+        await other.say("/help")
+        assert (await other.reply()).words == "help [] 0"
+    assert _all_confirmed(api)
+    assert len([one for one in caplog.records if one.levelname == "ERROR"]) == 1
 
 
 async def test_updates_in_work_come_again_and_are_answered_once(
