@@ -33,6 +33,11 @@ hypothesis.settings.load_profile("unhurried")
 SHARED_FACES = Path(__file__).resolve().parents[1] / ".." / "shared" / "faces"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs TensorFlow leads: one process has all of it and imports that, not each of them."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
 def pytest_collection_finish() -> None:
     """Looking for garbage among all that was imported and collected took a 16th of the time."""
     gc.freeze()

@@ -3,44 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request, Response, WebSocket
+from starlette.applications import Starlette
 from starlette.middleware.sessions import SessionMiddleware
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from bot.settings import WebSettings
 from bot.text import Wording
-
-uvicorn = pytest.importorskip("uvicorn")
-pytest.importorskip("nicegui")
-
-from bot.adapters import web as web_chat  # noqa: E402
-from bot.adapters.web import guard  # noqa: E402
 
 MOST_BYTES = 50_000
 Serve = Callable[..., Any]
 
 
 @pytest.fixture
-async def serve() -> AsyncIterator[Serve]:
+def web_chat() -> Any:
+    """The adapter, whose toolkit takes a second to import."""
+    pytest.importorskip("nicegui")
+    return importlib.import_module("bot.adapters.web")
+
+
+@pytest.fixture
+async def serve(web_chat: Any) -> AsyncIterator[Serve]:
     """A small site behind the guard, on a real server; gives its port."""
     ends = []
 
     async def served(*, full: bool = False, **settings: Any) -> int:
-        site = FastAPI()
         conversation: Any = SimpleNamespace(
             wording=Wording.load(),
             photo_limits=SimpleNamespace(max_bytes=MOST_BYTES),
             cookie_secret="secret" * 6,
         )
-        about = conversation, WebSettings(**settings), lambda _: full
-        site.add_middleware(guard.Guard, *about)
-        site.add_middleware(SessionMiddleware, secret_key=conversation.cookie_secret)
 
         async def size(request: Request) -> Response:
             try:
@@ -48,15 +49,21 @@ async def serve() -> AsyncIterator[Serve]:
             except ClientDisconnect:
                 return Response(status_code=408)
 
-        for path in ("/", "/photos/{key}"):
-            site.add_api_route(path, size, methods=["GET", "POST"])
-
         async def chat(socket: WebSocket) -> None:
             await socket.accept()
 
-        site.add_api_websocket_route("/socket", chat)
+        paths = ("/", "/photos/{key}")
+        site = Starlette(
+            routes=[
+                *(Route(path, size, methods=["GET", "POST"]) for path in paths),
+                WebSocketRoute("/socket", chat),
+            ]
+        )
+        about = conversation, WebSettings(**settings), lambda _: full
+        site.add_middleware(web_chat.guard.Guard, *about)
+        site.add_middleware(SessionMiddleware, secret_key=conversation.cookie_secret)
         door = web_chat.listening_socket("127.0.0.1", 0)
-        config = uvicorn.Config(site, log_config=None, proxy_headers=False)
+        config = web_chat.uvicorn.Config(site, log_config=None, proxy_headers=False)
         server = web_chat._Server(config)
         ends.append((server, asyncio.create_task(server.serve(sockets=[door]))))
         return int(door.getsockname()[1])
@@ -90,20 +97,20 @@ async def test_only_whoever_tells_the_password_comes_in(serve: Serve) -> None:
         assert (await client.get("/")).status_code == 401
 
 
-async def test_passwords_are_not_guessed(serve: Serve) -> None:
+async def test_passwords_are_not_guessed(serve: Serve, web_chat: Any) -> None:
     async with site(await serve(host="0.0.0.0", password="right")) as client:
-        for status in [401] * guard.MOST_TRIES + [429]:
+        for status in [401] * web_chat.guard.MOST_TRIES + [429]:
             tried = await client.post("/login", data={"password": "wrong"})
             assert tried.status_code == status
         tried = await client.post("/login", data={"password": "right"})
         assert tried.status_code == 429
 
 
-async def test_a_trusted_proxy_says_who_asks(serve: Serve) -> None:
+async def test_a_trusted_proxy_says_who_asks(serve: Serve, web_chat: Any) -> None:
     port = await serve(trusted_proxy="127.0.0.0/8", password="right")
     address = "x-forwarded-for"
     async with site(port, host="chat.example", origin="https://chat.example") as client:
-        for status in [401] * guard.MOST_TRIES + [429]:
+        for status in [401] * web_chat.guard.MOST_TRIES + [429]:
             spoofed = {address: f"10.9.9.{status}, 10.0.0.1"}
             tried = await client.post("/login", data={"password": "wrong"}, headers=spoofed)
             assert tried.status_code == status
@@ -168,9 +175,11 @@ async def test_what_is_too_large_is_refused_before_it_is_read(serve: Serve) -> N
     writer.close()
 
 
-async def test_slow_connections_are_closed(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_connections_are_closed(
+    serve: Serve, web_chat: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(web_chat, "HEAD_S", 0.2)
-    monkeypatch.setattr(guard, "BODY_S", 0.2)
+    monkeypatch.setattr(web_chat.guard, "BODY_S", 0.2)
     port = await serve()
     said = (b"", b"GET / HTTP/1.1\r\nHost: local")
     connections = [await asyncio.open_connection("127.0.0.1", port) for _ in said]

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from probe_sets import crowd, made_up, measures_of
-from sklearn.metrics import roc_auc_score
 
 from gallery.evaluation.groups import find_mistakes
 from gallery.evaluation.measures import LikenessHistogram, quantile, share
@@ -63,6 +62,8 @@ def test_a_share_of_nothing() -> None:
 
 def test_measures_is_that_of_all_pairs() -> None:
     """Area, TAR, shares of strangers and hits against the pairs themselves."""
+    from sklearn.metrics import roc_auc_score
+
     measures = measures_of(made_up(crowd(40, 5, noise=0.25)))
     kept: list[np.ndarray] = []
     found = identify(measures.probe_set, lambda _, rows: kept.append(rows[np.isfinite(rows)]))

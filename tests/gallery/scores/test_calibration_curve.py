@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.interpolate import PchipInterpolator
 
 from gallery.scores import rising_curve
 
@@ -24,6 +23,8 @@ def points(draw: st.DrawFn) -> tuple[list[float], list[float]]:
 
 @given(points())
 def test_it_is_scipys_monotone_interpolation(given: tuple[list[float], list[float]]) -> None:
+    from scipy.interpolate import PchipInterpolator
+
     x, y = given
     places = np.linspace(x[0], x[-1], 101)
     expected = PchipInterpolator(x, y)(places)

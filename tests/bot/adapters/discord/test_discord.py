@@ -14,11 +14,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from discord import client, http, shard
 from discord_server import BOT_ID, TOKEN, Discord
 from PIL import Image
 
-from bot.adapters.discord import DiscordAdapter, sender
 from bot.app import open_conversation, open_store
 from bot.conversation import COMMANDS
 from bot.settings import DiscordSettings, Settings
@@ -38,6 +36,10 @@ async def discord() -> AsyncIterator[Discord]:
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """What fails is tried again soon: discord.py waits 1 to 5 s, the bot half a second."""
+    from discord import client, http, shard
+
+    from bot.adapters.discord import sender
+
     soon = SimpleNamespace(**vars(asyncio))
     soon.sleep = lambda seconds: asyncio.sleep(min(seconds, 0.2))
     for module in (client, http, shard):
@@ -48,6 +50,8 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def bot(discord: Discord, home: Path, **changes: object) -> AsyncIterator[asyncio.Task[None]]:
     """The bot as it is run, with Discord alone."""
+    from bot.adapters.discord import DiscordAdapter
+
     settings = Settings.model_validate(
         {
             "home": home,

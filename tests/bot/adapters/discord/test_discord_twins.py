@@ -11,7 +11,6 @@ import pytest
 from discord_server import BOT_ID, Discord
 from talking import chatting
 
-from bot.adapters.discord import DiscordAdapter
 from bot.settings import DiscordSettings
 from bot.text import Wording
 
@@ -28,6 +27,8 @@ async def discord() -> AsyncIterator[Discord]:
 @asynccontextmanager
 async def bot(discord: Discord, home: Path) -> AsyncIterator[None]:
     """The bot as it is run, with Discord alone."""
+    from bot.adapters.discord import DiscordAdapter
+
     section = DiscordSettings.model_validate(discord.settings)
     async with chatting(home) as conversation:
         adapter = DiscordAdapter(
