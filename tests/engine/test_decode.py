@@ -8,6 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pillow_heif
@@ -41,9 +42,15 @@ def hopper(hopper_jpeg: bytes) -> Image.Image:
     return Image.open(io.BytesIO(hopper_jpeg)).convert("RGB").resize((160, 188))
 
 
-def saved(image: Image.Image, name: str, **options: object) -> bytes:
-    """The image as a file of that format."""
-    stream = io.BytesIO()
+FASTEST: dict[str, dict[str, Any]] = {
+    "HEIC": {"enc_params": {"preset": "ultrafast"}},
+    "AVIF": {"speed": 10},
+}
+
+
+def saved(image: Image.Image, name: str, **options: Any) -> bytes:
+    """The image as a file of that format, by its fastest encoder."""
+    stream, options = io.BytesIO(), FASTEST.get(name, {}) | options
     if name == "HEIC":
         # Not image.save: that takes register_heif_opener, which changes Pillow.
         pillow_heif.from_pillow(image).save(stream, **options)
