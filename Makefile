@@ -14,12 +14,14 @@ demo: $(VENV)/.demo
 run: $(VENV)/.run
 	$(BIN)/lookalike run
 
-# Side by side: tests wait a quarter of their time, for programs and servers of their own.
+# Side by side: tests wait a quarter of their time, for programs and servers of their own. For the
+# same reason two cores are busy with three processes.
+PROCESSES ?= 3
 test: $(VENV)/.test
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=none check pytest
 
 pytest: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import io
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -297,12 +298,15 @@ async def test_lengthy_work_is_done_one_by_one_and_holds_up_no_photo(
 ) -> None:
     """Nor does whoever waits for it keep the place of a decoded photo, even if given up."""
     working = most = 0
+    begun, seen_beside = threading.Event(), threading.Event()
 
     def film() -> None:
         nonlocal working, most
         working += 1
         most = max(most, working)
-        time.sleep(0.15)
+        begun.set()
+        seen_beside.wait(60)
+        time.sleep(0.01)
         working -= 1
 
     async with running(engine, workers=1, deadline_s=20.0) as recognizer:
@@ -313,12 +317,13 @@ async def test_lengthy_work_is_done_one_by_one_and_holds_up_no_photo(
                 await recognizer.lengthy(slot, film)
 
         people = [asyncio.create_task(ask(bytes([number]))) for number in range(8)]
-        await asyncio.sleep(0.3)
+        await asyncio.to_thread(begun.wait, 60)
         async with recognizer.admitted(b"ben") as slot:
             seen = await slot.detect(giving(hopper_jpeg))
         assert seen.faces
-        assert sum(not person.done() for person in people) >= 3
+        assert not any(person.done() for person in people)
         people[-1].cancel()
+        seen_beside.set()
         await asyncio.gather(*people, return_exceptions=True)
         async with recognizer.admitted(b"eve") as slot:  # every place is free again
             await recognizer.lengthy(slot, film)

@@ -116,8 +116,12 @@ class Talk:
 
     async def send_photo(self, picture: bytes, caption: str = "", **more: Any) -> int:
         """Sends a picture as Telegram does: upright, without EXIF, in several sizes."""
+        return await self._write(await self.photo(picture, caption), **more)
+
+    async def photo(self, picture: bytes, caption: str = "") -> JSON:
+        """What the message of a picture holds."""
         sizes = await asyncio.to_thread(self._photo_sizes, picture)
-        return await self._write({"photo": sizes, **_caption(caption)}, **more)
+        return {"photo": sizes, **_caption(caption)}
 
     async def send_file(
         self,
@@ -141,17 +145,19 @@ class Talk:
             document["mime_type"] = media_type
         return await self._write({"document": document, **_caption(caption)}, **more)
 
-    async def send_album(
-        self, pictures: Sequence[bytes], caption: str = "", *, pause_s: float = 0.0
-    ) -> list[int]:
-        """Sends pictures as one album, the caption on the first."""
-        album = secrets.token_hex(8)
-        sent = []
-        for position, picture in enumerate(pictures):
-            words = caption if position == 0 else ""
-            sent.append(await self.send_photo(picture, words, media_group_id=album))
-            await asyncio.sleep(pause_s)
-        return sent
+    async def send_album(self, items: Sequence[bytes | JSON], caption: str = "") -> list[int]:
+        """Sends pictures and other content as one album, the caption on the first picture.
+
+        All at once: however busy the machine is, there is no pause between them.
+        """
+        album, contents = secrets.token_hex(8), []
+        for item in items:
+            if isinstance(item, bytes):
+                contents.append(await self.photo(item, caption))
+                caption = ""
+            else:
+                contents.append(item)
+        return [await self._write(content, media_group_id=album) for content in contents]
 
     async def edit_caption(self, message_id: int, words: str) -> None:
         """Changes what stands under a photo."""

@@ -209,7 +209,7 @@ async def test_an_album_is_one_question(
     """Its items are collected, in order, and /compare in reply to one of them finds them all."""
     chat = Person(api).private_chat()
     pictures = [hopper_jpeg, collins_jpeg, hopper_jpeg]
-    items = await chat.send_album(pictures, "/compare", pause_s=0.05)
+    items = await chat.send_album(pictures, "/compare")
     reply = await chat.reply()
     assert reply.words == "compare [] 3"
     assert reply.answers_to == items[0]
@@ -224,8 +224,7 @@ async def test_a_command_counts_under_any_photo_of_an_album(
 ) -> None:
     """Whatever stands under the others."""
     chat = Person(api).private_chat()
-    await chat.send_photo(hopper_jpeg, "my holidays", media_group_id="9")
-    await chat.send_photo(hopper_jpeg, "/top 3", media_group_id="9")
+    await chat.send_album([hopper_jpeg, await chat.photo(hopper_jpeg, "/top 3")], "my holidays")
     assert (await chat.reply()).words == "top [3] 2"
 
 
@@ -320,15 +319,11 @@ async def test_what_is_no_photo_in_an_album_is_passed_over(
     chat = Person(api).private_chat()
     basics = {"file_id": "x", "file_unique_id": "x", "width": 5, "height": 5, "duration": 1}
     other = {kind: {**basics, "mime_type": "application/pdf"}}
-    await chat.send_other(**other, media_group_id="7")
-    photo = await chat.send_photo(hopper_jpeg, media_group_id="7")
-    await chat.send_other(**other, media_group_id="7")
-    await chat.send_photo(hopper_jpeg, media_group_id="7")
+    _, photo, *_ = await chat.send_album([other, hopper_jpeg, other, hopper_jpeg])
     assert (await chat.reply()).words == "None [] 2"
     await chat.say("/compare", answers=photo)
     assert (await chat.reply()).words == "compare [] 2"
-    for _ in range(2):
-        await chat.send_other(**other, media_group_id="8")
+    await chat.send_album([other, other])
     assert (await chat.reply()).words == "NotAnImage"
     assert len(mirror.requests) == 3
 

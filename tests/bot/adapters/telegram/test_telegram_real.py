@@ -282,10 +282,8 @@ async def test_an_album_that_begins_with_a_video_is_answered_at_its_photo(
     chat = Person(api).private_chat()
     video = {"file_id": "v", "file_unique_id": "v", "width": 9, "height": 9, "duration": 1}
     async with bot(api, settings):
-        await chat.send_other(video=video, media_group_id="album")
-        first = await chat.send_photo(hopper_jpeg, media_group_id="album")
-        await chat.send_other(video=video, media_group_id="album")
-        second = await chat.send_photo(collins_jpeg, media_group_id="album")
+        film = {"video": video}
+        _, first, _, second = await chat.send_album([film, hopper_jpeg, film, collins_jpeg])
         card = await chat.reply()
         assert card.answers_to == first
     async with bot(api, settings):
