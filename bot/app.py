@@ -106,10 +106,20 @@ async def open_conversation(
     from bot.recognizer import Recognizer
     from bot.text import Wording
     from bot.values import Sender
+    from engine import decode
 
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
         engine = open_engine(settings)
+        loop = asyncio.get_running_loop()
+
+        def note(sha256: str) -> None:
+            asyncio.run_coroutine_threadsafe(store.keep("decode", sha256, None), loop)
+
+        with contextlib.suppress(LookalikeError):
+            decode.refuse(await store.kept("decode"))
+        decode.listeners.append(note)
+        stack.callback(decode.listeners.remove, note)
         gallery = await asyncio.to_thread(open_gallery, settings)
         stack.callback(gallery.close)
         ids = [one.partition(":")[::2] for one in settings.access.admins]

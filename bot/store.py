@@ -42,7 +42,12 @@ BUSY_MS, CHECKPOINT_MS = 5000, 100  # how long SQLite waits for others
 DAY_S = 86_400
 # Of front ends: in how many hours what is kept counts (this one, the next, where a clock is set
 # back, and those before), and how much of it.
-KEPT = {"telegram": (3, None), "discord": (25, 100), "discord asked": (3, None)}
+KEPT: dict[str, tuple[int, int | None]] = {
+    "telegram": (3, None),
+    "discord": (25, 100),
+    "discord asked": (3, None),
+    "decode": (25, 1_000),
+}
 EVERYWHERE = frozenset({"model", "style"})
 
 T = TypeVar("T")

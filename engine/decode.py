@@ -22,12 +22,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from engine.errors import DamagedImage, NotAnImage, PhotoProblem, SetupProblem, TooHeavy, TooLarge
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from io import BufferedReader
 
     from engine.types import Photo
 
 _MOST_REMEMBERED = 1_000  # photos that ended a worker
 _MOST_ANSWER_BYTES = 10_000
+_UNDECODABLE = "the picture can't be decoded; send another one"
 _PPM_LINES = 3  # before the pixels: kind, width and height, white
 _RETIRED_FROM_BYTES = 120_000_000  # of memory that an idle worker holds; usual are 25 MB
 _USUAL_RATIO = 2.5  # of a picture's sides
@@ -74,14 +76,14 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Photo:
     if _refused and (known := _refused.get(_sha256(data))):
         raise type(known)(str(known), **known.details)
     with _turn:
-        worker = _idle_worker() or _Worker()
+        worker = _worker_with(data, limits)
         try:
-            return worker.decode(data, limits)
+            return worker.decode(limits)
         except PhotoProblem as problem:
             if worker.ended_by_photo() and limits.part is None:
-                if len(_refused) >= _MOST_REMEMBERED:
-                    _refused.clear()
-                _refused[_sha256(data)] = problem
+                refuse([sha256 := _sha256(data)], problem)
+                for tell in listeners:
+                    tell(sha256)
             raise
         finally:
             if worker.usable():
@@ -89,6 +91,13 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Photo:
             else:
                 worker.stop()
                 tally["replaced"] += 1
+
+
+def refuse(hashes: Iterable[str], problem: PhotoProblem | None = None) -> None:
+    """Never tries files of these SHA-256 (hexadecimal) again: they ended a worker."""
+    if len(_refused) >= _MOST_REMEMBERED:
+        _refused.clear()
+    _refused.update(dict.fromkeys(hashes, problem or DamagedImage(_UNDECODABLE)))
 
 
 def check_size(data: bytes, limits: DecodeLimits) -> None:
@@ -117,27 +126,32 @@ def idle_workers() -> tuple[int, ...]:
     return tuple(worker.pid for worker in _idle)
 
 
-def _idle_worker() -> _Worker | None:
+def _worker_with(data: bytes, limits: DecodeLimits) -> _Worker:
+    """A worker that has the file; what ended or hung before that is not the file's fault."""
     with contextlib.suppress(IndexError):
         while True:
             worker = _idle.pop()
-            if worker.usable():
+            if worker.usable() and worker.take(data, limits):
                 return worker
             worker.stop()
-    return None
+    worker = _Worker()
+    if not worker.take(data, limits):
+        worker.stop()
+        raise SetupProblem("the process that decodes pictures does not start")
+    return worker
 
 
-def _sha256(data: bytes) -> bytes:
+def _sha256(data: bytes) -> str:
     import hashlib  # not for workers, which import this module, too
 
-    return hashlib.sha256(data).digest()
+    return hashlib.sha256(data).hexdigest()
 
 
 class _Worker:
     """One process with its pipes."""
 
     def __init__(self) -> None:
-        self._late = False
+        self._late, self._timer = False, threading.Timer(0, self._end_late)  # not started
         self._resident_bytes: int | None = None  # None: it has not said yet that it is ready
         code = f"import sys; sys.path[:] = {sys.path!r}; from engine import decode_worker as worker"
         one_thread = ("MALLOC_ARENA_MAX", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -170,23 +184,28 @@ class _Worker:
     def ended_by_photo(self) -> bool:
         return self._process.poll() is not None and not self._late
 
-    def decode(self, data: bytes, limits: DecodeLimits) -> Photo:
+    def take(self, data: bytes, limits: DecodeLimits) -> bool:
+        """Hands a file over; False if the process ends or hangs before it has all of it."""
+        try:
+            if self._resident_bytes is None:
+                self._resident_bytes = self._answer()["resident"]
+            self._timer = threading.Timer(3 * limits.seconds, self._end_late)
+            self._timer.start()
+            request = json.dumps({**asdict(limits), "size": len(data)}).encode() + b"\n"
+            for part in (request, data):
+                self._stdin.write(part)
+            self._stdin.flush()
+            return bool(self._answer()["taken"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def decode(self, limits: DecodeLimits) -> Photo:
+        """What is in the file that was taken; see the function ``decode`` for the errors."""
         import numpy as np
 
         from engine.types import Photo
 
-        if self._resident_bytes is None:
-            try:
-                self._resident_bytes = self._answer()["resident"]
-            except (OSError, ValueError, KeyError, TypeError) as exc:
-                self.stop()
-                message = "the process that decodes pictures does not start"
-                raise SetupProblem(message) from exc
-        timer = threading.Timer(3 * limits.seconds, self._end_late)
-        timer.start()
         try:
-            self._send(json.dumps({**asdict(limits), "size": len(data)}).encode() + b"\n")
-            self._send(data)
             answer = self._answer()
             width, height = map(int, answer.get("size", (0, 0)))
             pixels = np.empty((height, width, 3), np.uint8)
@@ -207,21 +226,17 @@ class _Worker:
             if self._process.wait() == -24 or self._late:  # SIGXCPU: processor time is used up
                 message = "the picture takes too long to decode; send another one"
                 raise TooHeavy(message, what="time") from exc
-            message = "the picture can't be decoded; send another one"
-            raise DamagedImage(message) from exc
+            raise DamagedImage(_UNDECODABLE) from exc
         finally:
-            timer.cancel()
+            self._timer.cancel()
 
     def stop(self) -> None:
+        self._timer.cancel()
         self._process.kill()
         self._process.wait()
         for pipe in (self._stdin, self._stdout):
             with contextlib.suppress(OSError):
                 pipe.close()
-
-    def _send(self, data: bytes) -> None:
-        self._stdin.write(data)
-        self._stdin.flush()
 
     def _answer(self) -> dict[str, Any]:
         return dict(json.loads(self._stdout.readline(_MOST_ANSWER_BYTES)))
@@ -233,5 +248,6 @@ class _Worker:
 
 _turn = threading.BoundedSemaphore(min(4, max(2, os.cpu_count() or 1)))
 _idle: list[_Worker] = []  # last in, first out
-_refused: dict[bytes, PhotoProblem] = {}  # by SHA-256: what ended a worker
+_refused: dict[str, PhotoProblem] = {}  # by SHA-256: what ended a worker
+listeners: list[Callable[[str], object]] = []  # told the SHA-256 of what ended one, by any thread
 tally = Counter[str]()  # "replaced": workers that ended over a picture or had grown too large

@@ -102,9 +102,9 @@ _KINDS = (
 def serve() -> None:
     """The loop of a worker process: a file in, its pixels or its problem out, until stdin ends.
 
-    Request: limits and "size" of the file as a line of JSON, then the file. Answer: a line of
-    JSON, then a PPM file if there is no "problem". Before every request a line with the "resident"
-    memory in bytes.
+    Request: limits and "size" of the file as a line of JSON, then the file. Answer: a line that it
+    is "taken", one more of JSON, then a PPM file if there is no "problem". Before every request a
+    line with the "resident" memory in bytes.
     """
     memory: Any = Image.core  # type: ignore[attr-defined] # documented: Pillow's block cache
     memory.set_blocks_max(1)  # a new picture takes the last one's memory: 10 ms less
@@ -116,6 +116,8 @@ def serve() -> None:
             return
         request = json.loads(line)
         data = sys.stdin.buffer.read(request.pop("size"))
+        _send(taken=True)  # what ends this process from here on is the file's fault
+        sys.stdout.buffer.flush()
         limits = DecodeLimits(**request)
         _set_limits(limits)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import itertools
@@ -11,6 +12,7 @@ import re
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -25,6 +27,7 @@ from bot.conversation import COMMANDS, PRIVATE, Conversation
 from bot.logs import OURS, set_up_logs
 from bot.text import LANGUAGES, Wording, utf16_length
 from bot.values import Limits, Reply, Request, Sender
+from engine import decode as decoding
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -70,6 +73,39 @@ def is_card(reply: Reply) -> bool:
     assert image.size == (reply.picture.width_px, reply.picture.height_px)
     assert reply.picture.alt
     return True
+
+
+async def test_a_photo_that_ended_a_worker_is_not_tried_by_the_next_process(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ends one is simulated; decoding would take seconds."""
+    deadly = b"GIF89a" + b"\x0a\0\x0a\0" + bytes(3) + b"!\xfe\0" + bytes(15_000_000)
+    take = decoding._Worker.take
+
+    def taken(worker: decoding._Worker, *what: Any) -> bool:
+        done = take(worker, *what)
+        worker._process.kill()
+        return done
+
+    monkeypatch.setattr(decoding._Worker, "take", taken)
+    monkeypatch.setattr(decoding, "_refused", {})
+    sender = Sender("telegram", next(ids), "private", "en")
+    async with chatting(own_home) as opened:
+        kept, keep = asyncio.Event(), opened.store.keep
+
+        async def keeping(*what: Any) -> bool:
+            done = await keep(*what)
+            kept.set()
+            return done
+
+        monkeypatch.setattr(opened.store, "keep", keeping)
+        told = await Person(opened, sender).says("", deadly)
+        await kept.wait()
+    monkeypatch.setattr(decoding, "_refused", {})
+    async with chatting(own_home) as opened:
+        monkeypatch.setattr(decoding, "_worker_with", None)
+        again = await Person(opened, sender).says("", deadly)
+    assert told.text == again.text == opened.wording.text("error.damaged", "en")
 
 
 async def test_some_are_not_answered_and_a_flooder_is_told_once(

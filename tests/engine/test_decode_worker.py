@@ -19,6 +19,7 @@ from engine.decode import DecodeLimits, decode, idle_workers, start, stop
 from engine.errors import NotAnImage, PhotoProblem, SetupProblem, TooLarge
 
 GIF = b"GIF89a" + b"\x0a\0\x0a\0" + bytes(3) + b"!\xfe\0"
+SLOW = GIF + bytes(19_000_000)  # seconds of processor time
 
 
 @pytest.fixture
@@ -39,33 +40,63 @@ def jpeg(colour: str = "teal", size: tuple[int, int] = (64, 48)) -> bytes:
     return stream.getvalue()
 
 
-def test_a_worker_that_is_killed_while_idle_costs_nobody_a_photo(pid: int) -> None:
+def test_a_worker_that_ends_while_idle_costs_nobody_a_photo(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert decode(jpeg("red")).width_px == 64
     assert idle_workers() != (pid,)
 
 
+@pytest.mark.parametrize("ended", [signal.SIGSEGV, signal.SIGSTOP])
+def test_a_worker_that_ends_or_hangs_before_it_has_the_photo_costs_nobody_one(
+    pid: int, ended: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it lives was looked at before; the photo is not blamed for what came then."""
+    monkeypatch.setattr(decoding, "_refused", {})
+    usable = decoding._Worker.usable
+
+    def end(worker: decoding._Worker) -> bool:
+        if worker.pid == pid and usable(worker):
+            os.kill(pid, ended)
+        return worker.pid == pid or usable(worker)
+
+    monkeypatch.setattr(decoding._Worker, "usable", end)
+    assert decode(jpeg("red"), DecodeLimits(seconds=2.0)).width_px == 64
+    assert pid not in idle_workers()
+    assert not decoding._refused
+
+
+def when_taken(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    """Workers get a signal once they have the photo."""
+    take = decoding._Worker.take
+
+    def taken(worker: decoding._Worker, data: bytes, limits: DecodeLimits) -> bool:
+        done = take(worker, data, limits)
+        os.kill(worker.pid, number)
+        return done
+
+    monkeypatch.setattr(decoding._Worker, "take", taken)
+
+
 def test_a_photo_that_ends_a_worker_is_told_and_never_tried_again(
     pid: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The codec's crash is simulated: the worker gets a signal while it works."""
+    told: list[str] = []
     monkeypatch.setattr(decoding, "_refused", {})
-    send = decoding._Worker._send
-
-    def deadly(worker: decoding._Worker, data: bytes) -> None:
-        os.kill(worker.pid, signal.SIGSEGV)
-        send(worker, data)
-
+    monkeypatch.setattr(decoding, "listeners", [told.append])
     with monkeypatch.context() as patch:
-        patch.setattr(decoding._Worker, "_send", deadly)
+        when_taken(patch, signal.SIGSEGV)
         with pytest.raises(NotAnImage, match="can't be decoded"):
-            decode(jpeg("red"))
+            decode(SLOW)
     assert pid not in idle_workers()
+    assert told == list(decoding._refused)
+    monkeypatch.setattr(decoding, "_refused", {})
+    decoding.refuse(told)  # as after a restart
     before = idle_workers()
-    monkeypatch.setattr(decoding._Worker, "decode", None)  # it is not even tried
+    monkeypatch.setattr(decoding._Worker, "take", None)  # it is not even tried
     with pytest.raises(NotAnImage, match="can't be decoded"):
-        decode(jpeg("red"))
+        decode(SLOW)
     assert idle_workers() == before
 
 
@@ -73,7 +104,7 @@ def test_a_file_that_takes_too_long_is_refused_and_others_are_answered_meanwhile
     slow = DecodeLimits(seconds=1.0)
     with ThreadPoolExecutor(1) as beside:
         began = time.monotonic()
-        bomb = beside.submit(decode, GIF + bytes(19_000_000), slow)
+        bomb = beside.submit(decode, SLOW, slow)
         answered = 0
         while not bomb.done():
             decode(jpeg(), slow)
@@ -83,10 +114,13 @@ def test_a_file_that_takes_too_long_is_refused_and_others_are_answered_meanwhile
     assert time.monotonic() - began < 60
 
 
-def test_a_worker_that_hangs_is_ended_by_the_clock(pid: int) -> None:
-    os.kill(pid, signal.SIGSTOP)
-    with pytest.raises(TooLarge, match="too long"):
-        decode(jpeg("red"), DecodeLimits(seconds=0.1))
+def test_a_worker_that_hangs_is_ended_by_the_clock(
+    pid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        when_taken(patch, signal.SIGSTOP)
+        with pytest.raises(TooLarge, match="too long"):
+            decode(SLOW, DecodeLimits(seconds=1.0))
     assert pid not in idle_workers()
     assert decode(jpeg("blue")).width_px == 64
 
