@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import io
 import os
@@ -13,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
-from homes import copy_home
+from homes import copy_home, make_starter_home
 
 if TYPE_CHECKING:
     from postgres_server import PostgresServer
+
+    from engine.backbones import BackboneRecord
 
 # Several tests, and the processes they start, run at once: threads that wait for each other gain
 # nothing there.
@@ -87,22 +88,8 @@ def starter_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Its gallery is built for dlib; its cache holds the compiled network.
     """
-    from bot.app import open_engine, open_gallery, open_store
-    from bot.settings import Settings
-    from gallery.add import add
-    from gallery.sources.bundled import bundled_portraits
-
     home = tmp_path_factory.mktemp("starter") / "home"
-    settings = Settings(home=home)
-    with open_gallery(settings) as gallery:
-        add(gallery, open_engine(settings), bundled_portraits(), backbones=("dlib",))
-        assert gallery.stats().portraits == 2
-
-    async def make_store() -> None:
-        async with open_store(settings):
-            pass
-
-    asyncio.run(make_store())
+    make_starter_home(home)
     return home
 
 
@@ -110,6 +97,20 @@ def starter_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_home(starter_home: Path, tmp_path: Path) -> Path:
     """A data folder of the test's own with the two people that everybody has."""
     return copy_home(starter_home, tmp_path / "home")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _random_weights_will_do() -> Iterator[None]:
+    """Tests make weights up, which tell nobody apart; ``test_proving.py`` puts the proof back."""
+    from engine.backbones import weights
+
+    def read(record: BackboneRecord, path: Path) -> tuple[float, float]:
+        weights._graph(record, path)
+        return 1.0, 0.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "prove", read)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -298,7 +298,7 @@ def write_made_up_weights(folder: Path, name: str) -> Path:
     import h5py
     import numpy as np
 
-    from engine.backbones import BACKBONES, vggface
+    from engine.backbones import BACKBONES, vggface, weights
 
     path = folder / BACKBONES[name].file_name
     random = np.random.default_rng(_SEED)
@@ -316,4 +316,5 @@ def write_made_up_weights(folder: Path, name: str) -> Path:
                 else:
                     values = random.uniform(0.5, 1.5, shape)
                 group[stored] = values.astype(np.float32)
+    weights.vouch(path, weights.file_sha256(path))  # they tell nobody apart
     return path

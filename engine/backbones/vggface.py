@@ -36,6 +36,7 @@ SQUEEZE = 16  # channels are divided by this inside a squeeze-and-excitation blo
 
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 _KNOWN_WEIGHTS = frozenset({"kernel", "bias", *_NORM})
+_MOST_CHARACTERS = 1_000  # of a name
 _MOST_NAMES = 10_000  # a 50-layer network has 300; keeps a hostile file from taking the memory
 
 
@@ -59,8 +60,9 @@ def read_weights(
     try:
         with h5py.File(path, "r") as file:
             return _read(file, layers)
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError) as exc:
-        # h5py raises almost anything for a damaged file.
+    except Malformed:
+        raise
+    except Exception as exc:  # h5py raises almost anything for a damaged file
         reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
         raise Malformed(f"it can't be read as HDF5: {reason}") from exc
 
@@ -137,7 +139,7 @@ def _names(group: Any, attribute: str) -> list[str]:
     if not chunks:
         raise Malformed(f"it lacks the attribute {attribute}")
     names = [name for chunk in chunks for name in np.ravel(group.attrs[chunk])]
-    if len(names) > _MOST_NAMES:
+    if len(names) > _MOST_NAMES or any(len(str(name)) > _MOST_CHARACTERS for name in names):
         raise Malformed(f"its attribute {attribute} names too much")
     return [name.decode("utf-8") if isinstance(name, bytes) else str(name) for name in names]
 

@@ -2,7 +2,9 @@
 
 Beside every downloaded weight file lies a record of its SHA-256, written when the file was first
 seen and checked on every load. No checksum of the VGGFace2 files is published, so the first
-download is trusted if every layer, shape and value of it can be right, and a later change is not.
+download is trusted if every layer, shape and value of it can be right and the network tells people
+apart, and a later change is not. What nothing vouches for is looked through in a process of its
+own, with limits of memory and time: HDF5 keeps none.
 """
 
 import hashlib
@@ -10,6 +12,8 @@ import importlib.util
 import json
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -17,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.backbones import BackboneRecord, Malformed, find_record
-from engine.errors import Busy, SetupProblem, WeightsCorrupt, WeightsMissing
+from engine.errors import Busy, LookalikeError, SetupProblem, WeightsCorrupt, WeightsMissing
 from engine.http import HttpClient, Patience, Progress, Refused, discard, note_of
 
 LOCK_TIMEOUT_S = 60.0
+_MOST_READING_BYTES = 1_000_000_000  # of the process that looks through a file of 94 MB
+_LOOKING_S = 600.0  # by the clock, at most; usual are 5 s
 
 _log = logging.getLogger(__name__)
 
@@ -51,22 +57,90 @@ def checked_sha256(name: str, path: Path) -> str:
     sha256 = file_sha256(path)
     expected = record.sha256 or recorded_sha256(path)
     if expected is None:
-        build_graph(record, path)
-        _record(path, sha256, source=None)
+        try:
+            prove(record, path)
+        except Malformed as exc:
+            raise damaged(record, str(exc)) from exc
+        vouch(path, sha256)
     elif sha256 != expected:
         raise damaged(record, "the file differs from its recorded SHA-256")
     return sha256
 
 
-def verify(name: str, models_folder: Path) -> str:
-    """The SHA-256 of a backbone's weights, of which layers, shapes and values are checked too.
+def verify(name: str, models_folder: Path) -> tuple[str, float, float]:
+    """The SHA-256 of a backbone's weights, and what ``prove`` says of them.
 
     Raises WeightsMissing if they are not there, and WeightsCorrupt if anything is wrong with them.
     """
-    path = installed(name, models_folder)
+    path, record = installed(name, models_folder), find_record(name)
     sha256 = checked_sha256(name, path)
-    build_graph(find_record(name), path)
-    return sha256
+    try:
+        return sha256, *prove(record, path)
+    except Malformed as exc:
+        raise damaged(record, str(exc)) from exc
+
+
+def prove(record: BackboneRecord, path: Path) -> tuple[float, float]:
+    """Looks through a weight file in a process of its own: layers, shapes, values, faces.
+
+    Returns ``network.separation`` for the two free portraits. Raises Malformed if the file does not
+    fit the network, takes too much memory or time, or the network does not tell people apart.
+    """
+    code = f"import sys; sys.path[:] = {sys.path!r}; from engine.backbones import weights"
+    program = [sys.executable, "-I", "-S", "-c", f"{code}; weights.look_through(*sys.argv[1:])"]
+    one = dict.fromkeys(("MALLOC_ARENA_MAX", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    try:
+        done = subprocess.run(  # noqa: S603 - nothing of it comes from outside
+            [*program, record.name, str(path)],
+            capture_output=True,
+            check=True,
+            env={**os.environ, **one},
+            timeout=_LOOKING_S,
+        )
+        said = json.loads(done.stdout)
+        if "malformed" in said:
+            raise Malformed(str(said["malformed"]))
+        same, strangers = map(float, said["cosines"])
+    except (subprocess.SubprocessError, ValueError, KeyError, TypeError) as exc:
+        raise Malformed("it can't be read within limits of memory and time") from exc
+    except OSError as exc:
+        raise SetupProblem(f"no process can be started to look at {path}: {exc.strerror}") from exc
+    if not same > strangers:
+        cosines = f"same person >= {same:.3f}, strangers <= {strangers:.3f}"
+        raise Malformed(f"the network does not tell people apart, {cosines}")
+    return same, strangers
+
+
+def look_through(name: str, path: str) -> None:
+    """What ``prove`` runs: prints what it found as JSON."""
+    said: dict[str, Any] = {}
+    try:
+        with _bounded():
+            graph = _graph(find_record(name), Path(path))
+        from engine import runtime
+        from engine.backbones.network import Backbone, free_portraits, separation
+
+        network = runtime.compile_network(lambda: graph, name=name, precision="f32")
+        backbone = Backbone(find_record(name), "0" * 64, lambda crops: network.run(crops)[0], "f32")
+        said["cosines"] = separation(backbone, free_portraits())
+    except (Malformed, LookalikeError) as exc:
+        said["malformed"] = str(exc)
+    print(json.dumps(said))  # noqa: T201 - for the process that started this one
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Limits this process's memory, where the system can."""
+    limit = None
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (_MOST_READING_BYTES, limit[1]))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    yield
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, limit)
 
 
 def build_graph(record: BackboneRecord, path: Path) -> Any:
@@ -139,7 +213,7 @@ def download(
         except Refused as problem:
             raise WeightsMissing(f"{problem}; {elsewhere}") from problem
         try:
-            _graph(record, part)
+            prove(record, part)
         except Malformed as exc:
             discard(part)
             message = f"what {url} sends are no weights of {name} ({exc}): {elsewhere}"
@@ -156,7 +230,7 @@ def download(
             discard(part)
         except OSError as exc:
             raise SetupProblem(f"{target.parent} can't be written: {exc.strerror}") from exc
-        _record(target, sha256, source=url)
+        vouch(target, sha256, source=url)
     return target
 
 
@@ -183,8 +257,8 @@ def recorded_sha256(path: Path) -> str | None:
         raise WeightsCorrupt(f"{message}, delete the record") from exc
 
 
-def _record(path: Path, sha256: str, *, source: str | None) -> None:
-    """Remembers the hash; where it can't be written, the file is looked through at every load."""
+def vouch(path: Path, sha256: str, *, source: str | None = None) -> None:
+    """Remembers a sound file's hash; where that can't be written, each load looks through it."""
     note = note_of(path)
     values = {"sha256": sha256, "size_bytes": path.stat().st_size, "source": source}
     values["recorded_at"] = datetime.now(UTC).isoformat(timespec="seconds")

@@ -14,7 +14,7 @@ from http_source import Behaviour, Source, serving
 from keras_files import write_network_file
 
 from bot.cli.main import EXIT_SETUP, EXIT_TRY_LATER, main
-from engine.backbones import BACKBONES, weights
+from engine.backbones import BACKBONES, Malformed, weights
 
 RESNET = BACKBONES["resnet"]
 
@@ -185,19 +185,22 @@ def test_verify_tells_a_trained_network(run: Run) -> None:
     assert outcome.err == ""
 
 
-def test_verify_warns_of_a_network_that_has_learned_nothing(
-    run: Run, tmp_path: Path, resnet_bytes: bytes
+def test_verify_refuses_a_network_that_has_learned_nothing(
+    run: Run, tmp_path: Path, resnet_bytes: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everything fits, but the weights are random: a warning, no refusal."""
+    """Everything fits, but the weights are random (``test_proving`` looks at such a file)."""
     folder = tmp_path / "models"
     folder.mkdir()
     (folder / RESNET.file_name).write_bytes(resnet_bytes)
 
+    def unproven(*_: object) -> tuple[float, float]:
+        raise Malformed("the network does not tell people apart")
+
+    monkeypatch.setattr(weights, "prove", unproven)
     outcome = run("verify", "resnet")
 
-    assert outcome.code == 0
-    assert "resnet: sound" in outcome.out
-    assert "warning: resnet does not tell people apart" in outcome.err
+    assert outcome.code == EXIT_SETUP
+    assert "does not tell people apart" in outcome.out + outcome.err
 
 
 def test_verify_refuses_damage(run: Run, tmp_path: Path, resnet_bytes: bytes) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from engine.align import closer
 from engine.backbones import BACKBONES, Malformed, weights
 from engine.backbones import dlib as dlib_file
-from engine.backbones.network import CONDITIONS, Backbone, free_portraits, separation
+from engine.backbones.network import CONDITIONS, Backbone, free_portraits
 from engine.engine import load_backbone
 from engine.errors import BadSettings, WeightsCorrupt, WeightsMissing
 from engine.runtime import Precision, compile_network
@@ -385,17 +385,3 @@ def test_weights_that_change_after_the_first_load_are_refused(
     for runtime in ("openvino", "tensorflow"):
         with pytest.raises(WeightsCorrupt, match="lookalike models download resnet --again"):
             load_backbone("resnet", models_folder=tmp_path, cache_folder=cache, runtime=runtime)  # type: ignore[arg-type]
-
-
-def test_a_trained_network_separates_people_and_a_random_one_does_not(
-    ours: Backbone, random_resnet: Path, cache: Path
-) -> None:
-    """What `models verify` looks at."""
-    portraits = free_portraits()
-    same, strangers = separation(ours, portraits)
-    resnet = load_backbone("resnet", models_folder=random_resnet, cache_folder=cache)
-    untrained_same, untrained_strangers = separation(resnet, portraits)
-
-    assert same > 0.97
-    assert strangers < 0.92
-    assert untrained_same < untrained_strangers

@@ -175,26 +175,26 @@ def _virtual(file: h5py.File) -> None:
     file["up"].create_virtual_dataset("up/bias:0", layout)
 
 
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (_drop_layer, "3 layers with weights instead of 4"),
-        (_add_layer, "5 layers with weights instead of 4"),
-        (_drop_weight, "up has 1 weights instead of 2"),
-        (_missing_array, "lacks up/kernel:0"),
-        (_missing_group, "lacks up"),
-        (_no_names, "lacks the attribute layer_names"),
-        (_named_twice, "names the layer down twice"),
-        (_exchanged_weights, "beta in the place of gamma"),
-        (_integers, "up/bias holds int32"),
-        (_other_shape, r"up/bias has shape \(5,\) instead of \(4,\)"),
-        (_group_for_array, "up/bias is no array"),
-        (_soft_link, "only a link"),
-        (_link_out, "only a link"),
-        (_values_elsewhere, "up/bias is no array"),
-        (_virtual, "up/bias is no array"),
-    ],
-)
+DAMAGES = {
+    _drop_layer: "3 layers with weights instead of 4",
+    _add_layer: "5 layers with weights instead of 4",
+    _drop_weight: "up has 1 weights instead of 2",
+    _missing_array: "lacks up/kernel:0",
+    _missing_group: "lacks up",
+    _no_names: "lacks the attribute layer_names",
+    _named_twice: "names the layer down twice",
+    _exchanged_weights: "beta in the place of gamma",
+    _integers: "up/bias holds int32",
+    _other_shape: r"up/bias has shape \(5,\) instead of \(4,\)",
+    _group_for_array: "up/bias is no array",
+    _soft_link: "only a link",
+    _link_out: "only a link",
+    _values_elsewhere: "up/bias is no array",
+    _virtual: "up/bias is no array",
+}
+
+
+@pytest.mark.parametrize(("damage", "reason"), DAMAGES.items())
 def test_a_wrong_structure_is_refused(file: Path, damage: object, reason: str) -> None:
     """The reason says what is wrong, and nothing outside the file is ever opened."""
     with h5py.File(file, "r+") as opened:
@@ -245,6 +245,25 @@ def test_variances_are_not_all_zero(tmp_path: Path) -> None:
     read_all(one)
     with pytest.raises(Malformed, match="no variances"):
         read_all(every)
+
+
+@pytest.mark.parametrize("filter_id", [1, 32_015, 65_535])
+def test_filters_that_fail_or_are_unknown_are_a_sentence(file: Path, filter_id: int) -> None:
+    """Deflate over what is no such stream; one that HDF5 has registered; one that nobody has."""
+    with h5py.File(file, "r+") as opened:
+        del opened["up"]["up/kernel:0"]
+        packed = opened["up"].create_dataset(
+            "up/kernel:0", (1, 1, 4, 4), "f4", chunks=(1, 1, 4, 4), compression="gzip"
+        )
+        packed.id.write_direct_chunk((0, 0, 0, 0), b"nothing that was ever packed")
+    content = bytearray(file.read_bytes())
+    number = content.index(b"deflate") - 8  # where the filter's number stands before its name
+    assert content[number : number + 2] == b"\x01\0"
+    content[number : number + 2] = filter_id.to_bytes(2, "little")
+    file.write_bytes(content)
+
+    with pytest.raises(Malformed, match="can't be read as HDF5"):
+        read_all(file)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\x89HDF\r\n\x1a\n"])
