@@ -27,7 +27,6 @@ _MOST_BYTES = 4_000_000_000
 _MOST_OPCODES = 20_000_000
 _MOST_MARKS = 100  # lists within lists; ours have one within none
 _MOST_CHARACTERS = 4_096  # of a path
-_MOST_REPEATED_BYTES = 500_000_000  # more than the file: arrays may be repeated by memo
 
 _OPCODES = frozenset(
     {
@@ -53,27 +52,28 @@ def pickled_strings(path: Path) -> list[str]:
     return content
 
 
-def pickled_vectors(path: Path) -> NDArray[np.float32]:
-    """The vectors of a pickled list of arrays, or of one array of two dimensions: float32 (n, D).
+def pickled_vectors(path: Path) -> list[NDArray[np.float32]]:
+    """The vectors of a pickled list of arrays, or of one array of two dimensions: float32 (D,).
 
-    Raises SetupProblem if the file is anything else, or repeats an array so often that it would
-    take 500 MB more than the file.
+    What the file repeats by memo is one array, however often it stands in the list. Raises
+    SetupProblem if the file is anything else.
     """
     what = "a list of vectors"
-    arrays = [getattr(one, "content", one) for one in _content(path, what)]
-    if not all(isinstance(one, np.ndarray) for one in arrays):
+    content = [getattr(one, "content", one) for one in _content(path, what)]
+    arrays = {id(one): one for one in content}
+    if not all(isinstance(one, np.ndarray) for one in arrays.values()):
         raise _refused(path, what, "something in the list is no array of numbers")
-    if sum(4 * one.size for one in arrays) > 2 * path.stat().st_size + _MOST_REPEATED_BYTES:
-        raise _refused(path, what, "it repeats itself to be larger than it is")
-    if len({one.size for one in arrays}) > 1:
+    sizes = {one.size for one in arrays.values()}
+    if len(sizes) > 1:
         raise _refused(path, what, "they differ in length")
-    if not arrays or not arrays[0].size:
+    if not any(sizes):
         raise _refused(path, what, "it is empty")
     with np.errstate(over="ignore"):
-        vectors = np.stack([one.reshape(-1).astype(np.float32, copy=False) for one in arrays])
-    if not np.isfinite(vectors).all():
-        raise _refused(path, what, "one of them holds something that is no number")
-    return vectors
+        for key, one in arrays.items():
+            arrays[key] = one.reshape(-1).astype(np.float32, copy=False)
+            if not np.isfinite(arrays[key]).all():
+                raise _refused(path, what, "one of them holds something that is no number")
+    return [arrays[id(one)] for one in content]
 
 
 def joblib_arrays(data: bytes) -> list[NDArray[np.float32]]:

@@ -71,7 +71,7 @@ def import_pickles(
     folder = (photos or paths_file.parent).resolve()
     if not folder.is_dir():
         raise SetupProblem(f"there is no folder {folder}")
-    report = PickleReport(entries=len(paths), dimensions=vectors.shape[1])
+    report = PickleReport(entries=len(paths), dimensions=len(vectors[0]))
     del vectors
     people = _people(paths, report)
     found = []
