@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from engine.backbones.network import Backbone
 from engine.decode import decode
 from engine.engine import Engine
-from engine.errors import GalleryCorrupt, LookalikeError, SetupProblem
+from engine.errors import GalleryCorrupt, PhotoProblem
 from engine.types import Face, Space
 from gallery.changes import Transaction
 from gallery.gallery import Gallery
@@ -35,7 +35,8 @@ def build(
 ) -> Report:
     """Makes the gallery whole for one backbone.
 
-    Portraits that lack a vector get one from their thumbnail; vectors of older versions of the
+    Portraits whose record or photo is damaged are taken away and reported; those that lack a vector
+    get one from their thumbnail; vectors of older versions of the
     backbone, dead rows and files that nothing refers to go; scores, and whether several backbones
     are better together, are learned anew if enough has changed. A second run does nothing. Raises
     Busy if another process is changing the gallery, SetupProblem if it or the backbone is unusable.
@@ -45,6 +46,9 @@ def build(
     with gallery.working(report):
         report.swept += gallery.sweep_vectors()
         gallery.drop_damaged(space)
+        if lost := gallery.damaged():
+            with gallery.transaction() as changes:
+                _drop(gallery, changes, lost, report)
         complete(gallery, engine, [backbone], report, progress)
         for state in gallery.space_states():
             if state.space.backbone == backbone and state.space != space:
@@ -125,22 +129,27 @@ def embed_missing(
                 if whole:
                     rows = np.stack([one.vector for one in vectors])
                     changes.add_vectors(network.space, rows, list(whole))
-                owners = gallery.people_by_id({portraits[one].person_id for one in lost})
-                changes.remove_portraits(lost)
-            report.dropped += [owners[portraits[one].person_id].name for one in lost]
+                _drop(gallery, changes, lost, report)
             report.embedded[model] += len(whole)
+
+
+def _drop(gallery: Gallery, changes: Transaction, lost: Sequence[int], report: Report) -> None:
+    """Takes portraits away that can't be read, so that their source can bring them again."""
+    owners = gallery.person_ids(lost)
+    names = {one.id: one.name for one in gallery.people_by_id(set(owners.values())).values()}
+    changes.remove_portraits(lost)
+    report.dropped += [names[owners[one]] for one in lost]
 
 
 def _crop(network: Backbone, portrait: Portrait, jpeg: bytes) -> NDArray[np.uint8] | None:
     """What the network embeds of a thumbnail; None if that can't be read."""
     try:
         photo = decode(jpeg)  # the settings limit what others send
-        if (photo.width_px, photo.height_px) != (portrait.width_px, portrait.height_px):
+        size_px = portrait.width_px, portrait.height_px
+        if not portrait.sound or (photo.width_px, photo.height_px) != size_px:
             return None
         return network.crop(photo, Face(portrait.box, portrait.landmarks, confidence=1.0))
-    except SetupProblem:
-        raise
-    except LookalikeError:
+    except PhotoProblem:
         return None
 
 

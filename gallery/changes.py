@@ -234,7 +234,7 @@ class Transaction:
         if not self._store.shared:
             generation = VectorFile.create(self._store.space_folder(space), space).generation
         state = {"generation": generation, "row_count": 0}
-        self.run(insert(SPACES), {"id": space.id, **asdict(space), **state})
+        self._replace(SPACES, id=space.id, **asdict(space), **state)
         return SpaceState(space, generation, 0, filled=False)
 
     def _name_rows(

@@ -3,6 +3,7 @@
 The gallery and the bot's own store use what is said here of PostgreSQL.
 """
 
+import json
 import os
 import re
 import sqlite3
@@ -16,15 +17,16 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import ExceptionContext
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.exc import ArgumentError
 
-from engine.errors import BadSettings, GalleryCorrupt, LookalikeError, TryLater
+from engine.errors import BadSettings, Busy, GalleryCorrupt, LookalikeError, TryLater
 from migrations import current, head, upgrade
 
 _BUSY_TIMEOUT_S: Final = 15.0
 _PRAGMAS: Final = ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON")
 _UNUSABLE: Final = ("CANTOPEN", "READONLY", "PERM", "FULL", "IOERR")  # SQLite's codes
 _DAMAGED: Final = ("NOTADB", "CORRUPT")
+_LOCKED: Final = ("BUSY", "LOCKED")
 
 DRIVER: Final = "postgresql+psycopg"
 
@@ -83,7 +85,8 @@ def connect(file: Path) -> Engine:
     """The SQLite database in a file, which need not exist yet.
 
     Write-ahead logging, so that others read while one writes; foreign keys are checked. One in a
-    folder that can't be written (a read-only mount) can be read, if nobody is writing it.
+    folder that can't be written (a read-only mount) can be read, if nobody is writing it. What
+    SQLite complains of is raised as Busy, BadSettings or GalleryCorrupt: as a sentence.
     """
     unfinished = file.with_name(f"{file.name}-wal")  # immutable=1 would not see what is in it
     read_only = file.is_file() and not os.access(file.parent, os.W_OK) and not unfinished.exists()
@@ -91,7 +94,8 @@ def connect(file: Path) -> Engine:
     if read_only:
         query = {"uri": "true", "mode": "ro", "immutable": "1"}
         url = URL.create("sqlite", database=f"file:{quote(str(file))}", query=query)
-    database = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
+    waits = {"timeout": _BUSY_TIMEOUT_S}
+    database = create_engine(url, connect_args=waits, json_deserializer=_read_json)
 
     def prepare(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions begin where ``begin`` says
@@ -105,7 +109,12 @@ def connect(file: Path) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     event.listen(database, "connect", prepare)
+
+    def translate(context: ExceptionContext) -> BaseException | None:
+        return _told_of_file(context.original_exception, file)
+
     event.listen(database, "begin", begin)
+    event.listen(database, "handle_error", translate, retval=True)
     return database
 
 
@@ -137,25 +146,29 @@ def changing(database: Engine) -> Iterator[Connection]:
         yield connection
 
 
-@contextmanager
-def translated(file: Path) -> Iterator[None]:
-    """Raises what SQLite says of a bad file as BadSettings, or GalleryCorrupt: as a sentence."""
-    try:
-        yield
-    except DatabaseError as problem:
-        reason = problem.orig
-        code = getattr(reason, "sqlite_errorname", "").removeprefix("SQLITE_").split("_")[0]
-        if code in _DAMAGED:
-            raise GalleryCorrupt(
-                f"{file} is damaged: restore it from a backup, or move the folder away and add "
-                "the people again"
-            ) from problem
-        if isinstance(problem, OperationalError) and code in _UNUSABLE:
-            raise BadSettings(
-                f"the gallery {file} can't be used ({reason}): check the folder's rights and "
-                "free space, or choose another one with --home"
-            ) from problem
-        raise
+def _told_of_file(problem: BaseException, file: Path) -> LookalikeError | None:
+    """What SQLite complains of, as a sentence; None for faults of this program."""
+    code = getattr(problem, "sqlite_errorname", "").removeprefix("SQLITE_").split("_")[0]
+    if code in _DAMAGED:
+        return GalleryCorrupt(
+            f"{file} is damaged: restore it from a backup, or move the folder away and add the "
+            "people again"
+        )
+    if code in _LOCKED:
+        return Busy(f"another program has locked {file}: wait until it is done, then try again")
+    if code in _UNUSABLE:
+        return BadSettings(
+            f"the gallery {file} can't be used ({problem}): check the folder's rights and free "
+            "space, or choose another one with --home"
+        )
+    return None
+
+
+def _read_json(text: str | bytes) -> Any:
+    """What a column holds; None where it is no JSON: a damaged record must not hide the others."""
+    with suppress(ValueError, TypeError, RecursionError):
+        return json.loads(text)
+    return None
 
 
 def address(url: str, setting: str) -> sa.URL:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from engine.errors import BadSettings, Busy, GalleryCorrupt, GalleryMissing, SpaceMismatch
 from engine.types import Embedding, Space
 from gallery.changes import Transaction
-from gallery.database import GALLERY_WRITER, changing, translated, try_turn
+from gallery.database import GALLERY_WRITER, changing, try_turn
 from gallery.progress import Progress, no_progress
 from gallery.records import Hit, Match, MemberScore, Person, Portrait
 from gallery.scores import Calibration, prior, read_learned
@@ -30,9 +30,9 @@ from gallery.search.cache import newest_cache
 from gallery.search.index import GalleryIndex, counted_rows, will_do
 from gallery.search.pgvector import PostgresIndex, counted, settle_index
 from gallery.silhouette import draw_silhouette
-from gallery.store import DATABASE, SpaceState, Store, missing
+from gallery.store import SpaceState, Store, missing
 from gallery.tables import REVISION
-from gallery.vector_file import VectorFile
+from gallery.vector_file import VectorFile, senseless
 
 if TYPE_CHECKING:
     from gallery.scores.ensemble import Ensemble
@@ -210,8 +210,8 @@ class Gallery(Store):
         return self._snapshot.index(space)
 
     def thumbnail(self, portrait: Portrait) -> bytes:
-        """A portrait's picture as a JPEG: its photo, or a silhouette where there is none."""
-        jpeg = self.photo(portrait)
+        """A portrait's picture as a JPEG: its photo, or a silhouette without a sound one."""
+        jpeg = self.photo(portrait) if portrait.sound else None
         if jpeg is not None:
             return jpeg
         return draw_silhouette(portrait.width_px, portrait.height_px, portrait.landmarks)
@@ -345,7 +345,7 @@ class Gallery(Store):
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(errno.EACCES, "Permission denied")
             lock = filelock.FileLock(self.folder / "gallery.lock", timeout=0)
-            with lock, translated(self.folder / DATABASE):
+            with lock:
                 yield
         except filelock.Timeout as problem:
             raise busy from problem
@@ -390,6 +390,15 @@ class Gallery(Store):
         if isinstance(index := self.index(space), GalleryIndex):
             index.settle(progress)
 
+    def check_vectors(self, state: SpaceState) -> None:
+        """Raises GalleryCorrupt or FileNotFoundError unless a folder has the rows that count."""
+        if not self.shared:
+            self.vector_file(state).check(state.row_count)
+            with self.reading() as connection:
+                rows = counted_rows(connection, state.space)[:, 2]
+            if rows.max(initial=-1) >= state.row_count:
+                raise senseless(state.space)
+
     def drop_damaged(self, space: Space) -> None:
         """Forgets a space whose vectors are gone or incomplete, so that they are made anew."""
         with self.transaction() as changes:
@@ -397,9 +406,8 @@ class Gallery(Store):
             if state is None:
                 return
             try:
-                if not self.shared:
-                    self.vector_file(state).check(state.row_count)
-                elif len(counted(changes.connection, space)) != 1:
+                self.check_vectors(state)
+                if self.shared and len(counted(changes.connection, space)) != 1:
                     changes.remove_space(space)
             except (FileNotFoundError, GalleryCorrupt):
                 changes.remove_space(space)

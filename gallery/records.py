@@ -77,7 +77,8 @@ class Thumbnail:
 class Portrait(Credit):
     """One picture of one person; its id is never given to another.
 
-    ``sha256`` is of the original file's bytes, in hexadecimal; the rest is as in ``Thumbnail``.
+    ``sha256`` is of the original file's bytes, in hexadecimal; the rest is as in ``Thumbnail``, or
+    a silhouette's where the record is damaged, and not ``sound``.
     """
 
     id: int
@@ -87,6 +88,7 @@ class Portrait(Credit):
     height_px: int
     landmarks: NDArray[np.float32]
     box: Box
+    sound: bool = True
 
 
 def looks(portrait: Portrait, photo_bytes: int) -> float:
@@ -104,6 +106,7 @@ def looks(portrait: Portrait, photo_bytes: int) -> float:
     aside = min(1.0, abs(yaw_degrees(points)) / 50.0)
     room = max(min(above / (2.0 * drop), below / (1.2 * drop), 1.0), 0.0)
     size = min(1.0, min(box.w, box.h) / _LARGE_PX)
+    size *= portrait.sound
     return size * math.sqrt(min(1.0, detail)) * (1 - 0.6 * aside**2) * (0.7 + 0.3 * room)
 
 

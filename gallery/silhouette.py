@@ -9,12 +9,19 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.align import DLIB_TEMPLATE
+
 _COMMENT: Final = b"lookalike: no photo"
 # SOI and a COM segment (ITU-T T.81, B.2.4.5).
 _MARK: Final = b"\xff\xd8\xff\xfe" + (len(_COMMENT) + 2).to_bytes(2, "big") + _COMMENT
 _BACKGROUND_BGR: Final = (64, 56, 52)
 _FIGURE_BGR: Final = (122, 111, 104)
 _FRACTION_BITS: Final = 3  # of OpenCV's fixed-point coordinates
+SIZE_PX: Final = (600, 720)
+# Where the face of somebody would be of whom nothing is known.
+LANDMARKS: Final = (
+    110 / np.ptp(DLIB_TEMPLATE[:2, 0]) * (DLIB_TEMPLATE - DLIB_TEMPLATE[:2].mean(axis=0)) + 300
+).astype(np.float32)
 # Centre below the eyes, half width, half height; in distances from the eyes to the mouth.
 _ELLIPSES: Final = (
     (0.3, 1.25, 1.7),  # the head
@@ -28,7 +35,11 @@ def is_silhouette(jpeg: bytes) -> bool:
     return jpeg.startswith(_MARK)
 
 
-def draw_silhouette(width_px: int, height_px: int, landmarks: NDArray[np.float32]) -> bytes:
+def draw_silhouette(
+    width_px: int = SIZE_PX[0],
+    height_px: int = SIZE_PX[1],
+    landmarks: NDArray[np.float32] = LANDMARKS,
+) -> bytes:
     """Draws head, neck and shoulders: a JPEG of a few kilobytes.
 
     The landmarks, float32 (5, 2), are where those of the face are, as in ``engine.types.Face``.

@@ -15,7 +15,7 @@ import difflib
 import threading
 import unicodedata
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -27,8 +27,9 @@ from sqlalchemy import Connection, Select, exists, func, or_, select
 
 from engine.errors import BadSettings, GalleryCorrupt
 from engine.types import Box, Space
-from gallery.database import connect, connect_server, masked, migrate, translated
+from gallery.database import connect, connect_server, masked, migrate
 from gallery.records import Banned, Person, Portrait, Stats, category_name, folded, looks
+from gallery.silhouette import LANDMARKS, SIZE_PX
 from gallery.tables import (
     BANNED,
     CALIBRATIONS,
@@ -44,11 +45,21 @@ from gallery.tables import (
     THUMBNAILS,
     VECTORS,
 )
-from gallery.vector_file import VectorFile, generation_of
+from gallery.vector_file import VectorFile, generation_of, senseless
 
 DATABASE: Final = "gallery.db"
 _OLDEST_PGVECTOR: Final = (0, 5)  # the first with HNSW
 CHUNK: Final = 500  # values in one IN (...); SQLite's oldest limit is 999
+# Text in its place, of a damaged record, reads as bytes.
+_JPEG: Final = sa.cast(THUMBNAILS.c.jpeg, sa.LargeBinary).label("jpeg")
+_SOI: Final = b"\xff\xd8"  # how a JPEG begins
+# What stands in the place of a record that makes no sense.
+_NOBODY: Final = {
+    **dict(zip(("width_px", "height_px"), SIZE_PX, strict=True)),
+    "landmarks": LANDMARKS,
+    "box": Box(180, 180, 240, 300),
+    "sound": False,
+}
 _PERSON: Final = select(*(PEOPLE.c[name] for name in ("id", "key", "name", *Person.LEARNED)))
 
 
@@ -81,7 +92,7 @@ class Store:
         BadSettings: If the folder can't be made or written, or the URL or server can't be used.
         GalleryCorrupt: If the database is damaged.
         SetupProblem: If a newer program made it.
-        TryLater: If the server does not answer.
+        TryLater: If the server does not answer, or another program has locked the file.
     """
 
     def __init__(self, folder: Path, url: str | None = None) -> None:
@@ -104,8 +115,7 @@ class Store:
             if self.shared:
                 self._prepare_server()
             else:
-                with translated(self.folder / DATABASE):
-                    migrate(self.database)
+                migrate(self.database)
         except BaseException:
             self.close()
             raise
@@ -212,7 +222,7 @@ class Store:
                 CATEGORIES, CATEGORIES.c.id == MEMBERS.c.category_id
             )
             for person_id, name in self._fetch(joined, member, categories):
-                categories[person_id].append(name)
+                categories[person_id].append(str(name))
         return tuple(
             Person(**row._asdict(), categories=tuple(sorted(categories[row.id]))) for row in rows
         )
@@ -249,9 +259,7 @@ class Store:
         """Names and the JPEG of one portrait each: the most famous, or who came last."""
         order = PEOPLE.c.id if newest else func.coalesce(PEOPLE.c.fame, -1)
         first = select(PEOPLE.c.id, PEOPLE.c.name).order_by(order.desc()).limit(most).subquery()
-        query = select(first.c.name, THUMBNAILS.c.jpeg).join(
-            PORTRAITS, PORTRAITS.c.person_id == first.c.id
-        )
+        query = select(first.c.name, _JPEG).join(PORTRAITS, PORTRAITS.c.person_id == first.c.id)
         kept = THUMBNAILS.c.portrait_id == PORTRAITS.c.id
         return self._fetch_pairs(query.join(THUMBNAILS, kept))
 
@@ -282,7 +290,7 @@ class Store:
 
     def portrait_owners(self) -> NDArray[np.int64]:
         """The id of every portrait and whose it is, int64 (N, 2), by rising portrait id."""
-        query = select(PORTRAITS.c.id, PORTRAITS.c.person_id).order_by(PORTRAITS.c.id)
+        query = select(PORTRAITS.c.id, PORTRAITS.c.person_id).join(PEOPLE).order_by(PORTRAITS.c.id)
         return np.array([tuple(row) for row in self._fetch(query)], np.int64).reshape(-1, 2)
 
     def person_ids(self, portrait_ids: Collection[int]) -> dict[int, int]:
@@ -301,7 +309,18 @@ class Store:
 
     def photos(self, portrait_ids: Collection[int]) -> dict[int, bytes]:
         """The JPEGs of portraits by their ids; those that came without a photo are missing."""
-        return self._fetch_pairs(select(THUMBNAILS), THUMBNAILS.c.portrait_id, portrait_ids)
+        query = select(THUMBNAILS.c.portrait_id, _JPEG)
+        return self._fetch_pairs(query, THUMBNAILS.c.portrait_id, portrait_ids)
+
+    def damaged(self) -> list[int]:
+        """Ids of the portraits whose record makes no sense, or whose photo is no JPEG."""
+        begin = func.substr(_JPEG, 1, len(_SOI)).label("begin")
+        query = select(PORTRAITS, begin).join(THUMBNAILS, isouter=True)
+        with self.reading() as connection:
+            rows = connection.execute(query)
+            return [
+                one.id for one in rows if one.begin not in (None, _SOI) or not _portrait(one).sound
+            ]
 
     def without_photo(self) -> NDArray[np.int64]:
         """Ids of the portraits that came without a photo, rising."""
@@ -390,13 +409,16 @@ class Store:
         return content
 
     def space_states(self) -> tuple[SpaceState, ...]:
-        """Every embedding space, by id."""
+        """Every embedding space, by id; without those whose record is another's."""
         filled = exists().where(VECTORS.c.space_id == SPACES.c.id)
         query = select(SPACES, filled.label("filled")).order_by(SPACES.c.id)
-        return tuple(
-            SpaceState(Space(*described), generation, row_count, filled=bool(filled))
-            for _, *described, generation, row_count, filled in self._fetch(query)
-        )
+        found = []
+        for row in self._fetch(query):
+            space = Space(row.backbone, row.weights_sha256, row.recipe, _whole(row.dimensions))
+            if space.id == row.id:
+                counts = _whole(row.generation), _whole(row.row_count)
+                found.append(SpaceState(space, *counts, filled=bool(row.filled)))
+        return tuple(found)
 
     def space_state(self, space: Space) -> SpaceState | None:
         """What counts of one space's vectors; None if there is no such space."""
@@ -442,6 +464,8 @@ class Store:
             return self.vector_file(state).rows(np.array([rows[one] for one in ids], np.int64))
         except FileNotFoundError as problem:
             raise missing(space) from problem
+        except (ValueError, TypeError, OverflowError) as problem:
+            raise senseless(space) from problem
 
     def space_folder(self, space: Space) -> Path:
         """Where a gallery in a folder keeps a space's vectors."""
@@ -475,13 +499,23 @@ def named(table: sa.Table, name: str) -> sa.ColumnElement[bool]:
     )
 
 
+def _whole(number: object) -> int:
+    """A count; of a damaged record more than there can be."""
+    return number if isinstance(number, int) else 2**40
+
+
 def _portrait(row: sa.Row[Any]) -> Portrait:
-    content = dict(
-        zip(PORTRAITS.c.keys(), row, strict=False)
-    )  # what follows is not of the portrait
-    content["landmarks"] = np.asarray(row.landmarks, dtype=np.float32)
-    box = Box(*(content.pop(f"box_{side}") for side in "xywh"))
-    return Portrait(**content, box=box)
+    """A record as it stands there; one that makes no sense is marked, and looks like nobody."""
+    # What follows is not of the portrait.
+    content = dict(zip(PORTRAITS.c.keys(), row, strict=False))
+    box = [content.pop(f"box_{side}") for side in "xywh"]
+    with suppress(ValueError, TypeError):
+        points = np.asarray(content["landmarks"], np.float32)
+        size = content["width_px"], content["height_px"]
+        numbers = np.array([*box, *size], np.float64)
+        if points.shape == (5, 2) and np.isfinite([*points.flat, *numbers]).all() and min(size) > 0:
+            return Portrait(**content | {"landmarks": points}, box=Box(*box))
+    return Portrait(**content | _NOBODY)
 
 
 def _in_category(category: str) -> Select[Any]:

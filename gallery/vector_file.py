@@ -27,6 +27,7 @@ from engine.types import Space
 
 _NAME = re.compile(r"(?:vectors|cache)-(\d{6})(?:\.f32|-[\d-]+(?:\.arrays)?(?:\.part)?)")
 _BIG_READ: Final = 64_000_000  # bytes; longer runs are read in pieces
+_MOST_ROWS: Final = 2**40  # that a file can have
 
 
 class VectorFile:
@@ -85,6 +86,8 @@ class VectorFile:
         found = np.empty((len(numbers), self.space.dimensions), dtype="<f4")
         if len(numbers) == 0:
             return found
+        if numbers.min() < 0 or numbers.max() > _MOST_ROWS:
+            raise damaged(self.path)
         file = self._opened()
         # Neighbours are read in one go; a person's rows often are.
         cuts = np.flatnonzero(np.diff(numbers) != 1) + 1
@@ -125,6 +128,12 @@ def generation_of(name: str) -> int | None:
     """The generation that a file or folder of a space belongs to; None for other names."""
     match = _NAME.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def senseless(space: Space) -> GalleryCorrupt:
+    """What the operator is told of records that say nothing of where vectors are."""
+    mend = f"run `lookalike gallery verify --fix`, then `gallery build --model {space.backbone}`"
+    return GalleryCorrupt(f"records of the vectors of {space.id} make no sense: {mend}")
 
 
 def damaged(path: Path) -> GalleryCorrupt:

@@ -28,10 +28,14 @@ def version_table(room: Room) -> str:
 
 
 @cache
+def revisions(room: Room) -> tuple[str, ...]:
+    """The revisions that come with this program, the newest last."""
+    return tuple(sorted(f"{room}_{one.name[1:5]}" for one in (FOLDER / room).glob("v[0-9]*.py")))
+
+
 def head(room: Room) -> str:
     """The newest revision that comes with this program."""
-    newest = max(path.name for path in (FOLDER / room).glob("v[0-9]*.py"))
-    return f"{room}_{newest[1:5]}"
+    return revisions(room)[-1]
 
 
 def current(room: Room, connection: Connection) -> str | None:
@@ -52,7 +56,7 @@ def upgrade(room: Room, connection: Connection) -> None:
     recorded = current(room, connection)
     if recorded == head(room):
         return
-    if recorded is not None and recorded > head(room):
+    if recorded is not None and recorded not in revisions(room):
         raise SetupProblem(
             f"the {room}'s tables were made by a newer version of lookalike "
             f"({recorded}; this one knows {head(room)}): update lookalike"

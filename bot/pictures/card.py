@@ -18,12 +18,11 @@ from bot.pictures.split import split_face, suits
 from bot.pictures.text import Block, set_text
 from bot.text import shorten
 from bot.values import Picture
-from engine.align import DLIB_TEMPLATE
 from engine.engine import Engine
 from engine.errors import PhotoProblem
 from engine.types import Box, Face, Photo
 from gallery.records import Match
-from gallery.silhouette import draw_silhouette, is_silhouette
+from gallery.silhouette import LANDMARKS, draw_silhouette, is_silhouette
 
 log = logging.getLogger(__name__)
 _CAMERA = "\N{CAMERA} "  # before a credit, in place of the word "photo" in some language
@@ -37,10 +36,6 @@ _BADGE, _RANK = 58, 60
 _BAND = 640  # the highest that a photo with numbered faces is
 _PAIR_PX, _SPLIT_PX = (640, 520), (960, 760)
 """Height of the faces: alone, and where a numbered photo or further matches share the card."""
-
-_SILHOUETTE_PX = (600, 720)
-_SILHOUETTE = 110 / np.ptp(DLIB_TEMPLATE[:2, 0]) * (DLIB_TEMPLATE - DLIB_TEMPLATE[:2].mean(axis=0))
-_SILHOUETTE = (_SILHOUETTE + 300).astype(np.float32)
 
 _FAMILY_PAD, _FAMILY_BADGE = 40, 54
 _PARENTS, _CHILD = 560, 340
@@ -73,15 +68,17 @@ def entry_of(engine: Engine, match: Match, *, name: str, word: str, credit: str)
     """A match as the card shows it; decodes its portrait."""
     portrait, jpeg = match.portrait, match.thumbnail()
     said = (name, match.score, word, credit)
-    pixels = None
-    if not is_silhouette(jpeg):
+    pixels, sound = None, portrait.sound
+    if sound and not is_silhouette(jpeg):
         try:
             pixels = engine.decode_portrait(jpeg).pixels
         except PhotoProblem:  # of the gallery's picture, not the sender's
-            log.error("a portrait is damaged: run `lookalike gallery verify --fix`")  # noqa: TRY400
+            sound = False
+    if not sound:
+        log.error("a portrait is damaged: run `lookalike gallery verify --fix`")
     if pixels is None:
-        pixels = engine.decode_portrait(draw_silhouette(*_SILHOUETTE_PX, _SILHOUETTE)).pixels
-        return CardEntry(pixels, _SILHOUETTE, *said, silhouette=True)
+        pixels = engine.decode_portrait(draw_silhouette()).pixels
+        return CardEntry(pixels, LANDMARKS, *said, silhouette=True)
     # The settings may make decoding reduce even a thumbnail.
     scale = pixels.shape[1] / portrait.width_px
     landmarks = (portrait.landmarks * scale).astype(np.float32)

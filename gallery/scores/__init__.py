@@ -260,7 +260,7 @@ def read_learned(gallery: Store, space: Space) -> Learned | None:
     try:
         content = gallery.read_calibration(space)
         learned = None if content is None else Learned.from_json(json.loads(content))
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise damaged from problem
     if learned is not None and learned.calibration.space_id != space.id:
         raise damaged

@@ -21,7 +21,7 @@ from gallery.records import Hit
 from gallery.search import Ids, Mask, SearchIndex, Vectors, compared, rank
 from gallery.search.cache import Cache, PersonRows, newest_cache, write_cache
 from gallery.tables import PORTRAITS, SPACES, VECTORS
-from gallery.vector_file import VectorFile
+from gallery.vector_file import VectorFile, senseless
 
 _MORE: Final = 8  # people compared exactly at first, more than are asked for
 _STRIDE: Final = 64
@@ -292,7 +292,10 @@ def _all_alive(connection: Connection, space: Space, rows: PersonRows) -> bool:
 
 
 def counted_rows(connection: Connection, space: Space, first: int = 0) -> Ids:
-    """Person, portrait and row of what counts, from a row on: int64 (N, 3), in any order."""
+    """Person, portrait and row of what counts, from a row on: int64 (N, 3), in any order.
+
+    Raises GalleryCorrupt if one of them is no number.
+    """
     query = (
         select(PORTRAITS.c.person_id, VECTORS.c.portrait_id, VECTORS.c.row)
         .join(PORTRAITS, PORTRAITS.c.id == VECTORS.c.portrait_id)
@@ -300,7 +303,10 @@ def counted_rows(connection: Connection, space: Space, first: int = 0) -> Ids:
     )
     found: Any = connection.execute(query).cursor  # plain tuples: a third of the time
     assert found is not None
-    return np.fromiter(chain.from_iterable(found), np.int64).reshape(-1, 3)
+    try:
+        return np.fromiter(chain.from_iterable(found), np.int64).reshape(-1, 3)
+    except (ValueError, TypeError, OverflowError) as problem:
+        raise senseless(space) from problem
 
 
 def _stamp(folder: Path) -> int:

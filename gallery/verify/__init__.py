@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import delete
+from sqlalchemy import delete, literal_column
 
 from engine.engine import Engine
 from engine.errors import BadSettings
@@ -18,7 +18,7 @@ from gallery.build import embed_missing, learn_scores
 from gallery.gallery import Gallery
 from gallery.progress import Progress, Report, in_batches, no_progress
 from gallery.screen import SCREENING, Reason
-from gallery.tables import CATEGORIES
+from gallery.tables import CATEGORIES, METADATA
 from gallery.verify import checks
 from gallery.verify.checks import Examination, Finding, Kind, Remedy, owners_of
 from gallery.verify.faces import face_findings
@@ -129,9 +129,12 @@ class _Examiner:
     def _sweep(self, findings: list[Finding]) -> list[Finding]:
         if any(one.kind is Kind.STRAY for one in findings):
             self.gallery.sweep_vectors()
-        if any(one.kind is Kind.EMPTY for one in findings):
-            with self.gallery.transaction() as changes:
+        with self.gallery.transaction() as changes:
+            if any(one.kind is Kind.EMPTY for one in findings):
                 changes.run(delete(CATEGORIES).where(checks.NOBODYS))
+            for table, row_id in checks.broken_links(self.gallery):
+                mine = literal_column("rowid") == row_id
+                changes.run(delete(METADATA.tables[table]).where(mine))
         return findings
 
     def _forget(self, findings: list[Finding]) -> list[Finding]:

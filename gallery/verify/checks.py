@@ -19,7 +19,7 @@ from sqlalchemy import select
 
 from engine.decode import decode
 from engine.engine import Engine
-from engine.errors import GalleryCorrupt, LookalikeError, SetupProblem
+from engine.errors import GalleryCorrupt, PhotoProblem
 from engine.types import Box, Concern, Face, Space
 from gallery.gallery import Gallery
 from gallery.likeness import Ints
@@ -51,6 +51,7 @@ class Kind(StrEnum):
     CALIBRATION = "damaged scores"
     UNSEARCHABLE = "not searchable"
     STRAY = "files of nobody"
+    LINKS = "records of nobody"
     NOBODY = "person without a portrait"
     EMPTY = "category without people"
     FACES = "several faces"
@@ -192,15 +193,31 @@ def catalogue_findings(gallery: Gallery) -> list[Finding]:
     return found
 
 
+def broken_links(gallery: Gallery) -> list[tuple[str, int]]:
+    """Table and row id of records that belong to something that is not there (SQLite)."""
+    with gallery.reading() as connection:
+        if gallery.shared:
+            return []
+        found = connection.exec_driver_sql("PRAGMA foreign_key_check")
+        return [(row[0], row[1]) for row in found]
+
+
 def stray_findings(gallery: Gallery, *, alone: bool) -> list[Finding]:
-    """Files that no space needs; young ones only if nobody else can be writing (``alone``)."""
+    """Files that no space needs, and records that belong to nothing.
+
+    Young files only if nobody else can be writing (``alone``).
+    """
     before = math.inf if alone else time.time() - _SETTLED_S
     stray = [path for path in gallery.stray_files() if path.stat().st_mtime < before]
-    if not stray:
-        return []
-    names = ", ".join(path.name for path in stray[:3]) + (", ..." if len(stray) > 3 else "")
-    why = f"{len(stray):,} files of vectors that don't count: {names}"
-    return [Finding(Kind.STRAY, why, len(stray), Remedy.SWEEP)]
+    found = []
+    if links := len(broken_links(gallery)):
+        why = f"{links:,} records belong to something that is not there"
+        found.append(Finding(Kind.LINKS, why, links, Remedy.SWEEP))
+    if stray:
+        names = ", ".join(path.name for path in stray[:3]) + (", ..." if len(stray) > 3 else "")
+        why = f"{len(stray):,} files of vectors that don't count: {names}"
+        found.append(Finding(Kind.STRAY, why, len(stray), Remedy.SWEEP))
+    return found
 
 
 def space_findings(
@@ -212,6 +229,7 @@ def space_findings(
     for state in gallery.space_states():
         space = state.space
         try:
+            gallery.check_vectors(state)
             stored = gallery.embedded(space)
             mine = owners.having(stored)
             bad, count = _bad_vectors(gallery, space, mine, progress), len(mine.portrait_ids)
@@ -298,19 +316,19 @@ def _seen(
 ) -> _Seen | None:
     """What is in a portrait's picture; None if it has none."""
     wanted, problem = (portrait.width_px, portrait.height_px), ""
+    jpeg = gallery.photo(portrait)
+    if jpeg is None and portrait.sound:
+        return None
     try:
-        jpeg = gallery.photo(portrait)
-        if jpeg is None:
-            return None
-        photo = decode(jpeg)  # the settings limit what others send
+        photo = decode(jpeg or b"")  # the settings limit what others send
         size = photo.width_px, photo.height_px
         if photo.format != "JPEG" or size != wanted:
             problem = f"it is a {photo.format} of {size[0]} x {size[1]} px, not a JPEG of "
             problem += f"{wanted[0]} x {wanted[1]}"
-    except SetupProblem:
-        raise
-    except (OSError, LookalikeError) as trouble:
+    except PhotoProblem as trouble:
         problem = f"it can't be read ({trouble})"
+    if not portrait.sound:
+        problem = "its record makes no sense"
     if problem:
         return _Seen(portrait, Finding(Kind.PICTURE, problem, 0, Remedy.FORGET, whose))
     faces = engine.detect(photo)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sqlite3
 import subprocess
@@ -14,7 +15,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from engine.errors import BadSettings, GalleryCorrupt, SetupProblem
+import gallery.database as gallery_database
+from engine.errors import BadSettings, Busy, GalleryCorrupt, SetupProblem
 from gallery.database import changing, connect, migrate
 from gallery.gallery import Gallery
 from gallery.tables import METADATA, REVISION
@@ -165,6 +167,28 @@ def test_a_database_that_cannot_be_opened_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "gallery.db").mkdir()
     with pytest.raises(BadSettings, match="can't be used"):
         Gallery.open(tmp_path)
+
+
+def test_a_gallery_that_another_program_locks_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After some patience; whoever waits longer than that is told."""
+    monkeypatch.setattr(gallery_database, "_BUSY_TIMEOUT_S", 0.05)
+    with Gallery.open(tmp_path) as gallery:
+        other = sqlite3.connect(tmp_path / "gallery.db", isolation_level=None)
+        with contextlib.closing(other):
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(Busy, match="another program has locked"), gallery.transaction():
+                pass
+            assert gallery.people() == ()  # reading goes on
+    other = sqlite3.connect(tmp_path / "gallery.db", isolation_level=None)
+    with contextlib.closing(other):
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(Busy, match="another program has locked"):
+            Gallery.open(tmp_path)
+    with Gallery.open(tmp_path) as gallery:
+        assert gallery.people() == ()
 
 
 def test_foreign_keys_are_checked(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +16,11 @@ from made_up_people import put_photo
 from PIL import Image, ImageOps
 from sqlalchemy import insert
 
+from bot.pictures.card import entry_of
 from engine.engine import Engine
-from engine.errors import BadSettings, Busy
+from engine.errors import BadSettings, Busy, GalleryCorrupt
 from gallery.add import add
+from gallery.build import build
 from gallery.gallery import Gallery
 from gallery.records import FoundPerson, FoundPortrait, Portrait
 from gallery.tables import CATEGORIES
@@ -136,6 +141,87 @@ def test_unreadable_pictures_are_forgotten_so_that_their_source_can_bring_them_a
     (space,) = sound.spaces()
     assert len(sound.embedded(space)) == 4
     enrol(sound, engine, {"Grace": [variant(n) for n in (0, 2, 4)]})
+
+
+def overwrite(gallery: Gallery, table: str, change: str) -> None:
+    """Changes rows as no rule of the tables would allow."""
+    file = gallery.folder / "gallery.db"
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute(f"UPDATE {table} SET {change}")
+    gallery.close()  # nothing that was read before is remembered
+
+
+OVERWRITTEN = {
+    "a half": "landmarks = '[[1, 2], [3, 4'",
+    "brackets without end": f"landmarks = '{'[' * 10_000}'",
+    "no number": "landmarks = '[[1, 2], [3, 4], [5, 6], [7, 8], [9, NaN]]'",
+    "too few": "landmarks = '[[1, 2]]'",
+    "something else": "landmarks = x'ff00', box_x = 'left'",
+    "a size of nothing": "width_px = -5",
+    "a text for a photo": "sha256 = sha256",
+}
+
+
+@pytest.mark.parametrize("how", OVERWRITTEN)
+def test_a_damaged_record_costs_its_picture_alone(
+    sound: Gallery,
+    engine: Engine,
+    variant: Variant,
+    how: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Everybody is found; who has no other picture is shown without, and the operator told."""
+    photo = engine.decode(variant(4))
+    (query,) = engine.embed([(photo, engine.detect(photo)[0])], "dlib")
+    (one, *_), others = portraits(sound, "Grace"), portraits(sound, "Eileen")
+    ids = ", ".join(str(portrait.id) for portrait in (one, *others))
+    overwrite(sound, "portrait", f"{OVERWRITTEN[how]} WHERE id IN ({ids})")
+    if how == "a text for a photo":
+        overwrite(sound, "thumbnail", f"jpeg = 'a text' WHERE portrait_id IN ({ids})")
+    with Gallery.open(sound.folder) as gallery:
+        found = gallery.top_matches(query, 2)
+        said = {"name": "", "word": "", "credit": ""}
+        cards = [entry_of(engine, match, **said) for match in found]
+        assert [match.person.name for match in found] == ["Grace", "Eileen"]
+        assert [card.silhouette for card in cards] == [False, True]
+        assert "gallery verify --fix" in caplog.text
+        copied = Gallery.open(Path(shutil.copytree(sound.folder, sound.folder.with_name("copy"))))
+        assert_mended(gallery, engine, *[Kind.PICTURE] * 4)
+    with copied:
+        assert build(copied, engine, "dlib").dropped == ["Grace", "Eileen", "Eileen", "Eileen"]
+        assert len(portraits(copied, "Grace")) == 3
+        enrol(copied, engine, {"Grace": [variant(0)], "Eileen": [variant(n) for n in (1, 3, 5)]})
+        assert verify(copied, engine).findings == []
+
+
+def test_records_that_say_nothing_of_where_their_vectors_are_are_mended(
+    sound: Gallery, engine: Engine, variant: Variant
+) -> None:
+    photo = engine.decode(variant(4))
+    (query,) = engine.embed([(photo, engine.detect(photo)[0])], "dlib")
+    whole = sound.top_matches(query, 2)
+    for table, change in (
+        ("portrait_vector", "row = 'nowhere' WHERE portrait_id = 1"),
+        ("portrait_vector", f"row = {2**63 - 1} WHERE portrait_id = 1"),
+        ("space", "row_count = 'many'"),
+        ("calibration", f"content = '{'[' * 10_000}'"),
+    ):
+        for mend in (partial(verify, fix=True), partial(build, backbone="dlib")):
+            overwrite(sound, table, change)
+            with Gallery.open(sound.folder) as gallery:
+                with pytest.raises(GalleryCorrupt, match=r"run `lookalike gallery"):
+                    gallery.top_matches(query, 2)
+                mend(gallery, engine)
+                again = gallery.top_matches(query, 2)
+                assert [one.person for one in again] == [one.person for one in whole]
+    overwrite(sound, "portrait", "person_id = 'nobody' WHERE id = 1")
+    with Gallery.open(sound.folder) as gallery:
+        with pytest.raises(GalleryCorrupt, match="verify --fix"):
+            gallery.top_matches(query, 2)
+        assert Kind.LINKS in kinds(verify(gallery, engine))
+        assert verify(gallery, engine, fix=True).findings == []
+        assert len(gallery.top_matches(query, 2)) == 2
 
 
 def test_a_picture_of_somebody_else_in_a_portraits_place_is_noticed(
