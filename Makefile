@@ -1,4 +1,4 @@
-# make demo | run | test | check | bench | lock | audit | sbom: each works on a fresh machine with Python >= 3.11.
+# make demo | run | test | check | fuzz | bench | lock | audit | sbom: each works on a fresh machine with Python >= 3.11.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo run test pytest check bench locked lock audit sbom clean
+.PHONY: demo run test pytest check fuzz bench locked lock audit sbom clean
 
 demo: $(VENV)/.demo
 	$(BIN)/lookalike demo --out answer.jpg
@@ -28,6 +28,11 @@ check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Looks for bytes that nothing is prepared for, on one core, for as long; tests/fuzz/run.py.
+FUZZ_SECONDS ?= 600
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python tests/fuzz/run.py --seconds $(FUZZ_SECONDS)
 
 # Everything in benchmarks/ that needs no photos but the bundled ones; RECORD=--record keeps the
 # figures and writes docs/MODELS.md from them.
@@ -90,4 +95,8 @@ $(VENV)/.run: pyproject.toml | $(BIN)/python
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	$(PIP) install --editable '.[test]'
+	@touch $@
+
+$(VENV)/.fuzz: pyproject.toml | $(BIN)/python
+	$(PIP) install --editable '.[fuzz]'
 	@touch $@

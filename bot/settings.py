@@ -217,8 +217,12 @@ class Settings(BaseSettings):
 
     @field_validator("home")
     @classmethod
-    def _absolute(cls, home: Path) -> Path:
-        return home.expanduser().absolute()
+    def absolute(cls, home: Path) -> Path:
+        """The data folder in full; ValueError if it is that of somebody who has none."""
+        try:
+            return home.expanduser().absolute()
+        except RuntimeError as problem:
+            raise ValueError(str(problem)) from None
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
@@ -270,12 +274,14 @@ def load_settings(config: Path | None = None, *, home: Path | None = None) -> Se
     _refuse_unknown_environment()
     try:
         settings = Settings(**values)
+        if home is not None:
+            settings = settings.model_copy(update={"home": Settings.absolute(home)})
     except ValidationError as problem:
         raise BadSettings(_sentence(problem)) from None
     except SettingsError as problem:
         raise BadSettings(f"the environment can't be used: {problem}") from None
-    if home is not None:
-        settings = settings.model_copy(update={"home": home.expanduser().absolute()})
+    except ValueError as problem:
+        raise BadSettings(f"--home can't be used: {problem}") from None
     return settings
 
 

@@ -41,8 +41,13 @@ class Files(list[bytes]):
 
 @pytest.fixture(scope="module")
 def files(hopper_jpeg: bytes) -> Files:
+    """See ``made_files``."""
+    return made_files(hopper_jpeg)
+
+
+def made_files(jpeg: bytes) -> Files:
     """A small picture in every format and its main varieties, with metadata."""
-    image = Image.open(io.BytesIO(hopper_jpeg)).convert("RGB").resize((64, 75))
+    image = Image.open(io.BytesIO(jpeg)).convert("RGB").resize((64, 75))
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     exif = Image.Exif()
     exif[274] = 6

@@ -300,7 +300,7 @@ class Webhook(Updates):
             update_id = int(update["update_id"])
         except TimeoutError:
             return web.Response(status=408)
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return web.Response(status=400)
         try:
             new = {"tries": 0, "update": update}
