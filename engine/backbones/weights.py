@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from engine.errors import Busy, LookalikeError, SetupProblem, WeightsCorrupt, We
 from engine.http import HttpClient, Patience, Progress, Refused, discard, note_of
 
 LOCK_TIMEOUT_S = 60.0
-_MOST_READING_BYTES = 1_000_000_000  # of the process that looks through a file of 94 MB
+_MOST_BYTES = 1_500_000_000  # of memory, for the process that looks through a file of 94 MB
 _LOOKING_S = 600.0  # by the clock, at most; usual are 5 s
 
 _log = logging.getLogger(__name__)
@@ -57,10 +58,8 @@ def checked_sha256(name: str, path: Path) -> str:
     sha256 = file_sha256(path)
     expected = record.sha256 or recorded_sha256(path)
     if expected is None:
-        try:
+        with _sound(record):
             prove(record, path)
-        except Malformed as exc:
-            raise damaged(record, str(exc)) from exc
         vouch(path, sha256)
     elif sha256 != expected:
         raise damaged(record, "the file differs from its recorded SHA-256")
@@ -74,10 +73,8 @@ def verify(name: str, models_folder: Path) -> tuple[str, float, float]:
     """
     path, record = installed(name, models_folder), find_record(name)
     sha256 = checked_sha256(name, path)
-    try:
+    with _sound(record):
         return sha256, *prove(record, path)
-    except Malformed as exc:
-        raise damaged(record, str(exc)) from exc
 
 
 def prove(record: BackboneRecord, path: Path) -> tuple[float, float]:
@@ -113,40 +110,35 @@ def prove(record: BackboneRecord, path: Path) -> tuple[float, float]:
 
 def look_through(name: str, path: str) -> None:
     """What ``prove`` runs: prints what it found as JSON."""
-    said: dict[str, Any] = {}
-    try:
-        with _bounded():
-            graph = _graph(find_record(name), Path(path))
-        from engine import runtime
-        from engine.backbones.network import Backbone, free_portraits, separation
+    from engine import runtime
+    from engine.backbones.network import Backbone, free_portraits, separation
 
-        network = runtime.compile_network(lambda: graph, name=name, precision="f32")
-        backbone = Backbone(find_record(name), "0" * 64, lambda crops: network.run(crops)[0], "f32")
-        said["cosines"] = separation(backbone, free_portraits())
-    except (Malformed, LookalikeError) as exc:
-        said["malformed"] = str(exc)
-    print(json.dumps(said))  # noqa: T201 - for the process that started this one
-
-
-@contextmanager
-def _bounded() -> Iterator[None]:
-    """Limits this process's memory, where the system can."""
-    limit = None
-    with suppress(ImportError, OSError, ValueError):
+    with suppress(ImportError, OSError, ValueError):  # where the system can
         import resource
 
-        limit = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (_MOST_READING_BYTES, limit[1]))
+        resource.setrlimit(resource.RLIMIT_DATA, (_MOST_BYTES, _MOST_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    yield
-    if limit is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, limit)
+    record = find_record(name)
+    try:
+        graph = partial(_graph, record, Path(path))
+        network = runtime.compile_network(graph, name=name, precision="f32")
+        backbone = Backbone(record, "0" * 64, lambda crops: network.run(crops)[0], "f32")
+        said: Any = {"cosines": separation(backbone, free_portraits())}
+    except (Malformed, LookalikeError) as exc:
+        said = {"malformed": str(exc)}
+    print(json.dumps(said))  # noqa: T201 - for the process that started this one
 
 
 def build_graph(record: BackboneRecord, path: Path) -> Any:
     """The record's network with the weights in ``path``, all of which are read and checked."""
-    try:
+    with _sound(record):
         return _graph(record, path)
+
+
+@contextmanager
+def _sound(record: BackboneRecord) -> Iterator[None]:
+    try:
+        yield
     except Malformed as exc:
         raise damaged(record, str(exc)) from exc
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.backbones import BACKBONES, vggface
+from engine.backbones import BACKBONES, vggface, weights
 from engine.backbones.network import CONDITIONS, free_portraits, separation
 from engine.engine import load_backbone
 from engine.errors import SetupProblem
@@ -80,6 +80,7 @@ def published(
     model.save_weights(made.path)
     with h5py.File(made.path, "r+") as file:
         file.attrs["layer_names"] = file.attrs["layer_names"][::-1]
+    weights.vouch(made.path, weights.file_sha256(made.path))  # also for other processes
     return made
 
 
@@ -91,19 +92,19 @@ def _make_plausible(model: Any, crops: Sequence[NDArray[np.uint8]]) -> None:
     """
     random = np.random.default_rng(7)
     for layer in model.layers:
-        weights = layer.get_weights()
-        if len(weights) == 4:
-            channels = weights[0].shape
-            weights[0] = random.normal(1, 0.25, channels)
-            weights[1] = random.normal(0, 0.25, channels)
+        values = layer.get_weights()
+        if len(values) == 4:
+            channels = values[0].shape
+            values[0] = random.normal(1, 0.25, channels)
+            values[1] = random.normal(0, 0.25, channels)
             layer.momentum = 0.0
-        elif weights:
-            shape = weights[0].shape
+        elif values:
+            shape = values[0].shape
             strength = np.exp(random.normal(-1.2, 0.5, shape[-1]))
-            weights[0] = random.standard_normal(shape, np.float32) * strength
-            weights[0] *= np.sqrt(2 / np.prod(shape[:3]))
-            weights[1:] = [random.normal(0, 0.3, bias.shape) for bias in weights[1:]]
-        layer.set_weights(weights)
+            values[0] = random.standard_normal(shape, np.float32) * strength
+            values[0] *= np.sqrt(2 / np.prod(shape[:3]))
+            values[1:] = [random.normal(0, 0.3, bias.shape) for bias in values[1:]]
+        layer.set_weights(values)
     mean = np.array(vggface.MEAN_BGR, np.float32)
     model(np.stack(crops)[..., ::-1].astype(np.float32) - mean, training=True)
 

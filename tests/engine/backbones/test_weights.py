@@ -288,7 +288,7 @@ def test_a_failed_repetition_leaves_the_old_file(source: Source, folder: Path) -
 
     with pytest.raises(SourceDown):
         get(source, folder, again=True)
-    assert weights.verify("resnet", folder) == weights.recorded_sha256(path)
+    assert weights.verify("resnet", folder)[0] == weights.recorded_sha256(path)
 
 
 def test_a_models_folder_that_can_not_be_made(source: Source, tmp_path: Path) -> None:
@@ -303,6 +303,7 @@ AT_ONCE = """
 import sys
 from pathlib import Path
 from engine.backbones import weights
+weights.prove = lambda *_: (1.0, 0.0)
 print(weights.download("resnet", Path(sys.argv[2]), base_url=sys.argv[1]))
 """
 
