@@ -271,7 +271,8 @@ class Models:
         from gallery.build import build
 
         with contextlib.suppress(GalleryMissing):
-            build(self._gallery, self._engine, name, progress=lambda *_: self._check())
+            how: dict[str, Any] = {"progress": lambda *_: self._check(), "mend": False}
+            build(self._gallery, self._engine, name, **how)
         self._gallery.refresh()
 
     def _build_again(self, name: str) -> None:

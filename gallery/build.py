@@ -31,22 +31,27 @@ _LEARN_ROWS: Final = 20_000
 
 
 def build(
-    gallery: Gallery, engine: Engine, backbone: str, *, progress: Progress = no_progress
+    gallery: Gallery,
+    engine: Engine,
+    backbone: str,
+    *,
+    mend: bool = True,
+    progress: Progress = no_progress,
 ) -> Report:
     """Makes the gallery whole for one backbone.
 
-    Portraits whose record or photo is damaged are taken away and reported; those that lack a vector
-    get one from their thumbnail; vectors of older versions of the
-    backbone, dead rows and files that nothing refers to go; scores, and whether several backbones
-    are better together, are learned anew if enough has changed. A second run does nothing. Raises
-    Busy if another process is changing the gallery, SetupProblem if it or the backbone is unusable.
+    With ``mend`` portraits whose record or photo is damaged go, and are reported. Those that lack a
+    vector get one from their thumbnail; vectors of older versions of the backbone, dead rows and
+    files that nothing refers to go; scores, and whether several backbones are better together, are
+    learned anew if enough has changed. A second run does nothing. Raises Busy if another process is
+    changing the gallery, SetupProblem if it or the backbone is unusable.
     """
     report = Report()
     space = engine.backbone(backbone).space
     with gallery.working(report):
         report.swept += gallery.sweep_vectors()
         gallery.drop_damaged(space)
-        if lost := gallery.damaged():
+        if mend and (lost := gallery.damaged()):
             with gallery.transaction() as changes:
                 _drop(gallery, changes, lost, report)
         complete(gallery, engine, [backbone], report, progress)
