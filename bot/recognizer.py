@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections import OrderedDict, defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -89,7 +89,7 @@ class Slot:
     def pause(self) -> None:
         """Releases the decoded-photo slot. Idempotent."""
         if self.begun:
-            self._decoded.leave()
+            self._decoded.leave(self.person)
             self.begun = False
 
 
@@ -143,23 +143,13 @@ class Recognizer:
             Busy: At once, if the queue is full or the program is stopping.
             Deadline: If what is done inside takes too long.
         """
+        limits = self.refuse_too_fast(person, room, press=press)
         if self._closed or self.inside >= self.length:
             # About how long a new photo would wait, from what the last ones took.
             wait_s = max(1.0, self.inside * self._cost_s / self.workers)
             raise Busy("the queue is full", seconds=wait_s)
-        now, limits = self.clock(), {person: self.photos_per_minute}
-        if room and self.chat_photos_per_minute is not None:
-            limits[room] = self.chat_photos_per_minute
-        for key, limit in limits.items() if person not in self.admins else ():
-            times = self._asked[key, press]
-            while times and times[0] <= now - WINDOW_S:
-                times.popleft()
-            if len(times) >= limit * (PRESSES_PER_PHOTO if press else 1):
-                free_s, again = times[0] + WINDOW_S, self._told.get(person, now) > now
-                self._told[person] = self._told[person] if again else free_s
-                raise TooFast("asked too often", seconds=free_s - now, again=again)
         for key in limits:
-            self._asked[key, press].extend([now] * photos)
+            self._asked[key, press].extend([self.clock()] * photos)
         self.inside += 1
         self._empty.clear()
         slot = Slot(self, person, photos)
@@ -176,6 +166,26 @@ class Recognizer:
             # Thread time since the last one left: with many inside, that of one on average.
             self._cost_s += SMOOTHING * (self._work_s - self._cost_s)
             self._work_s = 0.0
+
+    def refuse_too_fast(
+        self, person: bytes, room: bytes = b"", *, press: bool = False
+    ) -> tuple[bytes, ...]:
+        """Whose questions are counted: the keys of the person, and of the chat if it has a limit.
+
+        Raises TooFast as ``admitted`` does.
+        """
+        now, limits = self.clock(), {person: self.photos_per_minute}
+        if room and self.chat_photos_per_minute is not None:
+            limits[room] = self.chat_photos_per_minute
+        for key, limit in limits.items() if person not in self.admins else ():
+            times = self._asked[key, press]
+            while times and times[0] <= now - WINDOW_S:
+                times.popleft()
+            if len(times) >= limit * (PRESSES_PER_PHOTO if press else 1):
+                free_s, again = times[0] + WINDOW_S, self._told.get(person, now) > now
+                self._told[person] = self._told[person] if again else free_s
+                raise TooFast("asked too often", seconds=free_s - now, again=again)
+        return tuple(limits)
 
     async def detect(
         self, slot: Slot, fetch: Callable[[], Awaitable[bytes]], ms: dict[str, float] | None = None
@@ -209,9 +219,11 @@ class Recognizer:
                 data = [await asyncio.ensure_future(fetch())]
             await slot.begin()
             await self._detecting.enter(slot.person)
-            found = await self._in_thread(decode_and_detect, self._detecting.leave)
+            found = await self._in_thread(
+                decode_and_detect, functools.partial(self._detecting.leave, slot.person)
+            )
         finally:
-            self._fetching.leave()
+            self._fetching.leave(slot.person)
         spent_ms["wait"] = (time.perf_counter() - began) * 1000 - sum(spent_ms.values())
         if ms is not None:
             ms |= {step: ms.get(step, 0.0) + step_ms for step, step_ms in spent_ms.items()}
@@ -261,7 +273,7 @@ class Recognizer:
         """
         slot.pause()
         await self._lengthy.enter(slot.person)
-        return await self._in_thread(function, self._lengthy.leave)
+        return await self._in_thread(function, functools.partial(self._lengthy.leave, slot.person))
 
     def pack_later(self, photos: Sequence[KeptPhoto]) -> None:
         """Compresses kept photos that are not yet, in a thread, a little later."""
@@ -344,17 +356,24 @@ class FairSemaphore:
     """At most so many inside; who waits is let in one per person in turn.
 
     A person with a hundred photos in the queue so delays another person's photo by one photo, not
-    by a hundred. Used from one event loop.
+    by a hundred. Of more than two places the last is for somebody who has none yet. Used from one
+    event loop.
     """
 
     def __init__(self, places: int) -> None:
-        self._free = places
+        self._free, self._kept_free = places, int(places > 2)
+        self._inside = Counter[bytes]()
         self._queues: OrderedDict[bytes, deque[asyncio.Future[None]]] = OrderedDict()
+
+    def _let_in(self, person: bytes) -> bool:
+        fits = self._free > (self._kept_free if self._inside[person] else 0)
+        self._free -= fits
+        self._inside[person] += fits
+        return fits
 
     async def enter(self, person: bytes) -> None:
         """Waits for a place; who entered must ``leave``. Cancelled while waiting, none is taken."""
-        if self._free > 0 and not self._queues:
-            self._free -= 1
+        if person not in self._queues and self._let_in(person):
             return
         turn = asyncio.get_running_loop().create_future()
         self._queues.setdefault(person, deque()).append(turn)
@@ -362,17 +381,19 @@ class FairSemaphore:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.leave()  # the place was given in the very moment of cancellation
+                self.leave(person)  # the place was given in the very moment of cancellation
             raise  # else ``leave`` passes over the turn, which is cancelled
 
-    def leave(self) -> None:
-        """Gives the place to the next person in turn."""
-        while self._queues:
-            person, queue = self._queues.popitem(last=False)
-            turn = queue.popleft()
-            if queue:
-                self._queues[person] = queue
-            if not turn.done():
-                turn.set_result(None)
-                return
+    def leave(self, person: bytes) -> None:
+        """Gives the place back, and those that are free to the next people in turn."""
         self._free += 1
+        self._inside[person] -= 1
+        self._inside += Counter()  # drops who has none
+        for waiting, queue in list(self._queues.items()):
+            while queue and queue[0].done():  # given up
+                queue.popleft()
+            if queue and self._let_in(waiting):
+                queue.popleft().set_result(None)
+                self._queues.move_to_end(waiting)
+            if not queue:
+                del self._queues[waiting]

@@ -23,7 +23,7 @@ async def test_a_flooder_delays_somebody_else_by_one_turn() -> None:
         await gate.enter(person)
         order.append(person)
         await asyncio.sleep(0)
-        gate.leave()
+        gate.leave(person)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(50):
@@ -34,19 +34,33 @@ async def test_a_flooder_delays_somebody_else_by_one_turn() -> None:
     assert len(order) == 51
 
 
+async def test_the_last_place_is_for_somebody_who_has_none() -> None:
+    gate = FairSemaphore(3)
+    flood = [asyncio.create_task(gate.enter(b"flooder")) for _ in range(5)]
+    await settle()
+    assert sum(one.done() for one in flood) == 2
+    await asyncio.wait_for(gate.enter(b"somebody"), 1)
+    gate.leave(b"flooder")
+    await settle()
+    assert sum(one.done() for one in flood) == 2
+    gate.leave(b"somebody")
+    await settle()
+    assert sum(one.done() for one in flood) == 3
+
+
 async def test_who_gives_up_waiting_takes_no_place() -> None:
     gate = FairSemaphore(1)
     await gate.enter(b"a")
     waiting = [asyncio.create_task(gate.enter(person)) for person in (b"a", b"b", b"b")]
     await settle()
     waiting[1].cancel()
-    gate.leave()
+    gate.leave(b"a")
     await settle()
     assert waiting[0].done()
     assert not waiting[2].done()
-    gate.leave()
+    gate.leave(b"a")
     await asyncio.wait_for(waiting[2], 1)
-    gate.leave()
+    gate.leave(b"b")
     await asyncio.wait_for(gate.enter(b"c"), 1)
 
 
@@ -55,7 +69,7 @@ async def test_a_place_given_in_the_moment_of_cancellation_is_passed_on() -> Non
     await gate.enter(b"a")
     first, second = (asyncio.create_task(gate.enter(person)) for person in (b"b", b"c"))
     await settle()
-    gate.leave()  # given to b, whose task has not run since
+    gate.leave(b"a")  # given to b, whose task has not run since
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
@@ -83,7 +97,7 @@ def test_never_too_many_inside_and_nobody_forgotten(
                 await asyncio.sleep(0)
             finally:
                 inside -= 1
-                gate.leave()
+                gate.leave(bytes([person]))
             finished += 1
 
         tasks = [asyncio.create_task(visit(person)) for person, _ in visits]
@@ -94,7 +108,7 @@ def test_never_too_many_inside_and_nobody_forgotten(
         await asyncio.gather(*tasks, return_exceptions=True)
         assert most <= places
         assert finished >= sum(not gives_up for _, gives_up in visits)
-        for _ in range(places):
-            await asyncio.wait_for(gate.enter(b"after"), 1)
+        for number in range(places):
+            await asyncio.wait_for(gate.enter(b"after%d" % number), 1)
 
     asyncio.run(play())

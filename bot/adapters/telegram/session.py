@@ -34,6 +34,7 @@ class _Work:
 
     update_id: int
     asked: Asked | None = None
+    silent: bool = True  # whether nothing is said to it
 
 
 @dataclass(slots=True, eq=False)
@@ -82,7 +83,7 @@ class Session:
                 await self._hear([message], work)
             elif update.edited_message:
                 await self._hear([update.edited_message], work, edited=True)
-        self._updates.answered(update.update_id)
+        self._updates.answered(update.update_id, silently=work.silent)
 
     async def _tell(self, work: _Work, key: str) -> None:
         if work.asked:
@@ -133,10 +134,13 @@ class Session:
         self._reader.remember(sent, asked.request.photos, asked.request.sender.chat_id)
 
     async def _answer(self, asked: Asked, work: _Work) -> Reply:
+        work.silent = False
         if work.update_id in self._updates.given_up:
             language = asked.request.sender.language
             return Reply(self._conversation.wording.text("error.internal", language))
-        return await self._conversation.answer(asked.request, TELEGRAM_LIMITS)
+        reply = await self._conversation.answer(asked.request, TELEGRAM_LIMITS)
+        work.silent = reply.silent
+        return reply
 
     async def _press(self, query: CallbackQuery, work: _Work) -> None:
         asked = self._reader.read_button(query)

@@ -35,10 +35,9 @@ POLL_S = 30  # how long Telegram may wait before it says that there is nothing
 # Between polls while something is in work: soon after news, since a crowd comes together, then
 # rarely. (Telegram itself lets a poll for the same update wait half a second.)
 PACES_S = (0.08, 0.5)
-# Reading an update takes a fraction of a millisecond, during which nothing else is done.
-NEW_AT_ONCE = 30
-# How long an update in work stays unconfirmed, and how many do (well below 100, the most that one
-# poll brings), before the store keeps it instead.
+MOST_AT_ONCE = 100  # https://core.telegram.org/bots/api#getupdates
+# How long an update in work stays unconfirmed, and how many do (well below ``MOST_AT_ONCE``),
+# before the store keeps it instead.
 HOLD_S, HOLD_MOST = 60.0, 60
 MOST_UPDATE_BYTES, UPDATE_S = 1_000_000, 10.0  # of a request to the webhook
 NAME = "telegram"  # in the store
@@ -98,8 +97,8 @@ class Updates:
         self._aside.add(update_id)
         return True
 
-    def answered(self, update_id: int) -> None:
-        """Notes that an update needs nothing more."""
+    def answered(self, update_id: int, *, silently: bool = False) -> None:  # noqa: ARG002
+        """Notes that an update needs nothing more; ``silently`` if nothing was said."""
         self._recovery.ended(update_id)
         if update_id in self._aside:
             self._aside.discard(update_id)
@@ -150,13 +149,13 @@ class Polling(Updates):
         self._all_answered = asyncio.Event()
         self._all_answered.set()
 
-    def answered(self, update_id: int) -> None:
+    def answered(self, update_id: int, *, silently: bool = False) -> None:
         """Notes that an update needs nothing more."""
         self._held.pop(update_id, None)
         if not self._held:
             self._all_answered.set()
-        if min(self._held, default=update_id) < update_id:  # after a kill Telegram sends both again
-            self._aside.add(update_id)
+        if not silently and min(self._held, default=update_id) < update_id:
+            self._aside.add(update_id)  # after a kill Telegram sends both again
         super().answered(update_id)
 
     async def recover(self) -> None:
@@ -175,13 +174,13 @@ class Polling(Updates):
             long_ago = time.monotonic() - HOLD_S
             for update_id, (since, update) in sorted(self._held.items()):
                 later = sum(other > update_id for other in self._seen)
-                if since < long_ago or later >= HOLD_MOST:
+                long = since < long_ago or later >= HOLD_MOST
+                if long and update_id in self._held:  # not answered meanwhile
                     await self._put_aside(update_id, update, 0)
             offset = min(self._held, default=self._next)
-            limit = min(100, len(self._seen) + NEW_AT_ONCE)
             try:
                 # As a task of its own: nothing here wakes up before the answer is there.
-                found = await asyncio.create_task(self._poll(offset, limit))
+                found = await asyncio.create_task(self._poll(offset))
             except InvalidToken:
                 raise BadToken(REFUSED_TOKEN) from None
             except (TelegramError, KeyError, TypeError) as problem:  # or no answer of the Bot API
@@ -190,9 +189,9 @@ class Polling(Updates):
                 await asyncio.sleep(_pause_s(problem, failures))
                 continue
             failures, self.connected, self.served = 0, True, True
-            fresh = await self._take(found, offset, limit)
+            fresh, more = self._take(found, offset)
             pace_s = PACES_S[0] if fresh else min(pace_s * 1.7, PACES_S[1])
-            if self._held:
+            if self._held and not more:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._all_answered.wait(), pace_s)
 
@@ -211,7 +210,9 @@ class Polling(Updates):
             self.answered(update_id)
         return kept
 
-    async def _poll(self, offset: int | None, limit: int, timeout_s: int = POLL_S) -> Any:
+    async def _poll(
+        self, offset: int | None, limit: int = MOST_AT_ONCE, timeout_s: int = POLL_S
+    ) -> Any:
         timeout_s = timeout_s if self._caught_up.is_set() and not self._held else 0
         asked: JSON = {
             "limit": limit,
@@ -224,8 +225,8 @@ class Polling(Updates):
         read_s = (self._request.read_timeout or 0) + timeout_s
         return await self._request.post(url, read_timeout=read_s)
 
-    async def _take(self, found: object, offset: int | None, limit: int) -> bool:
-        """Hands over what is new of an answer; whether anything is."""
+    def _take(self, found: object, offset: int | None) -> tuple[bool, bool]:
+        """Hands over what is new of an answer; whether anything is, and may be beyond it."""
         updates = {
             update["update_id"]: update
             for update in (found if isinstance(found, list) else ())
@@ -242,12 +243,12 @@ class Polling(Updates):
                 self._all_answered.clear()
                 if not live:  # the last process may have died of it
                     self._wait(update)
-        if len(updates) < limit:
+        if not (full := len(updates) >= MOST_AT_ONCE):
             self._caught_up.set()
         self._seen.update(updates)
         if offset is not None:
             self._seen = {update_id for update_id in self._seen if update_id >= offset}
-        return bool(fresh)
+        return bool(fresh), full and bool(fresh)
 
 
 class Webhook(Updates):

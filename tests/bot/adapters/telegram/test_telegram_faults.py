@@ -549,6 +549,51 @@ async def test_one_that_takes_long_holds_up_nobody(api: BotApi, hopper_jpeg: byt
     assert len(mirror.requests) == 2
 
 
+async def test_what_is_answered_while_another_is_put_aside_is_done(
+    api: BotApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flood of messages ended the program so."""
+    api.me["can_read_all_group_messages"] = True
+    stuck, quick, mirror = Person(api).private_chat(), Person(api).private_chat(), Mirror()
+    (talkers,) = group(Person(api))
+    released = asyncio.Event()
+    answer, keep = mirror.answer, mirror.keep
+
+    async def waiting(request: Request, limits: Limits) -> Reply:
+        await (asyncio.Event() if request.command == "history" else released).wait()
+        return await answer(request, limits)
+
+    async def slow(*given: Any, **more: Any) -> bool:
+        if not released.is_set():
+            released.set()
+            assert (await quick.reply()).words == "help [] 0"
+            await until(lambda: quick.last_update not in adapter_held())
+        return await keep(*given, **more)
+
+    monkeypatch.setattr(mirror, "answer", waiting)
+    monkeypatch.setattr(mirror, "keep", slow)
+    made, take = list[updates.Polling](), updates.Polling.__init__
+
+    def noticed(polling: updates.Polling, *given: Any) -> None:
+        take(polling, *given)
+        made.append(polling)
+
+    def adapter_held() -> Any:
+        return made[0]._held
+
+    monkeypatch.setattr(updates.Polling, "__init__", noticed)
+    async with running(api, mirror, grace_s=0.0):
+        await until(lambda: len(api.called("getUpdates")) > 1)
+        await stuck.say("/history")
+        await quick.say("/help")
+        for _ in range(70):
+            await talkers.say("just talk")
+        await until(lambda: mirror.updates.get(str(stuck.last_update)))
+        await until(lambda: api.confirmed >= quick.last_update)
+    kept = {number for number, one in mirror.updates.items() if one}
+    assert kept == {str(stuck.last_update)}
+
+
 # Webhook
 
 
