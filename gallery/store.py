@@ -12,6 +12,7 @@ On PostgreSQL all of it is in the database, the vectors as pgvector keeps them
 """
 
 import difflib
+import functools
 import threading
 import unicodedata
 from collections.abc import Collection, Iterator
@@ -60,7 +61,14 @@ _NOBODY: Final = {
     "box": Box(180, 180, 240, 300),
     "sound": False,
 }
-_PERSON: Final = select(*(PEOPLE.c[name] for name in ("id", "key", "name", *Person.LEARNED)))
+_WHO: Final = ("id", "key", "name", *Person.LEARNED)
+_PERSON: Final = (  # once for each category
+    select(*(PEOPLE.c[name] for name in _WHO), CATEGORIES.c.name.label("category"))
+    .outerjoin_from(PEOPLE, MEMBERS)
+    .outerjoin(CATEGORIES)
+)
+_PHOTO_BYTES: Final = func.coalesce(func.length(THUMBNAILS.c.jpeg), 0).label("photo_bytes")
+_PORTRAIT: Final = select(PORTRAITS, _PHOTO_BYTES).outerjoin(THUMBNAILS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +180,9 @@ class Store:
             if values is None:
                 return list(connection.execute(query))
             listed = list(values)
-            chunks = (listed[at : at + CHUNK] for at in range(0, len(listed), CHUNK))
-            queries = (query.where(column.in_(chunk)) for chunk in chunks)
-            return [row for one in queries for row in connection.execute(one)]
+            query = _among(query, column)
+            chunks = ({"values": listed[at : at + CHUNK]} for at in range(0, len(listed), CHUNK))
+            return [row for chunk in chunks for row in connection.execute(query, chunk)]
 
     def _fetch_pairs(
         self, query: Any, column: Any = None, values: Collection[Any] | None = None
@@ -214,17 +222,13 @@ class Store:
         return {one.id: one for one in self._people(_PERSON, ids)}
 
     def _people(self, query: Select[Any], ids: Collection[int] | None = None) -> tuple[Person, ...]:
-        with self.reading():
-            rows = self._fetch(query, PEOPLE.c.id, ids)
-            categories: dict[int, list[str]] = {row.id: [] for row in rows}
-            member = MEMBERS.c.person_id
-            joined = select(member, CATEGORIES.c.name).join(
-                CATEGORIES, CATEGORIES.c.id == MEMBERS.c.category_id
-            )
-            for person_id, name in self._fetch(joined, member, categories):
-                categories[person_id].append(str(name))
+        found: dict[tuple[Any, ...], list[str]] = {}
+        for *about, category in self._fetch(query, PEOPLE.c.id, ids):
+            names = found.setdefault(tuple(about), [])
+            names += [] if category is None else [str(category)]
         return tuple(
-            Person(**row._asdict(), categories=tuple(sorted(categories[row.id]))) for row in rows
+            Person(**dict(zip(_WHO, one, strict=True)), categories=tuple(sorted(names)))
+            for one, names in found.items()
         )
 
     def find_person(self, name: str) -> Person | None:
@@ -238,7 +242,7 @@ class Store:
             func.coalesce(PEOPLE.c.fame, -1).desc(),
             PEOPLE.c.id,
         )
-        return next(iter(self._people(query.limit(1))), None)
+        return next(iter(self._people(query)), None)
 
     def close_names(self, name: str, count: int = 3) -> tuple[str, ...]:
         """Names like this one or with a part like it, most alike first; those with it lead."""
@@ -259,9 +263,8 @@ class Store:
         """Names and the JPEG of one portrait each: the most famous, or who came last."""
         order = PEOPLE.c.id if newest else func.coalesce(PEOPLE.c.fame, -1)
         first = select(PEOPLE.c.id, PEOPLE.c.name).order_by(order.desc()).limit(most).subquery()
-        query = select(first.c.name, _JPEG).join(PORTRAITS, PORTRAITS.c.person_id == first.c.id)
-        kept = THUMBNAILS.c.portrait_id == PORTRAITS.c.id
-        return self._fetch_pairs(query.join(THUMBNAILS, kept))
+        query = select(first.c.name, _JPEG).join_from(first, PORTRAITS)
+        return self._fetch_pairs(query.join(THUMBNAILS))
 
     def portraits_by_id(self, ids: Collection[int]) -> dict[int, Portrait]:
         """The portraits with these ids; what is gone is missing."""
@@ -272,10 +275,8 @@ class Store:
         self, person_ids: Collection[int]
     ) -> dict[int, dict[int, tuple[float, Portrait]]]:
         """The portraits of people, each with how good it looks, by person id and portrait id."""
-        size = func.coalesce(func.length(THUMBNAILS.c.jpeg), 0).label("photo_bytes")
-        query = select(PORTRAITS, size).join(THUMBNAILS, isouter=True)
         found = dict[int, Any]()
-        for row in self._fetch(query, PORTRAITS.c.person_id, person_ids):
+        for row in self._fetch(_PORTRAIT, PORTRAITS.c.person_id, person_ids):
             one = _portrait(row)
             found.setdefault(one.person_id, {})[one.id] = looks(one, row.photo_bytes), one
         return found
@@ -333,13 +334,8 @@ class Store:
 
     def category_sizes(self) -> dict[str, int]:
         """Every category with somebody in it, and how many people, by name."""
-        query = (
-            select(CATEGORIES.c.name, func.count())
-            .join(MEMBERS, MEMBERS.c.category_id == CATEGORIES.c.id)
-            .group_by(CATEGORIES.c.name)
-            .order_by(CATEGORIES.c.name)
-        )
-        return self._fetch_pairs(query)
+        query = select(CATEGORIES.c.name, func.count()).join_from(CATEGORIES, MEMBERS)
+        return self._fetch_pairs(query.group_by(CATEGORIES.c.name).order_by(CATEGORIES.c.name))
 
     def category_person_ids(self, category: str) -> NDArray[np.int64]:
         """Ids of the people in a category, rising; empty if there is no such category."""
@@ -491,6 +487,11 @@ class Store:
         ]
 
 
+@functools.lru_cache
+def _among(query: Select[Any], column: sa.Column[Any]) -> Select[Any]:
+    return query.where(column.in_(sa.bindparam("values", expanding=True)))
+
+
 def named(table: sa.Table, name: str) -> sa.ColumnElement[bool]:
     """Those of that name, key or Wikidata id."""
     known = table.c
@@ -506,8 +507,7 @@ def _whole(number: object) -> int:
 
 def _portrait(row: sa.Row[Any]) -> Portrait:
     """A record as it stands there; one that makes no sense is marked, and looks like nobody."""
-    # What follows is not of the portrait.
-    content = dict(zip(PORTRAITS.c.keys(), row, strict=False))
+    content = dict(zip(PORTRAITS.c.keys(), row, strict=False))  # what follows is no part of it
     box = [content.pop(f"box_{side}") for side in "xywh"]
     with suppress(ValueError, TypeError):
         points = np.asarray(content["landmarks"], np.float32)
