@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 
 
 def open_engine(settings: Settings) -> Engine:
-    """The engine as configured; networks are loaded at first use."""
+    """The engine as configured, here or elsewhere; networks are loaded at first use."""
     from engine.decode import DecodeLimits
     from engine.engine import Engine, FaceFinder, load_backbone
     from engine.mtcnn import Detector
+    from engine.remote import EngineService
 
     def detector() -> FaceFinder:
         if settings.models.runtime == "tensorflow":
@@ -43,7 +44,21 @@ def open_engine(settings: Settings) -> Engine:
             return ReferenceDetector(published_detector())
         return Detector(settings.detector.min_face_px)
 
+    photo = settings.photo.model_dump()
+    seconds, megabytes = photo.pop("decode_seconds"), photo.pop("decode_megabytes")
+    limits = DecodeLimits(seconds=seconds, worker_bytes=megabytes * 1_000_000, **photo)
     precision = settings.models.precision
+    if settings.engine.address is not None:
+        secret, same = settings.engine.secret, same_at_both_ends(settings)
+        service = EngineService(
+            settings.engine.address,
+            secret.get_secret_value() if secret else None,
+            same,
+            precision,
+            settings.queue.deadline_s,
+        )
+        there: dict[str, Any] = {"load_detector": lambda: service, "service": service}
+        return Engine(load_backbone=service.backbone, limits=limits, **there)
     if precision == "auto" and settings.gallery_url is not None:
         precision = "float"  # one space for all machines that share the gallery
     backbone = functools.partial(
@@ -53,10 +68,14 @@ def open_engine(settings: Settings) -> Engine:
         runtime=settings.models.runtime,
         precision=precision,
     )
-    photo = settings.photo.model_dump()
-    seconds, megabytes = photo.pop("decode_seconds"), photo.pop("decode_megabytes")
-    limits = DecodeLimits(seconds=seconds, worker_bytes=megabytes * 1_000_000, **photo)
     return Engine(load_detector=detector, load_backbone=backbone, limits=limits)
+
+
+def same_at_both_ends(settings: Settings) -> dict[str, object]:
+    """What decides on faces and their pixels, and so must be the same in bot and engine."""
+    runtime, min_face_px = settings.models.runtime, settings.detector.min_face_px
+    names = "photo.long_side_px", "detector.min_face_px", "models.runtime"
+    return dict(zip(names, (settings.photo.long_side_px, min_face_px, runtime), strict=True))
 
 
 def has_gallery(settings: Settings) -> bool:
@@ -103,10 +122,11 @@ async def open_conversation(
     from bot.conversation import Conversation
     from bot.memory import RecentPhotos, TwinsGroups
     from bot.models import Models
-    from bot.recognizer import Recognizer
+    from bot.recognizer import MOST_ELSEWHERE, Recognizer
     from bot.text import Wording
     from bot.values import Sender
     from engine import decode
+    from engine.runtime import cores
 
     async with contextlib.AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
@@ -124,7 +144,10 @@ async def open_conversation(
         stack.callback(gallery.close)
         ids = [one.partition(":")[::2] for one in settings.access.admins]
         admins = frozenset(store.identity.who(Sender(*one, "")).user for one in ids)
-        recognizer = Recognizer(engine, admins=admins, **settings.queue.model_dump())
+        queue = settings.queue.model_dump()
+        if engine.service is not None:
+            queue |= {"workers": MOST_ELSEWHERE, "finishers": cores()}
+        recognizer = Recognizer(engine, admins=admins, **queue)
         stack.push_async_callback(recognizer.close)
         models = Models(engine, gallery, settings)
         stack.push_async_callback(models.close)

@@ -50,6 +50,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 TIDY_S = 15.0
+TEND_S = 0.25  # how often it is asked whether an engine elsewhere is due to be looked after
 
 FALLBACK_MODEL = "dlib"  # its weights come with the program
 STARTER_PEOPLE = 200
@@ -208,7 +209,9 @@ async def keep_up(services: Services) -> AsyncIterator[None]:
                 log.error("background task failed", extra={"fault": where(problem)})  # noqa: TRY400
             await asyncio.sleep(pause_s)
 
-    recurring = ((services.models.keep_up, 60.0), (services.store.sweep, 3600.0), (tidy, TIDY_S))
+    recurring = [(services.models.keep_up, 60.0), (services.store.sweep, 3600.0), (tidy, TIDY_S)]
+    if (service := services.engine.service) is not None:
+        recurring.append((lambda: in_daemon_thread(service.tend), TEND_S))
     tasks = [asyncio.create_task(again_and_again(*one)) for one in recurring]
     try:
         yield

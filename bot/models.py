@@ -116,9 +116,11 @@ class Models:
     def answering(self, wanted: str | None = None) -> str:
         """The model that answers a person who wants this one: it, the default, or another.
 
-        Raises WeightsMissing if none is ready.
+        Raises WeightsMissing if none is ready, and Busy if the engine is elsewhere and away.
         """
         ready = self.ready()
+        if not ready and self._engine.service is not None:
+            self._engine.service.refuse_if_away()
         for name in (wanted, self._settings.default_model, FALLBACK_MODEL, *ready):
             if name in ready:
                 return name
@@ -128,7 +130,8 @@ class Models:
         """Whether a model answers now, or is being fetched or built."""
         status = self.status(name)
         if status is not None and status.state is State.MISSING:
-            return self._settings.models.fetch and name not in self._failed
+            here = self._engine.service is None
+            return here and self._settings.models.fetch and name not in self._failed
         return status is not None and status.state is not State.BROKEN
 
     def named(self, chosen: str | None = None) -> str:
@@ -197,7 +200,8 @@ class Models:
                 waiting = self._statuses[name].state in (State.MISSING, State.BROKEN)
                 if waiting and due[name] <= loop.time():
                     await self._prepare(name, fetch=self._settings.models.fetch)
-                    due[name] = loop.time() + next(pauses[name])
+                    elsewhere = self._engine.service is not None  # nothing is downloaded
+                    due[name] = loop.time() + (0 if elsewhere else next(pauses[name]))
             await asyncio.sleep(self._refresh_s)
             revision = await in_daemon_thread(self._gallery.revision)
             if revision != seen:
@@ -235,14 +239,25 @@ class Models:
 
         with self._working:
             self._check()
+            elsewhere = self._engine.service is not None
             try:
-                weights.installed(name, self._settings.models_folder)
+                if elsewhere:
+                    self._engine.backbone(name)
+                else:
+                    weights.installed(name, self._settings.models_folder)
             except WeightsMissing:
-                if not fetch:
+                if elsewhere or not fetch:
                     raise
                 self._download(name)
             self._note(name, State.BUILDING)
             space, stats = self._engine.backbone(name).space, self._gallery.stats()
+            built = [one for one, n in stats.vectors.items() if one.backbone == name and n]
+            if elsewhere and built and space not in built:
+                raise SpaceMismatch(
+                    f"the engine's {name} is {space.id} and the gallery's {built[0].id}: give both "
+                    f"the same weights and models.precision, or run `lookalike gallery build "
+                    f"--model {name}`"
+                )
             if stats.vectors.get(space, 0) >= ENOUGH * stats.portraits:
                 self._unfinished.add(name)  # nobody waits for the last few
             else:

@@ -54,6 +54,14 @@ class Monitor:
             connected.labels(adapter.name).set_function(reached)
         queue = Gauge("lookalike_queue", "Questions in work or waiting.", registry=registry)
         queue.set_function(lambda: conversation.recognizer.inside)
+        self._service = service = conversation.recognizer.engine.service
+        if service is not None:
+            said = "Whether the engine, which is elsewhere, is reached."
+            there = Gauge("lookalike_engine_reached", said, registry=registry)
+            there.set_function(lambda: service.reached)
+            said = "Questions to it that were asked once more."
+            retried = Gauge("lookalike_engine_retried", said, registry=registry)
+            retried.set_function(lambda: service.retried)
         replaced = Gauge(
             "lookalike_decode_workers_replaced",
             "Processes that a picture ended, or that were ended over one.",
@@ -73,6 +81,8 @@ class Monitor:
         """Whether each part can work now."""
         found = {adapter.name: adapter.connected for adapter in self._adapters}
         found["model"] = bool(self._conversation.models.ready())
+        if self._service is not None:
+            found["engine"] = self._service.reached
         checks = {
             "store": self._conversation.store.kept("readyz"),
             "gallery": asyncio.to_thread(self._conversation.gallery.counts),

@@ -36,6 +36,8 @@ MOST_FETCHING = 12
 # Photos that are decoded and not answered yet, per worker: enough to keep the cores busy.
 MOST_DECODED_PER_WORKER = 2
 MOST_FACES_PER_BATCH = 16
+# Photos at once that an engine elsewhere looks at; a process draws no more cards meanwhile.
+MOST_ELSEWHERE = 8
 # Weight of the newest photo in the running mean of what one costs.
 SMOOTHING = 0.1
 FIRST_GUESS_S = 0.1
@@ -105,6 +107,7 @@ class Recognizer:
     deadline_s: float = 30.0  # longest time from asking to answer
     admins: frozenset[bytes] = frozenset()  # keys of people without a limit
     workers: int = field(default_factory=cores)  # threads for decoding and detecting
+    finishers: int = 1  # further threads, so that answers are finished meanwhile
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
@@ -113,11 +116,12 @@ class Recognizer:
         self._detecting = FairSemaphore(self.workers)
         self.decoded = FairSemaphore(MOST_DECODED_PER_WORKER * self.workers)
         self._lengthy = FairSemaphore(1)
-        # One more than look at photos, so that answers are finished while odd photos take long;
-        # not more, because every thread that wants the interpreter makes the event loop wait.
+        # More than look at photos, so that answers are finished while odd photos take long; not
+        # many more, because every thread that wants the interpreter makes the event loop wait.
         # OpenCV's own would only spin beside them: 10 ms of processor time a photo.
         cv2.setNumThreads(1)
-        self._threads = ThreadPoolExecutor(self.workers + 1, thread_name_prefix="recognizer")
+        threads = self.workers + self.finishers
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="recognizer")
         self._waiting: defaultdict[str, deque[Waiting]] = defaultdict(deque)
         self._batches: dict[str, asyncio.Task[None]] = {}
         self._asked: defaultdict[tuple[bytes, bool], deque[float]] = defaultdict(deque)
@@ -140,7 +144,8 @@ class Recognizer:
         Raises:
             TooFast: At once, if person or chat have asked too often in the last minute; ``again``
                 in its details says whether this person was told so before.
-            Busy: At once, if the queue is full or the program is stopping.
+            Busy: At once, if the queue is full, the program is stopping, or the engine, which is
+                elsewhere, can't be reached.
             Deadline: If what is done inside takes too long.
         """
         limits = self.refuse_too_fast(person, room, press=press)
@@ -148,6 +153,8 @@ class Recognizer:
             # About how long a new photo would wait, from what the last ones took.
             wait_s = max(1.0, self.inside * self._cost_s / self.workers)
             raise Busy("the queue is full", seconds=wait_s)
+        if self.engine.service is not None:
+            self.engine.service.refuse_if_away()
         for key in limits:
             self._asked[key, press].extend([self.clock()] * photos)
         self.inside += 1
@@ -188,11 +195,16 @@ class Recognizer:
         return tuple(limits)
 
     async def detect(
-        self, slot: Slot, fetch: Callable[[], Awaitable[bytes]], ms: dict[str, float] | None = None
+        self,
+        slot: Slot,
+        fetch: Callable[[], Awaitable[bytes]],
+        ms: dict[str, float] | None = None,
+        models: Sequence[str] = (),
     ) -> DetectedPhoto:
         """Fetches and decodes a photo and finds its faces; counts it if it is one more.
 
-        The milliseconds of the steps fetch, wait, decode and detect are added to ``ms``. Raises
+        An engine elsewhere embeds the first face by the ``models`` in the same step. The
+        milliseconds of the steps fetch, wait, decode and detect are added to ``ms``. Raises
         PhotoProblem if it is no picture or too large, or shows no face that is large enough, and
         TryLater if the platform does not hand it over.
         """
@@ -202,13 +214,12 @@ class Recognizer:
             self._asked[slot.person, False].append(self.clock())
 
         def decode_and_detect() -> DetectedPhoto:
-            with timed(spent_ms, "decode"):
-                photo = self.engine.decode(data[0])
+            step = functools.partial(timed, spent_ms)
+            photo, found, embedded = self.engine.look(data[0], models, step)
             with timed(spent_ms, "detect"):
-                found = self.engine.detect(photo)
-                photo, found = self.engine.detect_closer(photo, found, data[0])
                 faces = comparable(found)
                 kept = KeptPhoto(photo, faces, data.pop(), self.engine.decode)
+                kept.embeddings |= {(1, model): one for model, one in embedded.items()}
             return DetectedPhoto(lambda: photo, faces, kept, fresh=True)
 
         await self._fetching.enter(slot.person)

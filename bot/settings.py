@@ -40,6 +40,9 @@ _PASSWORD = re.compile(r"://[^:/@]*:([^@]+)@|[?&]password=([^&#]+)")
 
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_stripped)]
 OptionalText = Annotated[str | None, BeforeValidator(_stripped)]
+OptionalAddress = Annotated[
+    Annotated[str, Field(pattern=r"\Ahttps?://[^\s/?#@]+/?\z")] | None, BeforeValidator(_stripped)
+]
 IDENTIFIED = ("telegram", "discord")  # platforms with ids of people and chats
 AccessId = Annotated[str, Field(pattern=r"\A(telegram|discord):-?\d{1,20}\z")]
 OptionalNetwork = Annotated[IPvAnyNetwork | None, BeforeValidator(_stripped)]
@@ -86,6 +89,13 @@ class GallerySettings(_Section):
     contact: OptionalText = None
     wikidata_url: str = "https://query.wikidata.org/sparql"
     commons_url: str = "https://commons.wikimedia.org/w/api.php"
+
+
+class EngineSettings(_Section):
+    """An engine elsewhere (``lookalike serve-engine``); without an address it is in the bot."""
+
+    address: OptionalAddress = None
+    secret: OptionalSecret = None
 
 
 class DatabaseSettings(_Section):
@@ -204,6 +214,7 @@ class Settings(BaseSettings):
     photo: PhotoSettings = PhotoSettings()
     detector: DetectorSettings = DetectorSettings()
     models: ModelsSettings = ModelsSettings()
+    engine: EngineSettings = EngineSettings()
     gallery: GallerySettings = GallerySettings()
     database: DatabaseSettings = DatabaseSettings()
     access: AccessSettings = AccessSettings()
@@ -301,7 +312,7 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
     """Every secret that is set, so that it can be kept out of the log."""
     telegram = settings.telegram
     found = [telegram.token, telegram.webhook.secret, settings.discord.token, settings.database.key]
-    found.append(settings.web.password)
+    found += [settings.web.password, settings.engine.secret]
     plain = [secret.get_secret_value() for secret in found if secret is not None]
     for url in (settings.gallery_url, settings.database_url):
         passwords = [next(filter(None, found)) for found in _PASSWORD.findall(url or "")]

@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -17,13 +18,24 @@ from engine.align import SMALL_PX
 from engine.backbones import find_record
 from engine.backbones.network import Backbone
 from engine.decode import DecodeLimits, Part
-from engine.errors import FaceTooSmall, NoFace, PhotoProblem, WeightsCorrupt, WeightsMissing
+from engine.errors import (
+    FaceTooSmall,
+    NoFace,
+    PhotoProblem,
+    SetupProblem,
+    WeightsCorrupt,
+    WeightsMissing,
+)
+from engine.remote import EngineService
 from engine.runtime import Precision, compile_network, cores
 from engine.runtime import __file__ as runtime_file
 from engine.types import Concern, Embedding, Face, Photo
 
 _FAR = 4.0  # times reduced: the first look may have missed a face that is large enough
 _AROUND = 2.0  # how far a second look reaches beyond faces, in sides of the largest
+
+
+Step = Callable[[str], AbstractContextManager[object]]
 
 
 class FaceFinder(Protocol):
@@ -39,13 +51,15 @@ class Engine:
 
     The detector and each backbone are loaded at first use, under a lock, and kept. Pictures are
     decoded in ``workers``, processes of their own; else in this one, which suits a command that
-    reads one photo and ends.
+    reads one photo and ends. Where detector and backbones are those of a ``service``, it sees
+    picture files, too, while they are decoded here for the card.
     """
 
     load_detector: Callable[[], FaceFinder]
     load_backbone: Callable[[str], Backbone]
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     workers: bool = True
+    service: EngineService | None = None
 
     def __post_init__(self) -> None:
         self._detector: FaceFinder | None = None
@@ -74,6 +88,34 @@ class Engine:
             detector = beside.submit(self._loaded_detector)
             self.backbone(backbone)
             detector.result()
+
+    def look(
+        self, data: bytes, models: Sequence[str] = (), step: Step = nullcontext
+    ) -> tuple[Photo, tuple[Face, ...], dict[str, Embedding]]:
+        """The picture in untrusted bytes, its faces, and embeddings that were no further trouble.
+
+        Where the engine is elsewhere these are those of the first face that can be compared. The
+        picture is the part of it around the faces where ``detect_closer`` says so; ``step`` wraps
+        the steps "decode" and "detect".
+        """
+        if self.service is None:
+            with step("decode"):
+                photo = self.decode(data)
+            with step("detect"):
+                return *self.detect_closer(photo, self.detect(photo), data), {}
+        with step("detect"), ThreadPoolExecutor(1) as beside:
+            decoded = beside.submit(self.decode, data)
+            try:
+                found = self.service.look(data, models)
+            finally:
+                photo = decoded.result()  # what is wrong with the picture is said first
+        if found.part or found.finer > 1:
+            photo = self.decode(data, found.part, found.finer)
+        if (photo.width_px, photo.height_px) != found.size_px:
+            raise SetupProblem(
+                "the engine elsewhere decodes otherwise: install one version at both"
+            )
+        return photo, found.faces, found.embeddings
 
     def detect(self, photo: Photo) -> tuple[Face, ...]:
         """Every face in the photo, largest first; empty if there is none."""

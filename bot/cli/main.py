@@ -50,6 +50,7 @@ _WHY = (
 # Command -> the module that holds it, and its line in `--help`.
 COMMANDS = {
     "run": ("main", "Run the bots; without a token, the chat in the browser."),
+    "serve-engine": ("serve_engine", "Run the engine for bots on other machines."),
     "chat": ("main", "Talk to the bot in the terminal."),
     "match": ("match", "Find the lookalikes of the faces in a photo."),
     "gallery": ("gallery", "Add, build, list and remove people."),
@@ -220,7 +221,7 @@ class _LazyGroup(Group):
                 ctx.fail(f"a photo is asked about with `lookalike match {cmd_name}`")
             raise click.NoSuchCommand(cmd_name, possibilities=COMMANDS, ctx=ctx)
         module = importlib.import_module(f"bot.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import shlex
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
@@ -19,6 +20,7 @@ from bot.values import SIDE, SPLIT, STYLES
 from engine.errors import GalleryMissing, NoFace, NotAnImage, WeightsCorrupt, WeightsMissing
 
 if TYPE_CHECKING:
+    from bot.settings import Settings
     from bot.values import MatchAnswer, Picture
     from engine.engine import Engine
     from engine.types import Face, Photo
@@ -40,13 +42,13 @@ class _Answer:
     ms: dict[str, float]  # by step: decode, detect, embed, search, total
 
 
-def _answering_model(context: cli.Context, gallery: Gallery) -> tuple[str, str | None]:
+def answering_model(settings: Settings, engine: Engine, gallery: Gallery) -> tuple[str, str | None]:
     """Which backbone answers where none was asked for, and why it is not the configured one."""
-    wanted = context.settings.default_model
+    wanted = settings.default_model
     if wanted == FALLBACK_MODEL:
         return wanted, None
     try:
-        space = context.engine.backbone(wanted).space
+        space = engine.backbone(wanted).space
     except (WeightsMissing, WeightsCorrupt) as problem:
         return FALLBACK_MODEL, str(problem)
     if space not in gallery.spaces():
@@ -54,7 +56,7 @@ def _answering_model(context: cli.Context, gallery: Gallery) -> tuple[str, str |
     return wanted, None
 
 
-def _answer_photo(
+def answer_photo(
     engine: Engine,
     gallery: Gallery,
     data: bytes,
@@ -73,10 +75,7 @@ def _answer_photo(
     for name in models:
         engine.load(name)  # no part of what one photo costs
     ms: dict[str, float] = {}
-    with timed(ms, "decode"):
-        photo = engine.decode(data)
-    with timed(ms, "detect"):
-        photo, found = engine.detect_closer(photo, engine.detect(photo), data)
+    photo, found, _ = engine.look(data, step=functools.partial(timed, ms))
     large, first = comparable(found), face or 1
     if first > len(large):
         raise NoFace(f"there is no face number {face}: the photo has {len(large)}")
@@ -129,7 +128,8 @@ def _read(path: Path, max_bytes: int) -> bytes:
         raise NotAnImage(f"{path} can't be read: {problem.strerror}") from problem
 
 
-def _checked_category(gallery: Gallery, category: str | None) -> str | None:
+def checked_category(gallery: Gallery, category: str | None) -> str | None:
+    """The category as the gallery spells it; None for everybody."""
     if category is None or category == "all":
         return None
     known = {name.casefold(): name for name in gallery.categories()}
@@ -171,9 +171,9 @@ def match(
 
             ensemble = find_ensemble(engine, gallery)
         elif model is None:
-            model, why = _answering_model(context, gallery)
-        how["category"] = _checked_category(gallery, how["category"])
-        answer = _answer_photo(engine, gallery, data, model, ensemble, **how)
+            model, why = answering_model(context.settings, engine, gallery)
+        how["category"] = checked_category(gallery, how["category"])
+        answer = answer_photo(engine, gallery, data, model, ensemble, **how)
         if card is not None:
             drawn = _draw_answer(engine, answer, style or SIDE)
         people = gallery.counts()[0]
@@ -181,7 +181,7 @@ def match(
     if people < FEW_PEOPLE:
         get = f"`{context.command('gallery download')}` brings famous people"
         lines.append(f"Only {people_of(people)} in the gallery so far: {get}.")
-    context.finish(_record(answer, photo), lines)
+    context.finish(record(answer, photo), lines)
     wanted = context.settings.default_model
     said = context.settings.cache_folder / f"{wanted}-not-ready"  # once in a home is enough
     if why is not None and not said.exists():
@@ -221,7 +221,7 @@ def _lines(answer: _Answer) -> Iterator[str]:
     yield f"Model {model}, {answer.ms['total']:.0f} ms"
 
 
-def _record(answer: _Answer, path: Path) -> dict[str, Any]:
+def record(answer: _Answer, path: Path) -> dict[str, Any]:
     """The answer as printed with ``--json``; boxes in pixels of the photo in that file."""
     scale = answer.photo.source_size_px[0] / answer.photo.width_px
     start = (*answer.photo.corner_px, 0, 0)
@@ -270,8 +270,8 @@ def demo(context: cli.Context, out: Path | None) -> None:
     photo = original.read(settings.photo.max_bytes)
     with context.gallery() as gallery:
         add_bundled_portraits(gallery, engine)
-        model, _ = _answering_model(context, gallery)
-        answer = _answer_photo(engine, gallery, photo, model, top=2)
+        model, _ = answering_model(context.settings, engine, gallery)
+        answer = answer_photo(engine, gallery, photo, model, top=2)
         others = tuple(one for one in answer.matches[0] if one.person.name != person)[:1]
         if not others:
             raise GalleryMissing(f"there is nobody but {person} in the gallery")

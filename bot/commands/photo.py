@@ -7,6 +7,7 @@ presented by ``bot.commands.answers``: as a card, a film, parents, or raw number
 import asyncio
 import dataclasses
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from bot.background import FEW_PEOPLE, STARTER_PEOPLE, Filling
@@ -43,7 +44,7 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
             await slot.begin()
             photo = DetectedPhoto.from_kept(recent.photos[0])
         else:
-            photo, question = await first_with_face(turn, slot, question)
+            photo, question = await first_with_face(services, turn, slot, question)
         token, lines = question.token, list(question.remarks)
         if not token:
             more = (question.category, question.rest, question.style, question.first)
@@ -91,16 +92,16 @@ def _how_few(turn: Turn, people: int, filling: Filling) -> str:
 
 
 async def first_with_face(
-    turn: Turn, slot: Slot, question: Question
+    services: Services, turn: Turn, slot: Slot, question: Question
 ) -> tuple[DetectedPhoto, Question]:
     """The first photo of an album that shows a face, and the question about that one.
 
     Raises what is wrong with the first photo if none does.
     """
-    problems = []
+    problems, models = [], models_of(services, question.model)
     for at, attachment in enumerate(filter(None, (question.photo, *question.rest))):
         try:
-            photo = await detect(turn, slot, attachment)
+            photo = await detect(turn, slot, attachment, models)
         except PhotoProblem as problem:
             problems.append(problem.with_traceback(None))  # it would hold the pixels
         else:
@@ -114,9 +115,16 @@ async def first_with_face(
     raise problems[0]
 
 
-async def detect(turn: Turn, slot: Slot, attachment: Attachment) -> DetectedPhoto:
+def models_of(services: Services, model: str) -> tuple[str, ...]:
+    """The backbones behind a model's name."""
+    return services.models.ensemble().backbones if model == BEST else (model,)
+
+
+async def detect(
+    turn: Turn, slot: Slot, attachment: Attachment, models: Sequence[str] = ()
+) -> DetectedPhoto:
     """See ``Recognizer.detect``; notes how many faces there are."""
-    photo = await asyncio.create_task(slot.detect(attachment.fetch, turn.ms))
+    photo = await asyncio.create_task(slot.detect(attachment.fetch, turn.ms, models))
     turn.notes["faces"] = len(photo.faces)
     return photo
 
@@ -138,7 +146,7 @@ async def search(
     """
     gallery, category = services.gallery, question.category
     ensemble = services.models.ensemble() if question.model == BEST else None
-    models = ensemble.backbones if ensemble else (question.model,)
+    models = models_of(services, question.model)
     embeddings = await services.recognizer.embeddings(photo, question.number, models, turn.ms)
 
     def matches(top: int, genders: frozenset[str] | None = None) -> tuple[Match, ...]:

@@ -57,11 +57,7 @@ class Backbone:
         Raises ValueError if a crop has another shape or type, and WeightsCorrupt if the network
         gives a vector without a direction.
         """
-        name, shape = self.record.name, (self.record.input_px, self.record.input_px, 3)
-        for crop in crops:
-            if crop.shape != shape or crop.dtype != np.uint8:
-                message = f"a crop for {name} is uint8 {shape}, not {crop.dtype} {crop.shape}"
-                raise ValueError(message)
+        self.check(crops)
         embeddings: list[Embedding] = []
         for start in range(0, len(crops), _BATCH):
             views = self._views(np.stack(crops[start : start + _BATCH]))
@@ -69,6 +65,14 @@ class Backbone:
             rows = raw.reshape(len(views), -1, self.record.dimensions).sum(axis=0)
             embeddings += map(self._embedding, rows)
         return tuple(embeddings)
+
+    def check(self, crops: Sequence[NDArray[np.uint8]]) -> None:
+        """Raises ValueError if a crop has another shape or type than this network takes."""
+        name, shape = self.record.name, (self.record.input_px, self.record.input_px, 3)
+        for crop in crops:
+            if crop.shape != shape or crop.dtype != np.uint8:
+                message = f"a crop for {name} is uint8 {shape}, not {crop.dtype} {crop.shape}"
+                raise ValueError(message)
 
     def samples(self) -> NDArray[np.uint8]:
         """What the network sees of the two free portraits in all conditions, (N, S, S, 3)."""

