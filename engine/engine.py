@@ -18,15 +18,8 @@ from engine.align import SMALL_PX
 from engine.backbones import find_record
 from engine.backbones.network import Backbone
 from engine.decode import DecodeLimits, Part
-from engine.errors import (
-    FaceTooSmall,
-    NoFace,
-    PhotoProblem,
-    SetupProblem,
-    WeightsCorrupt,
-    WeightsMissing,
-)
-from engine.remote import EngineService
+from engine.errors import FaceTooSmall, NoFace, PhotoProblem, WeightsCorrupt, WeightsMissing
+from engine.remote import EngineService, Look
 from engine.runtime import Precision, compile_network, cores
 from engine.runtime import __file__ as runtime_file
 from engine.types import Concern, Embedding, Face, Photo
@@ -89,9 +82,7 @@ class Engine:
             self.backbone(backbone)
             detector.result()
 
-    def look(
-        self, data: bytes, models: Sequence[str] = (), step: Step = nullcontext
-    ) -> tuple[Photo, tuple[Face, ...], dict[str, Embedding]]:
+    def look(self, data: bytes, models: Sequence[str] = (), step: Step = nullcontext) -> Look:
         """The picture in untrusted bytes, its faces, and embeddings that were no further trouble.
 
         Where the engine is elsewhere these are those of the first face that can be compared. The
@@ -103,19 +94,8 @@ class Engine:
                 photo = self.decode(data)
             with step("detect"):
                 return *self.detect_closer(photo, self.detect(photo), data), {}
-        with step("detect"), ThreadPoolExecutor(1) as beside:
-            decoded = beside.submit(self.decode, data)
-            try:
-                found = self.service.look(data, models)
-            finally:
-                photo = decoded.result()  # what is wrong with the picture is said first
-        if found.part or found.finer > 1:
-            photo = self.decode(data, found.part, found.finer)
-        if (photo.width_px, photo.height_px) != found.size_px:
-            raise SetupProblem(
-                "the engine elsewhere decodes otherwise: install one version at both"
-            )
-        return photo, found.faces, found.embeddings
+        with step("detect"):
+            return self.service.look(data, models, self.decode)
 
     def detect(self, photo: Photo) -> tuple[Face, ...]:
         """Every face in the photo, largest first; empty if there is none."""

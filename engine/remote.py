@@ -14,13 +14,13 @@ import json
 import logging
 import math
 import random
-import re
 import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -29,22 +29,11 @@ from numpy.typing import NDArray
 from engine import errors
 from engine.backbones import BACKBONES
 from engine.backbones.network import Backbone
-from engine.errors import (
-    BadSettings,
-    Busy,
-    LookalikeError,
-    PhotoProblem,
-    SetupProblem,
-    SpaceMismatch,
-    TryLater,
-    WeightsMissing,
-)
+from engine.errors import BadSettings, Busy, LookalikeError, SetupProblem, SpaceMismatch
 from engine.types import Box, Concern, Embedding, Face, Photo
 
-if TYPE_CHECKING:
-    from engine.decode import Part
-
 T = TypeVar("T")
+Look = tuple[Photo, tuple[Face, ...], dict[str, Embedding]]
 Header = dict[str, Any]
 Arrays = list[NDArray[Any]]
 
@@ -110,7 +99,7 @@ def problem_header(problem: LookalikeError) -> Header:
 def read_problem(header: Header) -> LookalikeError:
     """The error that travelled; raises Malformed if there is no such kind."""
     kind = vars(errors).get(str(header["problem"]))
-    if not (isinstance(kind, type) and issubclass(kind, (PhotoProblem, TryLater, SetupProblem))):
+    if not (isinstance(kind, type) and issubclass(kind, LookalikeError)):
         raise Malformed("it names an unknown error")
     details = [(k, v) for k, v in header["details"].items() if isinstance(v, (str, int, float))]
     short = {k: v[:SENTENCE_CHARS] if isinstance(v, str) else v for k, v in details[:8]}
@@ -158,17 +147,6 @@ class _Failed(Exception):  # noqa: N818 - named like the errors of engine/errors
         self.late = late
 
 
-@dataclass(frozen=True, slots=True)
-class LookElsewhere:
-    """What the service saw in a picture file, and in which pixels, see ``Engine.look``."""
-
-    faces: tuple[Face, ...]  # largest first
-    size_px: tuple[int, int]  # width and height of the pixels that they were seen in
-    part: Part | None  # of the picture; None for the whole
-    finer: int  # 2 where it was decoded to twice as many pixels a side
-    embeddings: dict[str, Embedding]  # of the first face that can be compared, by backbone
-
-
 @dataclass(eq=False)
 class _Elsewhere(Backbone):
     """A backbone of the service: faces are cut here, their vectors come from there."""
@@ -188,7 +166,7 @@ class _Elsewhere(Backbone):
         """So many embeddings; raises SpaceMismatch if they are of another model or precision."""
         if header["model"] != space_facts(self):
             raise SpaceMismatch(
-                f"the engine at {self.service.host} has changed its {self.record.name} since this "
+                f"{self.service} has changed its {self.record.name} since this "
                 "program was connected: start this program again"
             )
         (vectors,) = arrays
@@ -235,15 +213,13 @@ class EngineService:
             verify=ssl.create_default_context() if self.url.startswith("https:") else True,
         )
 
-    @property
-    def away_s(self) -> float:
-        """Seconds until it is asked again, at least 1."""
-        return max(1.0, self._due - self.clock())
+    def __str__(self) -> str:
+        return f"the engine at {self.host}"
 
     def refuse_if_away(self) -> None:
         """Raises Busy, at once, if the service was not reached when it was tried last."""
         if self._failures:
-            raise Busy(self._reason, seconds=self.away_s)
+            raise Busy(self._reason, seconds=max(1.0, self._due - self.clock()))
 
     def tend(self) -> None:
         """Looks after the service when that is due."""
@@ -265,7 +241,7 @@ class EngineService:
                 self._post(pack({"ask": "facts"}), CONNECT_S, self._compare)
             except (LookalikeError, _Failed) as problem:
                 wanted = problem if isinstance(problem, LookalikeError) else None
-                told = f"the engine at {self.host} can't be reached ({problem})"
+                told = f"{self} can't be reached ({problem})"
                 reason, grown_s = str(wanted or told), FIRST_PAUSE_S * 2.0**self._failures
                 if reason != self._reason:
                     log.warning("engine away", extra={"reason": reason})
@@ -273,11 +249,13 @@ class EngineService:
                 self._failures = min(self._failures + 1, 20)
                 chance = 0.5 + random.random()  # noqa: S311 - to scatter, not to hide
                 self._due = self.clock() + min(LONGEST_PAUSE_S, grown_s) * chance
-                raise wanted or Busy(reason, seconds=self.away_s) from problem
+                if wanted is not None:
+                    raise
+                self.refuse_if_away()
             finally:
                 self._tried = self.clock()
-            if not self.reached:
-                log.info("engine reached", extra={"engine": self.host})
+            if self._failures:
+                log.info("engine reached again")
             self.reached, self._failures, self._reason = True, 0, ""
             self._due = self.clock() + LOOK_AFTER_S
 
@@ -285,9 +263,9 @@ class EngineService:
         """A backbone whose network is elsewhere; raises WeightsMissing if there is none."""
         if not isinstance(self._models.get(name), Backbone):
             self.connect()
-        found = self._models.get(name, f"the engine at {self.host} offers no {name}")
+        found = self._models.get(name, f"{self} offers no {name}")
         if isinstance(found, str):
-            raise WeightsMissing(found)
+            raise errors.WeightsMissing(found)
         return found
 
     def offers(self) -> dict[str, str]:
@@ -301,24 +279,37 @@ class EngineService:
         read = functools.partial(read_faces, size_px=size)
         return self.ask({"ask": "detect", "source": photo.source_size_px}, [photo.pixels], read)
 
-    def look(self, data: bytes, models: Sequence[str]) -> LookElsewhere:
-        """The faces in a picture file, and the embeddings of the first that can be compared."""
+    def look(self, data: bytes, models: Sequence[str], decode: Callable[..., Photo]) -> Look:
+        """See ``Engine.look``; the picture file is decoded here meanwhile, for the card."""
         networks = [one for one in map(self.backbone, models) if isinstance(one, _Elsewhere)]
 
-        def read(header: Header, arrays: Arrays) -> LookElsewhere:
-            width, height = (int(side) for side in header["size"])
-            faces = read_faces(header, arrays[:3], (width, height))
+        def read(header: Header, arrays: Arrays) -> tuple[Any, ...]:
+            size_px = tuple(int(side) for side in header["size"])
             part = header["part"] and tuple(int(edge) for edge in header["part"])
-            if part and (len(part) != 4 or min(part) < 0 or max(part) > MOST_SIDE_PX):
+            if part and (len(part) != 4 or not 0 <= min(part) <= max(part) <= MOST_SIDE_PX):
                 raise Malformed("it looked at an impossible part")
-            embedded = header["models"]
             found = {
                 network.record.name: network.read({"model": facts}, [vectors], count=1)[0]
-                for network, facts, vectors in zip(networks, embedded, arrays[3:], strict=True)
+                for network, facts, vectors in zip(
+                    networks, header["models"], arrays[3:], strict=False
+                )
             }
-            return LookElsewhere(faces, (width, height), part, 1 + (header["finer"] == 2), found)
+            faces = read_faces(header, arrays[:3], (size_px[0], size_px[1]))
+            return size_px, part, 1 + (header["finer"] == 2), faces, found
 
-        return self.ask({"ask": "look", "models": models}, [np.frombuffer(data, np.uint8)], read)
+        question = {"ask": "look", "models": models}
+        with ThreadPoolExecutor(1) as beside:
+            decoded = beside.submit(decode, data)
+            try:
+                reply = self.ask(question, [np.frombuffer(data, np.uint8)], read)
+            finally:
+                photo = decoded.result()  # what is wrong with the picture is said first
+        size_px, part, finer, faces, found = reply
+        if part or finer > 1:
+            photo = decode(data, part or None, finer)
+        if (photo.width_px, photo.height_px) != size_px:
+            raise SetupProblem(f"{self} decodes otherwise: install the same version there")
+        return photo, faces, found
 
     def ask(
         self, header: Header, arrays: Sequence[NDArray[Any]], read: Callable[[Header, Arrays], T]
@@ -335,7 +326,7 @@ class EngineService:
             except _Failed as problem:
                 if again or problem.late:
                     self.connect()  # raises if nobody is there
-                    raise Busy(f"the engine at {self.host} failed: {problem}", seconds=1) from None
+                    raise Busy(f"{self} failed: {problem}", seconds=1) from None
                 self.retried += 1
         raise AssertionError
 
@@ -355,9 +346,9 @@ class EngineService:
             late = isinstance(problem, httpx.ReadTimeout)
             raise _Failed(str(problem) or type(problem).__name__, late=late) from None
         if response.status_code in (401, 403):
-            raise BadSettings(f"the engine at {self.host} has another engine.secret than this bot")
+            raise BadSettings(f"{self} has another engine.secret than this bot")
         if response.status_code == 503:
-            raise Busy(f"the engine at {self.host} has too much to do", seconds=2)
+            raise Busy(f"{self} has too much to do", seconds=2)
         if response.status_code != 200:
             raise _Failed(f"it answers {response.status_code}")
         try:
@@ -376,7 +367,7 @@ class EngineService:
             there = header["same"].get(name)
             if there != here:
                 raise BadSettings(
-                    f"the engine at {self.host} has {name} = {there!s:.80} and this bot {here}: "
+                    f"{self} has {name} = {there!s:.80} and this bot {here}: "
                     "give both the same settings"
                 )
         for name, facts in dict(header["models"]).items():
@@ -384,22 +375,19 @@ class EngineService:
             if isinstance(facts, str) or name not in BACKBONES:
                 self._models.setdefault(name, str(facts)[:SENTENCE_CHARS])
                 continue
-            sha256, precision = str(facts[0]), str(facts[-1])
-            network = _Elsewhere(BACKBONES[name], sha256, _run_elsewhere, precision, self)
-            offers = f"the engine at {self.host} offers {name}"
-            if space_facts(network) != facts or not re.fullmatch("[0-9a-f]{64}", sha256):
-                raise SpaceMismatch(f"{offers} by another recipe: install the same version there")
-            if self.precision not in ("auto", "float", precision):
-                raise SpaceMismatch(
-                    f"{offers} in {precision}, and models.precision asks for {self.precision} here"
-                )
-            if isinstance(known, Backbone) and space_facts(known) != facts:
-                raise SpaceMismatch(
-                    f"{offers} with other weights or in another precision than before: start this "
-                    "program again if that is meant"
-                )
-            if not isinstance(known, Backbone):
-                self._models[name] = network
+            precision = str(facts[-1])
+            network = _Elsewhere(BACKBONES[name], str(facts[0]), _run_elsewhere, precision, self)
+            other = isinstance(known, Backbone) and space_facts(known) != facts
+            wrong = {
+                "by another recipe: install the same version there": space_facts(network) != facts,
+                f"in {precision}, here models.precision is {self.precision}": self.precision
+                not in ("auto", "float", precision),
+                "otherwise than before: start this program again if that is meant": other,
+            }
+            for how, so in wrong.items():
+                if so:
+                    raise SpaceMismatch(f"{self} offers {name} {how}")
+            self._models[name] = known if isinstance(known, Backbone) else network
 
 
 def _run_elsewhere(_: NDArray[np.uint8]) -> NDArray[np.float32]:
