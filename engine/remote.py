@@ -59,12 +59,11 @@ class Malformed(Exception):  # noqa: N818 - named like the errors of engine/erro
 
 def pack(header: Mapping[str, Any], arrays: Sequence[NDArray[Any]] = ()) -> bytes:
     """A message; arrays are uint8, float32 or float64."""
-    arrays = [np.ascontiguousarray(one) for one in arrays]
-    declared = [[one.dtype.newbyteorder("<").str, list(one.shape)] for one in arrays]
+    arrays = [one.astype(one.dtype.newbyteorder("<"), copy=False) for one in arrays]
+    declared = [[one.dtype.str, one.shape] for one in arrays]
     head = json.dumps({**header, "arrays": declared}).encode()
     start = MAGIC + len(head).to_bytes(4, "little") + head
-    little = (one.astype(one.dtype.newbyteorder("<"), copy=False) for one in arrays)
-    return b"".join([start, *(one.tobytes() for one in little)])
+    return b"".join([start, *(one.tobytes() for one in arrays)])
 
 
 def unpack(message: bytes) -> tuple[Header, Arrays]:
@@ -323,6 +322,9 @@ class EngineService:
         for again in (False, True):
             try:
                 return self._post(question, self.answer_s, read)
+            except SpaceMismatch:
+                self.connect()  # raises, and is away, if that is so of the service as a whole
+                raise
             except _Failed as problem:
                 if again or problem.late:
                     self.connect()  # raises if nobody is there
