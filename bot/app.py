@@ -146,6 +146,7 @@ async def open_conversation(
         admins = frozenset(store.identity.who(Sender(*one, "")).user for one in ids)
         queue = settings.queue.model_dump()
         if engine.service is not None:
+            stack.enter_context(engine.service)
             queue |= {"workers": MOST_ELSEWHERE, "finishers": cores()}
         recognizer = Recognizer(engine, admins=admins, **queue)
         stack.push_async_callback(recognizer.close)

@@ -175,7 +175,7 @@ class _Elsewhere(Backbone):
 
 
 @dataclass(eq=False)
-class EngineService:
+class EngineService(contextlib.AbstractContextManager["EngineService"]):
     """The bot's end: asks the service over HTTP; safe to call from several threads at once.
 
     A question that fails is asked once more: that leads to another replica where the one that had
@@ -211,6 +211,9 @@ class EngineService:
             trust_env=False,  # photos go nowhere else
             verify=ssl.create_default_context() if self.url.startswith("https:") else True,
         )
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
 
     def __str__(self) -> str:
         return f"the engine at {self.host}"

@@ -67,6 +67,8 @@ KNOWN = frozenset({"home", "default_model", "photo", "detector", "models", "gall
 MOST_PER_CORE, TARGET_PER_CORE = 8, 2
 # Where Ray's objects are: photos on their way; where there is too little, it would take a disk.
 SHARED, SHARED_BYTES, LEAST_SHARED_BYTES = Path("/dev/shm"), 200_000_000, 100_000_000  # noqa: S108
+# Of the temporary folder: the path of a socket in it has 97 at most.
+MOST_FOLDER_CHARS = 18
 APPLICATION = "lookalike"
 DRAIN_S = 10.0  # for photos that are being looked at when a replica is to end
 
@@ -250,7 +252,7 @@ def _haproxy(folder: Path) -> dict[str, str]:
         door.close()
     values = {
         "CONFIG_FILE_LOC": folder / "haproxy.cfg",
-        "SOCKET_PATH": folder / "haproxy.sock",
+        "SOCKET_PATH": folder / "door",
         "SERVER_STATE_BASE": folder,
         "SERVER_STATE_FILE": folder / "haproxy.state",
         "LOG_TARGET": folder / "nobody",
@@ -259,6 +261,8 @@ def _haproxy(folder: Path) -> dict[str, str]:
         "STATS_PORT": ports[1],
     }
     known = {f"RAY_SERVE_HAPROXY_{name}": str(value) for name, value in values.items()}
+    # HAProxy knows within a moment that a replica ends; balancers of clouds need the usual 30 s.
+    known["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "1"
     return {"RAY_SERVE_ENABLE_HA_PROXY": "1"} | known
 
 
@@ -280,7 +284,9 @@ def _cluster(address: str | None) -> Iterator[None]:
             raise SetupProblem(
                 f"{SHARED} has only {free / 1e6:.0f} MB: give the container 256 (--shm-size 256m)"
             )
-        folder = Path(tempfile.mkdtemp(prefix="lookalike-ray-"))
+        usual = tempfile.gettempdir()
+        short = usual if len(usual) <= MOST_FOLDER_CHARS or os.name != "posix" else "/tmp"  # noqa: S108
+        folder = Path(tempfile.mkdtemp(prefix="lookalike-", dir=short))
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         os.environ |= _haproxy(folder)
         how = {
@@ -392,10 +398,10 @@ def serve_engine(
     with _cluster(address):
         known = _known(settings, joined=address is not None)
         _deploy(known, replicas, each or cores(), {"host": host, "port": port})
-        service = EngineService(url, secret.get_secret_value() if secret else None)
-        service.connect()
-        for name, what in service.offers().items():
-            say(f"{name}: {what}")
+        with EngineService(url, secret.get_secret_value() if secret else None) as service:
+            service.connect()
+            for name, what in service.offers().items():
+                say(f"{name}: {what}")
         say(f"The engine answers at {url}. Ctrl+C ends it.")
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):

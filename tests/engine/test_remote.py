@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -66,13 +65,17 @@ class Door:
     usual: bytes | int = field(default_factory=looked)
     asked: list[str] = field(default_factory=list)
     port: int = 0
+    clients: ExitStack = field(default_factory=ExitStack)
 
     def client(self, **options: Any) -> EngineService:
-        return EngineService(f"http://127.0.0.1:{self.port}", **options)
+        url = f"http://127.0.0.1:{self.port}"
+        return self.clients.enter_context(EngineService(url, **options))
 
 
 @contextmanager
 def opened(door: Door) -> Iterator[None]:
+    """Only while the block runs somebody answers there."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = int(self.headers["Content-Length"])
@@ -105,7 +108,7 @@ def opened(door: Door) -> Iterator[None]:
 @pytest.fixture
 def door() -> Iterator[Door]:
     one = Door()
-    with opened(one):
+    with opened(one), one.clients:
         yield one
 
 
@@ -329,25 +332,4 @@ def test_who_is_away_is_asked_again_in_growing_pauses_and_found_again(
         client.tend()
         assert client.reached
         assert client.look(JPEG, ["dlib"], decode)[1]
-
-
-def test_many_who_fail_at_once_look_for_the_service_once() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    client = Door(port=port).client()
-    outcomes: list[Callable[[], object]] = []
-    barrier = threading.Barrier(6)
-
-    def ask() -> None:
-        barrier.wait()
-        with pytest.raises(Busy):
-            client.connect()
-        outcomes.append(ask)
-
-    threads = [threading.Thread(target=ask) for _ in range(6)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
-    assert len(outcomes) == 6
-    assert client._failures < 6
+    door.clients.close()
