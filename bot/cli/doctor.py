@@ -168,8 +168,15 @@ def _tokens(settings: Settings) -> Iterator[Finding]:
 
 
 def _weights(settings: Settings) -> Iterator[Finding]:
+    from bot.app import open_engine
     from engine.backbones import BACKBONES, weights
 
+    if (service := open_engine(settings).service) is not None:
+        with service:
+            service.connect()
+            for name, what in service.offers().items():
+                yield name, FINE, f"of {service}: {what}"
+        return
     configured = dict.fromkeys((*settings.models.configured, "dlib"))
     if settings.default_model not in configured:
         text = f"default_model {settings.default_model} is not among models.configured"
