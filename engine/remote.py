@@ -178,8 +178,8 @@ class _Elsewhere(Backbone):
 class EngineService(contextlib.AbstractContextManager["EngineService"]):
     """The bot's end: asks the service over HTTP; safe to call from several threads at once.
 
-    A question that fails is asked once more: that leads to another replica where the one that had
-    it is gone. If nobody is there, every question is refused at once as Busy until ``tend`` has
+    A question that fails is asked once more, which leads to another replica where the one that had
+    it is gone; and again where that one's end was not noticed yet. If nobody is there, every question is refused at once as Busy until ``tend`` has
     reached the service again, in growing pauses. A service that sees or embeds otherwise than this
     end wants is refused with a sentence.
     """
@@ -190,6 +190,7 @@ class EngineService(contextlib.AbstractContextManager["EngineService"]):
     same: Mapping[str, object] = field(default_factory=dict)
     precision: str = "auto"  # this end insists on it, unless it is "auto" or "float"
     answer_s: float = 30.0  # longest time for an answer
+    again_s: tuple[float, ...] = (0.1, 0.5)  # pauses after which what failed is asked again
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
@@ -322,17 +323,18 @@ class EngineService(contextlib.AbstractContextManager["EngineService"]):
         """
         self.refuse_if_away()
         question = pack(header, arrays)
-        for again in (False, True):
+        for pause_s in (*self.again_s, None):
             try:
                 return self._post(question, self.answer_s, read)
             except SpaceMismatch:
                 self.connect()  # raises, and is away, if that is so of the service as a whole
                 raise
             except _Failed as problem:
-                if again or problem.late:
+                if pause_s is None or problem.late:
                     self.connect()  # raises if nobody is there
                     raise Busy(f"{self} failed: {problem}", seconds=1) from None
                 self.retried += 1
+                time.sleep(pause_s)
         raise AssertionError
 
     def _post(self, question: bytes, answer_s: float, read: Callable[[Header, Arrays], T]) -> T:

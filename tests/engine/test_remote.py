@@ -69,6 +69,7 @@ class Door:
 
     def client(self, **options: Any) -> EngineService:
         url = f"http://127.0.0.1:{self.port}"
+        options.setdefault("again_s", (0.0,))
         return self.clients.enter_context(EngineService(url, **options))
 
 
