@@ -179,9 +179,9 @@ class EngineService(contextlib.AbstractContextManager["EngineService"]):
     """The bot's end: asks the service over HTTP; safe to call from several threads at once.
 
     A question that fails is asked once more, which leads to another replica where the one that had
-    it is gone; and again where that one's end was not noticed yet. If nobody is there, every question is refused at once as Busy until ``tend`` has
-    reached the service again, in growing pauses. A service that sees or embeds otherwise than this
-    end wants is refused with a sentence.
+    it is gone, and again where its end was not noticed yet. If nobody is there, every question is
+    refused at once as Busy until ``tend`` has reached the service, in growing pauses. A service
+    that sees or embeds otherwise than this end wants is refused with a sentence.
     """
 
     url: str

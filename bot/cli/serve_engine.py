@@ -19,7 +19,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from bot import app
 from bot.adapters import listening_socket
+from bot.background import FALLBACK_MODEL
 from bot.cli import main as cli
 from bot.cli.match import BEST, answer_photo, answering_model, checked_category, record
 from bot.cli.output import say
@@ -55,6 +56,7 @@ from engine.remote import (
 )
 from engine.runtime import cores
 from engine.types import Embedding, Photo
+from gallery.gallery import Gallery
 
 T = TypeVar("T")
 Content = tuple[Header, Sequence[NDArray[Any]]]
@@ -64,12 +66,13 @@ log = logging.getLogger(__name__)
 # What a replica has to know; tokens and keys of bots stay where they are.
 KNOWN = frozenset({"home", "default_model", "photo", "detector", "models", "gallery"})
 # Photos that a replica has at once, per core, and how many of them let another replica start.
-MOST_PER_CORE, TARGET_PER_CORE = 8, 2
+MOST_PER_CORE, TARGET_PER_CORE = 32, 2
 # Where Ray's objects are: photos on their way; where there is too little, it would take a disk.
 SHARED, SHARED_BYTES, LEAST_SHARED_BYTES = Path("/dev/shm"), 200_000_000, 100_000_000  # noqa: S108
 # Of the temporary folder: the path of a socket in it has 97 at most.
 MOST_FOLDER_CHARS = 18
 APPLICATION = "lookalike"
+MOST_ENDS = 5  # Serve gives up after 30 s each time
 DRAIN_S = 10.0  # for photos that are being looked at when a replica is to end
 
 
@@ -81,22 +84,19 @@ class Replica:
 
         _pin(serve.get_replica_context().rank.local_rank, cores_each)
         self._settings, self._engine = settings, app.open_engine(settings)
-        names = dict.fromkeys((*settings.models.configured, "dlib"))
-        self._missing = {name: self._engine.why_unavailable(name) for name in names}
-        if all(reasons := self._missing.values()):
-            raise SetupProblem("no backbone can be used: " + "; ".join(map(str, reasons)))
-        able = [name for name, why in self._missing.items() if why is None]
-        self._networks: dict[str, Backbone] = {name: self._engine.backbone(name) for name in able}
+        names = dict.fromkeys((*settings.models.configured, FALLBACK_MODEL))
+        reasons = {name: self._engine.why_unavailable(name) for name in names}
+        self._why = {name: why for name, why in reasons.items() if why is not None}
+        self._networks = {str(n): self._engine.backbone(n) for n in names if n not in self._why}
+        if not self._networks:
+            raise SetupProblem("no backbone can be used: " + "; ".join(self._why.values()))
         self._engine.load(next(iter(self._networks)))
-        secret = settings.engine.secret
+        self._embed_one = {name: self._batched(one) for name, one in self._networks.items()}
+        secret, photo = settings.engine.secret, settings.photo
         self._secret = f"Bearer {secret.get_secret_value()}".encode() if secret else None
-        photo = settings.photo
         self._most_bytes = max(photo.max_bytes, 3 * photo.long_side_px**2) + MOST_HEADER_BYTES
         cv2.setNumThreads(1)  # as in the bot's recognizer
         self._threads = ThreadPoolExecutor(cores() + 1, thread_name_prefix="replica")
-        # Whoever comes while a batch is worked on makes the next one: nobody waits for company.
-        batched = serve.batch(max_batch_size=MOST_CROPS, batch_wait_timeout_s=0)
-        self._embed = batched(self._embed_batch)
 
     async def check_health(self) -> None:
         """Asked by Ray Serve every few seconds: raises if this replica is to be replaced."""
@@ -108,29 +108,28 @@ class Replica:
         from starlette.responses import JSONResponse, Response
 
         given = request.headers.get("authorization", "").encode()
-        near = request.client is None or request.client.host in LOOPBACK
+        near = request.client is not None and request.client.host in LOOPBACK
         if not (near if self._secret is None else hmac.compare_digest(given, self._secret)):
             return Response("engine.secret is wrong or missing\n", 401)
-        body = bytearray()
+        body, wants_matches = bytearray(), request.url.path.rstrip("/") == "/matches"
         async for piece in request.stream():
             body += piece
             if len(body) > self._most_bytes:
                 return Response("too long\n", 413)
-        asked_for_matches = request.url.path.rstrip("/") == "/matches"
         try:
-            if asked_for_matches:
-                given = dict(request.query_params)
-                return JSONResponse(await self._in_thread(lambda: self._matches(body, given)))
+            if wants_matches:
+                wanted = dict(request.query_params)
+                return JSONResponse(await self._in_thread(lambda: self._matches(body, wanted)))
             header, arrays = unpack(bytes(body))
             kinds = {"facts": self._facts, "look": self._look, "detect": self._detect}
-            answer = {**kinds, "embed": self._embed_crops}[header["ask"]]
+            answer = {**kinds, "embed": self._embed}[header["ask"]]
             return Response(pack(*await answer(header, arrays)))
         except LookalikeError as problem:
-            if asked_for_matches:
-                mended_by = {PhotoProblem: 422, TryLater: 503}
-                status = next((n for k, n in mended_by.items() if isinstance(problem, k)), 500)
-                return JSONResponse({"error": problem.key, "message": str(problem)}, status)
-            return Response(pack(problem_header(problem)))
+            if not wants_matches:
+                return Response(pack(problem_header(problem)))
+            mended = 422 if isinstance(problem, PhotoProblem) else 500
+            status = 503 if isinstance(problem, TryLater) else mended
+            return JSONResponse({"error": problem.key, "message": str(problem)}, status)
         except (Malformed, ValueError, TypeError, LookupError, AttributeError):
             return Response("not a question\n", 400)
         except Exception as fault:  # noqa: BLE001 - its message may hold what was sent
@@ -138,79 +137,75 @@ class Replica:
             return Response("the engine failed\n", 500)
 
     async def _facts(self, _: Header, __: Arrays) -> Content:
-        networks = {name: space_facts(network) for name, network in self._networks.items()}
-        models = {name: networks.get(name, why) for name, why in self._missing.items()}
-        return {"same": app.same_at_both_ends(self._settings), "models": models}, ()
+        offered = {name: space_facts(network) for name, network in self._networks.items()}
+        return {"same": app.same_at_both_ends(self._settings), "models": self._why | offered}, ()
 
     async def _look(self, header: Header, arrays: Arrays) -> Content:
-        networks = [self._engine.backbone(str(name)) for name in header["models"][:4]]
-        data = arrays[0].tobytes()
+        engine, data = self._engine, arrays[0].tobytes()
+        networks = [engine.backbone(str(name)) for name in header["models"][:4]]
 
-        def see() -> tuple[Photo, Header, list[NDArray[Any]], list[NDArray[np.uint8]]]:
-            whole = self._engine.decode(data)
-            photo, faces = self._engine.detect_closer(whole, self._engine.detect(whole), data)
+        def see() -> tuple[Header, list[NDArray[Any]], list[tuple[Backbone, NDArray[np.uint8]]]]:
+            whole = engine.decode(data)
+            photo, faces = engine.detect_closer(whole, engine.detect(whole), data)
             said, content = faces_content(faces)
-            said["finer"] = 1 + (photo.corner_px == (0, 0) and photo.width_px > whole.width_px)
-            said["part"] = None
+            said |= {"size": [photo.width_px, photo.height_px], "part": None}
+            said["finer"] = 1 + (photo.width_px > whole.width_px)
             if photo.source_size_px != whole.source_size_px:
                 (x, y), (width, height) = photo.corner_px, photo.source_size_px
-                said["part"], said["finer"] = [x, y, x + width, y + height], 1
-            crops = []
+                said |= {"part": [x, y, x + width, y + height], "finer": 1}
             with contextlib.suppress(PhotoProblem):
                 first = comparable(faces)[0]
-                crops = [network.crop(photo, first) for network in networks]
-            return photo, said, content, crops
+                return said, content, [(one, one.crop(photo, first)) for one in networks]
+            return said, content, []
 
-        photo, said, content, crops = await self._in_thread(see)
-        pairs = zip(networks, crops, strict=False)  # none without a face
-        found = await asyncio.gather(*(self._embed((one.record.name, crop)) for one, crop in pairs))
-        said |= {"size": [photo.width_px, photo.height_px]}
-        said["models"] = [space_facts(network) for network, _ in zip(networks, crops, strict=False)]
-        return said, [*content, *(embedding.vector[None] for embedding in found)]
+        said, content, crops = await self._in_thread(see)
+        said["models"] = [space_facts(network) for network, _ in crops]
+        return said, content + [await self._vectors(one, [crop]) for one, crop in crops]
 
     async def _detect(self, header: Header, arrays: Arrays) -> Content:
         width, height = (int(side) for side in header["source"])
         photo = Photo(arrays[0], (width, height), "pixels")
         return faces_content(await self._in_thread(lambda: self._engine.detect(photo)))
 
-    async def _embed_crops(self, header: Header, arrays: Arrays) -> Content:
-        network, crops = self._engine.backbone(str(header["model"])), list(arrays[0][:MOST_CROPS])
+    async def _embed(self, header: Header, arrays: Arrays) -> Content:
+        network, crops = self._engine.backbone(str(header["model"])), [*arrays[0][:MOST_CROPS]]
         network.check(crops)
-        found = await asyncio.gather(*(self._embed((network.record.name, one)) for one in crops))
-        vectors = np.array([embedding.vector for embedding in found])
-        return {"model": space_facts(network)}, [vectors]
+        return {"model": space_facts(network)}, [await self._vectors(network, crops)]
 
-    async def _embed_batch(self, faces: list[tuple[str, NDArray[np.uint8]]]) -> list[Embedding]:
-        """Crops of several photos, each with its backbone's name."""
+    async def _vectors(
+        self, network: Backbone, crops: Sequence[NDArray[np.uint8]]
+    ) -> NDArray[np.float32]:
+        """Embeddings as rows; crops of other questions share the batch."""
+        found = await asyncio.gather(*map(self._embed_one[network.record.name], crops))
+        return np.array([embedding.vector for embedding in found])
 
-        def embed() -> list[Embedding]:
-            found: dict[int, Embedding] = {}
-            for model in dict.fromkeys(model for model, _ in faces):
-                places = [place for place, (name, _) in enumerate(faces) if name == model]
-                crops = [faces[place][1] for place in places]
-                embedded = self._networks[model].embed(crops)
-                found |= zip(places, embedded, strict=True)
-            return [found[place] for place in range(len(faces))]
+    def _batched(self, network: Backbone) -> Callable[[NDArray[np.uint8]], Awaitable[Embedding]]:
+        """Embeds a crop: whoever comes while a batch is worked on makes up the next one."""
+        from ray import serve
 
-        return await self._in_thread(embed)
+        async def embed(crops: list[NDArray[np.uint8]]) -> list[Embedding]:
+            return await self._in_thread(lambda: [*network.embed(crops)])
 
-    def _matches(self, data: bytearray, given: dict[str, str]) -> dict[str, Any]:
-        """What `lookalike match --json` prints, of the gallery as configured."""
-        if self._gallery is None:
+        one: Callable[[NDArray[np.uint8]], Awaitable[Embedding]]
+        one = serve.batch(max_batch_size=MOST_CROPS, batch_wait_timeout_s=0)(embed)
+        return one
+
+    def _matches(self, data: bytearray, wanted: dict[str, str]) -> dict[str, Any]:
+        """What `lookalike match --json` prints, of the gallery that the settings name."""
+        if not app.has_gallery(self._settings):
             raise GalleryMissing("there is no gallery where the engine runs: set gallery.url")
-        engine, gallery, top = self._engine, self._gallery, int(given.get("top", "1"))
-        model = given.get("model") or answering_model(self._settings, engine, gallery)[0]
-        category = checked_category(gallery, given.get("category"))
-        ensemble = find_ensemble(engine, gallery) if model == BEST else None
+        engine, gallery, top = self._engine, self._gallery, int(wanted.get("top", "1"))
         if not 1 <= top <= 100:
             raise ValueError
+        model = wanted.get("model") or answering_model(self._settings, engine, gallery)[0]
+        category = checked_category(gallery, wanted.get("category"))
+        ensemble = find_ensemble(engine, gallery) if model == BEST else None
         how: dict[str, Any] = {"top": top, "category": category}
         return record(answer_photo(engine, gallery, bytes(data), model, ensemble, **how), Path("-"))
 
     @functools.cached_property
-    def _gallery(self) -> Any:
-        here = app.has_gallery(self._settings)
-        return app.open_gallery(self._settings) if here else None
+    def _gallery(self) -> Gallery:
+        return app.open_gallery(self._settings)
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
@@ -305,7 +300,7 @@ def _cluster(address: str | None) -> Iterator[None]:
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", **how)
         yield
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as problem:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as problem:
         reason = [line.strip() for line in str(problem).splitlines() if line.strip()]
         raise SetupProblem(f"Ray can't be used: {reason[-1] if reason else problem}") from problem
     finally:
@@ -324,8 +319,11 @@ def _deploy(
     running = serve.status()
     if foreign := sorted(running.applications.keys() - {APPLICATION}):
         raise SetupProblem(f"Ray Serve runs {foreign[0]} on that cluster: use another cluster")
-    if running.proxies:  # what a command that was killed left behind, at another place perhaps
+    for _ in range(MOST_ENDS):  # of what a command that was killed left, at another place perhaps
+        if not running.proxies:
+            break
         serve.shutdown()
+        running = serve.status()
     quiet = {"enable_access_log": False, "log_level": "WARNING"}
     serve.start("EveryNode", place, logging_config=quiet)
     options = {
@@ -333,6 +331,7 @@ def _deploy(
             "min_replicas": replicas[0],
             "max_replicas": replicas[1],
             "target_ongoing_requests": TARGET_PER_CORE * each,
+            "upscale_delay_s": 5,
         },
         "max_ongoing_requests": MOST_PER_CORE * each,
         "health_check_period_s": 5,
@@ -389,7 +388,8 @@ def serve_engine(
     if least > most:
         raise click.UsageError("--replicas wants the smaller number first")
     try:
-        listening_socket(host, port).close()
+        if address is None:  # on a cluster there may be what an earlier one left behind
+            listening_socket(host, port).close()
     except OSError as problem:
         raise SetupProblem(f"can't listen on {host}:{port}: {problem.strerror}") from None
     door = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - a comparison
