@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import random
+import re
 import ssl
 import threading
 import time
@@ -382,18 +383,17 @@ class EngineService(contextlib.AbstractContextManager["EngineService"]):
             if isinstance(facts, str) or name not in BACKBONES:
                 self._models.setdefault(name, str(facts)[:SENTENCE_CHARS])
                 continue
-            precision = str(facts[-1])
-            network = _Elsewhere(BACKBONES[name], str(facts[0]), _run_elsewhere, precision, self)
-            other = isinstance(known, Backbone) and space_facts(known) != facts
-            wrong = {
-                "by another recipe: install the same version there": space_facts(network) != facts,
-                f"in {precision}, here models.precision is {self.precision}": self.precision
-                not in ("auto", "float", precision),
-                "otherwise than before: start this program again if that is meant": other,
-            }
-            for how, so in wrong.items():
-                if so:
-                    raise SpaceMismatch(f"{self} offers {name} {how}")
+            sha256, precision = str(facts[0]), str(facts[-1])[:8]
+            network = _Elsewhere(BACKBONES[name], sha256, _run_elsewhere, precision, self)
+            offers = f"{self} offers {name}"
+            if space_facts(network) != facts or not re.fullmatch("[0-9a-f]{64}", sha256):
+                raise SpaceMismatch(f"{offers} by another recipe: install the same version there")
+            if self.precision not in ("auto", "float", precision):
+                here = self.precision
+                raise SpaceMismatch(f"{offers} in {precision}, here models.precision is {here}")
+            if isinstance(known, Backbone) and space_facts(known) != facts:
+                mend = "start this program again if that is meant"
+                raise SpaceMismatch(f"{offers} otherwise than before: {mend}")
             self._models[name] = known if isinstance(known, Backbone) else network
 
 
