@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -43,7 +43,6 @@ MOST_REPLY_BYTES: Final = 4_000_000
 MOST_HEADER_BYTES: Final = 500_000
 MOST_FACES: Final = 2_000
 MOST_SIDE_PX: Final = 1_000_000
-MOST_CROPS: Final = 16  # in one question
 SENTENCE_CHARS: Final = 400  # of an error's message
 CONNECT_S: Final = 2.0  # for a connection, and for the answer that says who is there
 LOOK_AFTER_S: Final = 15.0
@@ -145,34 +144,6 @@ class _Failed(Exception):  # noqa: N818 - named like the errors of engine/errors
     def __init__(self, reason: str, *, late: bool = False) -> None:
         super().__init__(reason)
         self.late = late
-
-
-@dataclass(eq=False)
-class _Elsewhere(Backbone):
-    """A backbone of the service: faces are cut here, their vectors come from there."""
-
-    service: EngineService = field(repr=False)
-
-    def embed(self, crops: Sequence[NDArray[np.uint8]]) -> tuple[Embedding, ...]:
-        self.check(crops)
-        found: list[Embedding] = []
-        for start in range(0, len(crops), MOST_CROPS):
-            some = np.stack(crops[start : start + MOST_CROPS])
-            header = {"ask": "embed", "model": self.record.name}
-            found += self.service.ask(header, [some], functools.partial(self.read, count=len(some)))
-        return tuple(found)
-
-    def read(self, header: Header, arrays: Arrays, *, count: int) -> list[Embedding]:
-        """So many embeddings; raises SpaceMismatch if they are of another model or precision."""
-        if header["model"] != space_facts(self):
-            raise SpaceMismatch(
-                f"{self.service} has changed its {self.record.name} since this "
-                "program was connected: start this program again"
-            )
-        (vectors,) = arrays
-        if vectors.shape != (count, self.space.dimensions):
-            raise Malformed("it has other vectors than were asked for")
-        return [Embedding(vector.astype(np.float32), self.space) for vector in vectors]
 
 
 @dataclass(eq=False)
@@ -285,19 +256,17 @@ class EngineService(contextlib.AbstractContextManager["EngineService"]):
 
     def look(self, data: bytes, models: Sequence[str], decode: Callable[..., Photo]) -> Look:
         """See ``Engine.look``; the picture file is decoded here meanwhile, for the card."""
-        networks = [one for one in map(self.backbone, models) if isinstance(one, _Elsewhere)]
+        networks = [self.backbone(name) for name in models]
 
         def read(header: Header, arrays: Arrays) -> tuple[Any, ...]:
             size_px = tuple(int(side) for side in header["size"])
             part = header["part"] and tuple(int(edge) for edge in header["part"])
             if part and (len(part) != 4 or not 0 <= min(part) <= max(part) <= MOST_SIDE_PX):
                 raise Malformed("it looked at an impossible part")
-            found = {
-                network.record.name: network.read({"model": facts}, [vectors], count=1)[0]
-                for network, facts, vectors in zip(
-                    networks, header["models"], arrays[3:], strict=False
-                )
-            }
+            found = {}
+            for one, facts, row in zip(networks, header["models"], arrays[3:], strict=False):
+                (vector,) = self._vectors({"model": facts}, [row], one.record.name, 1)
+                found[one.record.name] = Embedding(vector, one.space)
             faces = read_faces(header, arrays[:3], (size_px[0], size_px[1]))
             return size_px, part, 1 + (header["finer"] == 2), faces, found
 
@@ -314,6 +283,25 @@ class EngineService(contextlib.AbstractContextManager["EngineService"]):
         if (photo.width_px, photo.height_px) != size_px:
             raise SetupProblem(f"{self} decodes otherwise: install the same version there")
         return photo, faces, found
+
+    def _run(self, model: str, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See ``Backbone.run``."""
+        read = functools.partial(self._vectors, model=model, count=len(crops))
+        return self.ask({"ask": "embed", "model": model}, [crops], read)
+
+    def _vectors(
+        self, header: Header, arrays: Arrays, model: str, count: int
+    ) -> NDArray[np.float32]:
+        """So many vectors; raises SpaceMismatch if they are of other weights or precision."""
+        network, vectors = self.backbone(model), arrays[0]
+        if header["model"] != space_facts(network):
+            raise SpaceMismatch(
+                f"{self} has changed its {model} since this program was connected: start this "
+                "program again"
+            )
+        if vectors.shape != (count, network.space.dimensions) or not np.isfinite(vectors).all():
+            raise Malformed("it has other vectors than were asked for")
+        return vectors.astype(np.float32)
 
     def ask(
         self, header: Header, arrays: Sequence[NDArray[Any]], read: Callable[[Header, Arrays], T]
@@ -384,7 +372,9 @@ class EngineService(contextlib.AbstractContextManager["EngineService"]):
                 self._models.setdefault(name, str(facts)[:SENTENCE_CHARS])
                 continue
             sha256, precision = str(facts[0]), str(facts[-1])[:8]
-            network = _Elsewhere(BACKBONES[name], sha256, _run_elsewhere, precision, self)
+            # The other end makes the views of a crop, and this one none.
+            record, run = replace(BACKBONES[name], closer=None), functools.partial(self._run, name)
+            network = Backbone(record, sha256, run, precision)
             offers = f"{self} offers {name}"
             if space_facts(network) != facts or not re.fullmatch("[0-9a-f]{64}", sha256):
                 raise SpaceMismatch(f"{offers} by another recipe: install the same version there")
@@ -395,7 +385,3 @@ class EngineService(contextlib.AbstractContextManager["EngineService"]):
                 mend = "start this program again if that is meant"
                 raise SpaceMismatch(f"{offers} otherwise than before: {mend}")
             self._models[name] = known if isinstance(known, Backbone) else network
-
-
-def _run_elsewhere(_: NDArray[np.uint8]) -> NDArray[np.float32]:
-    raise AssertionError("the network is elsewhere")

@@ -42,7 +42,6 @@ from engine.backbones.network import Backbone
 from engine.engine import comparable
 from engine.errors import GalleryMissing, LookalikeError, PhotoProblem, SetupProblem, TryLater
 from engine.remote import (
-    MOST_CROPS,
     MOST_HEADER_BYTES,
     Arrays,
     EngineService,
@@ -65,6 +64,7 @@ log = logging.getLogger(__name__)
 
 # What a replica has to know; tokens and keys of bots stay where they are.
 KNOWN = frozenset({"home", "default_model", "photo", "detector", "models", "gallery"})
+MOST_CROPS = 16  # in one batch, and in one question
 # Photos that a replica has at once, per core, and how many of them let another replica start.
 MOST_PER_CORE, TARGET_PER_CORE = 32, 2
 # Where Ray's objects are: photos on their way; where there is too little, it would take a disk.
@@ -224,14 +224,11 @@ def _pin(local_rank: int, cores_each: int) -> None:
 
 
 def _known(settings: Settings, *, joined: bool) -> Settings:
-    """What replicas get to know of the settings."""
-    fields = Settings.model_fields.items()
-    usual = {name: one.get_default(call_default_factory=True) for name, one in fields}
-    update = {name: value for name, value in usual.items() if name not in KNOWN}
-    update["engine"] = EngineSettings(secret=settings.engine.secret)
+    """What replicas get to know of the settings; others are as usual."""
+    known = {name: getattr(settings, name) for name in KNOWN}
     if joined and settings.models.precision == "auto":  # one space on all machines
-        update["models"] = settings.models.model_copy(update={"precision": "float"})
-    return settings.model_copy(update=update)
+        known["models"] = settings.models.model_copy(update={"precision": "float"})
+    return Settings.model_construct(engine=EngineSettings(secret=settings.engine.secret), **known)
 
 
 def _haproxy(folder: Path) -> dict[str, str]:
