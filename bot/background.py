@@ -308,6 +308,9 @@ class Filling:
             self.there, self.wanted = done, total
             self.seconds_left = seconds / taken * (total - done) if taken > 0 else None
 
+        service = self._engine.service
+        while service is not None and not service.reached and not stop.wait(1.0):
+            pass  # an engine elsewhere may start after the bot
         try:
             begun = isinstance(noted(self._gallery, "starter"), dict)
             if not (begun or self._settings.gallery.starter) or not starter_wanted(self._gallery):

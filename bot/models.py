@@ -143,15 +143,7 @@ class Models:
     async def open(self, patience_s: float = 15.0) -> None:
         """Prepares the backbones on this machine; after ``patience_s`` in the background."""
 
-        def seed() -> None:
-            with self._working:
-                add_bundled_portraits(self._gallery, self._engine)
-
         async def prepare() -> None:
-            try:
-                await in_daemon_thread(seed)
-            except LookalikeError as problem:
-                log.warning("no starter gallery", extra={"reason": str(problem)})
             for name in (FALLBACK_MODEL, *self._in_order()):
                 if self._statuses[name].state is State.MISSING:
                     await self._prepare(name, fetch=False)
@@ -250,6 +242,8 @@ class Models:
                     raise
                 self._download(name)
             self._note(name, State.BUILDING)
+            if name == FALLBACK_MODEL:
+                self._seed()
             space, stats = self._engine.backbone(name).space, self._gallery.stats()
             built = [one for one, n in stats.vectors.items() if one.backbone == name and n]
             if elsewhere and built and space not in built:
@@ -265,6 +259,13 @@ class Models:
             self._trial = self._gallery.trial()
             self._note(name, State.READY)
         log.info("model ready", extra={"model": name})
+
+    def _seed(self) -> None:
+        """The two people that everybody has, for an empty gallery."""
+        try:
+            add_bundled_portraits(self._gallery, self._engine)
+        except LookalikeError as problem:
+            log.warning("no starter gallery", extra={"reason": str(problem)})
 
     def _download(self, name: str) -> None:
         from engine.backbones import weights

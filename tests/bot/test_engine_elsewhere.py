@@ -13,7 +13,7 @@ from talking import Person, chatting
 
 from bot.app import open_engine
 from bot.cli import main as cli
-from bot.models import State
+from bot.models import Models, State
 from bot.monitor import Monitor
 from bot.settings import Settings
 from bot.values import Sender
@@ -108,3 +108,19 @@ def test_doctor_asks_the_service(
     else:
         assert f"dlib       of the engine at 127.0.0.1:{door.port}: int8" in ran.output
         assert "its weights are not here" in ran.output
+
+
+async def test_a_bot_may_start_before_its_engine(
+    own_home: Path, hopper_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Models.__init__, "__defaults__", (0.02,))  # looks again sooner
+    door = as_here(own_home, hopper_jpeg)
+    with opened(door):
+        pass
+    async with chatting(own_home, **sections(door)) as conversation:
+        person = Person(conversation, ANN)
+        assert (await person.says("", hopper_jpeg)).text.startswith("I'm busy just now.")
+        with opened(door):
+            while not conversation.models.ready():  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(0.02)
+            assert "Grace Hopper" in (await person.says("", hopper_jpeg)).text
