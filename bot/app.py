@@ -157,7 +157,7 @@ async def open_conversation(
         recent = RecentPhotos(lifetime_s=memory.minutes * 60, most_bytes=memory.megabytes * 10**6)
         twins = TwinsGroups() if twins is None else twins
         filling = Filling(gallery, engine, settings)
-        stack.push_async_callback(filling.close)
+        stack.push_async_callback(filling.close, STOP_S)
         known = (engine, gallery, recognizer, models, recent, twins, filling)
         services = Services(Wording.load(), store, *known)
         await stack.enter_async_context(keep_up(services))
@@ -170,6 +170,7 @@ log = logging.getLogger(__name__)
 
 # With what comes after it the whole end stays below the 10 s that supervisors grant.
 PATIENCE_S = 7.0
+STOP_S = 1.0  # for a download
 
 
 class Crash(Exception):  # noqa: N818 - it is what it says

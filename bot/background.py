@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import ctypes
+import functools
 import logging
 import os
 import sys
@@ -244,7 +245,8 @@ class Filling:
         Without a contact or a network the log says in one sentence how to add people.
         """
         self._stop = threading.Event()
-        self._task = asyncio.create_task(asyncio.to_thread(self._run, self._stop))
+        run = functools.partial(self._run, self._stop)
+        self._task = asyncio.create_task(in_daemon_thread(run))
 
     async def begin(self, contact: str | None, people: int, categories: Sequence[str]) -> None:
         """Downloads so many famous people of the categories, of the main ones if there are none.
@@ -287,11 +289,12 @@ class Filling:
         await self.close()
         await asyncio.to_thread(note, self._gallery, "starter", "stopped")
 
-    async def close(self) -> None:
-        """Ends the download until the next start."""
+    async def close(self, patience_s: float | None = None) -> None:
+        """Ends the download until the next start; after ``patience_s`` it is left behind."""
         while self._task is not None and not self._task.done():
-            self._stop.set()  # the thread ends at the next picture; it can't be cancelled
-            await self._task
+            self._stop.set()  # the thread ends at the next answer; it can't be cancelled
+            if not (await asyncio.wait([self._task], timeout=patience_s))[0]:
+                return  # nothing counts until it is whole; see ``leave``
 
     def _start(self) -> None:
         self.running, self.there, self.wanted = True, 0, 0
@@ -330,6 +333,8 @@ class Filling:
                 extra={"reason": str(failure)},
             )
         except Exception as fault:  # noqa: BLE001 - it must not end the program
+            if stop.is_set():  # the gallery may be closed
+                return
             self.problem = TryLater("the download failed")
             log.error("starter gallery failed", extra={"fault": where(fault)})  # noqa: TRY400
         finally:

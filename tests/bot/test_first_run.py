@@ -20,7 +20,7 @@ from variants import variants_of
 from wikimedia_server import Fact, Picture, Wiki, playing
 
 from bot.app import open_conversation
-from bot.background import contact_of
+from bot.background import BACKGROUND, contact_of
 from bot.cli import main
 from bot.settings import Settings
 from bot.values import Sender
@@ -223,6 +223,27 @@ async def test_answers_say_that_the_gallery_is_growing_until_it_has_grown(
             await asyncio.sleep(0.2)
         assert "Collins" in last
         assert wanted <= people(own_home)
+
+
+async def test_the_end_does_not_wait_for_a_server_that_says_nothing(
+    fresh_home: Path, wiki: Wiki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.app.STOP_S", 0.0)
+    wiki.delay_s = PATIENCE_S
+    source = {"contact": "op@example.org", "wikidata_url": wiki.url, "commons_url": wiki.url}
+    settings = Settings.model_validate(
+        {"home": fresh_home, "gallery": source, "models": {"fetch": False}}
+    )
+    async with open_conversation(settings, fills_gallery=True), asyncio.timeout(PATIENCE_S):
+        while not wiki.requests:  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(0.05)
+    left = [one for one in threading.enumerate() if one.name == BACKGROUND]
+    assert left
+    wiki.release.set()
+    for thread in left:
+        await asyncio.to_thread(thread.join, PATIENCE_S)
+        assert not thread.is_alive()
+    assert len(people(fresh_home)) == 2  # those that everybody has
 
 
 async def test_a_chat_answers_from_who_is_there_while_the_first_people_are_added(
