@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 OURS = ("bot", "engine", "gallery", "migrations")
 REDACTED = "[redacted]"
@@ -25,6 +25,8 @@ _TOKENS = re.compile(
 )
 # Ids of people, chats and messages, in lines that are not ours.
 _IDS = re.compile(r"(?<![\w.])-?\d{5,20}(?![\w.])|(?<=[=:/ ,(\[{'\"])-?\d{5,20}")
+# All but tab and newline, and the signs that end a line or turn text around.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e]")
 _PLAIN = re.compile(r"[\w.:/+%-]+")
 _STANDARD = frozenset(
     vars(logging.LogRecord("", 0, "", 0, "", (), None)) | {"message": "", "asctime": ""}
@@ -57,7 +59,7 @@ class RedactingFormatter(logging.Formatter):
             fields |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         line = " ".join(f"{name}={_quoted(value)}" for name, value in fields.items())
         if self._as_json:
-            line = json.dumps(fields, ensure_ascii=False, default=str)
+            line = as_json(fields)
         line = _TOKENS.sub(REDACTED, line)
         return line if self._secrets is None else self._secrets.sub(REDACTED, line)
 
@@ -101,6 +103,17 @@ def where(problem: BaseException) -> str:
     return f"{type(problem).__name__}{because} at {calls}" if calls else type(problem).__name__
 
 
+def printable(text: str) -> str:
+    """The text without characters that steer a terminal; line ends and tabs stay."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def as_json(content: object, **more: Any) -> str:
+    """JSON that steers no terminal: its own escapes leave out some controls; letters stay."""
+    text = json.dumps(content, ensure_ascii=False, default=str, **more)
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def _quoted(value: object) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+    return text if _PLAIN.fullmatch(text) else as_json(text)

@@ -9,7 +9,6 @@ import os
 import re
 import shlex
 import sys
-from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -18,6 +17,7 @@ import click
 from bot.adapters import or_stop
 from bot.background import in_daemon_thread
 from bot.conversation import Conversation
+from bot.logs import printable
 from bot.values import Attachment, Button, Limits, Reply, Request, Sender, photo_number
 from engine.errors import NotAnImage
 
@@ -77,8 +77,10 @@ class TerminalAdapter:
         return Request(self._sender, command, words if command is not None else "", photos), paths
 
     def _show(self, reply: Reply, photos: tuple[Path, ...]) -> None:
-        # Left to itself, click writes UTF-8 where the stream says ASCII.
-        echo = partial(click.echo, file=sys.stdout)
+        def echo(text: str = "") -> None:
+            # Left to itself, click writes UTF-8 where the stream says ASCII.
+            click.echo(printable(text), file=sys.stdout)
+
         echo(reply.text)
         if reply.picture is not None:
             echo(f"→ {self._write(reply.picture.jpeg, 'lookalike.jpg', photos)}")

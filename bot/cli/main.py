@@ -21,6 +21,7 @@ import click
 
 from bot.cli import output
 from bot.cli.output import EXIT_INTERRUPTED, people_of, progress, say
+from bot.logs import printable
 from engine.errors import BadSettings, GalleryMissing, LookalikeError, PhotoProblem, SetupProblem
 
 if TYPE_CHECKING:
@@ -210,6 +211,13 @@ def count_option(
 
 
 class _LazyGroup(Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as problem:  # may name a file
+            problem.message = printable(problem.message)  # type: ignore[misc]
+            raise
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bot.logs import as_json, printable
 from engine.errors import BadSettings
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ KEPT = "Interrupted; what was done is kept. Run the same command again to go on.
 
 _REPLACED = "lookalike-replaced"
 _PLAIN = {"▰": "#", "▱": "."}
-# All but tab and newline, and the signs that end a line or turn text around.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e]")
 _FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
 _LINE_EVERY_S = 10.0
 
@@ -91,11 +90,6 @@ def drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def printable(text: str) -> str:
-    """The text without characters that steer a terminal; line ends and tabs stay."""
-    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
 def say(text: object = "", *, before: str = "", err: bool = False) -> None:
     """Prints a line; ``before`` may hold colours."""
     # Left to itself, click writes UTF-8 where the stream says ASCII.
@@ -111,7 +105,7 @@ def wrapped(text: str, first: str = "", rest: str = "  ") -> None:
 
 def print_json(content: Any) -> None:
     """Prints JSON; letters stay as they are where the output's encoding has them."""
-    text = json.dumps(content, ensure_ascii=False, indent=2)
+    text = as_json(content, indent=2)
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:

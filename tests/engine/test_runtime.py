@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from homes import copy_home
 from numpy.typing import NDArray
 
 from engine import runtime
@@ -140,17 +141,29 @@ def test_cores_are_those_this_process_may_use() -> None:
     assert 1 <= cores() <= (os.cpu_count() or 1)
 
 
-def test_nothing_is_reported_to_anybody() -> None:
-    """OpenVINO's telemetry is not even imported, and standard error stays empty."""
+def test_nothing_is_reported_to_anybody(
+    starter_home: Path, tmp_path: Path, hopper_jpeg: bytes
+) -> None:
+    """A match asks no name and connects to nobody; OpenVINO's telemetry is not even imported."""
     script = (
-        "import sys; from engine.mtcnn import Detector; Detector();"
-        "print(sorted(m for m in sys.modules if 'telemetry' in m or m == 'openvino.tools.ovc'))"
+        "import atexit, sys\n"
+        "def heard(event, given):\n"
+        "    if event.startswith('socket.') and any(isinstance(one, tuple) for one in given):\n"
+        "        print(event, file=sys.stderr)\n"
+        "    if event.startswith('socket.get'): print(event, file=sys.stderr)\n"
+        "sys.addaudithook(heard)\n"
+        "def told(): print(sorted(m for m in sys.modules if 'telemetry' in m or '.ovc' in m))\n"
+        "atexit.register(told)\n"
+        "from bot.cli.main import main; main()"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True
-    )
+    photo, home = tmp_path / "photo.jpg", copy_home(starter_home, tmp_path / "home")
+    photo.write_bytes(hopper_jpeg)
+    command = [sys.executable, "-W", "error", "-c", script, "match", photo]
+    command += ["--model", "dlib", "--home", home]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
 
-    assert done.stdout.strip() == "[]"
+    assert "Grace Hopper" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
     assert done.stderr == ""
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from bot.cli.main import lookalike
 from bot.cli.output import card_option, printable, some, write_file
-from engine.errors import BadSettings
+from bot.logs import RedactingFormatter
+from engine.errors import BadSettings, LookalikeError
+
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e]")
 
 ENCODINGS = ("ascii", "cp1252", "latin-1", "cp437", "gbk", "utf-8")
 NAMES = [
@@ -104,6 +110,44 @@ def test_what_is_printed_steers_no_terminal(text: str) -> None:
     assert len(shown) == len(text)
     assert not any(char < " " and char not in "\t\n" for char in shown)
     assert not any("\x7f" <= char <= "\x9f" for char in shown)
+
+
+def test_a_gallery_of_hostile_names_steers_no_terminal_and_no_log(
+    own_home: Path, tmp_path: Path, hopper_jpeg: bytes
+) -> None:
+    """Names of people, files and categories, in words, JSON, errors and lines of the log."""
+    evil = "Ev\x1b]0;il\x07\r\x9b31m\u202e\x7f"
+    folder = tmp_path / f"people {evil}" / evil
+    folder.mkdir(parents=True)
+    photo = folder / f"{evil}.jpg"
+    photo.write_bytes(hopper_jpeg)
+    (folder / f"bad {evil}.jpg").write_bytes(b"nothing")
+    table = f'name,category,{evil}\n"{evil}","{evil}",x\n"gone {evil}",y,z\n'
+    (folder.parent / "people.csv").write_text(table, encoding="utf-8")
+    pack = tmp_path / f"{evil}.pack"
+    for words in (
+        *(["gallery", "add", folder.parent], ["gallery", "list"], ["gallery", "show", evil]),
+        *(["gallery", "credits"], ["gallery", "stats"], ["gallery", "verify"]),
+        *(["gallery", "build"], ["gallery", "list", "--category", evil], ["gallery", "list", evil]),
+        *(["gallery", "export", pack], ["gallery", "import", pack], ["match", photo]),
+        *(["match", folder / f"bad {evil}.jpg"], ["match", photo, "--card", pack], ["match", pack]),
+        *(["match", photo, "--category", f"x{evil}"], [evil], [f"--{evil}"], ["doctor"]),
+        *(["match", folder / "none" / evil], ["evaluate", "pairs", folder.parent]),
+        *(["gallery", "remove", f"x{evil}"], ["gallery", "remove", evil], ["gallery", evil]),
+    ):
+        for more in ([], ["--json"]):
+            given = [*map(str, words), *more, "--home", str(own_home)]
+            done = CliRunner().invoke(lookalike, given)
+            shown = done.output + printable(str(done.exception))  # as ``main`` says it
+            assert not _STEERING.search(shown), (words, shown)
+            assert done.exception is None or isinstance(
+                done.exception, (SystemExit, LookalikeError)
+            )
+    record = logging.makeLogRecord({"name": "bot", "msg": f"about {evil}", "reason": evil})
+    for as_json in (False, True):
+        line = RedactingFormatter(as_json=as_json).format(record)
+        assert not _STEERING.search(line)
+        assert "\n" not in line
 
 
 def jpeg() -> bytes:

@@ -111,6 +111,8 @@ class BotApi:
         self.confirmed = 0
         self.delivered: list[int] = []
         self.slow_s: dict[str, float] = defaultdict(float)
+        self.turned_away = 0
+        self.away, self.back = "", asyncio.Event()
         self._faults: dict[str, deque[Callable[[web.Request], None]]] = defaultdict(deque)
         self._garbled: dict[str, deque[str | None]] = defaultdict(deque)
         self._ids = itertools.count(1000)
@@ -221,6 +223,15 @@ class BotApi:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         method = request.match_info["method"]
         parameters, files = await _read(request)
+        if self.away:  # "fails", "hangs" until it is back, or "drops" connections
+            self.turned_away += 1
+            if self.away == "fails":
+                return web.Response(status=502)
+            if self.away == "hangs":
+                await self.back.wait()
+            assert request.transport
+            request.transport.abort()
+            return web.Response()
         call = Call(method, parameters, files, time.monotonic())
         self.calls.append(call)
         if self.slow_s[method]:

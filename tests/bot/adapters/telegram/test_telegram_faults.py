@@ -156,6 +156,42 @@ async def test_a_stumbling_network_loses_no_answer(api: BotApi, hopper_jpeg: byt
         assert size((await chat.reply()).picture) == size(hopper_jpeg)
 
 
+@pytest.mark.parametrize("how", ["fails", "hangs", "drops"])
+async def test_a_long_absence_of_telegram_loses_nobody(
+    api: BotApi, hopper_jpeg: bytes, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """What was in work, what was on its way and what came meanwhile; and the log has a line or two."""
+    working, waiting, mirror, stop = (
+        Person(api).private_chat(),
+        Person(api),
+        Mirror(),
+        asyncio.Event(),
+    )
+    adapter = TelegramAdapter(mirror, settings(api), album_quiet_s=0.3)
+    running = asyncio.create_task(adapter.run(stop))
+    await until(lambda: len(api.called("getUpdates")) > 1)
+    mirror.gate.clear()
+    await working.send_photo(hopper_jpeg)
+    await until(lambda: mirror.requests)
+    assert adapter.connected
+    api.away = how
+    mirror.gate.set()
+    await until(lambda: api.turned_away >= (2 if how == "hangs" else 30))
+    if how != "hangs":
+        await until(lambda: not adapter.connected)
+    await later.say("/help")
+    api.away = ""
+    api.back.set()
+    assert (await working.reply()).picture
+    assert (await later.reply()).words == "help [] 0"
+    await until(lambda: adapter.connected)
+    stop.set()
+    await asyncio.wait_for(running, 15)
+    assert _all_confirmed(api)
+    said = [one for one in caplog.records if one.levelno >= logging.WARNING]
+    assert len(said) <= 2 + api.turned_away // 50  # of polls, and of the menu
+
+
 async def test_an_update_that_can_not_be_read_hides_no_other(api: BotApi) -> None:
     """It is passed over and does not come again."""
     chat = Person(api).private_chat()
