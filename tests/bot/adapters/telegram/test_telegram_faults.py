@@ -160,13 +160,9 @@ async def test_a_stumbling_network_loses_no_answer(api: BotApi, hopper_jpeg: byt
 async def test_a_long_absence_of_telegram_loses_nobody(
     api: BotApi, hopper_jpeg: bytes, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
-    """What was in work, what was on its way and what came meanwhile; and the log has a line or two."""
-    working, waiting, mirror, stop = (
-        Person(api).private_chat(),
-        Person(api),
-        Mirror(),
-        asyncio.Event(),
-    )
+    """What was in work, what was on its way, what came meanwhile; the log has a line or two."""
+    working, later = Person(api).private_chat(), Person(api).private_chat()
+    mirror, stop = Mirror(), asyncio.Event()
     adapter = TelegramAdapter(mirror, settings(api), album_quiet_s=0.3)
     running = asyncio.create_task(adapter.run(stop))
     await until(lambda: len(api.called("getUpdates")) > 1)
