@@ -40,6 +40,7 @@ _MOST_JPEG_VISITS = 1_000_000_000  # a scan of a few bytes visits every pixel, a
 _BARE_PNG_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT"})
 _PNG_CHUNKS = _BARE_PNG_CHUNKS | {b"tRNS", b"iCCP", b"eXIf"}
 _SHORTEST_GIF_FRAME_BYTES = 12
+_MOST_STRAY_BYTES = 1_000_000  # of a GIF without any that could begin a block; in a row
 
 # None, three kinds of fax, LZW, JPEG, Deflate by two numbers, PackBits, LZMA, Zstandard. Not JPEG
 # as of TIFF 6.0 (compression 6), which raw files of cameras use and libtiff only guesses at.
@@ -339,6 +340,9 @@ def _load(name: str, data: bytes, limits: DecodeLimits) -> _Loaded:
         _check(name, (width, height), limits, _BYTES_PER_PIXEL[name][0])
     if name == "AVIF":  # Pillow parses EXIF here, and fails or warns if it is broken: hide it
         data = _AVIF_EXIF.sub(rb"\1skip", data)  # the container says how the picture is turned
+    # Pillow looks for the next block byte by byte: 4 s of 20 MB.
+    if name == "GIF" and max(map(len, re.split(rb"[!,;]", data))) > _MOST_STRAY_BYTES:
+        raise DamagedImage("the GIF file is mostly no picture; send another one", found=name)
     image = _opened(name, data)
     if name == "TIFF" and int(image.tag_v2.get(259, 1)) not in _TIFF_COMPRESSIONS:
         message = "the TIFF file is compressed in a way that is not read; send it as JPEG or PNG"

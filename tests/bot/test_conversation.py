@@ -79,7 +79,7 @@ async def test_a_photo_that_ended_a_worker_is_not_tried_by_the_next_process(
     own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What ends one is simulated; decoding would take seconds."""
-    deadly = b"GIF89a" + b"\x0a\0\x0a\0" + bytes(3) + b"!\xfe\0" + bytes(15_000_000)
+    deadly = b"GIF89a" + b"\x0a\0\x0a\0" + bytes(3) + (b"!\xfe\0" + bytes(950_000)) * 20
     take = decoding._Worker.take
 
     def taken(worker: decoding._Worker, *what: Any) -> bool:

@@ -224,6 +224,7 @@ def bombs() -> dict[str, bytes]:
         "fill bytes": progressive[:-2] + b"\xff" * 15_000_000,
         "gif comments": gif[:blocks] + b"!\xfe" + b"\1a" * 9_000_000 + b"\0" + gif[blocks:],
         "png, narrow": png(1, 120_000_000, 8, 0, zeros(2 * 120_000_000)),
+        "gif, interrupted stray bytes": gif[:blocks] + (b"!\xfe\0" + bytes(950_000)) * 20,
         "gif, stray bytes": gif[:blocks] + bytes(19_000_000) + gif[blocks:],
         "gif, stray bytes behind a comment": gif[:blocks] + b"!\xfe\0" + bytes(19_000_000),
         "a few scans too many": progressive[:-2] + last_scan * 480 + b"\xff\xd9",

@@ -18,8 +18,8 @@ from engine import decode as decoding
 from engine.decode import DecodeLimits, decode, idle_workers, start, stop
 from engine.errors import NotAnImage, PhotoProblem, SetupProblem, TooLarge
 
-GIF = b"GIF89a" + b"\x0a\0\x0a\0" + bytes(3) + b"!\xfe\0"
-SLOW = GIF + bytes(19_000_000)  # seconds of processor time
+# Seconds of processor time, for bytes between blocks that belong to none.
+SLOW = b"GIF89a" + b"\x0a\0\x0a\0" + bytes(3) + (b"!\xfe\0" + bytes(950_000)) * 20
 
 
 @pytest.fixture
