@@ -109,7 +109,7 @@ def added_ms(here: Engine, there: Engine, photos: list[bytes]) -> dict[str, floa
 
 
 def asked(
-    look: Callable[[], object], seconds: float, kill: Callable[[], None] | None
+    look: Callable[[], object], seconds: float, kill: Callable[[], None] | None = None
 ) -> list[float]:
     """Seconds that each answer took that several threads got; NaN for none."""
     until, spent = time.perf_counter() + seconds, list[float]()
