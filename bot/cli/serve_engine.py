@@ -403,8 +403,7 @@ def serve_engine(
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
-        while not stop.wait(1.0):
-            pass
+        stop.wait()
         from ray import serve
 
         serve.shutdown()

@@ -92,7 +92,9 @@ def test_a_closer_look_is_decoded_here_as_it_was_there(door: Door) -> None:
 
     door.usual = looked(part=[5, 6, 105, 86])
     door.client().look(JPEG, [], noting)
-    assert wanted == [(), ((5, 6, 105, 86), 1)]
+    door.usual = looked(finer=2)
+    door.client().look(JPEG, [], noting)
+    assert wanted == [(), ((5, 6, 105, 86), 1), (), (None, 2)]
     door.usual = looked(size=[50, 40], boxes=np.ones((1, 4)))
     with pytest.raises(Exception, match="decodes otherwise: install the same version"):
         door.client().look(JPEG, [], decode)
