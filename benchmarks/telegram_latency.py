@@ -6,6 +6,7 @@ what a person feels: from the moment the update is there until the answer has ar
 
     python benchmarks/telegram_latency.py                 # one user, 20 users at once, 50 chats
     python benchmarks/telegram_latency.py --photos 1000   # and memory over so many photos
+    python benchmarks/telegram_latency.py --crowd 300     # 200 chats at once, for so many seconds
 
 With ``--record`` the figures go to benchmarks/figures.json.
 """
@@ -75,16 +76,26 @@ class Crowd:
             self._photos.append(talk._photo_sizes(buffer.getvalue()))  # noqa: SLF001 - the server's own
         self._talks: dict[int, Talk] = {}
 
-    async def wait_ms(self, person: int) -> float:
-        """How long a person waits for the answer to a photo."""
-        talk = self._talks.setdefault(person, Person(self._api).private_chat())
-        started = time.perf_counter()
+    async def ask(self, person: int) -> tuple[float, str | None]:
+        """How long a person waits for the answer to a photo; its words where it is no card."""
+        if person not in self._talks:
+            self._talks[person] = Person(self._api).private_chat()
+        talk, started = self._talks[person], time.perf_counter()
         await talk.send_other(photo=self._photos[person % len(self._photos)])
         reply = await talk.reply(within_s=60)
         waited_ms = (time.perf_counter() - started) * 1000
-        if reply.picture is None:
-            raise SystemExit(f"instead of a card came: {reply.words}")
-        return waited_ms
+        return waited_ms, None if reply.picture else reply.words
+
+    async def wait_ms(self, person: int) -> float:
+        """The same where only a card will do."""
+        return only_cards(await self.ask(person))
+
+
+def only_cards(answer: tuple[float, str | None]) -> float:
+    """How long that took; ends the program where it is no card."""
+    if answer[1] is not None:
+        raise SystemExit(f"instead of a card came: {answer[1]}")
+    return answer[0]
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -133,8 +144,10 @@ def told(used_ms: tuple[float, ...]) -> str:
     )
 
 
-async def measure(photos: int, pid: int, crowd: Crowd) -> dict[str, object]:
+async def measure(photos: int, pid: int, crowd: Crowd, crowd_s: float = 0.0) -> dict[str, object]:
     """Prints and returns what a crowd waits and what the bot's process uses for it."""
+    if crowd_s:
+        return await throng(pid, crowd, crowd_s)
     for person in range(5):
         await crowd.wait_ms(person)
     used = Used(pid)
@@ -189,7 +202,51 @@ async def measure(photos: int, pid: int, crowd: Crowd) -> dict[str, object]:
     return figures
 
 
-async def main(photos: int) -> dict[str, object]:
+async def throng(pid: int, crowd: Crowd, seconds: float) -> dict[str, object]:
+    """Prints what becomes of 200 chats; who is told that the bot is busy asks again in a second.
+
+    Each chat sends its next photo when it has the answer to the last.
+    """
+    await crowd.wait_ms(0)
+    cards, busy, odd, lost = list[float](), list[float](), list[str](), 0
+    used, began = Used(pid), time.perf_counter()
+
+    async def chat(person: int) -> None:
+        nonlocal lost
+        while time.perf_counter() < began + seconds:
+            try:
+                waited_ms, words = await crowd.ask(person)
+            except TimeoutError:
+                lost += 1
+                continue
+            if words is None:
+                cards.append(waited_ms)
+            elif words.startswith("I'm busy"):
+                busy.append(waited_ms)
+                await asyncio.sleep(1)
+            else:
+                odd.append(words)
+
+    async def watch() -> list[float]:
+        memory = []
+        while time.perf_counter() < began + seconds:
+            await asyncio.sleep(min(30.0, seconds / 4))
+            memory.append(resident_mb(pid))
+        return memory
+
+    memory, *_ = await asyncio.gather(watch(), *map(chat, range(200)))
+    a_second = len(cards) / (time.perf_counter() - began)
+    print(
+        f"200 chats for {seconds:.0f} s: {len(cards)} cards, {a_second:.1f} a second (bar: 25), "
+        f"99 % within {quantile(cards, 0.99):.0f} ms (bar: 3000); {len(busy)} told to come again, "
+        f"99 % within {quantile(busy or [0], 0.99):.0f} ms (bar: 500); {lost} lost, {len(odd)} "
+        f"other answers {sorted(set(odd))[:3]}; resident memory {[round(one) for one in memory]} MB; "
+        f"{told(used.a_photo(max(1, len(cards))))}; load {os.getloadavg()[0]:.1f}"
+    )
+    return {"200 chats, answers a second": round(a_second, 1)}
+
+
+async def main(photos: int, crowd_s: float) -> dict[str, object]:
     """Starts everything, measures, stops; the figures."""
     with tempfile.TemporaryDirectory() as folder:
         people = Path(folder) / "people"
@@ -213,7 +270,7 @@ async def main(photos: int) -> dict[str, object]:
                 async with asyncio.timeout(60):
                     while not api.called("getUpdates"):  # noqa: ASYNC110 - there is no event
                         await asyncio.sleep(0.1)
-                return await measure(photos, bot.pid, Crowd(api))
+                return await measure(photos, bot.pid, Crowd(api), crowd_s)
             finally:
                 if bot.returncode is None:
                     bot.terminate()
@@ -224,7 +281,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=int, default=0, help="photos in a row for memory")
     parser.add_argument("--record", action="store_true", help="write benchmarks/figures.json")
+    parser.add_argument("--crowd", type=float, default=0, help="seconds of 200 chats, alone")
     arguments = parser.parse_args()
-    measured = asyncio.run(main(arguments.photos))
+    measured = asyncio.run(main(arguments.photos, arguments.crowd))
     if arguments.record:
         record("telegram", measured)
