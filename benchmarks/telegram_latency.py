@@ -240,7 +240,7 @@ async def throng(pid: int, crowd: Crowd, seconds: float) -> dict[str, object]:
         f"200 chats for {seconds:.0f} s: {len(cards)} cards, {a_second:.1f} a second (bar: 25), "
         f"99 % within {quantile(cards, 0.99):.0f} ms (bar: 3000); {len(busy)} told to come again, "
         f"99 % within {quantile(busy or [0], 0.99):.0f} ms (bar: 500); {lost} lost, {len(odd)} "
-        f"other answers {sorted(set(odd))[:3]}; resident memory {[round(one) for one in memory]} MB; "
+        f"other answers {sorted(set(odd))[:3]}; resident memory {[*map(round, memory)]} MB; "
         f"{told(used.a_photo(max(1, len(cards))))}; load {os.getloadavg()[0]:.1f}"
     )
     return {"200 chats, answers a second": round(a_second, 1)}

@@ -54,7 +54,7 @@ TWINS_WITHIN = 4  # messages; in private chats those of other chats are numbered
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 # Nobody waits longer than this for an answer; Telegram names hours after gross abuse.
 LONGEST_RATE_LIMIT_S = 600.0
-MOST_RATE_LIMITS = 10
+MOST_RATE_LIMITS, WORDS_PAUSE_S = 10, 0.02
 # Shown for a moment only: worth nothing once it would have to wait.
 MOMENTARY = frozenset({"sendChatAction", "answerCallbackQuery", "deleteMessage"})
 PICTURE_NAME = "lookalike.jpg"
@@ -68,13 +68,15 @@ class ChatRateLimiter(AIORateLimiter):
 
     ``AIORateLimiter`` stops every request after a 429. Telegram counts per chat as a rule, so here
     only that chat waits, and its answer is delivered afterwards. What is shown for a moment only
-    (the typing sign) neither counts as a message nor is repeated.
+    (the typing sign) neither counts as a message nor is repeated. Words, as refusals are, wait
+    until no picture waits.
     """
 
-    __slots__ = ()
+    __slots__ = ("_pictures", "_words")
 
     def __init__(self) -> None:
         super().__init__(max_retries=0)
+        self._pictures, self._words = 0, asyncio.Lock()
 
     # The library calls it by keywords.
     async def process_request(self, *, endpoint: str, **call: Any) -> Any:  # type: ignore[override]
@@ -92,7 +94,27 @@ class ChatRateLimiter(AIORateLimiter):
             log.info("telegram: %s has to wait %.0f s", endpoint, asked_s)
             return asked_s + 0.1
 
-        return await retry(partial(super().process_request, endpoint=endpoint, **call), pause_s)
+        waits, callback = endpoint != "sendMessage", call["callback"]
+
+        def leave() -> None:
+            nonlocal waits
+            self._pictures -= waits
+            waits = False
+
+        async def begin(*args: Any, **kwargs: Any) -> Any:
+            leave()
+            return await callback(*args, **kwargs)
+
+        send = partial(super().process_request, endpoint=endpoint, **call | {"callback": begin})
+        if not waits and self._base_limiter:
+            async with self._words:
+                while self._pictures or not self._base_limiter.has_capacity():  # noqa: ASYNC110
+                    await asyncio.sleep(WORDS_PAUSE_S)
+        self._pictures += waits
+        try:
+            return await retry(send, pause_s)
+        finally:
+            leave()
 
 
 class Sender:
