@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from sqlalchemy import select
 
-from engine.decode import decode
+from engine.decode import DecodeLimits, decode
 from engine.errors import BadSettings, PhotoProblem
 from engine.types import Space
 from gallery.build import learn_scores
@@ -32,6 +32,7 @@ from gallery.tables import BANNED, PEOPLE, PORTRAITS
 
 _BATCH: Final = 512  # portraits that are taken in whole or not at all
 _DAMAGED: Final = "damaged photo"
+_THUMBNAIL: Final = DecodeLimits(max_pixels=4_000_000)  # of a portrait; a pack may hold bombs
 
 
 class ExportReport(NamedTuple):
@@ -232,7 +233,7 @@ class _Intake:
             return
         try:
             one.jpeg = self._source.photo(one.portrait)
-            photo = None if one.jpeg is None else decode(one.jpeg)
+            photo = None if one.jpeg is None else decode(one.jpeg, _THUMBNAIL)
         except (OSError, PhotoProblem):
             one.reason = _DAMAGED
             return
@@ -268,7 +269,8 @@ class _Intake:
 
     def _calibrate(self, progress: Progress) -> None:
         """Takes calibrations over where there are none, and fits anew what has changed much."""
-        for space in self._offered:
+        there = [one.space for one in self._gallery.space_states()]  # none if nobody was taken
+        for space in filter(there.__contains__, self._offered):
             learned = read_learned(self._source, space)
             if learned is not None and read_learned(self._gallery, space) is None:
                 with self._gallery.transaction() as changes:

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from engine import decode as decoding
 from engine.errors import GalleryCorrupt, LookalikeError, SetupProblem
 from gallery import pack
 from gallery.gallery import Gallery
@@ -362,6 +363,24 @@ def test_a_photo_that_is_none_costs_its_portrait_only(
         assert (report.added, [one.reason for one in report.rejected]) == (1, ["damaged photo"])
         assert len(gallery.people()) == 1
         assert [len(gallery.embedded(space)) for space in gallery.spaces()] == [1]
+
+
+def test_a_pack_of_bombs_alone_brings_nobody_and_costs_little(sound: Path, tmp_path: Path) -> None:
+    """Each would be 100 megapixels; it is refused by its header."""
+    flat = io.BytesIO()
+    Image.new("L", (10_000, 10_000)).save(flat, "PNG", compress_level=1)
+    bomb, before = flat.getvalue(), decoding.tally["replaced"]
+
+    def change(connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE thumbnail SET jpeg = ?", [bomb])
+        pack.note_checksums(connection, [(1, bomb), (2, bomb)])
+
+    file = remade(sound, tmp_path / "evil.lookalike", change)
+    with Gallery.open(tmp_path / "own") as gallery:
+        report = import_file(gallery, file)
+        assert [one.reason for one in report.rejected] == ["damaged photo"] * 2
+        assert len(gallery.people()) == 0
+    assert decoding.tally["replaced"] == before
 
 
 def test_a_photo_that_was_changed_costs_its_portrait_only(sound: Path, tmp_path: Path) -> None:
