@@ -263,6 +263,7 @@ class Chat:
         self.conversation: Conversation = self.runner.run(self._opened.__aenter__())
         self.conversation.listeners.append(self._heard)
         self._faults: list[object] = []
+        self._sender = Sender("telegram", "1", "1", "en")
         from engine.backbones.network import portrait_jpeg
 
         self._photo = portrait_jpeg("grace_hopper")
@@ -280,15 +281,15 @@ class Chat:
             self._faults.append(facts)
 
     def _asked(self, **what: Any) -> Any:
-        sender = Sender("telegram", "1", "1", "en")
-        reply = self.runner.run(self.conversation.answer(Request(sender, **what), Limits()))
+        request = Request(self._sender, **what)
+        reply = self.runner.run(self.conversation.answer(request, Limits()))
         assert not self._faults, what
         return reply
 
     def press(self, parts: list[str]) -> None:
         """A button whose arguments may be anybody's; the photo's token is known to the presser."""
         action = ":".join(self.token if part == "TOKEN" else part for part in parts)
-        self.conversation.remembers(action)
+        self.conversation.remembers(Request(self._sender, action=action))
         self._asked(action=action)
 
     def say(self, said: tuple[str, str]) -> None:
