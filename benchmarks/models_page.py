@@ -41,6 +41,7 @@ SECTIONS = {
     "speed": ("Speed", "benchmarks/beside_peers.py"),
     "start_and_memory": ("Start and memory", "benchmarks/start_and_memory.py"),
     "telegram": ("What somebody on Telegram waits", "benchmarks/telegram_latency.py"),
+    "processes": ("Two processes, one bot", "benchmarks/two_processes.py"),
     "discord": ("What somebody on Discord waits", "benchmarks/discord_latency.py"),
     "scale": ("Large galleries", "benchmarks/gallery_scale.py"),
     "postgres_search": ("A gallery on PostgreSQL", "benchmarks/postgres_search.py"),

@@ -14,6 +14,7 @@ import importlib
 import logging
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,16 @@ def open_store(settings: Settings) -> contextlib.AbstractAsyncContextManager[Sto
     return Store.open(url, Identity(key), history_days=settings.database.history_days)
 
 
+def shared_memory(settings: Settings, store: Store) -> contextlib.AbstractAsyncContextManager[Any]:
+    """What processes of one bot remember together, see ``bot.valkey``; None if they don't."""
+    if settings.memory_url is None:
+        return contextlib.nullcontext()
+    kind, unchecked = _imported("bot.valkey", "cluster").Valkey, settings.memory.unchecked
+    found: contextlib.AbstractAsyncContextManager[Any]
+    found = kind(settings.memory_url, store.identity, unchecked=unchecked)
+    return found
+
+
 @contextlib.asynccontextmanager
 async def open_conversation(
     settings: Settings, *, fills_gallery: bool = False, twins: TwinsGroups | None = None
@@ -120,8 +131,9 @@ async def open_conversation(
     from bot.background import Filling, keep_up
     from bot.commands import Services
     from bot.conversation import Conversation
-    from bot.memory import RecentPhotos, TwinsGroups
+    from bot.memory import memories
     from bot.models import Models
+    from bot.process_memory import Memory
     from bot.recognizer import MOST_ELSEWHERE, Recognizer
     from bot.text import Wording
     from bot.values import Sender
@@ -142,9 +154,11 @@ async def open_conversation(
         stack.callback(decode.listeners.remove, note)
         gallery = await asyncio.to_thread(open_gallery, settings)
         stack.callback(gallery.close)
+        shared = await stack.enter_async_context(shared_memory(settings, store))
         ids = [one.partition(":")[::2] for one in settings.access.admins]
         admins = frozenset(store.identity.who(Sender(*one, "")).user for one in ids)
         queue = settings.queue.model_dump()
+        queue |= {"memory": shared, "clock": time.time} if shared else {"memory": Memory()}
         if engine.service is not None:
             stack.enter_context(engine.service)
             queue |= {"workers": MOST_ELSEWHERE, "finishers": cores()}
@@ -153,13 +167,12 @@ async def open_conversation(
         models = Models(engine, gallery, settings)
         stack.push_async_callback(models.close)
         await models.open()
-        memory = settings.memory
-        recent = RecentPhotos(lifetime_s=memory.minutes * 60, most_bytes=memory.megabytes * 10**6)
-        twins = TwinsGroups() if twins is None else twins
+        bounds = settings.memory.megabytes * 10**6, settings.memory.minutes * 60
+        recent, groups = memories(shared, *bounds, engine.decode)
         filling = Filling(gallery, engine, settings)
         stack.push_async_callback(filling.close, STOP_S)
-        known = (engine, gallery, recognizer, models, recent, twins, filling)
-        services = Services(Wording.load(), store, *known)
+        parts = (engine, gallery, recognizer, models, recent, twins or groups)
+        services = Services(Wording.load(), store, *parts, recognizer.memory, filling)
         await stack.enter_async_context(keep_up(services))
         if fills_gallery:
             filling.go_on()
@@ -278,13 +291,13 @@ def _adapter_class(name: str) -> Callable[..., Adapter[Any]]:
     return found
 
 
-def _imported(name: str) -> Any:
+def _imported(name: str, extra: str = "") -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] == "bot":
             raise
-        extra = name.rpartition(".")[2]
+        extra = extra or name.rpartition(".")[2]
         raise SetupProblem(
             f"the package {missing.name} is missing: run `pip install 'lookalike[{extra}]'`"
         ) from None

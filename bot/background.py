@@ -195,8 +195,8 @@ async def keep_up(services: Services) -> AsyncIterator[None]:
     """
 
     async def tidy() -> None:
-        for tidy_one in (services.recent.tidy, services.twins.tidy, services.recognizer.tidy):
-            tidy_one()
+        for memory in (services.recent.memory, services.twins.memory, services.memory):
+            memory.tidy()
         await services.store.tidy()
         await in_daemon_thread(release_memory)
 

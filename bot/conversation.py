@@ -21,7 +21,7 @@ from bot.logs import where
 from bot.text import Wording, fit, isolate, plain, rated
 from bot.values import Action, Document, Limits, Reply, Request
 from engine.backbones import BACKBONES
-from engine.errors import Busy, LookalikeError, SetupProblem
+from engine.errors import Busy, LookalikeError, SetupProblem, TryLater
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ async def my_data(services: Services, turn: Turn) -> Reply:
     stored = await services.store.export(turn.who)
     content = json.dumps(stored, ensure_ascii=False, indent=2).encode()
     text = turn.say("mydata.text")
-    if ends_s := services.twins.until_s(turn.who.user):
+    if ends_s := await services.twins.until_s(turn.who.user):
         until = time.strftime("%Y-%m-%d %H:%M", time.gmtime(ends_s[-1]))
         text += "\n" + turn.say("twins.mydata", count=len(ends_s), until=until)
     document = Document(content, "application/json", "lookalike-mydata.json")
@@ -76,9 +76,11 @@ async def press_forget(services: Services, turn: Turn, action: Action) -> Reply:
     if action.text(0) != "yes":
         return Reply(text=turn.say("forget.kept"), replaces=True, private=True)
     # First what needs no database: that one may hang.
-    services.recent.forget(turn.who.user)
-    services.twins.forget(turn.who.user)
+    await services.recent.forget(turn.who.user)
+    await services.twins.forget(turn.who.user)
     gone = await services.store.forget(turn.who)
+    if not services.memory.connected:
+        raise TryLater("the shared memory is away, and may still hold photos")
     text = turn.say("forget.done" if gone else "forget.done_later")
     return Reply(text=text, replaces=True, private=True)
 
@@ -172,18 +174,20 @@ class Conversation:
         self.fetch_model = services.models.fetch
         # For whoever watches: called after each answer with facts and milliseconds by step.
         self.models, self.recognizer = services.models, services.recognizer
+        self.memory = services.memory
         self.listeners: list[Callable[[dict[str, object], dict[str, float]], None]] = []
         self.decode, self.photo_limits = services.engine.decode, services.engine.limits
         self.photo_lifetime_s = services.recent.lifetime_s
         self.cookie_secret = services.store.identity.keyed("cookie").hex()  # outlives a restart
 
-    def remembers(self, request: Request) -> bool:
+    async def remembers(self, request: Request) -> bool:
         """Whether a button can do without the photos of the message that was answered."""
         pressed = Action.parse(request.action or "")
         if pressed is None or pressed.verb not in ABOUT_PHOTOS:
             return True
         room = self.store.identity.who(request.sender).room
-        return self._services.recent.find(pressed.text(0), room) is not None
+        recent = await self._services.recent.find(pressed.text(0), room)
+        return recent is not None and not (recent.elsewhere and pressed.verb in {"next", "both"})
 
     async def answer(self, request: Request, limits: Limits) -> Reply:
         """The reply to a request, within the limits.

@@ -1,21 +1,26 @@
 """What is kept in memory only: photos answered lately, and who takes part in ``/twins``.
 
-Bounded by age and by size. Nothing here is ever written anywhere or logged.
+Bounded by age and by size. Nothing here is ever written anywhere or logged. It lives in a
+``Memory``: that of this process, or one that the processes of a bot share (``bot.valkey``).
 """
 
+import asyncio
 import secrets
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from itertools import groupby
+from typing import Any, NoReturn, Self
 
 import cv2
 import numpy as np
 
+from bot.process_memory import SAME, Memory, Name
 from bot.values import SIDE, Attachment
 from engine.decode import stretch
-from engine.types import Box, Embedding, Face, Photo, Space
+from engine.errors import PhotoGone
+from engine.types import Box, Concern, Embedding, Face, Photo, Space
 
 DAY_S = 86_400.0
 
@@ -24,6 +29,8 @@ DAY_S = 86_400.0
 LONG_SIDE_PX = 1280
 PACKED_SHARE = 12  # how much smaller packing makes a photo, about
 EMBEDDING_BYTES = 8_500  # 2048 float32 and the objects around them
+
+MOST_TWINS = 5_000  # about 5 MB with 128 dimensions, 60 MB with 2048
 
 Decode = Callable[[bytes], Photo] | None
 
@@ -82,6 +89,46 @@ class KeptPhoto:
         size = held.pixels.nbytes // PACKED_SHARE if isinstance(held, Photo) else len(held)
         return size + len(self.embeddings) * EMBEDDING_BYTES
 
+    def dumped(self) -> dict[str, Any]:
+        """All of it for JSON, once it is packed."""
+        assert isinstance(self._held, bytes)
+        return {
+            "file": (b64encode(self._held).decode(), self._decode is not None),
+            "source": (self._source_size_px, self._format),
+            "faces": [
+                (astuple(one.box), one.landmarks.tolist(), one.confidence, one.concerns)
+                for one in self.faces
+            ],
+            "known": [(*key, _embedding_dumped(one)) for key, one in self.embeddings.items()],
+            "answered": [*self.answered],
+        }
+
+    @classmethod
+    def loaded(cls, said: dict[str, Any], decode: Decode) -> Self:
+        """What ``dumped`` was said of."""
+        kept, (file, is_as_sent), (size_px, form) = cls.__new__(cls), said["file"], said["source"]
+        vars(kept).update(
+            _held=b64decode(file),
+            _decode=decode if is_as_sent else None,
+            _source_size_px=tuple(size_px),
+            _format=form,
+            faces=tuple(
+                Face(Box(*box), np.array(points, np.float32), sure, tuple(map(Concern, concerns)))
+                for box, points, sure, concerns in said["faces"]
+            ),
+            embeddings={(at, model): _embedding(one) for at, model, one in said["known"]},
+            answered={(at, model, kin) for at, model, kin in said["answered"]},
+        )
+        return kept
+
+
+def _embedding_dumped(embedding: Embedding) -> tuple[Any, ...]:
+    return (*astuple(embedding.space), b64encode(embedding.vector.tobytes()).decode())
+
+
+def _embedding(said: Sequence[Any]) -> Embedding:
+    return Embedding(np.frombuffer(b64decode(said[-1]), np.float32), Space(*said[:-1]))
+
 
 @dataclass(slots=True)
 class RecentAnswer:
@@ -95,60 +142,86 @@ class RecentAnswer:
     style: str = SIDE  # how cards are drawn, one of ``bot.values.STYLES``
     first: int = 1  # the photo's number in the album
     message_id: int | None = None  # of the message that holds it
+    elsewhere: bool = False  # whether it was kept by another process, so that rest is out of reach
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory held by the photos, roughly."""
+        return sum(photo.size_bytes for photo in self.photos)
+
+    def dumped(self) -> dict[str, Any]:
+        """All of it for JSON; compresses the photos, so not for the event loop."""
+        for photo in self.photos:
+            photo.pack()
+        rest = [(one.own, one.spoiler, one.message_id) for one in self.rest]
+        photos = [photo.dumped() for photo in self.photos]
+        plain = (self.style, self.first, self.message_id)
+        return {"said": (self.owner.hex(), self.room.hex(), photos, self.category, rest, *plain)}
+
+    @classmethod
+    def loaded(cls, said: dict[str, Any], decode: Decode) -> Self:
+        """What ``dumped`` was said of; who fetches its ``rest`` is told that it is gone."""
+        owner, room, photos, category, rest, style, first, message_id = said["said"]
+        kept = tuple(KeptPhoto.loaded(one, decode) for one in photos)
+        later = tuple(Attachment(_out_of_reach, *one) for one in rest)
+        owner, room = bytes.fromhex(owner), bytes.fromhex(room)
+        return cls(owner, room, kept, category, later, style, first, message_id, elsewhere=True)
+
+
+async def _out_of_reach() -> NoReturn:
+    raise PhotoGone("another process knows where the photo is")
+
+
+def size_bytes(value: object) -> int:
+    """Memory held by photos that are remembered, roughly; 0 for other values."""
+    return value.size_bytes if isinstance(value, RecentAnswer) else 0
 
 
 @dataclass(eq=False, repr=False)
 class RecentPhotos:
-    """Photos answered lately, by token, for one event loop.
+    """Photos answered lately, by token. One is kept for ``lifetime_s`` at most."""
 
-    One is kept for ``lifetime_s`` at most, and all of them may hold ``most_bytes`` of memory.
-    """
-
+    memory: Memory = field(default_factory=Memory)
     lifetime_s: float = 3600.0
-    most_bytes: int = 24_000_000
-    clock: Callable[[], float] = time.monotonic
-    _kept: OrderedDict[str, tuple[float, RecentAnswer]] = field(default_factory=OrderedDict)
+    decode: Decode = None  # of photos that are kept as they were sent
 
-    def keep(self, answer: RecentAnswer) -> str:
-        """Remembers it; the token finds it again, and begins with the number of a later photo."""
+    @staticmethod
+    def token(answer: RecentAnswer) -> str:
+        """What is to name an answer; it begins with the number of a later photo."""
         # 9 bytes are 12 characters that can't be guessed.
-        token = f"{answer.first}." * (answer.first > 1) + secrets.token_urlsafe(9)
-        self._kept[token] = (self.clock(), answer)
-        self.tidy()
-        return token
+        return f"{answer.first}." * (answer.first > 1) + secrets.token_urlsafe(9)
 
-    def find(self, token: str, room: bytes) -> RecentAnswer | None:
+    async def keep(self, token: str, answer: RecentAnswer, *, again: bool = False) -> None:
+        """Remembers it; the token finds it again. It is its owner's latest.
+
+        What is kept ``again`` is kept as it is now, and no longer than it was.
+        """
+        value: Any = await asyncio.to_thread(answer.dumped) if self.memory.shared else answer
+        name, lives_s = ("photo", answer.room.hex(), token), None if again else self.lifetime_s
+        if await self.memory.put(name, value, lives_s):
+            mine = ("photos of", answer.owner.hex())
+            await self.memory.relist(mine, self.lifetime_s, "/".join(name))
+
+    async def find(self, token: str, room: bytes) -> RecentAnswer | None:
         """What the token names in that chat, or None if it is forgotten."""
-        self.tidy()
-        if token not in self._kept or self._kept[token][1].room != room:
-            return None
-        self._kept.move_to_end(token)  # what is used is kept longest where memory is short
-        return self._kept[token][1]
+        return await self._find(("photo", room.hex(), token))
 
-    def latest(self, owner: bytes) -> RecentAnswer | None:
+    async def _find(self, name: Name) -> RecentAnswer | None:
+        known = await self.memory.get(name)
+        return RecentAnswer.loaded(known, self.decode) if isinstance(known, dict) else known
+
+    async def latest(self, owner: bytes) -> RecentAnswer | None:
         """The one photo of a person that was answered or asked about last; None if forgotten."""
-        self.tidy()
-        mine = (kept for _, kept in reversed(self._kept.values()) if kept.owner == owner)
-        return next((kept for kept in mine if len(kept.photos) == 1), None)
+        for name in reversed(await self.memory.get(("photos of", owner.hex())) or ()):
+            kept = await self._find(tuple(name.split("/")))
+            if kept is not None and len(kept.photos) == 1:
+                return kept
+        return None
 
-    def forget(self, owner: bytes) -> None:
+    async def forget(self, owner: bytes) -> None:
         """Drops everything of one person."""
-        for token in [token for token, (_, kept) in self._kept.items() if kept.owner == owner]:
-            del self._kept[token]
-
-    def tidy(self) -> None:
-        """Drops what is too old, and the least used while there is too much."""
-        oldest = self.clock() - self.lifetime_s
-        for token in [token for token, (since, _) in self._kept.items() if since <= oldest]:
-            del self._kept[token]
-        kept = (photo for _, answer in self._kept.values() for photo in answer.photos)
-        total = sum(photo.size_bytes for photo in kept)
-        while self._kept and total > self.most_bytes:
-            _, (_, answer) = self._kept.popitem(last=False)
-            total -= sum(photo.size_bytes for photo in answer.photos)
-
-    def __len__(self) -> int:
-        return len(self._kept)
+        for name in await self.memory.take(("photos of", owner.hex())) or ():
+            await self.memory.take(tuple(name.split("/")))
 
 
 def _reduced(photo: Photo, faces: tuple[Face, ...]) -> tuple[Photo, tuple[Face, ...]]:
@@ -182,6 +255,17 @@ class Member:
     since_s: float
     embedding: Embedding | None = field(default=None, repr=False)
 
+    def dumped(self) -> tuple[Any, ...]:
+        """All of it for JSON."""
+        seen = None if self.embedding is None else _embedding_dumped(self.embedding)
+        return (self.name, self.since_s, seen)
+
+    @classmethod
+    def loaded(cls, said: Sequence[Any]) -> Self:
+        """What ``dumped`` was said of."""
+        name, since_s, seen = said
+        return cls(name, since_s, None if seen is None else _embedding(seen))
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -195,41 +279,44 @@ class Pair:
 
 @dataclass(eq=False, repr=False)
 class TwinsGroups:
-    """Members of ``/twins`` by chat and person, for one event loop.
+    """Members of ``/twins`` by chat and person.
 
-    A person takes part for a day after joining or after their newest photo. At ``most`` in all
-    chats those leave whose time ends first. The clock is Unix time, since a monotonic one stands
-    still while the machine sleeps.
+    A person takes part for a day after joining or after their newest photo. The clock is Unix
+    time, since a monotonic one stands still while the machine sleeps.
     """
 
+    memory: Memory = field(default_factory=lambda: Memory(MOST_TWINS, is_twin, time.time))
     most_in_a_chat: int = 100
-    most: int = 5_000  # about 5 MB with 128 dimensions, 45 MB with 2048
     clock: Callable[[], float] = time.time
-    # By room and user, oldest first
-    _members: dict[tuple[bytes, bytes], Member] = field(default_factory=dict)
 
-    def join(self, room: bytes, user: bytes, name: str) -> bool:
+    async def join(self, room: bytes, user: bytes, name: str) -> bool:
         """Lets a person take part; a member keeps their photo and time. False if it is full."""
-        members = self.members(room)
-        if user not in members and len(members) < self.most_in_a_chat:
-            self._put(room, user, Member(name, self.clock()))
-        return (room, user) in self._members
+        members = await self.members(room)
+        if user not in members:
+            if len(members) >= self.most_in_a_chat:
+                return False
+            await self._list(room, user)
+            member = Member(name, self.clock())
+            await self.memory.put(_twin(room, user), member.dumped(), DAY_S)
+        return True
 
-    def leave(self, room: bytes, user: bytes) -> bool:
+    async def leave(self, room: bytes, user: bytes) -> bool:
         """Removes a person from a chat; whether they took part."""
-        self.tidy()
-        return self._members.pop((room, user), None) is not None
+        await self.memory.relist(("twins", room.hex()), None, "", user.hex())
+        return await self.memory.take(_twin(room, user)) is not None
 
-    def forget(self, user: bytes) -> None:
+    async def forget(self, user: bytes) -> None:
         """Removes a person from every chat."""
-        self._members = {key: one for key, one in self._members.items() if key[1] != user}
+        for room in await self.memory.take(("twins of", user.hex())) or ():
+            await self.leave(bytes.fromhex(room), user)
 
-    def member(self, room: bytes, user: bytes) -> Member | None:
+    async def member(self, room: bytes, user: bytes) -> Member | None:
         """A person's membership in a chat; None if they don't take part."""
-        self.tidy()
-        return self._members.get((room, user))
+        said = await self.memory.get(_twin(room, user))
+        member = None if said is None else Member.loaded(said)
+        return member if member and 0 <= self.clock() - member.since_s < DAY_S else None
 
-    def count(
+    async def count(
         self, room: bytes, user: bytes, member: Member, embedding: Embedding, name: str
     ) -> bool:
         """Puts a photo in the place of the older one; their day begins anew.
@@ -237,38 +324,52 @@ class TwinsGroups:
         ``member`` is what was kept of them when the photo came. Whether it counts: not if they
         left, or were replaced, while it was looked at.
         """
-        if self.member(room, user) is not member:
-            return False
-        self._put(room, user, Member(name, self.clock(), embedding))
-        return True
+        new = Member(name, self.clock(), embedding).dumped()
 
-    def members(self, room: bytes) -> dict[bytes, Member]:
+        def replaced(known: Any) -> Any:
+            return new if known and known[1] == member.since_s else SAME
+
+        await self._list(room, user)
+        return await self.memory.change(_twin(room, user), DAY_S, replaced) is new
+
+    async def members(self, room: bytes) -> dict[bytes, Member]:
         """Everybody who takes part in a chat, by key."""
-        self.tidy()
-        return {user: one for (where, user), one in self._members.items() if where == room}
+        known = await self.memory.get(("twins", room.hex())) or ()
+        users = [bytes.fromhex(user) for user in known]
+        found = await asyncio.gather(*(self.member(room, user) for user in users))
+        members = dict(zip(users, found, strict=True))
+        if gone := {user.hex() for user, member in members.items() if member is None}:
+            await self.memory.relist(("twins", room.hex()), None, "", *gone)
+        return {user: member for user, member in members.items() if member is not None}
 
-    def until_s(self, user: bytes) -> tuple[float, ...]:
+    async def until_s(self, user: bytes) -> tuple[float, ...]:
         """When a person's membership ends in each chat, Unix time, rising."""
-        self.tidy()
-        mine = (member for (_, who), member in self._members.items() if who == user)
-        return tuple(sorted(member.since_s + DAY_S for member in mine))
+        rooms = await self.memory.get(("twins of", user.hex())) or ()
+        found = [await self.member(bytes.fromhex(room), user) for room in rooms]
+        return tuple(sorted(member.since_s + DAY_S for member in found if member is not None))
 
-    def tidy(self) -> None:
-        """Drops everybody whose time is over, or was set back behind its beginning."""
-        now_s = self.clock()
-        for key, member in list(self._members.items()):
-            if not member.since_s <= now_s < member.since_s + DAY_S:
-                del self._members[key]
+    async def _list(self, room: bytes, user: bytes) -> None:
+        """Lets a person be found by the chat, and the chat by the person."""
+        await self.memory.relist(("twins", room.hex()), DAY_S, user.hex())
+        await self.memory.relist(("twins of", user.hex()), DAY_S, room.hex())
 
-    def _put(self, room: bytes, user: bytes, member: Member) -> None:
-        self._members.pop((room, user), None)
-        self._members[room, user] = member
-        if len(self) > self.most:
-            del self._members[next(iter(self._members))]
 
-    def __len__(self) -> int:
-        """How many take part, counted once for every chat."""
-        return len(self._members)
+def is_twin(value: object) -> bool:
+    """Whether that is a person who takes part in a chat, and no list of people or chats."""
+    return isinstance(value, tuple)
+
+
+def _twin(room: bytes, user: bytes) -> Name:
+    return ("twin", room.hex(), user.hex())
+
+
+def memories(
+    shared: Memory | None, most_bytes: int, lifetime_s: float, decode: Decode
+) -> tuple[RecentPhotos, TwinsGroups]:
+    """What remembers photos and ``/twins``, in a memory that processes share or in this one's."""
+    photos = (most_bytes and shared) or Memory(most_bytes, size_bytes)
+    twins = TwinsGroups(shared) if shared else TwinsGroups()
+    return RecentPhotos(photos, lifetime_s, decode), twins
 
 
 def closest_pairs(embeddings: Mapping[bytes, Embedding], most: int) -> tuple[Pair, ...]:

@@ -83,6 +83,8 @@ class Monitor:
         found["model"] = bool(self._conversation.models.ready())
         if self._service is not None:
             found["engine"] = self._service.reached
+        if self._conversation.memory.shared:
+            found["memory"] = self._conversation.memory.connected
         checks = {
             "store": self._conversation.store.kept("readyz"),
             "gallery": asyncio.to_thread(self._conversation.gallery.counts),
@@ -101,7 +103,8 @@ class Monitor:
             metrics = generate_latest(self.registry)
             return web.Response(body=metrics, headers={"Content-Type": CONTENT_TYPE_LATEST})
         parts = await self.parts()
-        ready = all(parts.values())
+        # Without the shared memory each process answers on its own.
+        ready = all(works for part, works in parts.items() if part != "memory")
         return web.json_response({"ready": ready, **parts}, status=200 if ready else 503)
 
     @contextlib.asynccontextmanager

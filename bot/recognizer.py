@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import time
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from typing import TypeVar
 import cv2
 
 from bot.memory import KeptPhoto
+from bot.process_memory import SAME, Memory
 from engine.engine import Engine, comparable
 from engine.errors import Busy, Deadline, TooFast
 from engine.runtime import cores
@@ -108,10 +110,10 @@ class Recognizer:
     admins: frozenset[bytes] = frozenset()  # keys of people without a limit
     workers: int = field(default_factory=cores)  # threads for decoding and detecting
     finishers: int = 1  # further threads, so that answers are finished meanwhile
-    clock: Callable[[], float] = time.monotonic
+    memory: Memory = field(default_factory=Memory)  # of who asked when
+    clock: Callable[[], float] = time.monotonic  # the same in all processes that share it
 
     def __post_init__(self) -> None:
-        self._told: dict[bytes, float] = {}  # who was told to wait -> until when
         self._fetching = FairSemaphore(max(MOST_FETCHING, self.workers))
         self._detecting = FairSemaphore(self.workers)
         self.decoded = FairSemaphore(MOST_DECODED_PER_WORKER * self.workers)
@@ -124,7 +126,6 @@ class Recognizer:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="recognizer")
         self._waiting: defaultdict[str, deque[Waiting]] = defaultdict(deque)
         self._batches: dict[str, asyncio.Task[None]] = {}
-        self._asked: defaultdict[tuple[bytes, bool], deque[float]] = defaultdict(deque)
         self.inside = 0  # questions in work or waiting
         self._empty = asyncio.Event()
         self._empty.set()
@@ -148,15 +149,14 @@ class Recognizer:
                 elsewhere, can't be reached.
             Deadline: If what is done inside takes too long.
         """
-        limits = self.refuse_too_fast(person, room, press=press)
+        await self.refuse_too_fast(person, room, press=press)
         if self._closed or self.inside >= self.length:
             # About how long a new photo would wait, from what the last ones took.
             wait_s = max(1.0, self.inside * self._cost_s / self.workers)
             raise Busy("the queue is full", seconds=wait_s)
         if self.engine.service is not None:
             self.engine.service.refuse_if_away()
-        for key in limits:
-            self._asked[key, press].extend([self.clock()] * photos)
+        await self.refuse_too_fast(person, room, photos=photos, press=press)
         self.inside += 1
         self._empty.clear()
         slot = Slot(self, person, photos)
@@ -174,25 +174,36 @@ class Recognizer:
             self._cost_s += SMOOTHING * (self._work_s - self._cost_s)
             self._work_s = 0.0
 
-    def refuse_too_fast(
-        self, person: bytes, room: bytes = b"", *, press: bool = False
-    ) -> tuple[bytes, ...]:
-        """Whose questions are counted: the keys of the person, and of the chat if it has a limit.
-
-        Raises TooFast as ``admitted`` does.
-        """
-        now, limits = self.clock(), {person: self.photos_per_minute}
+    async def refuse_too_fast(
+        self, person: bytes, room: bytes = b"", *, photos: int = 0, press: bool = False
+    ) -> None:
+        """Raises TooFast as ``admitted`` does; else counts so many for the person and the chat."""
+        limits = {person: self.photos_per_minute}
         if room and self.chat_photos_per_minute is not None:
             limits[room] = self.chat_photos_per_minute
-        for key, limit in limits.items() if person not in self.admins else ():
-            times = self._asked[key, press]
-            while times and times[0] <= now - WINDOW_S:
-                times.popleft()
-            if len(times) >= limit * (PRESSES_PER_PHOTO if press else 1):
-                free_s, again = times[0] + WINDOW_S, self._told.get(person, now) > now
-                self._told[person] = self._told[person] if again else free_s
-                raise TooFast("asked too often", seconds=free_s - now, again=again)
-        return tuple(limits)
+        for key, limit in limits.items():
+            most = math.inf if person in self.admins else limit
+            try:
+                await self._note(key, photos, press, most * (PRESSES_PER_PHOTO if press else 1))
+            except TooFast as problem:
+                if key != person:
+                    await self._note(person, -photos, press)
+                told, lives_s = ("told", person.hex()), float(str(problem.details["seconds"]))
+                problem.details["again"] = not await self.memory.put(told, 1, lives_s, absent=True)
+                raise
+
+    async def _note(self, key: bytes, more: int, press: bool, most: float = math.inf) -> None:
+        """Notes that so many more, or fewer, were asked just now; raises TooFast at ``most``."""
+        now = self.clock()
+
+        def noted(times: list[float] | None) -> list[float]:
+            times = [one for one in times or () if now - WINDOW_S < one]
+            if len(times) >= most:
+                free_s = times[0] + WINDOW_S - now
+                raise TooFast("asked too often", seconds=free_s, again=False)
+            return [*times, *[now] * more][: max(0, len(times) + more)] if more else SAME
+
+        await self.memory.change(("asked", key.hex(), str(press)), WINDOW_S, noted)
 
     async def detect(
         self,
@@ -211,7 +222,7 @@ class Recognizer:
         began, spent_ms = time.perf_counter(), dict[str, float]()
         slot.unseen -= 1
         if slot.unseen < 0:
-            self._asked[slot.person, False].append(self.clock())
+            await self._note(slot.person, 1, press=False)
 
         def decode_and_detect() -> DetectedPhoto:
             step = functools.partial(timed, spent_ms)
@@ -306,14 +317,6 @@ class Recognizer:
         for task in self._batches.values():
             task.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def tidy(self) -> None:
-        """Forgets who has not asked in the last minute."""
-        oldest = self.clock() - WINDOW_S
-        for key in [key for key, times in self._asked.items() if not times or times[-1] < oldest]:
-            del self._asked[key]
-        for person in [one for one, until in self._told.items() if until < self.clock()]:
-            del self._told[person]
 
     async def _embed_waiting(self, model: str) -> None:
         """Embeds in batches until nobody waits for this model."""

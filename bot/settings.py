@@ -8,7 +8,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, unquote_plus
 
 import platformdirs
@@ -21,6 +21,7 @@ from pydantic import (
     SecretStr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
@@ -132,6 +133,8 @@ class AccessSettings(_Section):
 class MemorySettings(_Section):
     """Answered photos, kept in memory only, so that buttons need no second upload."""
 
+    url: OptionalSecret = None
+    unchecked: bool = False
     minutes: Annotated[float, Field(ge=0)] = 60.0
     megabytes: Annotated[int, Field(ge=0)] = 24
 
@@ -162,6 +165,15 @@ class DiscordSettings(_Section):
     gateway_url: OptionalText = None
     cdn_url: OptionalText = None
     sharded: bool = False
+    shard_ids: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    shard_count: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _shards(self) -> Self:
+        known = range(self.shard_count or 0)
+        if (self.shard_count is None) == bool(self.shard_ids) or {*self.shard_ids} - {*known}:
+            raise ValueError("shard_ids and shard_count belong together: ids from 0 to count - 1")
+        return self
 
 
 class WebSettings(_Section):
@@ -251,6 +263,11 @@ class Settings(BaseSettings):
         return self.database.url.get_secret_value() if self.database.url else None
 
     @property
+    def memory_url(self) -> str | None:
+        """The server that remembers for several processes, password and all; None for none."""
+        return self.memory.url.get_secret_value() if self.memory.url else None
+
+    @property
     def gallery_folder(self) -> Path:
         """Catalogue, portraits and vectors; of a gallery in a database, copies of pictures."""
         return self.home / "gallery"
@@ -314,7 +331,7 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
     found = [telegram.token, telegram.webhook.secret, settings.discord.token, settings.database.key]
     found += [settings.web.password, settings.engine.secret]
     plain = [secret.get_secret_value() for secret in found if secret is not None]
-    for url in (settings.gallery_url, settings.database_url):
+    for url in (settings.gallery_url, settings.database_url, settings.memory_url):
         passwords = [next(filter(None, found)) for found in _PASSWORD.findall(url or "")]
         if url is not None and passwords:
             plain += [url, *passwords, *map(unquote_plus, passwords), *map(unquote, passwords)]

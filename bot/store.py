@@ -44,6 +44,7 @@ DAY_S = 86_400
 # back, and those before), and how much of it.
 KEPT: dict[str, tuple[int, int | None]] = {
     "telegram": (3, None),
+    "telegram answered": (3, None),
     "discord": (25, 100),
     "discord asked": (3, None),
     "decode": (25, 1_000),
@@ -368,14 +369,17 @@ class Store:
         await self._transaction(lambda one: [one.execute(deletion) for deletion in deletions])
         return await self._empty_log()
 
-    async def keep(self, name: str, what: str, content: object, *, replace: bool = True) -> bool:
+    async def keep(
+        self, name: str, what: str, content: object, *, replace: bool = True, filed: str = ""
+    ) -> bool:
         """Keeps, for the next start of a front end, what it says of a place or update; sealed.
 
-        Returns whether nothing was kept of it; what was stays without ``replace``.
+        Returns whether nothing was kept of it; what was stays without ``replace``. ``kept`` finds
+        it under the name under which it is ``filed``.
         """
         key = self.identity.keyed("kept", name, what).hex()
         said = {"what": what, "content": content, "at_s": self._clock()}
-        return await self._change(key, self._hours(name)[0], said, replace=replace)
+        return await self._change(key, self._hours(filed or name)[0], said, replace=replace)
 
     async def kept(self, name: str) -> dict[str, Any]:
         """What ``keep`` was told within the hours of ``KEPT``, newest first."""

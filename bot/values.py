@@ -44,6 +44,8 @@ class Attachment:
     spoiler: bool = False  # whether the platform hides it until somebody asks to see it
     # Of the message that holds it, where answers can reply to one of several
     message_id: int | None = field(default=None, repr=False)
+    # What the platform calls it, and its bytes, where that is for long
+    file: tuple[str, int | None] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from homes import copy_home, make_starter_home
 
 if TYPE_CHECKING:
     from postgres_server import PostgresServer
+    from valkey_server import ValkeyServer
 
     from engine.backbones import BackboneRecord
 
@@ -140,3 +141,16 @@ def postgres() -> Iterator[PostgresServer]:
 def postgres_url(postgres: PostgresServer) -> str:
     """An empty database of the test's own."""
     return postgres.fresh()
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[ValkeyServer]:
+    """A server of Valkey or Redis; one for the whole session, or each of its workers."""
+    from valkey_server import ValkeyServer
+
+    try:
+        server = ValkeyServer()
+    except FileNotFoundError as problem:
+        pytest.skip(str(problem))
+    yield server
+    server.stop()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from bot.logs import where
+from bot.process_memory import Memory
 from bot.values import Attachment
 from engine.errors import NotAnImage, SourceDown, TooLarge
 
@@ -36,6 +37,9 @@ DOWNLOAD_LIMIT_BYTES = 20_000_000
 FETCH_PAUSES_S = (0.2, 0.8, 2.0, 3.0, 4.0)
 # A sign that something is in work, such as that of typing, is shown where the answer takes longer.
 SIGN_AFTER_S = 0.3
+# How long a process that is killed keeps others from what it had in work, and one that answered.
+CLAIM_S, DONE_S, LOOK_S = 15.0, 900.0, 0.1
+IN_WORK, DONE = "in work", "done"
 SEND_S = 1.5  # how much longer a stop waits for an answer that is on its way
 # What a process may have died of: how long it is in work alone at the next start, and how many
 # times it is begun there before it is given up.
@@ -194,6 +198,41 @@ class Recovery(Generic[W]):
             self._begun.add(number)
             self._nothing_begun.clear()
             await self._begin(number, asked, tries)
+
+
+async def was_done(memory: Memory, *name: str) -> bool:
+    """Waits while something is claimed; whether it was done, and its process not killed."""
+    while (state := await memory.get(name)) == IN_WORK:  # noqa: ASYNC110 - by another process
+        await asyncio.sleep(LOOK_S)
+    return bool(state == DONE)
+
+
+@contextlib.asynccontextmanager
+async def claimed(memory: Memory, *name: str, waits: bool = False) -> AsyncIterator[bool]:
+    """Whether something is to be answered here, and not by a process that was sent it, too.
+
+    It stays claimed while the block runs, and for ``DONE_S`` once that is done. A process that is
+    killed loses its claims soon, which is what ``waits`` waits for.
+    """
+    while not await memory.put(name, IN_WORK, CLAIM_S, absent=True):
+        if not waits or await was_done(memory, *name):
+            yield False
+            return
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(CLAIM_S / 3)
+            await memory.put(name, IN_WORK, CLAIM_S)
+
+    renewing, ended = asyncio.create_task(renew()), True
+    try:
+        yield True
+    except asyncio.CancelledError:
+        ended = False
+        raise
+    finally:
+        renewing.cancel()
+        await (memory.put(name, DONE, DONE_S) if ended else memory.take(name))
 
 
 async def retry(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bot.background import Filling
     from bot.memory import RecentAnswer, RecentPhotos, TwinsGroups
     from bot.models import Models
+    from bot.process_memory import Memory
     from bot.recognizer import DetectedPhoto, Recognizer
     from bot.store import Store, Who
     from engine.engine import Engine
@@ -39,6 +40,7 @@ class Services:
     models: Models
     recent: RecentPhotos
     twins: TwinsGroups
+    memory: Memory
     filling: Filling
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from bot.commands import Refusal, Services, Turn, notice, refusal
 from bot.commands.answers import how_rare, numbers, pair_buttons
-from bot.commands.photo import detect, remember, wished
+from bot.commands.photo import detect, wished
 from bot.memory import RecentAnswer
 from bot.recognizer import DetectedPhoto, Slot
 from bot.text import rated, shown_model, word_key
@@ -31,7 +31,9 @@ async def compare(services: Services, turn: Turn) -> Reply:
 
 async def both(services: Services, turn: Turn, action: Action) -> Reply:
     """A button under an album of two photos."""
-    recent = services.recent.find(action.text(0), turn.who.room)
+    recent = await services.recent.find(action.text(0), turn.who.room)
+    if recent is not None and recent.elsewhere:
+        recent = None
     again = turn.request.photos if recent is None else ()
     if len(again) != 2 and (recent is None or not recent.rest):
         raise refusal(turn, "stale.photo")
@@ -68,7 +70,7 @@ async def _recalled(
     services: Services, turn: Turn, slot: Slot, action: Action
 ) -> tuple[Two, bool | None]:
     """The two faces, and whether the photos are the asker's; None where they came again."""
-    recent = services.recent.find(action.text(0), turn.who.room)
+    recent = await services.recent.find(action.text(0), turn.who.room)
     count = action.number(2, least=1, most=2) or 2
     if recent is None and len(turn.request.photos) >= count:
         return await _detect(turn, slot, turn.request.photos[:count]), None
@@ -117,7 +119,10 @@ async def _answer(
     picture = await services.recognizer.finish(draw, turn.ms, "draw")
     if not token:
         kept = tuple(dict.fromkeys(photo.kept for photo, _ in two))
-        token = remember(services, RecentAnswer(turn.who.user, turn.who.room, kept))
+        recent = RecentAnswer(turn.who.user, turn.who.room, kept)
+        token = services.recent.token(recent)
+        services.recognizer.pack_later(kept)
+        await services.recent.keep(token, recent)
     photos = 1 + (two[1][1] == 1)
     lines = [
         turn.say("compare.result", score=rated(answer.score), word=answer.word),

@@ -7,14 +7,15 @@ presented by ``bot.commands.answers``: as a card, a film, parents, or raw number
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from bot.background import FEW_PEOPLE, STARTER_PEOPLE, Filling
 from bot.commands import Found, Question, Refusal, Services, Turn, answers, refusal
 from bot.commands.twins import count_photo
 from bot.commands.words import SETTINGS, means_best, names_setting, read_wish, unknown_sentence
-from bot.memory import RecentAnswer
+from bot.memory import KeptPhoto, RecentAnswer
 from bot.recognizer import DetectedPhoto, Slot, timed
 from bot.store import Choice, PastMatch
 from bot.text import isolate
@@ -45,37 +46,33 @@ async def ask(services: Services, turn: Turn, question: Question) -> Reply:
             photo = DetectedPhoto.from_kept(recent.photos[0])
         else:
             photo, question = await first_with_face(services, turn, slot, question)
-        token, lines = question.token, list(question.remarks)
-        if not token:
-            more = (question.category, question.rest, question.style, question.first)
-            user, room = turn.who.user, turn.who.room
-            kept = RecentAnswer(user, room, (photo.kept,), *more, question.message_id)
-            token = remember(services, kept)
-        if question.number > len(photo.faces):
-            question = dataclasses.replace(question, number=1)
-        turn.notes["model"] = question.model
-        matches, *counts = await asyncio.create_task(search(services, turn, photo, question))
-        concerns = photo.faces[question.number - 1].concerns
-        said = answers.match_answers(turn.say, matches, concerns)
-        # In the history once for each face and model, while the answer is drawn.
-        noting, once = None, (question.number, question.model, question.parents)
-        if question.mine and question.show != "numbers" and once not in photo.kept.answered:
-            photo.kept.answered.add(once)
-            now_s = services.store.now_s()
-            told = said if question.parents else said[:1]
-            past = [PastMatch(one.name, one.score, question.model, now_s) for one in told]
-            noting = asyncio.create_task(services.store.remember(turn.who, *past))
-        try:
-            if recent is None and turn.request.sender.is_group:
-                lines.append(await count_photo(services, turn, photo))
-            if question.show == "film":  # films wait long, and the photo as decoded may be large
-                photo = DetectedPhoto.from_kept(photo.kept)
-            found = Found(photo, question, token, matches, said, *counts)
-            show = getattr(answers, f"show_{question.show}")
-            reply: Reply = await show(services, turn, slot, found)
-        finally:
-            if noting is not None:
-                await noted(turn, noting)
+        lines = list(question.remarks)
+        async with _remembered(services, turn, question, photo.kept) as token:
+            if question.number > len(photo.faces):
+                question = dataclasses.replace(question, number=1)
+            turn.notes["model"] = question.model
+            matches, *counts = await asyncio.create_task(search(services, turn, photo, question))
+            concerns = photo.faces[question.number - 1].concerns
+            said = answers.match_answers(turn.say, matches, concerns)
+            # In the history once for each face and model, while the answer is drawn.
+            noting, once = None, (question.number, question.model, question.parents)
+            if question.mine and question.show != "numbers" and once not in photo.kept.answered:
+                photo.kept.answered.add(once)
+                now_s = services.store.now_s()
+                told = said if question.parents else said[:1]
+                past = [PastMatch(one.name, one.score, question.model, now_s) for one in told]
+                noting = asyncio.create_task(services.store.remember(turn.who, *past))
+            try:
+                if recent is None and turn.request.sender.is_group:
+                    lines.append(await count_photo(services, turn, photo))
+                if question.show == "film":  # it waits long, and the decoded photo may be large
+                    photo = DetectedPhoto.from_kept(photo.kept)
+                found = Found(photo, question, token, matches, said, *counts)
+                show = getattr(answers, f"show_{question.show}")
+                reply: Reply = await show(services, turn, slot, found)
+            finally:
+                if noting is not None:
+                    await noted(turn, noting)
     if question.show != "numbers":
         lines.insert(0, _how_few(turn, found.people, services.filling))
     text = "\n".join(line for line in (reply.text, *lines) if line)
@@ -129,10 +126,20 @@ async def detect(
     return photo
 
 
-def remember(services: Services, answer: RecentAnswer) -> str:
-    """Keeps photos for the buttons; the token that names them there."""
-    services.recognizer.pack_later(answer.photos)
-    return services.recent.keep(answer)
+@asynccontextmanager
+async def _remembered(
+    services: Services, turn: Turn, question: Question, photo: KeptPhoto
+) -> AsyncIterator[str]:
+    """The token that names the photo for the buttons; it is kept with all that is found inside."""
+    more = (question.category, question.rest, question.style, question.first, question.message_id)
+    again = question.recent if question.token else None
+    kept = again or RecentAnswer(turn.who.user, turn.who.room, (photo,), *more)
+    token = question.token or services.recent.token(kept)
+    services.recognizer.pack_later(kept.photos)
+    try:
+        yield token
+    finally:
+        await services.recent.keep(token, kept, again=again is not None)
 
 
 async def search(
@@ -202,7 +209,7 @@ async def parents(services: Services, turn: Turn) -> Reply:
     choice, remarks = await wished(services, turn, "model", "category")
     shown = AGAIN["parents"] | {"remarks": remarks}
     unseen = not (turn.request.photos or turn.request.sender.is_group)
-    if unseen and (recent := services.recent.latest(turn.who.user)):
+    if unseen and (recent := await services.recent.latest(turn.who.user)):
         return await ask(services, turn, chosen(services, choice, recent=recent, **shown))
     return await answer_photo(services, turn, choice, **shown)
 
@@ -243,7 +250,7 @@ async def wished(services: Services, turn: Turn, *heeded: str) -> tuple[Choice, 
     Raises TooFast before the database is asked: a flood is to cost others nothing.
     """
     if turn.request.photos:
-        services.recognizer.refuse_too_fast(turn.who.user, turn.who.room)
+        await services.recognizer.refuse_too_fast(turn.who.user, turn.who.room)
     choice = await asyncio.ensure_future(services.store.choice(turn.who))
     text = turn.request.arguments
     if not turn.request.command:  # without a command words are just talk, but for model:senet
@@ -291,8 +298,9 @@ AGAIN: dict[str, dict[str, Any]] = {
 
 async def next_photo(services: Services, turn: Turn, action: Action) -> Reply:
     """A button: another photo of the album, the second or a later one of those with a button."""
-    recent = services.recent.find(action.text(0), turn.who.room)
-    later = turn.request.photos[1:] if recent is None else recent.rest
+    recent = await services.recent.find(action.text(0), turn.who.room)
+    known = recent is not None and not recent.elsewhere
+    later = recent.rest if recent and known else turn.request.photos[1:]
     number = action.number(1, least=2, most=MOST_ALBUM)
     if number is None or number - 2 >= len(later):
         raise refusal(turn, "stale.photo")
@@ -311,7 +319,7 @@ async def ask_again(services: Services, turn: Turn, action: Action) -> Reply:
     Raises Refusal if the model is gone, or the photo is neither remembered nor handed over again.
     """
     token, wanted = action.text(0), action.text(2)
-    recent = services.recent.find(token, turn.who.room)
+    recent = await services.recent.find(token, turn.who.room)
     if services.models.status(wanted) is None:
         raise refusal(turn, "stale.button", toast=False)
     asked: dict[str, Any]

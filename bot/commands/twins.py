@@ -39,14 +39,18 @@ async def twins(services: Services, turn: Turn) -> Reply:
         raise refusal(turn, "twins.where")
     given = turn.request.arguments.casefold().strip(" .!")
     if given in LEAVE:
-        return Reply(text=_leave(services, turn))
+        return Reply(text=await _leave(services, turn))
     if given in JOIN:
-        lines = (_join(services, turn), turn.say("twins.kept"), await _count_sent(services, turn))
+        lines = (
+            await _join(services, turn),
+            turn.say("twins.kept"),
+            await _count_sent(services, turn),
+        )
         return Reply(text="\n".join(filter(None, lines)), buttons=_buttons(turn))
     if given:
         raise Refusal(Reply(text=turn.say("twins.usage"), buttons=_buttons(turn)))
     counted = await _count_sent(services, turn)
-    reply = _show(services, turn)
+    reply = await _show(services, turn)
     return dataclasses.replace(reply, text=f"{counted}\n\n{reply.text}") if counted else reply
 
 
@@ -55,9 +59,9 @@ async def press_twins(services: Services, turn: Turn, action: Action) -> Reply:
     if not turn.request.sender.is_group:
         raise refusal(turn, "twins.where")
     if action.text(0) == "show":
-        return dataclasses.replace(_show(services, turn), replaces=True)
+        return dataclasses.replace(await _show(services, turn), replaces=True)
     change = _join if action.text(0) == "on" else _leave
-    return notice(turn, change(services, turn))
+    return notice(turn, await change(services, turn))
 
 
 async def count_photo(services: Services, turn: Turn, photo: DetectedPhoto) -> str:
@@ -66,7 +70,7 @@ async def count_photo(services: Services, turn: Turn, photo: DetectedPhoto) -> s
     Nothing is computed from the photo of anybody who does not take part, nor from one that
     shows several people or that somebody else sent.
     """
-    member = _member(services, turn)
+    member = await _member(services, turn)
     if member is None or not turn.request.photos[0].own:
         return ""
     if len(photo.faces) != 1:
@@ -82,13 +86,13 @@ async def count_photo(services: Services, turn: Turn, photo: DetectedPhoto) -> s
         log.warning("not counted for twins", extra={"reason": type(problem).__name__})
         return ""
     name = shown_name(turn.request.sender.name)
-    counts = services.twins.count(turn.who.room, turn.who.user, member, embedding, name)
+    counts = await services.twins.count(turn.who.room, turn.who.user, member, embedding, name)
     return turn.say("twins.counted") if counts else ""
 
 
 async def _count_sent(services: Services, turn: Turn) -> str:
     """Counts a photo that came with the command itself."""
-    if _member(services, turn) is None or not turn.request.photos:
+    if not turn.request.photos or await _member(services, turn) is None:
         return ""
     if not turn.request.photos[0].own:
         return turn.say("twins.not_own")
@@ -97,29 +101,29 @@ async def _count_sent(services: Services, turn: Turn) -> str:
         return await count_photo(services, turn, photo)
 
 
-def _member(services: Services, turn: Turn) -> Member | None:
+async def _member(services: Services, turn: Turn) -> Member | None:
     sender, who = turn.request.sender, turn.who
     if not sender.is_group or not sender.name or turn.request.action is not None:
         return None
-    return services.twins.member(who.room, who.user)
+    return await services.twins.member(who.room, who.user)
 
 
-def _join(services: Services, turn: Turn) -> str:
+async def _join(services: Services, turn: Turn) -> str:
     name = turn.request.sender.name
     if not name:
         raise refusal(turn, "twins.nameless")
-    if not services.twins.join(turn.who.room, turn.who.user, shown_name(name)):
+    if not await services.twins.join(turn.who.room, turn.who.user, shown_name(name)):
         raise refusal(turn, "twins.full")
     return turn.say("twins.joined")
 
 
-def _leave(services: Services, turn: Turn) -> str:
-    left = services.twins.leave(turn.who.room, turn.who.user)
+async def _leave(services: Services, turn: Turn) -> str:
+    left = await services.twins.leave(turn.who.room, turn.who.user)
     return turn.say("twins.left" if left else "twins.was_not_in")
 
 
-def _show(services: Services, turn: Turn) -> Reply:
-    members = services.twins.members(turn.who.room)
+async def _show(services: Services, turn: Turn) -> Reply:
+    members = await services.twins.members(turn.who.room)
     seen = {key: one.embedding for key, one in members.items() if one.embedding is not None}
     pairs = closest_pairs(seen, MOST_PAIRS)
     turn.notes["members"] = len(members)

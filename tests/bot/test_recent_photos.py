@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.memory import LONG_SIDE_PX, KeptPhoto, RecentAnswer, RecentPhotos
+from bot.memory import LONG_SIDE_PX, KeptPhoto, RecentAnswer, RecentPhotos, size_bytes
+from bot.process_memory import Memory
 from engine.types import Box, Face, Photo
 
 
@@ -69,46 +70,57 @@ def test_large_photos_are_reduced_and_faces_stay_where_they_were(width: int, hei
     )
 
 
-def test_a_token_finds_what_was_kept_until_it_is_too_old() -> None:
+async def remembered(memory: RecentPhotos, answer: RecentAnswer) -> str:
+    token = memory.token(answer)
+    await memory.keep(token, answer)
+    return token
+
+
+async def test_a_token_finds_what_was_kept_until_it_is_too_old() -> None:
     clock = Clock()
-    memory = RecentPhotos(lifetime_s=60, clock=clock)
+    known = Memory(clock=clock)
+    memory = RecentPhotos(known, lifetime_s=60)
     recollection = RecentAnswer(b"owner", b"room", (kept(),))
-    token = memory.keep(recollection)
+    token = await remembered(memory, recollection)
     assert len(token) == 12
     clock.now = 59
-    assert memory.find(token, b"room") is recollection
+    assert await memory.find(token, b"room") is recollection
+    await memory.keep(token, recollection, again=True)
     clock.now = 60  # to be used does not make it live longer: the privacy notice says so
-    assert memory.find(token, b"room") is None
-    assert memory.find("nonsense", b"room") is None
-    assert len(memory) == 0
+    assert await memory.find(token, b"room") is None
+    assert await memory.find("nonsense", b"room") is None
+    await memory.keep(token, recollection, again=True)
+    assert await memory.find(token, b"room") is None
+    clock.now = 120
+    known.tidy()
+    assert not known._kept
 
 
-def test_the_least_used_go_when_there_is_too_much() -> None:
-    size = kept().size_bytes
-    memory = RecentPhotos(most_bytes=3 * size)
-    tokens = [memory.keep(RecentAnswer(b"owner", b"room", (kept(),))) for _ in range(3)]
-    assert memory.find(tokens[0], b"room") is not None  # now the last used
-    tokens.append(memory.keep(RecentAnswer(b"owner", b"room", (kept(),))))
-    assert [memory.find(token, b"room") is not None for token in tokens] == [
-        True,
-        False,
-        True,
-        True,
+async def test_the_least_used_go_when_there_is_too_much() -> None:
+    memory = RecentPhotos(Memory(3 * kept().size_bytes, size_bytes))
+    tokens = [
+        await remembered(memory, RecentAnswer(b"owner", b"room", (kept(),))) for _ in range(3)
     ]
+    assert await memory.find(tokens[0], b"room") is not None  # now the last used
+    tokens.append(await remembered(memory, RecentAnswer(b"owner", b"room", (kept(),))))
+    found = [await memory.find(token, b"room") is not None for token in tokens]
+    assert found == [True, False, True, True]
 
 
-def test_no_memory_at_all_is_allowed() -> None:
-    memory = RecentPhotos(most_bytes=0)
-    assert memory.find(memory.keep(RecentAnswer(b"owner", b"room", (kept(),))), b"room") is None
+async def test_no_memory_at_all_is_allowed() -> None:
+    memory = RecentPhotos(Memory(0, size_bytes))
+    token = await remembered(memory, RecentAnswer(b"owner", b"room", (kept(),)))
+    assert await memory.find(token, b"room") is None
 
 
-def test_forgetting_somebody_leaves_others() -> None:
+async def test_forgetting_somebody_leaves_others() -> None:
     memory = RecentPhotos()
-    mine = [memory.keep(RecentAnswer(b"me", b"room", (kept(),))) for _ in range(2)]
-    yours = memory.keep(RecentAnswer(b"you", b"room", (kept(),)))
-    memory.forget(b"me")
-    assert [memory.find(token, b"room") for token in mine] == [None, None]
-    assert memory.find(yours, b"room") is not None
+    mine = [await remembered(memory, RecentAnswer(b"me", b"room", (kept(),))) for _ in range(2)]
+    yours = await remembered(memory, RecentAnswer(b"you", b"room", (kept(),)))
+    await memory.forget(b"me")
+    assert [await memory.find(token, b"room") for token in mine] == [None, None]
+    assert await memory.latest(b"me") is None
+    assert await memory.find(yours, b"room") is await memory.latest(b"you") is not None
 
 
 def test_an_owner_is_not_shown() -> None:

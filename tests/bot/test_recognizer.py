@@ -21,6 +21,7 @@ from PIL import Image
 from talking import Person, chatting
 
 from bot.app import open_engine
+from bot.process_memory import Memory
 from bot.recognizer import Recognizer
 from bot.settings import Settings
 from bot.values import Sender
@@ -93,7 +94,9 @@ async def test_a_full_queue_says_so_at_once(engine: Engine) -> None:
 async def test_one_person_is_held_back_and_others_are_not(engine: Engine) -> None:
     now = [1000.0]
     limits = {"photos_per_minute": 3, "chat_photos_per_minute": 4, "admins": frozenset({b"eve"})}
-    async with running(engine, **limits, clock=lambda: now[0]) as recognizer:
+    clock: dict[str, Any] = {"clock": lambda: now[0]}
+    memory = Memory(**clock)
+    async with running(engine, **limits, **clock, memory=memory) as recognizer:
 
         async def ask(person: bytes, room: bytes = b"", **more: Any) -> None:
             async with recognizer.admitted(person, room, **more):
@@ -130,7 +133,9 @@ async def test_one_person_is_held_back_and_others_are_not(engine: Engine) -> Non
                     await slot.detect(giving(b"no picture"))
         with pytest.raises(TooFast):
             await ask(b"dan")
-        recognizer.tidy()
+        now[0] += 60
+        memory.tidy()
+        assert not memory._kept
 
 
 async def test_what_takes_too_long_ends_with_a_deadline(engine: Engine) -> None:

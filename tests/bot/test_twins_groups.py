@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.memory import Member, TwinsGroups, closest_pairs
+from bot.memory import MOST_TWINS, Member, TwinsGroups, closest_pairs, is_twin
+from bot.process_memory import Memory
 from engine.types import Embedding, Space
 
 SPACE = Space("dlib", "0" * 64, 1, 8)
@@ -35,7 +36,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def groups(clock: Clock) -> TwinsGroups:
-    return TwinsGroups(clock=clock)
+    return TwinsGroups(Memory(MOST_TWINS, is_twin, clock), clock=clock)
 
 
 def face(seed: int, space: Space = SPACE) -> Embedding:
@@ -44,99 +45,112 @@ def face(seed: int, space: Space = SPACE) -> Embedding:
     return Embedding((vector / np.linalg.norm(vector)).astype(np.float32), space)
 
 
-def sends(groups: TwinsGroups, room: bytes, user: bytes, embedding: Embedding) -> bool:
+def taking_part(known: Memory) -> int:
+    """How many there are in all chats."""
+    return sum(is_twin(value) for *_, value in known._kept.values())
+
+
+async def sends(groups: TwinsGroups, room: bytes, user: bytes, embedding: Embedding) -> bool:
     """A photo of somebody who may take part arrives and is looked at."""
-    member = groups.member(room, user)
-    return member is not None and groups.count(room, user, member, embedding, "Ann")
+    member = await groups.member(room, user)
+    return member is not None and await groups.count(room, user, member, embedding, "Ann")
 
 
-def test_nobody_is_in_who_did_not_ask(groups: TwinsGroups) -> None:
-    assert not sends(groups, b"room", b"ann", face(1))
-    assert groups.members(b"room") == {}
-    assert len(groups) == 0
+async def test_nobody_is_in_who_did_not_ask(groups: TwinsGroups) -> None:
+    assert not await sends(groups, b"room", b"ann", face(1))
+    assert await groups.members(b"room") == {}
+    assert groups.memory._kept == {}
 
 
-def test_the_newest_photo_replaces_the_older_one(groups: TwinsGroups) -> None:
-    groups.join(b"room", b"ann", "Ann")
+async def test_the_newest_photo_replaces_the_older_one(groups: TwinsGroups) -> None:
+    await groups.join(b"room", b"ann", "Ann")
     for seed in (1, 2):
-        assert sends(groups, b"room", b"ann", face(seed))
-    (member,) = groups.members(b"room").values()
+        assert await sends(groups, b"room", b"ann", face(seed))
+    (member,) = (await groups.members(b"room")).values()
     assert member.embedding is not None
     np.testing.assert_array_equal(member.embedding.vector, face(2).vector)
 
 
-def test_joining_again_keeps_the_photo_and_the_time(groups: TwinsGroups, clock: Clock) -> None:
-    groups.join(b"room", b"ann", "Ann")
-    assert sends(groups, b"room", b"ann", face(1))
-    before = groups.member(b"room", b"ann")
+async def test_joining_again_keeps_the_photo_and_the_time(
+    groups: TwinsGroups, clock: Clock
+) -> None:
+    await groups.join(b"room", b"ann", "Ann")
+    assert await sends(groups, b"room", b"ann", face(1))
+    before = await groups.member(b"room", b"ann")
+    assert before is not None
     clock.now_s += 3600
-    groups.join(b"room", b"ann", "Ann")
-    assert groups.member(b"room", b"ann") is before
+    await groups.join(b"room", b"ann", "Ann")
+    after = await groups.member(b"room", b"ann")
+    assert after is not None
+    assert after.dumped() == before.dumped()
 
 
-def test_a_day_after_the_newest_photo_all_is_gone(groups: TwinsGroups, clock: Clock) -> None:
-    groups.join(b"room", b"ann", "Ann")
-    groups.join(b"room", b"ben", "Ben")
+async def test_a_day_after_the_newest_photo_all_is_gone(groups: TwinsGroups, clock: Clock) -> None:
+    await groups.join(b"room", b"ann", "Ann")
+    await groups.join(b"room", b"ben", "Ben")
     clock.now_s += DAY_S / 2
-    assert sends(groups, b"room", b"ann", face(1))
-    assert groups.until_s(b"ann") == (clock.now_s + DAY_S,)
+    assert await sends(groups, b"room", b"ann", face(1))
+    assert await groups.until_s(b"ann") == (clock.now_s + DAY_S,)
     clock.now_s += DAY_S / 2
-    assert set(groups.members(b"room")) == {b"ann"}
+    assert set(await groups.members(b"room")) == {b"ann"}
     clock.now_s += DAY_S / 2 - 1
-    assert set(groups.members(b"room")) == {b"ann"}
+    assert set(await groups.members(b"room")) == {b"ann"}
     clock.now_s += 1
-    groups.tidy()
-    assert len(groups) == 0
-    assert groups._members == {}
+    groups.memory.tidy()
+    assert not groups.memory._kept
 
 
-def test_a_clock_that_was_set_back_keeps_nobody_longer(groups: TwinsGroups, clock: Clock) -> None:
-    groups.join(b"room", b"ann", "Ann")
+async def test_a_clock_that_was_set_back_keeps_nobody_longer(
+    groups: TwinsGroups, clock: Clock
+) -> None:
+    await groups.join(b"room", b"ann", "Ann")
     clock.now_s -= 1
-    assert groups.members(b"room") == {}
+    assert await groups.members(b"room") == {}
 
 
-def test_leaving_is_at_once_and_for_one_chat_forgetting_for_all(groups: TwinsGroups) -> None:
+async def test_leaving_is_at_once_and_for_one_chat_forgetting_for_all(groups: TwinsGroups) -> None:
     for room in (b"one", b"two"):
-        groups.join(room, b"ann", "Ann")
-        groups.join(room, b"ben", "Ben")
-    assert groups.leave(b"one", b"ann")
-    assert not groups.leave(b"one", b"ann")
-    assert groups.member(b"two", b"ann")
-    groups.forget(b"ben")
-    assert [len(groups.members(room)) for room in (b"one", b"two")] == [0, 1]
-    assert {room for room, _ in groups._members} == {b"two"}
+        await groups.join(room, b"ann", "Ann")
+        await groups.join(room, b"ben", "Ben")
+    assert await groups.leave(b"one", b"ann")
+    assert not await groups.leave(b"one", b"ann")
+    assert await groups.member(b"two", b"ann")
+    await groups.forget(b"ben")
+    assert [len(await groups.members(room)) for room in (b"one", b"two")] == [0, 1]
+    assert not [name for name in groups.memory._kept if b"ben".hex() in name]
 
 
 @pytest.mark.parametrize("returns", [False, True])
-def test_a_photo_that_was_still_looked_at_when_somebody_left_does_not_count(
-    groups: TwinsGroups, *, returns: bool
+async def test_a_photo_that_was_still_looked_at_when_somebody_left_does_not_count(
+    groups: TwinsGroups, clock: Clock, *, returns: bool
 ) -> None:
     """Not even if they have joined again since."""
-    groups.join(b"room", b"ann", "Ann")
-    member = groups.member(b"room", b"ann")
+    await groups.join(b"room", b"ann", "Ann")
+    member = await groups.member(b"room", b"ann")
     assert member is not None
-    groups.leave(b"room", b"ann")
+    await groups.leave(b"room", b"ann")
     if returns:
-        groups.join(b"room", b"ann", "Ann")
-    assert not groups.count(b"room", b"ann", member, face(1), "Ann")
-    assert all(one.embedding is None for one in groups.members(b"room").values())
+        clock.now_s += 0.001
+        await groups.join(b"room", b"ann", "Ann")
+    assert not await groups.count(b"room", b"ann", member, face(1), "Ann")
+    assert all(one.embedding is None for one in (await groups.members(b"room")).values())
 
 
-def test_memory_is_bounded(clock: Clock) -> None:
-    """A full chat takes nobody more; in all chats together the oldest give way."""
-    groups = TwinsGroups(most_in_a_chat=3, most=5, clock=clock)
+async def test_memory_is_bounded(clock: Clock) -> None:
+    """A full chat takes nobody more; in all chats those go who were asked about longest ago."""
+    known = Memory(5, is_twin, clock)
+    groups = TwinsGroups(known, most_in_a_chat=3, clock=clock)
     for user in range(3):
-        groups.join(b"full", bytes([user]), "Ann")
-    assert not groups.join(b"full", b"late", "Late")
-    assert groups.join(b"full", bytes([0]), "Ann")  # who is in may say so again
+        await groups.join(b"full", bytes([user]), "Ann")
+    assert not await groups.join(b"full", b"late", "Late")
+    assert await groups.join(b"full", bytes([0]), "Ann")  # who is in may say so again
     for number in range(20):
         clock.now_s += 1
-        groups.join(b"room %d" % number, b"ben", "Ben")
-        assert len(groups) <= 5
-    assert groups.members(b"full") == {}
-    assert len(groups) == 5
-    assert groups.member(b"room 19", b"ben")
+        await groups.join(b"room %d" % number, b"ben", "Ben")
+        assert taking_part(known) <= 5
+    assert await groups.members(b"full") == {}
+    assert taking_part(known) == 5
+    assert await groups.member(b"room 19", b"ben")
 
 
 def test_nothing_of_a_taker_shows_in_a_repr() -> None:

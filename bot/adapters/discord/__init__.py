@@ -105,8 +105,10 @@ class DiscordAdapter(Adapter[DiscordSettings]):
             discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY = gateway
         failures = 0
         while not stop.is_set():
-            kind = ShardedSession if self.settings.sharded else Session
-            self._session = session = kind(self.conversation, self._set_up)
+            shards, count = self.settings.shard_ids, self.settings.shard_count
+            kind = ShardedSession if self.settings.sharded or shards else Session
+            own = {"shard_ids": [*shards], "shard_count": count} if shards else {}
+            self._session = session = kind(self.conversation, self._set_up, **own)
             try:
                 await self._serve(session, stop)
             except discord.LoginFailure:
@@ -174,8 +176,10 @@ class DiscordAdapter(Adapter[DiscordSettings]):
 
         for key, menu in (("discord.message_menu", of_message), ("discord.user_menu", of_user)):
             tree.add_command(app_commands.ContextMenu(name=_words(wording, key), callback=menu))
-        # Never awaited here: waiting inside setup_hook would delay or block the connection.
-        session.keep(self._register(tree))
+        # Never awaited here: waiting inside setup_hook would delay or block the connection. Of
+        # several processes the one with the first connection does it for all.
+        if 0 in (self.settings.shard_ids or (0,)):
+            session.keep(self._register(tree))
 
     async def _register(self, tree: app_commands.CommandTree[Any]) -> None:
         """Registers the commands if they changed since the last time; tries until it works."""

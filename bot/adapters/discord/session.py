@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,10 +14,12 @@ import discord
 from discord import app_commands
 
 from bot.adapters import (
+    DONE,
     MOST_TRIES,
     NO_PICTURE,
     InFlight,
     Recovery,
+    claimed,
     fetch,
     is_picture,
     only_pictures,
@@ -49,7 +51,10 @@ class Session(discord.Client):
     was_ready = reached = False  # whether Discord takes the connection: ever, and now
 
     def __init__(
-        self, conversation: Conversation, set_up: Callable[["Session"], Awaitable[None]]
+        self,
+        conversation: Conversation,
+        set_up: Callable[["Session"], Awaitable[None]],
+        **shards: Any,
     ) -> None:
         # No privileged intent: slash commands, menus, direct messages and mentions need none.
         intents = discord.Intents.none()
@@ -60,11 +65,13 @@ class Session(discord.Client):
             max_messages=None,
             member_cache_flags=discord.MemberCacheFlags.none(),
             chunk_guilds_at_startup=False,
+            **shards,
         )
         self._conversation, self._set_up = conversation, set_up
         self._in_flight = InFlight(self._tell)
-        self._begun: deque[int] = deque(maxlen=1000)  # messages that are, or were, answered
-        self._in_work: defaultdict[str, set[int]] = defaultdict(set)  # of them, by channel
+        self._claimed = partial(claimed, conversation.memory, "discord")
+        # Messages that are being answered, by channel
+        self._in_work: defaultdict[str, set[int]] = defaultdict(set)
         # Bookmarks of when messages were last heard; what an earlier program left unanswered.
         self._left_off, self._unanswered = dict[str, int](), dict[str, Any]()
         self._attempts = 0  # to connect again
@@ -112,10 +119,15 @@ class Session(discord.Client):
             if kept and "token" in kept and age.total_seconds() < TOKEN_LIVES_S:
                 payload = kept | {"id": number, "version": 1, "attachment_size_limit": 0}
                 interaction = AnyInteraction(data=payload, state=self._connection)
-                self.keep(self._tell(interaction, "error.try_later"))
+                self.keep(self._tell_lost(interaction))
         await asyncio.gather(*(self._look_back(*one) for one in places.items()))
         if first:
             await self._recovery.run()
+
+    async def _tell_lost(self, interaction: AnyInteraction) -> None:
+        async with self._claimed(str(interaction.id), waits=True) as was_lost:
+            if was_lost:
+                await self._tell(interaction, "error.try_later")
 
     async def _look_back(self, place: str, answered: int) -> None:
         """Puts in line what stands in a channel since then, and that the bot did not reply to."""
@@ -128,14 +140,15 @@ class Session(discord.Client):
             replies = {reference.message_id for reference in mine if reference}
             for message in found:
                 kept = self._unanswered.get(str(message.id), {"tries": 0})
-                known = message.id in replies or message.id in self._begun
+                state = await self._conversation.memory.get(("discord", str(message.id)))
+                known = message.id in replies or state == DONE
                 if kept and not known and self._is_asked(message):
                     self._recovery.add(message.id, message, kept["tries"])
 
     async def _begin(self, number: int, message: discord.Message, tries: int) -> None:
         async def answer() -> None:
             if tries < MOST_TRIES:
-                await self.on_message(message)
+                await self.on_message(message, waits=True)
             else:
                 log.error("discord: a message is given up: the program ended each time")
                 await self._tell(message, "error.internal")
@@ -214,6 +227,13 @@ class Session(discord.Client):
             with contextlib.suppress(*FAILURES, *sender.GARBAGE):
                 await interaction.response.send_message(text, ephemeral=True)
             return
+        async with self._claimed(str(interaction.id)) as is_mine:
+            if is_mine:
+                await self._answer_claimed(interaction, request, deferral)
+
+    async def _answer_claimed(
+        self, interaction: AnyInteraction, request: Request, deferral: dict[str, bool]
+    ) -> None:
         async with self._in_flight.answering(interaction), self._noted(interaction):
             try:
                 with contextlib.suppress(*sender.GARBAGE):
@@ -224,7 +244,7 @@ class Session(discord.Client):
             most = min(interaction.filesize_limit, LIMITS.picture_bytes)
             limits = replace(LIMITS, picture_bytes=most, document_bytes=most, animation_bytes=most)
             above, action = interaction.message, request.action
-            if above and action and not self._conversation.remembers(request):
+            if above and action and not await self._conversation.remembers(request):
                 photos = await self._sent_again(above)
                 request = replace(request, photos=photos[photo_number(action) - 1 :])
             reply = await self._conversation.answer(request, limits)
@@ -237,12 +257,19 @@ class Session(discord.Client):
                 deliver = sender.whisper
             await deliver(interaction, reply)
 
-    async def on_message(self, message: discord.Message) -> None:
-        """Answers a direct message, or one that mentions the bot; passes over all others."""
-        if self._in_flight.closing or message.id in self._begun or not self._is_asked(message):
+    async def on_message(self, message: discord.Message, *, waits: bool = False) -> None:
+        """Answers a direct message, or one that mentions the bot; passes over all others.
+
+        What another process may have in work is waited for, where that is wished.
+        """
+        if self._in_flight.closing or not self._is_asked(message):
             return
+        async with self._claimed(str(message.id), waits=waits) as is_mine:
+            if is_mine:
+                await self._hear(message)
+
+    async def _hear(self, message: discord.Message) -> None:
         group = _in_group(message)
-        self._begun.append(message.id)
         command, words = self._understood(message)
         author, chat_id, language = message.author, str(message.channel.id), _locale(message)
         asker = Sender("discord", str(author.id), chat_id, language, group, author.display_name)

@@ -72,14 +72,14 @@ class TelegramAdapter(Adapter[TelegramSettings]):
             await app.bot.shutdown()  # where the application was never initialised
 
     async def _serve(self, app: AnyApplication, requests: ApiRequest, stop: asyncio.Event) -> None:
-        store, hook = self.conversation.store, self.settings.webhook
-        polling, webhook = Polling(app, requests, store), Webhook(app, store)
+        known, hook = (self.conversation.store, self.conversation.memory), self.settings.webhook
+        polling, webhook = Polling(app, requests, *known), Webhook(app, *known)
         updates: Updates = webhook if hook.url else polling
         session = Session(app.bot, self.conversation, requests.client, self.album_quiet_s, updates)
         app.add_handler(TypeHandler(telegram.Update, session.take))
         await app.start()
         await updates.restore()
-        recovering = asyncio.create_task(updates.recover())
+        recovering = asyncio.gather(updates.recover(), updates.watch())
         publishing = asyncio.create_task(self._publish_commands(app.bot, stop))
         self._reached = lambda: updates.connected
         try:

@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
+import math
 import re
-from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from telegram.error import BadRequest, Forbidden, RetryAfter, TelegramError
 from bot import adapters
 from bot.adapters import NO_PICTURE, only_pictures
 from bot.conversation import COMMANDS
+from bot.process_memory import Memory
 from bot.values import Action, Attachment, Request, Sender
 from engine.errors import PhotoGone
 
@@ -28,6 +29,7 @@ COMMAND = re.compile(
 FAILURES = (TelegramError, aiohttp.ClientError, OSError)
 GUEST = "guest:"  # before the id of a chat that the bot is not a member of
 MOST_REMEMBERED = 8192  # answers and albums
+REMEMBERED_S = 3_600.0  # how long several processes do together
 # Arguments of Telegram's sending methods: the chat, and where there are any the forum topic, the
 # topic of a channel's direct messages, and the message that is answered.
 Place = dict[str, Any]
@@ -62,26 +64,31 @@ class ParsedMessage(NamedTuple):
 class Reader:
     """Understands messages addressed to one bot, and downloads the files in them."""
 
-    def __init__(self, bot: telegram.Bot, client: aiohttp.ClientSession) -> None:
+    def __init__(self, bot: telegram.Bot, client: aiohttp.ClientSession, memory: Memory) -> None:
         self._bot, self._client = bot, client
         # Which photos a message of the bot answers (by chat and message id, or inline id) and an
         # album holds (by chat and album id), so that buttons and /compare need no second upload.
         # File ids only, and those in memory.
-        self._photos: OrderedDict[Hashable, tuple[Attachment, ...]] = OrderedDict()
-        self._guest_of: dict[Hashable, str] = {}  # inline id -> chat where that was asked
+        self._photos = memory if memory.shared else Memory(MOST_REMEMBERED, lambda _: 1)
 
-    def remember(self, sent: Hashable, photos: tuple[Attachment, ...], chat_id: str = "") -> None:
-        """Keeps the photos of an answer or album, if any, in the place of the oldest if need be."""
+    async def remember(
+        self, sent: object, photos: tuple[Attachment, ...], chat_id: str = ""
+    ) -> None:
+        """Keeps the photos of an answer or album, if any, in the place of the oldest if need be.
+
+        Of an answer to a guest, by inline id, also the chat where that was asked.
+        """
         key = (sent.chat.id, sent.message_id) if isinstance(sent, Message) else sent
-        if photos and key:
-            self._photos[key] = photos
-            self._photos.move_to_end(key)
-            if isinstance(sent, str):
-                self._guest_of[sent] = chat_id
-            if len(self._photos) > MOST_REMEMBERED:
-                self._guest_of.pop(self._photos.popitem(last=False)[0], None)
+        said = [(*one.file, one.own, one.spoiler, one.message_id) for one in photos if one.file]
+        if key and said and len(said) == len(photos):
+            lives_s = REMEMBERED_S if self._photos.shared else math.inf
+            await self._photos.put(("telegram photos", str(key)), (said, chat_id), lives_s)
 
-    def read(self, messages: Sequence[Message], *, edited: bool = False) -> Asked | None:
+    async def _remembered(self, key: object) -> tuple[tuple[Attachment, ...], str]:
+        said, chat_id = await self._photos.get(("telegram photos", str(key))) or ((), "")
+        return tuple(self._attached(*one) for one in said), chat_id
+
+    async def read(self, messages: Sequence[Message], *, edited: bool = False) -> Asked | None:
         """What a message, or the messages of an album, ask for; None if nothing.
 
         In private chats everything that somebody wrote is a question; elsewhere only a command, a
@@ -102,14 +109,14 @@ class Reader:
         attached = only_pictures([one for item in messages for one in self._pictures(item)])
         if first.media_group_id:
             album = (first.chat.id, first.media_group_id)
-            attached = (edited and self._photos.get(album)) or attached
-            self.remember(album, attached)
+            attached = (edited and (await self._remembered(album))[0]) or attached
+            await self.remember(album, attached)
         if sender.is_group and not self._is_asked(said, messages, attached):
             return None
         # Of an album all or none is forwarded, so its first message speaks for it.
         photos = _owned(attached, own=_sent_by_themselves(first))
         if not photos or said.command == "compare":
-            photos = (*self._replied(said.command, first), *photos)
+            photos = (*await self._replied(said.command, first), *photos)
         if not (any(captions) or photos or first.effective_attachment):
             return None  # nobody sent it, Telegram reports something
         request = Request(sender, said.command, said.arguments, photos)
@@ -117,15 +124,15 @@ class Reader:
         answered = sent.get(attached[0].message_id or 0, first) if attached else first
         return Asked(request, _place(answered, reply=bool(sender.is_group or photos)))
 
-    def read_button(self, query: telegram.CallbackQuery) -> Asked | None:
+    async def read_button(self, query: telegram.CallbackQuery) -> Asked | None:
         """What a pressed button asks for; None if it is not one of this bot's."""
         if not query.data:
             return None
         message = query.message
         if message is None:
-            key: Hashable = query.inline_message_id
+            key: object = query.inline_message_id
             # Under an inline message the chat goes by another id than in the question.
-            chat_id = self._guest_of.get(key) or f"{GUEST}{query.chat_instance}"
+            chat_id = (await self._remembered(key))[1] or f"{GUEST}{query.chat_instance}"
             sender = _person(query.from_user, chat_id, is_group=True)
             place: Place = {"chat_id": query.from_user.id}
         else:
@@ -133,7 +140,7 @@ class Reader:
             is_group = message.chat.type != ChatType.PRIVATE
             sender = _person(query.from_user, str(message.chat.id), is_group=is_group)
             place = {"chat_id": message.chat.id, "reply_parameters": _reply_to(message)}
-        photos = self._photos.get(key) or ()
+        photos, _ = await self._remembered(key)
         if isinstance(message, Message) and message.is_accessible:
             original = message.reply_to_message
             place = _place(original or message, topic_of=message)
@@ -143,16 +150,16 @@ class Reader:
         photos = _owned(photos, own=False)
         return Asked(Request(sender, photos=photos, action=query.data), place)
 
-    def _replied(self, command: str | None, message: Message) -> tuple[Attachment, ...]:
+    async def _replied(self, command: str | None, message: Message) -> tuple[Attachment, ...]:
         original = message.reply_to_message
         if original is None:
             elsewhere = message.external_reply
             return self._pictures(elsewhere) if elsewhere else ()
         if original.from_user and original.from_user.id == self._bot.id:
             # The bot's own cards show celebrities; what they answered is meant.
-            answered = self._photos.get((original.chat.id, original.message_id)) or ()
+            answered, _ = await self._remembered((original.chat.id, original.message_id))
             return _owned(answered, own=False) if command else ()
-        album = self._photos.get((original.chat.id, original.media_group_id))
+        album, _ = await self._remembered((original.chat.id, original.media_group_id))
         if command == "compare" and album:
             return album
         same = original.from_user is not None and original.from_user == message.from_user
@@ -178,11 +185,16 @@ class Reader:
         elif not moving or not adapters.is_picture(moving.mime_type, moving.file_name):
             others = (file, message.video, message.video_note, message.voice, message.audio)
             return (NO_PICTURE,) if any((*others, paid)) else ()
-        download = partial(self._download, file.file_id)
-        load = partial(adapters.fetch, download, file.file_size, FAILURES, (BadRequest, RetryAfter))
         spoiler = bool(message.has_media_spoiler)
         message_id = message.message_id if isinstance(message, Message) else None
-        return (Attachment(load, spoiler=spoiler, message_id=message_id),)
+        return (self._attached(file.file_id, file.file_size, False, spoiler, message_id),)
+
+    def _attached(
+        self, file_id: str, size_bytes: int | None, own: bool, spoiler: bool, message_id: int | None
+    ) -> Attachment:
+        download = partial(self._download, file_id)
+        load = partial(adapters.fetch, download, size_bytes, FAILURES, (BadRequest, RetryAfter))
+        return Attachment(load, own, spoiler, message_id, (file_id, size_bytes))
 
     def _below(self, card: Message, original: Message) -> tuple[Attachment, ...]:
         """The later photos of an album: the buttons of a card say where their messages are."""

@@ -1,17 +1,20 @@
 """Answers Telegram's updates, and says of each one when it is answered."""
 
 import asyncio
-from collections.abc import Hashable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass, field
+import json
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from functools import partial
+from secrets import token_hex
+from typing import Any
 
 import aiohttp
 from telegram import Bot, CallbackQuery, Message, Update
 from telegram.constants import ChatAction
 from telegram.error import BadRequest, NetworkError, TelegramError
 
-from bot.adapters import InFlight
+from bot.adapters import InFlight, claimed, was_done
 from bot.adapters.telegram.messages import Asked, Reader
 from bot.adapters.telegram.sender import TELEGRAM_LIMITS, Sender
 from bot.adapters.telegram.updates import Updates
@@ -23,6 +26,7 @@ TYPING_EVERY_S = 4.5  # shown for 5 s (https://core.telegram.org/bots/api#sendch
 BUTTON_WAITS_S = 0.4
 NOTE_CHARS = 200  # https://core.telegram.org/bots/api#answercallbackquery
 TOAST_CHARS = 60  # a longer note would vanish before it is read; it waits for a tap
+ALBUM_S, QUIET_LOOKS = 60.0, 6  # how long an album is known; how often it is looked for more
 MOST_ALBUM_ITEMS = 10  # https://core.telegram.org/bots/api#sendmediagroup: 2-10 items
 # Commands whose answer is, with a photo, a picture.
 DRAWN = frozenset({None, "lookalike", "compare", "top"})
@@ -35,15 +39,6 @@ class _Work:
     update_id: int
     asked: Asked | None = None
     silent: bool = True  # whether nothing is said to it
-
-
-@dataclass(slots=True, eq=False)
-class _Album:
-    """Messages that were sent as one; Telegram says only which album an item belongs to."""
-
-    items: list[Message]
-    answered: asyncio.Event = field(default_factory=asyncio.Event)
-    grown: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Session:
@@ -62,9 +57,8 @@ class Session:
         updates: Updates,
     ) -> None:
         self._bot, self._conversation = bot, conversation
-        self._reader, self._sender = Reader(bot, client), Sender(bot)
+        self._reader, self._sender = Reader(bot, client, conversation.memory), Sender(bot)
         self._album_quiet_s, self._updates = album_quiet_s, updates
-        self._albums: dict[Hashable, _Album] = {}
         self._in_flight = InFlight(self._tell, excuses=False)
         self.finish = self._in_flight.finish  # to be called at the end
 
@@ -93,31 +87,37 @@ class Session:
     async def _hear_album(self, message: Message, work: _Work) -> None:
         """Answers an album with its first item; the others wait until all of it is answered.
 
-        Nothing of an album counts as answered before. What arrives after an album is complete is
-        an album of its own.
+        Telegram says only which album an item belongs to, and may send it to any process. Nothing
+        of an album counts as answered before. What arrives after an album is complete is an album
+        of its own, as is what a process that was killed had not answered.
         """
-        key = (message.chat.id, message.media_group_id)
-        album = self._albums.get(key)
-        if album is not None:
-            album.items.append(message)
-            album.grown.set()
-            await album.answered.wait()
-            return
-        album = self._albums[key] = _Album([message])
-        try:
-            with suppress(TimeoutError):
-                while len(album.items) < MOST_ALBUM_ITEMS:
-                    album.grown.clear()
-                    await asyncio.wait_for(album.grown.wait(), self._album_quiet_s)
-            del self._albums[key]
-            await self._hear(sorted(album.items, key=lambda item: item.message_id), work)
-        finally:
-            album.answered.set()
+        memory, item, gone = self._conversation.memory, message.to_json(), ""
+        name, lead = ("album", str(message.chat.id), str(message.media_group_id)), token_hex(8)
+
+        def with_item(known: Any) -> dict[str, Any]:
+            if not known or known["lead"] == gone or len(known["items"]) >= MOST_ALBUM_ITEMS:
+                return {"lead": lead, "items": [item]}
+            return {**known, "items": [*known["items"], item]}
+
+        async with claimed(memory, "lead", lead):
+            while (album := await memory.change(name, ALBUM_S, with_item))["lead"] != lead:
+                gone = album["lead"]
+                if await was_done(memory, "lead", gone):
+                    return
+            count = quiet = 0
+            while quiet < QUIET_LOOKS and count < MOST_ALBUM_ITEMS:
+                await asyncio.sleep(self._album_quiet_s / QUIET_LOOKS)
+                album = await memory.get(name) or album
+                quiet = quiet + 1 if len(album["items"]) == count else 0
+                count = len(album["items"])
+            album = await memory.take(name) or album
+            found = (Message.de_json(json.loads(one), self._bot) for one in album["items"])
+            await self._hear(sorted(found, key=lambda one: one.message_id), work)
 
     async def _hear(
         self, messages: Sequence[Message], work: _Work, *, edited: bool = False
     ) -> None:
-        asked = self._reader.read(messages, edited=edited)
+        asked = await self._reader.read(messages, edited=edited)
         if asked is None:
             return
         first = messages[0]
@@ -131,7 +131,7 @@ class Session:
                 reply = await self._answer(asked, work)
             asked = asked.about(reply.about)
             sent = await self._in_flight.send(self._sender.send(asked.place, reply))
-        self._reader.remember(sent, asked.request.photos, asked.request.sender.chat_id)
+        await self._reader.remember(sent, asked.request.photos, asked.request.sender.chat_id)
 
     async def _answer(self, asked: Asked, work: _Work) -> Reply:
         work.silent = False
@@ -143,7 +143,7 @@ class Session:
         return reply
 
     async def _press(self, query: CallbackQuery, work: _Work) -> None:
-        asked = self._reader.read_button(query)
+        asked = await self._reader.read_button(query)
         if asked is None:
             await self._toast(query, None)
             return
@@ -182,7 +182,7 @@ class Session:
             sent = await self._sender.replace(message, asked.place, reply)
         else:
             sent = await self._sender.send(asked.place, reply)
-        self._reader.remember(sent, asked.request.photos)
+        await self._reader.remember(sent, asked.request.photos)
 
     async def _toast(self, query: CallbackQuery, notice: str | None) -> bool:
         """Answers a pressed button; False where Telegram does not take the answer."""

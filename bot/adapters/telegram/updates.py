@@ -7,6 +7,7 @@ import logging
 import random
 import secrets
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -18,8 +19,9 @@ from telegram import Update
 from telegram.error import BadRequest, Conflict, InvalidToken, RetryAfter, TelegramError
 from telegram.request import BaseRequest
 
-from bot.adapters import MOST_TRIES, Recovery, backoff_s, listening_socket, or_stop, retry
+from bot.adapters import CLAIM_S, MOST_TRIES, Recovery, backoff_s, listening_socket, or_stop, retry
 from bot.adapters.telegram.sender import JSON, seconds_asked
+from bot.process_memory import Memory
 from bot.settings import WebhookSettings
 from bot.store import Store
 from engine.errors import BadSettings, BadToken, LookalikeError
@@ -40,7 +42,8 @@ MOST_AT_ONCE = 100  # https://core.telegram.org/bots/api#getupdates
 # before the store keeps it instead.
 HOLD_S, HOLD_MOST = 60.0, 60
 MOST_UPDATE_BYTES, UPDATE_S = 1_000_000, 10.0  # of a request to the webhook
-NAME = "telegram"  # in the store
+NAME, ANSWERED = "telegram", "telegram answered"  # in the store
+MISSED = 3  # so often that whoever was cut off from the shared memory would be back
 
 
 class Updates:
@@ -50,8 +53,10 @@ class Updates:
     a start is handed over as ``Recovery`` does, and ``given_up`` after ``MOST_TRIES``.
     """
 
-    def __init__(self, app: Any, store: Store) -> None:
+    def __init__(self, app: Any, store: Store, memory: Memory) -> None:
         self._bot, self._queue, self._store = app.bot, app.update_queue, store
+        self._memory, self._process = memory, secrets.token_hex(8)
+        self._missed = Counter[str | None]()  # how often in a row a process was not heard of
         self.connected = False  # whether Telegram is reached, or has been told the webhook
         self.served = False  # whether that ever was so
         self.given_up = set[int]()  # handed over so that the sender is told
@@ -61,14 +66,29 @@ class Updates:
         self._recovery = Recovery[JSON](self._begin)
 
     async def restore(self) -> None:
-        """Puts in line what processes before this one left."""
+        """Puts in line what processes left that have ended, and says that this one has not."""
+        memory = self._memory
+        await memory.put(("process", self._process), 1, CLAIM_S)
+        if not memory.connected:
+            self._missed.clear()
+            return  # it can't be told which have
         with suppress(LookalikeError):
-            for number, kept in (await self._store.kept(NAME)).items():
-                if kept:
-                    self._aside.add(int(number))
-                    self._wait(kept["update"], kept["tries"])
-                else:
-                    self._done_before.add(int(number))
+            kept = await self._store.kept(NAME)
+            left = {number: one for number, one in kept.items() if int(number) not in self._aside}
+            for process in {one.get("by") for one in left.values()}:
+                lives = await memory.get(("process", str(process)))
+                self._missed[process] = 0 if lives else self._missed[process] + 1
+            for number, one in left.items():
+                ended = self._missed[one.get("by")] >= (MISSED if memory.shared else 1)
+                free = ended and await memory.put(("left", number), 1, CLAIM_S, absent=True)
+                if free and await self._put_aside(int(number), one["update"], one["tries"]):
+                    self._wait(one["update"], one["tries"])
+
+    async def watch(self) -> None:
+        """Takes over what other processes leave, where there are any."""
+        while self._memory.shared:
+            await asyncio.sleep(CLAIM_S / 3)
+            await self.restore()
 
     async def recover(self) -> None:
         """Hands over what waits in line, until it is cancelled."""
@@ -89,9 +109,9 @@ class Updates:
 
     async def _put_aside(self, update_id: int, update: JSON | None, tries: int) -> bool:
         """Leaves an update, or that it needs nothing more, to the store; whether that took it."""
-        kept = {"tries": tries, "update": update} if update else None
+        kept = {"tries": tries, "update": update, "by": self._process} if update else None
         try:
-            await self._store.keep(NAME, str(update_id), kept)
+            await self._store.keep(NAME, str(update_id), kept, filed="" if update else ANSWERED)
         except LookalikeError:
             return False
         self._aside.add(update_id)
@@ -105,7 +125,8 @@ class Updates:
             self._note_answered(update_id)
 
     def _note_answered(self, update_id: int) -> None:
-        task = asyncio.ensure_future(self._store.keep(NAME, str(update_id), None))
+        noted = self._store.keep(NAME, str(update_id), None, filed=ANSWERED)
+        task = asyncio.ensure_future(noted)
         self._noting.add(task)
         task.add_done_callback(self._noted)
 
@@ -124,8 +145,9 @@ class Updates:
         return True
 
     async def close(self) -> None:
-        """Ends what is being noted."""
+        """Ends what is being noted, and leaves the rest to other processes."""
         await asyncio.gather(*self._noting, return_exceptions=True)
+        await self._memory.take(("process", self._process))
 
 
 class Polling(Updates):
@@ -139,8 +161,8 @@ class Polling(Updates):
     can't be read.
     """
 
-    def __init__(self, app: Any, request: BaseRequest, store: Store) -> None:
-        super().__init__(app, store)
+    def __init__(self, app: Any, request: BaseRequest, store: Store, memory: Memory) -> None:
+        super().__init__(app, store, memory)
         self._request = request
         self._next: int | None = None
         self._caught_up = asyncio.Event()  # polls have brought what waited before the start
@@ -168,6 +190,8 @@ class Polling(Updates):
 
         Raises BadToken if Telegram refuses the token.
         """
+        with suppress(LookalikeError):
+            self._done_before.update(map(int, await self._store.kept(ANSWERED)))
         pace_s, failures = PACES_S[0], 0
         # Asked for as well: Python 3.11's wait_for may swallow the cancellation.
         while not stop.is_set():
@@ -262,6 +286,8 @@ class Webhook(Updates):
         """Listens until ``stop`` is set; raises BadSettings if that or the address is refused."""
         url = settings.url or ""
         secret = settings.secret.get_secret_value() if settings.secret else secrets.token_hex(32)
+        if self._memory.shared and not settings.secret:  # the same for all who listen there
+            secret = self._store.identity.keyed("webhook").hex()
         try:
             door = listening_socket(settings.listen, settings.port)
         except OSError as problem:
@@ -304,7 +330,7 @@ class Webhook(Updates):
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return web.Response(status=400)
         try:
-            new = {"tries": 0, "update": update}
+            new = {"tries": 0, "update": update, "by": self._process}
             is_new = await self._store.keep(NAME, str(update_id), new, replace=False)
         except LookalikeError:
             return web.Response(status=503)  # Telegram sends it again
@@ -339,7 +365,8 @@ def _pause_s(problem: Exception, failures: int) -> float:
     if failures == 1 or failures % 50 == 0:
         reason = f"no answer ({type(problem.__cause__ or problem).__name__})"
         if isinstance(problem, Conflict):
-            reason = "another process polls with the same token; stop one of them"
+            reason = "another process polls with the same token; stop one of them, or set "
+            reason += "telegram.webhook.url, which any number of processes can share"
         log.warning("telegram: %s; trying again", reason)
     spread = random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
     return spread * backoff_s(failures, 0.5, 30.0)

@@ -23,7 +23,8 @@ import bot.background
 from bot.commands.twins import NAME_CHARS, shown_name
 from bot.conversation import Conversation
 from bot.logs import OURS, set_up_logs
-from bot.memory import TwinsGroups
+from bot.memory import MOST_TWINS, TwinsGroups, is_twin
+from bot.process_memory import Memory
 from bot.text import Wording
 from bot.values import Limits, Sender
 
@@ -271,16 +272,17 @@ async def test_a_day_later_everything_is_gone_by_itself(
     """A timer drops it, though nobody asks anything."""
     monkeypatch.setattr(bot.background, "TIDY_S", 0.02)
     clock = Clock()
-    groups = TwinsGroups(clock=clock)
+    known = Memory(MOST_TWINS, is_twin, clock)
+    groups = TwinsGroups(known, clock=clock)
     async with chatting(home, twins=groups) as opened:
         ann = Person(opened, Sender("telegram", "1", "c", "en", is_group=True, name="Ann"))
         await ann.says("/twins on", hopper_jpeg)
         clock.ahead_s = 86_000
         await asyncio.sleep(0.1)
-        assert len(groups) == 1
+        assert known._kept
         clock.ahead_s = 86_500
         async with asyncio.timeout(5):
-            while len(groups):  # noqa: ASYNC110 - the timer is what is tested
+            while known._kept:  # noqa: ASYNC110 - the timer is what is tested
                 await asyncio.sleep(0.01)
         assert SAY("twins.was_not_in") == (await ann.says("/twins off")).text
 
@@ -325,7 +327,7 @@ async def test_nothing_of_it_is_written_or_logged(
     secrets = [b"Zebulon", b"Quux", b"Xyzzy", b"id of", b"-100777888999"]
     for person in people:
         who = conversation._services.store.identity.who(person.sender)
-        member = groups.member(who.room, who.user)
+        member = await groups.member(who.room, who.user)
         assert member is not None
         assert member.embedding is not None
         keys = (who.room, who.room.hex().encode())

@@ -23,6 +23,7 @@ import aiohttp
 from aiohttp import web
 
 JSON = dict[str, Any]
+Link = tuple[web.WebSocketResponse, Any]  # and what compresses for it
 
 TOKEN = "MTIzNDU2Nzg5MDEyMzQ1Njc4.Gabcde.this-is-the-secret-part-of-the-token"
 DIRECT_ID = "501"
@@ -73,8 +74,7 @@ class Discord:
         self._faults: defaultdict[tuple[str, str], deque[JSON]] = defaultdict(deque)
         self._ids = itertools.count(int(time.time() * 1000 - EPOCH_MS) << 22)
         self._sequence = itertools.count(1)
-        self._socket: web.WebSocketResponse | None = None
-        self._deflate: Any = None
+        self.links: list[Link] = []  # every connection there was; the last is told what happens
         self.connected = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -97,8 +97,9 @@ class Discord:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._socket is not None and not self._socket.closed:
-            await self._socket.close()
+        for socket, _ in self.links:
+            if not socket.closed:
+                await socket.close()
         await self._runner.cleanup()
         assert not self.violations, self.violations
 
@@ -258,8 +259,7 @@ class Discord:
     async def hang_up(self) -> None:
         """Drops the connection."""
         self.connected.clear()
-        assert self._socket is not None
-        await self._socket.close(code=1000)
+        await self.links[-1][0].close(code=1000)
 
     async def _interact(
         self,
@@ -319,43 +319,43 @@ class Discord:
             return web.Response(status=503)
         socket = web.WebSocketResponse()
         await socket.prepare(request)
-        self._socket = socket
         compressed = request.query.get("compress") == "zlib-stream"
-        self._deflate = zlib.compressobj() if compressed else None
-        await self._send({"op": 10, "d": {"heartbeat_interval": 41_250}})
+        link = socket, zlib.compressobj() if compressed else None
+        self.links.append(link)
+        await self._send({"op": 10, "d": {"heartbeat_interval": 41_250}}, link)
         async for frame in socket:
             if frame.type is not aiohttp.WSMsgType.TEXT:
                 break
-            await self._gateway_heard(socket, json.loads(frame.data))
+            await self._gateway_heard(link, json.loads(frame.data))
         return socket
 
-    async def _gateway_heard(self, socket: web.WebSocketResponse, heard: JSON) -> None:
+    async def _gateway_heard(self, link: Link, heard: JSON) -> None:
         op, data = heard["op"], heard["d"]
         if op == 1:
-            await self._send({"op": 11})
+            await self._send({"op": 11}, link)
         elif op == 2:
             self.identifies.append(data)
             if data["token"] != self.accepted_token:
-                await socket.close(code=4004, message=b"Authentication failed.")
+                await link[0].close(code=4004, message=b"Authentication failed.")
                 return
             if data["intents"] & (1 << 15):
                 self.violations.append("the bot asks for the message-content intent")
-            await self._ready()
+            await self._ready(link)
         elif op == 6 and not self.sessions_known:
-            await self._send({"op": 9, "d": False})
+            await self._send({"op": 9, "d": False}, link)
         elif op == 6:
             self.resumes += 1
-            await self._send({"op": 0, "t": "RESUMED", "s": next(self._sequence), "d": {}})
+            await self._send({"op": 0, "t": "RESUMED", "s": next(self._sequence), "d": {}}, link)
             self.connected.set()
 
-    async def _ready(self) -> None:
+    async def _ready(self, link: Link) -> None:
         ready: JSON = {"v": 10, "user": self._bot_user(), "session_id": "session"}
         ready |= {"guilds": [{"id": GUILD_ID, "unavailable": True}]}
         ready["application"] = {"id": APP_ID, "flags": 0}
         if "shard" in self.identifies[-1]:
             ready["shard"] = self.identifies[-1]["shard"]
         ready["resume_gateway_url"] = self.settings["gateway_url"]
-        await self._send({"op": 0, "t": "READY", "s": next(self._sequence), "d": ready})
+        await self._send({"op": 0, "t": "READY", "s": next(self._sequence), "d": ready}, link)
         everyone = {"id": GUILD_ID, "name": "@everyone", "permissions": "0", "position": 0}
         everyone |= {"color": 0, "hoist": False, "managed": False, "mentionable": False}
         channel = {"id": "500", "type": 0, "name": "general", "position": 0}
@@ -367,17 +367,19 @@ class Discord:
         guild |= {"default_message_notifications": 0, "explicit_content_filter": 0}
         guild |= {"mfa_level": 0, "nsfw_level": 0, "unavailable": False, "afk_timeout": 300}
         guild |= {"system_channel_flags": 0, "stage_instances": [], "guild_scheduled_events": []}
-        await self._send({"op": 0, "t": "GUILD_CREATE", "s": next(self._sequence), "d": guild})
+        await self._send(
+            {"op": 0, "t": "GUILD_CREATE", "s": next(self._sequence), "d": guild}, link
+        )
         self.connected.set()
 
-    async def _send(self, frame: JSON) -> None:
-        assert self._socket is not None
+    async def _send(self, frame: JSON, link: Link | None = None) -> None:
+        socket, deflate = link or self.links[-1]
         text = json.dumps(frame)
-        if self._deflate is None:
-            await self._socket.send_str(text)
+        if deflate is None:
+            await socket.send_str(text)
             return
-        packed = self._deflate.compress(text.encode()) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
-        await self._socket.send_bytes(packed)
+        packed = deflate.compress(text.encode()) + deflate.flush(zlib.Z_SYNC_FLUSH)
+        await socket.send_bytes(packed)
 
     # REST
 

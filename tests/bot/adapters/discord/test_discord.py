@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from discord_server import BOT_ID, TOKEN, Discord
+from discord_server import BOT_ID, TOKEN, Discord, Link
 from PIL import Image
 
 from bot.app import open_conversation, open_store
@@ -466,11 +466,11 @@ async def test_a_refused_token_is_one_sentence(
         discord.fail("GET", "nothing", 500)
         original = discord._gateway_heard
 
-        async def refuse(socket: object, heard: dict[str, object]) -> None:
+        async def refuse(link: Link, heard: dict[str, object]) -> None:
             if heard["op"] == 2:
-                await socket.close(code=4004)  # type: ignore[attr-defined]
+                await link[0].close(code=4004)
                 return
-            await original(socket, heard)  # type: ignore[arg-type]
+            await original(link, heard)
 
         discord._gateway_heard = refuse  # type: ignore[method-assign]
     with pytest.raises(BadToken) as refused:

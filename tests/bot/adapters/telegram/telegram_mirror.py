@@ -17,6 +17,7 @@ from telegram_server import BotApi
 from bot.adapters.telegram import TelegramAdapter
 from bot.adapters.telegram.sender import TELEGRAM_LIMITS
 from bot.conversation import Conversation
+from bot.process_memory import Memory
 from bot.settings import TelegramSettings, WebhookSettings
 from bot.text import Wording
 from bot.values import Button, Limits, Picture, Reply, Request
@@ -44,6 +45,7 @@ class Mirror:
     wording: Wording = field(default_factory=Wording.load)
     updates: dict[str, Any] = field(default_factory=dict)
     page: str = ""
+    memory: Memory = field(default_factory=Memory)
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -62,15 +64,23 @@ class Mirror:
         self.page = page
 
     async def keep(
-        self, _: str, number: str, content: dict[str, Any] | None, *, replace: bool = True
+        self,
+        _: str,
+        number: str,
+        content: dict[str, Any] | None,
+        *,
+        replace: bool = True,
+        filed: str = "",
     ) -> bool:
+        assert (content is None) == bool(filed)
         is_new = number not in self.updates
         if is_new or replace:
             self.updates[number] = json.loads(json.dumps(content))
         return is_new
 
-    async def kept(self, _: str) -> dict[str, Any]:
-        return dict(self.updates)
+    async def kept(self, name: str) -> dict[str, Any]:
+        answered = name != "telegram"
+        return {number: kept for number, kept in self.updates.items() if (not kept) == answered}
 
     async def answer(self, request: Request, limits: Limits) -> Reply:
         assert limits == TELEGRAM_LIMITS

@@ -13,7 +13,7 @@ import re
 import secrets
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -107,6 +107,7 @@ class BotApi:
         self.guests: dict[str, asyncio.Future[JSON]] = {}
         self.inline: dict[str, JSON] = {}
         self.webhook: JSON = {}
+        self.doors: Iterator[list[str]] | None = None  # where a balancer posts the next update
         self.updates: list[JSON] = []
         self.confirmed = 0
         self.delivered: list[int] = []
@@ -201,13 +202,14 @@ class BotApi:
 
     async def _post_update(self, update: JSON) -> None:
         headers = {"X-Telegram-Bot-Api-Secret-Token": self.webhook.get("secret_token", "")}
-        while True:
-            url = self.webhook["url"]
-            async with self._poster.post(url, json=update, headers=headers) as response:
-                if response.ok:
-                    self.updates.remove(update)
-                    return
-            await asyncio.sleep(0.1)
+        doors = next(self.doors) if self.doors else [self.webhook["url"]]
+        for url in doors:
+            while True:
+                async with self._poster.post(url, json=update, headers=headers) as response:
+                    if response.ok:
+                        break
+                await asyncio.sleep(0.1)
+        self.updates.remove(update)
 
     def new_id(self) -> int:
         return next(self._ids)
