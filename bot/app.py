@@ -167,8 +167,7 @@ async def open_conversation(
         models = Models(engine, gallery, settings)
         stack.push_async_callback(models.close)
         await models.open()
-        bounds = settings.memory.megabytes * 10**6, settings.memory.minutes * 60
-        recent, groups = memories(shared, *bounds, engine.decode)
+        recent, groups = memories(shared, settings.memory, engine.decode)
         filling = Filling(gallery, engine, settings)
         stack.push_async_callback(filling.close, STOP_S)
         parts = (engine, gallery, recognizer, models, recent, twins or groups)

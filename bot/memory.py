@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from bot.process_memory import SAME, Memory, Name
+from bot.settings import MemorySettings
 from bot.values import SIDE, Attachment
 from engine.decode import stretch
 from engine.errors import PhotoGone
@@ -144,11 +145,6 @@ class RecentAnswer:
     message_id: int | None = None  # of the message that holds it
     elsewhere: bool = False  # whether it was kept by another process, so that rest is out of reach
 
-    @property
-    def size_bytes(self) -> int:
-        """Memory held by the photos, roughly."""
-        return sum(photo.size_bytes for photo in self.photos)
-
     def dumped(self) -> dict[str, Any]:
         """All of it for JSON; compresses the photos, so not for the event loop."""
         for photo in self.photos:
@@ -174,7 +170,8 @@ async def _out_of_reach() -> NoReturn:
 
 def size_bytes(value: object) -> int:
     """Memory held by photos that are remembered, roughly; 0 for other values."""
-    return value.size_bytes if isinstance(value, RecentAnswer) else 0
+    photos = value.photos if isinstance(value, RecentAnswer) else ()
+    return sum(photo.size_bytes for photo in photos)
 
 
 @dataclass(eq=False, repr=False)
@@ -364,12 +361,13 @@ def _twin(room: bytes, user: bytes) -> Name:
 
 
 def memories(
-    shared: Memory | None, most_bytes: int, lifetime_s: float, decode: Decode
+    shared: Memory | None, bounds: MemorySettings, decode: Decode
 ) -> tuple[RecentPhotos, TwinsGroups]:
     """What remembers photos and ``/twins``, in a memory that processes share or in this one's."""
-    photos = (most_bytes and shared) or Memory(most_bytes, size_bytes)
+    own = Memory(bounds.megabytes * 10**6, size_bytes)
+    photos = shared if shared and bounds.megabytes else own
     twins = TwinsGroups(shared) if shared else TwinsGroups()
-    return RecentPhotos(photos, lifetime_s, decode), twins
+    return RecentPhotos(photos, bounds.minutes * 60, decode), twins
 
 
 def closest_pairs(embeddings: Mapping[bytes, Embedding], most: int) -> tuple[Pair, ...]:

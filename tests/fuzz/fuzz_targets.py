@@ -391,6 +391,7 @@ class Door:
 
         from bot.adapters.telegram.messages import Reader
         from bot.adapters.telegram.updates import Webhook
+        from bot.process_memory import Memory
 
         async def keep(*_: object, **__: object) -> bool:
             return True
@@ -402,8 +403,9 @@ class Door:
         self._webhook = Webhook(
             SimpleNamespace(bot=bot, update_queue=self.queue),
             SimpleNamespace(keep=keep),  # type: ignore[arg-type]
+            Memory(),
         )
-        self._reader = Reader(bot, None)  # type: ignore[arg-type]
+        self._reader = Reader(bot, None, Memory())  # type: ignore[arg-type]
 
     def receive(self, body: bytes, *, read: bool) -> None:
         self.runner.run(self._receive(body, read=read))
@@ -422,9 +424,9 @@ class Door:
                 continue
             message = update.message or update.guest_message or update.edited_message
             if update.callback_query:
-                self._reader.read_button(update.callback_query)
+                await self._reader.read_button(update.callback_query)
             elif message:
-                self._reader.read([message], edited=bool(update.edited_message))
+                await self._reader.read([message], edited=bool(update.edited_message))
 
 
 _doors: list[Door] = []
