@@ -282,6 +282,7 @@ class Chat:
 
     def _asked(self, **what: Any) -> Any:
         request = Request(self._sender, **what)
+        self.runner.run(self.conversation.remembers(request))
         reply = self.runner.run(self.conversation.answer(request, Limits()))
         assert not self._faults, what
         return reply
@@ -289,7 +290,6 @@ class Chat:
     def press(self, parts: list[str]) -> None:
         """A button whose arguments may be anybody's; the photo's token is known to the presser."""
         action = ":".join(self.token if part == "TOKEN" else part for part in parts)
-        self.conversation.remembers(Request(self._sender, action=action))
         self._asked(action=action)
 
     def say(self, said: tuple[str, str]) -> None:
