@@ -406,4 +406,5 @@ def serve_engine(
         stop.wait()
         from ray import serve
 
+        serve.delete(APPLICATION)  # replicas end what they have; to end Serve would cut it short
         serve.shutdown()
