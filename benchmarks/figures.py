@@ -17,9 +17,10 @@ from typing import Any
 
 from filelock import FileLock
 
-__all__ = ["FILE", "machine", "record", "recorded"]
+__all__ = ["FILE", "SERVICE_TIMES", "machine", "record", "recorded"]
 
 FILE = Path(__file__).with_name("figures.json")
+SERVICE_TIMES = FILE.with_name("service_times.json")  # what docs/SCALING.md is written from
 
 
 def record(section: str, figures: Mapping[str, object], *, file: Path = FILE) -> None:

@@ -76,6 +76,7 @@ def measure(gallery: Gallery, space: Space, people: int, portraits: int) -> dict
     crowd, half = MadePeople(space.dimensions), QUERIES // 2
     started = time.perf_counter()
     known = fill(gallery, space, crowd, people, portraits)
+    analyse(gallery)
     seconds = time.perf_counter() - started
     figures = {"adding_1000_portraits_s": 1000 * seconds / (people * portraits)}
     looked = np.concatenate([known[:half], crowd.shots(half, 1)])
@@ -114,11 +115,15 @@ def fill(
                 made = changes.connection.scalars(query, pictures)
                 vectors = shots[:, :-1].reshape(count * portraits, -1)
                 changes.add_vectors(space, vectors, made.all())
+    gallery.refresh()
+    return np.concatenate(others)
+
+
+def analyse(gallery: Gallery) -> None:
+    """Lets the server know how much it holds, as its own housekeeping does in time."""
     with gallery.database.connect() as connection:
         connection.execute(text("ANALYZE person_vector, portrait, portrait_vector"))
         connection.commit()
-    gallery.refresh()
-    return np.concatenate(others)
 
 
 def blank(person_id: int, name: str) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What docs/MODELS.md and the README say was measured is what was measured."""
+"""What docs/MODELS.md, docs/SCALING.md and the README say was measured is what was measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from figures import record, recorded  # noqa: E402 - found through the line above
+import scaling_page  # noqa: E402 - found through the line above
+from figures import SERVICE_TIMES, record, recorded  # noqa: E402
 from models_page import BEGIN, END, PAGE, SECTIONS, written  # noqa: E402
 
 EMPTY = f"before\n{BEGIN}\nold\n{END}\nafter\n"
@@ -33,6 +34,17 @@ def test_the_page_is_what_the_figures_say() -> None:
 
     assert recorded()
     assert written(page, recorded()) == page
+
+
+def test_the_page_on_scaling_is_what_the_figures_say() -> None:
+    """If this fails: python benchmarks/scaling.py --page."""
+    page = scaling_page.PAGE.read_text(encoding="utf-8")
+
+    assert scaling_page.written(page, recorded(SERVICE_TIMES)) == page
+    assert scaling_page.CHART.is_file()
+    for name in scaling_page.PARTS:
+        with pytest.raises(ValueError, match=name):
+            scaling_page.written(page.replace(f"end of {name} ", ""), recorded(SERVICE_TIMES))
 
 
 def test_the_check_by_hand_says_the_same() -> None:
