@@ -15,18 +15,17 @@ from pathlib import Path
 from telegram_mirror import until
 from telegram_server import BotApi
 
+from bot import adapters
+
 __all__ = ["KEY", "Pair", "started"]
 
 KEY = "one key for all the processes of a bot"
 PATH = "/hook"
-# A process that was killed is missed sooner than usual.
 PROGRAM = """
 import sys
 from bot import adapters
 from bot.cli.main import main
-adapters.CLAIM_S = 6.0
-from bot.adapters.telegram import updates
-updates.CLAIM_S = 6.0
+adapters.CLAIM_S = float(sys.argv[1])
 sys.argv = ["lookalike", "run"]
 main()
 """
@@ -50,9 +49,17 @@ class Pair:
 
 @asynccontextmanager
 async def started(
-    homes: Sequence[Path], database_url: str, memory_url: str, **settings: str
+    homes: Sequence[Path],
+    database_url: str,
+    memory_url: str,
+    *,
+    claim_s: float = adapters.CLAIM_S,
+    **settings: str,
 ) -> AsyncIterator[Pair]:
-    """A process for each of two data folders, on one database and one Valkey; ended at the end."""
+    """A process for each of two data folders, on one database and one Valkey; ended at the end.
+
+    ``claim_s`` says how soon one that was killed is missed.
+    """
     ports = []
     for _ in homes:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -77,7 +84,7 @@ async def started(
         for home, port in zip(homes, ports, strict=True):
             own = common | settings | {"HOME": str(home), "TELEGRAM__WEBHOOK__PORT": str(port)}
             env = others | {f"LOOKALIKE_{name}": value for name, value in own.items()}
-            command = (sys.executable, "-c", PROGRAM)
+            command = (sys.executable, "-c", PROGRAM, str(claim_s))
             processes.append(await asyncio.create_subprocess_exec(*command, env=env))
         try:
             await until(lambda: len(api.called("setWebhook")) == 2, within_s=60)

@@ -36,7 +36,7 @@ async def pair(
     folder = tmp_path_factory.mktemp("processes")
     homes = [copy_home(starter_home, folder / name) for name in ("one", "another")]
     limit = {"QUEUE__PHOTOS_PER_MINUTE": str(LIMIT)}
-    async with started(homes, postgres.fresh(), valkey.url, **limit) as pair:
+    async with started(homes, postgres.fresh(), valkey.url, claim_s=6.0, **limit) as pair:
         first, second = pair.api.called("setWebhook")
         assert first.parameters["secret_token"] == second.parameters["secret_token"]
         yield pair
