@@ -298,8 +298,9 @@ def _cluster(address: str | None) -> Iterator[None]:
         ray.init(log_to_driver=False, logging_level="ERROR", **how)
         yield
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as problem:
-        reason = [line.strip() for line in str(problem).splitlines() if line.strip()]
-        raise SetupProblem(f"Ray can't be used: {reason[-1] if reason else problem}") from problem
+        reason = [line.strip() for line in str(problem).splitlines() if line.strip()] or [""]
+        token = "; is its token here, in ~/.ray/auth_token?" if address else ""
+        raise SetupProblem(f"Ray can't be used: {reason[-1]}{token}") from problem
     finally:
         ray.shutdown()
         if folder is not None:
