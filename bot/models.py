@@ -25,6 +25,7 @@ from engine.errors import (
     WeightsMissing,
 )
 from engine.http import Stopped
+from engine.types import Space
 from gallery.gallery import Gallery
 from gallery.scores.ensemble import BEST, Ensemble
 from gallery.scores.trial import Trial
@@ -234,7 +235,7 @@ class Models:
             elsewhere = self._engine.service is not None
             try:
                 if elsewhere:
-                    self._engine.backbone(name)
+                    self._refuse_mixing(self._engine.backbone(name).space)
                 else:
                     weights.installed(name, self._settings.models_folder)
             except WeightsMissing:
@@ -245,13 +246,6 @@ class Models:
             if name == FALLBACK_MODEL:
                 self._seed()
             space, stats = self._engine.backbone(name).space, self._gallery.stats()
-            built = [one for one, n in stats.vectors.items() if one.backbone == name and n]
-            if elsewhere and built and space not in built:
-                raise SpaceMismatch(
-                    f"the engine's {name} is {space.id} and the gallery's {built[0].id}: give both "
-                    f"the same weights and models.precision, or run `lookalike gallery build "
-                    f"--model {name}`"
-                )
             if stats.vectors.get(space, 0) >= ENOUGH * stats.portraits:
                 self._unfinished.add(name)  # nobody waits for the last few
             else:
@@ -259,6 +253,16 @@ class Models:
             self._trial = self._gallery.trial()
             self._note(name, State.READY)
         log.info("model ready", extra={"model": name})
+
+    def _refuse_mixing(self, space: Space) -> None:
+        """Raises SpaceMismatch if the gallery was built with another version of that backbone."""
+        vectors, name = self._gallery.stats().vectors, space.backbone
+        built = [one for one, count in vectors.items() if one.backbone == name and count]
+        if built and space not in built:
+            raise SpaceMismatch(
+                f"the engine's {name} is {space.id} and the gallery's {built[0].id}: give both the "
+                f"same weights and precision, or run `lookalike gallery build --model {name}`"
+            )
 
     def _seed(self) -> None:
         """The two people that everybody has, for an empty gallery."""
