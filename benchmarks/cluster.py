@@ -45,7 +45,7 @@ DEPLOY: Final = Path(__file__).parents[1] / "docs" / "deploy"
 FILE: Final = DEPLOY / "compose.cluster.yaml"
 HOST: Final = "bot.localhost"  # for such a name Caddy makes a certificate of its own
 BRIDGE, SUBNET = "lookalike0", "10.87.13"
-HEALTHY_S, IDLE_S = 240.0, 5.0
+HEALTHY_S, IDLE_S = 400.0, 5.0
 # What the operator writes into .env.
 SECRETS: Final = (
     "DATABASE_KEY",

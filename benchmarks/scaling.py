@@ -38,11 +38,9 @@ LENGTH, DECODED_PER_WORKER, DEADLINE_S = 64, 2, 30.0
 # Telegram's FAQ on bots: about 30 messages a second of one bot; the SDK's limiter keeps to it.
 TELEGRAM_PER_S: Final = 30.0
 TOKEN_SHARE: Final = 0.8  # of what a token may send, where a plan has room
-# Discord: a shard for 2,500 servers at most; 50 requests a second of one bot, interactions apart.
-SERVERS_PER_SHARD, DISCORD_PER_S = 2_500, 50
 RATES: Final = (10, 1_000, 100_000)
 HERE, ELSEWHERE = (
-    ("talk", "ask", "decode", "search", "draw"),
+    ("talk", "ask", "decode", "search", "draw", "share"),
     ("decode", "detect", "embed", "serve"),
 )
 ALONE: Final = ("talk", "decode", "detect", "embed", "search", "draw")
@@ -167,6 +165,7 @@ class Bot:
         yield from self._alone(self._threads, self._draw("search"))
         if self._database is not None:
             yield from self._database.work(self._draw("database"))
+            yield from self.cores.work(self._draw("share"))
         yield from self._alone(self._threads, self._draw("draw"))
         yield from self._alone(self._loop, talk_ms / 2)
         self.inside -= 1
@@ -320,15 +319,23 @@ def busy(cores: Sequence[Cores], seconds: float) -> float:
     return sum(one.used_s for one in cores) / (seconds * sum(one.count for one in cores))
 
 
-def stage_ms(measured: Mapping[str, Any]) -> dict[str, list[float]]:
-    """What is simulated with: of bots alone, and what is added where the engine is elsewhere."""
+def stage_ms(sections: Mapping[str, Any]) -> dict[str, list[float]]:
+    """What is simulated with: of bots alone, and what is added where the rest is elsewhere.
+
+    ``serve`` is what the engine takes beside its stages, ``ask`` a bot to ask it; ``share`` what a
+    bot of the cluster takes beside all its stages, for PostgreSQL and Valkey.
+    """
+    measured, cluster = sections["photo"]["figures"], sections["cluster"]["figures"]
     ms: dict[str, list[float]] = dict(measured["ms"])
-    inside = sum(statistics.mean(ms[stage]) for stage in ("decode", "detect", "embed"))
+    mean_ms = {stage: statistics.mean(values) for stage, values in ms.items()}
     one = measured["engines"][0]
-    ms["serve"] = [max(0.0, one["engine_ms"] - inside)]
-    ms["ask"] = [one["client_ms"]]
-    ms["database"] = [measured["postgres"]["server_ms"]]
-    return ms
+    inside = sum(mean_ms[stage] for stage in ELSEWHERE if stage in mean_ms)
+    mean_ms |= {"serve": max(0.0, one["engine_ms"] - inside), "ask": one["client_ms"]}
+    known = sum(mean_ms[stage] for stage in HERE if stage in mean_ms)
+    bots = [of for name, of in cluster["services"].items() if name.startswith("bot")]
+    mean_ms["share"] = max(0.0, sum(of["processor_ms"] for of in bots) - known)
+    mean_ms["database"] = measured["postgres"]["server_ms"]
+    return {stage: [mean] for stage, mean in mean_ms.items()} | ms
 
 
 def beside(run: Mapping[str, float], found: Outcome) -> dict[str, float]:
@@ -338,9 +345,9 @@ def beside(run: Mapping[str, float], found: Outcome) -> dict[str, float]:
     return {f"{name} {kind}": of[name] for name in names for kind, of in pairs.items()}
 
 
-def simulated(measured: Mapping[str, Any]) -> dict[str, Any]:
+def simulated(sections: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that docs/SCALING.md says of so many photos."""
-    ms, two = stage_ms(measured), CORES_PER_MACHINE
+    ms, two, measured = stage_ms(sections), CORES_PER_MACHINE, sections["photo"]["figures"]
     crowds = [
         {"people": run["people"], **beside(run, crowd(ms, run["people"], two, run["driver_ms"]))}
         for run in measured["runs"]
@@ -367,7 +374,14 @@ def simulated(measured: Mapping[str, Any]) -> dict[str, Any]:
         for name, plan in halves.items()
         for of in [flood(plan, ms, RATES[-1], 9)]
     ]
-    parts = {"crowds": crowds, "engines": engines, "plans": plans, "one_process": one}
+    more = {stage: ms[stage][0] for stage in ("serve", "ask", "share", "database")}
+    parts = {
+        "more_ms": more,
+        "crowds": crowds,
+        "engines": engines,
+        "plans": plans,
+        "one_process": one,
+    }
     return {**parts, "limits": limits}
 
 
@@ -378,7 +392,7 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="write docs/SCALING.md alone")
     arguments = parser.parse_args()
     if not arguments.page:
-        found = simulated(recorded(SERVICE_TIMES)["photo"]["figures"])
+        found = simulated(recorded(SERVICE_TIMES))
         print(anything(found))
         if arguments.record:
             record("simulation", found, file=SERVICE_TIMES)

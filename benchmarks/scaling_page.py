@@ -39,6 +39,7 @@ STAGES: Final = {
     "draw": "the card, as JPEG",
 }
 DAY_S, MONTH_DAYS = 86_400, 30
+DISCORD_PER_S: Final = 50 * 0.8  # requests of one bot, interactions apart, with room for a rush
 
 Sections = Mapping[str, Mapping[str, Any]]
 Rows = Sequence[Sequence[str]]
@@ -89,19 +90,17 @@ def _costs(sections: Sections) -> str:
         rows.append((stage, what, f"{mean:.1f} ms", f"{most:.1f} ms"))
     whole = sum(statistics.mean(ms[stage]) for stage in STAGES)
     rows.append(("all", "", f"{whole:.0f} ms", ""))
-    one, postgres = figures["engines"][0], figures["postgres"]
-    inside = sum(statistics.mean(ms[stage]) for stage in ("decode", "detect", "embed"))
-    asked = f"{postgres['transactions']:.0f} transactions, and a search among 10,000"
-    for name, what, mean in (
-        (
-            "serve",
-            "beside decode, detect and embed in `serve-engine`",
-            max(0, one["engine_ms"] - inside),
-        ),
-        ("ask", "in the bot, for that", one["client_ms"]),
-        ("PostgreSQL", asked, postgres["server_ms"]),
-    ):
-        rows.append((name, what, f"{mean:.1f} ms", ""))
+    more_ms, asked = (
+        sections["simulation"]["figures"]["more_ms"],
+        figures["postgres"]["transactions"],
+    )
+    for name, what in {
+        "serve": "beside decode, detect and embed in `serve-engine`, which has them then",
+        "ask": "in the bot, to ask it; the bot decodes, too",
+        "share": "in a bot that shares PostgreSQL and Valkey, beside all of these",
+        "database": f"in PostgreSQL: {asked:.0f} transactions, and a search among 10,000",
+    }.items():
+        rows.append((name, what, f"{more_ms[name]:.1f} ms", ""))
     head = ("stage", "what", "mean", "95 % within")
     return f"{table(head, rows)}\n\n{_measured(sections['photo'])}"
 
@@ -121,7 +120,12 @@ def _crowds(sections: Sections) -> str:
     head = ["engine", "who"]
     for measured in ("answers/s", "median ms", "95 % ms"):
         head += [measured, "simulated"]
-    return table(head, rows)
+    measured = sections["photo"]["figures"]
+    loads = [run["load"] for run in (*measured["runs"], *measured["engines"])]
+    told = (
+        f"The machine's load, of other work too, was {min(loads):.1f} to {max(loads):.1f} before."
+    )
+    return f"{table(head, rows)}\n\n{told} {_measured(sections['photo'])}"
 
 
 def _needs(sections: Sections) -> str:
@@ -147,6 +151,7 @@ def _needs(sections: Sections) -> str:
         most = f"{_ms(plan['within_95_ms'])}, {_ms(plan['within_99_ms'])}"
         add("photos a second", f"{per_s:,.1f}")
         add("Telegram bots (tokens)", f"{plan['tokens']:,}")
+        add("Discord bots (mentions)", f"{math.ceil(per_s / DISCORD_PER_S):,}")
         add("bot processes", f"{plan['bots']:,} of {each} core{'s' * (each > 1)}")
         add("engine replicas of 1 core", "in the bot" if together else f"{plan['replicas']:,}")
         add("PostgreSQL, cores", "SQLite" if together else f"{plan['database_cores']:,}")

@@ -44,7 +44,7 @@ T = TypeVar("T")
 Ms = dict[str, list[float]]
 PEOPLE = 10_000
 REST_S = 0.5  # between photos: what is done after an answer, such as packing, is counted with it
-BUSY_S = 20.0
+BUSY_S = 15.0
 CROWDS = (1, 4, 16, 50)
 CLIENTS_PER_REPLICA = 4
 NOT_FETCHED = {"models": {"fetch": False, "configured": ("dlib",)}, "default_model": "dlib"}
@@ -218,7 +218,7 @@ async def measure_bot(home: Path, count: int) -> tuple[list[float], list[dict[st
 
 async def kept_busy(crowd: Crowd, people: int, bot: int) -> dict[str, float]:
     """So many people who send the next photo when the last is answered."""
-    waited, began = list[float](), time.perf_counter()
+    waited, began, load = list[float](), time.perf_counter(), os.getloadavg()[0]
     pids = {"bot": [bot], "driver": [os.getpid()]}
     before = {name: processor_ms(of) for name, of in pids.items()}
 
@@ -231,6 +231,7 @@ async def kept_busy(crowd: Crowd, people: int, bot: int) -> dict[str, float]:
     used = {name: (processor_ms(of) - before[name]) / len(waited) for name, of in pids.items()}
     return {
         "people": people,
+        "load": load,
         "answers_per_s": len(waited) / seconds,
         "median_ms": statistics.median(waited),
         "within_95_ms": quantile(waited, 0.95),
@@ -270,7 +271,7 @@ def measure_engine(home: Path, replicas: int) -> dict[str, float]:
 
             for number in range(10 * replicas):
                 look(number)
-            alone = [look(number) for number in range(60)]
+            alone, load = [look(number) for number in range(60)], os.getloadavg()[0]
             pids, until = [served.pid, *descendants(served.pid)], time.perf_counter() + BUSY_S
             before, own, began = processor_ms(pids), time.process_time(), time.perf_counter()
 
@@ -288,6 +289,7 @@ def measure_engine(home: Path, replicas: int) -> dict[str, float]:
             return {
                 "replicas": replicas,
                 "clients": clients,
+                "load": load,
                 "answers_per_s": len(waited) / seconds,
                 "median_ms": statistics.median(waited),
                 "within_95_ms": quantile(waited, 0.95),
