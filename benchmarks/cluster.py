@@ -113,7 +113,7 @@ class Compose:
     def __init__(
         self, folder: Path, variables: Mapping[str, str], scale: Mapping[str, int]
     ) -> None:
-        self._folder, self._scale = folder, scale
+        self._folder = folder
         text = FILE.read_text(encoding="utf-8")
         filled = re.sub(r"\$\{(\w+)[^}]*\}", lambda found: variables[found[1]], text)
         self.file: dict[str, Any] = yaml.safe_load(filled)
@@ -130,10 +130,7 @@ class Compose:
         self._hosts.write_text("\n".join(["127.0.0.1 localhost", *lines, ""]), encoding="utf-8")
         (folder / "bin").mkdir()
         for theirs, ours in {"valkey-server": "redis-server", "valkey-cli": "redis-cli"}.items():
-            found = shutil.which(theirs) or shutil.which(ours)
-            if found is None:
-                raise SystemExit("install valkey-server or redis-server")
-            (folder / "bin" / theirs).symlink_to(found)
+            (folder / "bin" / theirs).symlink_to(shutil.which(theirs) or str(shutil.which(ours)))
         import pgserver
 
         postgres = Path(pgserver.__file__).parent / "pginstall" / "bin"
@@ -477,6 +474,8 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="keep the figures for the docs")
     arguments = parser.parse_args()
     missing = [name for name in ("ip", "unshare", "setpriv", "caddy") if not shutil.which(name)]
+    if not (shutil.which("valkey-server") or shutil.which("redis-server")):
+        missing.append("valkey-server or redis-server")
     if sys.platform != "linux" or os.geteuid() or missing:
         print(f"not tried: it takes Linux and root{', and ' * bool(missing)}{', '.join(missing)}")
         return
