@@ -234,7 +234,9 @@ def crowd(ms: Ms, people: int, cores: int, driver_ms: float, seconds: float = 20
 def clients(ms: Ms, run: Mapping[str, float], seconds: float = 20.0) -> Outcome:
     """Clients of replicas that have a core each, on a machine of two cores."""
     random.seed(SEED)
-    world, outcome, draw = simpy.Environment(), Outcome(seconds), drawing(ms)
+    inside = sum(statistics.mean(ms[stage]) for stage in ("decode", "detect", "embed"))
+    serve = [max(0.0, run["engine_ms"] - inside)]
+    world, outcome, draw = simpy.Environment(), Outcome(seconds), drawing({**ms, "serve": serve})
     cores = [Cores(world, 1) for _ in range(CORES_PER_MACHINE)]
     replicas = [Replica(cores[number]) for number in range(int(run["replicas"]))]
 
@@ -325,15 +327,17 @@ def stage_ms(sections: Mapping[str, Any]) -> dict[str, list[float]]:
     ``serve`` is what the engine takes beside its stages, ``ask`` a bot to ask it; ``share`` what a
     bot of the cluster takes beside all its stages, for PostgreSQL and Valkey.
     """
-    measured, cluster = sections["photo"]["figures"], sections["cluster"]["figures"]
+    measured, cluster = sections["photo"]["figures"], sections["cluster"]["figures"]["services"]
     ms: dict[str, list[float]] = dict(measured["ms"])
     mean_ms = {stage: statistics.mean(values) for stage, values in ms.items()}
-    one = measured["engines"][0]
-    inside = sum(mean_ms[stage] for stage in ELSEWHERE if stage in mean_ms)
-    mean_ms |= {"serve": max(0.0, one["engine_ms"] - inside), "ask": one["client_ms"]}
-    known = sum(mean_ms[stage] for stage in HERE if stage in mean_ms)
-    bots = [of for name, of in cluster["services"].items() if name.startswith("bot")]
-    mean_ms["share"] = max(0.0, sum(of["processor_ms"] for of in bots) - known)
+    mean_ms["ask"] = measured["engines"][0]["client_ms"]
+
+    def more(services: str, stages: Sequence[str]) -> float:
+        known = sum(mean_ms[stage] for stage in stages if stage in mean_ms)
+        used = (of["processor_ms"] for name, of in cluster.items() if name.startswith(services))
+        return max(0.0, sum(used) - known)
+
+    mean_ms |= {"serve": more("ray-worker", ELSEWHERE), "share": more("bot", HERE)}
     mean_ms["database"] = measured["postgres"]["server_ms"]
     return {stage: [mean] for stage, mean in mean_ms.items()} | ms
 

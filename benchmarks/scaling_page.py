@@ -95,7 +95,7 @@ def _costs(sections: Sections) -> str:
         figures["postgres"]["transactions"],
     )
     for name, what in {
-        "serve": "beside decode, detect and embed in `serve-engine`, which has them then",
+        "serve": "in `serve-engine`, beside decode, detect and embed, which it has then",
         "ask": "in the bot, to ask it; the bot decodes, too",
         "share": "in a bot that shares PostgreSQL and Valkey, beside all of these",
         "database": f"in PostgreSQL: {asked:.0f} transactions, and a search among 10,000",
