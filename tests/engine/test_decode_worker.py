@@ -100,7 +100,10 @@ def test_a_photo_that_ends_a_worker_is_told_and_never_tried_again(
     assert idle_workers() == before
 
 
-def test_a_file_that_takes_too_long_is_refused_and_others_are_answered_meanwhile() -> None:
+def test_a_file_that_takes_too_long_is_refused_and_others_are_answered_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decoding, "_refused", {})
     slow = DecodeLimits(seconds=1.0)
     with ThreadPoolExecutor(1) as beside:
         began = time.monotonic()
@@ -117,6 +120,7 @@ def test_a_file_that_takes_too_long_is_refused_and_others_are_answered_meanwhile
 def test_a_worker_that_hangs_is_ended_by_the_clock(
     pid: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(decoding, "_refused", {})
     with monkeypatch.context() as patch:
         when_taken(patch, signal.SIGSTOP)
         with pytest.raises(TooLarge, match="too long"):
