@@ -87,7 +87,7 @@ async def test_an_engine_other_than_the_gallerys_answers_nobody(
         async with chatting(own_home, **sections(door)) as conversation:
             reply = await Person(conversation, ANN).says("", hopper_jpeg)
             assert reply.picture is None
-            while (status := conversation.models.status("dlib")).state is State.BUILDING:
+            while (status := conversation.models.status("dlib")).state is State.BUILDING:  # noqa: ASYNC110 - it has no event
                 await asyncio.sleep(0.02)
             assert status.state is State.BROKEN
             assert "lookalike gallery build --model dlib" in str(status.reason)
