@@ -465,6 +465,7 @@ def test_commands_are_about_the_last_photos(
     assert not re.search("caption|reply", visitor.page.get_by_role("log").inner_text())
     visitor.adds(one_jpg=hopper_jpeg, two_jpg=collins_jpeg)
     visitor.is_answered(9)
+    expect(visitor.answers.nth(1)).to_contain_text("Compare these two")
     visitor.answers.nth(1).get_by_role("button", name="Compare these two").click()
     expect(visitor.answers.nth(1).locator(".part + .part")).to_contain_text(
         "likeness", timeout=ANSWER_MS
