@@ -20,8 +20,10 @@ PROCESSES ?= 3
 test: $(VENV)/.test
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=none check pytest
 
+# What fails beside others is tried once more by itself, and has to pass there; both are printed.
 pytest: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal || \
+	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
