@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ from talking import Person, chatting, side_by_side
 from bot.app import open_engine, open_gallery
 from bot.cli import main as cli
 from bot.cli.match import answer_photo, record
+from bot.cli.serve_engine import LEAST_SHARED_BYTES, SHARED
 from bot.monitor import Monitor
 from bot.settings import Settings
 from bot.values import Sender
@@ -35,6 +37,10 @@ from engine.engine import Engine, comparable
 pytestmark = [
     pytest.mark.xdist_group("ray"),
     pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
+    pytest.mark.skipif(
+        SHARED.is_dir() and shutil.disk_usage(SHARED).free < LEAST_SHARED_BYTES,
+        reason="too little shared memory for Ray: a container has 64 MB by default",
+    ),
 ]
 
 SECRET = "said-by-nobody-else"
