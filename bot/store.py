@@ -482,9 +482,10 @@ class Store:
         def empty(connection: sa.Connection) -> bool:
             # Writers wait meanwhile, so not for long.
             connection.exec_driver_sql(f"PRAGMA busy_timeout = {CHECKPOINT_MS}").close()
-            busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar()
-            connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_MS}").close()
-            return not busy
+            try:
+                return not connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar()
+            finally:
+                connection.exec_driver_sql(f"PRAGMA busy_timeout = {BUSY_MS}").close()
 
         if self._engine.dialect.name == "sqlite":
             self._log_holds_more = not await self._transaction(empty)

@@ -296,6 +296,8 @@ def _cluster(address: str | None) -> Iterator[None]:
         raise SetupProblem("Ray is missing: run `pip install 'lookalike[cluster]'`") from None
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", **how)
+        # Ray's own prints a stack trace and leaves its processes to themselves.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         yield
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as problem:
         reason = [line.strip() for line in str(problem).splitlines() if line.strip()] or [""]
