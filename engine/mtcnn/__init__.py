@@ -84,7 +84,6 @@ _MOST_FACES = 1_000
 
 # Each other size would be compiled anew.
 _BATCHES = (1, 2, *range(4, 44, 4), *range(48, 72, 8), *range(80, 144, 16))
-_FEW = 8  # so many O-Net sees on one core as fast, in an eighth less processor time a photo
 _MIRRORED = [1, 0, 2, 4, 3]  # the left eye of a mirror image is the right one
 _CLOSER = 0.95
 _SURE = 0.995  # see _distinct
@@ -110,19 +109,7 @@ class Detector:
         import cv2
 
         cv2.setNumThreads(1)  # more spin between its short calls and make none of them faster
-
-        def load(stage: Stage, precision: Precision, cores: int | None = None) -> Network:
-            build = functools.partial(network_graph, stage)
-            return compile_network(
-                build, name=stage, precision=precision, threads=cores, parallel=1
-            )
-
-        # None is kept: they are compiled in less time than compiled ones are read.
-        # bf16 makes P-Net a third and R-Net a half faster, and O-Net judges what they let pass:
-        # as many faces are found. O-Net itself would lose one in ten in it; in int8 the first two
-        # would lose one in twenty.
-        self._pnet, self._rnet = load("pnet", "auto"), load("rnet", "auto")
-        self._onet, self._onet_of_few = load("onet", "f32"), load("onet", "f32", cores=1)
+        self._idle = [Cascade()]  # last in, first out; one more for each thread that finds none
 
     def detect(self, photo: Photo) -> tuple[Face, ...]:
         """Every face in the photo, largest box first.
@@ -130,11 +117,18 @@ class Detector:
         Where no upright face is sure, the photo may lie on its side or its head: the faces of the
         direction with the surest one count.
         """
-        found = self._upright(Halvings(photo.pixels))
-        doubt = 1 - found["score"].max(initial=0.0)
-        if doubt > 1 - _UPRIGHT_SURE:
-            turned = self._turned(photo, max(_TURNED_SURE, 1 - doubt / _TURNED_ODDS))
-            found = turned if len(turned) else found
+        try:
+            cascade = self._idle.pop()
+        except IndexError:
+            cascade = Cascade()
+        try:
+            found = self._upright(cascade, Halvings(photo.pixels))
+            doubt = 1 - found["score"].max(initial=0.0)
+            if doubt > 1 - _UPRIGHT_SURE:
+                turned = self._turned(cascade, photo, max(_TURNED_SURE, 1 - doubt / _TURNED_ODDS))
+                found = turned if len(turned) else found
+        finally:
+            self._idle.append(cascade)
         x, y = found["landmarks"][..., 0], found["landmarks"][..., 1]
         inside = (x > 0) & (y > 0) & (x < photo.width_px) & (y < photo.height_px)
         faces = []
@@ -145,10 +139,10 @@ class Detector:
             faces.append(Face(box, landmarks, float(score), concerns(photo, box, landmarks)))
         return tuple(sorted(faces, key=lambda face: -face.box.area_px))
 
-    def _upright(self, photo: Halvings) -> Findings:
+    def _upright(self, cascade: "Cascade", photo: Halvings) -> Findings:
         wanted = self._min_face_px
         limit = wanted or max(SMALLEST_PX, photo.longer_px * FIRST_LOOK)
-        found = self._find(photo, limit)
+        found = cascade.find(photo, limit)
         while wanted is None and limit > SMALLEST_PX:
             sides_px = (found["box"][:, 2:] - found["box"][:, :2]).max(axis=1)
             if len(found) and sides_px.min() > _NEAR_LIMIT * limit:
@@ -156,13 +150,13 @@ class Detector:
             finer = limit * _FINER if limit * _FINER > _NOT_WORTH * SMALLEST_PX else SMALLEST_PX
             # Where there was nothing, sizes between those of the first look may have been missed.
             largest = limit if len(found) else math.inf
-            found = _distinct(found, self._find(photo, finer, largest))
+            found = _distinct(found, cascade.find(photo, finer, largest))
             limit = finer
             if len(found) >= _CROWD:
-                found = _distinct(found, self._find(photo, finer * _HALF_STEP, largest))
+                found = _distinct(found, cascade.find(photo, finer * _HALF_STEP, largest))
         return found
 
-    def _turned(self, photo: Photo, threshold: float) -> Findings:
+    def _turned(self, cascade: "Cascade", photo: Photo, threshold: float) -> Findings:
         """Faces after a half or a quarter turn, in the photo as it is.
 
         Those of the direction in which one is surest; none if it is not surer than a threshold.
@@ -171,15 +165,38 @@ class Detector:
         smallest = max(SMALLEST_PX, self._min_face_px or 0)
         for quarters in (2, 1, 3):
             turned = Halvings(np.ascontiguousarray(np.rot90(photo.pixels, quarters)))
-            found = self._find(turned, max(smallest, turned.longer_px * _TURNED_LOOK))
+            found = cascade.find(turned, max(smallest, turned.longer_px * _TURNED_LOOK))
             if found["score"].max(initial=0.0) > threshold:
                 threshold = float(found["score"].max())
                 best = found[found["score"] > _TURNED_SURE]
                 _turn_back(best, quarters, turned.width_px, turned.height_px)
         return best
 
-    def _find(self, photo: Halvings, smallest_px: float, largest_px: float = math.inf) -> Findings:
-        """Faces whose size is in a range, roughly."""
+
+class Cascade:
+    """P-Net, R-Net and O-Net for one thread, on one core.
+
+    With two a photo takes hardly less time and a quarter more of the processor's: between calls
+    this short the second one spins.
+    """
+
+    def __init__(self) -> None:
+        def load(stage: Stage, precision: Precision) -> Network:
+            build = functools.partial(network_graph, stage)
+            return compile_network(build, name=stage, precision=precision, threads=1, parallel=1)
+
+        # None is kept: they are compiled in less time than compiled ones are read.
+        # bf16 makes P-Net a third and R-Net a half faster, and O-Net judges what they let pass:
+        # as many faces are found. O-Net itself would lose one in ten in it; in int8 the first two
+        # would lose one in twenty.
+        self._pnet, self._rnet, self._onet = (
+            load("pnet", "auto"),
+            load("rnet", "auto"),
+            load("onet", "f32"),
+        )
+
+    def find(self, photo: Halvings, smallest_px: float, largest_px: float = math.inf) -> Findings:
+        """Upright faces whose size is in a range, roughly."""
         boxes = self._proposed(photo, smallest_px, largest_px)
         if len(boxes):
             boxes = self._refined(photo, boxes)
@@ -211,12 +228,9 @@ class Detector:
         boxes, scores = _moved(centres[sure], sides[sure], offsets[sure]), face[sure, 0]
         return boxes[survivors(boxes, scores.astype(np.float64), _OVERLAP)[:_MOST_FACES]]
 
-    def _seen_by_onet(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
-        return _in_batches(self._onet_of_few if len(crops) <= _FEW else self._onet, crops)
-
     def _judged(self, photo: Halvings, boxes: NDArray[np.float64]) -> Findings:
         centres, sides = _squared(boxes)
-        offsets, landmarks, face = self._seen_by_onet(photo.squares(centres, sides, 48))
+        offsets, landmarks, face = _in_batches(self._onet, photo.squares(centres, sides, 48))
         scores = face[:, 0].astype(np.float64)
         points = _placed(_points(landmarks), centres, sides)
         found = _findings(_moved(centres, sides, offsets), scores, points)[scores > ONET_THRESHOLD]
@@ -237,7 +251,7 @@ class Detector:
         sides = sides * _CLOSER
         crops = photo.squares(centres, sides, 48)
         both = np.concatenate([crops, crops[:, :, ::-1]])
-        _, landmarks, face = self._seen_by_onet(both)
+        _, landmarks, face = _in_batches(self._onet, both)
         seen, mirrored = np.split(_points(landmarks), 2)
         mirrored = mirrored[:, _MIRRORED] * (-1, 1) + (1, 0)
         scores: NDArray[np.float64] = found["score"] + np.sum(np.split(face[:, 0], 2), axis=0)
