@@ -10,6 +10,7 @@ Coordinates in here are counted from the photo's upper left edge: the centre of 
 
 import functools
 import math
+import threading
 from importlib import metadata
 from itertools import islice
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from engine.align import concerns
 from engine.errors import WeightsCorrupt, WeightsMissing
 from engine.mtcnn.canvas import WINDOW_PX, Halvings, plan
 from engine.pickles import joblib_arrays
-from engine.runtime import Network, Precision, compile_network
+from engine.runtime import Network, Precision, compile_network, cores
 from engine.types import Box, Face, Photo
 
 Findings = NDArray[np.void]  # of FINDING, surest first
@@ -82,6 +83,8 @@ _MOST_WINDOWS = 20_000
 _MOST_PROPOSALS = 5_000
 _MOST_FACES = 1_000
 
+_MOST_AT_ONCE = 8  # photos: each keeps 17 MB
+
 # Each other size would be compiled anew.
 _BATCHES = (1, 2, *range(4, 44, 4), *range(48, 72, 8), *range(80, 144, 16))
 _MIRRORED = [1, 0, 2, 4, 3]  # the left eye of a mirror image is the right one
@@ -109,7 +112,11 @@ class Detector:
         import cv2
 
         cv2.setNumThreads(1)  # more spin between its short calls and make none of them faster
-        self._idle = [Cascade()]  # last in, first out; one more for each thread that finds none
+        # Last in, first out; one more where a thread finds none.
+        self._idle, self._turn = (
+            [Cascade()],
+            threading.BoundedSemaphore(min(_MOST_AT_ONCE, cores())),
+        )
 
     def detect(self, photo: Photo) -> tuple[Face, ...]:
         """Every face in the photo, largest box first.
@@ -117,17 +124,16 @@ class Detector:
         Where no upright face is sure, the photo may lie on its side or its head: the faces of the
         direction with the surest one count.
         """
-        try:
-            cascade = self._idle.pop()
-        except IndexError:
-            cascade = Cascade()
-        try:
+        with self._turn:
+            try:
+                cascade = self._idle.pop()
+            except IndexError:
+                cascade = Cascade()
             found = self._upright(cascade, Halvings(photo.pixels))
             doubt = 1 - found["score"].max(initial=0.0)
             if doubt > 1 - _UPRIGHT_SURE:
                 turned = self._turned(cascade, photo, max(_TURNED_SURE, 1 - doubt / _TURNED_ODDS))
                 found = turned if len(turned) else found
-        finally:
             self._idle.append(cascade)
         x, y = found["landmarks"][..., 0], found["landmarks"][..., 1]
         inside = (x > 0) & (y > 0) & (x < photo.width_px) & (y < photo.height_px)
