@@ -17,7 +17,7 @@ import os
 import secrets
 import time
 from collections import ChainMap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -173,6 +173,12 @@ MATCHES = sa.Table(
     sa.Column("sealed", sa.LargeBinary, nullable=False),
     sa.Index("ix_past_match_user_key", "user_key", "at_s"),
 )
+# Made once: SQLAlchemy takes longer to build a statement than SQLite to execute it.
+_ROWS = sa.select(CHOICES.c.key, CHOICES.c.user_key, CHOICES.c.sealed)
+_THERE = CHOICES.c.key == sa.bindparam("there")
+_IN_CHAT = _ROWS.where(_THERE | (CHOICES.c.key == sa.bindparam("in_chat")))
+_OLD_ROW = _ROWS.where(_THERE).with_for_update()
+_NO_ROW, _NEW_ROW, _NEW_MATCH = CHOICES.delete().where(_THERE), CHOICES.insert(), MATCHES.insert()
 
 
 def database_url(url: str | None, home: Path) -> sa.URL:
@@ -313,7 +319,8 @@ class Store:
 
     async def choice(self, who: Who) -> Choice:
         """A person's choices, in this chat and everywhere."""
-        found = await self._choices(CHOICES.c.key.in_([who.user.hex(), who.chat.hex()]))
+        keys = {"there": who.user.hex(), "in_chat": who.chat.hex()}
+        found = await self._rows(_IN_CHAT, **keys)
         content = ChainMap(*found.values())
         return Choice(*(content.get(one.name) for one in fields(Choice)))
 
@@ -336,7 +343,7 @@ class Store:
             content = {"person": match.person, "score": round(match.score, 1), "model": match.model}
             sealed = seal(self.identity.sealing_key(who.user), MATCHES.name, content)
             rows.append({"user_key": who.user.hex(), "at_s": match.at_s, "sealed": sealed})
-        await self._transaction(lambda connection: connection.execute(MATCHES.insert(), rows))
+        await self._transaction(lambda connection: connection.execute(_NEW_MATCH, rows))
 
     async def history(self, who: Who, limit: int | None = None) -> tuple[PastMatch, ...]:
         """A person's matches that are not expired, newest first."""
@@ -350,7 +357,7 @@ class Store:
 
     async def export(self, who: Who) -> dict[str, Any]:
         """Everything stored about a person, in every chat, as values for JSON."""
-        choices = await self._choices(CHOICES.c.user_key == who.user.hex())
+        choices = await self._rows(_ROWS.where(CHOICES.c.user_key == who.user.hex()))
         matches = [asdict(match) for match in await self.history(who)]
         for match in matches:
             at = time.gmtime(match.pop("at_s"))
@@ -370,29 +377,45 @@ class Store:
         return await self._empty_log()
 
     async def keep(
-        self, name: str, what: str, content: object, *, replace: bool = True, filed: str = ""
+        self,
+        name: str,
+        what: str | Sequence[str],
+        content: object,
+        *,
+        replace: bool = True,
+        filed: str = "",
     ) -> bool:
-        """Keeps, for the next start of a front end, what it says of a place or update; sealed.
+        """Keeps, for the next start of a front end, what it says of places or updates; sealed.
 
-        Returns whether nothing was kept of it; what was stays without ``replace``. ``kept`` finds
-        it under the name under which it is ``filed``.
+        Returns whether nothing was kept of them; what was stays without ``replace``. ``kept``
+        finds it under the name under which it is ``filed``.
         """
-        key = self.identity.keyed("kept", name, what).hex()
-        said = {"what": what, "content": content, "at_s": self._clock()}
-        return await self._change(key, self._hours(filed or name)[0], said, replace=replace)
+        user_key, at_s, contents = self._hour(filed or name, 0), self._clock(), {}
+        for one in (what,) if isinstance(what, str) else what:
+            key = self.identity.keyed("kept", name, one).hex()
+            contents[key] = {"what": one, "content": content, "at_s": at_s}
+
+        def write(connection: sa.Connection) -> bool:
+            self._take_turn(connection, *contents)
+            if not replace:
+                known = [connection.execute(_OLD_ROW, {"there": key}).first() for key in contents]
+                if any(known):
+                    return False
+            return not self._put(connection, user_key, contents)
+
+        return await self._transaction(write)
 
     async def kept(self, name: str) -> dict[str, Any]:
         """What ``keep`` was told within the hours of ``KEPT``, newest first."""
         hours, most = KEPT.get(name, (0, 0))
-        rows = await self._choices(CHOICES.c.user_key.in_(self._hours(name)[:hours]))
+        files = [self._hour(name, ago) for ago in range(-1, hours - 1)]
+        rows = await self._rows(_ROWS.where(CHOICES.c.user_key.in_(files)))
         newest_first = sorted(rows.values(), key=lambda row: -row["at_s"])
         return {row["what"]: row.get("content") for row in newest_first[:most]}
 
-    def _hours(self, name: str) -> list[str]:
-        """What files the rows kept in this hour and in those around it, the next one second."""
-        hour = self.now_s() // 3600
-        hours = (hour, hour + 1, *range(hour - 1, hour - 48, -1))
-        return [self.identity.keyed("kept", name, str(one)).hex() for one in hours]
+    def _hour(self, name: str, ago: int) -> str:
+        """What files the rows kept so many hours ago; -1 is the next hour."""
+        return self.identity.keyed("kept", name, str(self.now_s() // 3600 - ago)).hex()
 
     async def sweep(self) -> int:
         """Deletes matches that are too old, and what was kept; how many matches there were.
@@ -401,10 +424,14 @@ class Store:
         for a while costs nobody's history.
         """
         mark = self.identity.keyed("sweep").hex()
-        before = (await self._choices(CHOICES.c.key == mark)).get(mark, {})
+        before = (await self._rows(_ROWS.where(_THERE), there=mark)).get(mark, {})
         seen_s = min(self.now_s(), before.get("at_s", self.now_s()) + DAY_S)
         await self._change(mark, mark, {"at_s": seen_s})
-        old_hours = [one for name, (hours, _) in KEPT.items() for one in self._hours(name)[hours:]]
+        old_hours = [
+            self._hour(name, ago)
+            for name, (hours, _) in KEPT.items()
+            for ago in range(hours - 1, 48)
+        ]
         old = MATCHES.delete().where(MATCHES.c.at_s < self._oldest(seen_s))
 
         def delete(connection: sa.Connection) -> int:
@@ -428,43 +455,48 @@ class Store:
         days = self.history_days
         return now_s - days * DAY_S if days else 2**62  # nothing is young enough
 
-    async def _choices(self, which: sa.ColumnElement[bool]) -> dict[str, dict[str, Any]]:
-        query = sa.select(CHOICES.c.key, CHOICES.c.user_key, CHOICES.c.sealed).where(which)
-        rows = await self._transaction(lambda connection: connection.execute(query).all())
+    async def _rows(self, query: sa.Select[Any], **bound: str) -> dict[str, dict[str, Any]]:
+        rows = await self._transaction(lambda connection: connection.execute(query, bound).all())
         return {place: self._unsealed(place, *row) for place, *row in rows}
 
     def _unsealed(self, place: str, user_key: str, sealed: bytes) -> dict[str, Any]:
         return unseal(self.identity.sealing_key(bytes.fromhex(user_key)), place, sealed)
 
-    async def _change(
-        self, key: str, user_key: str, change: dict[str, object], *, replace: bool = True
-    ) -> bool:
-        """Reads, changes and writes a row of choices; None deletes one, an empty row goes.
+    async def _change(self, key: str, user_key: str, change: dict[str, object]) -> None:
+        """Reads, changes and writes a row of choices; None deletes one, an empty row goes."""
 
-        Returns whether there was no row; one that was stays without ``replace``.
-        """
-        row, sealing_key = CHOICES.c.key == key, self.identity.sealing_key(bytes.fromhex(user_key))
+        def write(connection: sa.Connection) -> None:
+            self._take_turn(connection, key)
+            known = connection.execute(_OLD_ROW, {"there": key}).first()
+            content = {} if known is None else self._unsealed(*known)
+            content = {name: one for name, one in (content | change).items() if one is not None}
+            self._put(connection, user_key, {key: content})
 
-        def write(connection: sa.Connection) -> bool:
-            # Two presses by one person at once must not lose one: writers take turns.
-            if connection.dialect.name == "postgresql":
+        await self._transaction(write)
+
+    def _take_turn(self, connection: sa.Connection, *keys: str) -> None:
+        """Two presses by one person at once must not lose one: writers of a row take turns."""
+        if connection.dialect.name == "postgresql":
+            for key in sorted(keys):
                 lock = int.from_bytes(bytes.fromhex(key)[:8], signed=True)
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock)))
-            elif connection.dialect.name == "sqlite":
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            query = sa.select(CHOICES.c.user_key, CHOICES.c.sealed).where(row).with_for_update()
-            known = connection.execute(query).first()
-            content = {} if known is None else self._unsealed(key, *known)
-            if known is None or replace:
-                content = {name: one for name, one in (content | change).items() if one is not None}
-                connection.execute(CHOICES.delete().where(row))
-                if content:
-                    sealed = seal(sealing_key, key, content)
-                    written = {"key": key, "user_key": user_key, "sealed": sealed}
-                    connection.execute(CHOICES.insert(), written)
-            return known is None
+        elif connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
-        return await self._transaction(write)
+    def _put(
+        self, connection: sa.Connection, user_key: str, contents: dict[str, dict[str, Any]]
+    ) -> int:
+        """Writes rows anew, but for empty ones; how many of them there were before."""
+        sealing_key = self.identity.sealing_key(bytes.fromhex(user_key))
+        were = connection.execute(_NO_ROW, [{"there": key} for key in contents]).rowcount
+        rows = [
+            {"key": key, "user_key": user_key, "sealed": seal(sealing_key, key, content)}
+            for key, content in contents.items()
+            if content
+        ]
+        if rows:
+            connection.execute(_NEW_ROW, rows)
+        return int(were)
 
     async def _transaction(self, work: Callable[[sa.Connection], T]) -> T:
         def committed() -> T:
