@@ -17,7 +17,7 @@ import os
 import secrets
 import time
 from collections import ChainMap
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -376,24 +376,27 @@ class Store:
         await self._transaction(lambda one: [one.execute(deletion) for deletion in deletions])
         return await self._empty_log()
 
-    async def keep(
-        self,
-        name: str,
-        what: str | Sequence[str],
-        content: object,
-        *,
-        replace: bool = True,
-        filed: str = "",
+    async def keep(self, name: str, what: str, content: object) -> bool:
+        """Keeps, for the next start of a front end, what it says of a place; see ``keep_all``."""
+        return await self.keep_all(name, {what: content})
+
+    async def keep_all(
+        self, name: str, said: Mapping[str, object], *, replace: bool = True, filed: str = ""
     ) -> bool:
-        """Keeps, for the next start of a front end, what it says of places or updates; sealed.
+        """Keeps what a front end says of places or updates, sealed: all of it, or nothing.
 
         Returns whether nothing was kept of them; what was stays without ``replace``. ``kept``
         finds it under the name under which it is ``filed``.
         """
-        user_key, at_s, contents = self._hour(filed or name, 0), self._clock(), {}
-        for one in (what,) if isinstance(what, str) else what:
-            key = self.identity.keyed("kept", name, one).hex()
-            contents[key] = {"what": one, "content": content, "at_s": at_s}
+        user_key, at_s = self._hour(filed or name, 0), self._clock()
+        contents = {
+            self.identity.keyed("kept", name, what).hex(): {
+                "what": what,
+                "content": one,
+                "at_s": at_s,
+            }
+            for what, one in said.items()
+        }
 
         def write(connection: sa.Connection) -> bool:
             self._take_turn(connection, *contents)

@@ -181,13 +181,16 @@ async def test_updates_are_held_until_they_are_answered_or_old(database: sa.URL)
     """Whatever is held of one is read by processes after this one."""
     clock, update = Clock(), {"starts": 1, "update": {"from": {"id": int(USER_ID)}}}
     async with opened(database, clock=clock) as store:
-        assert await store.keep("telegram", "17", update, replace=False)
-        assert not await store.keep("telegram", "17", {"other": 1}, replace=False)
+        assert await store.keep_all("telegram", {"17": update}, replace=False)
+        assert not await store.keep_all("telegram", {"17": {"other": 1}}, replace=False)
         assert await store.keep("telegram", "18", update)
-        assert not await store.keep("telegram", "18", None)
+        assert not await store.keep_all("telegram", {"18": None, "19": 5, "20": None})
+        assert not await store.keep_all(
+            "telegram", {"19": None, "21": 7}, filed="telegram answered"
+        )
     clock.now += 3600
     async with opened(database, clock=clock) as store:
-        assert await store.kept("telegram") == {"17": update, "18": None}
+        assert await store.kept("telegram") == {"17": update, "18": None, "20": None}
         assert await store.kept("other") == {}
     clock.now += 2 * 3600
     async with opened(database, clock=clock) as store:

@@ -393,7 +393,7 @@ class Door:
         from bot.adapters.telegram.updates import Webhook
         from bot.process_memory import Memory
 
-        async def keep(*_: object, **__: object) -> bool:
+        async def keep_all(*_: object, **__: object) -> bool:
             return True
 
         self.runner = asyncio.Runner()
@@ -402,7 +402,7 @@ class Door:
         bot._bot_user = telegram.User(1, "Look", is_bot=True, username="lookalike_bot")
         self._webhook = Webhook(
             SimpleNamespace(bot=bot, update_queue=self.queue),
-            SimpleNamespace(keep=keep),  # type: ignore[arg-type]
+            SimpleNamespace(keep_all=keep_all),  # type: ignore[arg-type]
             Memory(),
         )
         self._reader = Reader(bot, None, Memory())  # type: ignore[arg-type]

@@ -50,6 +50,10 @@ PATIENCE_S, ATTEMPT_S = 1800.0, 120.0
 READ_S = 20.0
 NO_ANSWER, MOST_GARBAGE = "no answer of the Bot API", 1
 TWINS_WITHIN = 4  # messages; in private chats those of other chats are numbered between
+ANY_URL = httpx.URL("http://localhost")  # to read one takes longer than to make a form
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+MOST_AT_ONCE_BYTES = 2**19
+BARE = ("message_id", "date", "chat")  # of a message that is answered
 # What the library raises where Telegram has done something, and says nobody knows what of it.
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 # Nobody waits longer than this for an answer; Telegram names hours after gross abuse.
@@ -326,12 +330,15 @@ class ApiRequest(BaseRequest):
     ) -> tuple[int, bytes]:
         """Status and body of an answer; raises NetworkError, or TimedOut."""
         read_s, options = given.get("read_timeout"), JSON()
-        if request_data and request_data.parameters:
+        if request_data and (files := request_data.multipart_data):
             # aiohttp would make a stream of each field: a millisecond for a picture.
-            fields, files = request_data.json_parameters, request_data.multipart_data or None
-            form = httpx.Request(method, url, data=fields, files=files)
-            content_type = {"Content-Type": form.headers["Content-Type"]}
-            options = {"data": io.BytesIO(form.read()), "headers": content_type}
+            form = httpx.Request(method, ANY_URL, data=request_data.json_parameters, files=files)
+            content_type, content = form.headers["Content-Type"], form.read()
+            # What is large is sent in pieces, the rest with its header.
+            body = content if len(content) <= MOST_AT_ONCE_BYTES else io.BytesIO(content)
+            options = {"data": body, "headers": {"Content-Type": content_type}}
+        elif request_data and (fields := request_data.url_encoded_parameters()):
+            options = {"data": fields.encode(), "headers": FORM}
         options["timeout"] = _timeout(read_s if isinstance(read_s, float) else READ_S)
         asking = self.client.request(method, url, allow_redirects=False, **options)
         try:
@@ -348,6 +355,11 @@ class ApiRequest(BaseRequest):
         with contextlib.suppress(ValueError):
             answer = json.loads(payload)
             if isinstance(answer, dict) and ("result" in answer or answer.get("ok") is False):
+                if isinstance(sent := answer.get("result"), dict):
+                    # Known here already; the library takes half its time to read them.
+                    sent.pop("reply_markup", None)
+                    if isinstance(asked := sent.get("reply_to_message"), dict):
+                        sent["reply_to_message"] = {one: asked.get(one) for one in BARE}
                 return answer
         raise NetworkError(NO_ANSWER)
 

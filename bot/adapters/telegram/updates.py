@@ -7,6 +7,7 @@ import logging
 import random
 import secrets
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -62,7 +63,8 @@ class Updates:
         self.given_up = set[int]()  # handed over so that the sender is told
         self._aside = set[int]()  # unanswered, kept by the store
         self._done_before = set[int]()  # answered by processes before this one
-        self._noting = set[asyncio.Task[Any]]()
+        self._unnoted = list[int]()  # answered, and the store is not told yet
+        self._noting: asyncio.Task[None] | None = None
         self._recovery = Recovery[JSON](self._begin)
 
     async def restore(self) -> None:
@@ -81,7 +83,7 @@ class Updates:
             for number, one in left.items():
                 ended = self._missed[one.get("by")] >= (MISSED if memory.shared else 1)
                 free = ended and await memory.put(("left", number), 1, CLAIM_S, absent=True)
-                if free and await self._put_aside(int(number), one["update"], one["tries"]):
+                if free and await self._put_aside({int(number): one["update"]}, one["tries"]):
                     self._wait(one["update"], one["tries"])
 
     async def watch(self) -> None:
@@ -103,18 +105,22 @@ class Updates:
         if tries >= MOST_TRIES:
             log.error("telegram: an update is given up: the program ended each time it was begun")
             self.given_up.add(update_id)
-        await self._put_aside(update_id, None if update_id in self.given_up else update, tries + 1)
+        filed = ANSWERED if update_id in self.given_up else ""
+        await self._put_aside({update_id: update}, tries + 1, filed)
         if not self._hand_over(update):
             self.answered(update_id)
 
-    async def _put_aside(self, update_id: int, update: JSON | None, tries: int) -> bool:
-        """Leaves an update, or that it needs nothing more, to the store; whether that took it."""
-        kept = {"tries": tries, "update": update, "by": self._process} if update else None
+    async def _put_aside(self, updates: dict[int, JSON], tries: int, filed: str = "") -> bool:
+        """Leaves updates, or that they need nothing more, to the store; whether that took them."""
+        kept: dict[str, object] = {
+            str(update_id): None if filed else {"tries": tries, "update": one, "by": self._process}
+            for update_id, one in updates.items()
+        }
         try:
-            await self._store.keep(NAME, str(update_id), kept, filed="" if update else ANSWERED)
+            await self._store.keep_all(NAME, kept, filed=filed)
         except LookalikeError:
             return False
-        self._aside.add(update_id)
+        self._aside.update(updates)
         return True
 
     def answered(self, update_id: int, *, silently: bool = False) -> None:  # noqa: ARG002
@@ -122,18 +128,18 @@ class Updates:
         self._recovery.ended(update_id)
         if update_id in self._aside:
             self._aside.discard(update_id)
-            self._note_answered(update_id)
+            self._unnoted.append(update_id)
+            if self._noting is None or self._noting.done():
+                self._noting = asyncio.create_task(self._note_answered())
 
-    def _note_answered(self, update_id: int) -> None:
-        noted = self._store.keep(NAME, str(update_id), None, filed=ANSWERED)
-        task = asyncio.ensure_future(noted)
-        self._noting.add(task)
-        task.add_done_callback(self._noted)
-
-    def _noted(self, task: asyncio.Task[Any]) -> None:
-        self._noting.discard(task)
-        if not task.cancelled() and task.exception():
-            log.warning("telegram: it can't be noted which updates are answered")
+    async def _note_answered(self) -> None:
+        """Tells the store; together what is answered while it is busy with those before."""
+        while self._unnoted:
+            answered, self._unnoted = dict.fromkeys(map(str, self._unnoted)), []
+            try:
+                await self._store.keep_all(NAME, answered, filed=ANSWERED)
+            except Exception:  # noqa: BLE001 - the next ones are noted all the same
+                log.warning("telegram: it can't be noted which updates are answered")
 
     def _hand_over(self, update: JSON) -> bool:
         try:
@@ -146,7 +152,8 @@ class Updates:
 
     async def close(self) -> None:
         """Ends what is being noted, and leaves the rest to other processes."""
-        await asyncio.gather(*self._noting, return_exceptions=True)
+        if self._noting is not None:
+            await asyncio.wait([self._noting])
         await self._memory.take(("process", self._process))
 
 
@@ -195,12 +202,13 @@ class Polling(Updates):
         pace_s, failures = PACES_S[0], 0
         # Asked for as well: Python 3.11's wait_for may swallow the cancellation.
         while not stop.is_set():
-            long_ago = time.monotonic() - HOLD_S
-            for update_id, (since, update) in sorted(self._held.items()):
-                later = sum(other > update_id for other in self._seen)
-                long = since < long_ago or later >= HOLD_MOST
-                if long and update_id in self._held:  # not answered meanwhile
-                    await self._put_aside(update_id, update, 0)
+            long_ago, seen = time.monotonic() - HOLD_S, sorted(self._seen)
+            if long := {
+                update_id: update
+                for update_id, (since, update) in self._held.items()
+                if since < long_ago or len(seen) - bisect_right(seen, update_id) >= HOLD_MOST
+            }:
+                await self._put_aside(long, 0)
             offset = min(self._held, default=self._next)
             try:
                 # As a task of its own: nothing here wakes up before the answer is there.
@@ -226,12 +234,13 @@ class Polling(Updates):
             last = self._poll(min(self._held, default=self._next), limit=1, timeout_s=0)
             await asyncio.wait_for(last, timeout=0.8)
 
-    async def _put_aside(self, update_id: int, update: JSON | None, tries: int) -> bool:
-        """Telegram can then be told that it is known; what the store can't keep stays there."""
-        held = update_id in self._held
-        kept = await super()._put_aside(update_id, update, tries)
-        if kept and held and self._held.pop(update_id, None) is None:  # answered meanwhile
-            self.answered(update_id)
+    async def _put_aside(self, updates: dict[int, JSON], tries: int, filed: str = "") -> bool:
+        """Telegram can then be told that they are known; what the store can't keep stays there."""
+        held = updates.keys() & self._held.keys()
+        kept = await super()._put_aside(updates, tries, filed)
+        for update_id in held if kept else ():
+            if self._held.pop(update_id, None) is None:  # answered meanwhile
+                self.answered(update_id)
         return kept
 
     async def _poll(
@@ -331,7 +340,7 @@ class Webhook(Updates):
             return web.Response(status=400)
         try:
             new = {"tries": 0, "update": update, "by": self._process}
-            is_new = await self._store.keep(NAME, str(update_id), new, replace=False)
+            is_new = await self._store.keep_all(NAME, {str(update_id): new}, replace=False)
         except LookalikeError:
             return web.Response(status=503)  # Telegram sends it again
         if is_new:

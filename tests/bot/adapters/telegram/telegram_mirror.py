@@ -63,19 +63,13 @@ class Mirror:
     async def introduce(self, page: str) -> None:
         self.page = page
 
-    async def keep(
-        self,
-        _: str,
-        number: str,
-        content: dict[str, Any] | None,
-        *,
-        replace: bool = True,
-        filed: str = "",
+    async def keep_all(
+        self, _: str, said: dict[str, Any], *, replace: bool = True, filed: str = ""
     ) -> bool:
-        assert (content is None) == bool(filed)
-        is_new = number not in self.updates
+        assert all((one is None) == bool(filed) for one in said.values())
+        is_new = not said.keys() & self.updates.keys()
         if is_new or replace:
-            self.updates[number] = json.loads(json.dumps(content))
+            self.updates |= json.loads(json.dumps(said))
         return is_new
 
     async def kept(self, name: str) -> dict[str, Any]:

@@ -424,7 +424,7 @@ async def test_what_the_store_can_not_keep_stays_with_telegram(
     await chat.send_photo(hopper_jpeg)  # waits before the start
     mirror.gate.clear()
     with monkeypatch.context() as broken:
-        broken.setattr(Mirror, "keep", down)
+        broken.setattr(Mirror, "keep_all", down)
         async with running(api, mirror, grace_s=0.0):
             await until(lambda: mirror.requests)
     assert not _all_confirmed(api)
@@ -589,7 +589,7 @@ async def test_what_is_answered_while_another_is_put_aside_is_done(
     stuck, quick, mirror = Person(api).private_chat(), Person(api).private_chat(), Mirror()
     (talkers,) = group(Person(api))
     released = asyncio.Event()
-    answer, keep = mirror.answer, mirror.keep
+    answer, keep = mirror.answer, mirror.keep_all
 
     async def waiting(request: Request, limits: Limits) -> Reply:
         await (asyncio.Event() if request.command == "history" else released).wait()
@@ -603,7 +603,7 @@ async def test_what_is_answered_while_another_is_put_aside_is_done(
         return await keep(*given, **more)
 
     monkeypatch.setattr(mirror, "answer", waiting)
-    monkeypatch.setattr(mirror, "keep", slow)
+    monkeypatch.setattr(mirror, "keep_all", slow)
     made, take = list[updates.Polling](), updates.Polling.__init__
 
     def noticed(polling: updates.Polling, *given: Any) -> None:
