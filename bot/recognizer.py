@@ -13,7 +13,7 @@ import time
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ import cv2
 from bot.memory import KeptPhoto
 from bot.process_memory import SAME, Memory
 from engine.engine import Engine, comparable
-from engine.errors import Busy, Deadline, TooFast
+from engine.errors import Busy, Deadline, Heavy, TooFast
 from engine.runtime import cores
 from engine.types import Embedding, Face, Photo
 
@@ -35,6 +35,8 @@ WINDOW_S = 60.0
 PRESSES_PER_PHOTO = 3
 # Photos being downloaded or waiting to be decoded at once: each may be as large as the limit.
 MOST_FETCHING = 12
+# Of them, those that wait for another heavy one to be decoded.
+MOST_HEAVY = 6
 # Photos that are decoded and not answered yet, per worker: enough to keep the cores busy.
 MOST_DECODED_PER_WORKER = 2
 MOST_FACES_PER_BATCH = 16
@@ -117,7 +119,7 @@ class Recognizer:
         self._fetching = FairSemaphore(max(MOST_FETCHING, self.workers))
         self._detecting = FairSemaphore(self.workers)
         self.decoded = FairSemaphore(MOST_DECODED_PER_WORKER * self.workers)
-        self._lengthy = FairSemaphore(1)
+        self._heavy, self._lengthy = FairSemaphore(1), FairSemaphore(1)
         # More than look at photos, so that answers are finished while odd photos take long; not
         # many more, because every thread that wants the interpreter makes the event loop wait.
         # OpenCV's own would only spin beside them: 10 ms of processor time a photo.
@@ -224,9 +226,9 @@ class Recognizer:
         if slot.unseen < 0:
             await self._note(slot.person, 1, press=False)
 
-        def decode_and_detect() -> DetectedPhoto:
+        def decode_and_detect(*, waits: bool) -> DetectedPhoto:
             step = functools.partial(timed, spent_ms)
-            photo, found, embedded = self.engine.look(data[0], models, step)
+            photo, found, embedded = self.engine.look(data[0], models, step, waits=waits)
             with timed(spent_ms, "detect"):
                 faces = comparable(found)
                 kept = KeptPhoto(photo, faces, data.pop(), self.engine.decode)
@@ -241,15 +243,31 @@ class Recognizer:
                 data = [await asyncio.ensure_future(fetch())]
             await slot.begin()
             await self._detecting.enter(slot.person)
-            found = await self._in_thread(
-                decode_and_detect, functools.partial(self._detecting.leave, slot.person)
-            )
+            look = functools.partial(decode_and_detect, waits=False)
+            leave = functools.partial(self._detecting.leave, slot.person)
+            try:
+                found = await self._in_thread(look, leave)
+            except Heavy:
+                slot.pause()
+                found = await self._alone(slot, functools.partial(decode_and_detect, waits=True))
         finally:
             self._fetching.leave(slot.person)
         spent_ms["wait"] = (time.perf_counter() - began) * 1000 - sum(spent_ms.values())
         if ms is not None:
             ms |= {step: ms.get(step, 0.0) + step_ms for step, step_ms in spent_ms.items()}
         return found
+
+    async def _alone(self, slot: Slot, look: Callable[[], T]) -> T:
+        """Looks at a heavy photo, after those that came before; raises Busy if they are many."""
+        if self._heavy.waiting >= MOST_HEAVY:
+            raise Busy("many heavy photos wait", seconds=3 * MOST_HEAVY)
+        with ExitStack() as places:
+            await self._heavy.enter(slot.person)
+            places.callback(self._heavy.leave, slot.person)
+            await slot.begin()
+            await self._detecting.enter(slot.person)
+            places.callback(self._detecting.leave, slot.person)
+            return await self._in_thread(look, places.pop_all().close)
 
     async def embeddings(
         self, photo: DetectedPhoto, number: int, models: Iterable[str], ms: dict[str, float]
@@ -378,6 +396,11 @@ class FairSemaphore:
         self._free, self._kept_free = places, int(places > 2)
         self._inside = Counter[bytes]()
         self._queues: OrderedDict[bytes, deque[asyncio.Future[None]]] = OrderedDict()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return sum(map(len, self._queues.values()))
 
     def _let_in(self, person: bytes) -> bool:
         fits = self._free > (self._kept_free if self._inside[person] else 0)

@@ -3,6 +3,8 @@
 ``engine.decode_worker`` reads pictures; nothing else in the project opens what people send. A
 worker that dies, hangs or swells is replaced and costs the one photo that did it. All of a process
 share one pool of workers: one a core, at least 2 and at most 4, started when they are needed.
+Pictures whose header tells that they are heavy are decoded one at a time, so that the other workers
+are there for everybody else's.
 """
 
 from __future__ import annotations
@@ -16,10 +18,18 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from engine.errors import DamagedImage, NotAnImage, PhotoProblem, SetupProblem, TooHeavy, TooLarge
+from engine.errors import (
+    DamagedImage,
+    Heavy,
+    NotAnImage,
+    PhotoProblem,
+    SetupProblem,
+    TooHeavy,
+    TooLarge,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,6 +42,7 @@ _MOST_ANSWER_BYTES = 10_000
 _UNDECODABLE = "the picture can't be decoded; send another one"
 _PPM_LINES = 3  # before the pixels: kind, width and height, white
 _RETIRED_FROM_BYTES = 120_000_000  # of memory that an idle worker holds; usual are 25 MB
+_LIGHT_BYTES = 120_000_000  # of memory; a photo of 12 megapixels as HEIC takes 90 MB
 _USUAL_RATIO = 2.5  # of a picture's sides
 # Left, upper, right and lower edge in the upright picture in the file, in its pixels.
 Part = tuple[int, int, int, int]
@@ -50,6 +61,7 @@ class DecodeLimits:
     part: Part | None = None  # what is wanted of the picture; None for the whole
     seconds: float = 3.0  # of processor time for one picture; by the clock three times as long
     worker_bytes: int = 600_000_000  # that a worker may take beyond what it has when it is idle
+    light_bytes: int | None = None  # that it may take, else it is ``Heavy``; None for any number
 
 
 def stretch(width: int, height: int) -> float:
@@ -58,15 +70,16 @@ def stretch(width: int, height: int) -> float:
     return math.sqrt(ratio) if ratio > _USUAL_RATIO else 1.0
 
 
-def decode(data: bytes, limits: DecodeLimits | None = None) -> Photo:
+def decode(data: bytes, limits: DecodeLimits | None = None, *, waits: bool = True) -> Photo:
     """The picture in untrusted bytes: upright, in sRGB, without alpha, reduced if it is large.
 
     JPEG, PNG, WebP, GIF, HEIC, AVIF, BMP and TIFF are read, of files with several pictures the
     first. What is transparent becomes white. A file that ended a worker is refused at once when it
     comes again, unless only the clock had run out. Safe to call from several threads; waits while
-    all workers are busy.
+    all workers are busy and, if it ``waits``, while another heavy picture is decoded.
 
     Raises:
+        Heavy: If the picture is heavy and it does not wait.
         NotAnImage: If there is no picture of a kind that is read, or the decoder crashes over it.
         TooLarge: If the file exceeds the limits, those of memory and time included.
         SetupProblem: If no worker can be started.
@@ -75,6 +88,16 @@ def decode(data: bytes, limits: DecodeLimits | None = None) -> Photo:
     check_size(data, limits)
     if _refused and (known := _refused.get(_sha256(data))):
         raise type(known)(str(known), **known.details)
+    try:
+        return _decoded(data, replace(limits, light_bytes=_LIGHT_BYTES))
+    except Heavy:
+        if not waits:
+            raise
+    with _heavy_turn:
+        return _decoded(data, limits)
+
+
+def _decoded(data: bytes, limits: DecodeLimits) -> Photo:
     with _turn:
         worker = _worker_with(data, limits)
         try:
@@ -215,7 +238,7 @@ class _Worker:
             self._stdout.readinto(pixels.data)
             self._resident_bytes = self._answer()["resident"]
             if "problem" in answer:
-                kinds = {one.__name__: one for one in (DamagedImage, TooLarge, TooHeavy)}
+                kinds = {one.__name__: one for one in (DamagedImage, TooLarge, TooHeavy, Heavy)}
                 kind = kinds.get(answer["problem"], NotAnImage)
                 raise kind(answer["message"], **answer["details"])
             source_width, source_height = map(int, answer["source_size"])
@@ -247,6 +270,7 @@ class _Worker:
 
 
 _turn = threading.BoundedSemaphore(min(4, max(2, os.cpu_count() or 1)))
+_heavy_turn = threading.Lock()
 _idle: list[_Worker] = []  # last in, first out
 _refused: dict[str, PhotoProblem] = {}  # by SHA-256: what ended a worker
 listeners: list[Callable[[str], object]] = []  # told the SHA-256 of what ended one, by any thread

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import itertools
 import json
 import math
 import mmap
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageChops, JpegImagePlugin, PpmImagePlugin  # noqa: F401
 
 from engine.decode import DecodeLimits, Part, check_size, stretch
-from engine.errors import DamagedImage, NotAnImage, PhotoProblem, TooHeavy, TooLarge
+from engine.errors import DamagedImage, Heavy, LookalikeError, NotAnImage, TooHeavy, TooLarge
 
 if TYPE_CHECKING:
     from engine.types import Photo
@@ -39,8 +40,11 @@ _MAX_PROFILE_BYTES = 4_000_000  # the largest in use, of printing presses, have 
 _MOST_JPEG_VISITS = 1_000_000_000  # a scan of a few bytes visits every pixel, about 1 ns each
 _BARE_PNG_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT"})
 _PNG_CHUNKS = _BARE_PNG_CHUNKS | {b"tRNS", b"iCCP", b"eXIf"}
-_SHORTEST_GIF_FRAME_BYTES = 12
-_MOST_STRAY_BYTES = 1_000_000  # of a GIF without any that could begin a block; in a row
+# Parts of a file that Pillow steps through one by one, in Python: 1 to 3 us each. Photos have tens,
+# of a GIF of 20 MB 80,000.
+_MOST_PARTS, _MOST_GIF_BLOCKS = 100_000, 1_000_000
+_JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xff]")  # what no pixels are written as
+_GIF_PART = re.compile(rb"[!,;]")
 
 # None, three kinds of fax, LZW, JPEG, Deflate by two numbers, PackBits, LZMA, Zstandard. Not JPEG
 # as of TIFF 6.0 (compression 6), which raw files of cameras use and libtiff only guesses at.
@@ -128,7 +132,7 @@ def serve() -> None:
             del image
             if max(size_px) > limits.long_side_px:
                 memory.clear_cache()
-        except PhotoProblem as problem:
+        except LookalikeError as problem:
             kind, details = type(problem).__name__, problem.details
             _send(problem=kind, message=str(problem), details=details)
         del data
@@ -190,7 +194,7 @@ def read(data: bytes, limits: DecodeLimits) -> tuple[Image.Image, tuple[int, int
         # An RGB picture would be copied.
         rgb = upright if upright.mode == "RGB" else upright.convert("RGB")
         return rgb, source_size_px, name  # noqa: TRY300 - an else would hide it below the errors
-    except PhotoProblem:
+    except LookalikeError:
         raise
     except MemoryError as exc:
         message = f"the {name} picture takes more memory than there is; send a smaller one"
@@ -252,6 +256,9 @@ def _opened(name: str, data: bytes) -> Any:
 
 def _opened_jpeg(data: bytes, limits: DecodeLimits) -> tuple[Any, int, int]:
     """A JPEG file, to be decoded at 1/2, 1/4 or 1/8 if it is large; its width and height."""
+    if data.count(b"\xff") > _MOST_PARTS:
+        markers = _JPEG_MARKER.finditer(data)
+        _refuse_many("JPEG", next(itertools.islice(markers, _MOST_PARTS, None), None))
     image = _opened("JPEG", data)
     width, height = image.size
     image.decodermaxblock = len(data)  # in one piece: what is not used yet would be copied again
@@ -319,7 +326,7 @@ def _clean_png(data: bytes, wanted: frozenset[bytes]) -> tuple[bytes, int]:
     No text that unpacks to gigabytes reaches Pillow, no checksum that a careless editor forgot.
     Chunks: W3C PNG, third edition.
     """
-    parts, frames, position, name = [data[:8]], 1, 8, b""
+    parts, frames, chunks, position, name = [data[:8]], 1, 0, 8, b""
     while position + 8 <= len(data) and name != b"IEND":
         length, name = struct.unpack_from(">I4s", data, position)
         if name in wanted:
@@ -329,6 +336,8 @@ def _clean_png(data: bytes, wanted: frozenset[bytes]) -> tuple[bytes, int]:
         elif name == b"acTL":
             frames = int.from_bytes(data[position + 8 : position + 12], "big")
         position += 12 + length
+        chunks += 1
+        _refuse_many("PNG", chunks > _MOST_PARTS)
     return b"".join((*parts, b"\0\0\0\0IEND\xaeB`\x82")), frames
 
 
@@ -340,23 +349,58 @@ def _load(name: str, data: bytes, limits: DecodeLimits) -> _Loaded:
         _check(name, (width, height), limits, _BYTES_PER_PIXEL[name][0])
     if name == "AVIF":  # Pillow parses EXIF here, and fails or warns if it is broken: hide it
         data = _AVIF_EXIF.sub(rb"\1skip", data)  # the container says how the picture is turned
-    # Pillow looks for the next block byte by byte: 4 s of 20 MB.
-    if name == "GIF" and max(map(len, re.split(rb"[!,;]", data))) > _MOST_STRAY_BYTES:
-        raise DamagedImage("the GIF file is mostly no picture; send another one", found=name)
+    frames = 1
+    if name == "GIF":
+        data, frames = _first_of_gif(data)
     image = _opened(name, data)
     if name == "TIFF" and int(image.tag_v2.get(259, 1)) not in _TIFF_COMPRESSIONS:
         message = "the TIFF file is compressed in a way that is not read; send it as JPEG or PNG"
         raise DamagedImage(message, found="TIFF")
     pixel_bytes = _bytes_per_pixel(name, image)
-    _check(name, image.size, limits, pixel_bytes)
-    if name != "GIF" or len(data) > limits.max_frames * _SHORTEST_GIF_FRAME_BYTES:
-        counted = _opened(name, data) if name in {"GIF", "TIFF"} else image
-        frames = 1
-        with contextlib.suppress(Exception):  # broken later pictures do not matter
-            frames = getattr(counted, "n_frames", 1)
-        _check(name, image.size, limits, pixel_bytes, frames)
+    _check(name, image.size, limits, pixel_bytes, frames)
+    with contextlib.suppress(Exception):  # broken later pictures do not matter
+        if name == "TIFF":  # of any number of pages no more are looked at
+            _opened(name, data).seek(limits.max_frames)
+            frames = limits.max_frames + 1
+        elif name != "GIF":
+            frames = getattr(image, "n_frames", 1)
+    _check(name, image.size, limits, pixel_bytes, frames)
     image.load()
     return image, image.height, image.size
+
+
+def _first_of_gif(data: bytes) -> tuple[bytes, int]:
+    """A GIF file that begins with its first picture, and how many it has, as far as they arrived.
+
+    Pillow looks for blocks byte by byte: 4 s of 20 MB. GIF89a, sections 15 to 27 and appendix A.
+    """
+    head = position = 13 + bool(data[10] & 128) * (6 << (data[10] & 7))
+    control, first, frames, parts, blocks = b"", b"", 0, 0, 0
+    with contextlib.suppress(IndexError):  # the file ends early
+        while (part := _GIF_PART.search(data, position)) and part[0] != b";":
+            begun = position = part.start()
+            if part[0] == b",":
+                frames += 1
+                first = first or data[begun:]
+                flags = data[begun + 9]
+                position += 9 + bool(flags & 128) * (6 << (flags & 7))
+            position += 2
+            while (size := data[position]) and blocks <= _MOST_GIF_BLOCKS:
+                position += size + 1
+                blocks += 1
+            position += 1
+            parts += 1
+            _refuse_many("GIF", parts > _MOST_PARTS or blocks > _MOST_GIF_BLOCKS)
+            if not first and data[begun + 1] == 0xF9:  # the graphic control: what is transparent
+                control = data[begun:position]
+    return data[:head] + control + first, frames
+
+
+def _refuse_many(name: str, many: object) -> None:
+    """Raises DamagedImage for a file that is nothing but parts."""
+    if many:
+        message = f"the {name} file is in too many parts; send another one"
+        raise DamagedImage(message, found=name)
 
 
 def _bytes_per_pixel(name: str, image: Any) -> float:
@@ -384,6 +428,10 @@ def _check(
     if frames > limits.max_frames:
         limit = f"{limits.max_frames:,} frames"
         raise TooLarge(f"the animation has more than {limit}", what="frames", limit=limit)
+    # Those that can't be reduced while they are decoded take time by their pixels.
+    weight = math.prod(size_px) * (pixel_bytes if name == "JPEG" else max(4.0, pixel_bytes))
+    if limits.light_bytes is not None and weight > limits.light_bytes:
+        raise Heavy("heavy pictures are decoded one at a time")
 
 
 def _in_colour(image: Any, rows: int, name: str, long_side_px: int) -> Image.Image:

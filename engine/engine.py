@@ -61,11 +61,13 @@ class Engine:
         # Of a gallery's portraits, of which some are found again and again: 0.3 MB each.
         self.decode_portrait = functools.lru_cache(maxsize=24)(self.decode)
 
-    def decode(self, data: bytes, part: Part | None = None, finer: int = 1) -> Photo:
+    def decode(
+        self, data: bytes, part: Part | None = None, finer: int = 1, *, waits: bool = True
+    ) -> Photo:
         """The picture in untrusted bytes or that part, see :func:`engine.decode.decode`."""
         limits = replace(self.limits, part=part, long_side_px=finer * self.limits.long_side_px)
         if self.workers:
-            return decoding.decode(data, limits)
+            return decoding.decode(data, limits, waits=waits)
         from engine.decode_worker import decode_here  # Pillow, which workers need alone
 
         return decode_here(data, limits)
@@ -82,18 +84,26 @@ class Engine:
             self.backbone(backbone)
             detector.result()
 
-    def look(self, data: bytes, models: Sequence[str] = (), step: Step = nullcontext) -> Look:
+    def look(
+        self,
+        data: bytes,
+        models: Sequence[str] = (),
+        step: Step = nullcontext,
+        *,
+        waits: bool = True,
+    ) -> Look:
         """The picture in untrusted bytes, its faces, and embeddings that were no further trouble.
 
         Where the engine is elsewhere these are those of the first face that can be compared. The
         picture is the part of it around the faces where ``detect_closer`` says so; ``step`` wraps
-        the steps "decode" and "detect".
+        the steps "decode" and "detect". Where the engine is here and does not wait, a heavy picture
+        raises Heavy; see :func:`engine.decode.decode`.
         """
         if self.service is None:
             with step("decode"):
-                photo = self.decode(data)
+                photo = self.decode(data, waits=waits)
             with step("detect"):
-                return *self.detect_closer(photo, self.detect(photo), data), {}
+                return *self.detect_closer(photo, self.detect(photo), data, waits=waits), {}
         with step("detect"):
             return self.service.look(data, models, self.decode)
 
@@ -102,7 +112,7 @@ class Engine:
         return self._loaded_detector().detect(photo)
 
     def detect_closer(
-        self, photo: Photo, faces: tuple[Face, ...], data: bytes
+        self, photo: Photo, faces: tuple[Face, ...], data: bytes, *, waits: bool = True
     ) -> tuple[Photo, tuple[Face, ...]]:
         """The photo and its faces, or the part of it around these with more of the file's pixels.
 
@@ -113,9 +123,9 @@ class Engine:
         reduced = photo.source_size_px[0] / photo.width_px
         if reduced > _FAR and not faces:
             with contextlib.suppress(PhotoProblem):
-                larger = self.decode(data, finer=2)
+                larger = self.decode(data, finer=2, waits=waits)
                 if found := self.detect(larger):
-                    return self.detect_closer(larger, found, data)
+                    return self.detect_closer(larger, found, data, waits=waits)
         if reduced <= 1 or not _all_small(faces):
             return photo, faces
         surest = max(faces, key=lambda face: (round(face.confidence, 1), face.box.area_px))
@@ -130,7 +140,7 @@ class Engine:
             if size < SMALL_PX * max(1.0, max(width, height) / most_px):
                 continue
             with contextlib.suppress(PhotoProblem):  # it takes more memory or time than there is
-                near = self.decode(data, tuple(part.ravel().tolist()))
+                near = self.decode(data, tuple(part.ravel().tolist()), waits=waits)
                 seen = self.detect(near)
                 if seen and not _all_small(seen):
                     return near, seen

@@ -92,6 +92,10 @@ class Busy(TryLater, key="error.busy"):
     """The queue is full."""
 
 
+class Heavy(Busy):
+    """The picture takes much memory or time, and another one that does is being decoded."""
+
+
 class TooFast(Busy, key="error.too_fast"):
     """One person has asked too often in a minute."""
 

@@ -25,6 +25,7 @@ from bot.process_memory import Memory
 from bot.recognizer import Recognizer
 from bot.settings import Settings
 from bot.values import Sender
+from engine import decode as decoding
 from engine.decode import DecodeLimits
 from engine.engine import Engine
 from engine.errors import Busy, Deadline, NotAnImage, TooFast
@@ -211,6 +212,34 @@ async def test_who_sends_one_photo_does_not_wait_for_who_sends_many(
             group.create_task(ask(b"somebody"))
     # What is being fetched or decoded when somebody comes is not thrown out for them.
     assert order.index(b"somebody") < 20
+
+
+async def test_heavy_photos_wait_for_each_other_and_nobody_for_them(
+    engine: Engine, hopper_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = Image.open(io.BytesIO(hopper_jpeg))
+    monkeypatch.setattr(decoding, "_LIGHT_BYTES", 4 * picture.width * picture.height)
+    stream = io.BytesIO()
+    picture.resize((picture.width + 8, picture.height + 8)).save(stream, "PNG", compress_level=1)
+    heavy, order = stream.getvalue(), list[bytes]()
+    async with running(engine, workers=2) as recognizer:
+
+        async def ask(person: bytes, content: bytes) -> None:
+            async with recognizer.admitted(person) as slot:
+                await slot.detect(giving(content))
+                order.append(person)
+
+        people = [b"%d" % number for number in range(8)]
+        with decoding._heavy_turn:  # as if one were being decoded: the first that comes waits
+            asked = [asyncio.create_task(ask(person, heavy)) for person in people]
+            with pytest.raises(Busy):  # more of them than may wait
+                await next(asyncio.as_completed(asked))
+            await ask(b"ann", hopper_jpeg)
+            assert order == [b"ann"]
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.wait_for(ask(b"late", heavy), 30)
+    assert sum(isinstance(one, Busy) for one in outcomes) == 1
+    assert len(order) == 9
 
 
 async def test_the_loop_is_never_blocked_while_fifty_photos_are_in_flight(

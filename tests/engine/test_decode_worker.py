@@ -10,16 +10,14 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from engine import decode as decoding
 from engine.decode import DecodeLimits, decode, idle_workers, start, stop
-from engine.errors import NotAnImage, PhotoProblem, SetupProblem, TooLarge
-
-# Seconds of processor time, for bytes between blocks that belong to none.
-SLOW = b"GIF89a" + b"\x0a\0\x0a\0" + bytes(3) + (b"!\xfe\0" + bytes(950_000)) * 20
+from engine.errors import Heavy, NotAnImage, PhotoProblem, SetupProblem, TooLarge
 
 
 @pytest.fixture
@@ -33,11 +31,17 @@ def pid() -> int:
     return pid
 
 
-def jpeg(colour: str = "teal", size: tuple[int, int] = (64, 48)) -> bytes:
+def jpeg(colour: str = "teal", size: tuple[int, int] = (64, 48), **more: Any) -> bytes:
     """A small photo."""
     stream = io.BytesIO()
-    Image.new("RGB", size, colour).save(stream, "JPEG")
+    Image.new("RGB", size, colour).save(stream, "JPEG", **more)
     return stream.getvalue()
+
+
+# Many seconds of processor time, for its scans, of which these limits allow any number.
+SLOW = jpeg(size=(3_000, 3_000), progressive=True)
+SLOW = SLOW[:-2] + SLOW[SLOW.rindex(b"\xff\xda") : -2] * 2_000 + SLOW[-2:]
+PATIENT = DecodeLimits(seconds=1.0, max_pixels=10**12)
 
 
 def test_a_worker_that_ends_while_idle_costs_nobody_a_photo(pid: int) -> None:
@@ -88,7 +92,7 @@ def test_a_photo_that_ends_a_worker_is_told_and_never_tried_again(
     with monkeypatch.context() as patch:
         when_taken(patch, signal.SIGSEGV)
         with pytest.raises(NotAnImage, match="can't be decoded"):
-            decode(SLOW)
+            decode(SLOW, PATIENT)
     assert pid not in idle_workers()
     assert told == list(decoding._refused)
     monkeypatch.setattr(decoding, "_refused", {})
@@ -96,7 +100,7 @@ def test_a_photo_that_ends_a_worker_is_told_and_never_tried_again(
     before = idle_workers()
     monkeypatch.setattr(decoding._Worker, "take", None)  # it is not even tried
     with pytest.raises(NotAnImage, match="can't be decoded"):
-        decode(SLOW)
+        decode(SLOW, PATIENT)
     assert idle_workers() == before
 
 
@@ -104,13 +108,12 @@ def test_a_file_that_takes_too_long_is_refused_and_others_are_answered_meanwhile
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(decoding, "_refused", {})
-    slow = DecodeLimits(seconds=1.0)
     with ThreadPoolExecutor(1) as beside:
         began = time.monotonic()
-        bomb = beside.submit(decode, SLOW, slow)
+        bomb = beside.submit(decode, SLOW, PATIENT)
         answered = 0
         while not bomb.done():
-            decode(jpeg(), slow)
+            decode(jpeg())
             answered += 1
         assert isinstance(bomb.exception(), PhotoProblem)
     assert answered > 3
@@ -124,7 +127,7 @@ def test_a_worker_that_hangs_is_ended_by_the_clock(
     with monkeypatch.context() as patch:
         when_taken(patch, signal.SIGSTOP)
         with pytest.raises(TooLarge, match="too long"):
-            decode(SLOW, DecodeLimits(seconds=1.0))
+            decode(SLOW, PATIENT)
     assert pid not in idle_workers()
     assert decode(jpeg("blue")).width_px == 64
 
@@ -137,6 +140,21 @@ def test_a_picture_that_takes_more_memory_than_allowed_is_refused() -> None:
         decode(stream.getvalue(), limits)
     assert caught.value.details["what"] in {"memory", "time"}
     assert decode(jpeg(), limits).width_px == 64
+
+
+def test_heavy_pictures_are_decoded_one_at_a_time_and_others_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decoding, "_LIGHT_BYTES", 20_000)
+    heavy, light = jpeg(size=(128, 96)), jpeg()
+    with ThreadPoolExecutor(4) as beside:
+        with decoding._heavy_turn:  # one is being decoded
+            waiting = [beside.submit(decode, heavy) for _ in range(4)]
+            with pytest.raises(Heavy):
+                decode(heavy, waits=False)
+            assert decode(light, waits=False).width_px == 64
+            assert not any(one.done() for one in waiting)
+        assert [one.result().width_px for one in waiting] == [128] * 4
 
 
 def test_a_worker_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
