@@ -151,13 +151,7 @@ class Recognizer:
                 elsewhere, can't be reached.
             Deadline: If what is done inside takes too long.
         """
-        await self.refuse_too_fast(person, room, press=press)
-        if self._closed or self.inside >= self.length:
-            # About how long a new photo would wait, from what the last ones took.
-            wait_s = max(1.0, self.inside * self._cost_s / self.workers)
-            raise Busy("the queue is full", seconds=wait_s)
-        if self.engine.service is not None:
-            self.engine.service.refuse_if_away()
+        await self.refuse(person, room, press=press)
         await self.refuse_too_fast(person, room, photos=photos, press=press)
         self.inside += 1
         self._empty.clear()
@@ -175,6 +169,16 @@ class Recognizer:
             # Thread time since the last one left: with many inside, that of one on average.
             self._cost_s += SMOOTHING * (self._work_s - self._cost_s)
             self._work_s = 0.0
+
+    async def refuse(self, person: bytes, room: bytes = b"", *, press: bool = False) -> None:
+        """Raises TooFast or Busy at once, as ``admitted`` does; counts nothing."""
+        await self.refuse_too_fast(person, room, press=press)
+        if self._closed or self.inside >= self.length:
+            # About how long a new photo would wait, from what the last ones took.
+            wait_s = max(1.0, self.inside * self._cost_s / self.workers)
+            raise Busy("the queue is full", seconds=wait_s)
+        if self.engine.service is not None:
+            self.engine.service.refuse_if_away()
 
     async def refuse_too_fast(
         self, person: bytes, room: bytes = b"", *, photos: int = 0, press: bool = False

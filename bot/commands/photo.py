@@ -247,10 +247,10 @@ def chosen(services: Services, choice: Choice, **asked: Any) -> Question:
 async def wished(services: Services, turn: Turn, *heeded: str) -> tuple[Choice, tuple[str, ...]]:
     """The settings, changed by what a command says, and remarks on what it has no use for.
 
-    Raises TooFast before the database is asked: a flood is to cost others nothing.
+    Raises TooFast and Busy before the database is asked: a flood is to cost others nothing.
     """
     if turn.request.photos:
-        await services.recognizer.refuse_too_fast(turn.who.user, turn.who.room)
+        await services.recognizer.refuse(turn.who.user, turn.who.room)
     choice = await asyncio.ensure_future(services.store.choice(turn.who))
     text = turn.request.arguments
     if not turn.request.command:  # without a command words are just talk, but for model:senet

@@ -53,7 +53,8 @@ TWINS_WITHIN = 4  # messages; in private chats those of other chats are numbered
 ANY_URL = httpx.URL("http://localhost")  # to read one takes longer than to make a form
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 MOST_AT_ONCE_BYTES = 2**19
-BARE = ("message_id", "date", "chat")  # of a message that is answered
+# Of what was sent; the library takes half its time to read them.
+KNOWN = ("reply_to_message", "reply_markup")
 # What the library raises where Telegram has done something, and says nobody knows what of it.
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 # Nobody waits longer than this for an answer; Telegram names hours after gross abuse.
@@ -197,7 +198,7 @@ class Sender:
         """Sends a message; once more as a plain one where it is refused as a reply in a topic."""
         for attempt in count():
             try:
-                return await _deliver(partial(send, **place))
+                return await _deliver(partial(send, **place), place.get("reply_parameters"))
             except ChatMigrated as problem:
                 if attempt > 1:
                     raise
@@ -356,15 +357,15 @@ class ApiRequest(BaseRequest):
             answer = json.loads(payload)
             if isinstance(answer, dict) and ("result" in answer or answer.get("ok") is False):
                 if isinstance(sent := answer.get("result"), dict):
-                    # Known here already; the library takes half its time to read them.
-                    sent.pop("reply_markup", None)
-                    if isinstance(asked := sent.get("reply_to_message"), dict):
-                        sent["reply_to_message"] = {one: asked.get(one) for one in BARE}
+                    for known in KNOWN:
+                        sent.pop(known, None)
                 return answer
         raise NetworkError(NO_ANSWER)
 
 
-async def _deliver(call: Callable[[], Awaitable[T]]) -> T:
+async def _deliver(
+    call: Callable[[], Awaitable[T]], answers: telegram.ReplyParameters | None = None
+) -> T:
     """The result of a request, which is repeated while the network fails."""
     until, failed = time.monotonic() + PATIENCE_S, 0
 
@@ -386,17 +387,16 @@ async def _deliver(call: Callable[[], Awaitable[T]]) -> T:
 
     done = await retry(deliver, pause_s)
     if failed and isinstance(done, Message) and done.photo and not done.edit_date:
-        await _delete_twin(done)
+        await _delete_twin(done, answers.message_id if answers else 0)
     return done
 
 
-async def _delete_twin(sent: Message) -> None:
+async def _delete_twin(sent: Message, asked: int) -> None:
     """Deletes what stands before a picture and says the same: it had arrived the first time.
 
     What a message holds only a forwarded copy tells, which makes no sound and is deleted at once.
     """
-    here, bot, question = sent.chat.id, sent.get_bot(), sent.reply_to_message
-    asked = question.message_id if question else 0
+    here, bot = sent.chat.id, sent.get_bot()
     for one in range(sent.message_id - 1, max(asked, sent.message_id - TWINS_WITHIN), -1):
         with contextlib.suppress(TelegramError, *UNREADABLE):
             copy = await bot.forward_message(here, here, one, disable_notification=True)
