@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from engine.types import Space
 from gallery.records import Credit, FoundPerson, Person, Thumbnail, category_name, folded
@@ -32,7 +32,15 @@ from gallery.tables import (
 )
 from gallery.vector_file import VectorFile
 
+# Given values as parameters, so that each is put together once.
 _NEW_PORTRAIT: Final = insert(PORTRAITS).returning(PORTRAITS.c.id)
+_NEW_PERSON: Final = insert(PEOPLE).returning(PEOPLE.c.id)
+_KNOWN_PERSON: Final = select(PEOPLE).where(PEOPLE.c.key == bindparam("known"))
+_TAKEN: Final = delete(REJECTIONS).where(REJECTIONS.c.sha256 == bindparam("taken"))
+_COUNTED: Final = update(SPACES).where(SPACES.c.id == bindparam("counted"))
+_CATEGORY_IDS: Final = select(CATEGORIES.c.name, CATEGORIES.c.id).where(
+    CATEGORIES.c.name.in_(bindparam("names", expanding=True))
+)
 
 
 class Transaction:
@@ -68,13 +76,12 @@ class Transaction:
 
     def add_person(self, person: FoundPerson) -> int:
         """The person's id; they are added if they are new, and completed if more is known now."""
-        query = select(PEOPLE).where(PEOPLE.c.key == person.key)
-        row = self.connection.execute(query).one_or_none()
+        row = self.connection.execute(_KNOWN_PERSON, {"known": person.key}).one_or_none()
         known = {name: getattr(person, name) for name in FoundPerson.LEARNED}
         if row is None:
             name = unicodedata.normalize("NFC", person.name)
             new = {"key": person.key, "name": name, "folded_name": folded(name), **known}
-            person_id: int = self.run(insert(PEOPLE).returning(PEOPLE.c.id), new).scalar_one()
+            person_id: int = self.run(_NEW_PERSON, new).scalar_one()
             self.people_added += 1
         else:
             person_id = row.id
@@ -92,8 +99,7 @@ class Transaction:
             wanted.difference_update(self.connection.scalars(theirs))
         if not wanted:
             return
-        known = select(CATEGORIES.c.name, CATEGORIES.c.id).where(CATEGORIES.c.name.in_(wanted))
-        ids = dict(map(tuple, self.connection.execute(known)))
+        ids = dict(map(tuple, self.connection.execute(_CATEGORY_IDS, {"names": list(wanted)})))
         for name in sorted(wanted - ids.keys()):
             made = insert(CATEGORIES).returning(CATEGORIES.c.id)
             ids[name] = self.run(made, {"name": name}).scalar_one()
@@ -107,8 +113,7 @@ class Transaction:
 
         ``sha256`` is of the original bytes, which are not in the gallery yet.
         """
-        self.run(delete(REJECTIONS).where(REJECTIONS.c.sha256 == sha256))
-        # Given as parameters, not as values(...): so the statement is put together only once.
+        self.run(_TAKEN, {"taken": sha256})
         content = {
             "person_id": person_id,
             "sha256": sha256,
@@ -245,10 +250,8 @@ class Transaction:
         values = [{"space_id": space.id, "portrait_id": one, "row": row} for row, one in rows]
         if values:
             self.run(insert(VECTORS), values)
-        self._set_space(space, generation=generation, row_count=first + len(values))
-
-    def _set_space(self, space: Space, **values: Any) -> None:
-        self.run(update(SPACES).where(SPACES.c.id == space.id).values(**values))
+        count = {"generation": generation, "row_count": first + len(values)}
+        self.run(_COUNTED, {"counted": space.id, **count})
 
     def note_vectors(self, space: Space, more: int = 0) -> None:
         """Counts vectors of a space on PostgreSQL.
@@ -256,7 +259,8 @@ class Transaction:
         Whoever has the space's people in memory sees by the generation that they changed.
         """
         generation, row_count = SPACES.c.generation + 1, SPACES.c.row_count + more
-        self._set_space(space, generation=generation, row_count=row_count)
+        counts = {"generation": generation, "row_count": row_count}
+        self.run(_COUNTED.values(counts), {"counted": space.id})
 
 
 def _geometry(thumbnail: Thumbnail) -> dict[str, Any]:

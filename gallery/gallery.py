@@ -43,6 +43,7 @@ _REMEMBERED: Final = 2_000  # people; more are forgotten and read again
 _THUMBNAILS: Final = 24  # kept as read: some are found again and again, 50 kB each
 _AS_GOOD: Final = 0.85  # of the best looks: a portrait of these is as good
 _CHUNK_ROWS: Final = 4_096
+_RAISED: Final = sa.update(REVISION).values(number=REVISION.c.number + 1)
 Genders = frozenset[str] | None
 Found = tuple[Sequence[Hit], Calibration, dict[int, tuple[MemberScore, ...]]]
 
@@ -317,8 +318,7 @@ class Gallery(Store):
             finally:
                 self._local.connection, self._local.changes = before, None
             if changes.changed:
-                raised = sa.update(REVISION).values(number=REVISION.c.number + 1)
-                connection.execute(raised)
+                connection.execute(_RAISED)
 
     @contextmanager
     def writing(self) -> Iterator[None]:

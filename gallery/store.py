@@ -69,6 +69,10 @@ _PERSON: Final = (  # once for each category
 )
 _PHOTO_BYTES: Final = func.coalesce(func.length(THUMBNAILS.c.jpeg), 0).label("photo_bytes")
 _PORTRAIT: Final = select(PORTRAITS, _PHOTO_BYTES).outerjoin(THUMBNAILS)
+_REVISION: Final = select(REVISION.c.number)
+_FILLED: Final = exists().where(VECTORS.c.space_id == SPACES.c.id).label("filled")
+_SPACES: Final = select(SPACES, _FILLED).order_by(SPACES.c.id)
+_VECTOR_COUNT: Final = select(func.count()).select_from(VECTORS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +212,7 @@ class Store:
 
     def revision(self) -> int:
         """A number that has risen if anything has changed."""
-        return self._scalar(select(REVISION.c.number)) or 0
+        return self._scalar(_REVISION) or 0
 
     def people(self, category: str | None = None) -> tuple[Person, ...]:
         """Everybody, or everybody in a category, by name."""
@@ -406,10 +410,8 @@ class Store:
 
     def space_states(self) -> tuple[SpaceState, ...]:
         """Every embedding space, by id; without those whose record is another's."""
-        filled = exists().where(VECTORS.c.space_id == SPACES.c.id)
-        query = select(SPACES, filled.label("filled")).order_by(SPACES.c.id)
         found = []
-        for row in self._fetch(query):
+        for row in self._fetch(_SPACES):
             space = Space(row.backbone, row.weights_sha256, row.recipe, _whole(row.dimensions))
             if space.id == row.id:
                 counts = _whole(row.generation), _whole(row.row_count)
@@ -428,7 +430,7 @@ class Store:
 
     def vector_count(self, space: Space | None = None) -> int:
         """How many vectors there are in a space; in all together, which is counted much faster."""
-        count = select(func.count()).select_from(VECTORS)
+        count = _VECTOR_COUNT
         if space is not None:
             count = count.where(VECTORS.c.space_id == space.id)
         return self._scalar(count) or 0
