@@ -40,6 +40,9 @@ MOST_HEAVY = 6
 # Photos that are decoded and not answered yet, per worker: enough to keep the cores busy.
 MOST_DECODED_PER_WORKER = 2
 MOST_FACES_PER_BATCH = 16
+# Of the queue's length: when only the first share is free it is for those who have less than the
+# second in it, so that no crowd of one person's photos shuts out others.
+KEPT_SHARE, OWN_SHARE = 1 / 4, 1 / 16
 # Photos at once that an engine elsewhere looks at; a process draws no more cards meanwhile.
 MOST_ELSEWHERE = 8
 # Weight of the newest photo in the running mean of what one costs.
@@ -129,6 +132,7 @@ class Recognizer:
         self._waiting: defaultdict[str, deque[Waiting]] = defaultdict(deque)
         self._batches: dict[str, asyncio.Task[None]] = {}
         self.inside = 0  # questions in work or waiting
+        self._own = Counter[bytes]()  # by person
         self._empty = asyncio.Event()
         self._empty.set()
         self._cost_s = FIRST_GUESS_S
@@ -145,8 +149,9 @@ class Recognizer:
         generous limit.
 
         Raises:
-            TooFast: At once, if person or chat have asked too often in the last minute; ``again``
-                in its details says whether this person was told so before.
+            TooFast: At once, if person or chat have asked too often in the last minute, or the
+                person has many photos in a queue that is nearly full; ``again`` in its details says
+                whether this person was told so before.
             Busy: At once, if the queue is full, the program is stopping, or the engine, which is
                 elsewhere, can't be reached.
             Deadline: If what is done inside takes too long.
@@ -154,6 +159,7 @@ class Recognizer:
         await self.refuse(person, room, press=press)
         await self.refuse_too_fast(person, room, photos=photos, press=press)
         self.inside += 1
+        self._own[person] += 1
         self._empty.clear()
         slot = Slot(self, person, photos)
         try:
@@ -164,6 +170,8 @@ class Recognizer:
         finally:
             slot.pause()
             self.inside -= 1
+            self._own[person] -= 1
+            self._own += Counter()  # drops who has none
             if not self.inside:
                 self._empty.set()
             # Thread time since the last one left: with many inside, that of one on average.
@@ -173,10 +181,13 @@ class Recognizer:
     async def refuse(self, person: bytes, room: bytes = b"", *, press: bool = False) -> None:
         """Raises TooFast or Busy at once, as ``admitted`` does; counts nothing."""
         await self.refuse_too_fast(person, room, press=press)
+        # About how long a new photo would wait, from what the last ones took.
+        wait_s = max(1.0, self.inside * self._cost_s / self.workers)
         if self._closed or self.inside >= self.length:
-            # About how long a new photo would wait, from what the last ones took.
-            wait_s = max(1.0, self.inside * self._cost_s / self.workers)
             raise Busy("the queue is full", seconds=wait_s)
+        nearly_full = self.inside >= math.ceil(self.length * (1 - KEPT_SHARE))
+        if nearly_full and self._own[person] > self.length * OWN_SHARE:
+            raise await self._too_fast(person, wait_s)
         if self.engine.service is not None:
             self.engine.service.refuse_if_away()
 
@@ -194,9 +205,12 @@ class Recognizer:
             except TooFast as problem:
                 if key != person:
                     await self._note(person, -photos, press)
-                told, lives_s = ("told", person.hex()), float(str(problem.details["seconds"]))
-                problem.details["again"] = not await self.memory.put(told, 1, lives_s, absent=True)
-                raise
+                free_s = float(str(problem.details["seconds"]))
+                raise await self._too_fast(person, free_s) from None
+
+    async def _too_fast(self, person: bytes, free_s: float) -> TooFast:
+        told = not await self.memory.put(("told", person.hex()), 1, free_s, absent=True)
+        return TooFast("asked too often", seconds=free_s, again=told)
 
     async def _note(self, key: bytes, more: int, press: bool, most: float = math.inf) -> None:
         """Notes that so many more, or fewer, were asked just now; raises TooFast at ``most``."""
@@ -206,7 +220,7 @@ class Recognizer:
             times = [one for one in times or () if now - WINDOW_S < one]
             if len(times) >= most:
                 free_s = times[0] + WINDOW_S - now
-                raise TooFast("asked too often", seconds=free_s, again=False)
+                raise TooFast("asked too often", seconds=free_s)
             return [*times, *[now] * more][: max(0, len(times) + more)] if more else SAME
 
         await self.memory.change(("asked", key.hex(), str(press)), WINDOW_S, noted)

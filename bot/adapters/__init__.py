@@ -88,6 +88,7 @@ class InFlight(Generic[W]):
         self._tell, self._excuses = tell, excuses
         self._sending: set[asyncio.Task[Any] | None] = set()
         self._requests: dict[asyncio.Task[Any], W] = {}
+        self._cut_short: list[W] = []  # by a stop
         self._background: set[asyncio.Future[Any]] = set()
         self.closing = False
 
@@ -102,6 +103,10 @@ class InFlight(Generic[W]):
         self._requests[task] = request
         try:
             yield
+        except asyncio.CancelledError:  # which discord.py hides from who looks at its tasks
+            if self.closing and self._excuses:
+                self._cut_short.append(request)
+            raise
         except Exception as problem:  # noqa: BLE001 - one request must not end the others
             # The message may quote what was sent: only type and place are logged.
             log.error("fault", extra={"fault": where(problem)})  # noqa: TRY400
@@ -149,16 +154,15 @@ class InFlight(Generic[W]):
         if self._requests:
             await asyncio.wait(set(self._requests), timeout=grace_s)
         self.closing = True
-        pending, late = dict(self._requests), set(self._background)
-        for task in pending.keys() - self._sending:
+        pending, late = set(self._requests), set(self._background)
+        for task in pending - self._sending:
             task.cancel()
         if pending:
             late |= (await asyncio.wait(pending, timeout=SEND_S))[1]
         for one in late:
             one.cancel()
         await asyncio.gather(*pending, *late, return_exceptions=True)
-        unanswered = [pending[task] for task in pending if task.cancelled() and self._excuses]
-        excuses = [self._tell(request, "error.try_later") for request in unanswered]
+        excuses = [self._tell(request, "error.try_later") for request in self._cut_short]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*excuses, return_exceptions=True), timeout=1.5)
 

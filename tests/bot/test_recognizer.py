@@ -92,6 +92,26 @@ async def test_a_full_queue_says_so_at_once(engine: Engine) -> None:
         assert float(str(problem.value.details["seconds"])) >= 1
 
 
+async def test_one_persons_photos_leave_places_in_the_queue_to_others(engine: Engine) -> None:
+    many = {"length": 32, "photos_per_minute": 100}
+    async with running(engine, **many) as recognizer, contextlib.AsyncExitStack() as stack:
+
+        async def come(person: bytes) -> None:
+            await stack.enter_async_context(recognizer.admitted(person))
+
+        for person in (b"ben", *[b"ann"] * 23):
+            await come(person)
+        for again in (False, True, True):
+            with pytest.raises(TooFast) as problem:
+                await come(b"ann")
+            assert problem.value.details["again"] is again
+        for person in (b"ben", *map(bytes, range(7))):
+            await come(person)
+        with pytest.raises(Busy) as full:
+            await come(b"zoe")
+        assert not isinstance(full.value, TooFast)
+
+
 async def test_one_person_is_held_back_and_others_are_not(engine: Engine) -> None:
     now = [1000.0]
     limits = {"photos_per_minute": 3, "chat_photos_per_minute": 4, "admins": frozenset({b"eve"})}

@@ -23,6 +23,7 @@ from bot.adapters import (
     fetch,
     is_picture,
     only_pictures,
+    retry,
 )
 from bot.adapters.discord import sender
 from bot.adapters.discord.sender import FAILURES, LIMITS
@@ -415,8 +416,9 @@ async def _replied_to(message: discord.Message) -> discord.Message | None:
         return None
     if isinstance(reference.resolved, discord.Message):
         return reference.resolved
+    load = partial(message.channel.fetch_message, reference.message_id)
     try:
-        return await message.channel.fetch_message(reference.message_id)
+        return await retry(load, sender.patient(again=False))
     except discord.Forbidden:
         raise
     except FAILURES:

@@ -15,7 +15,7 @@ import json
 import re
 import time
 import zlib
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -68,6 +68,8 @@ class Discord:
         self.handshakes_to_refuse = 0
         self.sessions_known = True
         self.accepted_token = TOKEN
+        self.away = False  # whether every call is refused, while the gateway stays
+        self.refused = Counter[str]()  # calls meanwhile
         self._files: dict[str, bytes] = {}
         self._messages: dict[str, JSON] = {}
         self._nonces: dict[str, JSON] = {}
@@ -387,8 +389,8 @@ class Discord:
         fault = self._fault("GET", request.path)
         if fault is not None and fault.get("hangs"):
             fault["hangs"].set()
-            await asyncio.sleep(3600)
-        if fault is not None:
+            await fault.get("until", asyncio.Event()).wait()
+        elif fault is not None:
             return web.Response(status=fault["status"])
         data = self._files.get(request.match_info["path"])
         return web.Response(status=404) if data is None else web.Response(body=data)
@@ -405,6 +407,9 @@ class Discord:
             body = json.dumps(fault.get("body", {"message": "fault", "code": 0})).encode()
             return web.Response(status=fault["status"] or 500, body=body, headers=headers)
         path = request.match_info["path"]
+        if self.away:
+            self.refused[f"{request.method} {path}"] += 1
+            return web.Response(status=503)
         needs_token = not path.startswith(("interactions/", "webhooks/"))
         if needs_token and request.headers.get("Authorization") != f"Bot {self.accepted_token}":
             return _json({"message": "401: Unauthorized", "code": 0}, 401)

@@ -37,18 +37,21 @@ async def discord() -> AsyncIterator[Discord]:
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """What fails is tried again soon: discord.py waits 1 to 5 s, the bot half a second."""
     from discord import client, http, shard
+    from discord.webhook import async_
 
     from bot.adapters.discord import sender
 
     soon = SimpleNamespace(**vars(asyncio))
     soon.sleep = lambda seconds: asyncio.sleep(min(seconds, 0.2))
-    for module in (client, http, shard):
+    for module in (client, http, shard, async_):
         monkeypatch.setattr(module, "asyncio", soon)
     monkeypatch.setattr(sender, "LONGEST_PAUSE_S", 0.05)
 
 
 @asynccontextmanager
-async def bot(discord: Discord, home: Path, **changes: object) -> AsyncIterator[asyncio.Task[None]]:
+async def bot(
+    discord: Discord, home: Path, *, grace_s: float = 4.5, **changes: object
+) -> AsyncIterator[asyncio.Task[None]]:
     """The bot as it is run, with Discord alone."""
     from bot.adapters.discord import DiscordAdapter
 
@@ -63,7 +66,11 @@ async def bot(discord: Discord, home: Path, **changes: object) -> AsyncIterator[
     section = DiscordSettings.model_validate(discord.settings | changes)
     async with open_conversation(settings) as conversation:
         adapter = DiscordAdapter(
-            conversation, section, cache_folder=home / "discord", first_pause_s=0.05
+            conversation,
+            section,
+            cache_folder=home / "discord",
+            first_pause_s=0.05,
+            grace_s=grace_s,
         )
         stop = asyncio.Event()
         running = asyncio.create_task(adapter.run(stop))
@@ -358,6 +365,79 @@ async def test_a_garbage_answer_costs_nobody_a_card_and_makes_no_second(
     assert len(numbers.messages) == 1
     assert discord.channel_messages.empty()
     assert {message["content"] for message in asked.messages} == {asked.messages[0]["content"]}
+
+
+@pytest.mark.usefixtures("hurried")
+async def test_answers_wait_until_discord_takes_calls_again(
+    discord: Discord, own_home: Path, hopper_jpeg: bytes
+) -> None:
+    """Longer than discord.py tries, the gateway being up; nothing is lost or told twice."""
+    ann, me, photo = discord.user(), f"<@{BOT_ID}>", discord.attachment(hopper_jpeg)
+    async with bot(discord, own_home):
+        await discord.say(ann, "", photo, photo)
+        card = await asyncio.wait_for(discord.channel_messages.get(), 20)
+        shown = await discord.say(discord.user(), me, photo, guild=True, heard=False)
+        goes_on, asked = asyncio.Event(), []
+        for ask in (
+            lambda: discord.slash(ann, "lookalike", photo=discord.attachment(hopper_jpeg)),
+            lambda: discord.press(ann, card, "Photo 2"),
+        ):
+            fetched = asyncio.Event()
+            discord.fail("GET", "/cdn/attachments", 200, hangs=fetched, until=goes_on)
+            asked.append(await ask())
+            await asyncio.wait_for(fetched.wait(), 20)
+        discord.away = True
+        goes_on.set()
+        written = [
+            await discord.say(ann, "", discord.attachment(hopper_jpeg)),
+            await discord.say(ann, me, guild=True, replies_to=shown, resolved=False),
+            await discord.say(ann, "about"),
+        ]
+        async with asyncio.timeout(60):  # four kinds of calls, discord.py makes five of each
+            while sum(count > 6 for count in discord.refused.values()) < 4:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        discord.away = False
+        said = {}
+        for _ in written:
+            answer = await asyncio.wait_for(discord.channel_messages.get(), 60)
+            said[str(answer["message_reference"]["message_id"])] = answer["content"]
+        cards = [(await one.answer(timeout_s=60))["content"] for one in asked]
+        cards += [said[one["id"]] for one in written[:2]]
+        assert all("of 2: Grace Hopper" in one for one in cards), cards
+    assert len(said) == 3
+    assert discord.channel_messages.empty()
+    assert [len(one.messages) for one in asked] == [1, 1]
+
+
+async def test_who_waits_when_it_stops_is_told_once(
+    discord: Discord, own_home: Path, hopper_jpeg: bytes
+) -> None:
+    """Also who pressed a button; the next start answers none of them again."""
+    ann, photo = discord.user(), discord.attachment(hopper_jpeg)
+    async with bot(discord, own_home, grace_s=0.0):
+        await discord.say(ann, "", photo, photo)
+        card, asked = await asyncio.wait_for(discord.channel_messages.get(), 20), []
+        for ask in (
+            lambda: discord.slash(ann, "lookalike", locale="de", photo=photo),
+            lambda: discord.press(ann, card, "Photo 2"),
+            lambda: discord.say(ann, "", photo),
+        ):
+            fetched = asyncio.Event()
+            discord.fail("GET", "/cdn/attachments", 200, hangs=fetched)
+            asked.append(await ask())
+            await asyncio.wait_for(fetched.wait(), 20)
+    told = await asyncio.wait_for(discord.channel_messages.get(), 1)
+    assert told["content"] == SAY("error.try_later")
+    assert str(told["message_reference"]["message_id"]) == asked[2]["id"]
+    assert (await asked[0].answer(timeout_s=1))["content"] == SAY("error.try_later", "de")
+    assert (await asked[1].answer(timeout_s=1))["content"] == SAY("error.try_later")
+    discord.connected.clear()
+    async with bot(discord, own_home):
+        await discord.say(ann, "about")
+        last = await asyncio.wait_for(discord.channel_messages.get(), 20)
+        assert last["content"].startswith("Lookalike ")
+    assert discord.channel_messages.empty()
+    assert [len(one.messages) for one in asked[:2]] == [1, 1]
 
 
 @asynccontextmanager
