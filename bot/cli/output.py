@@ -139,7 +139,7 @@ def print_table(
     for column in table.columns[numbers_from:]:
         column.justify = "right"
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*(Text(re.sub(r"\s", " ", printable(cell))) for cell in row))
     Console(highlight=False).print(table)
 
 

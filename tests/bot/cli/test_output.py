@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -18,10 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from bot.app import open_gallery
 from bot.cli.main import lookalike
 from bot.cli.output import card_option, printable, some, write_file
 from bot.logs import RedactingFormatter
+from bot.settings import Settings
 from engine.errors import BadSettings, LookalikeError
+from gallery.records import FoundPerson
 
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e]")
 
@@ -148,6 +152,56 @@ def test_a_gallery_of_hostile_names_steers_no_terminal_and_no_log(
         line = RedactingFormatter(as_json=as_json).format(record)
         assert not _STEERING.search(line)
         assert "\n" not in line
+
+
+HOSTILE = [
+    *("\x1b[2J\x1b]0;title\x07", "\u202eturned round", "one\ntwo\r\x85three\tfour", "[bold]b[/x]"),
+    *("\x9b31mred", "a\u0301" * 20 + "👩\u200d🎤", "寛" * 60),
+]
+ON_A_TERMINAL = """
+import sys
+from bot.app import open_gallery
+from bot.cli.main import lookalike
+from bot.cli.output import prepare_streams
+prepare_streams()
+for command in ("gallery list", "models list"):
+    lookalike([*command.split(), "--home", sys.argv[1]], standalone_mode=False)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+@pytest.mark.parametrize("columns", [40, 200])
+def test_tables_of_hostile_names_on_a_terminal(own_home: Path, columns: int) -> None:
+    """A line a person where they fit, nothing beyond the edge, no markup, no steering."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    from rich.cells import cell_len
+
+    with open_gallery(Settings(home=own_home)) as gallery, gallery.transaction() as changes:
+        for name in HOSTILE:
+            changes.add_person(FoundPerson(key=f"name:{name}", name=name, categories=(name,)))
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    command = [sys.executable, "-c", ON_A_TERMINAL, str(own_home)]
+    environment = {**os.environ, "TERM": "xterm", "PYTHONUTF8": "1"}
+    process = subprocess.Popen(command, stdout=end, stderr=end, stdin=end, env=environment)
+    os.close(end)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end, on Linux
+        while some_bytes := os.read(terminal, 65_536):
+            shown += some_bytes
+    os.close(terminal)
+    assert process.wait(60) == 0, shown
+    text = re.sub("\x1b\\[[01]m", "", shown.decode())  # bold, of the headings
+    lines = text.replace("\r\n", "\n").split("\n")
+    assert not any(_STEERING.search(line) or "\t" in line for line in lines), text
+    assert max(map(cell_len, lines[: lines.index("")])) <= columns
+    assert lines[0].startswith("person")
+    if columns == 200:
+        assert lines[len(HOSTILE) + 3] == "9 people", text  # after headings, and two more
 
 
 def jpeg() -> bytes:
