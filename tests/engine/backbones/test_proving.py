@@ -56,4 +56,4 @@ def test_a_small_file_with_gigabytes_of_names_costs_little(tmp_path: Path) -> No
     with pytest.raises(Malformed, match="memory"):
         prove(RESNET, tmp_path / "w.h5")
 
-    assert children_mib() < max(before, 1_600)
+    assert children_mib() <= max(before, 1_600)
