@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import io
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+from filelock import FileLock
 from homes import copy_home, make_starter_home
 
 if TYPE_CHECKING:
@@ -87,10 +90,16 @@ def people_photos() -> Path:
 def starter_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the two people that everybody has; read it, or copy it, never write it.
 
-    Its gallery is built for dlib; its cache holds the compiled network.
+    Its gallery is built for dlib; its cache holds the compiled network. The first process of a run
+    makes it, the others copy it.
     """
-    home = tmp_path_factory.mktemp("starter") / "home"
-    make_starter_home(home)
+    home, folder = tmp_path_factory.mktemp("starter") / "home", tmp_path_factory.getbasetemp()
+    made = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "starter_home"
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            make_starter_home(made.with_name("starter_in_work"))
+            made.with_name("starter_in_work").rename(made)
+    shutil.copytree(made, home)
     return home
 
 
@@ -102,11 +111,19 @@ def own_home(starter_home: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _random_weights_will_do() -> Iterator[None]:
-    """Tests make weights up, which tell nobody apart; ``test_proving.py`` puts the proof back."""
+    """Tests make weights up, which tell nobody apart; ``test_proving.py`` puts the proof back.
+
+    That they make a network is looked into once for each content.
+    """
     from engine.backbones import weights
 
+    sound: set[tuple[str, bytes]] = set()
+
     def read(record: BackboneRecord, path: Path) -> tuple[float, float]:
-        weights._graph(record, path)
+        content = record.name, hashlib.blake2b(path.read_bytes()).digest()
+        if content not in sound:
+            weights._graph(record, path)
+            sound.add(content)
         return 1.0, 0.0
 
     with pytest.MonkeyPatch.context() as patch:

@@ -40,7 +40,7 @@ def report(
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def context() -> Iterator[Any]:
     found = shutil.which("chromium") or shutil.which("google-chrome")
     if found is None:
         if os.environ.get("CI"):
@@ -48,17 +48,19 @@ def browser() -> Iterator[Any]:
         pytest.skip("Chromium is not installed")
     with playwright.sync_playwright() as started:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        flags += ["--disable-features=SpareRendererForSitePerProcess"]
         running = started.chromium.launch(executable_path=found, args=flags)
-        yield running
+        yield running.new_context()
         running.close()
 
 
 @pytest.fixture(scope="module", params=[("light", 1280), ("dark", 1280), ("light", 360)], ids=str)
-def page(request: pytest.FixtureRequest, browser: Any, report: Path) -> Iterator[Any]:
+def page(request: pytest.FixtureRequest, context: Any, report: Path) -> Iterator[Any]:
     """The report open; it may ask for nothing and say nothing on the console."""
     scheme, width_px = request.param
-    context = browser.new_context(viewport={"width": width_px, "height": 800}, color_scheme=scheme)
     page = context.new_page()
+    page.set_viewport_size({"width": width_px, "height": 800})
+    page.emulate_media(color_scheme=scheme)
     troubles: list[str] = []
     page.on("console", lambda message: troubles.append(message.text))
     page.on("pageerror", lambda error: troubles.append(str(error)))
@@ -70,7 +72,7 @@ def page(request: pytest.FixtureRequest, browser: Any, report: Path) -> Iterator
     )
     page.goto(report.as_uri())
     yield page
-    context.close()
+    page.close()
     assert troubles == []
 
 

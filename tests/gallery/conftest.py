@@ -28,8 +28,8 @@ def make_engine(cache_folder: Path) -> Engine:
 
 
 @pytest.fixture(scope="session")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return make_engine(tmp_path_factory.mktemp("cache"))
+def engine(starter_home: Path) -> Engine:
+    return make_engine(starter_home / "cache")
 
 
 # What a gallery does wherever it is kept, and which of these tests look into a folder's files.

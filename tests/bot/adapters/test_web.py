@@ -56,8 +56,8 @@ def chromium() -> str:
 class Program:
     """`lookalike run` without a token."""
 
-    def __init__(self, home: Path, **settings: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
+    def __init__(self, home: Path, port: int = 0, **settings: str) -> None:
+        with socket.create_server(("127.0.0.1", port)) as free:
             self.port = free.getsockname()[1]
         environment = {
             # The toolkit compresses nothing where it believes to be tested.
@@ -140,20 +140,25 @@ def two_faces(hopper_jpeg: bytes, collins_jpeg: bytes) -> bytes:
 class Visitor:
     """Somebody with a browser, whose pages must raise no error.
 
-    Visitors with the same device and language share what the browser compiled, nothing else.
+    Visitors with the same kind of device share what the browser compiled, nothing else.
     """
 
     def __init__(self, browser: Any, program: Program, **options: Any) -> None:
         media = {name: options.pop(name, "null") for name in ("color_scheme", "reduced_motion")}
-        chosen = {"locale": "en-GB", **DESK, **options}
-        self.context = next((one for one in browser.contexts if CHOSEN[one] == chosen), None)
+        viewport, language = (
+            options.pop("viewport", DESK["viewport"]),
+            options.pop("language", "en-GB"),
+        )
+        self.context = next((one for one in browser.contexts if CHOSEN[one] == options), None)
         if self.context is None:
-            self.context = browser.new_context(**chosen)
-            CHOSEN[self.context] = chosen
+            self.context = browser.new_context(**options)
+            CHOSEN[self.context] = options
         self.origin = program.url.rstrip("/")
         self.errors: list[str] = []
         self.page = self.context.pages[0] if self.context.pages else self.context.new_page()
         self.page.emulate_media(**media)
+        self.page.set_viewport_size(viewport)
+        self.page.set_extra_http_headers({"Accept-Language": language})
         self._listeners = {
             "pageerror": lambda error: self.errors.append(str(error)),
             # Where dialogs are first asked for when one is about to open, it may come too late.
@@ -563,7 +568,7 @@ def test_the_toolkit_speaks_the_visitors_language(
 ) -> None:
     """What it says when the connection is lost is a sentence of ours."""
     wording = Wording.load()
-    with visiting(browser, program, locale=language) as visitor:
+    with visiting(browser, program, language=language) as visitor:
         popup = visitor.page.locator("#popup")
         assert wording.text("web.lost_connection", language) in popup.text_content()
         assert wording.text("web.reconnecting", language) in popup.text_content()
@@ -657,7 +662,7 @@ def test_the_page_fills_an_empty_gallery(
         program.process.wait(20)
         wiki.down_after = None
         wiki.release.clear()
-        program = Program(own_home, **settings)
+        program = Program(own_home, program.port, **settings)
         program.wait()
         with visiting(browser, program) as visitor:
             page = visitor.page

@@ -46,12 +46,18 @@ def portrait(
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, hopper_jpeg: bytes, collins_jpeg: bytes) -> Path:
+def home(
+    starter_home: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    hopper_jpeg: bytes,
+    collins_jpeg: bytes,
+) -> Path:
     """A gallery of five whose catalogue says "female", "Trans Woman", "MALE", "non-binary", "".
 
     The faces are two people's, so that it is known who is most like whom.
     """
-    home = tmp_path_factory.mktemp("parents") / "home"
+    home = tmp_path_factory.mktemp("parents")
+    (home / "cache").symlink_to(starter_home / "cache", target_is_directory=True)
     settings = Settings(home=home)
     found = (
         portrait("Mother One", "female", varied(hopper_jpeg, blur=1), "film", author="Jane Doe"),
