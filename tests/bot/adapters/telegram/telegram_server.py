@@ -100,6 +100,7 @@ class BotApi:
         self.chats: dict[int, Chat] = {}
         self.files: dict[str, File] = {}
         self.folder = ""  # of a server in local mode
+        self.decodes = True  # the photos that it is sent; that takes longer than all else it does
         self.menus: dict[tuple[str, str], list[JSON]] = {}
         self.toasts: dict[str, JSON] = {}
         self.queries: dict[str, float] = {}
@@ -465,7 +466,7 @@ class BotApi:
             return photo_sizes(given, *check_photo(self.files[given].content))
         if name not in files:
             raise bad_request("there is no photo in the request")
-        size = check_photo(files[name])
+        size = check_photo(files[name], whole=self.decodes)
         return photo_sizes(self.hold(files[name], "photos", ".jpg"), *size)
 
     def _animation(self, told: JSON, given: Any, files: dict[str, bytes]) -> JSON:
