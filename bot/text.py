@@ -72,7 +72,7 @@ class Wording:
 
     def language(self, tag: str | None) -> str:
         """The language spoken to somebody whose platform says ``tag``, such as ``"es-MX"``."""
-        base = re.split("[-_]", tag or "", maxsplit=1)[0].lower()
+        base = (tag or "").replace("_", "-").partition("-")[0].lower()
         return base if base in self.sentences else FALLBACK
 
     def text(self, key: str, language: str | None = None, **details: object) -> str:
@@ -193,7 +193,7 @@ NOTICE_CHARS = 200
 
 def utf16_length(text: str) -> int:
     """Length as Telegram and Discord count it: UTF-16 code units."""
-    return len(text) + sum(character > "\uffff" for character in text)
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def shorten(text: str, most: int) -> str:

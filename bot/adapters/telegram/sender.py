@@ -51,10 +51,10 @@ READ_S = 20.0
 NO_ANSWER, MOST_GARBAGE = "no answer of the Bot API", 1
 TWINS_WITHIN = 4  # messages; in private chats those of other chats are numbered between
 ANY_URL = httpx.URL("http://localhost")  # to read one takes longer than to make a form
-FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+IS_JSON = {"Content-Type": "application/json"}
 MOST_AT_ONCE_BYTES = 2**19
 # Of what was sent; the library takes half its time to read them.
-KNOWN = ("reply_to_message", "reply_markup")
+KNOWN = ("from", "reply_to_message", "reply_markup")
 # What the library raises where Telegram has done something, and says nobody knows what of it.
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 # Nobody waits longer than this for an answer; Telegram names hours after gross abuse.
@@ -338,8 +338,8 @@ class ApiRequest(BaseRequest):
             # What is large is sent in pieces, the rest with its header.
             body = content if len(content) <= MOST_AT_ONCE_BYTES else io.BytesIO(content)
             options = {"data": body, "headers": {"Content-Type": content_type}}
-        elif request_data and (fields := request_data.url_encoded_parameters()):
-            options = {"data": fields.encode(), "headers": FORM}
+        elif request_data and request_data.parameters:
+            options = {"data": json.dumps(request_data.parameters).encode(), "headers": IS_JSON}
         options["timeout"] = _timeout(read_s if isinstance(read_s, float) else READ_S)
         asking = self.client.request(method, url, allow_redirects=False, **options)
         try:
