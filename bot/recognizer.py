@@ -259,15 +259,10 @@ class Recognizer:
             # task, so that each chunk from the network wakes up the download alone.
             with timed(spent_ms, "fetch"):
                 data = [await asyncio.ensure_future(fetch())]
-            await slot.begin()
-            await self._detecting.enter(slot.person)
-            look = functools.partial(decode_and_detect, waits=False)
-            leave = functools.partial(self._detecting.leave, slot.person)
             try:
-                found = await self._in_thread(look, leave)
+                found = await self._look(slot, decode_and_detect, heavy=False)
             except Heavy:
-                slot.pause()
-                found = await self._alone(slot, functools.partial(decode_and_detect, waits=True))
+                found = await self._look(slot, decode_and_detect, heavy=True)
         finally:
             self._fetching.leave(slot.person)
         spent_ms["wait"] = (time.perf_counter() - began) * 1000 - sum(spent_ms.values())
@@ -275,17 +270,19 @@ class Recognizer:
             ms |= {step: ms.get(step, 0.0) + step_ms for step, step_ms in spent_ms.items()}
         return found
 
-    async def _alone(self, slot: Slot, look: Callable[[], T]) -> T:
-        """Looks at a heavy photo, after those that came before; raises Busy if they are many."""
-        if self._heavy.waiting >= MOST_HEAVY:
+    async def _look(self, slot: Slot, look: Callable[..., T], *, heavy: bool) -> T:
+        """Looks at a photo in a thread in its turn, of heavy ones at one; Busy if many wait."""
+        if heavy and sum(map(len, self._heavy.queues.values())) >= MOST_HEAVY:
             raise Busy("many heavy photos wait", seconds=3 * MOST_HEAVY)
         with ExitStack() as places:
-            await self._heavy.enter(slot.person)
-            places.callback(self._heavy.leave, slot.person)
+            if heavy:
+                slot.pause()
+                await self._heavy.enter(slot.person)
+                places.callback(self._heavy.leave, slot.person)
             await slot.begin()
             await self._detecting.enter(slot.person)
             places.callback(self._detecting.leave, slot.person)
-            return await self._in_thread(look, places.pop_all().close)
+            return await self._in_thread(lambda: look(waits=heavy), places.pop_all().close)
 
     async def embeddings(
         self, photo: DetectedPhoto, number: int, models: Iterable[str], ms: dict[str, float]
@@ -413,12 +410,7 @@ class FairSemaphore:
     def __init__(self, places: int) -> None:
         self._free, self._kept_free = places, int(places > 2)
         self._inside = Counter[bytes]()
-        self._queues: OrderedDict[bytes, deque[asyncio.Future[None]]] = OrderedDict()
-
-    @property
-    def waiting(self) -> int:
-        """How many wait."""
-        return sum(map(len, self._queues.values()))
+        self.queues: OrderedDict[bytes, deque[asyncio.Future[None]]] = OrderedDict()
 
     def _let_in(self, person: bytes) -> bool:
         fits = self._free > (self._kept_free if self._inside[person] else 0)
@@ -428,10 +420,10 @@ class FairSemaphore:
 
     async def enter(self, person: bytes) -> None:
         """Waits for a place; who entered must ``leave``. Cancelled while waiting, none is taken."""
-        if person not in self._queues and self._let_in(person):
+        if person not in self.queues and self._let_in(person):
             return
         turn = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(person, deque()).append(turn)
+        self.queues.setdefault(person, deque()).append(turn)
         try:
             await turn
         except asyncio.CancelledError:
@@ -444,11 +436,11 @@ class FairSemaphore:
         self._free += 1
         self._inside[person] -= 1
         self._inside += Counter()  # drops who has none
-        for waiting, queue in list(self._queues.items()):
+        for waiting, queue in list(self.queues.items()):
             while queue and queue[0].done():  # given up
                 queue.popleft()
             if queue and self._let_in(waiting):
                 queue.popleft().set_result(None)
-                self._queues.move_to_end(waiting)
+                self.queues.move_to_end(waiting)
             if not queue:
-                del self._queues[waiting]
+                del self.queues[waiting]

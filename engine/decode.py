@@ -21,15 +21,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from engine.errors import (
-    DamagedImage,
-    Heavy,
-    NotAnImage,
-    PhotoProblem,
-    SetupProblem,
-    TooHeavy,
-    TooLarge,
-)
+from engine import errors
+from engine.errors import DamagedImage, Heavy, PhotoProblem, SetupProblem, TooHeavy, TooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -239,7 +232,7 @@ class _Worker:
             self._resident_bytes = self._answer()["resident"]
             if "problem" in answer:
                 kinds = {one.__name__: one for one in (DamagedImage, TooLarge, TooHeavy, Heavy)}
-                kind = kinds.get(answer["problem"], NotAnImage)
+                kind = kinds.get(answer["problem"], errors.NotAnImage)
                 raise kind(answer["message"], **answer["details"])
             source_width, source_height = map(int, answer["source_size"])
             size, corner = (source_width, source_height), (limits.part or (0, 0))[:2]

@@ -88,7 +88,6 @@ class InFlight(Generic[W]):
         self._tell, self._excuses = tell, excuses
         self._sending: set[asyncio.Task[Any] | None] = set()
         self._requests: dict[asyncio.Task[Any], W] = {}
-        self._cut_short: list[W] = []  # by a stop
         self._background: set[asyncio.Future[Any]] = set()
         self.closing = False
 
@@ -103,10 +102,6 @@ class InFlight(Generic[W]):
         self._requests[task] = request
         try:
             yield
-        except asyncio.CancelledError:  # which discord.py hides from who looks at its tasks
-            if self.closing and self._excuses:
-                self._cut_short.append(request)
-            raise
         except Exception as problem:  # noqa: BLE001 - one request must not end the others
             # The message may quote what was sent: only type and place are logged.
             log.error("fault", extra={"fault": where(problem)})  # noqa: TRY400
@@ -154,15 +149,18 @@ class InFlight(Generic[W]):
         if self._requests:
             await asyncio.wait(set(self._requests), timeout=grace_s)
         self.closing = True
-        pending, late = set(self._requests), set(self._background)
-        for task in pending - self._sending:
+        pending, late = dict(self._requests), set(self._background)
+        cut_short = {task: asked for task, asked in pending.items() if task not in self._sending}
+        for task in cut_short:  # discord.py makes them end as if they were not cancelled
             task.cancel()
         if pending:
             late |= (await asyncio.wait(pending, timeout=SEND_S))[1]
+        cut_short |= self._requests  # whose answers do not get through
         for one in late:
             one.cancel()
         await asyncio.gather(*pending, *late, return_exceptions=True)
-        excuses = [self._tell(request, "error.try_later") for request in self._cut_short]
+        told = cut_short.values() if self._excuses else ()
+        excuses = [self._tell(request, "error.try_later") for request in told]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*excuses, return_exceptions=True), timeout=1.5)
 

@@ -119,10 +119,10 @@ async def _deliver(*ways: Callable[[], Awaitable[object]], again: bool = True) -
     ``again`` says whether sending twice shows one message: by a nonce, or since it is an edit. Then
     it is repeated where Discord's answer is garbage, too, else that counts as delivered.
     """
-    pause_s = patient(again=again)
+    until = time.monotonic() + PATIENCE_S
     for send in ways:
         try:
-            await retry(send, pause_s)
+            await retry(send, partial(pause_s, again=again, until=until))
         except FAILURES as problem:
             nowhere = isinstance(problem, (discord.NotFound, discord.Forbidden))
             if not nowhere and getattr(problem, "code", None) != NO_HISTORY_CODE:
@@ -137,26 +137,18 @@ async def _deliver(*ways: Callable[[], Awaitable[object]], again: bool = True) -
     return False
 
 
-def patient(*, again: bool) -> Callable[[Exception, int], float | None]:
-    """The pause after a call that failed, for ``retry``: for minutes, if Discord may recover.
-
-    Where its answer is garbage the call is repeated only ``again``, and a few times.
-    """
-    until = time.monotonic() + PATIENCE_S
-
-    def pause_s(problem: Exception, failures: int) -> float | None:
-        passing = (*FAILURES, *GARBAGE) if again and failures <= MOST_GARBAGE else FAILURES
-        if not isinstance(problem, passing) or time.monotonic() > until:
+def pause_s(problem: Exception, failures: int, *, again: bool, until: float) -> float | None:
+    """For ``retry``, of calls to Discord; those answered by garbage are repeated only ``again``."""
+    passing = (*FAILURES, *GARBAGE) if again and failures <= MOST_GARBAGE else FAILURES
+    if not isinstance(problem, passing) or time.monotonic() > until:
+        return None
+    if isinstance(problem, discord.HTTPException):
+        if problem.status != 429 and problem.status < 500:
             return None
-        if isinstance(problem, discord.HTTPException):
-            if problem.status != 429 and problem.status < 500:
-                return None
-            asked = problem.response.headers.get("Retry-After", "")
-            if asked.replace(".", "", 1).isdecimal():
-                return min(float(asked), LONGEST_RATE_LIMIT_S)
-        return backoff_s(failures, 0.5, LONGEST_PAUSE_S)
-
-    return pause_s
+        asked = problem.response.headers.get("Retry-After", "")
+        if asked.replace(".", "", 1).isdecimal():
+            return min(float(asked), LONGEST_RATE_LIMIT_S)
+    return backoff_s(failures, 0.5, LONGEST_PAUSE_S)
 
 
 def _message(reply: Reply) -> dict[str, Any]:

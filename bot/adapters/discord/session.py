@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -256,7 +257,7 @@ class Session(discord.Client):
                 deliver = sender.follow_up
             elif not request.action and reply.private and request.command not in PRIVATE:
                 deliver = sender.whisper
-            await deliver(interaction, reply)
+            await self._in_flight.send(deliver(interaction, reply))
 
     async def on_message(self, message: discord.Message, *, waits: bool = False) -> None:
         """Answers a direct message, or one that mentions the bot; passes over all others.
@@ -287,7 +288,7 @@ class Session(discord.Client):
             if group and command in PRIVATE and not reply.silent:
                 written = await sender.write_privately(author, reply)
                 reply = Reply(say("discord.written" if written else "discord.closed"))
-            await sender.answer_message(message, reply, say)
+            await self._in_flight.send(sender.answer_message(message, reply, say))
 
     def _is_asked(self, message: discord.Message) -> bool:
         if message.author.bot or self.user is None:
@@ -417,8 +418,9 @@ async def _replied_to(message: discord.Message) -> discord.Message | None:
     if isinstance(reference.resolved, discord.Message):
         return reference.resolved
     load = partial(message.channel.fetch_message, reference.message_id)
+    until = time.monotonic() + sender.PATIENCE_S
     try:
-        return await retry(load, sender.patient(again=False))
+        return await retry(load, partial(sender.pause_s, again=False, until=until))
     except discord.Forbidden:
         raise
     except FAILURES:
