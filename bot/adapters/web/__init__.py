@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 STOP_S = 5
 TIDY_S = 30.0
+BUILD_S = 60.0  # a page that is asked for stands within that, or never
 COOKIE_S = 365 * 24 * 3600
 MOST_PAGES, MOST_PAGES_IN_ALL = 20, 120  # open at once, of one visitor and of all
 MOST_UPLOADS, MOST_PHOTO_BYTES_IN_ALL = 12, 256_000_000  # photos on their way, and kept
@@ -119,7 +120,7 @@ class WebAdapter(Adapter[WebSettings]):
         visitor = str(nicegui_app.storage.browser["id"])
         sender = Sender("web", user_id=visitor, chat_id=visitor, language=tag)
         visit = self._visits.setdefault(visitor, Visit(self.conversation, sender))
-        visit.sender = sender
+        visit.sender, visit.asked_s = sender, time.monotonic()
         language = self.conversation.wording.language(tag)
         ui.add_head_html(html("head", visit.text, language))
         operated = self.settings.here_only
@@ -179,7 +180,8 @@ class WebAdapter(Adapter[WebSettings]):
             await asyncio.sleep(TIDY_S)
             for visitor, visit in list(self._visits.items()):
                 visit.tidy(self.conversation.photo_lifetime_s)
-                if not visit.entries and not visit.pages:
+                built = visit.asked_s < time.monotonic() - BUILD_S
+                if built and not visit.entries and not visit.pages:
                     del self._visits[visitor]
 
 

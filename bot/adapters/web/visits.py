@@ -157,6 +157,7 @@ class Visit:
 
     def __init__(self, conversation: Conversation, sender: Sender) -> None:
         self.sender = sender  # as the page that was loaded last says
+        self.asked_s = time.monotonic()  # when that was asked for
         self.entries: deque[Entry] = deque()
         self.pages: list[Page] = []
         self.awaited: dict[str, Entry] = {}  # photos that are on their way, by key

@@ -198,3 +198,20 @@ async def test_a_full_house_says_so(serve: Serve) -> None:
     async with site(await serve(full=True)) as client:
         answer = await client.get("/")
         assert (answer.status_code, "come back in a minute" in answer.text) == (503, True)
+
+
+async def test_whose_page_is_being_built_is_not_forgotten(
+    web_chat: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their photos would be refused: the page would speak for a visit that nobody knows."""
+    monkeypatch.setattr(web_chat, "TIDY_S", 0.0)
+    adapter = web_chat.WebAdapter(SimpleNamespace(photo_lifetime_s=60.0), WebSettings())
+    visits = {name: web_chat.Visit(None, None) for name in ("left", "comes")}
+    visits["left"].asked_s -= 2 * web_chat.BUILD_S
+    adapter._visits = visits
+    async with asyncio.timeout(10):
+        tidying = asyncio.create_task(adapter._tidy_again_and_again())
+        while "left" in visits:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0)
+        tidying.cancel()
+    assert [*visits] == ["comes"]
