@@ -58,7 +58,8 @@ class PostgresServer:
     def fresh(self, template: str = "template1") -> str:
         """The URL of a new, empty database, or of a copy."""
         name = f"test{next(self._numbers)}"
-        self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        # Half the processor time of the usual strategy, which is for templates in use.
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return self.url(name)
 
     def gallery(self) -> str:

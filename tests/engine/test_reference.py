@@ -210,8 +210,8 @@ np.savez(out, vectors=vectors, crop=backbone.crop(*free_portraits()[0]), about=a
 
 @pytest.fixture(scope="module")
 def many(crops: Crops) -> Crops:
-    """More crops than a batch holds."""
-    return [*crops, *[crop[:, ::-1] for crop in crops]]
+    """One more than a batch holds."""
+    return [*crops, crops[0][:, ::-1]]
 
 
 @pytest.fixture(scope="module")
