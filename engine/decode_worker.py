@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import itertools
 import json
 import math
 import mmap
@@ -43,7 +42,6 @@ _PNG_CHUNKS = _BARE_PNG_CHUNKS | {b"tRNS", b"iCCP", b"eXIf"}
 # Parts of a file that Pillow steps through one by one, in Python: 1 to 3 us each. Photos have tens,
 # of a GIF of 20 MB 80,000.
 _MOST_PARTS, _MOST_GIF_BLOCKS = 100_000, 1_000_000
-_JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xff]")  # what no pixels are written as
 _GIF_PART = re.compile(rb"[!,;]")
 
 # None, three kinds of fax, LZW, JPEG, Deflate by two numbers, PackBits, LZMA, Zstandard. Not JPEG
@@ -256,9 +254,14 @@ def _opened(name: str, data: bytes) -> Any:
 
 def _opened_jpeg(data: bytes, limits: DecodeLimits) -> tuple[Any, int, int]:
     """A JPEG file, to be decoded at 1/2, 1/4 or 1/8 if it is large; its width and height."""
-    if data.count(b"\xff") > _MOST_PARTS:
-        markers = _JPEG_MARKER.finditer(data)
-        _refuse_many("JPEG", next(itertools.islice(markers, _MOST_PARTS, None), None))
+    position = parts = 2
+    while data[position : position + 1] == b"\xff" and data[position + 1 : position + 2] != b"\xda":
+        code = int.from_bytes(data[position : position + 2], "big")
+        has_length = JpegImagePlugin.MARKER.get(code, ("", "", None))[2]
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        position += 2 + max(2, length) if has_length else 2 - (code == 0xFFFF)
+        parts += 1
+        _refuse_many("JPEG", parts > _MOST_PARTS)
     image = _opened("JPEG", data)
     width, height = image.size
     image.decodermaxblock = len(data)  # in one piece: what is not used yet would be copied again

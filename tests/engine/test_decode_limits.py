@@ -227,6 +227,7 @@ def bombs() -> dict[str, bytes]:
         "empty extensions": gif[:blocks] + b"!\xfe\0" * 6_000_000 + gif[blocks:],
         "tiff, pages": tiff(*TINY)[:-4] + pages,
         "fill bytes": progressive[:-2] + b"\xff" * 15_000_000,
+        "fill bytes before": b"\xff\xd8" + b"\xff" * 15_000_000 + progressive[2:],
         "gif comments": gif[:blocks] + b"!\xfe" + b"\1a" * 9_000_000 + b"\0" + gif[blocks:],
         "png, narrow": png(1, 120_000_000, 8, 0, zeros(2 * 120_000_000)),
         "gif, interrupted stray bytes": gif[:blocks] + stray + gif[blocks:],
@@ -285,9 +286,16 @@ def test_bombs(tmp_path: Path) -> None:
         outcomes[Path(name).name.split(" ", 1)[1]] = outcome
     assert outcomes["1-bit"] == "TooLarge"
     # Many small parts are no longer stepped through than it takes to tell that.
-    for parts in ("more scans", "empty comments", "empty IDAT", "empty extensions", "fill bytes"):
+    for parts in (
+        "more scans",
+        "empty comments",
+        "empty IDAT",
+        "empty extensions",
+        "fill bytes before",
+    ):
         assert outcomes[parts] == "DamagedImage", parts
     assert outcomes["tiff, pages"] == "TooLarge"
+    assert outcomes["fill bytes"] == "JPEG 2000x2000"  # behind the picture, as cameras do
     assert outcomes["gif, interrupted stray bytes"] == "GIF 30x30"
     assert outcomes["gif, stray bytes after it"] == "GIF 30x30"
     for decodable in ("1-bit, allowed", "colour, allowed"):
