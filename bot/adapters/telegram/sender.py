@@ -135,7 +135,7 @@ class Sender:
 
     async def send(self, place: JSON, reply: Reply) -> Message | None:
         """Sends a reply; returns the message, or None if nothing could be delivered."""
-        more: JSON = {"reply_markup": keyboard(reply.buttons)}
+        more: JSON = {"api_kwargs": keyboard(reply.buttons)}
         text = _sendable(reply.text or reply.notice or "")
         try:
             for upload in _uploads(self._bot, reply):
@@ -192,7 +192,7 @@ class Sender:
         else:
             caption = shorten(text, TELEGRAM_LIMITS.caption_chars)
             edit = partial(bot.edit_message_caption, caption=caption)
-        return await _deliver(partial(edit, **target, reply_markup=keyboard(reply.buttons)))
+        return await _deliver(partial(edit, **target, api_kwargs=keyboard(reply.buttons)))
 
     async def _insert(self, place: JSON, send: Send) -> Message:
         """Sends a message; once more as a plain one where it is refused as a reply in a topic."""
@@ -222,7 +222,7 @@ class Sender:
             return None
         text = _sendable(reply.text or reply.notice or "") or "…"
         content = telegram.InputTextMessageContent(text, link_preview_options=NO_PREVIEW)
-        more: JSON = {"reply_markup": keyboard(reply.buttons)}
+        more: JSON = {"api_kwargs": keyboard(reply.buttons)}
         title = text.splitlines()[0][:64]
         results: list[telegram.InlineQueryResult]
         results = [telegram.InlineQueryResultArticle("1", title, content, **more)]
@@ -450,14 +450,12 @@ def _measures(film: Animation) -> JSON:
     return {"width": film.width_px, "height": film.height_px, "duration": duration_s}
 
 
-def keyboard(rows: Rows) -> telegram.InlineKeyboardMarkup | None:
+def keyboard(rows: Rows) -> JSON | None:
     """The buttons as Telegram takes them; None where there are none."""
-    buttons = [
-        [telegram.InlineKeyboardButton(button.label, callback_data=button.action) for button in row]
-        for row in rows
-        if row
-    ]
-    return telegram.InlineKeyboardMarkup(buttons) if buttons else None
+    # As they are: the library makes 18 attributes of each, and JSON of those.
+    buttons = [[{"text": one.label, "callback_data": one.action} for one in row] for row in rows]
+    buttons = [row for row in buttons if row]
+    return {"reply_markup": {"inline_keyboard": buttons}} if buttons else None
 
 
 def _sendable(text: str) -> str:

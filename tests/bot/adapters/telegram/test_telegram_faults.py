@@ -413,6 +413,39 @@ async def test_a_hundred_in_work_at_a_kill_are_answered_once_each(
     assert await chats[0].stays_silent(0.1)
 
 
+async def test_what_is_answered_while_the_store_is_busy_is_noted_together(
+    api: BotApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though what was noted before them could not be."""
+    stuck, mirror = Person(api).private_chat(), Mirror()
+    chats = [Person(api).private_chat() for _ in range(4)]
+    answer, keep_all, told, goes_on = mirror.answer, mirror.keep_all, list[int](), asyncio.Event()
+
+    async def waiting(request: Request, limits: Limits) -> Reply:
+        await (asyncio.Event().wait() if request.command == "history" else asyncio.sleep(0))
+        return await answer(request, limits)
+
+    async def busy(name: str, said: dict[str, Any], **more: Any) -> bool:
+        told.append(len(said))
+        if len(told) == 1:
+            await goes_on.wait()
+            raise TryLater("the database does not answer")
+        return await keep_all(name, said, **more)
+
+    monkeypatch.setattr(mirror, "answer", waiting)
+    monkeypatch.setattr(mirror, "keep_all", busy)
+    async with running(api, mirror, grace_s=0.0):
+        await until(lambda: len(api.called("getUpdates")) > 1)  # the first: what waited
+        await stuck.say("/history")
+        for chat in chats:
+            await chat.say("/help")
+            await chat.reply()
+            await until(lambda: told)
+        goes_on.set()
+        await until(lambda: len(mirror.updates) == 3)
+    assert len(told) < len(chats)
+
+
 async def test_what_the_store_can_not_keep_stays_with_telegram(
     api: BotApi, hopper_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
