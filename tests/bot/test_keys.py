@@ -31,7 +31,7 @@ def test_a_key_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> No
 
 def test_many_processes_at_once_agree_on_one_key(tmp_path: Path) -> None:
     path = tmp_path / "secret.key"
-    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as pool:
         keys = set(pool.map(secret_key, [path] * 8))
     assert keys == {secret_key(path)}
     assert [file.name for file in tmp_path.iterdir()] == ["secret.key"]

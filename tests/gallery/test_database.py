@@ -134,7 +134,8 @@ def test_an_open_gallery_needs_no_alembic(tmp_path: Path) -> None:
 def test_several_processes_may_make_a_gallery_at_once(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from gallery.gallery import Gallery\n"
-        "input(); gallery = Gallery.open(Path(sys.argv[1])); print(gallery.stats().people)\n"
+        "print('ready', flush=True); input()\n"
+        "gallery = Gallery.open(Path(sys.argv[1])); print(gallery.stats().people)\n"
         "gallery.close()"
     )
     folder = tmp_path / "new"
@@ -145,10 +146,17 @@ def test_several_processes_may_make_a_gallery_at_once(tmp_path: Path) -> None:
             stdout=subprocess.PIPE,
             text=True,
         )
-        for _ in range(4)
+        for _ in range(3)
     ]
-    answers = [process.communicate("\n", timeout=60)[0].strip() for process in processes]
-    assert answers == ["0"] * 4
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    answers = [process.communicate(timeout=60)[0].strip() for process in processes]
+    assert answers == ["0"] * 3
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:

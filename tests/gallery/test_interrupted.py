@@ -90,7 +90,7 @@ def wait_for(
             assert match.thumbnail().startswith(b"\xff\xd8")
         if stats.portraits >= portraits:
             return
-        time.sleep(0.01)
+        time.sleep(0.03)
 
 
 @pytest.fixture

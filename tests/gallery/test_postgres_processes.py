@@ -41,7 +41,7 @@ with Gallery.open(Path(sys.argv[1]), sys.argv[2]) as gallery:
             assert len({match.person.id for match in matches}) == len(matches) > 0
             assert all(len(match.thumbnail()) > 0 for match in matches)
             seen.add(gallery.revision())
-        time.sleep(0.02)
+        time.sleep(0.05)
 print(len(seen), len(matches))
 """
 
@@ -113,7 +113,7 @@ def test_readers_see_whole_people_while_another_process_adds_and_is_killed(
             deadline = time.monotonic() + PATIENCE_S
             while gallery.stats().portraits == 0 and time.monotonic() < deadline:
                 assert killed.poll() is None, killed.communicate()[0]
-                time.sleep(0.02)
+                time.sleep(0.05)
             with pytest.raises(Busy), gallery.writing():
                 pass
             killed.send_signal(signal.SIGKILL)

@@ -89,6 +89,7 @@ with Gallery.open(home) as gallery:
         (home / f"reading{sys.argv[2]}").touch()
         if finished:
             break
+        time.sleep(0.005)  # the writer needs a core, too
     newest = gallery.top_matches(Embedding(shots(279, 3)[0], space), 1)[0]
     assert newest.person.name == "Person 279", newest.person.name
     assert gallery.find_person("Person 127") is None
