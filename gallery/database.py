@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from engine.errors import BadSettings, Busy, GalleryCorrupt, LookalikeError, Try
 from migrations import current, head, upgrade
 
 _BUSY_TIMEOUT_S: Final = 15.0
+_AGAIN_S: Final = 0.01
 _PRAGMAS: Final = ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON")
 _UNUSABLE: Final = ("CANTOPEN", "READONLY", "PERM", "FULL", "IOERR")  # SQLite's codes
 _DAMAGED: Final = ("NOTADB", "CORRUPT")
@@ -100,7 +102,7 @@ def connect(file: Path) -> Engine:
     def prepare(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions begin where ``begin`` says
         for pragma in () if read_only else _PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}").close()
+            set_pragma(connection, pragma)
 
     def begin(connection: Connection) -> None:
         # A transaction that reads first and writes later fails when somebody else wrote in
@@ -116,6 +118,23 @@ def connect(file: Path) -> Engine:
     event.listen(database, "begin", begin)
     event.listen(database, "handle_error", translate, retval=True)
     return database
+
+
+def set_pragma(connection: Any, pragma: str) -> None:
+    """Tells SQLite something such as ``journal_mode = WAL``, which fails where others do so, too.
+
+    SQLite waits for the locks of others with a timeout, but not for this one.
+    """
+    until = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute(f"PRAGMA {pragma}").close()
+        except sqlite3.OperationalError as problem:
+            if problem.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(_AGAIN_S)
+        else:
+            return
 
 
 def migrate(database: Engine) -> None:

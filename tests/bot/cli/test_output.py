@@ -187,6 +187,7 @@ def test_tables_of_hostile_names_on_a_terminal(own_home: Path, columns: int) -> 
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     command = [sys.executable, "-c", ON_A_TERMINAL, str(own_home)]
     environment = {**os.environ, "TERM": "xterm", "PYTHONUTF8": "1"}
+    environment.pop("COLUMNS", None)  # which would count for more than the terminal's
     process = subprocess.Popen(command, stdout=end, stderr=end, stdin=end, env=environment)
     os.close(end)
     shown = b""
