@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.errors import BadSettings, TooLarge
+from gallery.database import set_pragma
 
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 _LASTING: Final = frozenset({"note", "refusal", "sha256", "picture"})
 _SCHEMA: Final = """
-    PRAGMA auto_vacuum = FULL;
-    PRAGMA journal_mode = WAL;
-    PRAGMA synchronous = NORMAL;
     CREATE TABLE IF NOT EXISTS answer (
         kind TEXT NOT NULL, key TEXT NOT NULL, value NOT NULL, at REAL NOT NULL,
         PRIMARY KEY (kind, key)
@@ -108,6 +106,8 @@ class Cache(AbstractContextManager["Cache"]):
 def _opened(file: Path) -> sqlite3.Connection:
     opened = sqlite3.connect(file, timeout=15, check_same_thread=False, isolation_level="IMMEDIATE")
     try:
+        for pragma in ("auto_vacuum = FULL", "journal_mode = WAL", "synchronous = NORMAL"):
+            set_pragma(opened, pragma)
         opened.executescript(_SCHEMA)
     except BaseException:
         opened.close()
