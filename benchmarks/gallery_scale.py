@@ -44,6 +44,7 @@ from gallery.search.index import GalleryIndex
 from gallery.tables import PEOPLE, PORTRAITS
 
 PROBES, EXACT_PROBES = 200, 60
+SINGLE = 9  # times that what takes a few milliseconds is done
 BATCH = 2_000
 
 # Opens a gallery and searches it: a process of its own, so that its memory is its own.
@@ -202,25 +203,30 @@ def with_catalogue(crowd: MadePeople, folder: Path, people: int, each: int) -> d
             gallery.refresh()
             gallery.settle(space)
             learn_scores(gallery, space)
-        started = time.perf_counter()
-        with gallery.writing():
-            enrol(gallery, crowd, people, 1, each)
-            gallery.refresh()
-            gallery.settle(space)
-        add_ms = 1e3 * (time.perf_counter() - started)
+        adding = []
+        for one in range(people, people + SINGLE):
+            started = time.perf_counter()
+            with gallery.writing():
+                enrol(gallery, crowd, one, 1, each)
+                gallery.refresh()
+                gallery.settle(space)
+            adding.append(1e3 * (time.perf_counter() - started))
     probes = [Embedding(probe, space) for probe in crowd.shots(PROBES, 1)]
-    started = time.perf_counter()
+    opening = []
+    for probe in probes[:SINGLE]:
+        started = time.perf_counter()
+        with Gallery.open(folder) as gallery:
+            gallery.top_matches(probe, 3)
+        opening.append(1e3 * (time.perf_counter() - started))
     with Gallery.open(folder) as gallery:
-        gallery.top_matches(probes[0], 3)
-        first_ms = 1e3 * (time.perf_counter() - started)
         times = []
         for probe in probes:
             started = time.perf_counter()
             gallery.top_matches(probe, 3)
             times.append(1e3 * (time.perf_counter() - started))
     return {
-        "add_one_person_ms": _rounded(add_ms),
-        "open_and_first_match_ms": _rounded(first_ms),
+        "add_one_person_ms": _rounded(statistics.median(adding)),
+        "open_and_first_match_ms": _rounded(statistics.median(opening)),
         "top_matches_ms": _rounded(statistics.median(times)),
         "top_matches_least_ms": _rounded(min(times)),
     }
