@@ -32,7 +32,7 @@ ALTER TABLE portrait ADD CONSTRAINT uq_portrait_owner UNIQUE (id, person_id);
 ALTER TABLE portrait_vector ADD COLUMN person_id integer NOT NULL,
     ADD CONSTRAINT fk_portrait_vector_owner FOREIGN KEY (portrait_id, person_id)
         REFERENCES portrait (id, person_id) ON UPDATE CASCADE ON DELETE CASCADE;
-CREATE INDEX ix_portrait_vector_owner ON portrait_vector (space_id, person_id, portrait_id)
+CREATE INDEX ix_portrait_vector_owner ON portrait_vector (space_id, person_id)
 """
 
 
