@@ -124,7 +124,8 @@ SPACES: Final = sa.Table(
     sa.CheckConstraint("row_count >= 0", name="row_count"),
 )
 # A portrait's unit vector in a space. In a folder ``row`` is its row of the space's file
-# (gallery/vector_file.py). On PostgreSQL ``value`` is a pgvector, in a pack little-endian float32.
+# (gallery/vector_file.py). On PostgreSQL ``value`` is a pgvector beside which ``person_id`` stands
+# (migrations/gallery/v0001_gallery.py); in a pack ``value`` is little-endian float32.
 # A row of the file that is named here by nothing is dead; `gallery build` drops it.
 VECTORS: Final = sa.Table(
     "portrait_vector",

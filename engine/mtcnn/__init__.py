@@ -83,7 +83,7 @@ _MOST_WINDOWS = 20_000
 _MOST_PROPOSALS = 5_000
 _MOST_FACES = 1_000
 
-# Photos, on half of the cores: each keeps 17 to 35 MB, and more at once are answered no faster.
+# Photos, on half of the cores: each keeps 17 to 35 MB, and more at once are hardly faster.
 _MOST_AT_ONCE = 8
 
 # Each other size would be compiled anew.
