@@ -130,12 +130,15 @@ class Detector:
                 cascade = self._idle.pop()
             except IndexError:
                 cascade = Cascade()
-            found = self._upright(cascade, Halvings(photo.pixels))
-            doubt = 1 - found["score"].max(initial=0.0)
-            if doubt > 1 - _UPRIGHT_SURE:
-                turned = self._turned(cascade, photo, max(_TURNED_SURE, 1 - doubt / _TURNED_ODDS))
-                found = turned if len(turned) else found
-            self._idle.append(cascade)
+            try:
+                found = self._upright(cascade, Halvings(photo.pixels))
+                doubt = 1 - found["score"].max(initial=0.0)
+                if doubt > 1 - _UPRIGHT_SURE:
+                    sure = max(_TURNED_SURE, 1 - doubt / _TURNED_ODDS)
+                    turned = self._turned(cascade, photo, sure)
+                    found = turned if len(turned) else found
+            finally:
+                self._idle.append(cascade)
         x, y = found["landmarks"][..., 0], found["landmarks"][..., 1]
         inside = (x > 0) & (y > 0) & (x < photo.width_px) & (y < photo.height_px)
         faces = []

@@ -246,6 +246,19 @@ def test_several_threads_find_the_same(detector: Detector, portrait: Photo, face
         assert other.box == face.box
 
 
+def test_a_detection_that_fails_costs_no_network(
+    detector: Detector, portrait: Photo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector.detect(portrait)
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.mtcnn.Cascade.find", None)
+        for _ in range(4):
+            with pytest.raises(TypeError):
+                detector.detect(portrait)
+    monkeypatch.setattr("engine.mtcnn.Cascade", None)  # none can be made from here on
+    assert detector.detect(portrait)
+
+
 def test_many_sizes_take_no_more_memory(detector: Detector, portrait: Photo) -> None:
     import cv2
 
