@@ -66,6 +66,7 @@ def answer_photo(
     top: int,
     face: int | None = None,
     category: str | None = None,
+    waits: bool = True,
 ) -> _Answer:
     """The matches of the faces in a picture file, or of the one of that number."""
     from bot.recognizer import timed
@@ -75,7 +76,7 @@ def answer_photo(
     for name in models:
         engine.load(name)  # no part of what one photo costs
     ms: dict[str, float] = {}
-    photo, found, _ = engine.look(data, step=functools.partial(timed, ms))
+    photo, found, _ = engine.look(data, step=functools.partial(timed, ms), waits=waits)
     large, first = comparable(found), face or 1
     if first > len(large):
         raise NoFace(f"there is no face number {face}: the photo has {len(large)}")

@@ -40,7 +40,14 @@ from bot.models import find_ensemble
 from bot.settings import LOOPBACK, EngineSettings, Settings, secrets_of
 from engine.backbones.network import Backbone
 from engine.engine import comparable
-from engine.errors import GalleryMissing, LookalikeError, PhotoProblem, SetupProblem, TryLater
+from engine.errors import (
+    GalleryMissing,
+    Heavy,
+    LookalikeError,
+    PhotoProblem,
+    SetupProblem,
+    TryLater,
+)
 from engine.remote import (
     MOST_HEADER_BYTES,
     Arrays,
@@ -59,6 +66,7 @@ from gallery.gallery import Gallery
 
 T = TypeVar("T")
 Content = tuple[Header, Sequence[NDArray[Any]]]
+Crops = list[tuple[Backbone, NDArray[np.uint8]]]
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +105,7 @@ class Replica:
         self._most_bytes = max(photo.max_bytes, 3 * photo.long_side_px**2) + MOST_HEADER_BYTES
         cv2.setNumThreads(1)  # as in the bot's recognizer
         self._threads = ThreadPoolExecutor(cores() + 1, thread_name_prefix="replica")
+        self._heavy = asyncio.Lock()
 
     async def check_health(self) -> None:
         """Asked by Ray Serve every few seconds: raises if this replica is to be replaced."""
@@ -119,7 +128,8 @@ class Replica:
         try:
             if wants_matches:
                 wanted = dict(request.query_params)
-                return JSONResponse(await self._in_thread(lambda: self._matches(body, wanted)))
+                matches = functools.partial(self._matches, body, wanted)
+                return JSONResponse(await self._in_turn(matches))
             header, arrays = unpack(bytes(body))
             kinds = {"facts": self._facts, "look": self._look, "detect": self._detect}
             answer = {**kinds, "embed": self._embed}[header["ask"]]
@@ -144,9 +154,9 @@ class Replica:
         engine, data = self._engine, arrays[0].tobytes()
         networks = [engine.backbone(str(name)) for name in header["models"][:4]]
 
-        def see() -> tuple[Header, list[NDArray[Any]], list[tuple[Backbone, NDArray[np.uint8]]]]:
-            whole = engine.decode(data)
-            photo, faces = engine.detect_closer(whole, engine.detect(whole), data)
+        def see(*, waits: bool) -> tuple[Header, list[NDArray[Any]], Crops]:
+            whole = engine.decode(data, waits=waits)
+            photo, faces = engine.detect_closer(whole, engine.detect(whole), data, waits=waits)
             said, content = faces_content(faces)
             said |= {"size": [photo.width_px, photo.height_px], "part": None}
             said["finer"] = 1 + (photo.width_px > whole.width_px)
@@ -158,7 +168,7 @@ class Replica:
                 return said, content, [(one, one.crop(photo, first)) for one in networks]
             return said, content, []
 
-        said, content, crops = await self._in_thread(see)
+        said, content, crops = await self._in_turn(see)
         said["models"] = [space_facts(network) for network, _ in crops]
         return said, content + [await self._vectors(one, [crop]) for one, crop in crops]
 
@@ -190,7 +200,7 @@ class Replica:
         one = serve.batch(max_batch_size=MOST_CROPS, batch_wait_timeout_s=0)(embed)
         return one
 
-    def _matches(self, data: bytearray, wanted: dict[str, str]) -> dict[str, Any]:
+    def _matches(self, data: bytearray, wanted: dict[str, str], **how: Any) -> dict[str, Any]:
         """What `lookalike match --json` prints, of the gallery that the settings name."""
         if not app.has_gallery(self._settings):
             raise GalleryMissing("there is no gallery where the engine runs: set gallery.url")
@@ -200,12 +210,20 @@ class Replica:
         model = wanted.get("model") or answering_model(self._settings, engine, gallery)[0]
         category = checked_category(gallery, wanted.get("category"))
         ensemble = find_ensemble(engine, gallery) if model == BEST else None
-        how: dict[str, Any] = {"top": top, "category": category}
+        how |= {"top": top, "category": category}
         return record(answer_photo(engine, gallery, bytes(data), model, ensemble, **how), Path("-"))
 
     @functools.cached_property
     def _gallery(self) -> Gallery:
         return app.open_gallery(self._settings)
+
+    async def _in_turn(self, look: Callable[..., T]) -> T:
+        """Looks at a picture in a thread; heavy ones wait for each other without one."""
+        try:
+            return await self._in_thread(functools.partial(look, waits=False))
+        except Heavy:
+            async with self._heavy:
+                return await self._in_thread(functools.partial(look, waits=True))
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)

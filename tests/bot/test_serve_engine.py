@@ -16,8 +16,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from homes import copy_home
@@ -27,12 +29,14 @@ from talking import Person, chatting, side_by_side
 from bot.app import open_engine, open_gallery
 from bot.cli import main as cli
 from bot.cli.match import answer_photo, record
-from bot.cli.serve_engine import LEAST_SHARED_BYTES, SHARED
+from bot.cli.serve_engine import LEAST_SHARED_BYTES, SHARED, Replica
 from bot.monitor import Monitor
 from bot.settings import Settings
 from bot.values import Sender
+from engine import decode as decoding
 from engine.backbones.network import portrait_jpeg
 from engine.engine import Engine, comparable
+from engine.runtime import cores
 
 pytestmark = [
     pytest.mark.xdist_group("ray"),
@@ -237,6 +241,28 @@ async def test_one_of_two_killed_under_load_costs_nobody_an_answer(
         said = [await people[0].says("", hopper_jpeg) for _ in range(2)]
         assert all("busy" in reply.text for reply in said)
         assert not (await monitor.parts())["engine"]
+
+
+async def test_heavy_photos_wait_there_without_keeping_others_from_it(
+    starter_home: Path, hopper_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray only hands the questions over."""
+    monkeypatch.setattr("bot.cli.serve_engine._pin", Mock())
+    monkeypatch.setitem(sys.modules, "ray", Mock())
+    replica = Replica(Settings(home=starter_home), 1)
+    picture, stream = Image.open(io.BytesIO(hopper_jpeg)), io.BytesIO()
+    monkeypatch.setattr(decoding, "_LIGHT_BYTES", 4 * picture.width * picture.height)
+    picture.resize((picture.width + 8, picture.height + 8)).save(stream, "PNG", compress_level=1)
+
+    async def look(content: bytes) -> int:
+        header, _ = await replica._look({"models": []}, [np.frombuffer(content, np.uint8)])
+        return int(header["size"][0])
+
+    with decoding._heavy_turn:  # as if one were being decoded
+        heavy = [asyncio.create_task(look(stream.getvalue())) for _ in range(2 * cores() + 2)]
+        assert await asyncio.wait_for(look(hopper_jpeg), 30) == picture.width
+        assert not any(task.done() for task in heavy)
+    assert await asyncio.gather(*heavy) == [picture.width + 8] * len(heavy)
 
 
 def test_a_bot_with_an_engine_elsewhere_loads_no_network(own_home: Path) -> None:
