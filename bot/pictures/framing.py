@@ -45,6 +45,7 @@ _FRONTAL, _ASIDE, _PROFILE = 1.05, 1.25, 2.0
 turn begins to hide how far apart the eyes are, and where they say nothing any more."""
 
 _HALVED_BELOW, _ENLARGED_ABOVE = 0.6, 1.2  # px of the frame to one of the photo
+_ENLARGED_TO = 1.3  # from there on nobody sees that the rest is not cubic
 _LEVEL = 0.001  # of a turn's cosine: what turns less is moved by whole pixels only
 
 _WEIGHTS = np.array([3.0, 3.0, 0.5, 1.5, 1.5])
@@ -174,7 +175,7 @@ def warp(pixels: Pixels, matrix: Points, size_px: tuple[int, int]) -> Pixels:
     """The picture through a similarity (2, 3); beyond its edges its outermost pixels go on.
 
     ``size_px`` is width and height of the result. What is seen is first brought to about the size
-    at which it is seen: halved by averages, or enlarged by cubics.
+    at which it is seen: halved by averages, or enlarged by cubics, up to half of it before a turn.
     """
     height, width = pixels.shape[:2]
     inverse = np.asarray(cv2.invertAffineTransform(matrix), np.float64)
@@ -192,7 +193,8 @@ def warp(pixels: Pixels, matrix: Points, size_px: tuple[int, int]) -> Pixels:
         step_x, step_y = 2 * step_x, 2 * step_y
     level = abs(matrix[1, 0]) < _LEVEL * scale
     if level or scale > _ENLARGED_ABOVE:
-        size_x, size_y = part.shape[1] * step_x * scale, part.shape[0] * step_y * scale
+        near = scale if level else min(scale, max(_ENLARGED_TO, scale / 2))
+        size_x, size_y = part.shape[1] * step_x * near, part.shape[0] * step_y * near
         size = (max(1, round(size_x)), max(1, round(size_y)))
         step_x, step_y = step_x * part.shape[1] / size[0], step_y * part.shape[0] / size[1]
         method = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_LINEAR

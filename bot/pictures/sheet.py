@@ -132,8 +132,17 @@ class Sheet:
         return Picture(_jpeg(paper), self.width_px, height_px, alt, words_from_px)
 
 
+_SHARES = np.arange(256, dtype=np.uint8)[None]
+
+
 def _mixed(below: Pixels, above: Pixels, share: Pixels) -> Pixels:
     """Pixels (H, W, 3) under others that cover them so far, uint8 (H, W)."""
+    if above.strides[:2] == (0, 0) and share.size > len(_SHARES):
+        ground = tuple(below[0, 0].tolist())
+        if cv2.countNonZero(cv2.inRange(below, ground, ground)) == share.size:
+            # Text on an even ground: one of 256 mixtures everywhere.
+            mixtures = _mixed(below[:1, :1], above[:1, :1], _SHARES)
+            return np.asarray(cv2.LUT(cv2.merge([share] * 3), mixtures), np.uint8)
     shares = cv2.merge([share] * 3).astype(np.uint16)
     mixed = above * shares
     np.subtract(255, shares, out=shares)

@@ -87,7 +87,7 @@ _MOST_FACES = 1_000
 _MOST_AT_ONCE = 8
 
 # Each other size would be compiled anew.
-_BATCHES = (1, 2, *range(4, 44, 4), *range(48, 72, 8), *range(80, 144, 16))
+_BATCHES = (1, 2, 3, *range(4, 44, 4), *range(48, 72, 8), *range(80, 144, 16))
 _MIRRORED = [1, 0, 2, 4, 3]  # the left eye of a mirror image is the right one
 _CLOSER = 0.95
 _SURE = 0.995  # see _distinct

@@ -93,6 +93,22 @@ def bar_end(card: NDArray[np.int64]) -> tuple[int, int]:
     return row, 60 + int(filled[-1]) if len(filled) else 66
 
 
+def test_text_mixes_with_what_is_below_it() -> None:
+    """On an even ground as on one where a pixel differs: rounded to the nearest, 0 to 255."""
+    mask = np.arange(2048, dtype=np.uint32).astype(np.uint8).reshape(32, 64)
+    sheet = Sheet(64)
+    sheet.block(Block(mask, ("x",), 10, 10), 0, 0, (250, 7, 128))
+    even = np.empty((32, 64, 3), np.uint8)
+    even[:] = BACKGROUND
+    uneven = even.copy()
+    uneven[5, 5] = 200
+    shares = mask[..., None] / 255
+    for paper in (even, uneven):
+        wanted = np.round(paper * (1 - shares) + np.array((250, 7, 128)) * shares)
+        sheet.draw_on(paper)
+        assert np.array_equal(paper, wanted)
+
+
 def test_card_is_fit_for_a_chat(hopper: Photo, collins: Photo) -> None:
     """Size, weight, proportions and words of the single card."""
     card = draw_card(collins, [face_at(COLLINS)], [entry(hopper, HOPPER)])
