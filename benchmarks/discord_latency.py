@@ -11,21 +11,19 @@ With ``--record`` the figures go to benchmarks/figures.json.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import io
-import os
 import sys
-import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from figures import record
-from telegram_latency import PHOTO_PX, SETTINGS, measure, only_cards, portraits, run
+from telegram_latency import Platform, command_line, main, only_cards, photos_of_1280_px
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "bot" / "adapters" / "discord"))
 
-from discord_server import JSON, Discord
+from discord_server import JSON, Discord, Interaction
 
 
 class Crowd:
@@ -33,14 +31,10 @@ class Crowd:
 
     def __init__(self, discord: Discord) -> None:
         self._discord = discord
-        self._photos: list[JSON] = []
-        for picture in portraits().values():
-            scale = PHOTO_PX / max(picture.size)
-            size = (round(picture.width * scale), round(picture.height * scale))
-            buffer = io.BytesIO()
-            picture.convert("RGB").resize(size).save(buffer, "JPEG", quality=87)
-            self._photos.append(discord.attachment(buffer.getvalue()))
+        self._photos = [discord.attachment(photo) for photo in photos_of_1280_px()]
         self._people: dict[int, JSON] = {}
+        self._last: dict[int, Interaction] = {}
+        self._more_than_asked = 0
 
     async def ask(self, person: int) -> tuple[float, str | None]:
         """How long a person waits for the answer to a photo; its words where it is no card."""
@@ -50,48 +44,39 @@ class Crowd:
         asked = await self._discord.slash(user, "lookalike", photo=photo)
         answer = await asked.answer(timeout_s=60)
         waited_ms = (time.perf_counter() - started) * 1000
-        self._discord.forget(asked)
+        self._forget(person)  # the question before: to this one more may be told
+        self._last[person] = asked
         return waited_ms, None if answer["bytes"] else answer["content"]
 
     async def wait_ms(self, person: int) -> float:
         """The same where only a card will do."""
         return only_cards(await self.ask(person))
 
+    def more_than_asked(self) -> int:
+        """How many messages came beside one for each photo."""
+        for person in [*self._last]:
+            self._forget(person)
+        return self._more_than_asked
 
-async def main(photos: int, crowd_s: float) -> dict[str, object]:
-    """Starts everything, measures, stops; the figures."""
-    with tempfile.TemporaryDirectory() as folder:
-        people = Path(folder) / "people"
-        for name, picture in portraits().items():
-            (people / name).mkdir(parents=True)
-            picture.convert("RGB").save(people / name / "portrait.jpg")
-        home = {"LOOKALIKE_HOME": str(Path(folder) / "home")}
-        chosen = {f"LOOKALIKE_{key}": value for key, value in SETTINGS.items()}
-        environment = {**os.environ, **chosen, **home}
-        await run("gallery", "add", str(people), environment=environment)
-        async with Discord() as discord:
-            environment |= {
-                f"LOOKALIKE_DISCORD__{key.upper()}": value
-                for key, value in discord.settings.items()
-            }
-            bot = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "bot", "run", env=environment
-            )
-            try:
-                await asyncio.wait_for(discord.connected.wait(), 60)
-                return await measure(photos, bot.pid, Crowd(discord), crowd_s)
-            finally:
-                if bot.returncode is None:
-                    bot.terminate()
-                await bot.wait()
+    def _forget(self, person: int) -> None:
+        if person in self._last:
+            asked = self._last.pop(person)
+            self._more_than_asked += len(asked.messages) - 1
+            self._discord.forget(asked)
+
+
+@asynccontextmanager
+async def discord() -> AsyncIterator[Platform]:
+    """Discord's gateway and REST API."""
+    async with Discord() as server:
+        settings = {
+            f"LOOKALIKE_DISCORD__{key.upper()}": value for key, value in server.settings.items()
+        }
+        yield settings, server.connected.wait, Crowd(server)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=int, default=0, help="photos in a row for memory")
-    parser.add_argument("--record", action="store_true", help="write benchmarks/figures.json")
-    parser.add_argument("--crowd", type=float, default=0, help="seconds of 200 chats, alone")
-    arguments = parser.parse_args()
-    measured = asyncio.run(main(arguments.photos, arguments.crowd))
+    arguments = command_line().parse_args()
+    measured = asyncio.run(main({"Discord": discord()}, arguments.photos, arguments.crowd))
     if arguments.record:
         record("discord", measured)

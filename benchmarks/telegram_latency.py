@@ -7,6 +7,7 @@ what a person feels: from the moment the update is there until the answer has ar
     python benchmarks/telegram_latency.py                 # one user, 20 users at once, 50 chats
     python benchmarks/telegram_latency.py --photos 1000   # and memory over so many photos
     python benchmarks/telegram_latency.py --crowd 300     # 200 chats at once, for so many seconds
+    python benchmarks/telegram_latency.py --crowd 300 --discord   # half of them on Discord
 
 With ``--record`` the figures go to benchmarks/figures.json.
 """
@@ -16,13 +17,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
+import math
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from figures import record
 from matplotlib import cbook
@@ -32,7 +37,7 @@ from skimage import data
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "bot" / "adapters" / "telegram"))
 
 from telegram_people import Person, Talk
-from telegram_server import JSON, BotApi
+from telegram_server import BotApi
 
 PHOTO_PX = 1280
 CROWDED_S = 20.0
@@ -52,6 +57,18 @@ def portraits() -> dict[str, Image.Image]:
     return {"Grace Hopper": Image.open(hopper), "Eileen Collins": Image.fromarray(data.astronaut())}
 
 
+def photos_of_1280_px() -> list[bytes]:
+    """The portraits as files, as people send them."""
+    photos = []
+    for picture in portraits().values():
+        scale = PHOTO_PX / max(picture.size)
+        size = (round(picture.width * scale), round(picture.height * scale))
+        buffer = io.BytesIO()
+        picture.convert("RGB").resize(size).save(buffer, "JPEG", quality=87)
+        photos.append(buffer.getvalue())
+    return photos
+
+
 async def run(*command: str, environment: dict[str, str]) -> None:
     """Runs a command of the program to its end."""
     process = await asyncio.create_subprocess_exec(
@@ -66,14 +83,8 @@ class Crowd:
 
     def __init__(self, api: BotApi) -> None:
         self._api = api
-        self._photos: list[list[JSON]] = []
         talk = Person(api).private_chat()
-        for picture in portraits().values():
-            scale = PHOTO_PX / max(picture.size)
-            size = (round(picture.width * scale), round(picture.height * scale))
-            buffer = io.BytesIO()
-            picture.convert("RGB").resize(size).save(buffer, "JPEG", quality=87)
-            self._photos.append(talk._photo_sizes(buffer.getvalue()))  # noqa: SLF001 - the server's own
+        self._photos = [talk._photo_sizes(photo) for photo in photos_of_1280_px()]  # noqa: SLF001 - the server's own
         self._talks: dict[int, Talk] = {}
 
     async def ask(self, person: int) -> tuple[float, str | None]:
@@ -84,7 +95,14 @@ class Crowd:
         await talk.send_other(photo=self._photos[person % len(self._photos)])
         reply = await talk.reply(within_s=60)
         waited_ms = (time.perf_counter() - started) * 1000
-        return waited_ms, None if reply.picture else reply.words
+        self._api.calls.clear()  # so that thousands of them fit into memory
+        for photo in reply.message.get("photo", ()):
+            del self._api.files[photo["file_id"]]
+        return waited_ms, None if "photo" in reply.message else reply.words
+
+    def more_than_asked(self) -> int:
+        """How many messages came beside one for each photo."""
+        return sum(talk.chat.outgoing.qsize() for talk in self._talks.values())
 
     async def wait_ms(self, person: int) -> float:
         """The same where only a card will do."""
@@ -144,10 +162,8 @@ def told(used_ms: tuple[float, ...]) -> str:
     )
 
 
-async def measure(photos: int, pid: int, crowd: Crowd, crowd_s: float = 0.0) -> dict[str, object]:
+async def measure(photos: int, pid: int, crowd: Any) -> dict[str, object]:
     """Prints and returns what a crowd waits and what the bot's process uses for it."""
-    if crowd_s:
-        return await throng(pid, crowd, crowd_s)
     for person in range(5):
         await crowd.wait_ms(person)
     used = Used(pid)
@@ -202,52 +218,85 @@ async def measure(photos: int, pid: int, crowd: Crowd, crowd_s: float = 0.0) -> 
     return figures
 
 
-async def throng(pid: int, crowd: Crowd, seconds: float) -> dict[str, object]:
+async def throng(pid: int, crowds: dict[str, Any], seconds: float) -> dict[str, object]:
     """Prints what becomes of 200 chats; who is told that the bot is busy asks again in a second.
 
-    Each chat sends its next photo when it has the answer to the last.
+    As many are on each platform. Each chat sends its next photo when it has the answer to the last.
     """
-    await crowd.wait_ms(0)
-    cards, busy, odd, lost = list[float](), list[float](), list[str](), 0
+    for crowd in crowds.values():
+        await crowd.wait_ms(0)
     used, began = Used(pid), time.perf_counter()
+    outcomes = {name: defaultdict[str, list[float]](list) for name in crowds}
 
-    async def chat(person: int) -> None:
-        nonlocal lost
+    async def chat(name: str, person: int) -> None:
         while time.perf_counter() < began + seconds:
             try:
-                waited_ms, words = await crowd.ask(person)
+                waited_ms, words = await crowds[name].ask(person)
             except TimeoutError:
-                lost += 1
-                continue
-            if words is None:
-                cards.append(waited_ms)
-            elif words.startswith("I'm busy"):
-                busy.append(waited_ms)
+                waited_ms, words = math.inf, "lost"
+            kind = "busy" if words and words.startswith("I'm busy") else words or "card"
+            outcomes[name][kind].append(waited_ms)
+            if kind == "busy":
                 await asyncio.sleep(1)
-            else:
-                odd.append(words)
 
     async def watch() -> list[float]:
         memory = []
-        while time.perf_counter() < began + seconds:
-            await asyncio.sleep(min(30.0, seconds / 4))
+        for until_s in (min(60.0, seconds / 2), seconds):
+            await asyncio.sleep(began + until_s - time.perf_counter())
             memory.append(resident_mb(pid))
         return memory
 
-    memory, *_ = await asyncio.gather(watch(), *map(chat, range(200)))
-    a_second = len(cards) / (time.perf_counter() - began)
+    people = range(200 // len(crowds))
+    chats = (chat(name, person) for name in crowds for person in people)
+    memory, *_ = await asyncio.gather(watch(), *chats)
+    took_s, cards = time.perf_counter() - began, 0
+    used_ms = used.a_photo(sum(len(outcome["card"]) for outcome in outcomes.values()) or 1)
+    await asyncio.sleep(2)  # for what is told twice
+    for name, outcome in outcomes.items():
+        card, busy, lost = (outcome.pop(kind, []) for kind in ("card", "busy", "lost"))
+        cards += len(card)
+        print(
+            f"{len(people)} chats on {name} for {seconds:.0f} s: {len(card)} cards, "
+            f"{len(card) / took_s:.1f} a second, half of them within "
+            f"{quantile(card or [0], 0.5):.0f} ms, 99 % within {quantile(card or [0], 0.99):.0f} "
+            f"ms (bar: 3000); {len(busy)} told to come again, half of them within "
+            f"{quantile(busy or [0], 0.5):.0f} ms, 99 % within {quantile(busy or [0], 0.99):.0f} "
+            f"ms (bar: 500); {len(lost)} lost, {crowds[name].more_than_asked()} more than asked "
+            f"for, {sum(map(len, outcome.values()))} other answers {sorted(outcome)[:3]}"
+        )
+    after_mb, end_mb = memory
     print(
-        f"200 chats for {seconds:.0f} s: {len(cards)} cards, {a_second:.1f} a second (bar: 25), "
-        f"99 % within {quantile(cards, 0.99):.0f} ms (bar: 3000); {len(busy)} told to come again, "
-        f"99 % within {quantile(busy or [0], 0.99):.0f} ms (bar: 500); {lost} lost, {len(odd)} "
-        f"other answers {sorted(set(odd))[:3]}; resident memory {[*map(round, memory)]} MB; "
-        f"{told(used.a_photo(max(1, len(cards))))}; load {os.getloadavg()[0]:.1f}"
+        f"all: {cards / took_s:.1f} cards a second (bar: 25); resident memory {after_mb:.0f} MB "
+        f"after {min(60.0, seconds / 2):.0f} s, {end_mb:.0f} MB at the end; {told(used_ms)}; "
+        f"load {os.getloadavg()[0]:.1f}"
     )
-    return {"200 chats, answers a second": round(a_second, 1)}
+    return {"200 chats, answers a second": round(cards / took_s, 1)}
 
 
-async def main(photos: int, crowd_s: float) -> dict[str, object]:
-    """Starts everything, measures, stops; the figures."""
+# What the bot has to know of a platform, until when it is connected, and the people there.
+Platform = tuple[dict[str, str], Callable[[], Awaitable[object]], Any]
+
+
+@asynccontextmanager
+async def telegram() -> AsyncIterator[Platform]:
+    """A Bot API server."""
+    async with BotApi() as api:
+        api.decodes = False  # here, where the bot is measured, on the same cores
+        settings = {
+            "LOOKALIKE_TELEGRAM__TOKEN": api.token,
+            "LOOKALIKE_TELEGRAM__BASE_URL": f"{api.url}/bot",
+            "LOOKALIKE_TELEGRAM__BASE_FILE_URL": f"{api.url}/file/bot",
+        }
+
+        async def connected() -> None:
+            while not api.called("getUpdates"):  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0.1)
+
+        yield settings, connected, Crowd(api)
+
+
+async def main(platforms: dict[str, Any], photos: int, crowd_s: float) -> dict[str, object]:
+    """Starts the bot on these platforms (``telegram``), measures, stops; the figures."""
     with tempfile.TemporaryDirectory() as folder:
         people = Path(folder) / "people"
         for name, picture in portraits().items():
@@ -257,33 +306,45 @@ async def main(photos: int, crowd_s: float) -> dict[str, object]:
         chosen = {f"LOOKALIKE_{key}": value for key, value in SETTINGS.items()}
         environment = {**os.environ, **chosen, **home}
         await run("gallery", "add", str(people), environment=environment)
-        async with BotApi() as api:
-            api.decodes = False  # here, where the bot is measured, on the same cores
-            environment |= {
-                "LOOKALIKE_TELEGRAM__TOKEN": api.token,
-                "LOOKALIKE_TELEGRAM__BASE_URL": f"{api.url}/bot",
-                "LOOKALIKE_TELEGRAM__BASE_FILE_URL": f"{api.url}/file/bot",
-            }
+        async with AsyncExitStack() as open_ones:
+            crowds, waits = dict[str, Any](), []
+            for name, platform in platforms.items():
+                settings, connected, crowds[name] = await open_ones.enter_async_context(platform)
+                environment |= settings
+                waits.append(connected())
             bot = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "bot", "run", env=environment
             )
             try:
                 async with asyncio.timeout(60):
-                    while not api.called("getUpdates"):  # noqa: ASYNC110 - there is no event
-                        await asyncio.sleep(0.1)
-                return await measure(photos, bot.pid, Crowd(api), crowd_s)
+                    await asyncio.gather(*waits)
+                if crowd_s:
+                    return await throng(bot.pid, crowds, crowd_s)
+                return await measure(photos, bot.pid, *crowds.values())
             finally:
                 if bot.returncode is None:
                     bot.terminate()
                 await bot.wait()
 
 
-if __name__ == "__main__":
+def command_line() -> argparse.ArgumentParser:
+    """What can be said to this program and to ``discord_latency.py``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=int, default=0, help="photos in a row for memory")
     parser.add_argument("--record", action="store_true", help="write benchmarks/figures.json")
     parser.add_argument("--crowd", type=float, default=0, help="seconds of 200 chats, alone")
+    return parser
+
+
+if __name__ == "__main__":
+    parser = command_line()
+    parser.add_argument("--discord", action="store_true", help="half of the crowd is on Discord")
     arguments = parser.parse_args()
-    measured = asyncio.run(main(arguments.photos, arguments.crowd))
+    on: dict[str, Any] = {"Telegram": telegram()}
+    if arguments.discord:
+        from discord_latency import discord
+
+        on["Discord"] = discord()
+    measured = asyncio.run(main(on, arguments.photos, arguments.crowd))
     if arguments.record:
         record("telegram", measured)
