@@ -77,6 +77,12 @@ async def follow_up(interaction: discord.Interaction[Any], reply: Reply) -> None
     await _deliver(lambda: send(**_message(reply), ephemeral=ephemeral), again=False)
 
 
+async def refuse(interaction: discord.Interaction[Any], reply: Reply) -> None:
+    """Tells the asker alone, as the first response."""
+    send = interaction.response.send_message
+    await _deliver(lambda: send(**_message(reply), ephemeral=True), again=False)
+
+
 async def whisper(interaction: discord.Interaction[Any], reply: Reply) -> None:
     """Tells the asker alone, in the place of a response that was deferred for all to see."""
     with contextlib.suppress(*FAILURES, *GARBAGE):

@@ -40,6 +40,8 @@ MOST_PLACES = 100  # channels that are looked at after a lost connection
 MOST_MISSED = 100  # messages that are looked at in a channel for what was asked meanwhile
 # How long an answer to an interaction is taken (docs: Receiving and Responding, Followup Messages).
 TOKEN_LIVES_S = 15 * 60
+# Turns of the event loop after which who is refused at once is: without a call of the network.
+REFUSED_WITHIN = 8
 LASTING = (discord.NotFound, discord.Forbidden)
 AnyInteraction = discord.Interaction[Any]
 
@@ -236,28 +238,42 @@ class Session(discord.Client):
     async def _answer_claimed(
         self, interaction: AnyInteraction, request: Request, deferral: dict[str, bool]
     ) -> None:
+        aloud = not request.action and request.command not in PRIVATE
         async with self._in_flight.answering(interaction), self._noted(interaction):
+            answering = asyncio.ensure_future(self._reply(interaction, request))
             try:
-                with contextlib.suppress(*sender.GARBAGE):
-                    await interaction.response.defer(**deferral)
-            except discord.NotFound:
-                log.warning("discord: an interaction had expired")
-                return
-            most = min(interaction.filesize_limit, LIMITS.picture_bytes)
-            limits = replace(LIMITS, picture_bytes=most, document_bytes=most, animation_bytes=most)
-            above, action = interaction.message, request.action
-            if above and action and not await self._conversation.remembers(request):
-                photos = await self._sent_again(above)
-                request = replace(request, photos=photos[photo_number(action) - 1 :])
-            reply = await self._conversation.answer(request, limits)
-            if above and any(file.is_spoiler() for file in above.attachments):
-                reply = replace(reply, spoiler=True)
+                for _ in range(REFUSED_WITHIN):
+                    await asyncio.sleep(0)
+                if answering.done() and aloud and answering.result().private:
+                    refuse = sender.refuse(interaction, answering.result())
+                    await self._in_flight.send(refuse)
+                    return
+                try:
+                    with contextlib.suppress(*sender.GARBAGE):
+                        await interaction.response.defer(**deferral)
+                except discord.NotFound:
+                    log.warning("discord: an interaction had expired")
+                    return
+                reply = await answering
+            finally:
+                answering.cancel()
             deliver = sender.respond
             if request.action and not reply.replaces:
                 deliver = sender.follow_up
-            elif not request.action and reply.private and request.command not in PRIVATE:
+            elif aloud and reply.private:
                 deliver = sender.whisper
             await self._in_flight.send(deliver(interaction, reply))
+
+    async def _reply(self, interaction: AnyInteraction, request: Request) -> Reply:
+        most = min(interaction.filesize_limit, LIMITS.picture_bytes)
+        limits = replace(LIMITS, picture_bytes=most, document_bytes=most, animation_bytes=most)
+        above, action = interaction.message, request.action
+        if above and action and not await self._conversation.remembers(request):
+            photos = await self._sent_again(above)
+            request = replace(request, photos=photos[photo_number(action) - 1 :])
+        reply = await self._conversation.answer(request, limits)
+        hidden = above is not None and any(file.is_spoiler() for file in above.attachments)
+        return replace(reply, spoiler=True) if hidden else reply
 
     async def on_message(self, message: discord.Message, *, waits: bool = False) -> None:
         """Answers a direct message, or one that mentions the bot; passes over all others.

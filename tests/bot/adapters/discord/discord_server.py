@@ -464,7 +464,7 @@ class Discord:
         ]
         return _json(self.commands)
 
-    def _callback(self, body: Any, _files: JSON, number: str, token: str) -> web.Response:
+    def _callback(self, body: Any, files: JSON, number: str, token: str) -> web.Response:
         interaction = self.interactions.get(number)
         late = interaction and time.monotonic() - interaction.sent_at > FIRST_RESPONSE_S
         if interaction is None or late or interaction.payload["token"] != token:
@@ -473,8 +473,13 @@ class Discord:
             message = "Interaction has already been acknowledged."
             return _json({"message": message, "code": 40060}, 400)
         interaction.deferred = body
+        resource = {"type": body["type"]}
+        if body["type"] == 4:
+            self._made(interaction, body["data"], files)
+            message = interaction.messages[-1].items()
+            resource["message"] = {k: v for k, v in message if k != "bytes"}
         described = {"id": number, "type": interaction.payload["type"]}
-        return _json({"interaction": described, "resource": {"type": body["type"]}})
+        return _json({"interaction": described, "resource": resource})
 
     def _edit_original(self, body: JSON, files: JSON, token: str) -> web.Response:
         interaction = self.interactions.get(token)

@@ -386,6 +386,8 @@ async def test_answers_wait_until_discord_takes_calls_again(
             discord.fail("GET", "/cdn/attachments", 200, hangs=fetched, until=goes_on)
             asked.append(await ask())
             await asyncio.wait_for(fetched.wait(), 20)
+            while not asked[-1].deferred:  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0.01)
         discord.away = True
         goes_on.set()
         written = [

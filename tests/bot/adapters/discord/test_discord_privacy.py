@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 from discord_server import BOT_ID, DIRECT_ID, Discord
@@ -12,6 +13,7 @@ from test_discord import EPHEMERAL, SAY, bot, discord
 
 from bot import adapters
 from bot.conversation import PRIVATE
+from engine.errors import Busy
 
 __all__ = ["discord"]  # a fixture
 
@@ -66,6 +68,24 @@ async def test_a_failure_of_a_slash_command_is_seen_by_the_asker_alone(
         well = await discord.slash(ann, "lookalike", guild=True, photo=photo)
         assert not (await well.answer())["flags"] & EPHEMERAL
         assert not well.taken_back
+
+
+async def test_who_is_refused_at_once_is_told_alone_in_one_call(
+    discord: Discord, own_home: Path, hopper_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, photo = discord.user(), discord.attachment(hopper_jpeg)
+    async with bot(discord, own_home):
+        with monkeypatch.context() as patch:
+            full = AsyncMock(side_effect=Busy("the queue is full", seconds=3))
+            patch.setattr("bot.recognizer.Recognizer.refuse", full)
+            asked = await discord.slash(ann, "lookalike", guild=True, photo=photo)
+            answer = await asked.answer()
+        assert answer["content"].startswith("I'm busy just now.")
+        assert answer["flags"] & EPHEMERAL
+        assert (asked.deferred["type"], asked.taken_back) == (4, False)
+        card = await (await discord.slash(ann, "lookalike", guild=True, photo=photo)).answer()
+        assert card["content"].startswith("Your closest of 2")
+    assert len(asked.messages) == 1
 
 
 async def test_a_missing_permission_is_named(
