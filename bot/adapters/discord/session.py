@@ -239,7 +239,7 @@ class Session(discord.Client):
         self, interaction: AnyInteraction, request: Request, deferral: dict[str, bool]
     ) -> None:
         aloud = not request.action and request.command not in PRIVATE
-        async with self._in_flight.answering(interaction), self._noted(interaction):
+        async with self._in_flight.answering(interaction):
             answering = asyncio.ensure_future(self._reply(interaction, request))
             try:
                 for _ in range(REFUSED_WITHIN):
@@ -248,21 +248,21 @@ class Session(discord.Client):
                     refuse = sender.refuse(interaction, answering.result())
                     await self._in_flight.send(refuse)
                     return
-                try:
-                    with contextlib.suppress(*sender.GARBAGE):
-                        await interaction.response.defer(**deferral)
-                except discord.NotFound:
-                    log.warning("discord: an interaction had expired")
-                    return
-                reply = await answering
+                async with self._noted(interaction):
+                    try:
+                        with contextlib.suppress(*sender.GARBAGE):
+                            await interaction.response.defer(**deferral)
+                    except discord.NotFound:
+                        log.warning("discord: an interaction had expired")
+                        return
+                    reply, deliver = await answering, sender.respond
+                    if request.action and not reply.replaces:
+                        deliver = sender.follow_up
+                    elif aloud and reply.private:
+                        deliver = sender.whisper
+                    await self._in_flight.send(deliver(interaction, reply))
             finally:
                 answering.cancel()
-            deliver = sender.respond
-            if request.action and not reply.replaces:
-                deliver = sender.follow_up
-            elif aloud and reply.private:
-                deliver = sender.whisper
-            await self._in_flight.send(deliver(interaction, reply))
 
     async def _reply(self, interaction: AnyInteraction, request: Request) -> Reply:
         most = min(interaction.filesize_limit, LIMITS.picture_bytes)
