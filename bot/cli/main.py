@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import gc
 import importlib
-import shlex
 import shutil
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,7 +19,6 @@ import click
 
 from bot.cli import output
 from bot.cli.output import EXIT_INTERRUPTED, people_of, progress, say
-from bot.logs import printable
 from engine.errors import BadSettings, GalleryMissing, LookalikeError, PhotoProblem, SetupProblem
 
 if TYPE_CHECKING:
@@ -64,7 +61,6 @@ COMMANDS = {
 }
 
 
-@dataclass
 class Context:
     """Options that every command takes, and what they lead to; opened at first use."""
 
@@ -114,6 +110,8 @@ class Context:
 
     def command(self, words: str) -> str:
         """A command as it works here when it is pasted, such as ``.venv/bin/lookalike match``."""
+        import shlex
+
         given = Path(sys.argv[0])
         program = given.name if shutil.which(given.name) else str(given)
         if given.suffix == ".py":
@@ -215,6 +213,8 @@ class _LazyGroup(Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as problem:  # may name a file
+            from bot.logs import printable
+
             problem.message = printable(problem.message)  # type: ignore[misc]
             raise
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import codecs
 import io
-import json
 import os
 import re
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -22,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bot.logs import as_json, printable
 from engine.errors import BadSettings
 
 if TYPE_CHECKING:
@@ -66,6 +63,8 @@ def prepare_streams() -> None:
     """
 
     def replaced(problem: UnicodeError) -> tuple[str, int]:
+        import unicodedata
+
         assert isinstance(problem, UnicodeEncodeError)
         text = ""
         for char in problem.object[problem.start : problem.end]:
@@ -92,6 +91,8 @@ def drop_output() -> None:
 
 def say(text: object = "", *, before: str = "", err: bool = False) -> None:
     """Prints a line; ``before`` may hold colours."""
+    from bot.logs import printable
+
     # Left to itself, click writes UTF-8 where the stream says ASCII.
     stream = sys.stderr if err else sys.stdout
     click.echo(before + printable(str(text)).replace("\n", " "), file=stream)
@@ -105,6 +106,10 @@ def wrapped(text: str, first: str = "", rest: str = "  ") -> None:
 
 def print_json(content: Any) -> None:
     """Prints JSON; letters stay as they are where the output's encoding has them."""
+    import json
+
+    from bot.logs import as_json
+
     text = as_json(content, indent=2)
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
@@ -131,6 +136,8 @@ def print_table(
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from bot.logs import printable
 
     frame: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 3, 0, 0)}
     if title:
