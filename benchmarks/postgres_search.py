@@ -122,7 +122,7 @@ def fill(
 def analyse(gallery: Gallery) -> None:
     """Lets the server know how much it holds, as its own housekeeping does in time."""
     with gallery.database.connect() as connection:
-        connection.execute(text("ANALYZE person_vector, portrait, portrait_vector"))
+        connection.execute(text("ANALYZE person_vector, portrait_vector"))
         connection.commit()
 
 

@@ -147,7 +147,6 @@ class Transaction:
         state = self._store.space_state(space) or self._add_space(space)
         if self._store.shared:
             add_vectors(self.connection, space, vectors, portrait_ids)
-            sum_up(self.connection, space, self._store.person_ids(portrait_ids).values())
             self.note_vectors(space, len(vectors))
             return
         file = self._store.vector_file(state)

@@ -32,7 +32,7 @@ from gallery.database import masked, told
 from gallery.likeness import SAME_PHOTO_STRETCH, SHORTEST_SUM, evened_norms, person_cosines
 from gallery.records import Hit
 from gallery.search import Floats, Ids, Mask, SearchIndex, Vectors, compared, rank
-from gallery.tables import PORTRAITS, SPACES, VECTORS
+from gallery.tables import SPACES, VECTORS
 
 INDEXED_DIMENSIONS: Final = 2_000
 """The most that pgvector's HNSW takes. Of longer vectors it sees the first 2,000 numbers, which for
@@ -65,10 +65,11 @@ _PERSON: Final = np.dtype(
     [("person", ">i4"), ("portraits", ">i4"), ("sum_norm", ">f8"), ("nearness", ">f8")]
 )
 _PRODUCT: Final = np.dtype([("person", ">i4"), ("product", ">f8")])
+_OWNER: Final = np.dtype([("portrait", ">i4"), ("person", ">i4")])
 
 _PEOPLE = text(
     "SELECT string_agg(int4send(person_id) || int4send(portraits) || float8send(sum_norm) || "
-    "float8send(nearness), ''::bytea ORDER BY person_id) FROM person_vector WHERE space_id = :space"
+    "float8send(nearness), ''::bytea) FROM person_vector WHERE space_id = :space"
 )
 _EVERYBODY = "SELECT person_id, vector FROM person_vector WHERE space_id = :space"
 _AMONG = "= ANY(CAST(:ids AS integer[]))"
@@ -82,13 +83,17 @@ _FORGET_PEOPLE = text(f"DELETE FROM person_vector WHERE space_id = :space AND pe
 
 
 def _of_portraits(column: str, content: str) -> TextClause:
-    """SQL for something of each portrait of some, in one value: by person, then portrait."""
+    """SQL for something of each portrait of some, in one value."""
     return text(
-        f"SELECT string_agg({content}, ''::bytea ORDER BY person_id, portrait_id) "
-        f"FROM portrait_vector WHERE space_id = :space AND {column} {_AMONG}"
+        f"SELECT string_agg({content}, ''::bytea) FROM portrait_vector "
+        f"WHERE space_id = :space AND {column} {_AMONG}"
     )
 
 
+_OWNERS = text(
+    "SELECT string_agg(int4send(id) || int4send(person_id), ''::bytea) "
+    f"FROM portrait WHERE id {_AMONG}"
+)
 _RECORD = "int4send(portrait_id) || int4send(person_id) || vector_send(value)"
 _OF_PEOPLE = _of_portraits("person_id", _RECORD)
 _OF_THESE = _of_portraits("portrait_id", _RECORD)
@@ -111,7 +116,7 @@ class _People:
 
     @classmethod
     def read(cls, connection: Connection, space: Space) -> Self:
-        rows = _packed(connection.scalar(_PEOPLE, {"space": space.id}), _PERSON)
+        rows = _packed(connection.scalar(_PEOPLE, {"space": space.id}), _PERSON, "person")
         portraits, sum_norms = rows["portraits"].astype(np.int64), rows["sum_norm"].astype(float)
         norms = evened_norms(sum_norms, portraits, space.backbone)
         return cls(
@@ -176,8 +181,8 @@ class PostgresIndex(SearchIndex):
             if size_bytes > _FETCH_BYTES and len(places) > k:
                 ids = people.ids[places]
                 values = {"space": self.space.id, "query": _written(query.vector)}
-                content = connection.scalar(_PRODUCTS, values | {"ids": ids.tolist()})
-                found = _packed(content, _PRODUCT)
+                content = connection.scalar(_PRODUCTS, values | {"ids": _listed(ids)})
+                found = _packed(content, _PRODUCT, "person")
                 index = np.searchsorted(ids, found["person"])
                 cosines = found["product"].astype(float)
                 likely = person_cosines(cosines, index, people.norms[places])
@@ -203,7 +208,7 @@ class PostgresIndex(SearchIndex):
         values: dict[str, object] = {"space": self.space.id, "query": _written(vector)}
         candidates = max(_CANDIDATES, _CANDIDATES_PER_HIT * k)
         if chosen is not None:
-            values["ids"] = chosen.tolist()
+            values["ids"] = _listed(chosen)
             return self._asked(connection, f"{_EVERYBODY} AND person_id {_AMONG}", values)
         if self._latest.indexed and candidates <= _WIDEST_BEAM:
             connection.execute(_SEARCHING, {"beam": str(max(_BEAM, candidates))})
@@ -225,10 +230,10 @@ class PostgresIndex(SearchIndex):
         query = (
             "SELECT (SELECT generation FROM space WHERE id = :space), "
             "string_agg(int4send(person_id) || float8send(-(vector <#> CAST(:query AS vector))), "
-            f"''::bytea ORDER BY person_id) FROM ({people}) AS people"
+            f"''::bytea) FROM ({people}) AS people"
         )
         generation, content = connection.execute(text(query), values).one()
-        here, found = self._now(connection, generation), _packed(content, _PRODUCT)
+        here, found = self._now(connection, generation), _packed(content, _PRODUCT, "person")
         places = np.searchsorted(here.ids, found["person"])
         return here, places, found["product"].astype(np.float64)
 
@@ -260,9 +265,18 @@ def _written(vector: Vectors) -> str:
     return str(vector.tolist())
 
 
-def _packed(content: bytes | None, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Packed records: (N,) of that type, in the server's byte order."""
-    return np.frombuffer(content or b"", dtype=dtype)
+def _listed(ids: NDArray[np.integer]) -> str:
+    """Ids as the server reads an array; the driver takes a millisecond for a thousand."""
+    return f"{{{str(ids.tolist())[1:-1]}}}"
+
+
+def _packed(content: bytes | None, dtype: np.dtype[Any], *keys: str) -> NDArray[Any]:
+    """Packed records: (N,) of that type, in the server's byte order; by the last key first.
+
+    They are sorted here, for the server would move whole vectors.
+    """
+    records = np.frombuffer(content or b"", dtype=dtype)
+    return records[np.lexsort([records[key].astype(np.int32) for key in keys])]
 
 
 def _generation(connection: Connection, space: Space) -> int | None:
@@ -280,7 +294,8 @@ def _read(
     """The portraits of people, as the server packs them: records, by person, then portrait."""
     head = [("portrait", ">i4"), ("person", ">i4"), ("dimensions", ">i2"), ("unused", ">i2")]
     record = np.dtype([*head, ("vector", ">f4", (space.dimensions,))])
-    return _packed(connection.scalar(query, {"space": space.id, "ids": ids.tolist()}), record)
+    content = connection.scalar(query, {"space": space.id, "ids": _listed(ids)})
+    return _packed(content, record, "portrait", "person")
 
 
 def vectors_of_portraits(connection: Connection, space: Space, portrait_ids: Ids) -> Vectors:
@@ -300,14 +315,15 @@ def vectors_of_portraits(connection: Connection, space: Space, portrait_ids: Ids
 def add_vectors(
     connection: Connection, space: Space, vectors: Vectors, portrait_ids: Sequence[int]
 ) -> None:
-    """Adds portraits' vectors to a space that is there; ``sum_up`` lets people be found by them."""
-    query = select(PORTRAITS.c.id, PORTRAITS.c.person_id).where(text(f"id {_AMONG}"))
-    owners: dict[int, int] = dict(connection.execute(query, {"ids": [*portrait_ids]}).all())
-    people = [owners[one] for one in portrait_ids]
+    """Adds portraits' vectors to a space that is there, and lets their people be found by them."""
+    wanted = np.array(portrait_ids, np.int64)
+    owners = _packed(connection.scalar(_OWNERS, {"ids": _listed(wanted)}), _OWNER, "portrait")
+    people = owners["person"][np.searchsorted(owners["portrait"], wanted)].tolist()
     spaces = [space.id] * len(vectors)
     rows = zip(spaces, portrait_ids, people, _received(vectors), strict=True)
     columns = "space_id, portrait_id, person_id, value"
     _copy(connection, f"portrait_vector ({columns})", "varchar int4 int4 bytea", rows)
+    sum_up(connection, space, people)
 
 
 def has_index(connection: Connection, space: Space) -> bool:
@@ -363,7 +379,7 @@ def sum_up(connection: Connection, space: Space, person_ids: Iterable[int]) -> N
     it is the likeness) and ``nearness`` (its least cosine with a portrait).
     """
     for some in _blocks(np.unique(np.fromiter(person_ids, np.int64))):
-        connection.execute(_FORGET_PEOPLE, {"space": space.id, "ids": some.tolist()})
+        connection.execute(_FORGET_PEOPLE, {"space": space.id, "ids": _listed(some)})
         records = _read(connection, space, some)
         if len(records):
             columns = "person_id, space_id, portraits, sum_norm, nearness, vector"

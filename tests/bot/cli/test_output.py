@@ -21,8 +21,8 @@ from PIL import Image
 
 from bot.app import open_gallery
 from bot.cli.main import lookalike
-from bot.cli.output import card_option, printable, some, write_file
-from bot.logs import RedactingFormatter
+from bot.cli.output import card_option, some, write_file
+from bot.logs import RedactingFormatter, printable
 from bot.settings import Settings
 from engine.errors import BadSettings, LookalikeError
 from gallery.records import FoundPerson
