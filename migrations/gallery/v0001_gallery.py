@@ -27,9 +27,10 @@ CREATE TABLE person_vector (
 
 # Whose portrait it is stands beside the vector, too: the portraits of some people then lie in an
 # index side by side, where a look-up of each took twice the time. The key keeps both the same, in
-# place of that of the portrait alone.
+# place of that of the portrait alone; by its index a person's portraits are found.
 _OWNERS = """
-ALTER TABLE portrait ADD CONSTRAINT uq_portrait_owner UNIQUE (id, person_id);
+DROP INDEX ix_portrait_person_id;
+ALTER TABLE portrait ADD CONSTRAINT uq_portrait_owner UNIQUE (person_id, id);
 ALTER TABLE portrait_vector DROP CONSTRAINT fk_portrait_vector_portrait_id,
     ADD COLUMN person_id integer NOT NULL,
     ADD CONSTRAINT fk_portrait_vector_owner FOREIGN KEY (portrait_id, person_id)

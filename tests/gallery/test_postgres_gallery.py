@@ -77,10 +77,10 @@ def test_migrations_make_the_tables_of_the_models_beside_the_stores(postgres_url
                 False if column.name == "value" else None
             ),  # a pgvector
             "include_name": lambda name, kind, _: kind != "table" or name in ours,
-            # On PostgreSQL alone a vector tells whose it is; that key stands for the portrait's.
+            # On PostgreSQL alone a vector tells whose it is.
             "include_object": lambda one, name, *_: (
                 str(one) != "portrait_vector.person_id"
-                and not str(name).endswith(("_owner", "fk_portrait_vector_portrait_id"))
+                and not str(name).endswith(("_owner", "vector_portrait_id", "portrait_person_id"))
             ),
         }
         context = MigrationContext.configure(connection, opts=options)
