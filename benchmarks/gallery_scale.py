@@ -64,7 +64,7 @@ folder = Path(sys.argv[1])
 probes = np.load(folder / "probes.npy")
 opened = Gallery.open(folder)
 (space,) = opened.spaces()
-before = status("RssAnon")
+before, mapped = status("RssAnon"), status("RssFile")
 started = time.perf_counter()
 index = opened.index(space)
 open_s = time.perf_counter() - started
@@ -86,7 +86,8 @@ for query in queries[:50]:
 print(json.dumps({
     "open_ms": 1e3 * open_s, "first_ms": 1e3 * first, "query_ms": 1e3 * float(np.median(times)),
     "query_least_ms": 1e3 * min(times), "category_ms": 1e3 * float(np.median(some)),
-    "own_memory_mb": status("RssAnon") - before, "mapped_memory_mb": status("RssFile"),
+    "own_memory_mb": status("RssAnon") - before,
+    "mapped_memory_mb": status("RssFile") - mapped,
     "found": [[hit.person_id for hit in hits] for hits in found]}))
 """
 
