@@ -19,6 +19,9 @@ from filelock import FileLock
 
 __all__ = ["FILE", "SERVICE_TIMES", "machine", "record", "recorded"]
 
+# Flags of /proc/cpuinfo, widest first.
+_WIDEST = {"amx_bf16": "bf16", "avx512_bf16": "bf16", "avx512f": "AVX-512", "avx2": "AVX2"}
+
 FILE = Path(__file__).with_name("figures.json")
 SERVICE_TIMES = FILE.with_name("service_times.json")  # what docs/SCALING.md is written from
 
@@ -76,13 +79,20 @@ def machine() -> dict[str, object]:
 
 
 def _processor() -> str:
-    """The model as the kernel names it; serial numbers are in other lines."""
+    """The model as the kernel names it, and the widest arithmetic that networks can use on it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+        text = ""
+    # Only what is asked for: there are serial numbers, too.
+    said = {
+        key.strip(): value.strip()
+        for key, _, value in (line.partition(":") for line in text.splitlines())
+    }
+    name = said.get("model name") or platform.processor() or platform.machine()
+    flags = said.get("flags", "").split()
+    widest = next((known for flag, known in _WIDEST.items() if flag in flags), "")
+    return f"{name} with {widest}" if widest else name
 
 
 def _plain(value: object) -> object:
