@@ -21,6 +21,7 @@ from pathlib import Path
 from figures import record
 from telegram_latency import Platform, command_line, main, only_cards, photos_of_1280_px
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "bot" / "adapters" / "discord"))
 
 from discord_server import JSON, Discord, Interaction

@@ -34,6 +34,7 @@ from matplotlib import cbook
 from PIL import Image
 from skimage import data
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "bot" / "adapters" / "telegram"))
 
 from telegram_people import Person, Talk

@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import aiohttp
 from aiohttp import web
+from multipart_form import read_form
 
 JSON = dict[str, Any]
 Link = tuple[web.WebSocketResponse, Any]  # and what compresses for it
@@ -611,16 +612,8 @@ class Discord:
 
 async def _read(request: web.Request) -> tuple[Any, dict[str, bytes]]:
     if request.content_type == "multipart/form-data":
-        body: Any = {}
-        files = {}
-        async for part in await request.multipart():
-            assert isinstance(part, aiohttp.BodyPartReader)
-            data = await part.read(decode=True)
-            if part.name == "payload_json":
-                body = json.loads(data)
-            else:
-                files[str(part.name)] = bytes(data)
-        return body, files
+        fields, files = await read_form(request)
+        return json.loads(fields.get("payload_json", "{}")), files
     raw = await request.read()
     return (json.loads(raw) if raw else {}), {}
 

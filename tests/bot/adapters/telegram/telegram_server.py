@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import aiohttp
 from aiohttp import web
+from multipart_form import read_form
 from telegram_rules import (
     CHAT_ACTIONS,
     MB,
@@ -574,11 +575,11 @@ async def _read(request: web.Request) -> tuple[JSON, dict[str, bytes]]:
     if request.content_type == "application/json":
         parameters |= json.loads(await request.text() or "{}")
     elif request.method == "POST":
-        for key, value in (await request.post()).items():
-            if isinstance(value, web.FileField):
-                files[key] = value.file.read()
-            elif isinstance(value, bytes):
-                files[key] = value
-            else:
-                parameters[key] = value if key in {"text", "caption"} else parse(str(value))
+        fields: dict[str, Any] = {}
+        if request.content_type == "multipart/form-data":
+            fields, files = await read_form(request)
+        else:
+            fields |= await request.post()
+        for key, value in fields.items():
+            parameters[key] = value if key in {"text", "caption"} else parse(value)
     return parameters, files

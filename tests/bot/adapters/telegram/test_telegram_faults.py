@@ -30,7 +30,7 @@ from engine.errors import BadSettings, BadToken, TryLater
 # A process of its own that never answers.
 MUTE_BOT = f"""
 import asyncio, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = {[str(Path(__file__).parents[at]) for at in (0, 3)]!r}
 from pydantic import SecretStr
 from telegram_mirror import Mirror
 from bot import adapters
