@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import aiohttp
 from aiohttp import web
-from multipart_form import read_form
+from multipart_form import FORM, read_form
 
 JSON = dict[str, Any]
 Link = tuple[web.WebSocketResponse, Any]  # and what compresses for it
@@ -611,7 +611,7 @@ class Discord:
 
 
 async def _read(request: web.Request) -> tuple[Any, dict[str, bytes]]:
-    if request.content_type == "multipart/form-data":
+    if request.headers.get("Content-Type", "").startswith(FORM):
         fields, files = await read_form(request)
         return json.loads(fields.get("payload_json", "{}")), files
     raw = await request.read()

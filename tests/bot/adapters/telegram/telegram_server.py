@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import aiohttp
 from aiohttp import web
-from multipart_form import read_form
+from multipart_form import FORM, read_form
 from telegram_rules import (
     CHAT_ACTIONS,
     MB,
@@ -572,11 +572,12 @@ async def _read(request: web.Request) -> tuple[JSON, dict[str, bytes]]:
     """Parameters from the address, JSON, a form or multipart form data."""
     parameters: JSON = {key: parse(value) for key, value in request.query.items()}
     files: dict[str, bytes] = {}
-    if request.content_type == "application/json":
+    kind = request.headers.get("Content-Type", "")
+    if kind.startswith("application/json"):
         parameters |= json.loads(await request.text() or "{}")
     elif request.method == "POST":
         fields: dict[str, Any] = {}
-        if request.content_type == "multipart/form-data":
+        if kind.startswith(FORM):
             fields, files = await read_form(request)
         else:
             fields |= await request.post()
