@@ -19,7 +19,7 @@ from bot.commands import Refusal, Services, Turn, compare, notice, photo, prefer
 from bot.commands.words import shown
 from bot.logs import where
 from bot.text import Wording, fit, isolate, plain, rated
-from bot.values import Action, Document, Limits, Reply, Request
+from bot.values import Action, Document, Limits, Reply, Request, Sender
 from engine.backbones import BACKBONES
 from engine.errors import Busy, LookalikeError, SetupProblem, TryLater
 
@@ -188,6 +188,10 @@ class Conversation:
         room = self.store.identity.who(request.sender).room
         recent = await self._services.recent.find(pressed.text(0), room)
         return recent is not None and not (recent.elsewhere and pressed.verb in {"next", "both"})
+
+    async def passes_over(self, sender: Sender) -> bool:
+        """See ``Recognizer.passes_over``."""
+        return await self.recognizer.passes_over(self.store.identity.who(sender).user)
 
     async def answer(self, request: Request, limits: Limits) -> Reply:
         """The reply to a request, within the limits.

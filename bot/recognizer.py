@@ -13,7 +13,7 @@ import time
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TypeVar
 
@@ -35,7 +35,9 @@ WINDOW_S = 60.0
 PRESSES_PER_PHOTO = 3
 # Photos being downloaded or waiting to be decoded at once: each may be as large as the limit.
 MOST_FETCHING = 12
-# Of them, those that wait for another heavy one to be decoded.
+# Of these places, those for people who have none: each download is work for the event loop.
+KEPT_FETCHING = 8
+# Of them, heavy photos that wait for what is lengthy.
 MOST_HEAVY = 6
 # Photos that are decoded and not answered yet, per worker: enough to keep the cores busy.
 MOST_DECODED_PER_WORKER = 2
@@ -119,10 +121,10 @@ class Recognizer:
     clock: Callable[[], float] = time.monotonic  # the same in all processes that share it
 
     def __post_init__(self) -> None:
-        self._fetching = FairSemaphore(max(MOST_FETCHING, self.workers))
+        self._fetching = FairSemaphore(max(MOST_FETCHING, self.workers), KEPT_FETCHING)
         self._detecting = FairSemaphore(self.workers)
         self.decoded = FairSemaphore(MOST_DECODED_PER_WORKER * self.workers)
-        self._heavy, self._lengthy = FairSemaphore(1), FairSemaphore(1)
+        self._lengthy = FairSemaphore(1)
         # More than look at photos, so that answers are finished while odd photos take long; not
         # many more, because every thread that wants the interpreter makes the event loop wait.
         # OpenCV's own would only spin beside them: 10 ms of processor time a photo.
@@ -190,6 +192,15 @@ class Recognizer:
             raise await self._too_fast(person, wait_s)
         if self.engine.service is not None:
             self.engine.service.refuse_if_away()
+
+    async def passes_over(self, person: bytes) -> bool:
+        """Whether one more photo is refused without a word, since the person was told before."""
+        if await self.memory.get(("told", person.hex())):
+            try:
+                await self.refuse(person)
+            except Busy as problem:
+                return isinstance(problem, TooFast)
+        return False
 
     async def refuse_too_fast(
         self, person: bytes, room: bytes = b"", *, photos: int = 0, press: bool = False
@@ -259,30 +270,22 @@ class Recognizer:
             # task, so that each chunk from the network wakes up the download alone.
             with timed(spent_ms, "fetch"):
                 data = [await asyncio.ensure_future(fetch())]
+            await slot.begin()
+            await self._detecting.enter(slot.person)
+            leave = functools.partial(self._detecting.leave, slot.person)
             try:
-                found = await self._look(slot, decode_and_detect, heavy=False)
+                found = await self._in_thread(lambda: decode_and_detect(waits=False), leave)
             except Heavy:
-                found = await self._look(slot, decode_and_detect, heavy=True)
+                if sum(map(len, self._lengthy.queues.values())) >= MOST_HEAVY:
+                    raise Busy("many heavy photos wait", seconds=3 * MOST_HEAVY) from None
+                found = await self.lengthy(slot, lambda: decode_and_detect(waits=True))
+                await slot.begin()
         finally:
             self._fetching.leave(slot.person)
         spent_ms["wait"] = (time.perf_counter() - began) * 1000 - sum(spent_ms.values())
         if ms is not None:
             ms |= {step: ms.get(step, 0.0) + step_ms for step, step_ms in spent_ms.items()}
         return found
-
-    async def _look(self, slot: Slot, look: Callable[..., T], *, heavy: bool) -> T:
-        """Looks at a photo in a thread in its turn, of heavy ones at one; Busy if many wait."""
-        if heavy and sum(map(len, self._heavy.queues.values())) >= MOST_HEAVY:
-            raise Busy("many heavy photos wait", seconds=3 * MOST_HEAVY)
-        with ExitStack() as places:
-            if heavy:
-                slot.pause()
-                await self._heavy.enter(slot.person)
-                places.callback(self._heavy.leave, slot.person)
-            await slot.begin()
-            await self._detecting.enter(slot.person)
-            places.callback(self._detecting.leave, slot.person)
-            return await self._in_thread(lambda: look(waits=heavy), places.pop_all().close)
 
     async def embeddings(
         self, photo: DetectedPhoto, number: int, models: Iterable[str], ms: dict[str, float]
@@ -322,7 +325,7 @@ class Recognizer:
     async def lengthy(self, slot: Slot, function: Callable[[], T]) -> T:
         """Runs what takes much longer than a card: one at a time, fair per person.
 
-        The other threads go on answering photos, however many films are asked for. Who waits here
+        The other threads go on answering, however many films and heavy photos come. Who waits here
         releases the decoded-photo slot: what ``function`` holds meanwhile should be a kept photo,
         which is small.
         """
@@ -403,12 +406,12 @@ class FairSemaphore:
     """At most so many inside; who waits is let in one per person in turn.
 
     A person with a hundred photos in the queue so delays another person's photo by one photo, not
-    by a hundred. Of more than two places the last is for somebody who has none yet. Used from one
-    event loop.
+    by a hundred. Of more than two places the last, or so many that are ``kept``, are for people who
+    have none yet. Used from one event loop.
     """
 
-    def __init__(self, places: int) -> None:
-        self._free, self._kept_free = places, int(places > 2)
+    def __init__(self, places: int, kept: int = 1) -> None:
+        self._free, self._kept_free = places, kept if places > 2 else 0
         self._inside = Counter[bytes]()
         self.queues: OrderedDict[bytes, deque[asyncio.Future[None]]] = OrderedDict()
 

@@ -40,14 +40,7 @@ from bot.models import find_ensemble
 from bot.settings import LOOPBACK, EngineSettings, Settings, secrets_of
 from engine.backbones.network import Backbone
 from engine.engine import comparable
-from engine.errors import (
-    GalleryMissing,
-    Heavy,
-    LookalikeError,
-    PhotoProblem,
-    SetupProblem,
-    TryLater,
-)
+from engine.errors import Busy, GalleryMissing, LookalikeError, PhotoProblem, SetupProblem, TryLater
 from engine.remote import (
     MOST_HEADER_BYTES,
     Arrays,
@@ -221,7 +214,7 @@ class Replica:
         """Looks at a picture in a thread; heavy ones wait for each other without one."""
         try:
             return await self._in_thread(functools.partial(look, waits=False))
-        except Heavy:
+        except Busy:  # it is heavy
             async with self._heavy:
                 return await self._in_thread(functools.partial(look, waits=True))
 

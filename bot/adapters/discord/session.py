@@ -245,8 +245,7 @@ class Session(discord.Client):
                 for _ in range(REFUSED_WITHIN):
                     await asyncio.sleep(0)
                 if answering.done() and aloud and answering.result().private:
-                    refuse = sender.refuse(interaction, answering.result())
-                    await self._in_flight.send(refuse)
+                    await sender.refuse(interaction, answering.result())
                     return
                 async with self._noted(interaction):
                     try:

@@ -72,10 +72,11 @@ class TelegramAdapter(Adapter[TelegramSettings]):
             await app.bot.shutdown()  # where the application was never initialised
 
     async def _serve(self, app: AnyApplication, requests: ApiRequest, stop: asyncio.Event) -> None:
-        known, hook = (self.conversation.store, self.conversation.memory), self.settings.webhook
-        polling, webhook = Polling(app, requests, *known), Webhook(app, *known)
+        conversation, hook = self.conversation, self.settings.webhook
+        polling = Polling(app, requests, conversation)
+        webhook = Webhook(app, conversation.store, conversation.memory)
         updates: Updates = webhook if hook.url else polling
-        session = Session(app.bot, self.conversation, requests.client, self.album_quiet_s, updates)
+        session = Session(app.bot, conversation, requests.client, self.album_quiet_s, updates)
         app.add_handler(TypeHandler(telegram.Update, session.take))
         await app.start()
         await updates.restore()

@@ -22,9 +22,11 @@ from telegram.request import BaseRequest
 
 from bot.adapters import CLAIM_S, MOST_TRIES, Recovery, backoff_s, listening_socket, or_stop, retry
 from bot.adapters.telegram.sender import JSON, seconds_asked
+from bot.conversation import Conversation
 from bot.process_memory import Memory
 from bot.settings import WebhookSettings
 from bot.store import Store
+from bot.values import Sender
 from engine.errors import BadSettings, BadToken, LookalikeError
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,8 @@ MOST_AT_ONCE = 100  # https://core.telegram.org/bots/api#getupdates
 HOLD_S, HOLD_MOST = 60.0, 60
 MOST_UPDATE_BYTES, UPDATE_S = 1_000_000, 10.0  # of a request to the webhook
 NAME, ANSWERED = "telegram", "telegram answered"  # in the store
+# What a message has that is not a photo and nothing else, by the person who sent it.
+MORE = frozenset({"caption", "media_group_id", "sender_chat"})
 MISSED = 3  # so often that whoever was cut off from the shared memory would be back
 
 
@@ -168,9 +172,9 @@ class Polling(Updates):
     can't be read.
     """
 
-    def __init__(self, app: Any, request: BaseRequest, store: Store, memory: Memory) -> None:
-        super().__init__(app, store, memory)
-        self._request = request
+    def __init__(self, app: Any, request: BaseRequest, conversation: Conversation) -> None:
+        super().__init__(app, conversation.store, conversation.memory)
+        self._request, self._passes_over = request, conversation.passes_over
         self._next: int | None = None
         self._caught_up = asyncio.Event()  # polls have brought what waited before the start
         self._held: dict[int, tuple[float, JSON]] = {}  # update id -> when it came, and it
@@ -221,7 +225,7 @@ class Polling(Updates):
                 await asyncio.sleep(_pause_s(problem, failures))
                 continue
             failures, self.connected, self.served = 0, True, True
-            fresh, more = self._take(found, offset)
+            fresh, more = await self._take(found, offset)
             pace_s = PACES_S[0] if fresh else min(pace_s * 1.7, PACES_S[1])
             if self._held and not more:
                 with suppress(TimeoutError):
@@ -258,7 +262,14 @@ class Polling(Updates):
         read_s = (self._request.read_timeout or 0) + timeout_s
         return await self._request.post(url, read_timeout=read_s)
 
-    def _take(self, found: object, offset: int | None) -> tuple[bool, bool]:
+    async def _is_one_more(self, update: JSON) -> bool:
+        """Whether it is one more photo of somebody whose photos are passed over: others' wait."""
+        message: Any = update.get("message") or {}
+        if "photo" not in message or not MORE.isdisjoint(message):
+            return False
+        return await self._passes_over(Sender(NAME, str(message["from"]["id"]), ""))
+
+    async def _take(self, found: object, offset: int | None) -> tuple[bool, bool]:
         """Hands over what is new of an answer; whether anything is, and may be beyond it."""
         updates = {
             update["update_id"]: update
@@ -271,6 +282,9 @@ class Polling(Updates):
             if update_id in self._aside or update_id in self._done_before:
                 continue
             live = self._caught_up.is_set()
+            with suppress(LookupError, TypeError, AttributeError):  # it makes no sense
+                if live and await self._is_one_more(update):
+                    continue
             if not live or self._hand_over(update):
                 self._held[update_id] = time.monotonic(), update
                 self._all_answered.clear()

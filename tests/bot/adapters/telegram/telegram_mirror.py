@@ -20,7 +20,7 @@ from bot.conversation import Conversation
 from bot.process_memory import Memory
 from bot.settings import TelegramSettings, WebhookSettings
 from bot.text import Wording
-from bot.values import Button, Limits, Picture, Reply, Request
+from bot.values import Button, Limits, Picture, Reply, Request, Sender
 from engine.errors import LookalikeError
 
 
@@ -75,6 +75,9 @@ class Mirror:
     async def kept(self, name: str) -> dict[str, Any]:
         answered = name != "telegram"
         return {number: kept for number, kept in self.updates.items() if (not kept) == answered}
+
+    async def passes_over(self, _: Sender) -> bool:
+        return False
 
     async def answer(self, request: Request, limits: Limits) -> Reply:
         assert limits == TELEGRAM_LIMITS

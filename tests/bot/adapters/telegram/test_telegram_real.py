@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 from telegram_mirror import running, size, until
 from telegram_people import Person, group
-from telegram_server import BotApi
+from telegram_server import JSON, BotApi
 
+from bot.adapters.telegram.updates import Polling
 from bot.app import open_conversation, open_engine, open_gallery
 from bot.conversation import PRIVATE
 from bot.settings import Settings
@@ -62,6 +63,38 @@ async def bot(api: BotApi, settings: Settings) -> AsyncIterator[None]:
 async def api() -> AsyncIterator[BotApi]:
     async with BotApi() as server:
         yield server
+
+
+async def test_a_flood_is_told_once_and_then_passed_over_unread(
+    api: BotApi, settings: Settings, hopper_jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is more than a photo is read all the same, and others' photos are answered."""
+    queue = settings.queue.model_copy(update={"photos_per_minute": 2})
+    few = settings.model_copy(update={"queue": queue})
+    read, chat, other = list[int](), Person(api).private_chat(), Person(api).private_chat()
+    hand_over = Polling._hand_over
+
+    def handed_over(polling: Polling, update: JSON) -> bool:
+        read.append(update["update_id"])
+        return hand_over(polling, update)
+
+    monkeypatch.setattr(Polling, "_hand_over", handed_over)
+    async with bot(api, few):
+        for _ in range(2):
+            await chat.send_photo(hopper_jpeg)
+            assert (await chat.reply()).picture
+        await chat.send_photo(hopper_jpeg)
+        assert (await chat.reply()).words.startswith("That's a lot of photos")
+        known = len(read)
+        for _ in range(5):
+            await chat.send_photo(hopper_jpeg)
+        await chat.send_photo(hopper_jpeg, "/help")
+        assert (await chat.reply()).words
+        await other.send_photo(hopper_jpeg)
+        assert (await other.reply()).picture
+        await until(lambda: api.confirmed >= other.last_update)
+    assert read[known:] == [chat.last_update, other.last_update]
+    assert await chat.stays_silent(0)
 
 
 async def test_a_split_face_and_a_film_of_it(
