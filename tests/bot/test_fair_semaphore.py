@@ -34,18 +34,21 @@ async def test_a_flooder_delays_somebody_else_by_one_turn() -> None:
     assert len(order) == 51
 
 
-async def test_the_last_place_is_for_somebody_who_has_none() -> None:
-    gate = FairSemaphore(3)
-    flood = [asyncio.create_task(gate.enter(b"flooder")) for _ in range(5)]
+@pytest.mark.parametrize(("places", "kept"), [(3, 1), (12, 8)])
+async def test_the_last_places_are_for_those_who_have_none(places: int, kept: int) -> None:
+    gate, own = FairSemaphore(places, kept), places - kept
+    flood = [asyncio.create_task(gate.enter(b"flooder")) for _ in range(places)]
     await settle()
-    assert sum(one.done() for one in flood) == 2
+    assert sum(one.done() for one in flood) == own
     await asyncio.wait_for(gate.enter(b"somebody"), 1)
     gate.leave(b"flooder")
     await settle()
-    assert sum(one.done() for one in flood) == 2
+    assert sum(one.done() for one in flood) == own
     gate.leave(b"somebody")
     await settle()
-    assert sum(one.done() for one in flood) == 3
+    assert sum(one.done() for one in flood) == own + 1
+    for one in flood:
+        one.cancel()
 
 
 async def test_who_gives_up_waiting_takes_no_place() -> None:
