@@ -73,7 +73,7 @@ def decode(data: bytes, limits: DecodeLimits | None = None, *, waits: bool = Tru
     all workers are busy and, if it ``waits``, while another heavy picture is decoded.
 
     Raises:
-        Heavy: If the picture is heavy and it does not wait, so that others pass: come again in turn.
+        Heavy: If the picture is heavy and it does not wait, so that others pass it.
         NotAnImage: If there is no picture of a kind that is read, or the decoder crashes over it.
         TooLarge: If the file exceeds the limits, those of memory and time included.
         SetupProblem: If no worker can be started.
