@@ -307,6 +307,8 @@ async def main(platforms: dict[str, Any], photos: int, crowd_s: float) -> dict[s
         chosen = {f"LOOKALIKE_{key}": value for key, value in SETTINGS.items()}
         environment = {**os.environ, **chosen, **home}
         await run("gallery", "add", str(people), environment=environment)
+        # As at every start but the first, which makes the tables and keeps what that takes: 10 MB.
+        await run("db", "upgrade", environment=environment)
         async with AsyncExitStack() as open_ones:
             crowds, waits = dict[str, Any](), []
             for name, platform in platforms.items():
