@@ -208,6 +208,7 @@ class _Worker:
             if self._resident_bytes is None:
                 self._resident_bytes = self._answer()["resident"]
             _due[self] = time.monotonic() + 3 * limits.seconds
+            _decoding.set()
             _watch()
             request = json.dumps({**asdict(limits), "size": len(data)}).encode() + b"\n"
             self._stdin.writelines((request, data))
@@ -268,11 +269,14 @@ def _watch() -> None:
     """Starts the thread that ends whichever worker is late; to start one a photo takes 0.2 ms."""
 
     def watch() -> None:
-        while True:
+        while _decoding.wait():
             time.sleep(0.2)
             for worker, due in [*_due.items()]:
                 if due < time.monotonic():
                     worker.end_late()
+            _decoding.clear()
+            if _due:
+                _decoding.set()
 
     threading.Thread(target=watch, name="decode deadlines", daemon=True).start()
 
@@ -280,6 +284,7 @@ def _watch() -> None:
 _turn = threading.BoundedSemaphore(min(4, max(2, os.cpu_count() or 1)))
 _heavy_turn = threading.Lock()
 _idle: list[_Worker] = []  # last in, first out
+_decoding = threading.Event()  # set while a worker has a file
 _due: dict[_Worker, float] = {}  # those that have a file: when they are late (time.monotonic)
 _refused: dict[str, errors.PhotoProblem] = {}  # by SHA-256: what ended a worker
 listeners: list[Callable[[str], object]] = []  # told the SHA-256 of what ended one, by any thread
