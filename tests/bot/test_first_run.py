@@ -135,7 +135,9 @@ def is_asked(home: Path) -> bool:
             questions: list[object] = []
             patch.setattr(sys, "stdin", stdin)
             patch.setattr(main, "ask_for_contact", lambda *asked: questions.append(asked) or True)
-            main._prepare_to_run(main.Context(home))
+            context = main.Context()
+            context.home = home
+            main._prepare_to_run(context)
     finally:
         os.close(keyboard)
     return bool(questions)
