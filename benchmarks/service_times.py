@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import json
 import os
 import socket
@@ -36,7 +35,7 @@ import numpy as np
 from figures import SERVICE_TIMES, record
 from made_people import MadePeople
 from postgres_search import analyse, fill, server
-from telegram_latency import PHOTO_PX, SETTINGS, BotApi, Crowd, portraits, quantile, resident_mb
+from telegram_latency import SETTINGS, BotApi, Crowd, photos_of_1280_px, quantile, resident_mb
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -74,18 +73,6 @@ def children(pid: int) -> list[int]:
 def descendants(pid: int) -> list[int]:
     """And those that they started."""
     return [one for child in children(pid) for one in (child, *descendants(child))]
-
-
-def photos() -> list[bytes]:
-    """The two portraits as chats deliver them."""
-    found = []
-    for picture in portraits().values():
-        scale = PHOTO_PX / max(picture.size)
-        size = (round(picture.width * scale), round(picture.height * scale))
-        buffer = io.BytesIO()
-        picture.convert("RGB").resize(size).save(buffer, "JPEG", quality=87)
-        found.append(buffer.getvalue())
-    return found
 
 
 def make_home(home: Path, url: str | None = None) -> None:
@@ -131,7 +118,7 @@ async def measure_stages(home: Path, count: int, url: str | None = None) -> dict
 
     from bot.values import Sender
 
-    stages, pictures = Stages(), photos()
+    stages, pictures = Stages(), photos_of_1280_px()
     databases = {"gallery": {"url": url}, "database": {"url": url}} if url else {}
     async with chatting(
         home, **NOT_FETCHED, queue={"photos_per_minute": 10**6}, **databases
@@ -259,7 +246,7 @@ def measure_engine(home: Path, replicas: int) -> dict[str, float]:
     try:
         if not any("answers at" in line for line in served.stdout):
             raise SystemExit("the engine does not start")
-        pictures = [np.frombuffer(picture, np.uint8) for picture in photos()]
+        pictures = [np.frombuffer(picture, np.uint8) for picture in photos_of_1280_px()]
         with EngineService(f"http://127.0.0.1:{port}") as service:
             service.connect()
 

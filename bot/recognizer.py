@@ -37,7 +37,7 @@ PRESSES_PER_PHOTO = 3
 MOST_FETCHING = 12
 # Of these places, those for people who have none: each download is work for the event loop.
 KEPT_FETCHING = 8
-# Of them, heavy photos that wait for what is lengthy.
+# Of the photos in these places, heavy ones that wait for what is lengthy.
 MOST_HEAVY = 6
 # Photos that are decoded and not answered yet, per worker: enough to keep the cores busy.
 MOST_DECODED_PER_WORKER = 2
@@ -326,8 +326,8 @@ class Recognizer:
         """Runs what takes much longer than a card: one at a time, fair per person.
 
         The other threads go on answering, however many films and heavy photos come. Who waits here
-        releases the decoded-photo slot: what ``function`` holds meanwhile should be a kept photo,
-        which is small.
+        releases the decoded-photo slot: what ``function`` holds meanwhile should be a kept photo or
+        a file, which are small.
         """
         slot.pause()
         await self._lengthy.enter(slot.person)

@@ -40,7 +40,14 @@ from bot.models import find_ensemble
 from bot.settings import LOOPBACK, EngineSettings, Settings, secrets_of
 from engine.backbones.network import Backbone
 from engine.engine import comparable
-from engine.errors import Busy, GalleryMissing, LookalikeError, PhotoProblem, SetupProblem, TryLater
+from engine.errors import (
+    GalleryMissing,
+    Heavy,
+    LookalikeError,
+    PhotoProblem,
+    SetupProblem,
+    TryLater,
+)
 from engine.remote import (
     MOST_HEADER_BYTES,
     Arrays,
@@ -214,7 +221,7 @@ class Replica:
         """Looks at a picture in a thread; heavy ones wait for each other without one."""
         try:
             return await self._in_thread(functools.partial(look, waits=False))
-        except Busy:  # it is heavy
+        except Heavy:
             async with self._heavy:
                 return await self._in_thread(functools.partial(look, waits=True))
 
